@@ -1,0 +1,1 @@
+"""Running plans: sampler, guidance, decoding, prompt to pixels."""

@@ -1,0 +1,1 @@
+"""Flax modules: causal VAE, diffusion transformer, text encoder."""

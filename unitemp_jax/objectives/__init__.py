@@ -1,0 +1,1 @@
+"""Losses, one file each: loss(params, batch, rng) -> (scalar, metrics)."""

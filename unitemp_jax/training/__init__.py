@@ -1,0 +1,1 @@
+"""Mesh, optimizer, state, checkpoints and the one training loop."""
