@@ -1,0 +1,99 @@
+"""Captions of the falling digits: varied wording, always true of the clip.
+
+A caption is a subject (which always names the colour and the digit), a verb, a
+place that may be left out, and an ending that speaks of the bounce only when
+the clip shows it. All the words come from the tables below, so the vocabulary
+of a tokenizer can be derived from them. No caption is longer than 15 words.
+"""
+
+import itertools
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+COLOURS = ('red', 'yellow', 'green', 'cyan', 'blue', 'magenta')
+DIGIT_NAMES = (
+  'zero',
+  'one',
+  'two',
+  'three',
+  'four',
+  'five',
+  'six',
+  'seven',
+  'eight',
+  'nine',
+)
+SIDES = ('left', 'middle', 'right')
+
+SUBJECTS = (
+  'a {colour} {digit}',
+  'the {colour} digit {digit}',
+  'a {colour} number {digit}',
+  'a handwritten {digit} in {colour} ink',
+  'the number {digit} in {colour}',
+)
+VERBS = ('falls', 'drops', 'falls down', 'tumbles down', 'comes down')
+PLACES = ('', 'from the {side}', 'on the {side}')
+ENDINGS = {
+  # Of clips whose end of the fall lies outside the clip nothing is claimed.
+  'unknown': ('', 'with a fading trail'),
+  'bounce': ('', 'and bounces', 'and bounces up again'),
+  'rest': ('', 'and stays down', 'and lands without bouncing'),
+}
+# Words that a person may type and that no caption above happens to use.
+EXTRA_WORDS = (
+  'an',
+  'at',
+  'black',
+  'bouncing',
+  'bounce',
+  'centre',
+  'drop',
+  'dropping',
+  'fall',
+  'falling',
+  'ground',
+  'land',
+  'lands',
+  'of',
+  'side',
+  'to',
+  'top',
+)
+
+
+def write_caption(
+  choice: Sequence[float], colour: int, digit: int, side: int, ending: str
+) -> str:
+  """Words one caption.
+
+  Args:
+    choice: four numbers in [0, 1) that pick the wording of the four parts.
+    colour: index into COLOURS.
+    digit: 0 to 9.
+    side: index into SIDES, where the digit starts.
+    ending: 'bounce', 'rest' or 'unknown', what the clip shows at the ground.
+
+  Returns:
+    The caption, lower case, without a full stop.
+  """
+  tables = (SUBJECTS, VERBS, PLACES, ENDINGS[ending])
+  parts = [
+    t[int(c * len(t))] for t, c in zip(tables, np.asarray(choice), strict=True)
+  ]
+  text = ' '.join(part for part in parts if part)
+  return text.format(
+    colour=COLOURS[colour], digit=DIGIT_NAMES[digit], side=SIDES[side]
+  )
+
+
+def vocabulary() -> list[str]:
+  """Lists every word a caption can hold, sorted, without duplicates."""
+  slots = re.compile(r'{\w+}')
+  texts = itertools.chain(
+    SUBJECTS, VERBS, PLACES, *ENDINGS.values(), EXTRA_WORDS
+  )
+  words = {word for text in texts for word in slots.sub(' ', text).split()}
+  return sorted(words | {*COLOURS, *DIGIT_NAMES, *SIDES})
