@@ -1,0 +1,219 @@
+"""The causal 3-D VAE of Wan 2.1, over any size (facts section 2).
+
+1 + 4k pixel frames become 1 + k latents, space is divided by 8 (with the usual
+temporal and spatial strides). Pixels are in [-1, 1]; latents are normalised per
+channel, (mu - mean) / std. Frame t of the output depends on latents up to its
+own only: the VAE is causal in time.
+
+A video may be processed in chunks. `memory=None` starts a video: the first
+chunk holds 1 + 4m frames (1 + m latents). Later chunks hold 4m frames (m
+latents) and take the memory that the chunk before returned. However a video is
+cut, the result is the same.
+"""
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+from unitemp_jax.models.causal_conv import CausalConv, Tape
+from unitemp_jax.models.vae_blocks import (
+  ChannelNorm,
+  Downsample,
+  FrameAttention,
+  ResidualBlock,
+  Upsample,
+)
+
+Memory = tuple[jax.Array, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEConfig:
+  """Size of the VAE; the defaults are Wan 2.1's.
+
+  `patch` folds patch x patch pixels into channels before the first convolution
+  (1 in Wan 2.1, 2 in Wan 2.2). `latent_mean` and `latent_std` have `z_dim`
+  entries, or are empty for no normalisation.
+  """
+
+  base_dim: int = 96
+  dim_mult: tuple[int, ...] = (1, 2, 4, 4)
+  num_res_blocks: int = 2
+  temporal_down: tuple[bool, ...] = (False, True, True)
+  z_dim: int = 16
+  patch: int = 1
+  latent_mean: tuple[float, ...] = ()
+  latent_std: tuple[float, ...] = ()
+  conv_form: str = 'auto'
+
+  @property
+  def temporal_stride(self) -> int:
+    """Pixel frames per latent after the first."""
+    return 2 ** sum(self.temporal_down)
+
+  @property
+  def spatial_stride(self) -> int:
+    """Pixels per latent, in each direction."""
+    return self.patch * 2 ** len(self.temporal_down)
+
+
+def num_latents(num_frames: int, stride: int = 4) -> int:
+  """Latents of a video of 1 + stride * k frames; ValueError otherwise."""
+  if num_frames < 1 or (num_frames - 1) % stride:
+    raise ValueError(
+      f'a video must have 1 + {stride}k frames, this one has {num_frames}'
+    )
+  return 1 + (num_frames - 1) // stride
+
+
+class Middle(nn.Module):
+  """Residual block, attention within each frame, residual block."""
+
+  features: int
+  form: str
+
+  @nn.compact
+  def __call__(self, x: jax.Array, tape: Tape) -> jax.Array:
+    """Maps `BTHWC` to the same shape."""
+    x = ResidualBlock(self.features, self.form, name='res0')(x, tape)
+    x = FrameAttention(name='attention')(x)
+    return ResidualBlock(self.features, self.form, name='res1')(x, tape)
+
+
+class Encoder(nn.Module):
+  """Pixels to the moments of the latents."""
+
+  config: VAEConfig
+
+  @nn.compact
+  def __call__(self, x: jax.Array, tape: Tape) -> jax.Array:
+    """Maps `BTHWC` to `BFhw[2 z]`."""
+    c = self.config
+    x = CausalConv(c.base_dim, form=c.conv_form, name='conv_in')(x, tape)
+    for i, mult in enumerate(c.dim_mult):
+      for j in range(c.num_res_blocks):
+        block = ResidualBlock(
+          c.base_dim * mult, c.conv_form, name=f'stage{i}_res{j}'
+        )
+        x = block(x, tape)
+      if i < len(c.temporal_down):
+        x = Downsample(c.temporal_down[i], name=f'stage{i}_down')(x, tape)
+    x = Middle(x.shape[-1], c.conv_form, name='middle')(x, tape)
+    x = nn.silu(ChannelNorm(name='norm_out')(x))
+    return CausalConv(2 * c.z_dim, form=c.conv_form, name='conv_out')(x, tape)
+
+
+class Decoder(nn.Module):
+  """Latents to pixels."""
+
+  config: VAEConfig
+
+  @nn.compact
+  def __call__(self, x: jax.Array, tape: Tape) -> jax.Array:
+    """Maps `BFhwz` to `BTHW[3 patch^2]`."""
+    c = self.config
+    mults = c.dim_mult[::-1]
+    temporal_up = c.temporal_down[::-1]
+    width = c.base_dim * mults[0]
+    x = CausalConv(width, form=c.conv_form, name='conv_in')(x, tape)
+    x = Middle(width, c.conv_form, name='middle')(x, tape)
+    for i, mult in enumerate(mults):
+      for j in range(c.num_res_blocks + 1):
+        block = ResidualBlock(
+          c.base_dim * mult, c.conv_form, name=f'stage{i}_res{j}'
+        )
+        x = block(x, tape)
+      if i < len(temporal_up):
+        x = Upsample(temporal_up[i], name=f'stage{i}_up')(x, tape)
+    x = nn.silu(ChannelNorm(name='norm_out')(x))
+    channels = 3 * c.patch**2
+    return CausalConv(channels, form=c.conv_form, name='conv_out')(x, tape)
+
+
+class VAE(nn.Module):
+  """Encodes and decodes, whole or in chunks with explicit memory."""
+
+  config: VAEConfig
+
+  def setup(self):
+    """Names follow the two halves; 1x1x1 convolutions join them."""
+    self.encoder = Encoder(self.config)
+    self.decoder = Decoder(self.config)
+    self.to_moments = nn.Dense(2 * self.config.z_dim)
+    self.from_latents = nn.Dense(self.config.z_dim)
+
+  def __call__(self, video: jax.Array, key: jax.Array | None = None):
+    """Reconstructs `BTHW3`; with a key the latents are sampled (training).
+
+    Returns (pixels, mu `BFhwz`, logvar `BFhwz`), all unclipped.
+    """
+    mu, logvar, _ = self.moments(video)
+    z = mu
+    if key is not None:
+      noise = jax.random.normal(key, mu.shape, mu.dtype)
+      z = mu + jnp.exp(0.5 * logvar) * noise
+    frames, _ = self._decode_raw(z, None)
+    return frames, mu, logvar
+
+  def moments(self, video: jax.Array, memory: Memory | None = None):
+    """Mean and log-variance of the raw latents, and the memory."""
+    stride = self.config.temporal_stride
+    if memory is None:
+      num_latents(video.shape[1], stride)
+    elif video.shape[1] % stride:
+      raise ValueError(
+        f'a later chunk must hold a multiple of {stride} frames, '
+        f'this one has {video.shape[1]}'
+      )
+    tape = Tape(memory)
+    p = self.config.patch
+    x = rearrange(
+      video, 'b t (h p) (w q) c -> b t h w (c q p)', p=p, q=p
+    )
+    mu, logvar = jnp.split(self.to_moments(self.encoder(x, tape)), 2, axis=-1)
+    return mu, jnp.clip(logvar, -30.0, 20.0), tape.memory()
+
+  def encode(self, video: jax.Array, memory: Memory | None = None):
+    """Pixels `BTHW3` in [-1, 1] to normalised latents `BFhwz`, and memory."""
+    mu, _, memory = self.moments(video, memory)
+    mean, std = self._statistics()
+    return (mu - mean) / std, memory
+
+  def decode(self, latents: jax.Array, memory: Memory | None = None):
+    """Normalised latents `BFhwz` to pixels `BTHW3` in [-1, 1], and memory."""
+    mean, std = self._statistics()
+    frames, memory = self._decode_raw(latents * std + mean, memory)
+    return jnp.clip(frames, -1.0, 1.0), memory
+
+  def _decode_raw(self, z: jax.Array, memory: Memory | None):
+    tape = Tape(memory)
+    x = self.decoder(self.from_latents(z), tape)
+    p = self.config.patch
+    x = rearrange(
+      x, 'b t h w (c q p) -> b t (h p) (w q) c', p=p, q=p
+    )
+    return x, tape.memory()
+
+  def _statistics(self) -> tuple[jax.Array, jax.Array]:
+    """Per-channel mean and std, applied once, here and nowhere else."""
+    c = self.config
+    mean = jnp.asarray(c.latent_mean or (0.0,) * c.z_dim, jnp.float32)
+    std = jnp.asarray(c.latent_std or (1.0,) * c.z_dim, jnp.float32)
+    shape = (1, 1, 1, 1, c.z_dim)
+    return mean.reshape(shape), std.reshape(shape)
+
+
+def latent_grid(config: VAEConfig, height: int, width: int) -> tuple[int, int]:
+  """Latent rows and columns of a video; ValueError if they do not divide."""
+  stride = config.spatial_stride
+  if height % stride or width % stride:
+    raise ValueError(
+      f'{height}x{width} pixels are not a multiple of {stride}; the nearest '
+      f'size is {math.ceil(height / stride) * stride}x'
+      f'{math.ceil(width / stride) * stride}'
+    )
+  return height // stride, width // stride
