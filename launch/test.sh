@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Lint, format, types and tests, in an environment made for them.
+#
+#   launch/test.sh                  everything but the slow tests
+#   launch/test.sh -k report        arguments go to pytest
+#   launch/test.sh -m slow          only the slow tests
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=launch/environment.sh
+source launch/environment.sh
+
+enter_environment test
+export JAX_PLATFORMS=cpu
+
+ruff check .
+ruff format --check .
+mypy
+python -m pytest -q -m 'not slow' "$@"

@@ -1,0 +1,88 @@
+"""Package metadata: what is installed, from where, and the `unitemp` command.
+
+Lower bounds are the versions the tests run with.
+"""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+
+REQUIRED = [
+  'absl-py>=2.5.1',
+  'array-record>=0.8.6',
+  'av>=18.1.0',
+  'clu>=0.0.12',
+  'einops>=0.8.2',
+  'flax>=0.12.8',
+  'ftfy>=6.3.1',
+  'grain>=0.2.18',
+  'jax>=0.10.2',
+  'jaxtyping>=0.3.11',
+  'ml-collections>=1.1.0',
+  'numpy>=2.4.6',
+  'optax>=0.2.8',
+  'orbax-checkpoint>=0.12.8',
+  'pillow>=13.0.0',
+  'safetensors>=0.8.0',
+  'scikit-learn>=1.9.1',
+  'tensorflow-datasets>=4.9.10',
+  'tokenizers>=0.23.3',
+]
+
+EXTRAS = {
+  'tpu': ['jax[tpu]>=0.10.2'],
+  'cuda': ['jax[cuda12]>=0.10.2'],
+  'torch': ['torch>=2.4'],
+  'tensorboard': ['tensorflow>=2.18', 'tensorboard>=2.18'],
+  'test': [
+    'hypothesis>=6.170',
+    'mypy>=2.4',
+    'pre-commit>=4.0',
+    'pytest>=9.2',
+    'ruff>=0.17.6',
+  ],
+}
+
+
+def read_version() -> str:
+  """Returns `__version__` without importing the package, which needs jax."""
+  source = (HERE / 'unitemp_jax' / '__init__.py').read_text()
+  match = re.search(r"^__version__ = '([^']+)'", source, re.MULTILINE)
+  if match is None:
+    raise RuntimeError('unitemp_jax/__init__.py defines no __version__.')
+  return match.group(1)
+
+
+def read_readme() -> str:
+  """Returns the long description, empty in a tree without a README."""
+  readme = HERE / 'README.md'
+  return readme.read_text() if readme.exists() else ''
+
+
+setuptools.setup(
+  name='unitemp_jax',
+  version=read_version(),
+  description='Any-order video generation with one student, in JAX.',
+  long_description=read_readme(),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  license_files=['LICENSE'],
+  packages=setuptools.find_packages(include=['unitemp_jax', 'unitemp_jax.*']),
+  package_data={
+    'unitemp_jax': ['py.typed', 'assets/tiny/*', 'assets/report/*'],
+  },
+  python_requires='>=3.11',
+  install_requires=REQUIRED,
+  extras_require=EXTRAS,
+  entry_points={
+    'console_scripts': ['unitemp = unitemp_jax.cli.main:run'],
+  },
+  classifiers=[
+    'Intended Audience :: Science/Research',
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+  ],
+)

@@ -1,0 +1,117 @@
+"""The dispatcher: verbs, suggestions and exit codes."""
+
+import importlib.util
+import subprocess
+import sys
+import types
+
+import pytest
+
+import unitemp_jax
+from unitemp_jax import errors
+from unitemp_jax.cli import main as cli
+
+
+def add_verb(monkeypatch, function):
+  """Registers a verb `probe` whose main is `function`."""
+  module = types.ModuleType('probe_module')
+  module.main = function
+  monkeypatch.setitem(sys.modules, 'probe_module', module)
+  monkeypatch.setitem(cli.VERBS, 'probe', ('probe_module', 'a probe'))
+
+
+def test_every_verb_has_its_module():
+  for module, _ in cli.VERBS.values():
+    assert importlib.util.find_spec(module) is not None, module
+
+
+def test_the_verb_gets_its_arguments_and_returns_the_code(monkeypatch):
+  seen = []
+  add_verb(monkeypatch, lambda argv: seen.append(argv) or 7)
+  assert cli.main(['probe', '--a=1', 'b']) == 7
+  assert seen == [['--a=1', 'b']]
+
+
+def test_unknown_verb_suggests_the_nearest(capsys):
+  assert cli.main(['genrate']) == 2
+  captured = capsys.readouterr()
+  assert captured.err == (
+    "unitemp: error: there is no verb 'genrate'; did you mean 'generate'?\n"
+  )
+  assert captured.out == ''
+
+
+def test_verb_near_nothing_points_to_help(capsys):
+  assert cli.main(['zzz']) == 2
+  assert 'see unitemp --help' in capsys.readouterr().err
+
+
+def test_user_error_is_one_line_and_exit_2(monkeypatch, capsys):
+  def fails(argv):
+    raise errors.UserError('no such folder; make it first.')
+
+  add_verb(monkeypatch, fails)
+  assert cli.main(['probe']) == 2
+  expected = 'unitemp: error: no such folder; make it first.\n'
+  assert capsys.readouterr().err == expected
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+  """Negative control: a bug must not be dressed up as bad input."""
+
+  def fails(argv):
+    raise ZeroDivisionError
+
+  add_verb(monkeypatch, fails)
+  with pytest.raises(ZeroDivisionError):
+    cli.main(['probe'])
+
+
+def test_interrupt_is_130(monkeypatch, capsys):
+  def fails(argv):
+    raise KeyboardInterrupt
+
+  add_verb(monkeypatch, fails)
+  assert cli.main(['probe']) == 130
+  assert 'interrupted' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('flag', ['-h', '--help', 'help'])
+def test_help_lists_every_verb(flag, capsys):
+  assert cli.main([flag]) == 0
+  text = capsys.readouterr().out
+  assert all(f'  {verb} ' in text for verb in cli.VERBS)
+
+
+def test_no_verb_prints_help_and_fails(capsys):
+  assert cli.main([]) == 2
+  assert 'usage:' in capsys.readouterr().out
+
+
+def test_version(capsys):
+  assert cli.main(['--version']) == 0
+  assert capsys.readouterr().out == f'unitemp {unitemp_jax.__version__}\n'
+
+
+def test_the_process_exits_with_the_code():
+  command = [sys.executable, '-m', 'unitemp_jax.cli.main', 'repotr']
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 2
+  assert "did you mean 'report'?" in done.stderr
+
+
+def imported_by(statement):
+  code = f'import sys; {statement}; print(" ".join(sys.modules))'
+  command = [sys.executable, '-c', code]
+  done = subprocess.run(command, capture_output=True, text=True, check=True)
+  return set(done.stdout.split())
+
+
+def test_help_does_not_import_jax():
+  modules = imported_by(
+    'from unitemp_jax.cli import main; main.main(["--help"])'
+  )
+  assert 'unitemp_jax.cli.main' in modules
+  assert 'jax' not in modules
+  # Negative control: the probe sees jax where it is imported.
+  assert 'jax' in imported_by('import jax')
