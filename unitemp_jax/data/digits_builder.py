@@ -1,0 +1,134 @@
+"""Falling digits on disk: a TFDS builder that writes sharded array_record.
+
+The clips are made by `falling_digits`; this only stores them, in the order of
+their numbers, so that record i of a prepared set is clip i. TensorFlow is not
+needed.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from unitemp_jax.data import falling_digits, prepared
+from unitemp_jax.errors import UserError
+
+_STEP = 64  # clips rendered at a time
+
+
+@dataclasses.dataclass(kw_only=True)
+class FallingDigitsConfig(tfds.core.BuilderConfig):
+  """What one prepared set holds.
+
+  Attributes:
+    spec: how the clips look; its split is replaced by those of `clips`.
+    clips: number of clips per split.
+  """
+
+  spec: falling_digits.FallingDigitsSpec
+  clips: Mapping[str, int]
+
+
+def _standard_config(size: int, num_frames: int) -> FallingDigitsConfig:
+  return FallingDigitsConfig(
+    name=f'{size}px_{num_frames}f',
+    spec=falling_digits.FallingDigitsSpec(num_frames=num_frames, size=size),
+    clips={'train': 10_000, 'test': 1_000},
+  )
+
+
+class FallingDigits(prepared.LocalBuilder):
+  """Handwritten digits that fall, bounce and leave a fading trail."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  BUILDER_CONFIGS = (
+    _standard_config(32, 33),
+    _standard_config(32, 81),
+    _standard_config(64, 33),
+  )
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    spec = self.builder_config.spec
+    video = (spec.num_frames, spec.size, spec.size, 3)
+    features = {
+      'video': tfds.features.Tensor(
+        shape=video, dtype=np.uint8, encoding='zlib'
+      ),
+      'caption': tfds.features.Text(),
+      'bounces': tfds.features.Scalar(np.bool_),
+      'gravity': tfds.features.Scalar(np.float32),
+      'landing': tfds.features.Scalar(np.float32),
+      'extent': tfds.features.Tensor(shape=(2,), dtype=np.float32),
+      'position': tfds.features.Tensor(
+        shape=(spec.num_frames, 2), dtype=np.float32
+      ),
+    }
+    for name in ('digit', 'colour', 'side', 'digit_id', 'index'):
+      features[name] = tfds.features.Scalar(np.int64)
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=self.__class__.__doc__,
+      features=tfds.features.FeaturesDict(features),
+      disable_shuffling=True,
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager  # nothing is downloaded
+    config = self.builder_config
+    return {
+      split: self._generate_examples(split, count)
+      for split, count in config.clips.items()
+    }
+
+  def _generate_examples(self, split, count):
+    spec = dataclasses.replace(self.builder_config.spec, split=split)
+    for first in range(0, count, _STEP):
+      indices = range(first, min(first + _STEP, count))
+      clips = falling_digits.sample_clips(spec, indices)
+      for row, index in enumerate(indices):
+        example = {name: value[row] for name, value in clips.items()}
+        for name in ('gravity', 'landing', 'extent', 'position'):
+          example[name] = np.float32(example[name])
+        yield index, {**example, 'index': index}
+
+
+def prepare(
+  data_dir: str | os.PathLike[str],
+  spec: falling_digits.FallingDigitsSpec,
+  num_clips: int,
+):
+  """Writes a set of clips unless it is there, and opens it.
+
+  The set appears under its name only when it is complete, so an interrupted
+  call leaves nothing that could be mistaken for it, and a repeated one reads.
+
+  Args:
+    data_dir: folder for data sets, made when missing.
+    spec: what clips to make.
+    num_clips: how many; clips 0 .. num_clips - 1 of the spec.
+
+  Returns:
+    A random-access source: len() and [i] -> dict of `sample_clips`' fields of
+    clip i (caption as bytes).
+
+  Raises:
+    UserError: num_clips < 1, or the folder cannot be written.
+  """
+  if num_clips < 1:
+    raise UserError(f'num_clips must be at least 1, got {num_clips}.')
+  fields = json.dumps(dataclasses.asdict(spec), sort_keys=True)
+  digest = hashlib.sha256(fields.encode()).hexdigest()[:8]
+  config = FallingDigitsConfig(
+    name=f'{spec.size}px_{spec.num_frames}f_seed{spec.seed}_'
+    f'{spec.split}{num_clips}_{digest}',
+    spec=spec,
+    clips={spec.split: num_clips},
+  )
+  builder = prepared.prepare(
+    lambda: FallingDigits(data_dir=os.fspath(data_dir), config=config), data_dir
+  )
+  return builder.as_data_source(split=spec.split)

@@ -1,0 +1,71 @@
+"""Prepared data sets: what both TFDS builders share."""
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterator
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from unitemp_jax.errors import UserError
+
+
+class LocalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A builder that downloads nothing and writes array_record."""
+
+  # TFDS need not look for checksums beside the code (for which it would want
+  # the package importlib_resources).
+  code_path = None
+
+  def __init__(self, *, file_format='array_record', **kwargs):
+    super().__init__(file_format=file_format, **kwargs)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Hides TFDS's talk of downloads; its progress bars stay."""
+  level = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    logging.set_verbosity(level)
+
+
+def prepare(
+  make_builder: Callable[[], tfds.core.DatasetBuilder],
+  data_dir: str | os.PathLike[str],
+) -> tfds.core.DatasetBuilder:
+  """Writes a data set unless it is there.
+
+  The set appears under its name only when it is complete: an interrupted call
+  leaves nothing that could be mistaken for it, and a repeated one only opens.
+
+  Args:
+    make_builder: makes the builder; called again after an error.
+    data_dir: its root folder, made when missing.
+
+  Returns:
+    The builder, ready for `as_data_source`.
+
+  Raises:
+    UserError: the folder cannot be written.
+  """
+  try:
+    os.makedirs(data_dir, exist_ok=True)
+    with _quiet():
+      builder = make_builder()
+      builder.download_and_prepare()
+  except OSError as error:
+    # Another process may have finished the same set first: then use that.
+    with contextlib.suppress(OSError), _quiet():
+      builder = make_builder()
+      if builder.is_prepared():
+        return builder
+    raise UserError(
+      f'Cannot write the data set to {os.fspath(data_dir)}: '
+      f'{error.strerror or error}.'
+    ) from error
+  return builder
