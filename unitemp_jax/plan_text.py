@@ -1,0 +1,225 @@
+"""A plan as text: JSON in and out, and the table that is printed."""
+
+import json
+import os
+import pathlib
+import tempfile
+
+import numpy as np
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.plans import (
+  DATA_FIELDS,
+  FLAGS,
+  META_FIELDS,
+  PER_LATENT,
+  Plan,
+  check,
+)
+
+FORMAT = 'unitemp plan 1'
+HEADINGS = ('row', 'kind', 'positions', 'latents', 'anchors', 'start', 'sees')
+_INT32 = np.iinfo(np.int32)
+
+
+def to_json(plan: Plan) -> str:
+  """Returns the plan as JSON text, one row of the plan per line."""
+  head = {'format': FORMAT}
+  head.update({name: int(getattr(plan, name)) for name in META_FIELDS})
+  rows = [
+    json.dumps(
+      {name: getattr(plan, name)[row].tolist() for name in DATA_FIELDS}
+    )
+    for row in range(plan.num_rows)
+  ]
+  lines = [f'  {json.dumps(key)}: {json.dumps(head[key])},' for key in head]
+  body = ',\n'.join('    ' + row for row in rows)
+  return '\n'.join(['{', *lines, '  "rows": [', body, '  ]', '}', ''])
+
+
+def from_json(text: str) -> Plan:
+  """Returns the plan that JSON text describes, with every law checked.
+
+  Raises:
+    UserError: the text is not JSON, a field is missing, unknown or of the wrong
+      type, or the plan breaks a law.
+  """
+  try:
+    tree = json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise UserError(f'plan: not valid JSON ({error})') from error
+  if not isinstance(tree, dict) or tree.get('format') != FORMAT:
+    raise UserError(f'plan: expected a JSON object with "format": "{FORMAT}"')
+  _check_keys(tree, ('format', *META_FIELDS, 'rows'), 'plan')
+  for name in META_FIELDS:
+    if not _is_int32(tree[name]):
+      raise UserError(f'plan: {name} must be a whole number')
+  rows = tree['rows']
+  if not isinstance(rows, list) or not rows:
+    raise UserError('plan: rows must be a list with at least one row')
+  for index, row in enumerate(rows):
+    _check_fields(row, tree['block'], f'plan row {index}')
+  arrays = {
+    name: np.array(
+      [row[name] for row in rows], bool if name in FLAGS else np.int32
+    )
+    for name in DATA_FIELDS
+  }
+  plan = Plan(**arrays, **{name: tree[name] for name in META_FIELDS})
+  check(plan)
+  return plan
+
+
+def save(plan: Plan, path: str | os.PathLike) -> None:
+  """Writes the plan as JSON, all or nothing.
+
+  Raises:
+    UserError: the folder cannot be written to.
+  """
+  write_text(path, to_json(plan))
+
+
+def load(path: str | os.PathLike) -> Plan:
+  """Reads a plan from a JSON file and checks every law.
+
+  Raises:
+    UserError: the file cannot be read, or what it holds is no lawful plan.
+  """
+  try:
+    text = pathlib.Path(path).read_text('utf-8')
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(f'{path}: cannot be read as text ({error})') from error
+  try:
+    return from_json(text)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+  """Writes a text file, all or nothing.
+
+  Raises:
+    UserError: the folder cannot be written to.
+  """
+  path = pathlib.Path(path)
+  temporary = None
+  try:
+    if path.is_dir():
+      raise IsADirectoryError('it is a folder')
+    with tempfile.NamedTemporaryFile(
+      'w', encoding='utf-8', dir=path.parent, prefix=path.name, delete=False
+    ) as file:
+      temporary = file.name
+      file.write(text)
+    # A temporary file is private; what it becomes follows the user's mask.
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(temporary, 0o666 & ~mask)
+    os.replace(temporary, path)
+  except OSError as error:
+    if temporary is not None:
+      pathlib.Path(temporary).unlink(missing_ok=True)
+    raise UserError(
+      f'{path}: cannot be written ({error}); name a file in a folder that '
+      'exists and that you may write to'
+    ) from error
+
+
+def table(plan: Plan) -> str:
+  """Returns the plan as an aligned table with one line per row."""
+  context = plan.context()
+  lines = [HEADINGS]
+  lines += [_cells(plan, row, context[row]) for row in range(plan.num_rows)]
+  widths = [max(len(line[i]) for line in lines) for i in range(len(HEADINGS))]
+  text = [
+    '  '.join(
+      cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+    ).rstrip()
+    for line in lines
+  ]
+  positions, _ = plan.timeline()
+  text.append(
+    f'timeline: positions {_span(positions)}, {len(positions)} latents, '
+    f'{1 + 4 * (len(positions) - 1)} frames; buffer: {plan.num_latents} '
+    f'latents; cache: {plan.num_slots} slots'
+  )
+  return '\n'.join(text)
+
+
+def _cells(plan, row, context):
+  entries = plan.entries(row)
+  if not entries:
+    return (str(row), 'inert', '', '', '', '', '')
+  first, start = int(plan.target[row, 0]), int(plan.start[row])
+  source = 'noise' if start == 0 else f'anchors at level {start}'
+  return (
+    str(row),
+    'given' if plan.given[row] else 'generate',
+    _span([position for position, _ in entries]),
+    _span([entry for _, entry in entries]),
+    _span(range(first - plan.num_anchors, first)) if plan.anchor[row] else '-',
+    '-' if plan.given[row] else source,
+    _seen(context),
+  )
+
+
+def _span(numbers):
+  numbers = [int(number) for number in numbers]
+  if len(numbers) == 1:
+    return str(numbers[0])
+  if numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+    return f'{numbers[0]}..{numbers[-1]}'
+  return ','.join(map(str, numbers))
+
+
+def _seen(positions):
+  """Returns the number of slots and the positions in them, runs shortened."""
+  runs = []
+  for position in sorted(set(positions)):
+    if runs and position == runs[-1][-1] + 1:
+      runs[-1].append(position)
+    else:
+      runs.append([position])
+  if not runs:
+    return '-'
+  slots = 'slot' if len(positions) == 1 else 'slots'
+  return f'{len(positions)} {slots}: ' + ' '.join(_span(run) for run in runs)
+
+
+def _is_int32(value):
+  return (
+    isinstance(value, int)
+    and not isinstance(value, bool)
+    and _INT32.min <= value <= _INT32.max
+  )
+
+
+def _check_keys(tree, names, where):
+  missing = [name for name in names if name not in tree]
+  unknown = [name for name in tree if name not in names]
+  if missing or unknown:
+    raise UserError(
+      f'{where}: '
+      + '; '.join(
+        [f'{name} is missing' for name in missing]
+        + [f'{name} is not a field of a plan' for name in unknown]
+      )
+    )
+
+
+def _check_fields(row, block, where):
+  if not isinstance(row, dict):
+    raise UserError(f'{where}: must be a JSON object')
+  _check_keys(row, DATA_FIELDS, where)
+  for name in DATA_FIELDS:
+    value = row[name]
+    if name in FLAGS:
+      good, wanted = isinstance(value, bool), 'true or false'
+    elif name in PER_LATENT:
+      good = isinstance(value, list) and len(value) == block
+      good = good and all(_is_int32(item) for item in value)
+      wanted = f'a list of {block} whole numbers'
+    else:
+      good, wanted = _is_int32(value), 'a whole number'
+    if not good:
+      raise UserError(f'{where}: {name} must be {wanted}')
