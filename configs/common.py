@@ -1,0 +1,54 @@
+"""What every training config has: the loop's settings and the optimizer's."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def training_config(**changes: Any) -> ConfigDict:
+  """Returns the settings that `unitemp train` reads itself.
+
+  A config file starts from these and adds `objective`, `data`, `model`, ... for
+  the builders. `changes` replace values of known keys.
+  """
+  config = ConfigDict(
+    {
+      'seed': 0,
+      'num_steps': 1000,
+      # Rows per step over all devices, computed in `accumulate` passes.
+      'batch_size': 32,
+      'accumulate': 1,
+      # -1: all devices that are left.
+      'mesh': {'data': -1, 'fsdp': 1},
+      # How often, in steps; a checkpoint also after so many minutes. 0: never.
+      'log_every': 50,
+      'checkpoint_every': 0,
+      'checkpoint_minutes': 5.0,
+      'keep_checkpoints': 2,
+      'sample_every': 0,
+    }
+  )
+  config.lock()  # Refuses unknown keys in `changes`.
+  config.update(changes)
+  return config.unlock()
+
+
+def optimizer_config(**changes: Any) -> ConfigDict:
+  """Returns the arguments of `make_optimizer`; `changes` replace values."""
+  config = ConfigDict(
+    {
+      'learning_rate': 1e-3,
+      'schedule': 'constant',
+      'warmup_steps': 0,
+      'decay_steps': 0,
+      'final_fraction': 0.0,
+      'b1': 0.9,
+      'b2': 0.999,
+      'eps': 1e-8,
+      'weight_decay': 0.0,
+      'clip_norm': 1.0,
+    }
+  )
+  config.lock()  # Refuses unknown keys in `changes`.
+  config.update(changes)
+  return config.unlock()

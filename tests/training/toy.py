@@ -1,0 +1,130 @@
+"""A small regression that stands for an objective, and a command that runs it.
+
+Run as a script it trains in --workdir, for the tests that kill a training.
+"""
+
+import argparse
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unitemp_jax.training.accumulate import accumulate_gradients
+from unitemp_jax.training.loop import train
+from unitemp_jax.training.mesh import make_mesh
+from unitemp_jax.training.optim import ema_update, make_optimizer
+from unitemp_jax.training.state import TrainState
+
+
+class ToyLoader:
+  """Shuffled rows of a fixed set, endless, with a position."""
+
+  def __init__(self, batch_size=8, seed=0, forgetful=False, delay=0.0):
+    rng = np.random.default_rng(seed)
+    self.x = rng.standard_normal((40, 4), dtype=np.float32)
+    self.y = np.sin(self.x.sum(1, keepdims=True))
+    self.batch_size, self.seed = batch_size, seed
+    self.forgetful, self.delay = forgetful, delay
+    self.count = 0
+
+  def __next__(self):
+    time.sleep(self.delay)
+    rows = []
+    for i in range(self.count, self.count + self.batch_size):
+      order = np.random.default_rng([self.seed, i // 40]).permutation(40)
+      rows.append(order[i % 40])
+    self.count += self.batch_size
+    return {'x': self.x[rows], 'y': self.y[rows]}
+
+  def get_state(self):
+    return {'count': self.count}
+
+  def set_state(self, state):
+    if not self.forgetful:
+      self.count = state['count']
+
+
+def toy_loss(params, batch, key):
+  noise = 0.1 * jax.random.normal(key, batch['x'].shape)
+  hidden = jnp.tanh((batch['x'] + noise) @ params['up']['kernel'])
+  output = hidden @ params['down']['kernel'] + params['down']['bias'][None]
+  loss = jnp.mean(jnp.square(output - batch['y']))
+  return loss, {'output_mean': jnp.mean(output)}
+
+
+class ToyProgram:
+  """A network and a critic; only every third step trains the network."""
+
+  def __init__(self, accumulate=1, learning_rate=1e-2):
+    optimizer = make_optimizer(learning_rate=learning_rate, weight_decay=0.01)
+    self.optimizers = {'net': optimizer, 'critic': optimizer}
+    self.frozen = {'scale': np.ones((), np.float32)}
+    self.accumulate = accumulate
+    self._steps = {True: self._make(True), False: self._make(False)}
+
+  def init(self, key):
+    key, *keys = jax.random.split(key, 3)
+    params = {
+      name: {
+        'up': {'kernel': jax.random.normal(key, (4, 16)) * 0.5},
+        'down': {'kernel': jnp.zeros((16, 1)), 'bias': jnp.zeros((1,))},
+      }
+      for name, key in zip(('net', 'critic'), keys, strict=True)
+    }
+    return TrainState.create(key, params, self.optimizers, ema=('net',))
+
+  def step_fn(self, step):
+    return self._steps[step % 3 == 0]
+
+  def _make(self, both):
+    names = ('net', 'critic') if both else ('critic',)
+
+    def toy_step(state, batch, frozen):
+      params, opt_state, ema = dict(state.params), dict(state.opt_state), {}
+      metrics = {}
+      for i, name in enumerate(names):
+        key = jax.random.fold_in(state.step_key(), i)
+        grads, values = accumulate_gradients(
+          toy_loss, params[name], batch, key, self.accumulate
+        )
+        updates, opt_state[name] = self.optimizers[name].update(
+          grads, opt_state[name], params[name]
+        )
+        params[name] = jax.tree.map(jnp.add, params[name], updates)
+        metrics[f'{name}_loss'] = values['loss'] * frozen['scale']
+      ema['net'] = ema_update(state.ema['net'], params['net'], 0.9)
+      return state.replace(params=params, opt_state=opt_state, ema=ema), metrics
+
+    return toy_step
+
+
+# The kernels of the toy, split as the models' table splits theirs.
+TOY_RULES = (
+  (r'(^|/)up/kernel$', jax.sharding.PartitionSpec(None, 'fsdp')),
+  (r'(^|/)down/kernel$', jax.sharding.PartitionSpec('fsdp')),
+)
+
+
+def main():
+  parser = argparse.ArgumentParser()
+  parser.add_argument('--workdir')
+  parser.add_argument('--num_steps', type=int, default=40)
+  parser.add_argument('--forgetful', action='store_true')
+  parser.add_argument('--delay', type=float, default=0.0)
+  args = parser.parse_args()
+  result = train(
+    ToyProgram(accumulate=2),
+    ToyLoader(forgetful=args.forgetful, delay=args.delay),
+    num_steps=args.num_steps,
+    workdir=args.workdir,
+    mesh=make_mesh({}),
+    rules=TOY_RULES,
+    log_every=1,
+    checkpoint_every=5,
+  )
+  print(result.outcome, result.checkpoint)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,164 @@
+"""Config files and overrides: `--config=FILE[:ARG] --config.a.b=value`."""
+
+import ast
+import difflib
+import inspect
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from unitemp_jax.errors import UserError
+
+
+def flatten_config(config: ml_collections.ConfigDict) -> Iterator[str]:
+  """Yields the dotted names of all values of a config: `model.width`."""
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from (f'{key}.{rest}' for rest in flatten_config(value))
+    else:
+      yield key
+
+
+def _run_file(path: Path) -> dict[str, Any]:
+  """Runs a config file, from whose parent folder `configs` can be imported."""
+  try:
+    code = compile(path.read_text(), str(path), 'exec')
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(
+      f'The config file {path} cannot be read ({error}); check --config.'
+    ) from error
+  except (SyntaxError, ValueError) as error:
+    line = getattr(error, 'lineno', None)
+    raise UserError(
+      f'The config file {path} is not Python: {error.args[0]} in line {line}; '
+      'correct it there.'
+    ) from error
+  names = {'__name__': path.stem, '__file__': str(path)}
+  root = str(path.absolute().parent.parent)
+  sys.path.insert(0, root)
+  try:
+    exec(code, names)
+  except Exception as error:
+    raise UserError(
+      f'The config file {path} fails when it is run: '
+      f'{type(error).__name__}: {error}; correct it there.'
+    ) from error
+  finally:
+    sys.path.remove(root)
+  return names
+
+
+def _call_get_config(
+  path: Path, argument: str | None
+) -> ml_collections.ConfigDict:
+  get_config = _run_file(path).get('get_config')
+  if not callable(get_config):
+    raise UserError(
+      f'The config file {path} has no function get_config(arg=None); add one.'
+    )
+  arguments = () if argument is None else (argument,)
+  try:
+    inspect.signature(get_config).bind(*arguments)
+  except TypeError as error:
+    raise UserError(
+      f'The config {path} takes no argument {argument!r}; drop what follows '
+      'the colon.'
+    ) from error
+  try:
+    config = get_config(*arguments)
+  except UserError:
+    raise
+  except Exception as error:
+    raise UserError(
+      f'get_config of {path} fails: {type(error).__name__}: {error}; correct '
+      'the file or the argument after the colon.'
+    ) from error
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise UserError(f'get_config of {path} must return a ConfigDict.')
+  return config
+
+
+def _parse(name: str, text: str, default: Any) -> Any:
+  """Returns `text` as a value of the type of `default`."""
+  if isinstance(default, str):
+    return text
+  if isinstance(default, bool):
+    words = {'true': True, '1': True, 'false': False, '0': False}
+    value = words.get(text.lower())
+  else:
+    try:
+      value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+      value = text if default is None else None
+  if default is None:
+    return value
+  if isinstance(default, float) and type(value) is int:
+    value = float(value)
+  if isinstance(default, tuple | list) and isinstance(value, tuple | list):
+    value = type(default)(value)
+  if type(value) is not type(default):
+    raise UserError(
+      f'--config.{name}={text} is not of type {type(default).__name__}; the '
+      f'default is {default!r}.'
+    )
+  return value
+
+
+def _apply(config: ml_collections.ConfigDict, override: str) -> None:
+  """Sets one value, given as `a.b=value` or `--config.a.b=value`."""
+  name, equals, text = override.removeprefix('--config.').partition('=')
+  if not equals:
+    raise UserError(
+      f'The override {override} has no value; write {name}=VALUE.'
+    )
+  known = list(flatten_config(config))
+  if name not in known:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f'it has {", ".join(known)}.'
+    if close:
+      hint = f'did you mean {close[0]}?'
+    raise UserError(f'The config has no key {name!r}; {hint}')
+  *path, key = name.split('.')
+  node = config
+  for part in path:
+    node = node[part]
+  try:
+    node[key] = _parse(name, text, node[key])
+  except TypeError as error:
+    raise UserError(
+      f'--config.{name}={text} has a wrong type: {error}'
+    ) from error
+
+
+def load_config(
+  path_with_arg: str, overrides: Iterable[str] = ()
+) -> ml_collections.ConfigDict:
+  """Returns the locked config of a file, with values replaced.
+
+  Args:
+    path_with_arg: `FILE` or `FILE:ARG`; defines `get_config(arg=None)`.
+    overrides: `--config.a.b=value` each; the value gets the default's type, and
+      what refers to it in the config follows.
+
+  Raises:
+    UserError: no such file, an error in it, an unknown key (with the nearest
+      known one), or a value of the wrong type.
+  """
+  name, _, argument = path_with_arg.partition(':')
+  path = Path(name)
+  if not path.is_file():
+    near = difflib.get_close_matches(
+      path.name, [p.name for p in path.parent.glob('*.py')], n=1
+    )
+    hint = (
+      f'did you mean {path.parent / near[0]}?' if near else 'check --config.'
+    )
+    raise UserError(f'There is no config file {path}; {hint}')
+  config = _call_get_config(path, argument or None)
+  config.lock()
+  for override in overrides:
+    _apply(config, override)
+  return config

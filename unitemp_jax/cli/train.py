@@ -1,0 +1,190 @@
+"""`unitemp train`: trains what a config describes, and resumes by itself."""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import jax
+import ml_collections
+
+from unitemp_jax.cli.config_args import load_config
+from unitemp_jax.errors import UserError
+from unitemp_jax.training import programs
+from unitemp_jax.training.compile_cache import enable_compile_cache
+from unitemp_jax.training.loop import TrainResult, train
+from unitemp_jax.training.mesh import make_mesh
+from unitemp_jax.training.program import abstract_state
+
+# A run may be continued with these changed: no step depends on them.
+_FREE_KEYS = (
+  'num_steps',
+  'log_every',
+  'checkpoint_every',
+  'checkpoint_minutes',
+  'keep_checkpoints',
+  'sample_every',
+)
+
+_EXAMPLE = """example:
+  unitemp train --config=configs/tiny_vae.py --workdir=runs/vae \\
+    --config.num_steps=2000
+Run the same command again to resume; SIGTERM saves a checkpoint first."""
+
+
+def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+  parser = argparse.ArgumentParser(
+    prog='unitemp train',
+    description=__doc__,
+    epilog=_EXAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument('--config', required=True, metavar='FILE[:ARG]')
+  parser.add_argument('--workdir', required=True, type=Path, metavar='DIR')
+  parser.add_argument(
+    '--dry_run', action='store_true', help='say what would be done and stop'
+  )
+  args, rest = parser.parse_known_args(argv)
+  for word in rest:
+    if not word.startswith('--config.'):
+      parser.error(f'unknown argument {word}; overrides look like --config.a=1')
+  return args, rest
+
+
+def fingerprint(config: dict) -> str:
+  """Returns a hash of what a step depends on in a plain config dict."""
+  fixed = {key: v for key, v in config.items() if key not in _FREE_KEYS}
+  text = json.dumps(fixed, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _leaves(tree: dict, prefix: str = '') -> dict:
+  flat = {}
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      flat |= _leaves(value, f'{prefix}{key}.')
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def _check_same_config(path: Path, config: dict) -> None:
+  """Refuses a workdir that belongs to another config, naming what differs."""
+  if not path.exists():
+    return
+  try:
+    old = json.loads(path.read_text())
+  except ValueError as error:
+    raise UserError(
+      f'{path} is not JSON; restore it or choose another --workdir.'
+    ) from error
+  if fingerprint(old) == fingerprint(config):
+    return
+  old, new = _leaves(old), _leaves(config)
+  names = [
+    key
+    for key in sorted(old.keys() | new.keys())
+    if old.get(key) != new.get(key) and key not in _FREE_KEYS
+  ]
+  raise UserError(
+    f'{path.parent} holds a run with another config (differs in '
+    f'{", ".join(names[:5])}); choose another --workdir or use that config.'
+  )
+
+
+def _write_config(path: Path, config: dict) -> None:
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.write_text(json.dumps(config, indent=2) + '\n')
+  os.replace(temporary, path)
+
+
+def _lock(workdir: Path) -> int:
+  """Keeps a second training out of `workdir` while this process lives."""
+  handle = os.open(workdir / '.lock', os.O_CREAT | os.O_RDWR)
+  try:
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError as error:
+    os.close(handle)
+    raise UserError(
+      f'Another training is writing to {workdir}; wait for it or choose '
+      'another --workdir.'
+    ) from error
+  return handle
+
+
+def _describe(
+  program, config: ml_collections.ConfigDict, mesh, workdir: Path
+) -> None:
+  """Prints what a training would do, and how it splits what it trains."""
+  shapes = abstract_state(program, config.seed, mesh)
+  for name, tree in shapes.params.items():
+    leaves = jax.tree.leaves(tree)
+    total = sum(math.prod(leaf.shape) for leaf in leaves)
+    here = sum(math.prod(l.sharding.shard_shape(l.shape)) for l in leaves)
+    print(f'{name}: {total:,} parameters, {here:,} on each device')
+  sizes = ', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
+  print(f'mesh: {sizes} on {jax.default_backend()}')
+  print(
+    f'would train up to step {config.num_steps} in batches of '
+    f'{config.batch_size} and write to {workdir}'
+  )
+
+
+def _train(program, loader, config, mesh, workdir: Path) -> TrainResult:
+  return train(
+    program,
+    loader,
+    num_steps=config.num_steps,
+    workdir=workdir,
+    mesh=mesh,
+    seed=config.seed,
+    fingerprint=fingerprint(config.to_dict()),
+    log_every=config.log_every,
+    checkpoint_every=config.checkpoint_every,
+    checkpoint_minutes=config.checkpoint_minutes,
+    keep=config.keep_checkpoints,
+    sample_every=config.sample_every,
+    sample_fn=getattr(program, 'sample_fn', None),
+  )
+
+
+def main(argv: list[str]) -> int:
+  """Runs the verb and returns its exit code.
+
+  Raises:
+    UserError: bad config, workdir or data; nothing has been overwritten then.
+  """
+  args, overrides = _parse_args(argv)
+  config = load_config(args.config, overrides)
+  # As it would be read back: tuples become lists.
+  plain = json.loads(json.dumps(config.to_dict()))
+  _check_same_config(args.workdir / 'config.json', plain)
+  enable_compile_cache()
+  mesh = make_mesh(config.mesh)
+  program = programs.build_program(config, mesh)
+  if args.dry_run:
+    _describe(program, config, mesh, args.workdir)
+    return 0
+  loader = programs.build_loader(
+    config, jax.process_index(), jax.process_count()
+  )
+  if jax.process_index() == 0:
+    args.workdir.mkdir(parents=True, exist_ok=True)
+    lock = _lock(args.workdir)
+    _write_config(args.workdir / 'config.json', plain)
+  result = _train(program, loader, config, mesh, args.workdir)
+  if jax.process_index() == 0:
+    os.close(lock)
+  if result.outcome == 'was finished':
+    print(f'nothing to do: step {result.step} of {config.num_steps} is done')
+  print(f'{result.outcome} at step {result.step}: {result.checkpoint}')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,141 @@
+"""The device mesh, and how a table of rules shards a tree over it."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.training.tree_paths import path_name, rank_in_layer
+
+# (regex searched in the path of a leaf, how the leaf is split); the first match
+# wins. Vectors and scalars need no rule: they are replicated.
+Rules = tuple[tuple[str, PartitionSpec], ...]
+
+AXES = ('data', 'fsdp')
+
+
+def make_mesh(shape: Mapping[str, int]) -> Mesh:
+  """Returns a mesh with the axes `data` and `fsdp`.
+
+  Args:
+    shape: axis -> size; a missing axis has size 1, and one axis may be -1,
+      which means all devices that are left.
+
+  Raises:
+    UserError: an unknown axis, or sizes that the devices cannot fill.
+  """
+  unknown = sorted(set(shape) - set(AXES))
+  if unknown:
+    raise UserError(f'mesh has no axis {unknown[0]!r}; use {", ".join(AXES)}.')
+  sizes = [int(shape.get(axis, 1)) for axis in AXES]
+  devices = jax.devices()
+  given = math.prod(size for size in sizes if size != -1)
+  fits = sizes.count(-1) <= 1 and given >= 1 and len(devices) % given == 0
+  if -1 in sizes and fits:
+    sizes[sizes.index(-1)] = len(devices) // given
+  # Several processes must all take part, so only one may leave devices idle.
+  whole = math.prod(sizes) == len(devices) or jax.process_count() == 1
+  if min(sizes) < 1 or math.prod(sizes) > len(devices) or not whole:
+    raise UserError(
+      f'mesh {dict(zip(AXES, sizes, strict=True))} does not fit the '
+      f'{len(devices)} devices there are; change config.mesh.'
+    )
+  return jax.make_mesh(
+    sizes,
+    AXES,
+    axis_types=(AxisType.Auto,) * len(AXES),
+    devices=devices[: math.prod(sizes)],
+  )
+
+
+def matching_rules(path: str, rules: Rules) -> list[int]:
+  """Returns the indices of all rules that match `path`, in table order."""
+  return [i for i, (regex, _) in enumerate(rules) if re.search(regex, path)]
+
+
+def _spec_of(path: str, leaf: Any, mesh: Mesh, rules: Rules) -> PartitionSpec:
+  matches = matching_rules(path, rules)
+  if not matches:
+    if rank_in_layer(path, leaf) <= 1:
+      return PartitionSpec()
+    raise ValueError(
+      f'No sharding rule for {path} {leaf.shape}; name it in sharding_rules.py.'
+    )
+  spec = rules[matches[0]][1]
+  if len(spec) > leaf.ndim:
+    raise ValueError(
+      f'Rule {rules[matches[0]]} has more axes than {path} {leaf.shape}.'
+    )
+  for size, axes in zip(leaf.shape, spec, strict=False):
+    names = axes if isinstance(axes, tuple) else (axes,)
+    parts = math.prod(mesh.shape[name] for name in names if name)
+    if size % parts:
+      raise UserError(
+        f'The parameter {path} {tuple(leaf.shape)} cannot be split {spec}: '
+        f'{size} does not divide by {parts}; change config.mesh.'
+      )
+  return spec
+
+
+def shardings_for(tree: Any, mesh: Mesh, rules: Rules) -> Any:
+  """Returns a NamedSharding for each leaf of `tree`, by the first rule.
+
+  Optimizer states and running means follow their parameter, because a rule is
+  searched anywhere in the path and theirs ends like the parameter's.
+
+  Args:
+    tree: arrays or their shapes (`jax.eval_shape`).
+    mesh: from `make_mesh`.
+    rules: see `Rules`.
+
+  Raises:
+    ValueError: a leaf with two or more axes (after the layers) has no rule.
+    UserError: a sharded axis does not divide; names the leaf.
+  """
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: NamedSharding(
+      mesh, _spec_of(path_name(path), leaf, mesh, rules)
+    ),
+    tree,
+  )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of a batch: rows over every axis of the mesh."""
+  return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def put_batch(local_batch: Any, mesh: Mesh) -> Any:
+  """Returns the global batch made of every process's local one.
+
+  Args:
+    local_batch: tree of numpy arrays [B / processes, ...].
+    mesh: from `make_mesh`.
+
+  Raises:
+    UserError: the rows do not divide over the devices.
+    ValueError: an array holds strings or objects.
+  """
+  sharding = batch_sharding(mesh)
+
+  def put(path, leaf):
+    leaf = np.asarray(leaf)
+    if leaf.dtype.kind not in 'biufV':
+      raise ValueError(
+        f'The loader yields {leaf.dtype} for {path_name(path)}; a batch holds '
+        'numbers only.'
+      )
+    rows = leaf.shape[0] * jax.process_count()
+    if rows % mesh.size:
+      raise UserError(
+        f'A batch of {rows} does not divide over {mesh.size} devices; change '
+        'batch_size or config.mesh.'
+      )
+    return jax.make_array_from_process_local_data(sharding, leaf)
+
+  return jax.tree_util.tree_map_with_path(put, local_batch)

@@ -1,0 +1,110 @@
+"""AdamW with the schedules of the configs, and the running mean of weights."""
+
+from typing import Any
+
+import jax
+import optax
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.training.tree_paths import path_name, rank_in_layer
+
+
+def make_schedule(
+  *,
+  learning_rate: float,
+  schedule: str = 'constant',
+  warmup_steps: int = 0,
+  decay_steps: int = 0,
+  final_fraction: float = 0.0,
+) -> optax.Schedule:
+  """Returns step -> learning rate: linear warmup, then constant or cosine.
+
+  Args:
+    learning_rate: the peak, reached after `warmup_steps` steps.
+    schedule: 'constant' or 'cosine'.
+    warmup_steps: steps of the linear rise from 0.
+    decay_steps: step at which the cosine ends, warmup included.
+    final_fraction: part of the peak that the cosine ends at.
+
+  Raises:
+    UserError: an unknown schedule, or a cosine that ends before its warmup.
+  """
+  if schedule == 'constant':
+    peak = optax.constant_schedule(learning_rate)
+  elif schedule == 'cosine':
+    if decay_steps <= warmup_steps:
+      raise UserError(
+        f'optimizer.decay_steps is {decay_steps}, but the cosine must end '
+        f'after optimizer.warmup_steps = {warmup_steps}; raise decay_steps.'
+      )
+    peak = optax.cosine_decay_schedule(
+      learning_rate, decay_steps - warmup_steps, final_fraction
+    )
+  else:
+    raise UserError(
+      f'optimizer.schedule is {schedule!r}; use "constant" or "cosine".'
+    )
+  if not warmup_steps:
+    return peak
+  # The first step already moves: a rate of exactly 0 would waste it.
+  rise = optax.linear_schedule(
+    learning_rate / warmup_steps, learning_rate, warmup_steps - 1
+  )
+  return optax.join_schedules([rise, peak], [warmup_steps])
+
+
+def decay_mask(params: Any) -> Any:
+  """Returns True for each leaf that decays: matrices, no biases or scales."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: rank_in_layer(path_name(path), leaf) > 1, params
+  )
+
+
+def make_optimizer(
+  *,
+  learning_rate: float,
+  schedule: str = 'constant',
+  warmup_steps: int = 0,
+  decay_steps: int = 0,
+  final_fraction: float = 0.0,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  weight_decay: float = 0.0,
+  clip_norm: float = 1.0,
+) -> optax.GradientTransformation:
+  """Returns AdamW behind a clip of the gradient's global norm.
+
+  Args:
+    learning_rate: see `make_schedule`, as the four arguments after it.
+    schedule: 'constant' or 'cosine'.
+    warmup_steps: steps of the linear rise.
+    decay_steps: step at which the cosine ends.
+    final_fraction: part of the peak that the cosine ends at.
+    b1: decay of the first moment; 0 for a distilled generator.
+    b2: decay of the second moment.
+    eps: added to the root of the second moment.
+    weight_decay: applied to matrices and kernels only (`decay_mask`).
+    clip_norm: largest global norm of the gradient; 0 clips nothing.
+
+  Raises:
+    UserError: see `make_schedule`.
+  """
+  rate = make_schedule(
+    learning_rate=learning_rate,
+    schedule=schedule,
+    warmup_steps=warmup_steps,
+    decay_steps=decay_steps,
+    final_fraction=final_fraction,
+  )
+  adamw = optax.adamw(
+    rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decay_mask
+  )
+  if not clip_norm:
+    return adamw
+  return optax.chain(optax.clip_by_global_norm(clip_norm), adamw)
+
+
+def ema_update(ema: Any, params: Any, decay: float | jax.Array) -> Any:
+  """Returns `decay * ema + (1 - decay) * params`, leaf by leaf."""
+  return jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), ema, params)
