@@ -1,0 +1,84 @@
+"""The tiny model: what its stages have in common.
+
+32x32 pixels and 33 frames are 9 latents of 4x4x16, three blocks of three. The
+sizes below are the model that ships in unitemp_jax/assets/tiny; `get_config` of
+the stage files takes `test` as argument for the still smaller size of the tests.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+PIXELS = 32
+FRAMES = 33
+
+
+def config_for(objective: str, arg: str | None) -> ConfigDict:
+  """Returns the settings that all stages share, for `arg` None or 'test'."""
+  if arg not in (None, 'test'):
+    raise ValueError(f'the argument is {arg!r}; leave it out or use "test"')
+  config = common.training_config()
+  config.objective = objective
+  config.optimizer = common.optimizer_config(schedule='cosine')
+  config.ema_decay = 0.999
+  config.data = ConfigDict(
+    {
+      'name': 'falling_digits',
+      'dir': 'data',
+      'size': PIXELS,
+      'num_frames': FRAMES,
+      'num_clips': 12_000,
+    }
+  )
+  config.model = ConfigDict(
+    {
+      'vae': {
+        'base_dim': 16,
+        'dim_mult': (1, 2, 4),
+        'num_res_blocks': 1,
+        'temporal_down': (True, True),
+        'z_dim': 16,
+        'patch': 2,
+      },
+      'dit': {
+        'width': 192,
+        'ffn_width': 768,
+        'heads': 6,
+        'layers': 8,
+        'channels': 16,
+        'patch': 2,
+        'text_width': 96,
+        'freq_width': 128,
+        'rope_theta': 100.0,
+      },
+      'text': {
+        'vocab': 64,
+        'width': 96,
+        'heads': 4,
+        'head_dim': 24,
+        'ffn_width': 192,
+        'layers': 2,
+        'length': 20,
+      },
+    }
+  )
+  if arg == 'test':
+    _shrink(config)
+  return config
+
+
+def _shrink(config: ConfigDict) -> None:
+  """The size of the tests: seconds per stage, nothing to look at."""
+  config.data.num_clips = 64
+  config.data.size = 16
+  config.num_steps = 6
+  config.batch_size = 8
+  config.optimizer.warmup_steps = 1
+  config.optimizer.decay_steps = 6
+  config.model.vae.update({'base_dim': 4, 'dim_mult': (1, 1, 2)})
+  config.model.dit.update(
+    {'width': 32, 'ffn_width': 64, 'heads': 2, 'layers': 2, 'text_width': 16}
+  )
+  config.model.text.update(
+    {'width': 16, 'heads': 2, 'head_dim': 8, 'ffn_width': 32, 'layers': 1}
+  )

@@ -1,0 +1,28 @@
+"""The causal VAE of the tiny model.
+
+  unitemp train --config=configs/tiny_vae.py --workdir=runs/tiny_vae
+"""
+
+from configs import tiny
+
+
+def get_config(arg: str | None = None):
+  config = tiny.config_for('vae', arg)
+  config.loss = {'foreground': 4.0, 'l1': 0.5, 'kl': 1e-5}
+  # The encoder starts nearly without noise: exp(-4) is its initial variance.
+  config.initial_logvar = -4.0
+  if arg == 'test':
+    return config
+  config.num_steps = 14_000
+  config.batch_size = 2
+  config.optimizer.update(
+    {
+      'learning_rate': 2e-3,
+      'warmup_steps': 100,
+      'decay_steps': 14_000,
+      'final_fraction': 0.02,
+      'b2': 0.99,
+      'weight_decay': 1e-4,
+    }
+  )
+  return config

@@ -1,0 +1,218 @@
+"""The diffusion transformer of Wan 2.1: teacher, critic and student alike.
+
+Positions, per-frame noise levels, cache and visible length are inputs; weights
+and parameter names are the same for all three roles (facts sections 1.1-1.6).
+The network's output is the velocity, noise - data.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+
+from unitemp_jax import flow, rope
+from unitemp_jax.models import dit_block
+from unitemp_jax.models.attention import frame_mask_to_tokens
+from unitemp_jax.models.cache import KVCache, init_cache
+
+
+@dataclasses.dataclass(frozen=True)
+class DiTConfig:
+  """Size of the transformer; the defaults are Wan 2.1 T2V 1.3B's."""
+
+  width: int = 1536
+  ffn_width: int = 8960
+  heads: int = 12
+  layers: int = 30
+  channels: int = 16
+  patch: int = 2
+  text_width: int = 4096
+  freq_width: int = 256
+  rope_theta: float = rope.THETA
+  dtype: str = 'float32'
+  remat: bool = False
+
+  @property
+  def head_dim(self) -> int:
+    """K, the width of one head."""
+    return self.width // self.heads
+
+  def tokens_per_frame(self, height: int, width: int) -> int:
+    """Tokens of one latent frame of height x width latents."""
+    return (height // self.patch) * (width // self.patch)
+
+  def new_cache(
+    self, batch: int, slots: int, height: int, width: int
+  ) -> KVCache:
+    """An empty cache for `slots` latent frames of height x width latents."""
+    tokens = self.tokens_per_frame(height, width)
+    return init_cache(
+      self.layers,
+      batch,
+      slots,
+      tokens,
+      self.heads,
+      self.head_dim,
+      jnp.dtype(self.dtype),
+    )
+
+
+@flax.struct.dataclass
+class TextContext:
+  """Cross-attention keys and values of a prompt, computed once, `LBENK`."""
+
+  k_LBENK: jax.Array
+  v_LBENK: jax.Array
+
+
+def sinusoid(t: jax.Array, width: int) -> jax.Array:
+  """Timestep features, cosines first: `BF` to `[B, F, width]`."""
+  half = width // 2
+  freq = np.exp(-np.log(10000.0) * np.arange(half) / half).astype(np.float32)
+  angle = t[..., None] * jnp.asarray(freq)[None, None]
+  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+class DiT(nn.Module):
+  """Velocity network over latent frames."""
+
+  config: DiTConfig
+
+  def setup(self):
+    """Embeddings, the scanned stack of blocks, and the head."""
+    c = self.config
+    dtype = jnp.dtype(c.dtype)
+    xavier = nn.initializers.xavier_uniform()
+    small = nn.initializers.normal(0.02)
+
+    def dense(features, init, dtype=dtype):
+      return nn.Dense(features, dtype=dtype, kernel_init=init)
+
+    self.patch_embedding = dense(c.width, xavier)
+    self.text_in = dense(c.width, small)
+    self.text_out = dense(c.width, small)
+    self.time_in = dense(c.width, small, jnp.float32)
+    self.time_out = dense(c.width, small, jnp.float32)
+    self.time_projection = dense(6 * c.width, xavier, jnp.float32)
+    block = nn.remat(dit_block.Block) if c.remat else dit_block.Block
+    self.blocks = nn.scan(
+      block,
+      variable_axes={'params': 0},
+      split_rngs={'params': True},
+      length=c.layers,
+      methods={
+        '__call__': {
+          'variable_axes': {'params': 0},
+          'split_rngs': {'params': True},
+          'in_axes': (0,) + (nn.broadcast,) * 5,
+          'length': c.layers,
+        },
+        'text_kv': {
+          'variable_axes': {'params': 0},
+          'split_rngs': {'params': True},
+          'in_axes': nn.broadcast,
+          'length': c.layers,
+        },
+      },
+    )(c.width, c.heads, c.ffn_width, dtype)
+    init = nn.initializers.normal(c.width**-0.5)
+    self.head_modulation = self.param('head_modulation', init, (2, c.width))
+    self.head = dense(
+      c.channels * c.patch**2, nn.initializers.zeros, jnp.float32
+    )
+
+  def text_context(self, text: jax.Array) -> TextContext:
+    """Text embeddings `[B, E, text_width]`, zero after the end, to `LBENK`.
+
+    All E positions are attended to, padding included, as in Wan.
+    """
+    h = nn.gelu(self.text_in(text), approximate=True)
+    _, (k, v) = self.blocks.text_kv(None, self.text_out(h))
+    return TextContext(k, v)
+
+  def __call__(
+    self,
+    x_BFHWC: jax.Array,
+    sigma_BF: jax.Array,
+    positions_F: jax.Array,
+    context: TextContext,
+    cache: KVCache | None = None,
+    slot: jax.Array | int = 0,
+    visible: jax.Array | None = None,
+    mask_FF: jax.Array | None = None,
+  ) -> tuple[jax.Array, KVCache | None]:
+    """Velocity of noisy latents.
+
+    Args:
+      x_BFHWC: noisy latents.
+      sigma_BF: noise level of every latent frame.
+      positions_F: int, temporal position of every latent frame.
+      context: of the prompts, from `text_context`.
+      cache: keys and values of earlier passes, or None.
+      slot: first slot where this pass stages its own keys; it sees the slots
+        before it.
+      visible: how many slots it sees in all, its own included; default is
+        slot + F.
+      mask_FF: bool; which frame may attend to which. Not with a cache.
+
+    Returns:
+      Velocity `BFHWC` in float32 and the cache with this pass staged.
+    """
+    c = self.config
+    _, frames, height, width, _ = x_BFHWC.shape
+    rows, columns = height // c.patch, width // c.patch
+    tokens = rows * columns
+    x = rearrange(
+      x_BFHWC,
+      'b f (h p) (w q) c -> b (f h w) (c p q)',
+      p=c.patch,
+      q=c.patch,
+    )
+    x = self.patch_embedding(x)
+    e = sinusoid(flow.timestep(sigma_BF), c.freq_width)
+    e_BFD = self.time_out(nn.silu(self.time_in(e)))
+    e6 = self.time_projection(nn.silu(e_BFD))
+    e_BF6D = e6.reshape(*e6.shape[:2], 6, c.width)
+    angle = rope.angles(positions_F, rows, columns, c.head_dim, c.rope_theta)
+
+    token = kv_len = mask_QS = None
+    if cache is not None:
+      token = jnp.asarray(slot, jnp.int32) * tokens
+      seen = slot + frames if visible is None else visible
+      kv_len = jnp.asarray(seen, jnp.int32) * tokens
+    if mask_FF is not None:
+      mask_QS = frame_mask_to_tokens(mask_FF, tokens)
+
+    carry = dit_block.zero_init_carry(x, cache)
+    text_kv = (context.k_LBENK, context.v_LBENK)
+    (x, cache, _), _ = self.blocks(
+      carry, text_kv, e_BF6D, angle, token, kv_len, mask_QS
+    )
+    x = self._head(x, e_BFD)
+    v = rearrange(
+      x,
+      'b (f h w) (p q c) -> b f (h p) (w q) c',
+      f=frames,
+      h=rows,
+      w=columns,
+      p=c.patch,
+      q=c.patch,
+    )
+    return v, cache
+
+  def _head(self, x: jax.Array, e_BFD: jax.Array) -> jax.Array:
+    """Modulated LayerNorm and projection, in float32."""
+    m = self.head_modulation[None, None] + e_BFD[:, :, None]  # [B, F, 2, D]
+    y = dit_block.layer_norm(x)
+    y = y.reshape(y.shape[0], e_BFD.shape[1], -1, y.shape[-1])
+    y = y * (1.0 + m[:, :, None, 1]) + m[:, :, None, 0]
+    return self.head(y.reshape(x.shape))
+
+  def init_all(self, x_BFHWC, sigma_BF, positions_F, text):
+    """Touches every parameter; for `init` only."""
+    context = self.text_context(text)
+    return self(x_BFHWC, sigma_BF, positions_F, context)

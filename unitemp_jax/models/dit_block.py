@@ -1,0 +1,156 @@
+"""One transformer block of Wan 2.1 (facts section 1.4).
+
+Self-attention and feed-forward are modulated per latent frame by the timestep;
+cross-attention is neither modulated nor gated. Statistics, modulation and
+residual additions are in float32, matrix products in the compute dtype.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from unitemp_jax import rope
+from unitemp_jax.models.attention import attention
+from unitemp_jax.models.cache import KVCache, stage
+
+EPS = 1e-6
+
+
+def layer_norm(x: jax.Array) -> jax.Array:
+  """LayerNorm without affine, in float32, over the last axis."""
+  x = x.astype(jnp.float32)
+  mean = x.mean(-1, keepdims=True)
+  var = ((x - mean) ** 2).mean(-1, keepdims=True)
+  return (x - mean) * jax.lax.rsqrt(var + EPS)
+
+
+class RMSNorm(nn.Module):
+  """RMSNorm with a learned weight, over the full width, before head split."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Normalises the last axis in float32, cast back."""
+    scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+    x32 = x.astype(jnp.float32)
+    x32 = x32 * jax.lax.rsqrt((x32**2).mean(-1, keepdims=True) + EPS)
+    return (x32 * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+
+
+class Projections(nn.Module):
+  """q, k, v, o of one attention, with RMSNorm on q and k."""
+
+  width: int
+  heads: int
+  dtype: jnp.dtype
+
+  def setup(self):
+    """Xavier-uniform kernels, as in Wan's own initialisation."""
+
+    def dense(name):
+      init = nn.initializers.xavier_uniform()
+      return nn.Dense(
+        self.width, dtype=self.dtype, kernel_init=init, name=name
+      )
+
+    self.q, self.k, self.v, self.o = (dense(n) for n in 'qkvo')
+    self.norm_q = RMSNorm()
+    self.norm_k = RMSNorm()
+
+  def split(self, x: jax.Array) -> jax.Array:
+    """`BTD` to `BTNK`."""
+    return x.reshape(*x.shape[:2], self.heads, -1)
+
+  def query(self, x: jax.Array) -> jax.Array:
+    """`BTD` to normalised queries `BTNK`."""
+    return self.split(self.norm_q(self.q(x)))
+
+  def key_value(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`BSD` to normalised keys and values `BSNK`."""
+    return self.split(self.norm_k(self.k(x))), self.split(self.v(x))
+
+  def out(self, y_BTNK: jax.Array) -> jax.Array:
+    """Heads `BTNK` back to `BTD`."""
+    return self.o(y_BTNK.reshape(*y_BTNK.shape[:2], -1))
+
+
+class Block(nn.Module):
+  """Self-attention, cross-attention, feed-forward; scanned over layers."""
+
+  width: int
+  heads: int
+  ffn_width: int
+  dtype: jnp.dtype
+
+  def setup(self):
+    """One layer's parameters."""
+    init = nn.initializers.normal(self.width**-0.5)
+    self.modulation = self.param('modulation', init, (6, self.width))
+    self.self_attn = Projections(self.width, self.heads, self.dtype)
+    self.cross_attn = Projections(self.width, self.heads, self.dtype)
+    self.norm_cross = nn.LayerNorm(epsilon=EPS)
+    xavier = nn.initializers.xavier_uniform()
+    self.ffn_up = nn.Dense(
+      self.ffn_width, dtype=self.dtype, kernel_init=xavier
+    )
+    self.ffn_down = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier)
+
+  def text_kv(self, carry, text: jax.Array):
+    """This layer's keys and values of the text `BED`; the carry is unused."""
+    return carry, self.cross_attn.key_value(text)
+
+  def __call__(
+    self, carry, text_kv, e_BF6D, angle_TK, token, kv_len, mask_QS
+  ):
+    """One layer on the carry (x `BTD`, cache or None, layer index).
+
+    Args:
+      carry: x, the whole cache (all layers) or None, and this layer's index.
+      text_kv: keys and values `BENK` of the text for this layer.
+      e_BF6D: timestep modulation of every frame, float32.
+      angle_TK: rotary angles of the tokens of x.
+      token: where in the cache this pass stages its keys.
+      kv_len: how many keys are visible, staged ones included, or None.
+      mask_QS: bool mask or None.
+    """
+    x, cache, layer = carry
+    frames = e_BF6D.shape[1]
+
+    def per_frame(y, e_BFD):  # [B, T, D] op [B, F, D]
+      return y.reshape(y.shape[0], frames, -1, y.shape[-1]), e_BFD[:, :, None]
+
+    def modulate(y, scale, shift):
+      y4, scale = per_frame(layer_norm(y), scale)
+      y4 = y4 * (1.0 + scale) + shift[:, :, None]
+      return y4.reshape(y.shape).astype(self.dtype)
+
+    def add(y, delta, gate=None):
+      delta = delta.astype(jnp.float32)
+      if gate is not None:
+        delta4, gate = per_frame(delta, gate)
+        delta = (delta4 * gate).reshape(delta.shape)
+      return (y.astype(jnp.float32) + delta).astype(y.dtype)
+
+    m = self.modulation[None, None].astype(jnp.float32) + e_BF6D
+    m = [m[:, :, i] for i in range(6)]
+
+    h = modulate(x, m[1], m[0])
+    q = rope.rotate(self.self_attn.query(h), angle_TK)
+    k, v = self.self_attn.key_value(h)
+    k = rope.rotate(k, angle_TK)
+    if cache is not None:
+      cache, k, v = stage(cache, layer, k, v, token)
+    y = attention(q, k.astype(q.dtype), v.astype(q.dtype), kv_len, mask_QS)
+    x = add(x, self.self_attn.out(y), m[2])
+
+    h = self.norm_cross(x).astype(self.dtype)
+    y = attention(self.cross_attn.query(h), *text_kv)
+    x = add(x, self.cross_attn.out(y))
+
+    h = modulate(x, m[4], m[3])
+    h = self.ffn_down(nn.gelu(self.ffn_up(h), approximate=True))
+    return (add(x, h, m[5]), cache, layer + 1), None
+
+
+def zero_init_carry(x: jax.Array, cache: KVCache | None):
+  """The carry that enters layer 0."""
+  return x, cache, jnp.zeros((), jnp.int32)

@@ -1,0 +1,122 @@
+"""A UMT5-shaped text encoder (facts section 3).
+
+Pre-norm with RMS statistics, no biases, no attention scaling, a relative-bias
+table of its own in every layer, gated-GELU feed-forward. Rows after the end of
+the text are zero, which is how Wan hands text to its transformer.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+  """Size of the encoder; the defaults are UMT5-XXL's."""
+
+  vocab: int = 256384
+  width: int = 4096
+  heads: int = 64
+  head_dim: int = 64
+  ffn_width: int = 10240
+  layers: int = 24
+  buckets: int = 32
+  max_distance: int = 128
+  length: int = 512
+  dtype: str = 'float32'
+
+
+def relative_bucket(
+  relative: jax.Array, buckets: int, max_distance: int
+) -> jax.Array:
+  """Bucket of key - query, bidirectional: exact near, logarithmic far."""
+  half = buckets // 2
+  exact = half // 2
+  offset = jnp.where(relative > 0, half, 0)
+  distance = jnp.abs(relative)
+  ratio = jnp.maximum(distance, 1).astype(jnp.float32) / exact
+  far = exact + (
+    jnp.log(ratio) / jnp.log(max_distance / exact) * (half - exact)
+  ).astype(jnp.int32)
+  far = jnp.minimum(far, half - 1)
+  return offset + jnp.where(distance < exact, distance, far)
+
+
+class T5Norm(nn.Module):
+  """RMSNorm, statistics in float32, no bias, eps 1e-6."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Normalises the last axis."""
+    scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+    x32 = x.astype(jnp.float32)
+    x32 = x32 * jax.lax.rsqrt((x32**2).mean(-1, keepdims=True) + 1e-6)
+    return x32.astype(x.dtype) * scale.reshape(1, 1, -1).astype(x.dtype)
+
+
+class TextLayer(nn.Module):
+  """Self-attention with relative bias, then a gated feed-forward."""
+
+  config: TextConfig
+
+  @nn.compact
+  def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Maps `BED` to `BED`; masked keys are not attended to."""
+    c = self.config
+    dtype = jnp.dtype(c.dtype)
+
+    def dense(features, name):
+      return nn.Dense(features, use_bias=False, dtype=dtype, name=name)
+
+    h = T5Norm(name='norm_attn')(x)
+    inner = c.heads * c.head_dim
+
+    def heads(name):
+      return dense(inner, name)(h).reshape(*h.shape[:2], c.heads, c.head_dim)
+
+    q, k, v = heads('q'), heads('k'), heads('v')
+    bias = self.relative_bias(x.shape[1])
+    y = jax.nn.dot_product_attention(
+      q, k, v, bias=bias, mask=mask[:, None, None, :], scale=1.0
+    )
+    x = x + dense(c.width, 'o')(y.reshape(*y.shape[:2], inner))
+    h = T5Norm(name='norm_ffn')(x)
+    gate = nn.gelu(dense(c.ffn_width, 'gate')(h), approximate=True)
+    return x + dense(c.width, 'down')(gate * dense(c.ffn_width, 'up')(h))
+
+  def relative_bias(self, length: int) -> jax.Array:
+    """This layer's additive logits `[1, N, E, E]`."""
+    c = self.config
+    table = self.param(
+      'relative_bias', nn.initializers.normal(1.0), (c.buckets, c.heads)
+    )
+    index = jnp.arange(length)
+    bucket = relative_bucket(
+      index[None, :] - index[:, None], c.buckets, c.max_distance
+    )
+    return jnp.asarray(table)[bucket].transpose(2, 0, 1)[None]
+
+
+class TextEncoder(nn.Module):
+  """Token ids to embeddings that are zero after the end of the text."""
+
+  config: TextConfig
+
+  @nn.compact
+  def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
+    """Encodes ids int `BE` with mask bool `BE` to `BED`."""
+    c = self.config
+    embed = nn.Embed(
+      c.vocab,
+      c.width,
+      dtype=jnp.dtype(c.dtype),
+      embedding_init=nn.initializers.normal(1.0),
+      name='token_embedding',
+    )
+    x = embed(ids)
+    for i in range(c.layers):
+      x = TextLayer(c, name=f'layer{i}')(x, mask)
+    x = T5Norm(name='norm_out')(x)
+    return x * mask[..., None].astype(x.dtype)

@@ -1,0 +1,50 @@
+"""From config dicts to the frozen dataclasses that the models take."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.models.dit import DiTConfig
+from unitemp_jax.models.umt5 import TextConfig
+from unitemp_jax.models.vae3d import VAEConfig
+from unitemp_jax.training.optim import make_optimizer
+
+
+def model_config(kind: type, values: ConfigDict | dict[str, Any]) -> Any:
+  """Returns `kind(**values)`, a frozen dataclass; lists become tuples.
+
+  Raises:
+    UserError: a name that the dataclass does not have.
+  """
+  fields = {
+    name: tuple(value) if isinstance(value, list | tuple) else value
+    for name, value in values.items()
+  }
+  try:
+    return kind(**fields)
+  except TypeError as error:
+    raise UserError(
+      f'the config of {kind.__name__} does not fit ({error}); remove or '
+      'rename that key.'
+    ) from error
+
+
+def vae_config(model: ConfigDict) -> VAEConfig:
+  """The VAE of a `config.model`."""
+  return model_config(VAEConfig, model['vae'])
+
+
+def dit_config(model: ConfigDict) -> DiTConfig:
+  """The transformer of a `config.model`."""
+  return model_config(DiTConfig, model['dit'])
+
+
+def text_config(model: ConfigDict) -> TextConfig:
+  """The text encoder of a `config.model`."""
+  return model_config(TextConfig, model['text'])
+
+
+def optimizer(values: ConfigDict):
+  """AdamW from a `config.optimizer`."""
+  return make_optimizer(**values.to_dict())

@@ -1,0 +1,48 @@
+"""The VAE stage as a program for the training loop."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from unitemp_jax.models.vae3d import VAE
+from unitemp_jax.objectives import vae as vae_objective
+from unitemp_jax.training import builders
+from unitemp_jax.training.program_single import SingleLossProgram
+
+
+def vae_program(config: ConfigDict, mesh) -> SingleLossProgram:
+  """Reconstruction of pixels; the trained tree is named `vae`."""
+  del mesh
+  vae = VAE(builders.vae_config(config.model))
+  shape = (1, config.data.num_frames, config.data.size, config.data.size, 3)
+
+  def init_params(key):
+    params = vae.init(key, jnp.zeros(shape))['params']
+    z = vae.config.z_dim
+    bias = params['to_moments']['bias']
+    params['to_moments']['bias'] = bias.at[z:].add(config.initial_logvar)
+    return params
+
+  loss = functools.partial(
+    vae_objective.loss,
+    reconstruct=lambda params, video, key: vae.apply(
+      {'params': params}, video, key
+    ),
+    **config.loss.to_dict(),
+  )
+  return SingleLossProgram(
+    'vae',
+    init_params=init_params,
+    loss=lambda params, frozen, batch, key: loss(params, batch, key),
+    optimizer=builders.optimizer(config.optimizer),
+    ema_decay=config.ema_decay,
+    accumulate=config.accumulate,
+  )
+
+
+def video_batch(examples: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+  """Keeps the pixels of a loader's batch."""
+  return {'video': examples['video']}

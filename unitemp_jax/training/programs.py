@@ -1,0 +1,44 @@
+"""Objectives by name: what `unitemp train` runs for a config."""
+
+import jax
+from ml_collections import ConfigDict
+
+from unitemp_jax.data import digits_builder, loader
+from unitemp_jax.data.falling_digits import FallingDigitsSpec
+from unitemp_jax.errors import UserError
+from unitemp_jax.training import program_vae
+
+_PROGRAMS = {'vae': program_vae.vae_program}
+
+
+def build_program(config: ConfigDict, mesh: jax.sharding.Mesh):
+  """Returns the program of `config.objective`.
+
+  Raises:
+    UserError: an objective that does not exist, or weights that are missing.
+  """
+  if config.objective not in _PROGRAMS:
+    raise UserError(
+      f'config.objective is {config.objective!r}; use one of '
+      f'{", ".join(_PROGRAMS)}.'
+    )
+  return _PROGRAMS[config.objective](config, mesh)
+
+
+def build_loader(config: ConfigDict, shard_index: int, shard_count: int):
+  """Returns this host's share of the data, as an endless loader."""
+  data = config.data
+  if config.batch_size % shard_count:
+    raise UserError(
+      f'batch_size {config.batch_size} does not divide over {shard_count} '
+      'hosts; change batch_size.'
+    )
+  spec = FallingDigitsSpec(num_frames=data.num_frames, size=data.size)
+  return loader.make_loader(
+    digits_builder.prepare(data.dir, spec, data.num_clips),
+    batch_size=config.batch_size // shard_count,
+    seed=config.seed,
+    shard_index=shard_index,
+    shard_count=shard_count,
+    transform=program_vae.video_batch,
+  )
