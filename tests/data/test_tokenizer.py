@@ -1,0 +1,112 @@
+import concurrent.futures
+import pathlib
+
+import numpy as np
+import pytest
+
+import unitemp_jax
+from unitemp_jax.data import falling_digits as fd
+from unitemp_jax.data import tokenizer as tokenizer_lib
+from unitemp_jax.errors import UserError
+
+SHIPPED = pathlib.Path(unitemp_jax.__file__).parent.joinpath(
+  'assets', 'tiny', 'tokenizer.json'
+)
+
+
+@pytest.fixture(scope='module')
+def path(tmp_path_factory):
+  path = tmp_path_factory.mktemp('tokenizer') / 'deep' / 'tokenizer.json'
+  tokenizer_lib.save_falling_digits_tokenizer(path)
+  return path
+
+
+@pytest.fixture(scope='module')
+def tokenizer(path):
+  return tokenizer_lib.Tokenizer.from_file(path)
+
+
+def test_shipped_file_is_the_built_one(path):
+  assert SHIPPED.read_text() == path.read_text()
+  assert [p.name for p in path.parent.iterdir()] == ['tokenizer.json']
+
+
+def test_layout(tokenizer):
+  ids, mask = tokenizer.encode(['A red seven.', 'zebra'], 6)
+  assert ids.dtype == np.int32
+  assert mask.dtype == bool
+  np.testing.assert_array_equal(mask.sum(1), [5, 2])
+  assert ids[0, 4] == ids[1, 1] == tokenizer.eos_id == 1
+  assert ids[1, 0] == 2
+  np.testing.assert_array_equal(ids[~mask], 0)
+  assert 2 not in ids[0]
+
+
+def test_truncation_keeps_the_end_token(tokenizer):
+  long, _ = tokenizer.encode('a red seven falls', 9)
+  ids, mask = tokenizer.encode('a red seven falls', 3)
+  assert mask.all()
+  np.testing.assert_array_equal(ids[0], [*long[0, :2], 1])
+  np.testing.assert_array_equal(tokenizer.encode('red', 1)[0], [[1]])
+
+
+def test_no_caption_has_an_unknown_word_and_16_tokens_suffice(tokenizer):
+  spec = fd.FallingDigitsSpec(num_frames=33, size=16)
+  texts = fd.sample_clips(spec, range(300))['caption']
+  ids, mask = tokenizer.encode(texts, 40)
+  assert not (ids == 2).any()
+  assert mask.sum(1).max() <= 16
+  assert len(np.unique(ids[:, :16], axis=0)) > 200
+  assert (tokenizer.encode('a violet seven', 8)[0] == 2).sum() == 1
+
+
+def test_special_tokens_cannot_be_typed(tokenizer):
+  ids, mask = tokenizer.encode('a </s> <pad> seven', 12)
+  assert (ids == 1).sum() == 1
+  assert (ids[mask] != 0).all()
+
+
+def test_empty_text(tokenizer):
+  for text in ('', ' \n'):
+    with pytest.raises(UserError, match='Prompt 2 is empty'):
+      tokenizer.encode(['a', text], 4)
+    ids, mask = tokenizer.encode(text, 4, allow_empty=True)
+    np.testing.assert_array_equal(ids, [[1, 0, 0, 0]])
+    np.testing.assert_array_equal(mask, [[True, False, False, False]])
+  with pytest.raises(UserError):
+    tokenizer.encode('a', 0)
+
+
+def test_threads_share_a_tokenizer(tokenizer):
+  lengths = [3, 5, 9, 4] * 8
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    found = list(pool.map(lambda n: tokenizer.encode('a red one', n), lengths))
+  assert [ids.shape[1] for ids, _ in found] == lengths
+  assert all(ids[0, mask[0]][-1] == 1 for ids, mask in found)
+
+
+@pytest.mark.parametrize('text', ['', '{', '{"model": 3}', '[]'])
+def test_corrupt_file(tmp_path, text):
+  path = tmp_path / 'tokenizer.json'
+  path.write_text(text)
+  with pytest.raises(UserError, match=r'tokenizer\.json'):
+    tokenizer_lib.Tokenizer.from_file(path)
+
+
+def test_missing_or_unfitting_file(tmp_path):
+  with pytest.raises(UserError, match='no tokenizer file'):
+    tokenizer_lib.Tokenizer.from_file(tmp_path / 'nothing.json')
+  with pytest.raises(UserError):
+    tokenizer_lib.Tokenizer.from_file(tmp_path)
+  other = tokenizer_lib.build_word_tokenizer(['a']).to_str()
+  path = tmp_path / 'other.json'
+  path.write_text(other.replace('<pad>', '<empty>'))
+  with pytest.raises(UserError, match='does not fit'):
+    tokenizer_lib.Tokenizer.from_file(path)
+
+
+def test_save_into_a_file_is_refused(tmp_path):
+  (tmp_path / 'file').write_text('x')
+  with pytest.raises(UserError):
+    tokenizer_lib.save_falling_digits_tokenizer(tmp_path / 'file' / 't.json')
+  assert (tmp_path / 'file').read_text() == 'x'
