@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from unitemp_jax.plans import Plan
 
-LEFT, TOP, RIGHT = 118, 46, 290
+LEFT, TOP, RIGHT = 118, 46, 310
 LINE, BOX = 34, 26
 # Colours for a light page; the style sheet changes them on a dark one.
 INK, FAINT, SEEN, TEAL = '#24292f', '#8c959f', '#d8dee4', '#0f7b7b'
