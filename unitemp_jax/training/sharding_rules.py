@@ -2,29 +2,32 @@
 
 Patterns end with the parameter's name and are searched in the whole path, so
 that optimizer states and running means meet the same rule. The `fsdp` axis
-splits the model width D wherever there is one; stacked layers lead with L.
+splits the model width D, the one size that all large kernels share; stacked
+layers lead with L. Biases, scales and other vectors need no rule.
 """
 
 from jax.sharding import PartitionSpec as P
 
 from unitemp_jax.training.mesh import Rules
 
-# Transformer layers, [L, D, ...] in and [L, ..., D] out. Heads may be kept as
-# an axis of their own; axes that a rule does not name are not split.
-_IN_NAMES = r'(q|k|v|up|gate)'
-_OUT_NAMES = r'(o|down)'
-
 MODEL_RULES: Rules = (
-  (rf'(^|/)blocks/\w+/{_IN_NAMES}/kernel$', P(None, 'fsdp')),
-  (rf'(^|/)blocks/\w+/{_OUT_NAMES}/kernel$', P(None, None, 'fsdp')),
-  # Small tables of a layer: modulation [L, 6, D], relative positions.
-  (r'(^|/)blocks/(\w+/)?(modulation|relative_bias)(/embedding)?$', P()),
-  # Around the layers of the DiT and of the text encoder.
-  (r'(^|/)(patch|time|text)_\w+/(\w+/)*kernel$', P(None, 'fsdp')),
-  (r'(^|/)token_embed/embedding$', P(None, 'fsdp')),
-  (r'(^|/)head/(\w+/)*kernel$', P('fsdp')),
-  (r'(^|/)head/modulation$', P()),
+  # DiT layers: [L, D, ...] in, [L, ..., D] out, modulation [L, 6, D].
+  (r'(^|/)blocks/\w+_attn/[qkv]/kernel$', P(None, 'fsdp')),
+  (r'(^|/)blocks/\w+_attn/o/kernel$', P(None, None, 'fsdp')),
+  (r'(^|/)blocks/ffn_up/kernel$', P(None, 'fsdp')),
+  (r'(^|/)blocks/ffn_down/kernel$', P(None, None, 'fsdp')),
+  (r'(^|/)blocks/modulation$', P()),
+  # Around them: into the width, [..., D], and out of it, [D, ...].
+  (r'(^|/)(patch_embedding|(text|time)_(in|out))/kernel$', P(None, 'fsdp')),
+  (r'(^|/)time_projection/kernel$', P('fsdp')),
+  (r'(^|/)head/kernel$', P('fsdp')),
+  (r'(^|/)head_modulation$', P()),
+  # Text encoder: [D, ...] in, [..., D] out, one module per layer.
+  (r'(^|/)layer\d+/(q|k|v|gate|up)/kernel$', P('fsdp')),
+  (r'(^|/)layer\d+/(o|down)/kernel$', P(None, 'fsdp')),
+  (r'(^|/)layer\d+/relative_bias$', P()),
+  (r'(^|/)token_embedding/embedding$', P(None, 'fsdp')),
   # The VAE is small and its channels are uneven: every device holds it whole.
   (r'(^|/)(encoder|decoder)/(\w+/)*kernel$', P()),
-  (r'(^|/)(quant|post_quant)\w*/(\w+/)*kernel$', P()),
+  (r'(^|/)(to_moments|from_latents)/kernel$', P()),
 )

@@ -1,0 +1,78 @@
+import re
+import signal
+import sys
+from pathlib import Path
+
+import kill_harness
+import pytest
+
+TOY = Path(__file__).with_name('toy.py')
+STEPS = 40
+
+
+def command(workdir, *flags):
+  return [
+    sys.executable,
+    str(TOY),
+    f'--workdir={workdir}',
+    f'--num_steps={STEPS}',
+    '--delay=0.02',
+    *flags,
+  ]
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('undisturbed') / 'run'
+  kill_harness.finish(command(workdir), workdir)
+  return workdir
+
+
+def test_killed_run_equals_undisturbed_bit_for_bit(undisturbed, tmp_path):
+  workdir = tmp_path / 'run'
+  met = kill_harness.run_with_kills(
+    command(workdir), workdir, kills=4, num_lines=STEPS
+  )
+  assert met >= 3  # Otherwise nothing was tried.
+  assert kill_harness.differences(undisturbed, workdir) == []
+  resumed = re.findall(r'resuming after step (\d+)', _log(workdir))
+  assert resumed, 'no run was resumed from a checkpoint'
+
+
+def test_loop_that_forgets_its_place_in_the_data_differs(undisturbed, tmp_path):
+  workdir = tmp_path / 'run'
+  flags = command(workdir, '--forgetful')
+  process = kill_harness.start(flags, workdir)
+  assert kill_harness.wait_for_line(process, workdir, 20)
+  process.kill()
+  process.wait()
+  kill_harness.finish(flags, workdir)
+  found = kill_harness.differences(undisturbed, workdir)
+  assert f'data_crc at {STEPS}' in found
+  assert any('params' in name for name in found)
+  # What came before the kill is the same, so the difference is the kill's.
+  assert 'data_crc at 1' not in found
+
+
+def test_sigterm_saves_once_and_exits_0(undisturbed, tmp_path):
+  workdir = tmp_path / 'run'
+  process = kill_harness.start(command(workdir), workdir)
+  assert kill_harness.wait_for_line(process, workdir, 12)
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(60) == 0
+  stop = re.search(r'stopped \S*/checkpoints/(\d+)', _log(workdir))
+  assert 12 <= int(stop[1]) < STEPS
+  assert (workdir / 'checkpoints' / stop[1]).is_dir()
+  kill_harness.finish(command(workdir), workdir)
+  assert kill_harness.differences(undisturbed, workdir) == []
+
+
+def test_finished_run_does_nothing_when_repeated(undisturbed):
+  before = (undisturbed / 'metrics.jsonl').read_bytes()
+  log = kill_harness.finish(command(undisturbed), undisturbed)
+  assert 'was finished' in log
+  assert (undisturbed / 'metrics.jsonl').read_bytes() == before
+
+
+def _log(workdir):
+  return Path(f'{workdir}.log').read_text()
