@@ -44,7 +44,7 @@ def _standard_config(size: int, num_frames: int) -> FallingDigitsConfig:
 class FallingDigits(prepared.LocalBuilder):
   """Handwritten digits that fall, bounce and leave a fading trail."""
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.0.1')
   BUILDER_CONFIGS = (
     _standard_config(32, 33),
     _standard_config(32, 81),

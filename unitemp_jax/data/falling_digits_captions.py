@@ -35,7 +35,8 @@ SUBJECTS = (
   'the number {digit} in {colour}',
 )
 VERBS = ('falls', 'drops', 'falls down', 'tumbles down', 'comes down')
-PLACES = ('', 'from the {side}', 'on the {side}')
+PLACES = ('', 'from the {side}', '{on_side}')
+ON_SIDE = ('on the left', 'in the middle', 'on the right')
 ENDINGS = {
   # Of clips whose end of the fall lies outside the clip nothing is claimed.
   'unknown': ('', 'with a fading trail'),
@@ -85,7 +86,10 @@ def write_caption(
   ]
   text = ' '.join(part for part in parts if part)
   return text.format(
-    colour=COLOURS[colour], digit=DIGIT_NAMES[digit], side=SIDES[side]
+    colour=COLOURS[colour],
+    digit=DIGIT_NAMES[digit],
+    side=SIDES[side],
+    on_side=ON_SIDE[side],
   )
 
 
@@ -93,7 +97,7 @@ def vocabulary() -> list[str]:
   """Lists every word a caption can hold, sorted, without duplicates."""
   slots = re.compile(r'{\w+}')
   texts = itertools.chain(
-    SUBJECTS, VERBS, PLACES, *ENDINGS.values(), EXTRA_WORDS
+    SUBJECTS, VERBS, PLACES, ON_SIDE, *ENDINGS.values(), EXTRA_WORDS
   )
   words = {word for text in texts for word in slots.sub(' ', text).split()}
   return sorted(words | {*COLOURS, *DIGIT_NAMES, *SIDES})

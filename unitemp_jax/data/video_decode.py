@@ -1,0 +1,135 @@
+"""Decodes video files: bad files, frame rates, turned pictures."""
+
+import contextlib
+import fractions
+import os
+from collections.abc import Iterator
+
+import av
+import numpy as np
+from PIL import Image
+
+from unitemp_jax.errors import UserError
+
+Path = str | os.PathLike[str]
+# What PyAV and Pillow raise on damaged files.
+_READ_ERRORS = (
+  av.FFmpegError,
+  Image.DecompressionBombError,
+  OSError,
+  SyntaxError,
+  ValueError,
+)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+  """Turns what the libraries raise on bad files into a UserError."""
+  if not os.path.isfile(path):
+    raise UserError(f'There is no file {os.fspath(path)}.')
+  try:
+    yield
+  except _READ_ERRORS as e:
+    reason = getattr(e, 'strerror', None) or str(e) or type(e).__name__
+    raise UserError(f'Cannot read {os.fspath(path)}: {reason}.') from e
+
+
+def stream_rate(stream: av.VideoStream) -> fractions.Fraction:
+  """Frames per second of a stream; 10 where the file does not tell."""
+  return stream.average_rate or stream.guessed_rate or fractions.Fraction(10)
+
+
+def _check_complete(path: Path) -> None:
+  """Refuses an mp4 or mov file whose end is missing.
+
+  The decoder would silently return the frames that are there. Such a file is a
+  row of boxes, each of which begins with its length.
+  """
+  size, place = os.path.getsize(path), 0
+  with open(path, 'rb') as file:
+    while place < size:
+      file.seek(place)
+      head = file.read(16)
+      if place == 0 and head[4:8] != b'ftyp':
+        return  # another kind of file
+      length = int.from_bytes(head[:4], 'big')
+      if length == 1:
+        length = int.from_bytes(head[8:16], 'big')
+      if length == 0:
+        return  # the last box, up to the end
+      place += max(length, 8)
+  if place > size:
+    raise ValueError('the end of the file is missing')
+
+
+def _decode(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
+  """Yields time in seconds, frames per second and pixels of each frame."""
+  with reading(path), av.open(os.fspath(path)) as container:
+    _check_complete(path)
+    if not container.streams.video:
+      raise UserError(f'{os.fspath(path)} holds no video.')
+    stream = container.streams.video[0]
+    stream.thread_type = 'AUTO'
+    rate, first = float(stream_rate(stream)), None
+    for number, frame in enumerate(container.decode(stream)):
+      time = number / rate if frame.time is None else frame.time
+      first = time if first is None else first
+      # Phones store sideways pictures and the angle to turn them by.
+      turns = round(frame.rotation / 90)
+      yield (
+        time - first,
+        rate,
+        np.rot90(frame.to_ndarray(format='rgb24'), turns),
+      )
+    if first is None:
+      raise UserError(f'{os.fspath(path)} holds no frame that can be decoded.')
+
+
+def _resample(
+  frames: Iterator[tuple[float, float, np.ndarray]], fps: float
+) -> Iterator[np.ndarray]:
+  """Yields for each time k / fps the frame that is nearest in time."""
+  count, last, step, end = 0, None, 0.0, 0.0
+  for time, rate, pixels in frames:
+    if last is not None:
+      step = time - end
+      while count / fps < end + step / 2:
+        yield last
+        count += 1
+    last, end, step = pixels, time, step or 1 / rate
+  while last is not None and count + 0.5 <= (end + step) * fps + 1e-6:
+    yield last
+    count += 1
+
+
+def video_fps(path: Path) -> float:
+  """Reads the average frames per second of a video file.
+
+  Raises:
+    UserError: the file is missing, damaged or holds no video.
+  """
+  with reading(path), av.open(os.fspath(path)) as container:
+    if not container.streams.video:
+      raise UserError(f'{os.fspath(path)} holds no video.')
+    return float(stream_rate(container.streams.video[0]))
+
+
+def iter_video(path: Path, fps: float | None = None) -> Iterator[np.ndarray]:
+  """Decodes a video file frame by frame, in little memory.
+
+  Args:
+    path: mp4, mov, webm, gif or whatever else PyAV reads.
+    fps: frames per second to resample to, by nearest time; None keeps all.
+
+  Yields:
+    uint8 [H, W, 3].
+
+  Raises:
+    UserError: the file is missing, damaged or holds no video.
+  """
+  frames = _decode(path)
+  if fps is None:
+    return (pixels for _, _, pixels in frames)
+  if fps <= 0:
+    raise UserError(f'fps must be positive, got {fps}.')
+  return _resample(frames, fps)
