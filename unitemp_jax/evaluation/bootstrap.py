@@ -1,0 +1,114 @@
+"""Intervals by the percentile bootstrap over clips, seeded.
+
+They cover which clips were drawn, and nothing else: not the training seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from unitemp_jax.errors import UserError
+
+_RESAMPLES = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+  """A value with its 95 % bootstrap interval over n clips."""
+
+  value: float
+  low: float
+  high: float
+  n: int
+
+
+def interval(
+  statistic: Callable[..., np.ndarray],
+  *samples: np.ndarray,
+  seed: int = 0,
+) -> Interval:
+  """Bootstraps any statistic of paired samples.
+
+  Args:
+    statistic: maps arrays [..., n], one per sample, to [...]: it must reduce
+      the last axis only.
+    *samples: [n] each; entry i of every one belongs to clip i, and clips are
+      drawn whole, so that differences and ratios keep their pairing.
+    seed: seed of the resampling.
+
+  Raises:
+    UserError: samples of unequal length, empty, or not finite.
+  """
+  samples = [np.asarray(sample, np.float64) for sample in samples]
+  n = len(samples[0])
+  if not n or any(sample.shape != (n,) for sample in samples):
+    raise UserError(
+      'a bootstrap needs one value per clip in every sample, but got shapes '
+      f'{[list(sample.shape) for sample in samples]}; pass the same clips.'
+    )
+  if not all(np.isfinite(sample).all() for sample in samples):
+    raise UserError('a bootstrap needs finite values; mend the metric.')
+  drawn = np.random.default_rng(seed).integers(n, size=(_RESAMPLES, n))
+  repeats = statistic(*(sample[drawn] for sample in samples))
+  low, high = np.percentile(repeats, [2.5, 97.5])
+  return Interval(float(statistic(*samples)), float(low), float(high), n)
+
+
+def mean(values: np.ndarray, *, seed: int = 0) -> Interval:
+  """Mean of values [n] (also a share, of booleans) with its interval."""
+  return interval(_mean, values, seed=seed)
+
+
+def geometric_mean(ratios: np.ndarray, *, seed: int = 0) -> Interval:
+  """Geometric mean of positive ratios [n] with its interval."""
+  return interval(lambda x: np.exp(_mean(x)), np.log(ratios), seed=seed)
+
+
+def paired_difference(
+  values: np.ndarray, baseline: np.ndarray, *, seed: int = 0
+) -> Interval:
+  """Mean of values - baseline over the same clips, both [n]."""
+  return interval(lambda a, b: _mean(a - b), values, baseline, seed=seed)
+
+
+def paired_ratio(
+  values: np.ndarray, baseline: np.ndarray, *, seed: int = 0
+) -> Interval:
+  """Geometric mean of values / baseline over the same clips, both [n] > 0."""
+  logs = np.log(values), np.log(baseline)
+  return interval(lambda a, b: np.exp(_mean(a - b)), *logs, seed=seed)
+
+
+def removed_excess(
+  values: np.ndarray,
+  worst: np.ndarray,
+  floor: np.ndarray,
+  *,
+  seed: int = 0,
+) -> Interval:
+  """Share of the excess of `worst` over `floor` that `values` has not, 1 = all.
+
+  `1 - (g(values) - g(floor)) / (g(worst) - g(floor))`, g the geometric mean.
+
+  Args:
+    values: ratios [n] of the remedy.
+    worst: ratios [n] of the same clips without it.
+    floor: ratios [n] of real clips or of joint decoding.
+    seed: seed of the resampling.
+  """
+
+  def removed(remedy, without, least):
+    remedy, without, least = (
+      np.exp(_mean(x)) for x in (remedy, without, least)
+    )
+    return 1 - (remedy - least) / (without - least)
+
+  logs = (np.log(x) for x in (values, worst, floor))
+  return interval(removed, *logs, seed=seed)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+  return values.mean(axis=-1)

@@ -1,0 +1,287 @@
+"""Flicker at block boundaries: is the seam between two blocks visible?
+
+Transition j leads from frame j to frame j+1. Latent 0 codes frame 0 and latent
+k >= 1 codes frames 4k-3..4k, so a block that ends with latent k ends with frame
+4k, and the seam to the next block is transition 4k. Every ratio here is 1
+where a boundary looks like the rest of the clip. Read them beside the same
+numbers of real clips, and beside a swapped block (swapped_block.py): in joint
+decoding the narrow ratio is nearly blind, the wide one and the latent step are
+not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from unitemp_jax.errors import UserError
+
+# Keeps a still clip at ratio 1; in units of the pixel range [0, 1].
+_EPSILON = 1e-4
+# Transitions on each side that a boundary is compared with.
+_REACH = 4
+_FRAMES_PER_LATENT = 4
+
+
+def boundaries(num_latents: int, block: int = 3) -> np.ndarray:
+  """Transitions that cross from one block to the next, int [m].
+
+  Args:
+    num_latents: latent frames of the clip, N.
+    block: latent frames of a block, counted from latent 0; the last block may
+      be shorter.
+
+  Returns:
+    4k for every block but the last, k being its last latent: 9 latents in
+    blocks of 3 give [8, 20].
+  """
+  last = np.arange(block - 1, num_latents - 1, block)
+  return _FRAMES_PER_LATENT * last
+
+
+def row_boundaries(rows: Iterable[Sequence[int]]) -> np.ndarray:
+  """Transitions between latents that different rows of a plan made, int [m].
+
+  Args:
+    rows: the temporal positions of each row whose latents are part of the
+      finished video, in any order; negative positions are allowed. Padding and
+      rows that only condition must be left out.
+
+  Raises:
+    UserError: a position is made twice, or one in between is missing.
+  """
+  owner = [(int(p), index) for index, row in enumerate(rows) for p in row]
+  owner.sort()
+  positions = [position for position, _ in owner]
+  if positions != list(range(positions[0], positions[0] + len(positions))):
+    raise UserError(
+      f'the rows make the positions {positions}, which are not one run without '
+      'gaps and repeats; pass only rows of the finished timeline.'
+    )
+  cuts = [k for k in range(len(owner) - 1) if owner[k][1] != owner[k + 1][1]]
+  return _FRAMES_PER_LATENT * np.array(cuts, dtype=int)
+
+
+def boundary_flicker_ratio(steps: np.ndarray, at: Sequence[int]) -> np.ndarray:
+  """Boundary flicker ratio (BFR) of each clip; 1 = no seam.
+
+  `exp mean_j [log(d_j + e) - log(median{d_k : |k-j| <= 4, k not in J} + e)]`
+  over the boundaries j in J, e = 1e-4.
+
+  Args:
+    steps: [n, T-1] from `frames.frame_steps`, unit pixels.
+    at: the boundary transitions J.
+
+  Returns:
+    [n], geometric mean over the boundaries.
+
+  Raises:
+    UserError: no boundary, or one outside the clip.
+  """
+  at = _checked(at, steps.shape[1])
+  return np.exp(_log_ratios(steps, at, at).mean(axis=1))
+
+
+def wide_ratio(steps: np.ndarray, at: Sequence[int]) -> np.ndarray:
+  """The wide difference (wide4): sees content that morphs after a boundary.
+
+  Mean step over the 4 transitions from the boundary, over the mean step of the
+  4 transitions before and the 4 after those. Transitions outside the clip are
+  left out.
+
+  Args:
+    steps: [n, T-1] from `frames.frame_steps`, unit pixels.
+    at: the boundary transitions J.
+
+  Returns:
+    [n], geometric mean over the boundaries.
+
+  Raises:
+    UserError: no boundary, or one outside the clip.
+  """
+  logs = []
+  for j in _checked(at, steps.shape[1]):
+    middle = steps[:, j : j + _REACH]
+    sides = np.concatenate(
+      [
+        steps[:, max(j - _REACH, 0) : j],
+        steps[:, j + _REACH : j + 2 * _REACH],
+      ],
+      axis=1,
+    )
+    logs.append(
+      np.log(middle.mean(axis=1) + _EPSILON)
+      - np.log(sides.mean(axis=1) + _EPSILON)
+    )
+  return np.exp(np.mean(logs, axis=0))
+
+
+def latent_step_ratio(latents: np.ndarray, at: Sequence[int]) -> np.ndarray:
+  """Latent step across each boundary over the steps on its two sides.
+
+  A step is the root mean square change from one latent frame to the next.
+
+  Args:
+    latents: [n, N, h, w, C], as the sampler makes them (normalised).
+    at: the boundary transitions J of the decoded frames.
+
+  Returns:
+    [n], geometric mean over the boundaries.
+
+  Raises:
+    UserError: no boundary, or one without a latent step on both sides.
+  """
+  change = np.diff(np.asarray(latents, np.float64), axis=1)
+  steps = np.sqrt(np.square(change).mean(axis=(2, 3, 4)))
+  at = np.asarray(at, dtype=int) // _FRAMES_PER_LATENT
+  if not at.size or at.min() < 1 or at.max() > steps.shape[1] - 2:
+    raise UserError(
+      f'the latent step needs boundaries with a step on both sides, but got '
+      f'latents {at.tolist()} of {steps.shape[1] + 1}; use longer clips.'
+    )
+  sides = (steps[:, at - 1] + steps[:, at + 1]) / 2
+  logs = np.log(steps[:, at] + _EPSILON) - np.log(sides + _EPSILON)
+  return np.exp(logs.mean(axis=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseTest:
+  """How a pool of clips stands out at the true phase of its blocks.
+
+  Attributes:
+    ratios: [period] geometric mean BFR over the clips if the blocks began at
+      each other phase; entry 0 is the true one.
+    share: share of the phases with a ratio at least the true one; its least
+      value is 1/period, however many clips there are.
+    p_value: the same test with a phase of its own drawn for every clip, so
+      that it gains power with the number of clips.
+  """
+
+  ratios: np.ndarray
+  share: float
+  p_value: float
+
+
+def phase_test(
+  steps: np.ndarray,
+  at: Sequence[int],
+  *,
+  period: int = 12,
+  draws: int = 2000,
+  seed: int = 0,
+) -> PhaseTest:
+  """Tests whether the true block phase flickers more than the other phases.
+
+  Only transitions with 4 neighbours on both sides are compared, so that no
+  phase gains from the clip's ends.
+
+  Args:
+    steps: [n, T-1] from `frames.frame_steps`; clips are pooled.
+    at: boundary transitions, all of one phase.
+    period: frames of a block.
+    draws: random phase assignments behind `p_value`.
+    seed: seed of those.
+
+  Raises:
+    UserError: the boundaries are not `period` apart, or the clip is too short
+      to hold every phase.
+  """
+  at = _checked(at, steps.shape[1])
+  if np.unique(at % period).size != 1:
+    raise UserError(
+      f'the phase test needs boundaries {period} frames apart, but got '
+      f'{at.tolist()}; pass the period of these blocks.'
+    )
+  inner = np.arange(_REACH, steps.shape[1] - _REACH)
+  if inner.size < period:
+    raise UserError(
+      f'the phase test needs at least {period + 2 * _REACH + 1} frames, but '
+      f'got {steps.shape[1] + 1}; use longer clips.'
+    )
+  logs = []
+  for shift in range(period):
+    combed = inner[(inner - at[0] - shift) % period == 0]
+    logs.append(_log_ratios(steps, combed, combed).mean(axis=1))
+  logs = np.stack(logs, axis=1)
+  pooled = logs.mean(axis=0)
+  rng = np.random.default_rng(seed)
+  phases = rng.integers(period, size=(draws, len(logs)))
+  null = logs[np.arange(len(logs))[None, :], phases].mean(axis=1)
+  # The true assignment counts as one draw, so that p is never 0.
+  p_value = (1 + np.sum(null >= pooled[0])) / (draws + 1)
+  share = np.mean(pooled >= pooled[0])
+  return PhaseTest(np.exp(pooled), float(share), float(p_value))
+
+
+def comb_power(
+  steps: np.ndarray, period: int = 12
+) -> tuple[np.ndarray, np.ndarray]:
+  """Share of the variation of log steps that repeats with the blocks.
+
+  Log steps lose a cubic trend and are folded modulo the period. White noise
+  already gives about period / (T-1), so compare with real clips of the same
+  length.
+
+  Args:
+    steps: [n, T-1] from `frames.frame_steps`.
+    period: frames of a block.
+
+  Returns:
+    power [n] in [0, 1], and phase int [n]: the transition modulo the period
+    with the largest folded mean.
+
+  Raises:
+    UserError: fewer than two periods.
+  """
+  length = steps.shape[1]
+  if length < 2 * period:
+    raise UserError(
+      f'comb power needs two periods of {period} frames, but got {length + 1} '
+      'frames; use longer clips.'
+    )
+  logs = np.log(steps + _EPSILON).T
+  time = np.linspace(-1, 1, length)
+  trend = np.polynomial.polynomial.polyfit(time, logs, 3)
+  rest = logs - np.polynomial.polynomial.polyval(time, trend).T
+  phase = np.arange(length) % period
+  folded = np.stack([rest[phase == p].mean(axis=0) for p in range(period)])
+  total = np.square(rest).sum(axis=0)
+  power = np.square(folded[phase]).sum(axis=0) / np.maximum(total, 1e-12)
+  return power, folded.argmax(axis=0)
+
+
+def vbench_temporal_flickering(steps: np.ndarray) -> np.ndarray:
+  """VBench's temporal flickering score of each clip, [n] in [0, 1].
+
+  `(255 - mean_t mean|f_t - f_{t+1}|) / 255` on uint8 frames. A frozen clip
+  scores 1, and a clear seam moves the score by 0.002 only.
+
+  Args:
+    steps: [n, T-1] from `frames.frame_steps` of uint8 frames.
+  """
+  return 1 - steps.mean(axis=1)
+
+
+def _log_ratios(
+  steps: np.ndarray, at: np.ndarray, excluded: np.ndarray
+) -> np.ndarray:
+  """Log of each step over the median of its neighbours, [n, len(at)]."""
+  columns = []
+  for j in at:
+    near = np.arange(max(j - _REACH, 0), min(j + _REACH + 1, steps.shape[1]))
+    near = near[~np.isin(near, excluded)]
+    level = np.median(steps[:, near], axis=1)
+    columns.append(np.log(steps[:, j] + _EPSILON) - np.log(level + _EPSILON))
+  return np.stack(columns, axis=1)
+
+
+def _checked(at: Sequence[int], num_steps: int) -> np.ndarray:
+  at = np.asarray(at, dtype=int)
+  if not at.size or at.min() < 1 or at.max() > num_steps - 2:
+    raise UserError(
+      f'boundaries must lie inside the clip, transitions 1 to {num_steps - 2}, '
+      f'but got {at.tolist()}; use longer clips or other boundaries.'
+    )
+  return at
