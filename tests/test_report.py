@@ -50,7 +50,7 @@ def write_clip(folder, order, name, prompt, seed=0, **changes):
     for frame in frames:
       container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, 'rgb24')))
     container.mux(stream.encode())
-  strip = np.concatenate(list(frames), axis=1)
+  strip = np.concatenate(list(frames[1::3]), axis=1)
   PIL.Image.fromarray(strip).save(place / f'{name}.strip.png')
   steps = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))
   record = {

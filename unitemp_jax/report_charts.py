@@ -21,7 +21,7 @@ def number(value: float) -> str:
   return f'{value:.{digits}f}'
 
 
-def thin(values: Sequence[float]) -> list[tuple[float, float]]:
+def thin(values: Sequence[float]) -> list[tuple[int, float]]:
   """Reduces a long series to at most MAX_POINTS pairs (index, value).
 
   The largest value of each bin is kept where it stands, so no spike is lost.
@@ -51,7 +51,7 @@ def difference_chart(
   top = top if top > 0 else 1.0
 
   def x_of(j: float) -> float:
-    return width * (j + 0.5) / len(values)
+    return width * (j + 1) / (len(values) + 1)  # The edge between two frames.
 
   def y_of(value: float) -> float:
     return height * (1 - min(value / top, 1.0))

@@ -59,6 +59,11 @@ def plural(count: int, noun: str) -> str:
   return f'{count} {noun}' if count == 1 else f'{count} {noun}s'
 
 
+def label(order: str) -> str:
+  """Returns the name of an order as a reader sees it, escaped."""
+  return escape(order.replace('_', ' '))
+
+
 def problems(sentences: Sequence[str]) -> str:
   """Lists what was left out, or nothing."""
   if not sentences:
@@ -105,7 +110,7 @@ def figure(clip: Clip) -> str:
   """Returns one video with its order below."""
   return (
     f'<figure>{player(clip, clip.video, clip.poster)}'
-    f'<figcaption>{escape(clip.order)}</figcaption></figure>'
+    f'<figcaption>{label(clip.order)}</figcaption></figure>'
   )
 
 
@@ -113,10 +118,10 @@ def player(clip: Clip, path: str, poster: str) -> str:
   """Returns a video element that loads nothing until it is near the view."""
   small = ' class="small"' if clip.width <= 128 else ''
   data = f' data-poster="{escape(quote(poster))}"' if poster else ''
-  label = escape(f'{clip.order}: {clip.prompt}')
+  spoken = f'{label(clip.order)}: {escape(clip.prompt)}'
   return (
     f'<video{small} src="{escape(quote(path))}"{data} preload="none" muted '
-    f'loop playsinline controls tabindex="0" aria-label="{label}" '
+    f'loop playsinline controls tabindex="0" aria-label="{spoken}" '
     f'style="aspect-ratio:{clip.width}/{clip.height}"></video>'
   )
 
@@ -128,7 +133,7 @@ def making(clip: Clip, top: float) -> str:
     f'<h5>As generated</h5><div class="stages">{stages}</div>' if stages else ''
   )
   return (
-    f'<div><h4>{escape(clip.order)}</h4><h5>Blocks, first to last made</h5>'
+    f'<div><h4>{label(clip.order)}</h4><h5>Blocks, first to last made</h5>'
     f'{charts.cascade(clip.block_frames(), clip.frames, clip.strip)}{playback}'
     '<h5>Frame difference</h5>'
     + charts.difference_chart(clip.frame_difference, clip.boundary_frames, top)
@@ -170,7 +175,7 @@ def order_card(
   """Returns what is common to all clips of one order."""
   drawings = dict.fromkeys(c.plan_image for c in clips if c.plan_image)
   plan = ''.join(
-    f'<img class="plan" alt="plan of {escape(order)}" src="{image}">'
+    f'<div class="plan"><img alt="plan of {label(order)}" src="{image}"></div>'
     for image in drawings
   )
   edges = [j for j in clips[0].boundary_frames if 0 <= j < len(mean)]
@@ -185,7 +190,7 @@ def order_card(
   if not plan:
     plan = charts.cascade(clips[0].block_frames(), clips[0].frames)
   return (
-    f'<article class="order"><h3>{escape(order)}</h3><div class="pair">'
+    f'<article class="order"><h3>{label(order)}</h3><div class="pair">'
     f'<div><h5>Plan</h5>{plan}</div><div><h5>Mean frame difference</h5>'
     f'{charts.difference_chart(mean, edges, top)}'
     f'<p class="meta">{note}{plural(len(clips), "clip")}</p></div></div>'

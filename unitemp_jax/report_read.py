@@ -2,8 +2,9 @@
 
 The folder holds `ORDER/CLIP.mp4` with a sidecar `ORDER/CLIP.json`, optionally
 `ORDER/CLIP.strip.png` (frames side by side, time running evenly from left to
-right), and optionally `metrics.json` from an evaluation. What cannot be used is
-named with its reason and left out; nothing is changed.
+right: every third frame from frame 1 gives square tiles that end with the
+blocks), and optionally `metrics.json` from an evaluation. What cannot be used
+is named with its reason and left out; nothing is changed.
 """
 
 import base64

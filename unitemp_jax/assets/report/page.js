@@ -29,8 +29,12 @@
   const leave = (video) => {
     if (video.preload === 'none' && video.readyState === 0) return;
     hold(video, false);
+    // load() alone would fetch again: it overrides preload="none".
+    const source = video.getAttribute('src');
     video.preload = 'none';
+    video.removeAttribute('src');
     video.load();
+    video.setAttribute('src', source);
     const button = video.closest('.row')?.querySelector('.play');
     if (button) label(button, false);
   };
