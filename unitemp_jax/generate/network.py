@@ -1,0 +1,56 @@
+"""Adapters from the transformer to the callables of sampler and objectives."""
+
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+
+from unitemp_jax.models import cache as kv_cache
+from unitemp_jax.models.dit import DiT, TextContext
+
+
+@flax.struct.dataclass
+class Net:
+  """Weights and the prompts' text keys and values, with prompts leading.
+
+  `context` leaves are `[R, L, B, E, N, K]`: R prompts that rows choose from.
+  """
+
+  params: Any
+  context: TextContext
+
+
+def make_net(dit: DiT, params: Any, texts: jax.Array) -> Net:
+  """Computes the text keys and values of prompts `[R, B, E, Dt]` once."""
+
+  def one(text):
+    return dit.apply({'params': params}, text, method='text_context')
+
+  return Net(params, jax.lax.map(one, texts))
+
+
+def cached_denoise(dit: DiT):
+  """The callable that `generate.step` wants, with an explicit cache."""
+
+  def denoise(net, x, sigma, positions, prompt, cache, slot, visible):
+    context = jax.tree.map(lambda leaf: leaf[prompt], net.context)
+    return dit.apply(
+      {'params': net.params},
+      x,
+      sigma,
+      positions,
+      context,
+      cache=cache,
+      slot=slot,
+      visible=visible,
+    )
+
+  return denoise
+
+
+def committer(tokens_per_frame: int):
+  """The `commit` that `generate.step` wants, for frames of so many tokens."""
+  return functools.partial(
+    kv_cache.commit, tokens_per_frame=tokens_per_frame
+  )

@@ -1,0 +1,218 @@
+"""One generation step: few-step denoising of a block, then the clean write.
+
+Sampling and self-forcing training call this same function. All passes before
+the exit level run without gradient; the pass at the exit level carries it, and
+it stops at the cache (method.md sections 4 and 6.3; facts section 5.3).
+
+The `denoise` callable hides the network:
+
+  denoise(net, x_BFHWC, sigma_BF, positions_F, prompt, cache, slot, visible)
+    -> (velocity_BFHWC, cache)
+
+where `net` is a pytree (weights and text keys and values) and the pass stages
+its own keys at `slot` and sees the first `visible` slots.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from unitemp_jax import flow, solvers
+
+Denoise = Callable[..., tuple[jax.Array, Any]]
+
+
+@flax.struct.dataclass
+class Row:
+  """One plan row on the device; fields as in `plans.Plan`, without J."""
+
+  target: jax.Array
+  count: jax.Array
+  given: jax.Array
+  latent: jax.Array
+  anchor: jax.Array
+  start: jax.Array
+  visible: jax.Array
+  write: jax.Array
+  prompt: jax.Array
+  index: jax.Array  # number of the row
+
+
+@flax.struct.dataclass
+class Carry:
+  """What one step hands to the next.
+
+  Attributes:
+    cache: keys and values of what has been generated or given.
+    latents: buffer of clean latents, `[B, entries, h, w, C]`.
+    anchors: of the latest anchored row, `[B, P, h, w, C]`.
+    keys: one key per sample, never changed: a row draws from its number.
+  """
+
+  cache: Any
+  latents: jax.Array
+  anchors: jax.Array
+  keys: jax.Array
+
+
+def row_noise(keys, row: jax.Array, level, shape) -> jax.Array:
+  """Noise `[B, *shape]` that depends on sample, row and level only."""
+
+  def one(key):
+    key = jax.random.fold_in(jax.random.fold_in(key, row), level)
+    return jax.random.normal(key, shape)
+
+  return jax.vmap(one)(keys)
+
+
+def sigma_table(levels, start, anchors: int, block: int) -> jax.Array:
+  """Noise level per level index and latent, `[n + 1, P + block]`.
+
+  Anchors follow the schedule. A block that starts from re-noised anchors waits
+  at its own lower level until the schedule reaches it.
+  """
+  cap = jnp.where(start > 0, levels[start], 1.0)
+  scheduled = jnp.broadcast_to(levels[:, None], (levels.shape[0], anchors))
+  capped = jnp.minimum(levels, cap)[:, None]
+  capped = jnp.broadcast_to(capped, (levels.shape[0], block))
+  return jnp.concatenate([scheduled, capped], axis=1)
+
+
+def denoise_block(
+  denoise: Denoise,
+  net: Any,
+  carry: Carry,
+  row: Row,
+  levels: jax.Array,
+  exit_level: jax.Array | int,
+  anchors: int,
+) -> tuple[jax.Array, Any]:
+  """Denoises one block, with `anchors` anchor latents before it in time.
+
+  Args:
+    denoise: the network (module docstring).
+    net: its pytree; gradient flows into it from the last pass only.
+    carry: state before the step.
+    row: the plan row.
+    levels: noise levels, decreasing, the last one 0, `[n + 1]`.
+    exit_level: index of the level whose prediction is the result, < n.
+    anchors: P or 0, static.
+
+  Returns:
+    Clean anchors and block `[B, anchors + block, h, w, C]`, and the cache with
+    scratch behind the visible slots.
+  """
+  batch, _, *grid = carry.latents.shape
+  block = row.target.shape[0]
+  frames = anchors + block
+  before = row.target[0] - anchors + jnp.arange(anchors)
+  positions = jnp.concatenate([before, row.target]).astype(jnp.int32)
+  sigmas = sigma_table(levels, row.start, anchors, block)
+  seen = row.visible + anchors + row.count
+
+  def noise(level):
+    return row_noise(carry.keys, row.index, level, (frames, *grid))
+
+  def predict(net, x, cache, level):
+    sigma = jnp.broadcast_to(sigmas[level][None], (batch, frames))
+    v, cache = denoise(
+      net, x, sigma, positions, row.prompt, cache, row.visible, seen
+    )
+    return flow.to_x0(x, v, sigma), cache
+
+  def renoise(x0, level):
+    sigma = jnp.broadcast_to(sigmas[level][None], (batch, frames))
+    return solvers.renoise(x0, noise(level), sigma)
+
+  # Anchors need the whole schedule; without them a block that starts from
+  # carried ones skips the levels above its own.
+  first = 0 if anchors else jnp.minimum(row.start, exit_level)
+  x = noise(0)
+  if carry.anchors.shape[1] == block:
+    draft = jnp.pad(
+      carry.anchors, ((0, 0), (anchors, 0)) + ((0, 0),) * (x.ndim - 2)
+    )
+    x = jnp.where(row.start > 0, renoise(draft, first), x)
+  net_fixed = lax.stop_gradient(net)
+
+  def body(level, state):
+    x0, cache = predict(net_fixed, state[0], state[1], level)
+    return renoise(x0, level + 1), cache
+
+  x, cache = lax.fori_loop(first, exit_level, body, (x, carry.cache))
+  x0, _ = predict(net, lax.stop_gradient(x), lax.stop_gradient(cache), exit_level)
+  return x0, cache
+
+
+def write_clean(
+  denoise: Denoise, net: Any, cache: Any, commit, clean: jax.Array, row: Row
+) -> Any:
+  """One pass at noise level 0 that stores the block's keys and values."""
+  net, clean = lax.stop_gradient((net, clean))
+  sigma = jnp.zeros(clean.shape[:2])
+  seen = row.visible + row.count
+  _, cache = denoise(
+    net, clean, sigma, row.target, row.prompt, cache, row.visible, seen
+  )
+  return commit(cache, row.visible, row.write)
+
+
+def step(
+  denoise: Denoise,
+  commit,
+  net: Any,
+  carry: Carry,
+  row: Row,
+  levels: jax.Array,
+  exit_level: jax.Array | int,
+) -> tuple[Carry, jax.Array]:
+  """Runs one plan row: generated with or without anchors, given, or inert.
+
+  Args:
+    denoise: the network (module docstring).
+    commit: (cache, start, write) -> cache; `models.cache.commit`.
+    net: the network's pytree.
+    carry: state before.
+    row: the plan row.
+    levels: noise levels `[n + 1]`, the last one 0.
+    exit_level: see `denoise_block`.
+
+  Returns:
+    The state after, and the anchors that this row was denoised with (those of
+    the latest anchored row otherwise), `[B, P, h, w, C]`.
+  """
+  num_anchors = carry.anchors.shape[1]
+  entry = jnp.where(row.latent < 0, carry.latents.shape[1], row.latent)
+
+  def generated(anchors):
+    def run(carry):
+      x0, cache = denoise_block(
+        denoise, net, carry, row, levels, exit_level, anchors
+      )
+      clean = x0[:, anchors:]
+      latents = carry.latents.at[:, entry].set(clean, mode='drop')
+      cache = write_clean(denoise, net, cache, commit, clean, row)
+      carry = carry.replace(cache=lax.stop_gradient(cache), latents=latents)
+      if anchors:
+        carry = carry.replace(anchors=x0[:, :anchors])
+      return carry
+
+    return run
+
+  def given(carry):
+    clean = jnp.take(carry.latents, jnp.maximum(row.latent, 0), axis=1)
+    cache = write_clean(denoise, net, carry.cache, commit, clean, row)
+    return carry.replace(cache=lax.stop_gradient(cache))
+
+  branches = [lambda carry: carry, given, generated(0)]
+  kind = jnp.where(row.given, 1, 2)
+  if num_anchors:
+    branches.append(generated(num_anchors))
+    kind = jnp.where(row.given, 1, jnp.where(row.anchor, 3, 2))
+  kind = jnp.where(row.count == 0, 0, kind)
+  carry = lax.switch(kind, branches, carry)
+  return carry, carry.anchors
