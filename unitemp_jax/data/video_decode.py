@@ -3,7 +3,8 @@
 import contextlib
 import fractions
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from unitemp_jax.errors import UserError
 
 Path = str | os.PathLike[str]
+Item = TypeVar('Item')
 # What PyAV and Pillow raise on damaged files.
 _READ_ERRORS = (
   av.FFmpegError,
@@ -62,8 +64,19 @@ def _check_complete(path: Path) -> None:
     raise ValueError('the end of the file is missing')
 
 
-def _decode(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
-  """Yields time in seconds, frames per second and pixels of each frame."""
+def decode(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
+  """Decodes a video file frame by frame, in little memory.
+
+  Args:
+    path: mp4, mov, webm, gif or whatever else PyAV reads.
+
+  Yields:
+    The time since the first frame in seconds, the file's frames per second, and
+    the frame, uint8 [H, W, 3].
+
+  Raises:
+    UserError: the file is missing, damaged or holds no video.
+  """
   with reading(path), av.open(os.fspath(path)) as container:
     _check_complete(path)
     if not container.streams.video:
@@ -76,29 +89,32 @@ def _decode(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
       first = time if first is None else first
       # Phones store sideways pictures and the angle to turn them by.
       turns = round(frame.rotation / 90)
-      yield (
-        time - first,
-        rate,
-        np.rot90(frame.to_ndarray(format='rgb24'), turns),
-      )
+      pixels = np.rot90(frame.to_ndarray(format='rgb24'), turns)
+      yield time - first, rate, pixels
     if first is None:
       raise UserError(f'{os.fspath(path)} holds no frame that can be decoded.')
 
 
-def _resample(
-  frames: Iterator[tuple[float, float, np.ndarray]], fps: float
-) -> Iterator[np.ndarray]:
-  """Yields for each time k / fps the frame that is nearest in time."""
+def resample(
+  frames: Iterable[tuple[float, float, Item]], fps: float
+) -> Iterator[Item]:
+  """Yields for each time k / fps the item that is nearest in time.
+
+  Args:
+    frames: time, frames per second and an item, in order of time.
+    fps: frames per second of the result, positive.
+  """
   count, last, step, end = 0, None, 0.0, 0.0
-  for time, rate, pixels in frames:
+  for time, rate, item in frames:
     if last is not None:
       step = time - end
       while count / fps < end + step / 2:
-        yield last
+        yield last[0]
         count += 1
-    last, end, step = pixels, time, step or 1 / rate
+    last, end, step = (item,), time, step or 1 / rate
+  # The last frame is shown as long as the one before it.
   while last is not None and count + 0.5 <= (end + step) * fps + 1e-6:
-    yield last
+    yield last[0]
     count += 1
 
 
@@ -112,24 +128,3 @@ def video_fps(path: Path) -> float:
     if not container.streams.video:
       raise UserError(f'{os.fspath(path)} holds no video.')
     return float(stream_rate(container.streams.video[0]))
-
-
-def iter_video(path: Path, fps: float | None = None) -> Iterator[np.ndarray]:
-  """Decodes a video file frame by frame, in little memory.
-
-  Args:
-    path: mp4, mov, webm, gif or whatever else PyAV reads.
-    fps: frames per second to resample to, by nearest time; None keeps all.
-
-  Yields:
-    uint8 [H, W, 3].
-
-  Raises:
-    UserError: the file is missing, damaged or holds no video.
-  """
-  frames = _decode(path)
-  if fps is None:
-    return (pixels for _, _, pixels in frames)
-  if fps <= 0:
-    raise UserError(f'fps must be positive, got {fps}.')
-  return _resample(frames, fps)

@@ -50,8 +50,8 @@ def read_video(
   """Reads a whole video file.
 
   Args:
-    path: see `video_decode.iter_video`.
-    fps: frames per second to resample to; None keeps all frames.
+    path: mp4, mov, webm, gif or whatever else PyAV reads.
+    fps: frames per second to resample to, by nearest time; None keeps all.
 
   Returns:
     uint8 [T, H, W, 3] and its frames per second.
@@ -59,7 +59,13 @@ def read_video(
   Raises:
     UserError: the file is missing, damaged or holds no video.
   """
-  frames = list(video_decode.iter_video(path, fps))
+  if fps is not None and fps <= 0:
+    raise UserError(f'fps must be positive, got {fps}.')
+  decoded = video_decode.decode(path)
+  if fps is None:
+    frames = [pixels for _, _, pixels in decoded]
+  else:
+    frames = list(video_decode.resample(decoded, fps))
   if len({frame.shape for frame in frames}) > 1:
     raise UserError(f'The picture size changes within {os.fspath(path)}.')
   return np.stack(frames), float(fps or video_decode.video_fps(path))
