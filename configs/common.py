@@ -37,6 +37,7 @@ def optimizer_config(**changes: Any) -> ConfigDict:
   """Returns the arguments of `make_optimizer`; `changes` replace values."""
   config = ConfigDict(
     {
+      'name': 'adamw',
       'learning_rate': 1e-3,
       'schedule': 'constant',
       'warmup_steps': 0,

@@ -13,13 +13,14 @@ def get_config(arg: str | None = None):
   config.initial_logvar = -4.0
   if arg == 'test':
     return config
-  config.num_steps = 14_000
+  config.num_steps = 10_000
   config.batch_size = 2
   config.optimizer.update(
     {
-      'learning_rate': 2e-3,
+      'name': 'muon',
+      'learning_rate': 4e-3,
       'warmup_steps': 100,
-      'decay_steps': 14_000,
+      'decay_steps': 10_000,
       'final_fraction': 0.02,
       'b2': 0.99,
       'weight_decay': 1e-4,
