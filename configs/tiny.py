@@ -67,6 +67,17 @@ def config_for(objective: str, arg: str | None) -> ConfigDict:
   return config
 
 
+def latents_config() -> ConfigDict:
+  """Where the latents are, and what `unitemp encode` makes them from."""
+  return ConfigDict(
+    {
+      'dir': 'data/tiny_latents',
+      'vae': 'runs/tiny_vae/weights/vae.safetensors',
+      'tokenizer': 'unitemp_jax/assets/tiny/tokenizer.json',
+    }
+  )
+
+
 def _shrink(config: ConfigDict) -> None:
   """The size of the tests: seconds per stage, nothing to look at."""
   config.data.num_clips = 64

@@ -67,16 +67,21 @@ class TextLayer(nn.Module):
     c = self.config
     dtype = jnp.dtype(c.dtype)
 
-    def dense(features, name):
-      return nn.Dense(features, use_bias=False, dtype=dtype, name=name)
+    def dense(features, name, init=nn.initializers.lecun_normal()):
+      return nn.Dense(
+        features, use_bias=False, dtype=dtype, kernel_init=init, name=name
+      )
 
     h = T5Norm(name='norm_attn')(x)
     inner = c.heads * c.head_dim
 
-    def heads(name):
-      return dense(inner, name)(h).reshape(*h.shape[:2], c.heads, c.head_dim)
+    def heads(y):
+      return y.reshape(*y.shape[:2], c.heads, c.head_dim)
 
-    q, k, v = heads('q'), heads('k'), heads('v')
+    # Logits are not scaled, so the queries start small (as in T5).
+    small = nn.initializers.normal((c.width * c.head_dim) ** -0.5)
+    q = heads(dense(inner, 'q', small)(h))
+    k, v = heads(dense(inner, 'k')(h)), heads(dense(inner, 'v')(h))
     bias = self.relative_bias(x.shape[1])
     y = jax.nn.dot_product_attention(
       q, k, v, bias=bias, mask=mask[:, None, None, :], scale=1.0

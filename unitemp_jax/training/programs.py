@@ -3,12 +3,15 @@
 import jax
 from ml_collections import ConfigDict
 
-from unitemp_jax.data import digits_builder, loader
+from unitemp_jax.data import digits_builder, latents, loader
 from unitemp_jax.data.falling_digits import FallingDigitsSpec
 from unitemp_jax.errors import UserError
-from unitemp_jax.training import program_vae
+from unitemp_jax.training import program_teacher, program_vae
 
-_PROGRAMS = {'vae': program_vae.vae_program}
+_PROGRAMS = {
+  'vae': program_vae.vae_program,
+  'teacher': program_teacher.teacher_program,
+}
 
 
 def build_program(config: ConfigDict, mesh: jax.sharding.Mesh):
@@ -33,12 +36,18 @@ def build_loader(config: ConfigDict, shard_index: int, shard_count: int):
       f'batch_size {config.batch_size} does not divide over {shard_count} '
       'hosts; change batch_size.'
     )
-  spec = FallingDigitsSpec(num_frames=data.num_frames, size=data.size)
+  if 'latents' in config:
+    source = latents.LatentSource(config.latents.dir)
+    transform = program_teacher.latent_batch
+  else:
+    spec = FallingDigitsSpec(num_frames=data.num_frames, size=data.size)
+    source = digits_builder.prepare(data.dir, spec, data.num_clips)
+    transform = program_vae.video_batch
   return loader.make_loader(
-    digits_builder.prepare(data.dir, spec, data.num_clips),
+    source,
     batch_size=config.batch_size // shard_count,
     seed=config.seed,
     shard_index=shard_index,
     shard_count=shard_count,
-    transform=program_vae.video_batch,
+    transform=transform,
   )

@@ -1,0 +1,29 @@
+"""The bidirectional teacher of the tiny model, with its text encoder.
+
+  unitemp encode --config=configs/tiny_teacher.py
+  unitemp train --config=configs/tiny_teacher.py --workdir=runs/tiny_teacher
+"""
+
+from configs import tiny
+
+
+def get_config(arg: str | None = None):
+  config = tiny.config_for('teacher', arg)
+  config.latents = tiny.latents_config()
+  config.loss = {'shift': 3.0, 'text_drop': 0.1}
+  if arg == 'test':
+    return config
+  config.num_steps = 8_000
+  config.batch_size = 64
+  config.optimizer.update(
+    {
+      'name': 'muon',
+      'learning_rate': 3e-3,
+      'warmup_steps': 100,
+      'decay_steps': 8_000,
+      'final_fraction': 0.02,
+      'b2': 0.99,
+      'weight_decay': 1e-3,
+    }
+  )
+  return config

@@ -1,0 +1,140 @@
+"""`unitemp encode`: clips to latents and token ids, shard by shard."""
+
+import argparse
+import hashlib
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from unitemp_jax.cli.config_args import load_config
+from unitemp_jax.data import digits_builder, latents
+from unitemp_jax.data.falling_digits import FallingDigitsSpec
+from unitemp_jax.data.tokenizer import Tokenizer
+from unitemp_jax.errors import UserError
+from unitemp_jax.models import weights
+from unitemp_jax.models.vae3d import VAE
+from unitemp_jax.objectives.vae import to_unit
+from unitemp_jax.training import builders
+
+_SHARD = 512  # clips
+_BATCH = 16
+_LABELS = ('digit', 'colour', 'side', 'digit_id')
+
+_EXAMPLE = """example:
+  unitemp encode --config=configs/tiny_teacher.py --out=data/tiny_latents
+Run the same command again to continue after an interruption."""
+
+
+def _parse_args(argv: list[str]):
+  parser = argparse.ArgumentParser(
+    prog='unitemp encode',
+    description=__doc__,
+    epilog=_EXAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument('--config', required=True, metavar='FILE[:ARG]')
+  parser.add_argument('--out', type=Path, help='default: config.latents.dir')
+  parser.add_argument('--dry_run', action='store_true')
+  args, rest = parser.parse_known_args(argv)
+  for word in rest:
+    if not word.startswith('--config.'):
+      parser.error(f'unknown argument {word}; overrides look like --config.a=1')
+  return args, rest
+
+
+def _encoder(config):
+  """Returns video uint8 -> raw latents, jitted, and the weights' hash."""
+  path = Path(config.latents.vae)
+  vae = VAE(builders.vae_config(config.model))
+  data = config.data
+  shape = (1, data.num_frames, data.size, data.size, 3)
+  shapes = jax.eval_shape(
+    vae.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, np.float32)
+  )['params']
+  params = weights.load(path, shapes)
+  encode = jax.jit(
+    lambda video: vae.apply(
+      {'params': params}, to_unit(video), method='encode'
+    )[0]
+  )
+  return encode, hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def encode_clips(encode, source, tokenizer: Tokenizer, length: int, indices):
+  """Encodes some clips of a source to a list of records."""
+  clips = [source[i] for i in indices]
+  padded = clips + clips[-1:] * (-len(clips) % _BATCH)
+  rows = []
+  for first in range(0, len(padded), _BATCH):
+    videos = np.stack([c['video'] for c in padded[first : first + _BATCH]])
+    rows.append(np.asarray(encode(videos), np.float16))
+  z = np.concatenate(rows)
+  captions = [
+    c['caption'].decode() if isinstance(c['caption'], bytes) else c['caption']
+    for c in clips
+  ]
+  ids, mask = tokenizer.encode(captions, length)
+  return [
+    {
+      'latents': z[i],
+      'ids': ids[i].astype(np.int32),
+      'mask': mask[i].astype(bool),
+      **{name: np.asarray(clip[name], np.int32) for name in _LABELS},
+    }
+    for i, clip in enumerate(clips)
+  ]
+
+
+def main(argv: list[str]) -> int:
+  """Runs the verb and returns its exit code.
+
+  Raises:
+    UserError: bad config or weights, or `--out` holds other latents.
+  """
+  args, overrides = _parse_args(argv)
+  config = load_config(args.config, overrides)
+  if 'latents' not in config:
+    raise UserError(
+      f'{args.config} has no config.latents; use a stage after the VAE, such '
+      'as configs/tiny_teacher.py.'
+    )
+  out = args.out or Path(config.latents.dir)
+  data = config.data
+  shards = -(-data.num_clips // _SHARD)
+  print(f'{data.num_clips} clips of {data.name} to {shards} shards in {out}')
+  encode, digest = _encoder(config)
+  about = {'vae': digest, 'clips': data.num_clips, 'data': data.to_dict()}
+  about['data'].pop('dir')
+  if (out / latents.INDEX).exists():
+    old = latents.read_index(out)
+    if any(old.get(key) != value for key, value in about.items()):
+      raise UserError(
+        f'{out} holds latents of another VAE or data set; choose another --out.'
+      )
+    print(f'nothing to do: {out / latents.INDEX}')
+    return 0
+  if args.dry_run:
+    return 0
+  out.mkdir(parents=True, exist_ok=True)
+  spec = FallingDigitsSpec(num_frames=data.num_frames, size=data.size)
+  source = digits_builder.prepare(data.dir, spec, data.num_clips)
+  tokenizer = Tokenizer.from_file(config.latents.tokenizer)
+  length = config.model.text.length
+  start = time.monotonic()
+  for shard in range(shards):
+    path = latents.shard_path(out, shard)
+    if path.exists():
+      continue
+    indices = range(
+      shard * _SHARD, min((shard + 1) * _SHARD, data.num_clips)
+    )
+    latents.write_shard(
+      path, encode_clips(encode, source, tokenizer, length, indices)
+    )
+    left = (time.monotonic() - start) / (shard + 1) * (shards - shard - 1)
+    print(f'shard {shard + 1}/{shards}, {left:.0f} s left', flush=True)
+  print(latents.write_index(out, shards, about))
+  return 0

@@ -1,0 +1,117 @@
+"""Clips as latents with token ids: what every stage after the VAE trains on.
+
+One array_record shard holds a fixed number of clips, so that an interrupted
+encoding continues with the first missing shard. A record is a safetensors
+buffer: `latents` float16 `[F, h, w, C]` before normalisation, `ids`, `mask`
+and the labels of the clip. `latents.json` is written last and holds what
+belongs to the whole set: mean and standard deviation per channel.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+import safetensors.numpy
+from array_record.python import array_record_module
+
+from unitemp_jax.errors import UserError
+
+INDEX = 'latents.json'
+
+
+def shard_path(folder: str | Path, shard: int) -> Path:
+  """File of one shard."""
+  return Path(folder) / f'latents-{shard:05d}.array_record'
+
+
+def write_shard(path: Path, examples: list[dict[str, np.ndarray]]) -> None:
+  """Writes one shard atomically."""
+  temporary = path.with_name(path.name + '.tmp')
+  writer = array_record_module.ArrayRecordWriter(
+    str(temporary), 'group_size:1'
+  )
+  for example in examples:
+    writer.write(safetensors.numpy.save(example))
+  writer.close()
+  os.replace(temporary, path)
+
+
+def read_shard(path: Path) -> Iterator[dict[str, np.ndarray]]:
+  """Yields the examples of one shard."""
+  source = grain.sources.ArrayRecordDataSource([str(path)])
+  for i in range(len(source)):
+    yield safetensors.numpy.load(source[i])
+
+
+def write_index(folder: str | Path, shards: int, about: dict[str, Any]) -> Path:
+  """Computes the statistics of all shards and writes the index, atomically."""
+  count, total, square = 0, 0.0, 0.0
+  for shard in range(shards):
+    for example in read_shard(shard_path(folder, shard)):
+      z = example['latents'].astype(np.float64)
+      flat = z.reshape(-1, z.shape[-1])
+      count += len(flat)
+      total = total + flat.sum(0)
+      square = square + (flat**2).sum(0)
+  mean = total / count
+  std = np.sqrt(np.maximum(square / count - mean**2, 1e-12))
+  index = {
+    **about,
+    'shards': shards,
+    'latent_mean': [round(float(m), 5) for m in mean],
+    'latent_std': [round(float(s), 5) for s in std],
+  }
+  path = Path(folder) / INDEX
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.write_text(json.dumps(index, indent=2) + '\n')
+  os.replace(temporary, path)
+  return path
+
+
+def read_index(folder: str | Path) -> dict[str, Any]:
+  """Reads the index of an encoded set.
+
+  Raises:
+    UserError: there is none, or it is not JSON.
+  """
+  path = Path(folder) / INDEX
+  try:
+    return json.loads(path.read_text())
+  except FileNotFoundError as error:
+    raise UserError(
+      f'{folder} holds no finished latents ({INDEX} is missing); run '
+      '"unitemp encode" with --out there first.'
+    ) from error
+  except ValueError as error:
+    raise UserError(
+      f'{path} is not JSON ({error}); delete it and run "unitemp encode" again.'
+    ) from error
+
+
+class LatentSource:
+  """Random access to normalised latents: [i] -> latents, ids, mask, labels."""
+
+  def __init__(self, folder: str | Path):
+    """Opens a finished set; raises UserError otherwise."""
+    self.index = read_index(folder)
+    paths = [str(shard_path(folder, i)) for i in range(self.index['shards'])]
+    missing = [path for path in paths if not Path(path).is_file()]
+    if missing:
+      raise UserError(
+        f'the shard {missing[0]} is missing; run "unitemp encode" again.'
+      )
+    self._source = grain.sources.ArrayRecordDataSource(paths)
+    self._mean = np.asarray(self.index['latent_mean'], np.float32)
+    self._std = np.asarray(self.index['latent_std'], np.float32)
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+    example = safetensors.numpy.load(self._source[i])
+    raw = example['latents'].astype(np.float32)
+    return {**example, 'latents': (raw - self._mean) / self._std}

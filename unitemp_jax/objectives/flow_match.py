@@ -1,0 +1,42 @@
+"""Flow matching: the loss of the teacher and of the critic (facts section 4)."""
+
+import jax
+import jax.numpy as jnp
+
+from unitemp_jax import flow
+
+
+def draw_sigma(rng: jax.Array, batch: int, shift: float) -> jax.Array:
+  """One noise level per sample, uniform before the shift warp, `[B, 1]`."""
+  return flow.shift_sigma(jax.random.uniform(rng, (batch, 1)), shift)
+
+
+def loss(
+  params,
+  latents: jax.Array,
+  rng: jax.Array,
+  *,
+  denoise,
+  shift: float,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Squared error of the velocity at one random level per clip.
+
+  Args:
+    params: whatever `denoise` wants.
+    latents: clean latents `BFHWC`.
+    rng: key.
+    denoise: (params, x `BFHWC`, sigma `BF`) -> velocity.
+    shift: of the noise levels towards noise.
+
+  Returns:
+    The mean squared error and metrics.
+  """
+  key_sigma, key_noise = jax.random.split(rng)
+  batch, frames = latents.shape[:2]
+  sigma = draw_sigma(key_sigma, batch, shift)
+  sigma = jnp.broadcast_to(sigma, (batch, frames))
+  noise = jax.random.normal(key_noise, latents.shape, latents.dtype)
+  x = flow.interpolate(latents, noise, sigma)
+  v = denoise(params, x, sigma)
+  error = ((v - flow.velocity(latents, noise)) ** 2).mean()
+  return error, {'loss': error}
