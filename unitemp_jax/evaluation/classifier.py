@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -104,7 +105,7 @@ class _Fit:
   def __init__(self, sizes: Sequence[int], seed: int, decay: float, steps: int):
     self.rng = np.random.default_rng(seed)
     self.params = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes):
       weight = self.rng.standard_normal((inputs, outputs), dtype=np.float32)
       self.params.append(weight * np.float32(np.sqrt(2 / inputs)))
       self.params.append(np.zeros(outputs, np.float32))

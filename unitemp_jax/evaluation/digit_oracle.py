@@ -17,6 +17,7 @@ import numpy as np
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation import classifier
 from unitemp_jax.evaluation.frames import check_clips, unit_pixels
+from unitemp_jax.evaluation.spoil import spoil
 
 # The crop, in pixels of a frame of 32: a digit's box is 19 of them high.
 _CROP = 20
@@ -26,9 +27,10 @@ _LEAST_LOG_PROB = -8.0
 # Ink above this part of the brightest pixel belongs to the digit; the trail
 # is fainter.
 _INK = 0.5
-_MEMBERS = 2
+_MEMBERS = 3
 _FRAMES_PER_CLIP = 6
-_EPOCHS = 14
+_BATCH = 32
+_EPOCHS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,9 @@ class DigitOracle:
 
     def features(epoch: int) -> np.ndarray:
       rng = np.random.default_rng((seed, epoch))
-      spoiled = _spoil(ink, rng)
+      blur = rng.uniform(0.2, 1.3, len(ink)) * (rng.random(len(ink)) < 0.7)
+      noise = rng.uniform(0, 0.12, len(ink))
+      spoiled = spoil(ink, blur, noise, rng)
       return _crops(spoiled, _random_views(len(ink), rng))
 
     members = classifier.train(
@@ -117,30 +121,37 @@ class DigitOracle:
 
     Returns:
       digit int [n]; colour int [n]; digit_log_prob [n, 10], the mean over the
-      frames of the log-probability of each digit.
+      frames of the log-probability of each digit. It says which digit, not
+      whether there is one: on noise it may be as sure as on a digit.
 
     Raises:
       UserError: a wrong shape or range.
     """
     check_clips(video, at_least=1)
-    log_probs = np.stack([self._digit_log_prob(clip) for clip in video])
+    # In batches: one matrix product for many clips, yet little memory.
+    log_probs = np.concatenate(
+      [
+        self._digit_log_prob(video[start : start + _BATCH])
+        for start in range(0, len(video), _BATCH)
+      ]
+    )
     colour = np.array([self._colour(clip) for clip in video])
     return log_probs.argmax(axis=1), colour, log_probs
 
-  def _digit_log_prob(self, clip: np.ndarray) -> np.ndarray:
-    ink = _shrink(unit_pixels(clip).max(axis=-1))
+  def _digit_log_prob(self, video: np.ndarray) -> np.ndarray:
+    ink = unit_pixels(video.max(axis=-1))
+    ink = _shrink(ink.reshape(-1, *ink.shape[2:]))
     features = _crops(ink, _plain_views(len(ink)))
     votes = np.mean(
       [np.exp(member.log_prob(features)) for member in self.members], axis=0
     )
-    floor = np.exp(_LEAST_LOG_PROB)
-    return np.log(np.maximum(votes, floor)).mean(axis=0)
+    log_prob = np.log(np.maximum(votes, np.exp(_LEAST_LOG_PROB)))
+    return log_prob.reshape(*video.shape[:2], -1).mean(axis=1)
 
   def _colour(self, clip: np.ndarray) -> int:
-    pixels = unit_pixels(clip).reshape(-1, 3)
-    value = pixels.max(axis=1)
-    saturation = value - pixels.min(axis=1)
-    weight = saturation * (value > _INK * value.max())
+    value = clip.max(axis=-1)
+    pixels = unit_pixels(clip[value > _INK * value.max()])
+    weight = pixels.max(axis=1) - pixels.min(axis=1)
     distance = np.abs(_hue(pixels)[:, None] - self.hues)
     nearest = np.minimum(distance, 1 - distance).argmin(axis=1)
     votes = np.bincount(nearest, weight, minlength=len(self.hues))
@@ -175,26 +186,6 @@ def _shrink(ink: np.ndarray) -> np.ndarray:
   return ink.mean(axis=(2, 4))
 
 
-def _spoil(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Blurs and adds noise, each frame by an amount of its own."""
-  n = len(ink)
-  sigma = rng.uniform(0.2, 1.3, n) * (rng.random(n) < 0.7) + 1e-2
-  taps = np.exp(-(np.arange(-3, 4) ** 2) / (2 * sigma[:, None] ** 2))
-  taps = (taps / taps.sum(axis=1, keepdims=True)).astype(np.float32)
-  for axis in (1, 2):
-    side = ink.shape[axis]
-    padding = [(0, 0), (0, 0), (0, 0)]
-    padding[axis] = (3, 3)
-    padded = np.pad(ink, padding)
-    ink = sum(
-      taps[:, k, None, None] * padded.take(range(k, k + side), axis)
-      for k in range(7)
-    )
-  amount = rng.uniform(0, 0.12, (n, 1, 1)).astype(np.float32)
-  noise = rng.standard_normal(ink.shape, dtype=np.float32)
-  return np.clip(ink + amount * noise, 0, 1)
-
-
 def _plain_views(n: int) -> tuple[np.ndarray, np.ndarray]:
   """Views that change nothing: matrices [n, 2, 2] and shifts [n, 2]."""
   matrices = np.broadcast_to(np.eye(2, dtype=np.float32), (n, 2, 2))
@@ -226,7 +217,7 @@ def _crops(ink: np.ndarray, views: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     views: matrices [n, 2, 2] from crop to frame offsets (y, x), and shifts
       [n, 2] of the centre, in pixels of a frame of 32.
   """
-  n, height, width = ink.shape
+  height, width = ink.shape[1:]
   ink = ink / np.maximum(ink.max(axis=(1, 2), keepdims=True), 1e-3)
   unit = np.float32(min(height, width) / _BASE)
   weight = np.maximum(ink - _INK, 0)
@@ -252,7 +243,7 @@ def _bilinear(ink: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
   y = np.clip(y + 1, 0, np.float32(height + 0.999))
   x = np.clip(x + 1, 0, np.float32(width + 0.999))
   top, left = y.astype(np.int32), x.astype(np.int32)
-  down, right = y - top, x - left
+  down, right = y - top.astype(np.float32), x - left.astype(np.float32)
   corner = top * (width + 2) + left
 
   def at(offset: int) -> np.ndarray:

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import windows
+
+
+def decode(latents):
+  """A causal decoder that looks back over two latents; zeros if none."""
+  past = np.pad(latents, ((0, 0), (2, 0), (0, 0), (0, 0), (0, 0)))
+  mixed = past[:, 2:] + past[:, 1:-1] + past[:, :-2]
+  # Four frames a latent, drifting on a little, but one for the first.
+  drift = 0.002 * np.arange(4)[None, None, :, None, None, None]
+  frames = mixed[:, :, None] + drift
+  frames = frames.reshape(len(latents), -1, *latents.shape[2:])
+  return np.repeat(frames[:, 3:], 3, axis=-1)
+
+
+def encode(frames):
+  """Takes each latent's last frame; undoes `decode` only without a past."""
+  return frames[:, ::4, :, :, :1] / 3
+
+
+def clips(num_latents=12):
+  rng = np.random.default_rng(0)
+  latents = rng.uniform(0.1, 0.3, (4, 1, 2, 2, 1))
+  latents = latents + np.cumsum(
+    rng.normal(0, 0.002, (4, num_latents, 2, 2, 1)), axis=1
+  )
+  return latents, decode(latents)
+
+
+def test_enough_true_past_removes_the_seam_and_less_does_not():
+  latents, video = clips()
+  found = windows.anchor_ceiling(decode, encode, latents, video)
+  joint = [row for row in found if row.variant == 'joint']
+  assert [row.boundary for row in joint] == [8, 20, 32]
+  for row in found:
+    if row.variant != 'raw':
+      continue
+    if row.past >= 2:
+      np.testing.assert_allclose(row.psnr, 100)
+    else:
+      assert (row.psnr < 30).all()
+      assert (row.flicker > 5).all()
+  for row in joint:
+    np.testing.assert_allclose(row.psnr, 100)
+
+
+def test_only_boundaries_with_enough_past_count_and_whole_pasts_are_marked():
+  latents, video = clips()
+  found = windows.anchor_ceiling(decode, encode, latents, video)
+  raw = [(r.past, r.boundary) for r in found if r.variant == 'raw']
+  assert (3, 8) in raw and (4, 8) not in raw
+  assert (6, 20) in raw and (6, 32) in raw
+  marked = {(r.past, r.boundary) for r in found if r.whole_past}
+  assert {(3, 8), (6, 20)} < marked and (6, 32) not in marked
+
+
+def test_windowed_encodes_from_the_first_frame_of_the_window():
+  latents, video = clips()
+  seen = []
+
+  def spy(frames):
+    seen.append(frames)
+    return encode(frames)
+
+  windows.anchor_ceiling(decode, spy, latents, video, past=[2])
+  # Block 1 with 2 past latents: latents 1..5, whose frames are 4..20.
+  np.testing.assert_array_equal(seen[0], video[:, 4:21])
+
+
+def test_block_alone_repeats_its_first_frame():
+  latents, video = clips(6)
+  shapes = []
+
+  def spy(z):
+    shapes.append(z.shape[1])
+    return decode(z)
+
+  found = windows.anchor_ceiling(spy, encode, latents, video, past=[0])
+  assert shapes == [6, 3, 3]
+  assert all(row.flicker.shape == (4,) for row in found)
+
+
+def test_clips_that_do_not_fit_are_refused():
+  latents, video = clips()
+  with pytest.raises(UserError, match='frames'):
+    windows.anchor_ceiling(decode, encode, latents, video[:, :-1])
+  with pytest.raises(UserError, match='single block'):
+    windows.anchor_ceiling(decode, encode, latents[:, :3], video[:, :9])
