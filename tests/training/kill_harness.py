@@ -29,10 +29,10 @@ def _environment():
 
 def start(command, workdir):
   """Starts the command; its output is appended to `workdir`.log."""
-  log = Path(f'{workdir}.log').open('a')
-  return subprocess.Popen(
-    command, cwd=ROOT, env=_environment(), stdout=log, stderr=log
-  )
+  with Path(f'{workdir}.log').open('a') as log:
+    return subprocess.Popen(
+      command, cwd=ROOT, env=_environment(), stdout=log, stderr=log
+    )
 
 
 def finish(command, workdir, timeout=600):

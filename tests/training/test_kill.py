@@ -21,6 +21,16 @@ def command(workdir, *flags):
   ]
 
 
+@pytest.fixture(scope='module', autouse=True)
+def compile_cache(tmp_path_factory):
+  """Restarts read programs from disk, as they do for users."""
+  with pytest.MonkeyPatch.context() as patch:
+    folder = tmp_path_factory.mktemp('compile_cache')
+    patch.setenv('JAX_COMPILATION_CACHE_DIR', str(folder))
+    patch.setenv('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+    yield
+
+
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('undisturbed') / 'run'
@@ -31,9 +41,9 @@ def undisturbed(tmp_path_factory):
 def test_killed_run_equals_undisturbed_bit_for_bit(undisturbed, tmp_path):
   workdir = tmp_path / 'run'
   met = kill_harness.run_with_kills(
-    command(workdir), workdir, kills=4, num_lines=STEPS
+    command(workdir), workdir, kills=3, num_lines=STEPS
   )
-  assert met >= 3  # Otherwise nothing was tried.
+  assert met >= 2  # Otherwise nothing was tried.
   assert kill_harness.differences(undisturbed, workdir) == []
   resumed = re.findall(r'resuming after step (\d+)', _log(workdir))
   assert resumed, 'no run was resumed from a checkpoint'

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax.training.accumulate import accumulate_gradients
+from unitemp_jax.training.compile_cache import enable_compile_cache
 from unitemp_jax.training.loop import train
 from unitemp_jax.training.mesh import make_mesh
 from unitemp_jax.training.optim import ema_update, make_optimizer
@@ -113,6 +114,7 @@ def main():
   parser.add_argument('--forgetful', action='store_true')
   parser.add_argument('--delay', type=float, default=0.0)
   args = parser.parse_args()
+  enable_compile_cache()
   result = train(
     ToyProgram(accumulate=2),
     ToyLoader(forgetful=args.forgetful, delay=args.delay),

@@ -117,7 +117,7 @@ def _apply(config: ml_collections.ConfigDict, override: str) -> None:
   known = list(flatten_config(config))
   if name not in known:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f'it has {", ".join(known)}.'
+    hint = f'it has {", ".join(config)}.'
     if close:
       hint = f'did you mean {close[0]}?'
     raise UserError(f'The config has no key {name!r}; {hint}')

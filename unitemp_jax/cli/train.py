@@ -1,6 +1,7 @@
 """`unitemp train`: trains what a config describes, and resumes by itself."""
 
 import argparse
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -19,6 +20,7 @@ from unitemp_jax.training.compile_cache import enable_compile_cache
 from unitemp_jax.training.loop import TrainResult, train
 from unitemp_jax.training.mesh import make_mesh
 from unitemp_jax.training.program import abstract_state
+from unitemp_jax.training.sharding_rules import MODEL_RULES
 
 # A run may be continued with these changed: no step depends on them.
 _FREE_KEYS = (
@@ -103,25 +105,32 @@ def _write_config(path: Path, config: dict) -> None:
   os.replace(temporary, path)
 
 
-def _lock(workdir: Path) -> int:
-  """Keeps a second training out of `workdir` while this process lives."""
-  handle = os.open(workdir / '.lock', os.O_CREAT | os.O_RDWR)
-  try:
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError as error:
-    os.close(handle)
-    raise UserError(
-      f'Another training is writing to {workdir}; wait for it or choose '
-      'another --workdir.'
-    ) from error
-  return handle
+@contextlib.contextmanager
+def _claim(workdir: Path, config: dict):
+  """Keeps a second training out of `workdir`, and writes the config there."""
+  if jax.process_index() != 0:
+    yield
+    return
+  workdir.mkdir(parents=True, exist_ok=True)
+  with (workdir / '.lock').open('w') as file:
+    try:
+      # The system releases it with the process, however that ends.
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise UserError(
+        f'Another training is writing to {workdir}; wait for it or choose '
+        'another --workdir.'
+      ) from error
+    _check_same_config(workdir / 'config.json', config)
+    _write_config(workdir / 'config.json', config)
+    yield
 
 
 def _describe(
   program, config: ml_collections.ConfigDict, mesh, workdir: Path
 ) -> None:
   """Prints what a training would do, and how it splits what it trains."""
-  shapes = abstract_state(program, config.seed, mesh)
+  shapes = abstract_state(program, config.seed, mesh, MODEL_RULES)
   for name, tree in shapes.params.items():
     leaves = jax.tree.leaves(tree)
     total = sum(math.prod(leaf.shape) for leaf in leaves)
@@ -142,6 +151,7 @@ def _train(program, loader, config, mesh, workdir: Path) -> TrainResult:
     num_steps=config.num_steps,
     workdir=workdir,
     mesh=mesh,
+    rules=MODEL_RULES,
     seed=config.seed,
     fingerprint=fingerprint(config.to_dict()),
     log_every=config.log_every,
@@ -173,13 +183,8 @@ def main(argv: list[str]) -> int:
   loader = programs.build_loader(
     config, jax.process_index(), jax.process_count()
   )
-  if jax.process_index() == 0:
-    args.workdir.mkdir(parents=True, exist_ok=True)
-    lock = _lock(args.workdir)
-    _write_config(args.workdir / 'config.json', plain)
-  result = _train(program, loader, config, mesh, args.workdir)
-  if jax.process_index() == 0:
-    os.close(lock)
+  with _claim(args.workdir, plain):
+    result = _train(program, loader, config, mesh, args.workdir)
   if result.outcome == 'was finished':
     print(f'nothing to do: step {result.step} of {config.num_steps} is done')
   print(f'{result.outcome} at step {result.step}: {result.checkpoint}')

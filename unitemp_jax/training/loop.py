@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def _all_finite(tree: Any) -> jax.Array:
 
 
 def _write_samples(
-  sample_fn: SampleFn, state: TrainState, folder: Path
+  sample_fn: SampleFn, log: MetricsLog, state: TrainState, folder: Path
 ) -> None:
   """Lets `sample_fn` fill `folder`, which appears complete or not at all."""
   if folder.exists():  # Written before an interruption, from the same state.
@@ -99,32 +100,80 @@ def _write_samples(
   if jax.process_index() == 0:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-  sample_fn(state, temporary)
+  log.flush()
+  with log.paused():
+    sample_fn(state, temporary)
   if jax.process_index() == 0:
     os.replace(temporary, folder)
 
 
 def _restore_or_init(
-  program: Program, checkpoints: Checkpoints, shapes: TrainState, seed: int
+  program: Program,
+  loader: Loader,
+  checkpoints: Checkpoints,
+  mesh: Mesh,
+  rules: Rules,
+  seed: int,
 ) -> tuple[TrainState, dict]:
+  """Returns the state and what the host knows besides; places the loader."""
+  shapes = abstract_state(program, seed, mesh, rules)
   restored = checkpoints.restore_latest(shapes)
   if restored is not None:
-    return restored
+    state, host = restored
+    print(f'resuming after step {int(state.step)}', flush=True)
+    loader.set_state(host['loader'])
+    return state, host
   shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
   init = jax.jit(program.init, out_shardings=shardings)
   return init(jax.random.key(seed)), {}
 
 
 def _save(
-  checkpoints: Checkpoints, state: TrainState, step: int, host: dict
+  checkpoints: Checkpoints,
+  loader: Loader,
+  log: MetricsLog,
+  state: TrainState,
+  step: int,
+  crc: int,
 ) -> None:
   """Saves unless a parameter is broken: an older, good one would go for it."""
+  log.sync()
   if not _all_finite(state.params):
     raise UserError(
       f'A parameter is not finite after step {step}; training stopped at its '
       'last good checkpoint: lower the learning rate or look at the data.'
     )
-  checkpoints.save(step, state, host)
+  host = {'loader': loader.get_state(), 'metrics': log.get_state()}
+  checkpoints.save(step, state, host | {'data_crc': crc})
+
+
+def _run_steps(
+  program: Program,
+  loader: Loader,
+  log: MetricsLog,
+  state: TrainState,
+  crc: int,
+  steps: range,
+  mesh: Mesh,
+  rules: Rules,
+) -> Iterator[tuple[int, TrainState, int]]:
+  """Yields (finished steps, state, checksum of the data) after each step.
+
+  The state is donated to the next step, so use it before asking for that.
+  """
+  compiled = CompiledSteps(program, state, mesh)
+  frozen = jax.device_put(
+    program.frozen, shardings_for(program.frozen, mesh, rules)
+  )
+  for step in steps:
+    local_batch = next(loader)
+    crc = _chain_crc(local_batch, crc)
+    batch = put_batch(local_batch, mesh)
+    with log.paused():
+      step_fn = compiled.get(step - 1, state, batch, frozen)
+    state, metrics = step_fn(state, batch, frozen)
+    log.push(step, metrics, crc)
+    yield step, state, crc
 
 
 def train(
@@ -178,46 +227,31 @@ def train(
       workdir / 'checkpoints', fingerprint=fingerprint, keep=keep
     )
     stack.callback(checkpoints.close)
-    shapes = abstract_state(program, seed, mesh, rules)
-    state, host = _restore_or_init(program, checkpoints, shapes, seed)
+    state, host = _restore_or_init(
+      program, loader, checkpoints, mesh, rules, seed
+    )
     first, crc = int(state.step), host.get('data_crc', 0)
     if first >= num_steps:
       path = checkpoints.path(first)
       return TrainResult(state, first, 'was finished', path)
-    if first:
-      print(f'resuming after step {first}', flush=True)
     log = MetricsLog(
       workdir / 'metrics.jsonl',
       first_step=first,
       num_steps=num_steps,
       log_every=log_every,
+      sums=host.get('metrics', {}),
     )
     stack.callback(log.close)
-    if host:
-      loader.set_state(host['loader'])
-      log.set_state(host['metrics'])
-    frozen = jax.device_put(
-      program.frozen, shardings_for(program.frozen, mesh, rules)
-    )
-    compiled = CompiledSteps(program, shapes, mesh)
     clock = _CheckpointClock(checkpoint_every, checkpoint_minutes, log_every)
-    for step in range(first + 1, num_steps + 1):
-      local_batch = next(loader)
-      crc = _chain_crc(local_batch, crc)
-      batch = put_batch(local_batch, mesh)
-      with log.paused():
-        step_fn = compiled.get(step - 1, state, batch, frozen)
-      state, metrics = step_fn(state, batch, frozen)
-      log.push(step, metrics, crc)
+    steps = range(first + 1, num_steps + 1)
+    run = _run_steps(program, loader, log, state, crc, steps, mesh, rules)
+    for step, state, crc in run:
       if sample_fn and sample_every and step % sample_every == 0:
-        log.flush()
-        with log.paused():
-          _write_samples(sample_fn, state, workdir / f'samples/{step:08}')
+        folder = workdir / f'samples/{step:08}'
+        _write_samples(sample_fn, log, state, folder)
       stopping = stop.asked(step)
       if stopping or step == num_steps or clock.due(step):
-        log.sync()
-        host = {'loader': loader.get_state(), 'metrics': log.get_state()}
-        _save(checkpoints, state, step, host | {'data_crc': crc})
+        _save(checkpoints, loader, log, state, step, crc)
         clock.restart()
       if stopping:
         break

@@ -45,13 +45,27 @@ class MetricsLog:
   """
 
   def __init__(
-    self, path: Path, *, first_step: int, num_steps: int, log_every: int
+    self,
+    path: Path,
+    *,
+    first_step: int,
+    num_steps: int,
+    log_every: int,
+    sums: dict[str, list],
   ):
-    """Continues the file `path` after `first_step` finished steps."""
+    """Continues the file `path`, and `sums` of an unfinished line.
+
+    Args:
+      path: of the JSON lines; later ones than `first_step` are dropped.
+      first_step: number of finished steps.
+      num_steps: the last step, which gets a line in any case.
+      log_every: steps per line.
+      sums: what `get_state` returned after `first_step`; {} at first.
+    """
     self._num_steps = num_steps
     self._log_every = log_every
     self._pending: tuple[int, Any, int] | None = None
-    self._window: dict[str, list] = {}
+    self._window = {name: list(pair) for name, pair in sums.items()}
     self._start = self._last_time = time.monotonic()
     self._last_step = first_step
     self._file = None
@@ -63,10 +77,6 @@ class MetricsLog:
   def get_state(self) -> dict:
     """Returns the sums since the last line, as JSON-able values."""
     return {name: list(pair) for name, pair in self._window.items()}
-
-  def set_state(self, state: dict) -> None:
-    """Continues from sums that `get_state` returned."""
-    self._window = {name: list(pair) for name, pair in state.items()}
 
   def push(self, step: int, metrics: Any, data_crc: int) -> None:
     """Takes the metrics of `step` and handles those of the step before.

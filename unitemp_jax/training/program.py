@@ -72,9 +72,9 @@ def abstract_state(
 class CompiledSteps:
   """Compiles each step function of a program once, and reports the time."""
 
-  def __init__(self, program: Program, shapes: TrainState, mesh: Mesh):
+  def __init__(self, program: Program, state: TrainState, mesh: Mesh):
     self._program = program
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     self._out = (shardings, NamedSharding(mesh, PartitionSpec()))
     self._compiled: dict[StepFn, Callable] = {}
 

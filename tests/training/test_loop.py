@@ -1,0 +1,185 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from toy import TOY_RULES, ToyLoader, ToyProgram
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.training.loop import train
+from unitemp_jax.training.mesh import make_mesh
+from unitemp_jax.training.metrics import MetricsLog, truncate_lines
+
+
+@pytest.fixture(scope='module', autouse=True)
+def compile_cache(tmp_path_factory):
+  """The toy's two steps are compiled once per mesh for all tests here."""
+  folder = tmp_path_factory.mktemp('compile_cache')
+  changes = {
+    'jax_compilation_cache_dir': str(folder),
+    'jax_persistent_cache_min_compile_time_secs': 0.0,
+  }
+  before = {name: getattr(jax.config, name) for name in changes}
+  for name, value in changes.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+
+
+def run(workdir, program=None, loader=None, mesh=None, **options):
+  defaults = {'num_steps': 6, 'log_every': 1, 'rules': TOY_RULES}
+  return train(
+    program or ToyProgram(),
+    loader or ToyLoader(),
+    workdir=workdir,
+    mesh=make_mesh(mesh or {}),
+    **{**defaults, **options},
+  )
+
+
+def lines_of(workdir):
+  text = (workdir / 'metrics.jsonl').read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+class BrokenProgram(ToyProgram):
+  """Its loss, or only its update, stops being a number at step `at`."""
+
+  def __init__(self, what, at):
+    super().__init__()
+    for kind, inner in self._steps.items():
+      self._steps[kind] = self._break(inner, what, at)
+
+  def _break(self, inner, what, at):
+
+    def broken(state, batch, frozen):
+      bad = jnp.where(state.step >= at, jnp.nan, 1.0)
+      new_state, metrics = inner(state, batch, frozen)
+      if what == 'loss':
+        return new_state, {k: v * bad for k, v in metrics.items()}
+      params = jax.tree.map(lambda leaf: leaf * bad, new_state.params)
+      return new_state.replace(params=params), metrics
+
+    return broken
+
+
+@pytest.mark.parametrize('what', ['loss', 'parameter'])
+def test_nan_stops_and_leaves_the_last_good_checkpoint(tmp_path, what):
+  with pytest.raises(UserError, match='training stopped'):
+    run(tmp_path, BrokenProgram(what, at=3), checkpoint_every=2, num_steps=4)
+  assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['2']
+  # Control: the same program without the break reaches the end.
+  result = run(tmp_path, num_steps=4)
+  assert (result.step, result.outcome) == (4, 'finished')
+
+
+def test_one_and_eight_devices_agree(tmp_path):
+  one = run(tmp_path / 'one')
+  eight = run(tmp_path / 'eight', mesh={'data': 2, 'fsdp': 4})
+  kernel = eight.state.params['net']['up']['kernel']
+  assert kernel.addressable_shards[0].data.shape == (4, 4)
+  # Sums over devices are taken in another order: float32 rounding.
+  for x, y in zip(
+    jax.tree.leaves(one.state.params),
+    jax.tree.leaves(eight.state.params),
+    strict=True,
+  ):
+    np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)
+
+
+def test_checkpoint_moves_between_meshes(tmp_path):
+  run(tmp_path, num_steps=3)
+  result = run(tmp_path, num_steps=6, mesh={'data': 4, 'fsdp': 2})
+  whole = run(tmp_path / 'whole')
+  np.testing.assert_allclose(
+    np.asarray(result.state.ema['net']['up']['kernel']),
+    np.asarray(whole.state.ema['net']['up']['kernel']),
+    atol=1e-5,
+  )
+
+
+def test_each_kind_of_step_is_compiled_once(tmp_path, capsys):
+  result = run(tmp_path, num_steps=9)
+  assert capsys.readouterr().out.count('compiled toy_step') == 2
+  assert int(result.state.step) == 9
+
+
+def test_metrics_are_means_over_the_steps_that_reported_them(tmp_path):
+  run(tmp_path / 'each', num_steps=8)
+  run(tmp_path / 'four', num_steps=8, log_every=4)
+  each, four = lines_of(tmp_path / 'each'), lines_of(tmp_path / 'four')
+  assert [line['step'] for line in four] == [4, 8]
+  critic = [line['critic_loss'] for line in each]
+  assert four[1]['critic_loss'] == pytest.approx(np.mean(critic[4:]), rel=1e-6)
+  net = [line['net_loss'] for line in each[:4] if 'net_loss' in line]
+  assert len(net) == 2
+  assert four[0]['net_loss'] == pytest.approx(np.mean(net), rel=1e-6)
+  assert four[1]['data_crc'] == each[7]['data_crc'] != each[6]['data_crc']
+
+
+def test_resume_inside_a_window_keeps_its_sums(tmp_path):
+  run(tmp_path / 'whole', num_steps=8, log_every=4, checkpoint_every=3)
+  run(tmp_path / 'parts', num_steps=6, log_every=4, checkpoint_every=3)
+  # As a kill after step 6 leaves it: the file ran ahead of its checkpoint.
+  path = tmp_path / 'parts/metrics.jsonl'
+  kept = path.read_text().splitlines(keepends=True)[:1]
+  path.write_text(''.join(kept) + '{"step": 7, "junk": 1}\n{"ste')
+  state = tmp_path / 'parts/checkpoints'
+  (state / '6').rename(tmp_path / 'aside')  # Resume after step 3 of 4.
+  run(tmp_path / 'parts', num_steps=8, log_every=4, checkpoint_every=3)
+  for one, two in zip(
+    lines_of(tmp_path / 'whole'), lines_of(tmp_path / 'parts'), strict=True
+  ):
+    for name in ('step', 'critic_loss', 'net_loss', 'data_crc'):
+      assert one[name] == two[name]
+
+
+def test_samples_appear_complete_and_once(tmp_path):
+  seen = []
+
+  def sample_fn(state, folder):
+    seen.append(int(state.step))
+    assert not (tmp_path / f'samples/{int(state.step):08}').exists()
+    (folder / 'clip.txt').write_text(str(int(state.step)))
+
+  run(tmp_path, sample_every=2, sample_fn=sample_fn, num_steps=5)
+  assert seen == [2, 4]
+  names = sorted(p.name for p in (tmp_path / 'samples').iterdir())
+  assert names == ['00000002', '00000004']
+  assert (tmp_path / 'samples/00000004/clip.txt').read_text() == '4'
+
+
+def test_checkpoints_by_the_clock(tmp_path):
+  run(tmp_path / 'late', checkpoint_minutes=1e-9, num_steps=3, keep=9)
+  run(tmp_path / 'end', checkpoint_minutes=60.0, num_steps=3, keep=9)
+  counts = [
+    len(list((tmp_path / name / 'checkpoints').iterdir()))
+    for name in ('late', 'end')
+  ]
+  assert counts == [3, 1]
+
+
+def test_truncation_drops_later_and_broken_lines(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  truncate_lines(path, 3)  # No file, no error.
+  path.write_text('{"step": 2}\n{"step": 3}\n{"step": 4}\n{"st')
+  truncate_lines(path, 3)
+  assert path.read_text() == '{"step": 2}\n{"step": 3}\n'
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_metrics_are_fetched_one_step_late(tmp_path):
+  log = MetricsLog(
+    tmp_path / 'm.jsonl', first_step=0, num_steps=9, log_every=1, sums={}
+  )
+  log.push(1, {'loss': jnp.ones(())}, 0)
+  assert (tmp_path / 'm.jsonl').read_text() == ''
+  log.push(2, {'loss': jnp.ones(())}, 0)
+  text = (tmp_path / 'm.jsonl').read_text()
+  assert [json.loads(line)['step'] for line in text.splitlines()] == [1]
+  log.close()

@@ -1,0 +1,80 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.training.mesh import make_mesh, put_batch, shardings_for
+
+RULES = (
+  (r'(^|/)blocks/q/kernel$', P(None, 'fsdp')),
+  (r'(^|/)kernel$', P('fsdp')),
+)
+
+
+def shape(*sizes):
+  return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+@pytest.mark.parametrize(
+  'sizes, expected',
+  [
+    ({}, (1, 1)),
+    ({'data': -1}, (8, 1)),
+    ({'data': -1, 'fsdp': 4}, (2, 4)),
+    ({'data': 2, 'fsdp': -1}, (2, 4)),
+    ({'data': 2}, (2, 1)),
+  ],
+)
+def test_sizes_fill_the_devices(sizes, expected):
+  assert tuple(make_mesh(sizes).shape.values()) == expected
+
+
+@pytest.mark.parametrize(
+  'sizes', [{'data': 9}, {'data': 3, 'fsdp': -1}, {'data': 0}, {'model': 2}]
+)
+def test_impossible_meshes_are_bad_input(sizes):
+  with pytest.raises(UserError, match='mesh'):
+    make_mesh(sizes)
+
+
+def test_first_rule_wins_and_vectors_need_none():
+  tree = {
+    'blocks': {'q': {'kernel': shape(3, 8, 8), 'bias': shape(3, 8)}},
+    'head': {'kernel': shape(8, 3), 'bias': shape(3)},
+    'step': shape(),
+  }
+  mesh = make_mesh({'fsdp': 4})
+  found = jax.tree.map(lambda s: s.spec, shardings_for(tree, mesh, RULES))
+  assert found['blocks']['q'] == {'kernel': P(None, 'fsdp'), 'bias': P()}
+  assert found['head'] == {'kernel': P('fsdp'), 'bias': P()}
+  assert found['step'] == P()
+
+
+def test_matrix_without_a_rule_is_an_error():
+  with pytest.raises(ValueError, match='No sharding rule for table'):
+    shardings_for({'table': shape(8, 8)}, make_mesh({}), RULES)
+
+
+def test_axis_that_does_not_divide_names_the_parameter():
+  tree = {'head': {'kernel': shape(6, 3)}}
+  with pytest.raises(UserError, match=r'head/kernel .*6 does not divide by 4'):
+    shardings_for(tree, make_mesh({'fsdp': 4}), RULES)
+  shardings_for(tree, make_mesh({'fsdp': 2}), RULES)  # Control.
+
+
+def test_batch_is_spread_over_all_devices():
+  batch = {'x': np.arange(16, dtype=np.float32).reshape(16, 1)}
+  placed = put_batch(batch, make_mesh({'data': 2, 'fsdp': 4}))['x']
+  assert len(placed.addressable_shards) == 8
+  assert all(s.data.shape == (2, 1) for s in placed.addressable_shards)
+  np.testing.assert_array_equal(np.asarray(placed), batch['x'])
+
+
+def test_bad_batches():
+  mesh = make_mesh({'data': 8})
+  with pytest.raises(UserError, match='batch of 6 does not divide over 8'):
+    put_batch({'x': np.zeros((6, 1))}, mesh)
+  with pytest.raises(ValueError, match='caption'):
+    put_batch({'caption': np.array(['a'] * 8, dtype=object)}, mesh)

@@ -1,0 +1,101 @@
+import json
+
+import jax
+import pytest
+from toy import TOY_RULES, ToyLoader, ToyProgram
+
+from unitemp_jax.cli import train as train_cli
+from unitemp_jax.errors import UserError
+from unitemp_jax.training import loop
+
+FILE = """
+from configs.common import training_config
+
+def get_config(arg=None):
+  config = training_config(num_steps=4, batch_size=8, log_every=1)
+  config.mesh.data = 1
+  config.model = {'width': 16}
+  return config
+"""
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+  """Returns a function that runs the verb on the toy in `tmp_path`/run."""
+  (tmp_path / 'toy_config.py').write_text(FILE)
+  monkeypatch.setattr(
+    train_cli.programs, 'build_program', lambda *_: ToyProgram(), raising=False
+  )
+  monkeypatch.setattr(
+    train_cli.programs,
+    'build_loader',
+    lambda config, *_: ToyLoader(config.batch_size),
+    raising=False,
+  )
+  monkeypatch.setattr(train_cli, 'MODEL_RULES', TOY_RULES)
+  monkeypatch.setattr(train_cli, 'enable_compile_cache', lambda: None)
+
+  def run(*arguments):
+    return train_cli.main(
+      [
+        f'--config={tmp_path / "toy_config.py"}',
+        f'--workdir={tmp_path / "run"}',
+        *arguments,
+      ]
+    )
+
+  return run
+
+
+def test_trains_resumes_and_says_when_done(call, tmp_path, capsys):
+  assert call() == 0
+  out = capsys.readouterr().out
+  assert out.splitlines()[-1].endswith(str(tmp_path / 'run/checkpoints/4'))
+  config = json.loads((tmp_path / 'run/config.json').read_text())
+  assert config['model'] == {'width': 16}
+  assert call() == 0
+  assert 'nothing to do' in capsys.readouterr().out
+  assert call('--config.num_steps=5') == 0  # Longer is the same run.
+  assert 'resuming after step 4' in capsys.readouterr().out
+
+
+def test_dry_run_writes_nothing(call, tmp_path, capsys):
+  assert call('--dry_run') == 0
+  assert 'net: 81 parameters' in capsys.readouterr().out
+  assert not (tmp_path / 'run').exists()
+
+
+def test_other_config_is_refused_and_nothing_changes(call, tmp_path):
+  call()
+  files = {
+    p: p.read_bytes() for p in (tmp_path / 'run').rglob('*') if p.is_file()
+  }
+  with pytest.raises(UserError, match=r'differs in model\.width'):
+    call('--config.model.width=32')
+  assert files == {
+    p: p.read_bytes() for p in (tmp_path / 'run').rglob('*') if p.is_file()
+  }
+
+
+def test_second_training_in_the_same_workdir_is_refused(
+  call, tmp_path, monkeypatch
+):
+  call()
+
+  def nested(*_, **__):
+    with pytest.raises(UserError, match='Another training'):
+      call('--config.num_steps=6')
+    return loop.TrainResult(None, 4, 'finished', tmp_path)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(train_cli, 'train', nested)
+    patch.setattr(jax, 'process_index', lambda: 0)
+    assert call('--config.num_steps=5') == 0
+  assert call('--config.num_steps=5') == 0  # The lock is released.
+
+
+@pytest.mark.parametrize('bad', ['--cfg.num_steps=1', 'num_steps=1'])
+def test_unknown_arguments_exit_2(call, bad):
+  with pytest.raises(SystemExit) as error:
+    call(bad)
+  assert error.value.code == 2
