@@ -91,9 +91,14 @@ def _all_finite(tree: Any) -> jax.Array:
 
 
 def _write_samples(
-  sample_fn: SampleFn, log: MetricsLog, state: TrainState, folder: Path
+  sample_fn: SampleFn,
+  log: MetricsLog,
+  state: TrainState,
+  step: int,
+  parent: Path,
 ) -> None:
-  """Lets `sample_fn` fill `folder`, which appears complete or not at all."""
+  """Lets `sample_fn` fill a folder that appears complete or not at all."""
+  folder = parent / f'{step:08}'
   if folder.exists():  # Written before an interruption, from the same state.
     return
   temporary = folder.with_name(folder.name + '.tmp')
@@ -209,8 +214,7 @@ def train(
     fingerprint: of the config; a checkpoint with another one is refused.
     log_every: steps per line of metrics.
     checkpoint_every: steps between checkpoints; 0 for none.
-    checkpoint_minutes: minutes between checkpoints; 0 for none. There is one
-      after the last step in any case.
+    checkpoint_minutes: minutes between them; the last step has one anyway.
     keep: number of checkpoints kept.
     sample_every: steps between samples; 0 for none.
     sample_fn: `(state, folder)`, writes samples into `folder`; it is called in
@@ -247,8 +251,7 @@ def train(
     run = _run_steps(program, loader, log, state, crc, steps, mesh, rules)
     for step, state, crc in run:
       if sample_fn and sample_every and step % sample_every == 0:
-        folder = workdir / f'samples/{step:08}'
-        _write_samples(sample_fn, log, state, folder)
+        _write_samples(sample_fn, log, state, step, workdir / 'samples')
       stopping = stop.asked(step)
       if stopping or step == num_steps or clock.due(step):
         _save(checkpoints, loader, log, state, step, crc)
