@@ -21,12 +21,15 @@ from unitemp_jax.training.state import TrainState
 class ToyLoader:
   """Shuffled rows of a fixed set, endless, with a position."""
 
-  def __init__(self, batch_size=8, seed=0, forgetful=False, delay=0.0):
+  def __init__(
+    self, batch_size=8, seed=0, forgetful=False, delay=0.0, shard=(0, 1)
+  ):
     rng = np.random.default_rng(seed)
     self.x = rng.standard_normal((40, 4), dtype=np.float32)
     self.y = np.sin(self.x.sum(1, keepdims=True))
     self.batch_size, self.seed = batch_size, seed
     self.forgetful, self.delay = forgetful, delay
+    self.shard = shard
     self.count = 0
 
   def __next__(self):
@@ -36,6 +39,8 @@ class ToyLoader:
       order = np.random.default_rng([self.seed, i // 40]).permutation(40)
       rows.append(order[i % 40])
     self.count += self.batch_size
+    # In one piece each, so that the global batch is the same for any number.
+    rows = np.split(np.array(rows), self.shard[1])[self.shard[0]]
     return {'x': self.x[rows], 'y': self.y[rows]}
 
   def get_state(self):
@@ -113,14 +118,26 @@ def main():
   parser.add_argument('--num_steps', type=int, default=40)
   parser.add_argument('--forgetful', action='store_true')
   parser.add_argument('--delay', type=float, default=0.0)
+  parser.add_argument('--processes', type=int, default=1)
+  parser.add_argument('--process', type=int, default=0)
+  parser.add_argument('--port')
   args = parser.parse_args()
+  if args.processes > 1:
+    jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+    jax.distributed.initialize(
+      f'127.0.0.1:{args.port}', args.processes, args.process
+    )
   enable_compile_cache()
   result = train(
     ToyProgram(accumulate=2),
-    ToyLoader(forgetful=args.forgetful, delay=args.delay),
+    ToyLoader(
+      forgetful=args.forgetful,
+      delay=args.delay,
+      shard=(args.process, args.processes),
+    ),
     num_steps=args.num_steps,
     workdir=args.workdir,
-    mesh=make_mesh({}),
+    mesh=make_mesh({'data': -1}),
     rules=TOY_RULES,
     log_every=1,
     checkpoint_every=5,

@@ -99,8 +99,6 @@ def _write_samples(
 ) -> None:
   """Lets `sample_fn` fill a folder that appears complete or not at all."""
   folder = parent / f'{step:08}'
-  if folder.exists():  # Written before an interruption, from the same state.
-    return
   temporary = folder.with_name(folder.name + '.tmp')
   if jax.process_index() == 0:
     shutil.rmtree(temporary, ignore_errors=True)
@@ -108,7 +106,11 @@ def _write_samples(
   log.flush()
   with log.paused():
     sample_fn(state, temporary)
-  if jax.process_index() == 0:
+  if jax.process_index() != 0:
+    return
+  if folder.exists():  # Written before an interruption, from the same state.
+    shutil.rmtree(temporary)
+  else:
     os.replace(temporary, folder)
 
 
