@@ -1,8 +1,8 @@
 """The tiny model: what its stages have in common.
 
 32x32 pixels and 33 frames are 9 latents of 4x4x16, three blocks of three. The
-sizes below are the model that ships in unitemp_jax/assets/tiny; `get_config` of
-the stage files takes `test` as argument for the still smaller size of the tests.
+sizes below are the model that ships in unitemp_jax/assets/tiny; `get_config`
+of the stage files takes `test` for the still smaller size of the tests.
 """
 
 from ml_collections import ConfigDict
@@ -74,6 +74,32 @@ def latents_config() -> ConfigDict:
       'dir': 'data/tiny_latents',
       'vae': 'runs/tiny_vae/weights/vae.safetensors',
       'tokenizer': 'unitemp_jax/assets/tiny/tokenizer.json',
+    }
+  )
+
+
+def student_config(config: ConfigDict) -> None:
+  """Adds what student initialisation and distillation share."""
+  config.latents = latents_config()
+  config.teacher = 'runs/tiny_teacher/weights/teacher.safetensors'
+  config.student = ConfigDict(
+    {'timesteps': (1000, 750, 500, 250), 'shift': 5.0}
+  )
+  config.orders = ConfigDict(
+    {
+      'anchors': 3,
+      # Level at which a block starts from carried anchors: sigma .625.
+      'start': 3,
+      'weights': {
+        'forward': 0.25,
+        'backward': 0.25,
+        'forward+first': 0.05,
+        'backward+last': 0.05,
+        'inbetween': 0.1,
+        'inbetween_future': 0.1,
+        'inbetween_outside_in': 0.1,
+        'inbetween_middle_out': 0.1,
+      },
     }
   )
 

@@ -1,7 +1,7 @@
 """The bidirectional teacher of the tiny model, with its text encoder.
 
-  unitemp encode --config=configs/tiny_teacher.py
-  unitemp train --config=configs/tiny_teacher.py --workdir=runs/tiny_teacher
+unitemp encode --config=configs/tiny_teacher.py
+unitemp train --config=configs/tiny_teacher.py --workdir=runs/tiny_teacher
 """
 
 from configs import tiny

@@ -1,6 +1,6 @@
 """The causal VAE of the tiny model.
 
-  unitemp train --config=configs/tiny_vae.py --workdir=runs/tiny_vae
+unitemp train --config=configs/tiny_vae.py --workdir=runs/tiny_vae
 """
 
 from configs import tiny

@@ -67,11 +67,12 @@ def encode_clips(encode, source, tokenizer: Tokenizer, length: int, indices):
   """Encodes some clips of a source to a list of records."""
   clips = [source[i] for i in indices]
   padded = clips + clips[-1:] * (-len(clips) % _BATCH)
-  rows = []
+  rows, ends = [], []
   for first in range(0, len(padded), _BATCH):
     videos = np.stack([c['video'] for c in padded[first : first + _BATCH]])
     rows.append(np.asarray(encode(videos), np.float16))
-  z = np.concatenate(rows)
+    ends.append(np.asarray(encode(videos[:, -1:]), np.float16))
+  z, last = np.concatenate(rows), np.concatenate(ends)
   captions = [
     c['caption'].decode() if isinstance(c['caption'], bytes) else c['caption']
     for c in clips
@@ -80,6 +81,7 @@ def encode_clips(encode, source, tokenizer: Tokenizer, length: int, indices):
   return [
     {
       'latents': z[i],
+      'last_image': last[i],
       'ids': ids[i].astype(np.int32),
       'mask': mask[i].astype(bool),
       **{name: np.asarray(clip[name], np.int32) for name in _LABELS},
@@ -128,9 +130,7 @@ def main(argv: list[str]) -> int:
     path = latents.shard_path(out, shard)
     if path.exists():
       continue
-    indices = range(
-      shard * _SHARD, min((shard + 1) * _SHARD, data.num_clips)
-    )
+    indices = range(shard * _SHARD, min((shard + 1) * _SHARD, data.num_clips))
     latents.write_shard(
       path, encode_clips(encode, source, tokenizer, length, indices)
     )

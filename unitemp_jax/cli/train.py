@@ -17,6 +17,7 @@ from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.errors import UserError
 from unitemp_jax.training import programs
 from unitemp_jax.training.compile_cache import enable_compile_cache
+from unitemp_jax.training.export import export_weights
 from unitemp_jax.training.loop import TrainResult, train
 from unitemp_jax.training.mesh import make_mesh
 from unitemp_jax.training.program import abstract_state
@@ -188,6 +189,8 @@ def main(argv: list[str]) -> int:
   if result.outcome == 'was finished':
     print(f'nothing to do: step {result.step} of {config.num_steps} is done')
   print(f'{result.outcome} at step {result.step}: {result.checkpoint}')
+  for path in export_weights(result.state, args.workdir, plain):
+    print(path)
   return 0
 
 

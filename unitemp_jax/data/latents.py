@@ -2,8 +2,9 @@
 
 One array_record shard holds a fixed number of clips, so that an interrupted
 encoding continues with the first missing shard. A record is a safetensors
-buffer: `latents` float16 `[F, h, w, C]` before normalisation, `ids`, `mask`
-and the labels of the clip. `latents.json` is written last and holds what
+buffer: `latents` float16 `[F, h, w, C]` before normalisation, `last_image`
+`[1, h, w, C]` (the last frame encoded alone, as a given frame is), `ids`,
+`mask` and the labels of the clip. `latents.json` is written last and holds what
 belongs to the whole set: mean and standard deviation per channel.
 """
 
@@ -31,9 +32,7 @@ def shard_path(folder: str | Path, shard: int) -> Path:
 def write_shard(path: Path, examples: list[dict[str, np.ndarray]]) -> None:
   """Writes one shard atomically."""
   temporary = path.with_name(path.name + '.tmp')
-  writer = array_record_module.ArrayRecordWriter(
-    str(temporary), 'group_size:1'
-  )
+  writer = array_record_module.ArrayRecordWriter(str(temporary), 'group_size:1')
   for example in examples:
     writer.write(safetensors.numpy.save(example))
   writer.close()
@@ -113,5 +112,7 @@ class LatentSource:
 
   def __getitem__(self, i: int) -> dict[str, np.ndarray]:
     example = safetensors.numpy.load(self._source[i])
-    raw = example['latents'].astype(np.float32)
-    return {**example, 'latents': (raw - self._mean) / self._std}
+    for name in ('latents', 'last_image'):
+      raw = example[name].astype(np.float32)
+      example[name] = (raw - self._mean) / self._std
+    return example

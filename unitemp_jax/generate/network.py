@@ -51,6 +51,4 @@ def cached_denoise(dit: DiT):
 
 def committer(tokens_per_frame: int):
   """The `commit` that `generate.step` wants, for frames of so many tokens."""
-  return functools.partial(
-    kv_cache.commit, tokens_per_frame=tokens_per_frame
-  )
+  return functools.partial(kv_cache.commit, tokens_per_frame=tokens_per_frame)

@@ -144,7 +144,9 @@ def denoise_block(
     return renoise(x0, level + 1), cache
 
   x, cache = lax.fori_loop(first, exit_level, body, (x, carry.cache))
-  x0, _ = predict(net, lax.stop_gradient(x), lax.stop_gradient(cache), exit_level)
+  x0, _ = predict(
+    net, lax.stop_gradient(x), lax.stop_gradient(cache), exit_level
+  )
   return x0, cache
 
 

@@ -14,7 +14,7 @@ def attention(
   k_BSNK: jax.Array,
   v_BSNK: jax.Array,
   kv_len: jax.Array | None = None,
-  mask_QS: jax.Array | None = None,
+  mask_BQS: jax.Array | None = None,
 ) -> jax.Array:
   """Softmax attention, scale 1 / sqrt(K), logits in float32.
 
@@ -23,14 +23,14 @@ def attention(
     k_BSNK: keys.
     v_BSNK: values.
     kv_len: int scalar; keys at and beyond it are not attended to. At least 1.
-    mask_QS: bool; True where a query may attend to a key.
+    mask_BQS: bool; True where a query may attend to a key; B may be 1.
 
   Returns:
     `BQNK`, in the dtype of the queries.
   """
   mask = None
-  if mask_QS is not None:
-    mask = mask_QS[None, None]
+  if mask_BQS is not None:
+    mask = mask_BQS[:, None]
   lengths = None
   if kv_len is not None:
     lengths = jnp.full((q_BQNK.shape[0],), kv_len, jnp.int32)
@@ -40,6 +40,6 @@ def attention(
 
 
 def frame_mask_to_tokens(mask: jax.Array, tokens_per_frame: int) -> jax.Array:
-  """Expands a frame mask `[F, Fk]` to tokens `[F n, Fk n]`."""
-  mask = jnp.repeat(mask, tokens_per_frame, axis=0)
-  return jnp.repeat(mask, tokens_per_frame, axis=1)
+  """Expands a frame mask `[B, F, Fk]` to tokens `[B, F n, Fk n]`."""
+  mask = jnp.repeat(mask, tokens_per_frame, axis=1)
+  return jnp.repeat(mask, tokens_per_frame, axis=2)

@@ -143,7 +143,7 @@ class DiT(nn.Module):
     cache: KVCache | None = None,
     slot: jax.Array | int = 0,
     visible: jax.Array | None = None,
-    mask_FF: jax.Array | None = None,
+    mask_BFF: jax.Array | None = None,
   ) -> tuple[jax.Array, KVCache | None]:
     """Velocity of noisy latents.
 
@@ -157,7 +157,8 @@ class DiT(nn.Module):
         before it.
       visible: how many slots it sees in all, its own included; default is
         slot + F.
-      mask_FF: bool; which frame may attend to which. Not with a cache.
+      mask_BFF: bool; which frame may attend to which, B may be 1. Not
+        with a cache.
 
     Returns:
       Velocity `BFHWC` in float32 and the cache with this pass staged.
@@ -179,18 +180,18 @@ class DiT(nn.Module):
     e_BF6D = e6.reshape(*e6.shape[:2], 6, c.width)
     angle = rope.angles(positions_F, rows, columns, c.head_dim, c.rope_theta)
 
-    token = kv_len = mask_QS = None
+    token = kv_len = mask_BQS = None
     if cache is not None:
       token = jnp.asarray(slot, jnp.int32) * tokens
       seen = slot + frames if visible is None else visible
       kv_len = jnp.asarray(seen, jnp.int32) * tokens
-    if mask_FF is not None:
-      mask_QS = frame_mask_to_tokens(mask_FF, tokens)
+    if mask_BFF is not None:
+      mask_BQS = frame_mask_to_tokens(mask_BFF, tokens)
 
     carry = dit_block.zero_init_carry(x, cache)
     text_kv = (context.k_LBENK, context.v_LBENK)
     (x, cache, _), _ = self.blocks(
-      carry, text_kv, e_BF6D, angle, token, kv_len, mask_QS
+      carry, text_kv, e_BF6D, angle, token, kv_len, mask_BQS
     )
     x = self._head(x, e_BFD)
     v = rearrange(

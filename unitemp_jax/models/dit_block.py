@@ -48,9 +48,7 @@ class Projections(nn.Module):
 
     def dense(name):
       init = nn.initializers.xavier_uniform()
-      return nn.Dense(
-        self.width, dtype=self.dtype, kernel_init=init, name=name
-      )
+      return nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name=name)
 
     self.q, self.k, self.v, self.o = (dense(n) for n in 'qkvo')
     self.norm_q = RMSNorm()
@@ -89,18 +87,14 @@ class Block(nn.Module):
     self.cross_attn = Projections(self.width, self.heads, self.dtype)
     self.norm_cross = nn.LayerNorm(epsilon=EPS)
     xavier = nn.initializers.xavier_uniform()
-    self.ffn_up = nn.Dense(
-      self.ffn_width, dtype=self.dtype, kernel_init=xavier
-    )
+    self.ffn_up = nn.Dense(self.ffn_width, dtype=self.dtype, kernel_init=xavier)
     self.ffn_down = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier)
 
   def text_kv(self, carry, text: jax.Array):
     """This layer's keys and values of the text `BED`; the carry is unused."""
     return carry, self.cross_attn.key_value(text)
 
-  def __call__(
-    self, carry, text_kv, e_BF6D, angle_TK, token, kv_len, mask_QS
-  ):
+  def __call__(self, carry, text_kv, e_BF6D, angle_TK, token, kv_len, mask_BQS):
     """One layer on the carry (x `BTD`, cache or None, layer index).
 
     Args:
@@ -110,7 +104,7 @@ class Block(nn.Module):
       angle_TK: rotary angles of the tokens of x.
       token: where in the cache this pass stages its keys.
       kv_len: how many keys are visible, staged ones included, or None.
-      mask_QS: bool mask or None.
+      mask_BQS: bool mask or None.
     """
     x, cache, layer = carry
     frames = e_BF6D.shape[1]
@@ -139,7 +133,7 @@ class Block(nn.Module):
     k = rope.rotate(k, angle_TK)
     if cache is not None:
       cache, k, v = stage(cache, layer, k, v, token)
-    y = attention(q, k.astype(q.dtype), v.astype(q.dtype), kv_len, mask_QS)
+    y = attention(q, k.astype(q.dtype), v.astype(q.dtype), kv_len, mask_BQS)
     x = add(x, self.self_attn.out(y), m[2])
 
     h = self.norm_cross(x).astype(self.dtype)

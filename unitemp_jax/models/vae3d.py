@@ -171,9 +171,7 @@ class VAE(nn.Module):
       )
     tape = Tape(memory)
     p = self.config.patch
-    x = rearrange(
-      video, 'b t (h p) (w q) c -> b t h w (c q p)', p=p, q=p
-    )
+    x = rearrange(video, 'b t (h p) (w q) c -> b t h w (c q p)', p=p, q=p)
     mu, logvar = jnp.split(self.to_moments(self.encoder(x, tape)), 2, axis=-1)
     return mu, jnp.clip(logvar, -30.0, 20.0), tape.memory()
 
@@ -193,9 +191,7 @@ class VAE(nn.Module):
     tape = Tape(memory)
     x = self.decoder(self.from_latents(z), tape)
     p = self.config.patch
-    x = rearrange(
-      x, 'b t h w (c q p) -> b t (h p) (w q) c', p=p, q=p
-    )
+    x = rearrange(x, 'b t h w (c q p) -> b t (h p) (w q) c', p=p, q=p)
     return x, tape.memory()
 
   def _statistics(self) -> tuple[jax.Array, jax.Array]:

@@ -73,9 +73,9 @@ class Downsample(nn.Module):
   def __call__(self, x: jax.Array, tape: Tape) -> jax.Array:
     """Maps `BTHWC` to half size; 1 + 2m first frames become 1 + m."""
     c = x.shape[-1]
-    y = nn.Conv(
-      c, (3, 3), (2, 2), padding=((0, 1), (0, 1)), name='resample'
-    )(fold_time(x))
+    y = nn.Conv(c, (3, 3), (2, 2), padding=((0, 1), (0, 1)), name='resample')(
+      fold_time(x)
+    )
     y = unfold_time(y, x.shape[0])
     if not self.temporal:
       return y

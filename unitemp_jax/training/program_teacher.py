@@ -59,9 +59,10 @@ def teacher_program(config: ConfigDict, mesh) -> SingleLossProgram:
 
 
 def latent_batch(examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Keeps latents and tokens of a loader's batch."""
+  """Keeps latents, last images and tokens of a loader's batch."""
   return {
     'latents': np.asarray(examples['latents'], np.float32),
+    'last_image': np.asarray(examples['last_image'], np.float32),
     'ids': np.asarray(examples['ids'], np.int32),
     'mask': np.asarray(examples['mask'], bool),
   }

@@ -6,11 +6,18 @@ from ml_collections import ConfigDict
 from unitemp_jax.data import digits_builder, latents, loader
 from unitemp_jax.data.falling_digits import FallingDigitsSpec
 from unitemp_jax.errors import UserError
-from unitemp_jax.training import program_teacher, program_vae
+from unitemp_jax.training import (
+  program_distill,
+  program_student,
+  program_teacher,
+  program_vae,
+)
 
 _PROGRAMS = {
   'vae': program_vae.vae_program,
   'teacher': program_teacher.teacher_program,
+  'student_init': program_student.student_init_program,
+  'distill': program_distill.distill_program,
 }
 
 

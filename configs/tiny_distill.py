@@ -1,0 +1,32 @@
+"""Bidirectional self-forcing DMD: the student learns to need 4 steps.
+
+unitemp train --config=configs/tiny_distill.py --workdir=runs/tiny_distill
+"""
+
+from configs import common, tiny
+
+
+def get_config(arg: str | None = None):
+  config = tiny.config_for('distill', arg)
+  tiny.student_config(config)
+  config.student_init = 'runs/tiny_student_init/weights/student.safetensors'
+  config.ema_decay = 0.98
+  config.loss = {
+    'shift': 5.0,
+    'sigma_min': 0.02,
+    'sigma_max': 0.98,
+    # c + w (c - u): the standard guidance scale is w + 1.
+    'guidance': 2.0,
+    'pin': 1.0,
+    'critic_updates': 5,
+  }
+  settings = {'learning_rate': 1e-4, 'b1': 0.0, 'warmup_steps': 20}
+  config.optimizer = common.optimizer_config(**settings)
+  config.critic_optimizer = common.optimizer_config(
+    **{**settings, 'learning_rate': 2e-4}
+  )
+  if arg == 'test':
+    return config
+  config.num_steps = 1_500
+  config.batch_size = 32
+  return config

@@ -1,0 +1,58 @@
+"""Distribution matching distillation on a composed timeline (method.md 6.3).
+
+Facts section 6.2: diffuse the student's sample to a random level, ask teacher
+(with guidance) and critic for their data estimates, and move the sample along
+their difference, normalised by the distance to the teacher's.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from unitemp_jax import flow
+from unitemp_jax.objectives.flow_match import draw_sigma
+
+
+def guided(conditional: jax.Array, unconditional: jax.Array, scale: float):
+  """c + w (c - u); w = 3 equals the standard guidance scale 4."""
+  return conditional + scale * (conditional - unconditional)
+
+
+def gradient(
+  latents: jax.Array,
+  rng: jax.Array,
+  *,
+  real_x0,
+  fake_x0,
+  shift: float,
+  sigma_range: tuple[float, float],
+) -> jax.Array:
+  """The DMD gradient at a batch of clean samples, no gradient through it.
+
+  Args:
+    latents: samples `BFHWC` in temporal order.
+    rng: key.
+    real_x0: (x, sigma `BF`) -> the teacher's data estimate, guidance included.
+    fake_x0: (x, sigma `BF`) -> the critic's.
+    shift: of the noise levels towards noise.
+    sigma_range: levels are clipped to it.
+
+  Returns:
+    (fake - real) / mean |x - real| per sample, `BFHWC`.
+  """
+  latents = jax.lax.stop_gradient(latents)
+  key_sigma, key_noise = jax.random.split(rng)
+  batch, frames = latents.shape[:2]
+  sigma = jnp.clip(draw_sigma(key_sigma, batch, shift), *sigma_range)
+  sigma = jnp.broadcast_to(sigma, (batch, frames))
+  noise = jax.random.normal(key_noise, latents.shape, latents.dtype)
+  x = flow.interpolate(latents, noise, sigma)
+  real, fake = real_x0(x, sigma), fake_x0(x, sigma)
+  axes = tuple(range(1, latents.ndim))
+  distance = jnp.abs(latents - real).mean(axes, keepdims=True)
+  return jax.lax.stop_gradient((fake - real) / jnp.maximum(distance, 1e-6))
+
+
+def surrogate(latents: jax.Array, grad: jax.Array) -> jax.Array:
+  """A loss whose gradient is `grad / size`: 0.5 mean |x - sg(x - g)|^2."""
+  target = jax.lax.stop_gradient(latents - grad)
+  return 0.5 * ((latents - target) ** 2).mean()

@@ -1,0 +1,138 @@
+"""Student initialisation: any-order teacher-forced flow matching.
+
+Every clip draws a plan, and all its blocks are denoised in one masked pass,
+each with the clean context that its row would find in the cache (method.md
+section 6.2). Blocks that the plan anchors learn their anchors too, unless
+these are dropped, so that the same weights also run without.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unitemp_jax import flow
+from unitemp_jax.objectives.teacher_forcing import Layout, PlanMask
+
+
+@flax.struct.dataclass
+class PlanTable:
+  """Masks of several plans, stacked; one is drawn per clip.
+
+  Attributes:
+    mask: bool `[D, F, F]`.
+    anchored: bool `[D, blocks]`.
+    drafted: bool `[D, blocks]`.
+    logits: float `[D]`, log of the sampling weights.
+  """
+
+  mask: jax.Array
+  anchored: jax.Array
+  drafted: jax.Array
+  logits: jax.Array
+
+
+def plan_table(masks: list[PlanMask], weights: list[float]) -> PlanTable:
+  """Stacks the masks of plans with their sampling weights."""
+  return PlanTable(
+    mask=np.stack([m.mask for m in masks]),
+    anchored=np.stack([m.anchored for m in masks]),
+    drafted=np.stack([m.drafted for m in masks]),
+    logits=np.log(np.asarray(weights, np.float32)),
+  )
+
+
+def draw_levels(
+  rng: jax.Array,
+  batch: int,
+  layout: Layout,
+  shift: float,
+  draft: jax.Array,
+  draft_sigma: float,
+) -> tuple[jax.Array, jax.Array]:
+  """Noise levels of the blocks and of their anchors, `[B, blocks]` each.
+
+  A block that starts from a draft is never noisier than `draft_sigma`, and
+  meets its own anchors at any level, as it will in sampling.
+  """
+  u = jax.random.uniform(rng, (batch, layout.blocks))
+  anchors = flow.shift_sigma(u, shift)
+  return jnp.where(draft, jnp.minimum(anchors, draft_sigma), anchors), anchors
+
+
+def loss(
+  params,
+  batch: dict[str, jax.Array],
+  rng: jax.Array,
+  *,
+  denoise,
+  layout: Layout,
+  table: PlanTable,
+  shift: float,
+  anchor_drop: float,
+  draft_share: float,
+  draft_sigma: float,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Squared velocity error over blocks and the anchors in use.
+
+  Args:
+    params: whatever `denoise` wants.
+    batch: `latents` `[B, N, h, w, C]` and `last_image` `[B, 1, h, w, C]`, the
+      image latent of the last frame.
+    rng: key.
+    denoise: (params, x, sigma `BF`, positions `F`, mask `BFF`) -> velocity.
+    layout: of the training sequence.
+    table: plans to draw from.
+    shift: of the noise levels towards noise.
+    anchor_drop: share of clips that do without anchors.
+    draft_share: share of the drafted blocks that start low.
+    draft_sigma: highest level of such a block.
+
+  Returns:
+    The mean squared error and metrics; `block` and `anchor` are its parts.
+  """
+  keys = jax.random.split(rng, 5)
+  latents = batch['latents']
+  b, n = latents.shape[:2]
+  plan = jax.random.categorical(keys[0], jnp.asarray(table.logits), shape=(b,))
+  use = jax.random.uniform(keys[1], (b, 1)) >= anchor_drop
+  anchored = jnp.asarray(table.anchored)[plan] & use
+  low = jax.random.uniform(keys[2], anchored.shape) < draft_share
+  draft = jnp.asarray(table.drafted)[plan] & use & low
+  sigma_block, sigma_anchor = draw_levels(
+    keys[3], b, layout, shift, draft, draft_sigma
+  )
+
+  spans = [layout.anchor(k) for k in range(1, layout.blocks)]
+  drafts = [
+    latents[:, k * layout.block - layout.anchors : k * layout.block]
+    for k in range(1, layout.blocks)
+  ]
+  clean = jnp.concatenate(
+    [latents, latents[:, :1], batch['last_image'], latents, *drafts], axis=1
+  )
+  sigma = jnp.concatenate(
+    [
+      jnp.zeros((b, n + 2)),
+      jnp.repeat(sigma_block, layout.block, axis=1),
+      jnp.repeat(sigma_anchor[:, 1:], layout.anchors, axis=1),
+    ],
+    axis=1,
+  )
+  # Anchors that are off are seen by nobody but themselves.
+  seen = jnp.ones((b, layout.frames), bool)
+  for k, span in enumerate(spans, start=1):
+    seen = seen.at[:, span].set(anchored[:, k : k + 1])
+  eye = jnp.eye(layout.frames, dtype=bool)[None]
+  mask = (jnp.asarray(table.mask)[plan] & seen[:, None, :]) | eye
+
+  noise = jax.random.normal(keys[4], clean.shape, clean.dtype)
+  x = flow.interpolate(clean, noise, sigma)
+  v = denoise(params, x, sigma, jnp.asarray(layout.positions()), mask)
+  error = ((v - flow.velocity(clean, noise)) ** 2).mean(axis=(2, 3, 4))
+  weight = seen.astype(error.dtype).at[:, : n + 2].set(0.0)
+  total = (error * weight).sum() / weight.sum()
+  blocks = error[:, n + 2 : layout.noisy(n)].mean()
+  anchor_weight = weight.at[:, : layout.noisy(n)].set(0.0)
+  anchors = (error * anchor_weight).sum() / jnp.maximum(anchor_weight.sum(), 1)
+  return total, {'loss': total, 'block': blocks, 'anchor': anchors}

@@ -1,0 +1,216 @@
+"""Bidirectional self-forcing DMD as a program (method.md section 6.3).
+
+The student rolls out on drawn plans through the sampler's own step, the critic
+follows its samples by flow matching, and the student is moved along the
+difference between critic and frozen teacher. The student is updated in every
+`critic_updates`-th step, the critic in all.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from unitemp_jax import flow
+from unitemp_jax.models import text_to_video, weights
+from unitemp_jax.models.dit import DiT
+from unitemp_jax.models.umt5 import TextEncoder
+from unitemp_jax.objectives import dmd, flow_match
+from unitemp_jax.training import builders
+from unitemp_jax.training.accumulate import accumulate_gradients
+from unitemp_jax.training.optim import ema_update
+from unitemp_jax.training.plan_sets import training_plans
+from unitemp_jax.training.program_single import warm_decay
+from unitemp_jax.training.program_student import load_teacher, student_levels
+from unitemp_jax.training.program_teacher import latent_shape
+from unitemp_jax.training.rollout import PlanChoice, roll_out
+from unitemp_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillSettings:
+  """Numbers of the objective; names follow facts section 6.2.
+
+  `guidance` is w in c + w (c - u). `pin` weighs how closely the timeline must
+  hold the frames that were given to it.
+  """
+
+  shift: float
+  sigma_min: float
+  sigma_max: float
+  guidance: float
+  pin: float
+  critic_updates: int
+
+
+class DistillProgram:
+  """Student and critic, trained in turn; the teacher is frozen."""
+
+  def __init__(self, config: ConfigDict):
+    """Loads teacher and initial student, and stacks the plans."""
+    self._dit = DiT(builders.dit_config(config.model))
+    self._encoder = TextEncoder(builders.text_config(config.model))
+    self._settings = DistillSettings(**config.loss.to_dict())
+    self._levels = student_levels(config)
+    frames = latent_shape(config)[0]
+    plans, plan_weights = training_plans(config.orders, frames)
+    self._choice = PlanChoice.create(plans, plan_weights, frames)
+    teacher = load_teacher(config)
+    self._student = weights.load(
+      config.student_init,
+      jax.eval_shape(lambda: teacher['dit']),
+    )
+    self.frozen = {'teacher': teacher['dit'], 'text': teacher['text']}
+    self._optimizers = {
+      'student': builders.optimizer(config.optimizer),
+      'critic': builders.optimizer(config.critic_optimizer),
+    }
+    self._ema_decay = config.ema_decay
+    self._accumulate = config.accumulate
+
+  def init(self, key: jax.Array) -> TrainState:
+    """Student from its initialisation, critic from the teacher."""
+    copy = lambda tree: jax.tree.map(lambda x: x + 0, tree)  # noqa: E731
+    params = {
+      'student': copy(self._student),
+      'critic': copy(self.frozen['teacher']),
+    }
+    return TrainState.create(key, params, self._optimizers, ema=('student',))
+
+  def step_fn(self, step: int):
+    """Student and critic in every `critic_updates`-th step, else critic."""
+    if step % self._settings.critic_updates == 0:
+      return self._student_and_critic
+    return self._critic_only
+
+  def _text(self, frozen, batch) -> jax.Array:
+    return text_to_video.encode_text(
+      self._encoder, frozen['text'], batch['ids'], batch['mask']
+    )
+
+  def _roll_out(self, params, frozen, batch, key):
+    images = jnp.concatenate(
+      [batch['latents'][:, :1], batch['last_image']], axis=1
+    )
+    return roll_out(
+      self._dit,
+      params,
+      self._text(frozen, batch),
+      images,
+      key,
+      choice=self._choice,
+      levels=self._levels,
+    )
+
+  def _x0(self, params: Any, text: jax.Array):
+    """(x, sigma) -> data estimate of a bidirectional network."""
+    context = text_to_video.text_context(self._dit, params, text)
+
+    def estimate(x, sigma):
+      v = text_to_video.bidirectional(self._dit, params, x, sigma, context)
+      return flow.to_x0(x, v, sigma)
+
+    return estimate
+
+  def _student_loss(self, params, critic, frozen, batch, key):
+    """DMD on the composed timeline, and the given frames held in place."""
+    s = self._settings
+    key_roll, key_dmd = jax.random.split(key)
+    rollout = self._roll_out(params, frozen, batch, key_roll)
+    text = self._text(frozen, batch)
+    conditional = self._x0(frozen['teacher'], text)
+    unconditional = self._x0(frozen['teacher'], jnp.zeros_like(text))
+
+    def real_x0(x, sigma):
+      return dmd.guided(
+        conditional(x, sigma), unconditional(x, sigma), s.guidance
+      )
+
+    grad = dmd.gradient(
+      rollout.latents,
+      key_dmd,
+      real_x0=real_x0,
+      fake_x0=self._x0(critic, text),
+      shift=s.shift,
+      sigma_range=(s.sigma_min, s.sigma_max),
+    )
+    matching = dmd.surrogate(rollout.latents, grad)
+    ends = jnp.array([0, rollout.latents.shape[1] - 1])
+    off = ((rollout.latents - batch['latents'])[:, ends] ** 2).mean(
+      (0, 2, 3, 4)
+    )
+    pin = (off * rollout.pinned).sum()
+    return matching + s.pin * pin, {
+      'dmd': matching,
+      'pin': pin,
+      'gradient_size': jnp.abs(grad).mean(),
+    }
+
+  def _critic_loss(self, params, student, frozen, batch, key):
+    """Flow matching on the student's samples, conditional prompts only."""
+    key_roll, key_flow = jax.random.split(key)
+    latents = self._roll_out(student, frozen, batch, key_roll).latents
+    context = text_to_video.text_context(
+      self._dit, params, self._text(frozen, batch)
+    )
+    loss, _ = flow_match.loss(
+      params,
+      jax.lax.stop_gradient(latents),
+      key_flow,
+      denoise=lambda p, x, sigma: text_to_video.bidirectional(
+        self._dit, p, x, sigma, context
+      ),
+      shift=self._settings.shift,
+    )
+    return loss, {'critic': loss}
+
+  def _update(self, state: TrainState, name: str, grads) -> TrainState:
+    updates, opt_state = self._optimizers[name].update(
+      grads, state.opt_state[name], state.params[name]
+    )
+    params = optax.apply_updates(state.params[name], updates)
+    return state.replace(
+      params={**state.params, name: params},
+      opt_state={**state.opt_state, name: opt_state},
+    )
+
+  def _critic_only(self, state: TrainState, batch, frozen):
+    student = jax.lax.stop_gradient(state.params['student'])
+    grads, metrics = accumulate_gradients(
+      lambda p, micro, key: self._critic_loss(p, student, frozen, micro, key),
+      state.params['critic'],
+      batch,
+      jax.random.fold_in(state.step_key(), 1),
+      self._accumulate,
+    )
+    return self._update(state, 'critic', grads), metrics
+
+  def _student_and_critic(self, state: TrainState, batch, frozen):
+    critic = state.params['critic']
+    grads, metrics = accumulate_gradients(
+      lambda p, micro, key: self._student_loss(p, critic, frozen, micro, key),
+      state.params['student'],
+      batch,
+      jax.random.fold_in(state.step_key(), 0),
+      self._accumulate,
+    )
+    state = self._update(state, 'student', grads)
+    updates = state.step // self._settings.critic_updates
+    ema = ema_update(
+      state.ema['student'],
+      state.params['student'],
+      warm_decay(self._ema_decay, updates),
+    )
+    state = state.replace(ema={'student': ema})
+    metrics['student_grad_norm'] = optax.global_norm(grads)
+    state, critic_metrics = self._critic_only(state, batch, frozen)
+    return state, {**metrics, 'critic': critic_metrics['critic']}
+
+
+def distill_program(config: ConfigDict, mesh) -> DistillProgram:
+  """Builds the program; UserError if weights are missing or do not fit."""
+  del mesh
+  return DistillProgram(config)

@@ -1,0 +1,86 @@
+"""Student initialisation as a program: any-order teacher forcing."""
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from unitemp_jax import solvers
+from unitemp_jax.models import text_to_video, weights
+from unitemp_jax.models.dit import DiT
+from unitemp_jax.models.umt5 import TextEncoder
+from unitemp_jax.objectives import student_init, teacher_forcing
+from unitemp_jax.training import builders
+from unitemp_jax.training.plan_sets import training_plans
+from unitemp_jax.training.program_single import SingleLossProgram
+from unitemp_jax.training.program_teacher import latent_shape
+
+
+def load_teacher(config: ConfigDict):
+  """The teacher's weights `{'dit', 'text'}` from `config.teacher`.
+
+  Raises:
+    UserError: they are missing or of another size.
+  """
+  dit = DiT(builders.dit_config(config.model))
+  encoder = TextEncoder(builders.text_config(config.model))
+  shapes = jax.eval_shape(
+    lambda key: text_to_video.init_teacher(
+      dit, encoder, key, *latent_shape(config)
+    ),
+    jax.random.key(0),
+  )
+  return weights.load(config.teacher, shapes)
+
+
+def student_levels(config: ConfigDict) -> np.ndarray:
+  """Noise levels of the few-step student, the last one 0."""
+  return solvers.student_levels(
+    tuple(config.student.timesteps), config.student.shift
+  )
+
+
+def student_init_program(config: ConfigDict, mesh) -> SingleLossProgram:
+  """Starts from the teacher; the trained tree is the transformer's."""
+  del mesh
+  dit = DiT(builders.dit_config(config.model))
+  encoder = TextEncoder(builders.text_config(config.model))
+  teacher = load_teacher(config)
+  frames = latent_shape(config)[0]
+  plans, plan_weights = training_plans(config.orders, frames)
+  layout = teacher_forcing.Layout(frames, plans[0].block, config.orders.anchors)
+  masks = [teacher_forcing.plan_mask(plan, layout) for plan in plans]
+  table = student_init.plan_table(masks, plan_weights)
+  draft_sigma = float(student_levels(config)[config.orders.start])
+
+  def loss(params, frozen, batch, key):
+    text = text_to_video.encode_text(
+      encoder, frozen['text'], batch['ids'], batch['mask']
+    )
+    context = text_to_video.text_context(dit, params, text)
+
+    def denoise(params, x, sigma, positions, mask):
+      return dit.apply(
+        {'params': params}, x, sigma, positions, context, mask_BFF=mask
+      )[0]
+
+    return student_init.loss(
+      params,
+      batch,
+      key,
+      denoise=denoise,
+      layout=layout,
+      table=table,
+      draft_sigma=draft_sigma,
+      **config.loss.to_dict(),
+    )
+
+  return SingleLossProgram(
+    'student',
+    # A copy: the loop donates its state, and the teacher is still needed.
+    init_params=lambda key: jax.tree.map(lambda x: x + 0, teacher['dit']),
+    loss=loss,
+    optimizer=builders.optimizer(config.optimizer),
+    ema_decay=config.ema_decay,
+    frozen={'text': teacher['text']},
+    accumulate=config.accumulate,
+  )

@@ -1,0 +1,118 @@
+"""The student's own rollout on a drawn plan, as distillation needs it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unitemp_jax.generate import network, sampler
+from unitemp_jax.models.dit import DiT
+from unitemp_jax.plans import Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanChoice:
+  """Plans of equal shape, stacked, with what must be preloaded for each.
+
+  Attributes:
+    plans: one `Plan` whose arrays lead with D.
+    given: int `[D, entries]`; which given image an entry holds: 0 the first
+      frame's, 1 the last frame's, -1 none.
+    logits: float `[D]`, log of the sampling weights.
+    num_latents: N; entries 0..N-1 of the buffer are the timeline.
+  """
+
+  plans: Plan
+  given: np.ndarray
+  logits: np.ndarray
+  num_latents: int
+
+  @classmethod
+  def create(cls, plans: list[Plan], weights: list[float], num_latents: int):
+    """Stacks plans over one timeline of `num_latents` latents."""
+    given = np.full((len(plans), plans[0].num_latents), -1, np.int32)
+    for i, plan in enumerate(plans):
+      positions, entries = plan.timeline()
+      if not np.array_equal(positions, entries):
+        raise ValueError('the timeline must be the first entries of the buffer')
+      for position, entry in zip(*plan.preloaded(), strict=True):
+        given[i, entry] = int(position > 0)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *plans)
+    logits = np.log(np.asarray(weights, np.float32))
+    return cls(stacked, given, logits, num_latents)
+
+  def draw(self, key: jax.Array) -> tuple[Plan, jax.Array]:
+    """One plan, with `given` of its buffer entries."""
+    i = jax.random.categorical(key, jnp.asarray(self.logits))
+    plan = jax.tree.map(lambda leaf: jnp.asarray(leaf)[i], self.plans)
+    return plan, jnp.asarray(self.given)[i]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+  """What a rollout gives to the losses.
+
+  Attributes:
+    latents: the composed timeline `[B, N, h, w, C]`.
+    pinned: float `[2]`, 1 where the first or last frame was given.
+  """
+
+  latents: jax.Array
+  pinned: jax.Array
+
+
+def roll_out(
+  dit: DiT,
+  params: Any,
+  text: jax.Array,
+  images: jax.Array,
+  key: jax.Array,
+  *,
+  choice: PlanChoice,
+  levels: np.ndarray,
+) -> Rollout:
+  """Generates a batch on one drawn plan, up to one drawn exit level.
+
+  Plan and exit level are shared by the whole batch (facts section 6.2). In some
+  of the rollouts one row's anchors stand in the place of the block before it,
+  so that anchors get a score of their own (method.md section 6.3).
+
+  Args:
+    dit: the transformer.
+    params: the student's weights; gradient flows in from the last pass of each
+      block.
+    text: embeddings `[B, E, Dt]`.
+    images: image latents of the first and last frame, `[B, 2, h, w, C]`; used
+      by the plans that are given them.
+    key: key.
+    choice: plans to draw from.
+    levels: the student's noise levels, the last one 0.
+  """
+  keys = jax.random.split(key, 4)
+  plan, given = choice.draw(keys[0])
+  exit_level = jax.random.randint(keys[1], (), 0, len(levels) - 1)
+  batch, _, height, width, _ = images.shape
+  buffer = jnp.take(images, jnp.maximum(given, 0), axis=1)
+  shown = (given >= 0).astype(buffer.dtype).reshape(1, -1, 1, 1, 1)
+  config = dit.config
+  latents, anchors = sampler.run_plan(
+    network.cached_denoise(dit),
+    network.committer(config.tokens_per_frame(height, width)),
+    network.make_net(dit, params, text[None]),
+    plan,
+    config.new_cache(batch, plan.num_slots, height, width),
+    buffer * shown,
+    jax.random.split(keys[2], batch),
+    levels,
+    exit_level,
+  )
+  if plan.num_anchors:
+    row = jax.random.randint(keys[3], (), 0, plan.num_rows)
+    before = plan.target[row, 0] - plan.num_anchors
+    entry = before + jnp.arange(plan.num_anchors)
+    entry = jnp.where(plan.anchor[row], entry, latents.shape[1])
+    latents = latents.at[:, entry].set(anchors[row], mode='drop')
+  pinned = jnp.stack([(given == 0).any(), (given == 1).any()])
+  return Rollout(latents[:, : choice.num_latents], pinned.astype(latents.dtype))
