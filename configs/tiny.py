@@ -41,15 +41,16 @@ def config_for(objective: str, arg: str | None) -> ConfigDict:
         'patch': 2,
       },
       'dit': {
-        'width': 192,
-        'ffn_width': 768,
-        'heads': 6,
-        'layers': 8,
+        'width': 160,
+        'ffn_width': 640,
+        'heads': 5,
+        'layers': 6,
         'channels': 16,
         'patch': 2,
         'text_width': 96,
         'freq_width': 128,
         'rope_theta': 100.0,
+        'unroll': 6,
       },
       'text': {
         'vocab': 64,
@@ -85,6 +86,10 @@ def student_config(config: ConfigDict) -> None:
   config.student = ConfigDict(
     {'timesteps': (1000, 750, 500, 250), 'shift': 5.0}
   )
+  # How the finished model is sampled; the guidance is the standard scale.
+  config.sampling = ConfigDict(
+    {'fps': 12, 'teacher_shift': 3.0, 'guidance': 3.0}
+  )
   config.orders = ConfigDict(
     {
       'anchors': 3,
@@ -114,7 +119,14 @@ def _shrink(config: ConfigDict) -> None:
   config.optimizer.decay_steps = 6
   config.model.vae.update({'base_dim': 4, 'dim_mult': (1, 1, 2)})
   config.model.dit.update(
-    {'width': 32, 'ffn_width': 64, 'heads': 2, 'layers': 2, 'text_width': 16}
+    {
+      'width': 32,
+      'ffn_width': 64,
+      'heads': 2,
+      'layers': 2,
+      'text_width': 16,
+      'unroll': 1,
+    }
   )
   config.model.text.update(
     {'width': 16, 'heads': 2, 'head_dim': 8, 'ffn_width': 32, 'layers': 1}

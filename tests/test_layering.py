@@ -29,12 +29,17 @@ LEVELS = {
   'convert': 1,
   'training': 1,
   'evaluation.digit_oracle': 2,  # fitted to real clips
+  'evaluation.arrow_of_time': 2,
   'generate': 2,
   'objectives': 2,
   'training.checkpoint': 2,
   'training.metrics': 2,
   'training.builders': 2,
+  'training.plan_sets': 2,
+  'training.export': 2,
   'generate.pipeline': 3,
+  'generate.jobs': 3,
+  'training.rollout': 3,
   'training.steps': 3,
   'training.program*': 3,
   'evaluation.runner': 3,
@@ -59,7 +64,12 @@ ONLY_IN = {
   'torch': ['convert'],
   'sklearn': ['data', 'evaluation'],
   # Config is read by the command line and by what builds objects from it.
-  'ml_collections': ['cli', 'training.builders', 'training.program*'],
+  'ml_collections': [
+    'cli',
+    'training.builders',
+    'training.plan_sets',
+    'training.program*',
+  ],
 }
 
 # The mathematics: arrays and the standard library, nothing else.

@@ -231,6 +231,12 @@ def write_gif(
     )
 
 
+def write_image(path: Path, picture: np.ndarray) -> None:
+  """Writes a picture uint8 [H, W, 3] as PNG, atomically."""
+  with _writing(path) as part:
+    Image.fromarray(picture).save(part, 'PNG')
+
+
 def write_sheet(
   path: Path,
   clips: Sequence[np.ndarray],

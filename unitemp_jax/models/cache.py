@@ -47,9 +47,8 @@ def stage(
   def write(whole, new):
     zero = jnp.zeros((), jnp.int32)
     new = new[None].astype(whole.dtype)
-    whole = lax.dynamic_update_slice(
-      whole, new, (layer, zero, token, zero, zero)
-    )
+    start = (layer, zero, token, zero, zero)
+    whole = lax.dynamic_update_slice(whole, new, start)
     return whole, lax.dynamic_index_in_dim(whole, layer, 0, keepdims=False)
 
   k_all, k_layer = write(cache.k_LBSNK, k_BTNK)

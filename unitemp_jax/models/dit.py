@@ -18,11 +18,16 @@ from unitemp_jax import flow, rope
 from unitemp_jax.models import dit_block
 from unitemp_jax.models.attention import frame_mask_to_tokens
 from unitemp_jax.models.cache import KVCache, init_cache
+from unitemp_jax.models.linear import Linear
 
 
 @dataclasses.dataclass(frozen=True)
 class DiTConfig:
-  """Size of the transformer; the defaults are Wan 2.1 T2V 1.3B's."""
+  """Size of the transformer; the defaults are Wan 2.1 T2V 1.3B's.
+
+  `remat` recomputes a layer's activations in the backward pass; `unroll` is how
+  many layers one iteration of the scan runs.
+  """
 
   width: int = 1536
   ffn_width: int = 8960
@@ -35,6 +40,7 @@ class DiTConfig:
   rope_theta: float = rope.THETA
   dtype: str = 'float32'
   remat: bool = False
+  unroll: int = 1
 
   @property
   def head_dim(self) -> int:
@@ -90,7 +96,7 @@ class DiT(nn.Module):
     small = nn.initializers.normal(0.02)
 
     def dense(features, init, dtype=dtype):
-      return nn.Dense(features, dtype=dtype, kernel_init=init)
+      return Linear(features, dtype=dtype, kernel_init=init)
 
     self.patch_embedding = dense(c.width, xavier)
     self.text_in = dense(c.width, small)
@@ -99,24 +105,17 @@ class DiT(nn.Module):
     self.time_out = dense(c.width, small, jnp.float32)
     self.time_projection = dense(6 * c.width, xavier, jnp.float32)
     block = nn.remat(dit_block.Block) if c.remat else dit_block.Block
+    over_layers = {
+      'variable_axes': {'params': 0},
+      'split_rngs': {'params': True},
+      'length': c.layers,
+      'unroll': c.unroll,
+    }
     self.blocks = nn.scan(
       block,
-      variable_axes={'params': 0},
-      split_rngs={'params': True},
-      length=c.layers,
       methods={
-        '__call__': {
-          'variable_axes': {'params': 0},
-          'split_rngs': {'params': True},
-          'in_axes': (0,) + (nn.broadcast,) * 5,
-          'length': c.layers,
-        },
-        'text_kv': {
-          'variable_axes': {'params': 0},
-          'split_rngs': {'params': True},
-          'in_axes': nn.broadcast,
-          'length': c.layers,
-        },
+        '__call__': {'in_axes': (0,) + (nn.broadcast,) * 5, **over_layers},
+        'text_kv': {'in_axes': nn.broadcast, **over_layers},
       },
     )(c.width, c.heads, c.ffn_width, dtype)
     init = nn.initializers.normal(c.width**-0.5)

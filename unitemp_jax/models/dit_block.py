@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from unitemp_jax import rope
 from unitemp_jax.models.attention import attention
 from unitemp_jax.models.cache import KVCache, stage
+from unitemp_jax.models.linear import Linear
 
 EPS = 1e-6
 
@@ -48,7 +49,7 @@ class Projections(nn.Module):
 
     def dense(name):
       init = nn.initializers.xavier_uniform()
-      return nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name=name)
+      return Linear(self.width, dtype=self.dtype, kernel_init=init, name=name)
 
     self.q, self.k, self.v, self.o = (dense(n) for n in 'qkvo')
     self.norm_q = RMSNorm()
@@ -87,8 +88,8 @@ class Block(nn.Module):
     self.cross_attn = Projections(self.width, self.heads, self.dtype)
     self.norm_cross = nn.LayerNorm(epsilon=EPS)
     xavier = nn.initializers.xavier_uniform()
-    self.ffn_up = nn.Dense(self.ffn_width, dtype=self.dtype, kernel_init=xavier)
-    self.ffn_down = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier)
+    self.ffn_up = Linear(self.ffn_width, dtype=self.dtype, kernel_init=xavier)
+    self.ffn_down = Linear(self.width, dtype=self.dtype, kernel_init=xavier)
 
   def text_kv(self, carry, text: jax.Array):
     """This layer's keys and values of the text `BED`; the carry is unused."""

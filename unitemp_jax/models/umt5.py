@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unitemp_jax.models.linear import Linear
+
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
@@ -67,8 +69,10 @@ class TextLayer(nn.Module):
     c = self.config
     dtype = jnp.dtype(c.dtype)
 
-    def dense(features, name, init=nn.initializers.lecun_normal()):
-      return nn.Dense(
+    lecun = nn.initializers.lecun_normal()
+
+    def dense(features, name, init=lecun):
+      return Linear(
         features, use_bias=False, dtype=dtype, kernel_init=init, name=name
       )
 

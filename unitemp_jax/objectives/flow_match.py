@@ -1,4 +1,4 @@
-"""Flow matching: the loss of the teacher and of the critic (facts section 4)."""
+"""Flow matching: the loss of teacher and critic (facts section 4)."""
 
 import jax
 import jax.numpy as jnp

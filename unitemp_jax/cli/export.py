@@ -1,0 +1,119 @@
+"""`unitemp export`: the weights of finished stages as one model folder."""
+
+import argparse
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unitemp_jax.cli.config_args import load_config
+from unitemp_jax.data import latents
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate import model_folder
+from unitemp_jax.models import weights
+from unitemp_jax.models.vae3d import VAE
+from unitemp_jax.training import builders
+from unitemp_jax.training.program_student import load_teacher
+
+_EXAMPLE = """example:
+  unitemp export --config=configs/tiny_distill.py --out=out/model \\
+    --student=runs/tiny_distill/weights/student.safetensors
+Weights are stored as float16. The folder is what "unitemp generate --model"
+and "unitemp evaluate --model" take."""
+
+
+def _parse_args(argv: list[str]):
+  parser = argparse.ArgumentParser(
+    prog='unitemp export',
+    description=__doc__,
+    epilog=_EXAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument('--config', required=True, metavar='FILE[:ARG]')
+  parser.add_argument('--student', required=True, type=Path, metavar='FILE')
+  parser.add_argument('--out', required=True, type=Path, metavar='DIR')
+  parser.add_argument(
+    '--provenance',
+    type=Path,
+    metavar='JSON',
+    help='how the weights were made, kept in model.json',
+  )
+  args, rest = parser.parse_known_args(argv)
+  for word in rest:
+    if not word.startswith('--config.'):
+      parser.error(f'unknown argument {word}; overrides look like --config.a=1')
+  return args, rest
+
+
+def model_card(config, index: dict, provenance: dict) -> model_folder.ModelCard:
+  """What the folder says about itself, from the last stage's config."""
+  vae = dataclasses.replace(
+    builders.vae_config(config.model),
+    latent_mean=tuple(index['latent_mean']),
+    latent_std=tuple(index['latent_std']),
+  )
+  return model_folder.ModelCard(
+    vae=vae,
+    dit=builders.dit_config(config.model),
+    text=builders.text_config(config.model),
+    timesteps=tuple(config.student.timesteps),
+    shift=config.student.shift,
+    teacher_shift=config.sampling.teacher_shift,
+    guidance=config.sampling.guidance,
+    frames=config.data.num_frames,
+    height=config.data.size,
+    width=config.data.size,
+    fps=config.sampling.fps,
+    block=3,
+    anchors=config.orders.anchors,
+    start=config.orders.start,
+    provenance=provenance,
+  )
+
+
+def _read_provenance(path: Path | None) -> dict:
+  if path is None:
+    return {}
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path} cannot be read as JSON ({error}).') from error
+
+
+def main(argv: list[str]) -> int:
+  """Runs the verb and returns its exit code.
+
+  Raises:
+    UserError: weights that are missing or do not fit; nothing is written then.
+  """
+  args, overrides = _parse_args(argv)
+  config = load_config(args.config, overrides)
+  provenance = _read_provenance(args.provenance)
+  index = latents.read_index(config.latents.dir)
+  card = model_card(config, index, provenance)
+  teacher = load_teacher(config)
+  student = weights.load(args.student, jax.eval_shape(lambda: teacher['dit']))
+  shape = (1, card.frames, card.height, card.width, 3)
+  vae_shapes = jax.eval_shape(
+    VAE(card.vae).init, jax.random.key(0), jnp.zeros(shape)
+  )['params']
+  trees = {
+    'vae': weights.load(config.latents.vae, vae_shapes),
+    'text': teacher['text'],
+    'teacher': teacher['dit'],
+    'student': student,
+  }
+  args.out.mkdir(parents=True, exist_ok=True)
+  for name, tree in trees.items():
+    path = args.out / f'{name}.safetensors'
+    print(weights.save(path, tree, dtype=np.float16))
+  tokenizer = Path(config.latents.tokenizer)
+  if tokenizer.resolve() != (args.out / 'tokenizer.json').resolve():
+    shutil.copyfile(tokenizer, args.out / 'tokenizer.json')
+  print(model_folder.write_card(args.out, card))
+  return 0

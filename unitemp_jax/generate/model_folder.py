@@ -1,0 +1,121 @@
+"""A finished model on disk: configs, weights and tokenizer in one folder.
+
+model.json            configs, sizes, provenance
+vae.safetensors       student.safetensors       text.safetensors
+teacher.safetensors   (optional)                tokenizer.json
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.models.dit import DiTConfig
+from unitemp_jax.models.umt5 import TextConfig
+from unitemp_jax.models.vae3d import VAEConfig
+
+INDEX = 'model.json'
+TINY = Path(__file__).parent.parent / 'assets' / 'tiny'
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+  """What `model.json` says.
+
+  Attributes:
+    vae: size of the VAE, with the latents' statistics.
+    dit: size of the transformer.
+    text: size of the text encoder.
+    timesteps: nominal timesteps of the student.
+    shift: of the student's and the teacher's noise levels.
+    teacher_shift: of the teacher's noise levels.
+    guidance: standard guidance scale of the teacher.
+    frames: pixel frames of a clip.
+    height: pixels.
+    width: pixels.
+    fps: frames per second.
+    block: latents per block.
+    anchors: P.
+    start: level at which a block starts from carried anchors; 0 for never.
+    provenance: how the weights were made.
+  """
+
+  vae: VAEConfig
+  dit: DiTConfig
+  text: TextConfig
+  timesteps: tuple[int, ...]
+  shift: float
+  teacher_shift: float
+  guidance: float
+  frames: int
+  height: int
+  width: int
+  fps: int
+  block: int
+  anchors: int
+  start: int
+  provenance: dict[str, Any]
+
+
+def write_card(folder: Path, card: ModelCard) -> Path:
+  """Writes `model.json` atomically."""
+  path = folder / INDEX
+  temporary = path.with_name(path.name + '.tmp')
+  text = json.dumps(dataclasses.asdict(card), indent=2)
+  temporary.write_text(text + '\n')
+  os.replace(temporary, path)
+  return path
+
+
+def read_card(folder: Path) -> ModelCard:
+  """Reads `model.json`.
+
+  Raises:
+    UserError: no such file, or it does not describe a model.
+  """
+  path = folder / INDEX
+  try:
+    fields = json.loads(path.read_text())
+  except OSError as error:
+    raise UserError(
+      f'{folder} is not a model folder ({INDEX} is missing); give the folder '
+      'that "unitemp export" wrote.'
+    ) from error
+  except ValueError as error:
+    raise UserError(
+      f'{path} is not JSON ({error}); restore or export it again.'
+    ) from error
+  try:
+    for name, kind in (
+      ('vae', VAEConfig),
+      ('dit', DiTConfig),
+      ('text', TextConfig),
+    ):
+      values = {
+        k: tuple(v) if isinstance(v, list) else v
+        for k, v in fields[name].items()
+      }
+      fields[name] = kind(**values)
+    fields['timesteps'] = tuple(fields['timesteps'])
+    return ModelCard(**fields)
+  except (KeyError, TypeError, AttributeError) as error:
+    raise UserError(
+      f'{path} does not describe a model of this version ({error}); export the '
+      'model again.'
+    ) from error
+
+
+def fingerprint(folder: Path) -> str:
+  """Hash of all that decides what the model generates, 16 hex digits."""
+  digest = hashlib.sha256()
+  for name in ('vae', 'student', 'text'):
+    path = folder / f'{name}.safetensors'
+    if not path.is_file():
+      raise UserError(f'{path} is missing; export the model again.')
+    digest.update(path.read_bytes())
+  for name in (INDEX, 'tokenizer.json'):
+    digest.update((folder / name).read_bytes())
+  return digest.hexdigest()[:16]
