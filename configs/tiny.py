@@ -40,6 +40,17 @@ def config_for(objective: str, arg: str | None) -> ConfigDict:
         'z_dim': 16,
         'patch': 2,
       },
+    }
+  )
+  if arg == 'test':
+    _shrink(config)
+  return config
+
+
+def latent_stage(config: ConfigDict, arg: str | None) -> None:
+  """Adds what every stage after the VAE needs: data, model, orders."""
+  config.model.update(
+    {
       'dit': {
         'width': 160,
         'ffn_width': 640,
@@ -64,29 +75,32 @@ def config_for(objective: str, arg: str | None) -> ConfigDict:
     }
   )
   if arg == 'test':
-    _shrink(config)
-  return config
-
-
-def latents_config() -> ConfigDict:
-  """Where the latents are, and what `unitemp encode` makes them from."""
-  return ConfigDict(
+    config.model.dit.update(
+      {
+        'width': 32,
+        'ffn_width': 64,
+        'heads': 2,
+        'layers': 2,
+        'text_width': 16,
+        'unroll': 1,
+      }
+    )
+    config.model.text.update(
+      {'width': 16, 'heads': 2, 'head_dim': 8, 'ffn_width': 32, 'layers': 1}
+    )
+  config.latents = ConfigDict(
     {
       'dir': 'data/tiny_latents',
+      # What `unitemp encode` makes them from.
       'vae': 'runs/tiny_vae/weights/vae.safetensors',
       'tokenizer': 'unitemp_jax/assets/tiny/tokenizer.json',
     }
   )
-
-
-def student_config(config: ConfigDict) -> None:
-  """Adds what student initialisation and distillation share."""
-  config.latents = latents_config()
   config.teacher = 'runs/tiny_teacher/weights/teacher.safetensors'
   config.student = ConfigDict(
     {'timesteps': (1000, 750, 500, 250), 'shift': 5.0}
   )
-  # How the finished model is sampled; the guidance is the standard scale.
+  # How the teacher is sampled; the guidance is the standard scale.
   config.sampling = ConfigDict(
     {'fps': 12, 'teacher_shift': 3.0, 'guidance': 3.0}
   )
@@ -118,16 +132,3 @@ def _shrink(config: ConfigDict) -> None:
   config.optimizer.warmup_steps = 1
   config.optimizer.decay_steps = 6
   config.model.vae.update({'base_dim': 4, 'dim_mult': (1, 1, 2)})
-  config.model.dit.update(
-    {
-      'width': 32,
-      'ffn_width': 64,
-      'heads': 2,
-      'layers': 2,
-      'text_width': 16,
-      'unroll': 1,
-    }
-  )
-  config.model.text.update(
-    {'width': 16, 'heads': 2, 'head_dim': 8, 'ffn_width': 32, 'layers': 1}
-  )

@@ -8,7 +8,7 @@ from configs import common, tiny
 
 def get_config(arg: str | None = None):
   config = tiny.config_for('distill', arg)
-  tiny.student_config(config)
+  tiny.latent_stage(config, arg)
   config.student_init = 'runs/tiny_student_init/weights/student.safetensors'
   config.ema_decay = 0.98
   config.loss = {

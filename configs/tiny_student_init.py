@@ -9,7 +9,7 @@ from configs import tiny
 
 def get_config(arg: str | None = None):
   config = tiny.config_for('student_init', arg)
-  tiny.student_config(config)
+  tiny.latent_stage(config, arg)
   config.loss = {'shift': 5.0, 'anchor_drop': 0.2, 'draft_share': 0.5}
   if arg == 'test':
     return config

@@ -9,7 +9,7 @@ from configs import tiny
 
 def get_config(arg: str | None = None):
   config = tiny.config_for('teacher', arg)
-  config.latents = tiny.latents_config()
+  tiny.latent_stage(config, arg)
   config.loss = {'shift': 3.0, 'text_drop': 0.1}
   if arg == 'test':
     return config

@@ -1,13 +1,10 @@
 """`unitemp export`: the weights of finished stages as one model folder."""
 
 import argparse
-import dataclasses
 import json
 import shutil
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax.cli.config_args import load_config
@@ -15,8 +12,7 @@ from unitemp_jax.data import latents
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import model_folder
 from unitemp_jax.models import weights
-from unitemp_jax.models.vae3d import VAE
-from unitemp_jax.training import builders
+from unitemp_jax.training.model_card import model_card
 from unitemp_jax.training.program_student import load_teacher
 
 _EXAMPLE = """example:
@@ -50,32 +46,6 @@ def _parse_args(argv: list[str]):
   return args, rest
 
 
-def model_card(config, index: dict, provenance: dict) -> model_folder.ModelCard:
-  """What the folder says about itself, from the last stage's config."""
-  vae = dataclasses.replace(
-    builders.vae_config(config.model),
-    latent_mean=tuple(index['latent_mean']),
-    latent_std=tuple(index['latent_std']),
-  )
-  return model_folder.ModelCard(
-    vae=vae,
-    dit=builders.dit_config(config.model),
-    text=builders.text_config(config.model),
-    timesteps=tuple(config.student.timesteps),
-    shift=config.student.shift,
-    teacher_shift=config.sampling.teacher_shift,
-    guidance=config.sampling.guidance,
-    frames=config.data.num_frames,
-    height=config.data.size,
-    width=config.data.size,
-    fps=config.sampling.fps,
-    block=3,
-    anchors=config.orders.anchors,
-    start=config.orders.start,
-    provenance=provenance,
-  )
-
-
 def _read_provenance(path: Path | None) -> dict:
   if path is None:
     return {}
@@ -96,17 +66,13 @@ def main(argv: list[str]) -> int:
   provenance = _read_provenance(args.provenance)
   index = latents.read_index(config.latents.dir)
   card = model_card(config, index, provenance)
+  shapes = model_folder.param_shapes(card)
   teacher = load_teacher(config)
-  student = weights.load(args.student, jax.eval_shape(lambda: teacher['dit']))
-  shape = (1, card.frames, card.height, card.width, 3)
-  vae_shapes = jax.eval_shape(
-    VAE(card.vae).init, jax.random.key(0), jnp.zeros(shape)
-  )['params']
   trees = {
-    'vae': weights.load(config.latents.vae, vae_shapes),
+    'vae': weights.load(config.latents.vae, shapes['vae']),
     'text': teacher['text'],
     'teacher': teacher['dit'],
-    'student': student,
+    'student': weights.load(args.student, shapes['student']),
   }
   args.out.mkdir(parents=True, exist_ok=True)
   for name, tree in trees.items():

@@ -173,7 +173,7 @@ def main(argv: list[str]) -> int:
       print(f'  {job.path}  seed {job.seed}  {job.prompt}')
     return 0
   enable_compile_cache()
-  pipeline = Pipeline(args.model)
+  pipeline = Pipeline.load(args.model)
   size = min(args.batch_size, int(np.ceil(len(todo))))
   done = jobs.run(pipeline, todo, size)
   print(f'made {done}, {len(todo) - done} were there')

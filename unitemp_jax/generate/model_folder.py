@@ -12,9 +12,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from unitemp_jax.errors import UserError
-from unitemp_jax.models.dit import DiTConfig
-from unitemp_jax.models.umt5 import TextConfig
+from unitemp_jax.models import text_to_video, vae3d
+from unitemp_jax.models.dit import DiT, DiTConfig
+from unitemp_jax.models.umt5 import TextConfig, TextEncoder
 from unitemp_jax.models.vae3d import VAEConfig
 
 INDEX = 'model.json'
@@ -58,6 +62,27 @@ class ModelCard:
   anchors: int
   start: int
   provenance: dict[str, Any]
+
+
+def param_shapes(card: ModelCard) -> dict[str, Any]:
+  """Shapes of every network's parameters, by the name of its file."""
+  vae = vae3d.VAE(card.vae)
+  pixels = (1, card.frames, card.height, card.width, 3)
+  video = jax.ShapeDtypeStruct(pixels, jnp.float32)
+  frames = vae3d.num_latents(card.frames, card.vae.temporal_stride)
+  grid = vae3d.latent_grid(card.vae, card.height, card.width)
+  teacher = jax.eval_shape(
+    lambda key: text_to_video.init_teacher(
+      DiT(card.dit), TextEncoder(card.text), key, frames, *grid
+    ),
+    jax.random.key(0),
+  )
+  return {
+    'vae': jax.eval_shape(vae.init, jax.random.key(0), video)['params'],
+    'student': teacher['dit'],
+    'text': teacher['text'],
+    'teacher': teacher['dit'],
+  }
 
 
 def write_card(folder: Path, card: ModelCard) -> Path:

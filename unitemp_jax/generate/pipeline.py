@@ -1,7 +1,7 @@
 """From prompts to pixels with a finished model."""
 
+import copy
 import dataclasses
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,63 +49,65 @@ class Generated:
 class Pipeline:
   """A model on the devices; its programs are compiled once per shape."""
 
-  def __init__(self, folder: str | Path = model_folder.TINY):
-    """Loads a model folder and spreads batches over all devices.
+  def __init__(
+    self,
+    card: model_folder.ModelCard,
+    params: dict,
+    tokenizer: Tokenizer,
+    model_hash: str,
+  ):
+    """Puts a model on all devices.
 
-    Raises:
-      UserError: a file is missing or does not fit.
+    Args:
+      card: its sizes.
+      params: trees by name: `vae`, `text`, `student`, and `teacher` if that is
+        to be sampled.
+      tokenizer: of its prompts.
+      model_hash: what finished clips name the model by.
     """
-    self.folder = Path(folder)
-    self.card = model_folder.read_card(self.folder)
-    self.hash = model_folder.fingerprint(self.folder)
-    self.tokenizer = Tokenizer.from_file(self.folder / 'tokenizer.json')
-    self._vae = vae3d.VAE(self.card.vae)
-    self._dit = DiT(self.card.dit)
-    self._text = TextEncoder(self.card.text)
+    self.card = card
+    self.hash = model_hash
+    self.tokenizer = tokenizer
+    self._vae = vae3d.VAE(card.vae)
+    self._dit = DiT(card.dit)
+    self._text = TextEncoder(card.text)
     self._mesh = device_mesh.make_mesh({'data': -1})
-    self.grid = vae3d.latent_grid(
-      self.card.vae, self.card.height, self.card.width
+    self.grid = vae3d.latent_grid(card.vae, card.height, card.width)
+    self.num_latents = vae3d.num_latents(card.frames, card.vae.temporal_stride)
+    everywhere = jax.sharding.NamedSharding(
+      self._mesh, jax.sharding.PartitionSpec()
     )
-    self.num_latents = vae3d.num_latents(
-      self.card.frames, self.card.vae.temporal_stride
-    )
-    self._params = {
-      'vae': self._load('vae', self._vae_shapes()),
-      'student': self._load('student', self._shapes['dit']),
-      'text': self._load('text', self._shapes['text']),
-    }
-    self.levels = solvers.student_levels(self.card.timesteps, self.card.shift)
+    self._params = jax.device_put(params, everywhere)
+    self.levels = solvers.student_levels(card.timesteps, card.shift)
     self._sample = jax.jit(self._sample_fn)
     self._decode = jax.jit(self._decode_fn)
     self._encode = jax.jit(self._encode_fn)
     self._teach = jax.jit(self._teacher_fn, static_argnames='num_steps')
 
-  def _vae_shapes(self):
-    card = self.card
-    video = jax.ShapeDtypeStruct(
-      (1, card.frames, card.height, card.width, 3), jnp.float32
-    )
-    return jax.eval_shape(self._vae.init, jax.random.key(0), video)['params']
+  @classmethod
+  def load(cls, folder: str | Path = model_folder.TINY) -> 'Pipeline':
+    """Loads a model folder.
 
-  @functools.cached_property
-  def _shapes(self):
-    return jax.eval_shape(
-      lambda key: text_to_video.init_teacher(
-        self._dit, self._text, key, self.num_latents, *self.grid
-      ),
-      jax.random.key(0),
-    )
+    Raises:
+      UserError: a file is missing or does not fit.
+    """
+    folder = Path(folder)
+    card = model_folder.read_card(folder)
+    model_hash = model_folder.fingerprint(folder)
+    shapes = model_folder.param_shapes(card)
+    params = {
+      name: weights.load(folder / f'{name}.safetensors', tree)
+      for name, tree in shapes.items()
+      if name != 'teacher' or (folder / f'{name}.safetensors').exists()
+    }
+    tokenizer = Tokenizer.from_file(folder / 'tokenizer.json')
+    return cls(card, params, tokenizer, model_hash)
 
-  def _load(self, name: str, shapes):
-    params = weights.load(self.folder / f'{name}.safetensors', shapes)
-    everywhere = jax.sharding.NamedSharding(
-      self._mesh, jax.sharding.PartitionSpec()
-    )
-    return jax.device_put(params, everywhere)
-
-  @functools.cached_property
-  def _teacher_params(self):
-    return self._load('teacher', self._shapes['dit'])
+  def replaced(self, **params) -> 'Pipeline':
+    """The same programs with other weights of the same shapes."""
+    other = copy.copy(self)
+    other._params = {**self._params, **params}
+    return other
 
   @property
   def noise_shape(self) -> tuple[int, ...]:
@@ -183,8 +185,9 @@ class Pipeline:
     )
     return Generated(np.asarray(latents), np.asarray(anchors), plan)
 
-  def _teacher_fn(self, params, dit_params, ids, mask, noise, num_steps):
+  def _teacher_fn(self, params, ids, mask, noise, num_steps):
     text = self._text_fn(params, ids, mask)
+    dit_params = params['teacher']
 
     def velocity(text):
       context = text_to_video.text_context(self._dit, dit_params, text)
@@ -204,13 +207,18 @@ class Pipeline:
   def sample_teacher(
     self, prompts: Sequence[str], seeds: Sequence[int], num_steps: int = 50
   ) -> np.ndarray:
-    """Latents `[B, N, h, w, C]` of the bidirectional teacher."""
+    """Latents `[B, N, h, w, C]` of the bidirectional teacher.
+
+    Raises:
+      UserError: the model came without its teacher, or an empty prompt.
+    """
+    if 'teacher' not in self._params:
+      raise UserError('this model folder has no teacher.safetensors to sample.')
     ids, mask = self.tokens(prompts)
     keys = sampler.sample_keys(seeds)
     noise = jax.vmap(lambda key: jax.random.normal(key, self.noise_shape))(keys)
     latents = self._teach(
       self._params,
-      self._teacher_params,
       self._spread(ids),
       self._spread(mask),
       self._spread(np.asarray(noise)),

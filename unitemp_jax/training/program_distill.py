@@ -19,7 +19,7 @@ from unitemp_jax.models import text_to_video, weights
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import dmd, flow_match
-from unitemp_jax.training import builders
+from unitemp_jax.training import builders, program_samples
 from unitemp_jax.training.accumulate import accumulate_gradients
 from unitemp_jax.training.optim import ema_update
 from unitemp_jax.training.plan_sets import training_plans
@@ -70,6 +70,7 @@ class DistillProgram:
     }
     self._ema_decay = config.ema_decay
     self._accumulate = config.accumulate
+    self.sample_fn = program_samples.student_samples(config, teacher['text'])
 
   def init(self, key: jax.Array) -> TrainState:
     """Student from its initialisation, critic from the teacher."""

@@ -34,8 +34,10 @@ class SingleLossProgram:
     ema_decay: float,
     frozen: Any = None,
     accumulate: int = 1,
+    sample_fn: Callable[[TrainState, Any], None] | None = None,
   ):
     """Joins the pieces; `init_params` maps a key to the network's tree."""
+    self.sample_fn = sample_fn
     self.name = name
     self.frozen = {} if frozen is None else frozen
     self._init_params = init_params

@@ -9,7 +9,7 @@ from unitemp_jax.models import text_to_video, weights
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import student_init, teacher_forcing
-from unitemp_jax.training import builders
+from unitemp_jax.training import builders, program_samples
 from unitemp_jax.training.plan_sets import training_plans
 from unitemp_jax.training.program_single import SingleLossProgram
 from unitemp_jax.training.program_teacher import latent_shape
@@ -83,4 +83,5 @@ def student_init_program(config: ConfigDict, mesh) -> SingleLossProgram:
     ema_decay=config.ema_decay,
     frozen={'text': teacher['text']},
     accumulate=config.accumulate,
+    sample_fn=program_samples.student_samples(config, teacher['text']),
   )

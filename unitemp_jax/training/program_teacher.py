@@ -8,7 +8,7 @@ from unitemp_jax.models import text_to_video, vae3d
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import flow_match
-from unitemp_jax.training import builders
+from unitemp_jax.training import builders, program_samples
 from unitemp_jax.training.program_single import SingleLossProgram
 
 
@@ -55,6 +55,7 @@ def teacher_program(config: ConfigDict, mesh) -> SingleLossProgram:
     optimizer=builders.optimizer(config.optimizer),
     ema_decay=config.ema_decay,
     accumulate=config.accumulate,
+    sample_fn=program_samples.teacher_samples(config),
   )
 
 

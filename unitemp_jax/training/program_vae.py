@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.objectives import vae as vae_objective
-from unitemp_jax.training import builders
+from unitemp_jax.training import builders, program_samples
 from unitemp_jax.training.program_single import SingleLossProgram
 
 
@@ -40,6 +40,7 @@ def vae_program(config: ConfigDict, mesh) -> SingleLossProgram:
     optimizer=builders.optimizer(config.optimizer),
     ema_decay=config.ema_decay,
     accumulate=config.accumulate,
+    sample_fn=program_samples.vae_samples(config),
   )
 
 

@@ -1,0 +1,98 @@
+"""`unitemp evaluate`: every number that is claimed for a model."""
+
+import argparse
+from pathlib import Path
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import runner
+from unitemp_jax.evaluation.suite_bench import Settings
+from unitemp_jax.generate import model_folder
+from unitemp_jax.training.compile_cache import enable_compile_cache
+
+_EXAMPLE = """suites:
+  vae        what the VAE loses of held-out clips
+  teacher    is the digit and its colour read as captioned
+  orders     the same per temporal order; direction of time; motion
+  flicker    seams between blocks, per order and way to decode
+  ceiling    seams of real latents in windows with 0 to 6 true past latents
+  inbetween  given frames, joins, and the interior against blends
+  loop       does the end meet the start
+
+example:
+  unitemp evaluate --out=out/evaluation
+  unitemp evaluate --only=vae,teacher --num_clips=64 --out=out/quick
+Run the same command again to continue after an interruption: finished suites
+are kept in OUT/SUITE.json."""
+
+
+def _parse_args(argv: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='unitemp evaluate',
+    description=f'{__doc__} Writes OUT/metrics.json and OUT/metrics.md.',
+    epilog=_EXAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('--out', required=True, type=Path, metavar='DIR')
+  add('--model', type=Path, default=model_folder.TINY, metavar='DIR')
+  add(
+    '--num_clips',
+    type=int,
+    default=256,
+    help='held-out captions per order (256)',
+  )
+  add('--batch_size', type=int, default=32, help='clips per batch (32)')
+  add('--seed', type=int, default=0, help='of the generated clips (0)')
+  add(
+    '--only',
+    default=','.join(runner.SUITES),
+    metavar='SUITE,...',
+    help='suites with commas; all by default',
+  )
+  add('--dry_run', action='store_true', help='say what would be measured')
+  return parser.parse_args(argv)
+
+
+def _suites(text: str) -> list[str]:
+  names = text.split(',')
+  for name in names:
+    if name not in runner.SUITES:
+      raise UserError(
+        f'--only names {name!r}; use some of {", ".join(runner.SUITES)}.'
+      )
+  return list(dict.fromkeys(names))
+
+
+def _settings(args) -> Settings:
+  if args.num_clips < 2:
+    raise UserError(
+      f'--num_clips={args.num_clips} is too few: a control swaps blocks '
+      'between clips; use 2 or more.'
+    )
+  if args.batch_size < 1 or args.seed < 0:
+    raise UserError('--batch_size must be at least 1 and --seed at least 0.')
+  return Settings(args.num_clips, args.batch_size, args.seed)
+
+
+def main(argv: list[str]) -> int:
+  """Runs the verb and returns its exit code.
+
+  Raises:
+    UserError: bad arguments, a bad model, or an `--out` that holds the numbers
+      of another one; nothing is written then.
+  """
+  args = _parse_args(argv)
+  names, settings = _suites(args.only), _settings(args)
+  done = runner.finished(args.out, runner.make_key(args.model, settings))
+  if args.dry_run:
+    for name in names:
+      state = 'there already' if name in done else 'to be measured'
+      print(f'  {name}: {state}')
+    print(f'{settings.num_clips} held-out clips, to {args.out}')
+    return 0
+  enable_compile_cache()
+  runner.run(args.model, args.out, names, settings)
+  print((args.out / runner.TABLES).read_text())
+  print(args.out)
+  return 0

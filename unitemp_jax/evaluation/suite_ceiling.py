@@ -1,0 +1,61 @@
+"""Suite `ceiling`: how well true past latents can hide a seam."""
+
+from __future__ import annotations
+
+from unitemp_jax.data.falling_digits import sample_clips
+from unitemp_jax.evaluation import bootstrap, windows
+from unitemp_jax.evaluation.suite_bench import Bench, Section, clip_spec
+
+PAST = range(7)
+_CLIPS = 64
+_BFR = (
+  'geometric mean over clips of the boundary flicker ratio where a block of '
+  'real latents is decoded in a window of P true past latents (raw: sliced '
+  'from the encoding of the clip; windowed: the window encoded by itself)'
+)
+_PSNR = 'PSNR of the first 4 frames of that block against joint decoding'
+
+
+def run(bench: Bench) -> list[Section]:
+  """Decodes real latents in windows, at every boundary that has the past.
+
+  The clips are made long enough that the last boundary has more past than the
+  longest window; the VAE is convolutional in time and takes any length.
+  """
+  block, frames = bench.card.block, bench.card.frames
+  least = -(-(max(PAST) + 1) // block) + 1  # blocks
+  frames = max(frames, 1 + 4 * (block * least - 1))
+  count = min(_CLIPS, bench.settings.num_clips)
+  video = sample_clips(clip_spec(bench.card, frames), range(count))['video']
+  found = windows.anchor_ceiling(
+    bench.decode,
+    bench.encode,
+    bench.encode(video),
+    video,
+    past=PAST,
+    block=block,
+  )
+  boundaries = sorted({entry.boundary for entry in found}, reverse=True)
+  return [_section(bench, found, at, frames) for at in boundaries]
+
+
+def _section(bench, found, boundary, frames) -> Section:
+  rows = []
+  for entry in found:
+    if entry.boundary != boundary:
+      continue
+    joint = entry.variant == 'joint'
+    group = 'joint' if joint else f'P = {entry.past}'
+    if entry.whole_past and not joint:
+      group += ' (all there is)'
+    # The reference stands in both columns.
+    for kind in ('raw', 'windowed') if joint else (entry.variant,):
+      flicker = bootstrap.geometric_mean(entry.flicker)
+      metric = f'window BFR at {boundary}, {kind}'
+      rows.append(bench.row(metric, group, flicker, 'ratio', _BFR))
+      if not joint:
+        psnr = bootstrap.mean(entry.psnr)
+        metric = f'window PSNR at {boundary}, {kind}'
+        rows.append(bench.row(metric, group, psnr, 'dB', _PSNR))
+  title = f'Ceiling for anchors at transition {boundary} of {frames} frames'
+  return Section(title, tuple(rows))
