@@ -43,6 +43,7 @@ LEVELS = {
   'training.steps': 3,
   'training.program*': 3,
   'evaluation.runner': 3,
+  'evaluation.suite*': 3,
   'training.loop': 4,
   'aot': 4,
   'bench': 4,

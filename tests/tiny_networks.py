@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from unitemp_jax.models.dit import DiT, DiTConfig
 from unitemp_jax.models.vae3d import VAE, VAEConfig
@@ -40,39 +41,50 @@ def latents(seed, batch, frames):
   return noise(seed, batch, frames, *GRID, CHANNELS)
 
 
-def shake(params, seed, scale=0.1):
-  """Moves every weight, so that nothing is zero at its start."""
-  leaves, tree = jax.tree.flatten(params)
-  keys = jax.random.split(jax.random.key(seed), len(leaves))
-  return jax.tree.unflatten(
-    tree,
-    [
-      leaf + scale * jax.random.normal(key, leaf.shape)
-      for key, leaf in zip(keys, leaves, strict=True)
-    ],
-  )
+def random_params(init, *arguments, seed=0):
+  """Random weights in the shapes that `init(key, *arguments)` would make.
+
+  Nothing is compiled, and nothing is zero, as some weights are at their start.
+  """
+  shapes = jax.eval_shape(init, jax.random.key(0), *arguments)['params']
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    x = rng.standard_normal(leaf.shape, np.float32)
+    name = path[-1].key
+    if name in ('scale', 'gamma'):
+      return jnp.asarray(1 + 0.1 * x)
+    if name != 'kernel':
+      return jnp.asarray(0.1 * x)
+    # The last axis is what comes out; scanned layers lead.
+    inside = leaf.shape[1:-1] if path[0].key == 'blocks' else leaf.shape[:-1]
+    fan_in = int(np.prod(inside))
+    return jnp.asarray(x * fan_in**-0.5)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def make_dit(config=DIT, seed=0):
   """Returns a transformer and its weights."""
   dit = DiT(config)
-
-  def init(key):
-    return dit.init(
+  params = random_params(
+    lambda key: dit.init(
       key,
       jnp.zeros((1, 1, *GRID, config.channels)),
       jnp.zeros((1, 1)),
       jnp.arange(1),
       jnp.zeros((1, 2, config.text_width)),
       method='init_all',
-    )['params']
-
-  return dit, shake(jax.jit(init)(jax.random.key(seed)), seed + 1)
+    ),
+    seed=seed,
+  )
+  return dit, params
 
 
 def make_vae(config=VAE_CONFIG, seed=0):
   """Returns a VAE for 16x16 pixels and its weights."""
   vae = VAE(config)
-  video = jnp.zeros((1, 5, 16, 16, 3))
-  params = jax.jit(vae.init)(jax.random.key(seed), video)['params']
-  return vae, shake(params, seed + 1, 0.05)
+  frames = 1 + config.temporal_stride
+  return vae, random_params(
+    vae.init, jnp.zeros((1, frames, 16, 16, 3)), seed=seed
+  )

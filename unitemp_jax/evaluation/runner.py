@@ -169,15 +169,21 @@ def to_markdown(sections: Sequence[Section]) -> str:
   """One table per section, and below it how each number was obtained."""
   parts = []
   for section in sections:
-    hows = {row.metric: row.how for row in section.rows}
+    hows: dict[str, list[str]] = {}
+    for row in section.rows:
+      names = hows.setdefault(row.how, [])
+      if row.metric not in names:
+        names.append(row.metric)
     counts = sorted({row.n for row in section.rows})
     parts.append(f'## {section.title}\n')
     parts.append(ResultTable(section.rows).to_grid())
     parts.append(
-      f'n = {", ".join(map(str, counts))} clips, 95 % intervals by bootstrap '
+      f'n = {", ".join(map(str, counts))} clips; 95 % intervals by bootstrap '
       'over clips.\n'
     )
-    parts.append(''.join(f'- {name}: {how}\n' for name, how in hows.items()))
+    parts.append(
+      ''.join(f'- {"; ".join(names)}: {how}\n' for how, names in hows.items())
+    )
   return '\n'.join(parts)
 
 

@@ -13,7 +13,7 @@ TEACHER = f'teacher, {TEACHER_STEPS} steps'
 MOTION = 'mean frame difference of a clip over that of the real clips'
 _ARROW = (
   'share of clips that a classifier of real clips against reversed ones calls '
-  'forward, decoded jointly'
+  'forward, joint decoding'
 )
 _PAIRED = 'percentage points, paired by caption'
 
@@ -70,8 +70,8 @@ def _rows(bench, group, values) -> list:
 def _differences(bench, judged, one, other) -> list:
   rows = []
   for metric, how in (
-    ('digit read', READ),
-    ('colour read', READ),
+    ('digit read', f'{READ}, joint decoding'),
+    ('colour read', f'{READ}, joint decoding'),
     ('called forward', _ARROW),
   ):
     apart = bootstrap.paired_difference(

@@ -7,11 +7,12 @@ import itertools
 import numpy as np
 
 from unitemp_jax.evaluation import bootstrap, temporal
+from unitemp_jax.evaluation.results import Result
 from unitemp_jax.evaluation.suite_bench import Bench, Section
 
 READ = (
-  'share of clips whose digit or colour the oracle reads as captioned, '
-  'decoded jointly, given frames not pasted in'
+  'share of clips of which the oracle reads what the caption says, given frames '
+  'not pasted in'
 )
 _PSNR = 'mean over clips of the PSNR of decode(encode(clip)) against the clip'
 _PARTS = ('first third', 'middle third', 'last third')
@@ -51,10 +52,11 @@ def run(bench: Bench) -> list[Section]:
 
 
 def read_rows(
-  bench: Bench, group: str, read: dict[str, np.ndarray], suffix: str = ''
-) -> list:
-  """One row for each of `Bench.read`, with `suffix` behind its name."""
+  bench: Bench, group: str, read: dict[str, np.ndarray], mode: str = 'joint'
+) -> list[Result]:
+  """One row for each of `Bench.read`, named by how the clips were decoded."""
+  suffix = '' if mode == 'joint' else f', {mode}'
   return [
-    bench.share(f'{metric}{suffix}', group, values, READ)
+    bench.share(f'{metric}{suffix}', group, values, f'{READ}, {mode} decoding')
     for metric, values in read.items()
   ]
