@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import tempfile
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ _INT32 = np.iinfo(np.int32)
 
 def to_json(plan: Plan) -> str:
   """Returns the plan as JSON text, one row of the plan per line."""
-  head = {'format': FORMAT}
+  head: dict[str, Any] = {'format': FORMAT}
   head.update({name: int(getattr(plan, name)) for name in META_FIELDS})
   rows = [
     json.dumps(

@@ -12,7 +12,7 @@ from unitemp_jax.data import latents
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import model_folder
 from unitemp_jax.models import weights
-from unitemp_jax.training.model_card import model_card
+from unitemp_jax.training.program_card import model_card
 from unitemp_jax.training.program_student import load_teacher
 
 _EXAMPLE = """example:

@@ -1,7 +1,7 @@
 """`unitemp plan`: print, check, draw or save a temporal order."""
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from unitemp_jax import orders, plan_drawing, plan_text
 from unitemp_jax.errors import UserError
@@ -108,7 +108,7 @@ def _plan(args) -> Plan:
         'taken as it is'
       )
     return plan_text.load(args.plan)
-  settings = {
+  settings: dict[str, Any] = {
     name: given[name] for name in ('block', 'anchors', 'rows') if name in given
   }
   if 'start_level' in given:

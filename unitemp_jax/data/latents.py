@@ -48,7 +48,7 @@ def read_shard(path: Path) -> Iterator[dict[str, np.ndarray]]:
 
 def write_index(folder: str | Path, shards: int, about: dict[str, Any]) -> Path:
   """Computes the statistics of all shards and writes the index, atomically."""
-  count, total, square = 0, 0.0, 0.0
+  count, total, square = 0, np.zeros(1), np.zeros(1)
   for shard in range(shards):
     for example in read_shard(shard_path(folder, shard)):
       z = example['latents'].astype(np.float64)

@@ -11,7 +11,9 @@ from absl import logging
 from unitemp_jax.errors import UserError
 
 
-class LocalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class LocalBuilder(  # type: ignore[call-arg]  # tfds has no types
+  tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
   """A builder that downloads nothing and writes array_record."""
 
   # TFDS need not look for checksums beside the code (for which it would want

@@ -31,7 +31,7 @@ class Tokenizer:
     backend.no_padding()
     backend.no_truncation()
     self._backend = backend
-    self.eos_id: int = backend.token_to_id(EOS)
+    self.eos_id: int = backend.get_vocab()[EOS]
     self.vocab_size: int = backend.get_vocab_size()
 
   @classmethod

@@ -141,9 +141,9 @@ def _spoil_clips(
 ) -> np.ndarray:
   """Spoils all frames of a clip alike; ink [n, T, H, W], amounts [n, 1]."""
   length = ink.shape[1]
-  amounts = (np.repeat(amount[:, 0], length) for amount in (blur, noise))
+  blurs, noises = (np.repeat(x[:, 0], length) for x in (blur, noise))
   frames = ink.reshape(-1, *ink.shape[2:])
-  return spoil(frames, *amounts, rng).reshape(ink.shape)
+  return spoil(frames, blurs, noises, rng).reshape(ink.shape)
 
 
 def _shrink(ink: np.ndarray) -> np.ndarray:

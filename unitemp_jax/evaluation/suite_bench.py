@@ -132,6 +132,7 @@ class Bench:
     self._report = report
     self._size = min(settings.batch_size, settings.num_clips)
     self._made: dict[str, Generated] = {}
+    self._joint: dict[str, np.ndarray] = {}
 
   @functools.cached_property
   def clips(self) -> dict:
@@ -213,7 +214,9 @@ class Bench:
 
   def joint(self, name: str) -> np.ndarray:
     """A plan's videos decoded at once, given frames not pasted in."""
-    return self.decode(self.made(name).timeline)
+    if name not in self._joint:
+      self._joint[name] = self.decode(self.made(name).timeline)
+    return self._joint[name]
 
   def streamed(self, name: str) -> np.ndarray:
     """A plan's videos, every block decoded as soon as it was made."""

@@ -11,8 +11,8 @@ from unitemp_jax.evaluation.results import Result
 from unitemp_jax.evaluation.suite_bench import Bench, Section
 
 READ = (
-  'share of clips of which the oracle reads what the caption says, given frames '
-  'not pasted in'
+  'share of clips of which the oracle reads what the caption says, given '
+  'frames not pasted in'
 )
 _PSNR = 'mean over clips of the PSNR of decode(encode(clip)) against the clip'
 _PARTS = ('first third', 'middle third', 'last third')

@@ -24,10 +24,11 @@ class Ends:
   @property
   def counts(self) -> tuple[int, int]:
     """Latents that are given at each end."""
-    return tuple(
+    first, last = (
       0 if clip is None else 1 + (clip.shape[1] - 1) // 4
       for clip in (self.first, self.last)
     )
+    return first, last
 
   def latents(self, encode) -> np.ndarray | None:
     """Latents of both ends in the order of `Plan.preloaded`.

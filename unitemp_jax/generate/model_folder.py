@@ -114,11 +114,12 @@ def read_card(folder: Path) -> ModelCard:
       f'{path} is not JSON ({error}); restore or export it again.'
     ) from error
   try:
-    for name, kind in (
-      ('vae', VAEConfig),
-      ('dit', DiTConfig),
-      ('text', TextConfig),
-    ):
+    kinds: dict[str, Any] = {
+      'vae': VAEConfig,
+      'dit': DiTConfig,
+      'text': TextConfig,
+    }
+    for name, kind in kinds.items():
       values = {
         k: tuple(v) if isinstance(v, list) else v
         for k, v in fields[name].items()

@@ -17,7 +17,7 @@ from unitemp_jax.models import weights
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.objectives.vae import to_unit
 from unitemp_jax.training import builders
-from unitemp_jax.training.model_card import model_card
+from unitemp_jax.training.program_card import model_card
 from unitemp_jax.training.state import TrainState
 
 _CLIPS = 6

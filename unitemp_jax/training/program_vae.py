@@ -1,7 +1,5 @@
 """The VAE stage as a program for the training loop."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,17 +24,19 @@ def vae_program(config: ConfigDict, mesh) -> SingleLossProgram:
     params['to_moments']['bias'] = bias.at[z:].add(config.initial_logvar)
     return params
 
-  loss = functools.partial(
-    vae_objective.loss,
-    reconstruct=lambda params, video, key: vae.apply(
-      {'params': params}, video, key
-    ),
-    **config.loss.to_dict(),
-  )
+  def reconstruct(params, video, key):
+    return vae.apply({'params': params}, video, key)
+
+  def loss(params, frozen, batch, key):
+    del frozen
+    return vae_objective.loss(
+      params, batch, key, reconstruct=reconstruct, **config.loss.to_dict()
+    )
+
   return SingleLossProgram(
     'vae',
     init_params=init_params,
-    loss=lambda params, frozen, batch, key: loss(params, batch, key),
+    loss=loss,
     optimizer=builders.optimizer(config.optimizer),
     ema_decay=config.ema_decay,
     accumulate=config.accumulate,

@@ -9,8 +9,7 @@ import optax
 from flax import struct
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """What a step takes and returns; networks are told apart by name.
 
   Attributes:
