@@ -9,11 +9,11 @@ A suffix names the axes of an array: `x_BFHWC`, `q_BQNK`, `k_LBSNK`.
 
 from jaxtyping import Array, Bool, Float, Int
 
-Video = Float[Array, 'B T H W 3']
+Video = Float[Array, 'B T H W 3']  # pixels in [-1, 1]
 Latents = Float[Array, 'B F H W C']
-Sigmas = Float[Array, 'B F']
-Positions = Int[Array, 'F']
-Text = Float[Array, 'B E Dt']
+Sigmas = Float[Array, 'B F']  # noise level of every latent frame
+Positions = Int[Array, 'F']  # temporal position of every latent frame
+Text = Float[Array, 'B E Dt']  # embeddings, zero after the end
 TokenIds = Int[Array, 'B E']
 TokenMask = Bool[Array, 'B E']
-FrameMask = Bool[Array, 'F Fk']
+FrameMask = Bool[Array, '#B F Fk']  # which frame may attend to which

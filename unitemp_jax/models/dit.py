@@ -19,6 +19,7 @@ from unitemp_jax.models import dit_block
 from unitemp_jax.models.attention import frame_mask_to_tokens
 from unitemp_jax.models.cache import KVCache, init_cache
 from unitemp_jax.models.linear import Linear
+from unitemp_jax.shapes import FrameMask, Latents, Positions, Sigmas, Text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,7 @@ class DiT(nn.Module):
       c.channels * c.patch**2, nn.initializers.zeros, jnp.float32
     )
 
-  def text_context(self, text: jax.Array) -> TextContext:
+  def text_context(self, text: Text) -> TextContext:
     """Text embeddings `[B, E, text_width]`, zero after the end, to `LBENK`.
 
     All E positions are attended to, padding included, as in Wan.
@@ -135,15 +136,15 @@ class DiT(nn.Module):
 
   def __call__(
     self,
-    x_BFHWC: jax.Array,
-    sigma_BF: jax.Array,
-    positions_F: jax.Array,
+    x_BFHWC: Latents,
+    sigma_BF: Sigmas,
+    positions_F: Positions,
     context: TextContext,
     cache: KVCache | None = None,
     slot: jax.Array | int = 0,
     visible: jax.Array | None = None,
-    mask_BFF: jax.Array | None = None,
-  ) -> tuple[jax.Array, KVCache | None]:
+    mask_BFF: FrameMask | None = None,
+  ) -> tuple[Latents, KVCache | None]:
     """Velocity of noisy latents.
 
     Args:

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 
 from unitemp_jax.models.dit import DiT, TextContext
 from unitemp_jax.models.umt5 import TextEncoder
+from unitemp_jax.shapes import Latents, Sigmas, Text, TokenIds, TokenMask
 
 
 def encode_text(
-  encoder: TextEncoder, params: Any, ids: jax.Array, mask: jax.Array
-) -> jax.Array:
+  encoder: TextEncoder, params: Any, ids: TokenIds, mask: TokenMask
+) -> Text:
   """Token ids `BE` to embeddings `BED`, zero after the end."""
   return encoder.apply({'params': params}, ids, mask)
 
@@ -40,13 +41,13 @@ def init_teacher(
 
 
 def bidirectional(
-  dit: DiT, params: Any, x: jax.Array, sigma: jax.Array, context: TextContext
-) -> jax.Array:
+  dit: DiT, params: Any, x: Latents, sigma: Sigmas, context: TextContext
+) -> Latents:
   """Velocity of a whole timeline, every frame seeing every other."""
   positions = jnp.arange(x.shape[1])
   return dit.apply({'params': params}, x, sigma, positions, context)[0]
 
 
-def text_context(dit: DiT, params: Any, text: jax.Array) -> TextContext:
+def text_context(dit: DiT, params: Any, text: Text) -> TextContext:
   """Cross-attention keys and values of text embeddings `BED`."""
   return dit.apply({'params': params}, text, method='text_context')

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from unitemp_jax.models.linear import Linear
+from unitemp_jax.shapes import Text, TokenIds, TokenMask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ class TextEncoder(nn.Module):
   config: TextConfig
 
   @nn.compact
-  def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
+  def __call__(self, ids: TokenIds, mask: TokenMask) -> Text:
     """Encodes ids int `BE` with mask bool `BE` to `BED`."""
     c = self.config
     embed = nn.Embed(

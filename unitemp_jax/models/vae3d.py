@@ -27,6 +27,7 @@ from unitemp_jax.models.vae_blocks import (
   ResidualBlock,
   Upsample,
 )
+from unitemp_jax.shapes import Latents, Video
 
 Memory = tuple[jax.Array, ...]
 
@@ -146,7 +147,7 @@ class VAE(nn.Module):
     self.to_moments = nn.Dense(2 * self.config.z_dim)
     self.from_latents = nn.Dense(self.config.z_dim)
 
-  def __call__(self, video: jax.Array, key: jax.Array | None = None):
+  def __call__(self, video: Video, key: jax.Array | None = None):
     """Reconstructs `BTHW3`; with a key the latents are sampled (training).
 
     Returns (pixels, mu `BFhwz`, logvar `BFhwz`), all unclipped.
@@ -159,7 +160,7 @@ class VAE(nn.Module):
     frames, _ = self._decode_raw(z, None)
     return frames, mu, logvar
 
-  def moments(self, video: jax.Array, memory: Memory | None = None):
+  def moments(self, video: Video, memory: Memory | None = None):
     """Mean and log-variance of the raw latents, and the memory."""
     stride = self.config.temporal_stride
     if memory is None:
@@ -175,13 +176,13 @@ class VAE(nn.Module):
     mu, logvar = jnp.split(self.to_moments(self.encoder(x, tape)), 2, axis=-1)
     return mu, jnp.clip(logvar, -30.0, 20.0), tape.memory()
 
-  def encode(self, video: jax.Array, memory: Memory | None = None):
+  def encode(self, video: Video, memory: Memory | None = None):
     """Pixels `BTHW3` in [-1, 1] to normalised latents `BFhwz`, and memory."""
     mu, _, memory = self.moments(video, memory)
     mean, std = self._statistics()
     return (mu - mean) / std, memory
 
-  def decode(self, latents: jax.Array, memory: Memory | None = None):
+  def decode(self, latents: Latents, memory: Memory | None = None):
     """Normalised latents `BFhwz` to pixels `BTHW3` in [-1, 1], and memory."""
     mean, std = self._statistics()
     frames, memory = self._decode_raw(latents * std + mean, memory)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from unitemp_jax import flow
 from unitemp_jax.objectives.flow_match import draw_sigma
+from unitemp_jax.shapes import Latents
 
 
 def guided(conditional: jax.Array, unconditional: jax.Array, scale: float):
@@ -18,14 +19,14 @@ def guided(conditional: jax.Array, unconditional: jax.Array, scale: float):
 
 
 def gradient(
-  latents: jax.Array,
+  latents: Latents,
   rng: jax.Array,
   *,
   real_x0,
   fake_x0,
   shift: float,
   sigma_range: tuple[float, float],
-) -> jax.Array:
+) -> Latents:
   """The DMD gradient at a batch of clean samples, no gradient through it.
 
   Args:
@@ -52,7 +53,7 @@ def gradient(
   return jax.lax.stop_gradient((fake - real) / jnp.maximum(distance, 1e-6))
 
 
-def surrogate(latents: jax.Array, grad: jax.Array) -> jax.Array:
+def surrogate(latents: Latents, grad: Latents) -> jax.Array:
   """A loss whose gradient is `grad / size`: 0.5 mean |x - sg(x - g)|^2."""
   target = jax.lax.stop_gradient(latents - grad)
   return 0.5 * ((latents - target) ** 2).mean()

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from unitemp_jax import flow
+from unitemp_jax.shapes import Latents
 
 
 def draw_sigma(rng: jax.Array, batch: int, shift: float) -> jax.Array:
@@ -13,7 +14,7 @@ def draw_sigma(rng: jax.Array, batch: int, shift: float) -> jax.Array:
 
 def loss(
   params,
-  latents: jax.Array,
+  latents: Latents,
   rng: jax.Array,
   *,
   denoise,
