@@ -18,14 +18,17 @@ def get_config(arg: str | None = None):
     # c + w (c - u): the standard guidance scale is w + 1.
     'guidance': 2.0,
     'pin': 1.0,
-    'critic_updates': 5,
+    'critic_updates': 4,
+    'critic_warmup': 40,
   }
-  settings = {'learning_rate': 1e-4, 'b1': 0.0, 'warmup_steps': 20}
+  settings = {'learning_rate': 3e-4, 'b1': 0.0, 'b2': 0.99}
   config.optimizer = common.optimizer_config(**settings)
   config.critic_optimizer = common.optimizer_config(
-    **{**settings, 'learning_rate': 2e-4}
+    **{**settings, 'learning_rate': 5e-4}
   )
   if arg == 'test':
+    config.loss.critic_warmup = 1
+    config.loss.critic_updates = 2
     return config
   config.num_steps = 1_500
   config.batch_size = 32

@@ -2,8 +2,7 @@
 
 The student rolls out on drawn plans through the sampler's own step, the critic
 follows its samples by flow matching, and the student is moved along the
-difference between critic and frozen teacher. The student is updated in every
-`critic_updates`-th step, the critic in all.
+difference between critic and frozen teacher.
 """
 
 import dataclasses
@@ -35,7 +34,9 @@ class DistillSettings:
   """Numbers of the objective; names follow facts section 6.2.
 
   `guidance` is w in c + w (c - u). `pin` weighs how closely the timeline must
-  hold the frames that were given to it.
+  hold the frames that were given to it. The student is updated in every
+  `critic_updates`-th step, after `critic_warmup` steps in which the critic
+  alone learns what the initial student's samples look like.
   """
 
   shift: float
@@ -44,6 +45,7 @@ class DistillSettings:
   guidance: float
   pin: float
   critic_updates: int
+  critic_warmup: int
 
 
 class DistillProgram:
@@ -82,8 +84,9 @@ class DistillProgram:
     return TrainState.create(key, params, self._optimizers, ema=('student',))
 
   def step_fn(self, step: int):
-    """Student and critic in every `critic_updates`-th step, else critic."""
-    if step % self._settings.critic_updates == 0:
+    """Student and critic, or the critic alone (see `DistillSettings`)."""
+    warm = step >= self._settings.critic_warmup
+    if warm and step % self._settings.critic_updates == 0:
       return self._student_and_critic
     return self._critic_only
 
