@@ -1,0 +1,250 @@
+import json
+
+import numpy as np
+import pytest
+from model_fixture import random_model, write_random_model
+
+from unitemp_jax import orders
+from unitemp_jax.cli import evaluate
+from unitemp_jax.cli import main as cli
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import runner, suite_bench, suite_ceiling, suite_vae
+from unitemp_jax.evaluation.bootstrap import Interval
+from unitemp_jax.evaluation.results import ResultTable, result
+from unitemp_jax.evaluation.suite_bench import Bench, Section, Settings
+
+N = 4
+ORDERS = tuple(orders.ORDERS)
+SIDES = tuple(name for name in ORDERS if name.startswith('inbetween'))
+VARIANTS = (*ORDERS, 'backward, start off', 'backward, P = 0')
+BESIDE = ('real clips', 'VAE reconstruction', 'teacher, 50 steps')
+
+# Metric -> groups that must be there: what the README shows.
+WANTED = {
+  'VAE PSNR': (
+    'whole clip',
+    'first third',
+    'middle third',
+    'last third',
+    'last third - first third',
+  ),
+  'digit read': (*BESIDE, *VARIANTS, 'swapped block'),
+  'colour read': (*BESIDE, *VARIANTS, 'swapped block'),
+  'called forward': (*BESIDE, *ORDERS),
+  'motion to real': (*BESIDE, *ORDERS, 'cross-fade', 'nearest frame'),
+  'digit read, difference': (
+    *(f'{name} - teacher, 50 steps' for name in ORDERS),
+    'backward - forward',
+  ),
+  'called forward, difference': ('backward - forward',),
+  'digit read, streaming': VARIANTS,
+  'colour read, late': ('backward, P = 0',),
+  'BFR, joint': ('real clips', 'VAE reconstruction', 'swapped block'),
+  'wide4, joint': VARIANTS,
+  'latent step': ('VAE reconstruction', 'swapped block', *VARIANTS),
+  'BFR, streaming': VARIANTS,
+  'wide4 at 20 alone, streaming': VARIANTS,
+  'BFR, late': ('backward, P = 0',),
+  'excess BFR, streaming': VARIANTS,
+  'excess latent step': VARIANTS,
+  'removed excess BFR': ('backward', 'backward, start off'),
+  'removed excess BFR at 20 alone': ('backward', 'backward, start off'),
+  'BFR, streaming / P = 0 joint': ('backward', 'backward, start off'),
+  'BFR, streaming / P = 0 late': ('backward', 'backward, start off'),
+  'window BFR at 32, raw': ('joint', *(f'P = {p}' for p in range(7))),
+  'window BFR at 32, windowed': ('joint', *(f'P = {p}' for p in range(7))),
+  'window BFR at 20, raw': ('P = 5', 'P = 6 (all there is)'),
+  'window PSNR at 32, raw': ('P = 0', 'P = 6'),
+  'interior PSNR': (*SIDES, 'cross-fade', 'nearest frame'),
+  'interior PSNR, difference': tuple(f'{s} - cross-fade' for s in SIDES),
+  'PSNR at the first frame': SIDES,
+  'PSNR at the last frame': SIDES,
+  'join jump, first': (*SIDES, 'real clips'),
+  'join jump, last': (*SIDES, 'real clips'),
+  'loop closure': ('loop', 'forward', 'real clips'),
+  'velocity closure': ('loop', 'forward', 'real clips'),
+  'PSNR of last to first': ('loop', 'forward', 'real clips'),
+}
+
+
+def missing(table):
+  there = {(row.metric, row.group) for row in table.rows}
+  return [
+    (metric, group)
+    for metric, groups in WANTED.items()
+    for group in groups
+    if (metric, group) not in there
+  ]
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """The folder of one evaluation of everything, and what it printed."""
+  out = tmp_path_factory.mktemp('evaluation')
+  lines = []
+  settings = Settings(num_clips=N, batch_size=N, seed=0)
+  runner.run(random_model(), out, list(runner.SUITES), settings, lines.append)
+  return out, lines
+
+
+def arguments(out, *more):
+  return [
+    f'--model={random_model()}',
+    f'--num_clips={N}',
+    f'--out={out}',
+    *more,
+  ]
+
+
+def test_every_number_is_there_once_with_interval_and_how(whole):
+  table = ResultTable.from_json(whole[0] / runner.METRICS)
+  assert missing(table) == []
+  names = [(row.metric, row.group) for row in table.rows]
+  assert len(names) == len(set(names))
+  for row in table.rows:
+    assert row.n == N and row.low <= row.high
+    assert 'seed 0, model' in row.how
+  # Negative control: one group less is found.
+  less = ResultTable(tuple(r for r in table.rows if r.group != 'loop'))
+  assert ('loop closure', 'loop') in missing(less)
+
+
+def test_the_tables_name_every_metric(whole):
+  text = (whole[0] / runner.TABLES).read_text()
+  assert all(metric in text for metric in WANTED)
+  assert 's left' in ' '.join(whole[1])
+
+
+def test_a_second_run_computes_nothing_and_gives_the_same(whole, capsys):
+  out = whole[0]
+  before = {path.name: path.read_bytes() for path in out.iterdir()}
+  # A run that computed would be far too slow for no model at all.
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(runner, 'Bench', None)
+    patch.setattr(evaluate, 'enable_compile_cache', lambda: None)
+    assert evaluate.main(arguments(out)) == 0
+  assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+  assert capsys.readouterr().out.rstrip().endswith(str(out))
+
+
+def test_only_the_missing_suite_is_run_again(whole, tmp_path):
+  for path in whole[0].iterdir():
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  old = (tmp_path / 'vae.json').read_text()
+  (tmp_path / 'vae.json').unlink()
+  lines = []
+  # Another batch size, the same numbers.
+  settings = Settings(num_clips=N, batch_size=3, seed=0)
+  names = list(runner.SUITES)
+  runner.run(random_model(), tmp_path, names, settings, lines.append)
+  assert [line for line in lines if line.endswith('...')] == ['vae ...']
+  new = json.loads((tmp_path / 'vae.json').read_text())
+  for one, other in zip(
+    json.loads(old)['sections'], new['sections'], strict=True
+  ):
+    for a, b in zip(one['rows'], other['rows'], strict=True):
+      assert a['value'] == pytest.approx(b['value'], abs=0.01)
+
+
+@pytest.mark.parametrize(
+  ('more', 'expected'),
+  [
+    (['--num_clips=0'], 'num_clips'),
+    (['--batch_size=0'], 'batch_size'),
+    (['--only=vae,nothing'], 'nothing'),
+    (['--model=nowhere'], 'not a model folder'),
+  ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(
+  more, expected, tmp_path, capsys
+):
+  out = tmp_path / 'out'
+  assert cli.main(['evaluate', *arguments(out), *more]) == 2
+  captured = capsys.readouterr()
+  assert captured.err.count('\n') == 1 and expected in captured.err
+  assert not out.exists()
+
+
+def test_numbers_of_another_model_are_never_mixed_in(whole, tmp_path):
+  out = whole[0]
+  other = write_random_model(tmp_path / 'other', seed=1)
+  before = (out / runner.METRICS).read_bytes()
+  for more in ([f'--model={other}'], ['--num_clips=5'], ['--seed=1']):
+    with pytest.raises(UserError, match='another --out'):
+      evaluate.main([*arguments(out), *more])
+  assert (out / runner.METRICS).read_bytes() == before
+
+
+def test_a_damaged_suite_and_a_file_as_out_are_refused(tmp_path):
+  (tmp_path / 'vae.json').write_text('{')
+  with pytest.raises(UserError, match='not a finished suite'):
+    evaluate.main(arguments(tmp_path))
+  with pytest.raises(UserError, match='is a file'):
+    evaluate.main(arguments(tmp_path / 'vae.json'))
+
+
+def test_a_model_without_teacher_is_refused(tmp_path):
+  folder = write_random_model(tmp_path / 'model')
+  (folder / 'teacher.safetensors').unlink()
+  with pytest.raises(UserError, match='teacher'):
+    evaluate.main([f'--model={folder}', f'--out={tmp_path / "out"}'])
+
+
+def test_dry_run_writes_nothing(tmp_path, capsys):
+  out = tmp_path / 'out'
+  assert evaluate.main(arguments(out, '--dry_run', '--only=loop')) == 0
+  assert 'loop: to be measured' in capsys.readouterr().out
+  assert not out.exists()
+
+
+def test_batches_are_equal_and_what_was_filled_up_is_cut():
+  sizes, done = [], []
+
+  def double(x):
+    sizes.append(len(x))
+    return 2 * x, -x
+
+  values = np.arange(7)
+  twice, minus = suite_bench.batched(double, 3, values, tick=done.append)
+  np.testing.assert_array_equal(twice, 2 * values)
+  np.testing.assert_array_equal(minus, -values)
+  assert sizes == [3, 3, 3] and done == [3, 6, 7]
+
+
+def test_a_clip_is_the_same_in_any_batch():
+  made = [
+    Bench(random_model(), Settings(n, size, 5), print).made('backward').latents
+    for n, size in ((3, 3), (2, 1))
+  ]
+  np.testing.assert_allclose(made[0][:2], made[1], atol=1e-4)
+  # Negative control: two clips differ.
+  assert np.abs(made[0][0] - made[0][1]).max() > 0.1
+
+
+def test_windows_in_whole_blocks_equal_windows_alone():
+  bench = Bench(random_model(), Settings(2, 2, 0), print)
+  part = bench.latents[:, :4]
+  alone = bench.decode(part).astype(int)
+  padded = suite_ceiling.decode_in_blocks(bench.decode, part, 3)
+  assert padded.shape == alone.shape
+  assert np.abs(padded - alone).max() <= 1
+  pixels = bench.real[:, :13]
+  np.testing.assert_allclose(
+    suite_ceiling.encode_in_blocks(bench.encode, pixels, 3),
+    bench.encode(pixels),
+    atol=1e-4,
+  )
+  # Negative control: the latents before a window do change it.
+  assert np.abs(bench.decode(bench.latents[:, 1:5]) - alone).max() > 1
+
+
+def test_thirds_cover_every_frame_once():
+  frames = [f for part in suite_vae.thirds(33) for f in range(33)[part]]
+  assert frames == list(range(33))
+
+
+def test_a_repeated_row_is_kept_once():
+  row = result('a', 'b', Interval(0.5, 0.4, 0.6, 3), unit='%', how='so')
+  sections = [Section('one', (row,)), Section('two', (row, row))]
+  assert runner.join(sections).rows == (row,)
+  assert runner.to_markdown(sections[:1]).startswith('## one\n')
