@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 
-from unitemp_jax import report, report_read
+from unitemp_jax import report, report_read, report_sheet
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -34,5 +34,6 @@ def main(argv: list[str]) -> int:
     print(f'left out: {problem}')
   print(f'{len(contents.clips)} clips, orders: {", ".join(contents.orders)}')
   if not arguments.dry_run:
+    print(report_sheet.write_sheet(contents))
     print(report.write_page(contents))
   return 0
