@@ -5,20 +5,17 @@ Its size is that of 'configs/tiny_distill.py:test'. It generates noise, quickly.
 
 import atexit
 import functools
+import math
 import pathlib
 import shutil
 import tempfile
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.generate import model_folder
-from unitemp_jax.models import text_to_video, weights
-from unitemp_jax.models.dit import DiT
-from unitemp_jax.models.umt5 import TextEncoder
-from unitemp_jax.models.vae3d import VAE, latent_grid, num_latents
+from unitemp_jax.models import weights
 from unitemp_jax.training.program_card import model_card
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -50,23 +47,16 @@ def write_random_model(folder, seed=0, arg='test'):
 
 
 def random_params(card, seed=0):
-  """Returns the networks of a card; no layer is left at zero."""
-  keys = iter(jax.random.split(jax.random.key(seed), 8))
-  video = jnp.zeros((1, card.frames, card.height, card.width, 3))
-  size = (
-    num_latents(card.frames, card.vae.temporal_stride),
-    *latent_grid(card.vae, card.height, card.width),
-  )
-  dit, text = DiT(card.dit), TextEncoder(card.text)
-  teacher = text_to_video.init_teacher(dit, text, next(keys), *size)
-  student = text_to_video.init_teacher(dit, text, next(keys), *size)
-  trees = {
-    'vae': VAE(card.vae).init(next(keys), video)['params'],
-    'student': student['dit'],
-    'text': teacher['text'],
-    'teacher': teacher['dit'],
-  }
+  """Returns the networks of a card; drawn, since initialisers compile long."""
   rng = np.random.default_rng(seed)
-  return jax.tree.map(
-    lambda leaf: leaf + 0.02 * rng.normal(size=leaf.shape), trees
-  )
+
+  def draw(path, leaf):
+    noise = rng.normal(size=leaf.shape)
+    if path[-1].key in ('gamma', 'scale'):
+      return 1 + 0.1 * noise
+    # Kernels keep the scale of what they are given, as initialisers do.
+    inputs = math.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
+    return noise / math.sqrt(inputs)
+
+  shapes = model_folder.param_shapes(card)
+  return jax.tree_util.tree_map_with_path(draw, shapes)

@@ -44,6 +44,7 @@ class DistillSettings:
   sigma_max: float
   guidance: float
   pin: float
+  anchor_drop: float
   critic_updates: int
   critic_warmup: int
 
@@ -107,6 +108,7 @@ class DistillProgram:
       key,
       choice=self._choice,
       levels=self._levels,
+      anchor_drop=self._settings.anchor_drop,
     )
 
   def _x0(self, params: Any, text: jax.Array):

@@ -43,10 +43,20 @@ class PlanChoice:
     logits = np.log(np.asarray(weights, np.float32))
     return cls(stacked, given, logits, num_latents)
 
-  def draw(self, key: jax.Array) -> tuple[Plan, jax.Array]:
-    """One plan, with `given` of its buffer entries."""
-    i = jax.random.categorical(key, jnp.asarray(self.logits))
+  def draw(self, key: jax.Array, anchor_drop: float) -> tuple[Plan, jax.Array]:
+    """One plan, with `given` of its buffer entries.
+
+    In a share `anchor_drop` of the draws the plan does without anchors.
+    """
+    key_plan, key_drop = jax.random.split(key)
+    i = jax.random.categorical(key_plan, jnp.asarray(self.logits))
     plan = jax.tree.map(lambda leaf: jnp.asarray(leaf)[i], self.plans)
+    keep = jax.random.uniform(key_drop) >= anchor_drop
+    plan = dataclasses.replace(
+      plan,
+      anchor=plan.anchor & keep,
+      start=jnp.where(keep, plan.start, 0),
+    )
     return plan, jnp.asarray(self.given)[i]
 
 
@@ -72,6 +82,7 @@ def roll_out(
   *,
   choice: PlanChoice,
   levels: np.ndarray,
+  anchor_drop: float,
 ) -> Rollout:
   """Generates a batch on one drawn plan, up to one drawn exit level.
 
@@ -89,9 +100,11 @@ def roll_out(
     key: key.
     choice: plans to draw from.
     levels: the student's noise levels, the last one 0.
+    anchor_drop: share of rollouts without anchors, so that the same weights
+      also run without.
   """
   keys = jax.random.split(key, 4)
-  plan, given = choice.draw(keys[0])
+  plan, given = choice.draw(keys[0], anchor_drop)
   exit_level = jax.random.randint(keys[1], (), 0, len(levels) - 1)
   batch, _, height, width, _ = images.shape
   buffer = jnp.take(images, jnp.maximum(given, 0), axis=1)
