@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import runner
+from unitemp_jax.evaluation import readme, runner
 from unitemp_jax.evaluation.suite_bench import Settings
 from unitemp_jax.generate import model_folder
 from unitemp_jax.training.compile_cache import enable_compile_cache
@@ -50,6 +50,12 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
     metavar='SUITE,...',
     help='suites with commas; all by default',
   )
+  add(
+    '--readme',
+    type=Path,
+    metavar='FILE',
+    help='also put the tables between the marks of a Markdown file',
+  )
   add('--dry_run', action='store_true', help='say what would be measured')
   return parser.parse_args(argv)
 
@@ -93,6 +99,9 @@ def main(argv: list[str]) -> int:
     return 0
   enable_compile_cache()
   runner.run(args.model, args.out, names, settings)
-  print((args.out / runner.TABLES).read_text())
+  tables = (args.out / runner.TABLES).read_text()
+  if args.readme is not None:
+    readme.insert(args.readme, tables)
+  print(tables)
   print(args.out)
   return 0

@@ -1,0 +1,26 @@
+"""Measured tables in a Markdown file."""
+
+import pytest
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import readme
+
+
+def test_tables_replace_what_lay_between_the_marks(tmp_path):
+  path = tmp_path / 'README.md'
+  path.write_text(f'top\n{readme.BEGIN}\nold\n{readme.END}\nbottom\n')
+  readme.insert(path, '## VAE\n\n| a |\n')
+  readme.insert(path, '## VAE\n\n| b |\n')
+  text = path.read_text()
+  assert text.startswith('top\n') and text.endswith('\nbottom\n')
+  assert '### VAE\n\n| b |' in text
+  assert 'old' not in text and '| a |' not in text
+
+
+@pytest.mark.parametrize('text', ['no marks', f'{readme.BEGIN} only one'])
+def test_a_file_without_marks_is_left_alone(tmp_path, text):
+  path = tmp_path / 'README.md'
+  path.write_text(text)
+  with pytest.raises(UserError, match='marks|contain'):
+    readme.insert(path, 'x')
+  assert path.read_text() == text
