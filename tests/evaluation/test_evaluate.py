@@ -118,7 +118,7 @@ def test_the_tables_name_every_metric(whole):
 def test_a_second_run_computes_nothing_and_gives_the_same(whole, capsys):
   out = whole[0]
   before = {path.name: path.read_bytes() for path in out.iterdir()}
-  # A run that computed would be far too slow for no model at all.
+  # A run that computed anything would need the bench, which is taken away.
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(runner, 'Bench', None)
     patch.setattr(evaluate, 'enable_compile_cache', lambda: None)
@@ -211,6 +211,7 @@ def test_batches_are_equal_and_what_was_filled_up_is_cut():
   assert sizes == [3, 3, 3] and done == [3, 6, 7]
 
 
+@pytest.mark.slow
 def test_a_clip_is_the_same_in_any_batch():
   made = [
     Bench(random_model(), Settings(n, size, 5), print).made('backward').latents
