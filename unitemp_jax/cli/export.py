@@ -1,7 +1,7 @@
 """`unitemp export`: the weights of finished stages as one model folder."""
 
 import argparse
-import json
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.data import latents
-from unitemp_jax.errors import UserError
 from unitemp_jax.generate import model_folder
 from unitemp_jax.models import weights
+from unitemp_jax.training import provenance
 from unitemp_jax.training.program_card import model_card
 from unitemp_jax.training.program_student import load_teacher
 
@@ -33,12 +33,6 @@ def _parse_args(argv: list[str]):
   parser.add_argument('--config', required=True, metavar='FILE[:ARG]')
   parser.add_argument('--student', required=True, type=Path, metavar='FILE')
   parser.add_argument('--out', required=True, type=Path, metavar='DIR')
-  parser.add_argument(
-    '--provenance',
-    type=Path,
-    metavar='JSON',
-    help='how the weights were made, kept in model.json',
-  )
   args, rest = parser.parse_known_args(argv)
   for word in rest:
     if not word.startswith('--config.'):
@@ -46,13 +40,16 @@ def _parse_args(argv: list[str]):
   return args, rest
 
 
-def _read_provenance(path: Path | None) -> dict:
-  if path is None:
-    return {}
-  try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path} cannot be read as JSON ({error}).') from error
+def _provenance(config, student: Path) -> dict:
+  """Every stage's run, the commit and the hardware of this command."""
+  return {
+    'commit': provenance.commit(),
+    'hardware': provenance.hardware(),
+    'vae': provenance.stage(config.latents.vae),
+    'teacher': provenance.stage(config.teacher),
+    'student_init': provenance.stage(config.student_init),
+    'student': provenance.stage(student),
+  }
 
 
 def main(argv: list[str]) -> int:
@@ -63,9 +60,8 @@ def main(argv: list[str]) -> int:
   """
   args, overrides = _parse_args(argv)
   config = load_config(args.config, overrides)
-  provenance = _read_provenance(args.provenance)
   index = latents.read_index(config.latents.dir)
-  card = model_card(config, index, provenance)
+  card = model_card(config, index, {})
   shapes = model_folder.param_shapes(card)
   teacher = load_teacher(config)
   trees = {
@@ -81,5 +77,6 @@ def main(argv: list[str]) -> int:
   tokenizer = Path(config.latents.tokenizer)
   if tokenizer.resolve() != (args.out / 'tokenizer.json').resolve():
     shutil.copyfile(tokenizer, args.out / 'tokenizer.json')
+  card = dataclasses.replace(card, provenance=_provenance(config, args.student))
   print(model_folder.write_card(args.out, card))
   return 0

@@ -7,7 +7,6 @@ leaves no partial file.
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +35,12 @@ def save(
   }
   text = {'unitemp': json.dumps(metadata or {}, sort_keys=True)}
   path.parent.mkdir(parents=True, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-  os.close(handle)
+  temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
   try:
     safetensors.numpy.save_file(arrays, temporary, metadata=text)
     os.replace(temporary, path)
   finally:
-    Path(temporary).unlink(missing_ok=True)
+    temporary.unlink(missing_ok=True)
   return path
 
 
