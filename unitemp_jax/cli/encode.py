@@ -120,10 +120,10 @@ def main(argv: list[str]) -> int:
     return 0
   if args.dry_run:
     return 0
+  tokenizer = Tokenizer.from_file(config.latents.tokenizer)
   out.mkdir(parents=True, exist_ok=True)
   spec = FallingDigitsSpec(num_frames=data.num_frames, size=data.size)
   source = digits_builder.prepare(data.dir, spec, data.num_clips)
-  tokenizer = Tokenizer.from_file(config.latents.tokenizer)
   length = config.model.text.length
   start = time.monotonic()
   for shard in range(shards):

@@ -9,6 +9,7 @@ import numpy as np
 
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.data import latents
+from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.generate import model_folder
 from unitemp_jax.models import weights
 from unitemp_jax.training import provenance
@@ -70,6 +71,7 @@ def main(argv: list[str]) -> int:
     'teacher': teacher['dit'],
     'student': weights.load(args.student, shapes['student']),
   }
+  Tokenizer.from_file(config.latents.tokenizer)  # Refused before it is copied.
   args.out.mkdir(parents=True, exist_ok=True)
   for name, tree in trees.items():
     path = args.out / f'{name}.safetensors'

@@ -70,10 +70,10 @@ def _prompts(args) -> list[str] | None:
   elif args.prompts is not None:
     try:
       lines = args.prompts.read_text().splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
       raise UserError(
-        f'--prompts={args.prompts} cannot be read ({error.strerror}); check '
-        'the path.'
+        f'--prompts={args.prompts} cannot be read as text ({error}); check the '
+        'path.'
       ) from error
     lines = [line for line in lines if line.strip()]
   else:
@@ -129,6 +129,11 @@ def build_jobs(args, card) -> list[jobs.Job]:
   latents = 1 + (card.frames - 1) // 4
   anchors = card.anchors if args.anchors is None else args.anchors
   start = card.start if args.start_level is None else args.start_level
+  if start > len(card.timesteps):
+    raise UserError(
+      f'--start_level={start} is beyond the {len(card.timesteps)} levels of '
+      'this model; use a lower one.'
+    )
   made = {}
   for name in names:
     first, last = _ends_for(name, wanted[0][1], args).counts
@@ -166,6 +171,8 @@ def main(argv: list[str]) -> int:
   args = _parse_args(argv)
   if args.batch_size < 1:
     raise UserError('--batch_size must be at least 1.')
+  if args.out.exists() and not args.out.is_dir():
+    raise UserError(f'--out={args.out} is a file; name a folder.')
   todo = build_jobs(args, model_folder.read_card(args.model))
   print(f'{len(todo)} clips, to {args.out}')
   if args.dry_run:

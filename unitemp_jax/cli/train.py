@@ -177,6 +177,11 @@ def main(argv: list[str]) -> int:
   _check_same_config(args.workdir / 'config.json', plain)
   enable_compile_cache()
   mesh = make_mesh(config.mesh)
+  if config.batch_size < 1 or config.batch_size % mesh.size:
+    raise UserError(
+      f'A batch_size of {config.batch_size} does not divide over {mesh.size} '
+      'devices; change batch_size or config.mesh.'
+    )
   program = programs.build_program(config, mesh)
   if args.dry_run:
     _describe(program, config, mesh, args.workdir)

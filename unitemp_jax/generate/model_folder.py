@@ -137,11 +137,10 @@ def read_card(folder: Path) -> ModelCard:
 def fingerprint(folder: Path) -> str:
   """Hash of all that decides what the model generates, 16 hex digits."""
   digest = hashlib.sha256()
-  for name in ('vae', 'student', 'text'):
-    path = folder / f'{name}.safetensors'
+  weights = [f'{name}.safetensors' for name in ('vae', 'student', 'text')]
+  for name in (*weights, INDEX, 'tokenizer.json'):
+    path = folder / name
     if not path.is_file():
       raise UserError(f'{path} is missing; export the model again.')
     digest.update(path.read_bytes())
-  for name in (INDEX, 'tokenizer.json'):
-    digest.update((folder / name).read_bytes())
   return digest.hexdigest()[:16]
