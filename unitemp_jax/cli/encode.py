@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from unitemp_jax.cli.config_args import load_config
+from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.data import digits_builder, latents
 from unitemp_jax.data.falling_digits import FallingDigitsSpec
 from unitemp_jax.data.tokenizer import Tokenizer
@@ -38,11 +38,7 @@ def _parse_args(argv: list[str]):
   parser.add_argument('--config', required=True, metavar='FILE[:ARG]')
   parser.add_argument('--out', type=Path, help='default: config.latents.dir')
   parser.add_argument('--dry_run', action='store_true')
-  args, rest = parser.parse_known_args(argv)
-  for word in rest:
-    if not word.startswith('--config.'):
-      parser.error(f'unknown argument {word}; overrides look like --config.a=1')
-  return args, rest
+  return parse_with_overrides(parser, argv)
 
 
 def _encoder(config):

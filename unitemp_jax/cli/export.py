@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unitemp_jax.cli.config_args import load_config
+from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.data import latents
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.generate import model_folder
@@ -34,11 +34,7 @@ def _parse_args(argv: list[str]):
   parser.add_argument('--config', required=True, metavar='FILE[:ARG]')
   parser.add_argument('--student', required=True, type=Path, metavar='FILE')
   parser.add_argument('--out', required=True, type=Path, metavar='DIR')
-  args, rest = parser.parse_known_args(argv)
-  for word in rest:
-    if not word.startswith('--config.'):
-      parser.error(f'unknown argument {word}; overrides look like --config.a=1')
-  return args, rest
+  return parse_with_overrides(parser, argv)
 
 
 def _provenance(config, student: Path) -> dict:

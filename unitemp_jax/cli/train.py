@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from unitemp_jax.cli.config_args import load_config
+from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.errors import UserError
 from unitemp_jax.training import programs
 from unitemp_jax.training.compile_cache import enable_compile_cache
@@ -52,11 +52,7 @@ def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   parser.add_argument(
     '--dry_run', action='store_true', help='say what would be done and stop'
   )
-  args, rest = parser.parse_known_args(argv)
-  for word in rest:
-    if not word.startswith('--config.'):
-      parser.error(f'unknown argument {word}; overrides look like --config.a=1')
-  return args, rest
+  return parse_with_overrides(parser, argv)
 
 
 def fingerprint(config: dict) -> str:
