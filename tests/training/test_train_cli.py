@@ -50,7 +50,9 @@ def call(tmp_path, monkeypatch):
 def test_trains_resumes_and_says_when_done(call, tmp_path, capsys):
   assert call() == 0
   out = capsys.readouterr().out
-  assert out.splitlines()[-1].endswith(str(tmp_path / 'run/checkpoints/4'))
+  assert str(tmp_path / 'run/checkpoints/4') in out
+  weights = tmp_path / 'run/weights/net.safetensors'
+  assert out.splitlines()[-1] == str(weights) and weights.exists()
   config = json.loads((tmp_path / 'run/config.json').read_text())
   assert config['model'] == {'width': 16}
   assert call() == 0
@@ -89,6 +91,7 @@ def test_second_training_in_the_same_workdir_is_refused(
 
   with monkeypatch.context() as patch:
     patch.setattr(train_cli, 'train', nested)
+    patch.setattr(train_cli, 'export_weights', lambda *_: [])
     patch.setattr(jax, 'process_index', lambda: 0)
     assert call('--config.num_steps=5') == 0
   assert call('--config.num_steps=5') == 0  # The lock is released.
