@@ -1,0 +1,117 @@
+"""SIGKILL at random steps of every objective leaves no trace in its result.
+
+The commands are those of users, with the size of the tests, on random latents.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import kill_harness
+import numpy as np
+import pytest
+
+from unitemp_jax.cli.config_args import load_config
+from unitemp_jax.data import latents
+from unitemp_jax.models import weights
+from unitemp_jax.training import programs
+from unitemp_jax.training.program_teacher import latent_shape
+
+ROOT = Path(__file__).parents[2]
+STEPS = 16
+SLOW = ('vae', 'student_init', 'distill')
+STAGES = ['teacher', *(pytest.param(s, marks=pytest.mark.slow) for s in SLOW)]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def compile_cache(tmp_path_factory):
+  """Restarts read programs from disk, which are compiled in a hurry."""
+  with pytest.MonkeyPatch.context() as patch:
+    folder = tmp_path_factory.mktemp('compile_cache')
+    patch.setenv('JAX_COMPILATION_CACHE_DIR', str(folder))
+    patch.setenv('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+    patch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+    yield
+
+
+@pytest.fixture(scope='module')
+def inputs(tmp_path_factory):
+  """What stages hand to each other: latents, a teacher, a student."""
+  folder = tmp_path_factory.mktemp('inputs')
+  config = load_config(f'{ROOT}/configs/tiny_teacher.py:test')
+  frames, height, width = latent_shape(config)
+  shape = (frames, height, width, config.model.vae.z_dim)
+  rng = np.random.default_rng(0)
+  examples = []
+  for _ in range(32):
+    ids = rng.integers(2, 40, config.model.text.length)
+    examples.append(
+      {
+        'latents': rng.standard_normal(shape).astype(np.float16),
+        'last_image': rng.standard_normal((1, *shape[1:])).astype(np.float16),
+        'ids': ids.astype(np.int32),
+        'mask': np.ones(len(ids), bool),
+      }
+    )
+  (folder / 'latents').mkdir()
+  latents.write_shard(latents.shard_path(folder / 'latents', 0), examples)
+  latents.write_index(folder / 'latents', 1, {})
+  program = programs.build_program(config, None)
+  shapes = jax.eval_shape(program.init, jax.random.key(0)).params['teacher']
+  teacher = jax.tree.map(
+    lambda leaf: 0.1 * rng.standard_normal(leaf.shape, np.float32), shapes
+  )
+  weights.save(folder / 'teacher.safetensors', teacher)
+  weights.save(folder / 'student.safetensors', teacher['dit'])
+  return folder
+
+
+def command(stage, inputs, workdir):
+  flags = {
+    'num_steps': STEPS,
+    'log_every': 1,
+    'checkpoint_every': 2,
+    'data.dir': inputs / 'data',
+  }
+  if stage != 'vae':
+    flags['latents.dir'] = inputs / 'latents'
+  if stage in ('student_init', 'distill'):
+    flags['teacher'] = inputs / 'teacher.safetensors'
+  if stage == 'distill':
+    flags['student_init'] = inputs / 'student.safetensors'
+  return [
+    *(sys.executable, '-m', 'unitemp_jax.cli.main', 'train'),
+    f'--config={ROOT}/configs/tiny_{stage}.py:test',
+    f'--workdir={workdir}',
+    *(f'--config.{name}={value}' for name, value in flags.items()),
+  ]
+
+
+@pytest.mark.parametrize('stage', STAGES)
+def test_killed_training_equals_an_undisturbed_one(stage, inputs, tmp_path):
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  kill_harness.finish(command(stage, inputs, whole), whole)
+  met = kill_harness.run_with_kills(
+    command(stage, inputs, killed), killed, kills=2, num_lines=STEPS
+  )
+  assert met >= 1  # Otherwise nothing was tried.
+  assert 'resuming after step' in Path(f'{killed}.log').read_text()
+  assert kill_harness.differences(whole, killed) == []
+  # What the next stage is given is the same file.
+  files = [sorted((run / 'weights').iterdir()) for run in (whole, killed)]
+  assert len(files[0]) == 1
+  for one, two in zip(*files, strict=True):
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_another_seed_differs(inputs, tmp_path):
+  """The control: the comparison sees another order of the data."""
+  runs = [tmp_path / 'one', tmp_path / 'two']
+  for seed, run in enumerate(runs):
+    flags = command('teacher', inputs, run)
+    kill_harness.finish(
+      [*flags, '--config.num_steps=4', f'--config.seed={seed}'], run
+    )
+  found = kill_harness.differences(*runs)
+  assert 'data_crc at 1' in found
+  assert any('params' in name for name in found)
