@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains the tiny model from nothing: VAE, latents, teacher, student, export.
 #
-#   launch/train_tiny.sh                 about two hours on 2 cores
+#   launch/train_tiny.sh                 hours on 2 cores
 #   launch/train_tiny.sh --size=test     seconds per stage, nothing to look at
 #
 # Every stage resumes where it stopped and is skipped when it is finished: run

@@ -44,13 +44,6 @@ def test_given_frames_are_pasted_pixel_for_pixel():
   np.testing.assert_array_equal(video, before)
 
 
-def test_ends_are_repeated_for_a_batch():
-  ends = Ends(clip(1), None).repeated(3)
-  assert ends.first.shape[0] == 3
-  assert ends.last is None
-  assert (ends.first == ends.first[:1]).all()
-
-
 def test_images_and_clips_are_read_at_the_models_size(tmp_path):
   video_io.write_image(tmp_path / 'a.png', clip(1)[0, 0].repeat(4, 0))
   assert read_end(tmp_path / 'a.png', 16, 16, 12).shape == (1, 1, 16, 16, 3)

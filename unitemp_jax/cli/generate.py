@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from unitemp_jax import orders, plans
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.errors import UserError
@@ -118,6 +116,8 @@ def _ends_for(order: str, ends: Ends, args) -> Ends:
       )
     return ends
   if order == 'loop':
+    if args.last is not None and args.orders == 'loop':
+      raise UserError('a loop ends where it starts; leave out --last.')
     return Ends(ends.first if asked else None, None)
   return ends if asked else Ends()
 
@@ -181,7 +181,7 @@ def main(argv: list[str]) -> int:
     return 0
   enable_compile_cache()
   pipeline = Pipeline.load(args.model)
-  size = min(args.batch_size, int(np.ceil(len(todo))))
+  size = min(args.batch_size, len(todo))
   done = jobs.run(pipeline, todo, size)
   print(f'made {done}, {len(todo) - done} were there')
   print(args.out)

@@ -48,14 +48,6 @@ class Ends:
       video[:, video.shape[1] - self.last.shape[1] :] = self.last
     return video
 
-  def repeated(self, batch: int) -> 'Ends':
-    """The same ends for every sample of a batch."""
-
-    def repeat(clip):
-      return None if clip is None else np.repeat(clip[:1], batch, axis=0)
-
-    return Ends(repeat(self.first), repeat(self.last))
-
 
 def read_end(path: str | Path, height: int, width: int, fps: float):
   """Reads an image or a clip as `[1, n, H, W, 3]`, resized and cropped.
