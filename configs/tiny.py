@@ -28,6 +28,8 @@ def config_for(objective: str, arg: str | None) -> ConfigDict:
       'size': PIXELS,
       'num_frames': FRAMES,
       'num_clips': 12_000,
+      'hop_share': 0.2,
+      'turn_share': 0.15,
     }
   )
   config.model = ConfigDict(
@@ -64,7 +66,7 @@ def latent_stage(config: ConfigDict, arg: str | None) -> None:
         'unroll': 6,
       },
       'text': {
-        'vocab': 64,
+        'vocab': 68,
         'width': 96,
         'heads': 4,
         'head_dim': 24,
@@ -106,7 +108,12 @@ def latent_stage(config: ConfigDict, arg: str | None) -> None:
   )
   config.orders = ConfigDict(
     {
+      'block': 3,
       'anchors': 3,
+      # What they stand for: 'windowed', the window before the block encoded by
+      # itself, so that the first is an image latent, or 'raw', the latents that
+      # the video's own encoding has there.
+      'anchor_kind': 'windowed',
       # Level at which a block starts from carried anchors: sigma .625.
       'start': 3,
       'weights': {

@@ -13,14 +13,14 @@ def get_config(arg: str | None = None):
   config.loss = {'shift': 3.0, 'text_drop': 0.1}
   if arg == 'test':
     return config
-  config.num_steps = 4_000
+  config.num_steps = 3_200
   config.batch_size = 64
   config.optimizer.update(
     {
       'name': 'muon',
       'learning_rate': 3e-3,
       'warmup_steps': 100,
-      'decay_steps': 4_000,
+      'decay_steps': 3_200,
       'final_fraction': 0.02,
       'b2': 0.99,
       'weight_decay': 1e-3,

@@ -10,13 +10,13 @@ import numpy as np
 
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.data import digits_builder, latents
-from unitemp_jax.data.falling_digits import FallingDigitsSpec
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import weights
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.objectives.vae import to_unit
 from unitemp_jax.training import builders
+from unitemp_jax.training.plan_sets import anchor_windows
 
 _SHARD = 512  # clips
 _BATCH = 16
@@ -59,15 +59,22 @@ def _encoder(config):
   return encode, hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def encode_clips(encode, source, tokenizer: Tokenizer, length: int, indices):
-  """Encodes some clips of a source to a list of records."""
+def encode_clips(
+  encode, source, tokenizer: Tokenizer, length: int, indices, windows
+):
+  """Encodes some clips of a source to a list of records.
+
+  `windows` are the frames that are encoded by themselves as anchors.
+  """
   clips = [source[i] for i in indices]
   padded = clips + clips[-1:] * (-len(clips) % _BATCH)
-  rows, ends = [], []
+  rows, ends, anchors = [], [], []
   for first in range(0, len(padded), _BATCH):
     videos = np.stack([c['video'] for c in padded[first : first + _BATCH]])
     rows.append(np.asarray(encode(videos), np.float16))
     ends.append(np.asarray(encode(videos[:, -1:]), np.float16))
+    parts = [np.asarray(encode(videos[:, w]), np.float16) for w in windows]
+    anchors += list(np.stack(parts, axis=1)) if parts else []
   z, last = np.concatenate(rows), np.concatenate(ends)
   captions = [
     c['caption'].decode() if isinstance(c['caption'], bytes) else c['caption']
@@ -78,6 +85,7 @@ def encode_clips(encode, source, tokenizer: Tokenizer, length: int, indices):
     {
       'latents': z[i],
       'last_image': last[i],
+      **({'anchors': anchors[i]} if anchors else {}),
       'ids': ids[i].astype(np.int32),
       'mask': mask[i].astype(bool),
       **{name: np.asarray(clip[name], np.int32) for name in _LABELS},
@@ -104,7 +112,9 @@ def main(argv: list[str]) -> int:
   shards = -(-data.num_clips // _SHARD)
   print(f'{data.num_clips} clips of {data.name} to {shards} shards in {out}')
   encode, digest = _encoder(config)
+  windows = anchor_windows(config.orders, data.num_frames)
   about = {'vae': digest, 'clips': data.num_clips, 'data': data.to_dict()}
+  about['windows'] = [[window.start, window.stop] for window in windows]
   about['data'].pop('dir')
   if (out / latents.INDEX).exists():
     old = latents.read_index(out)
@@ -118,8 +128,9 @@ def main(argv: list[str]) -> int:
     return 0
   tokenizer = Tokenizer.from_file(config.latents.tokenizer)
   out.mkdir(parents=True, exist_ok=True)
-  spec = FallingDigitsSpec(num_frames=data.num_frames, size=data.size)
-  source = digits_builder.prepare(data.dir, spec, data.num_clips)
+  source = digits_builder.prepare(
+    data.dir, builders.clip_spec(data), data.num_clips
+  )
   length = config.model.text.length
   start = time.monotonic()
   for shard in range(shards):
@@ -128,7 +139,7 @@ def main(argv: list[str]) -> int:
       continue
     indices = range(shard * _SHARD, min((shard + 1) * _SHARD, data.num_clips))
     latents.write_shard(
-      path, encode_clips(encode, source, tokenizer, length, indices)
+      path, encode_clips(encode, source, tokenizer, length, indices, windows)
     )
     left = (time.monotonic() - start) / (shard + 1) * (shards - shard - 1)
     print(f'shard {shard + 1}/{shards}, {left:.0f} s left', flush=True)

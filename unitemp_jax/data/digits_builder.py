@@ -19,6 +19,16 @@ from unitemp_jax.data import falling_digits, prepared
 from unitemp_jax.errors import UserError
 
 _STEP = 64  # clips rendered at a time
+_INTEGERS = (
+  'digit',
+  'colour',
+  'side',
+  'digit_id',
+  'scene',
+  'digit_after',
+  'colour_after',
+  'digit_id_after',
+)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -45,7 +55,7 @@ def _standard_config(size: int, num_frames: int) -> FallingDigitsConfig:
 class FallingDigits(prepared.LocalBuilder):
   """Handwritten digits that fall, bounce and leave a fading trail."""
 
-  VERSION = tfds.core.Version('1.0.1')
+  VERSION = tfds.core.Version('1.1.0')
   BUILDER_CONFIGS = (
     _standard_config(32, 33),
     _standard_config(32, 81),
@@ -67,8 +77,11 @@ class FallingDigits(prepared.LocalBuilder):
       'position': tfds.features.Tensor(
         shape=(spec.num_frames, 2), dtype=np.float32
       ),
+      'turned': tfds.features.Tensor(
+        shape=(spec.num_frames,), dtype=np.float32
+      ),
     }
-    for name in ('digit', 'colour', 'side', 'digit_id', 'index'):
+    for name in (*_INTEGERS, 'index'):
       features[name] = tfds.features.Scalar(np.int64)
     return tfds.core.DatasetInfo(
       builder=self,
@@ -92,7 +105,7 @@ class FallingDigits(prepared.LocalBuilder):
       clips = falling_digits.sample_clips(spec, indices)
       for row, index in enumerate(indices):
         example = {name: value[row] for name, value in clips.items()}
-        for name in ('gravity', 'landing', 'extent', 'position'):
+        for name in ('gravity', 'landing', 'extent', 'position', 'turned'):
           example[name] = np.float32(example[name])
         yield index, {**example, 'index': index}
 

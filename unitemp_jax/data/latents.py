@@ -3,8 +3,10 @@
 One array_record shard holds a fixed number of clips, so that an interrupted
 encoding continues with the first missing shard. A record is a safetensors
 buffer: `latents` float16 `[F, h, w, C]` before normalisation, `last_image`
-`[1, h, w, C]` (the last frame encoded alone, as a given frame is), `ids`,
-`mask` and the labels of the clip. `latents.json` is written last and holds what
+`[1, h, w, C]` (the last frame encoded alone, as a given frame is), `anchors`
+`[windows, P, h, w, C]` (if anchors are windowed: the frames before every block
+but the first, each encoded by themselves), `ids`, `mask` and the labels of the
+clip. `latents.json` is written last and holds what
 belongs to the whole set: mean and standard deviation per channel.
 """
 
@@ -112,7 +114,8 @@ class LatentSource:
 
   def __getitem__(self, i: int) -> dict[str, np.ndarray]:
     example = safetensors.numpy.load(self._source[i])
-    for name in ('latents', 'last_image'):
-      raw = example[name].astype(np.float32)
-      example[name] = (raw - self._mean) / self._std
+    for name in ('latents', 'last_image', 'anchors'):
+      if name in example:
+        raw = example[name].astype(np.float32)
+        example[name] = (raw - self._mean) / self._std
     return example

@@ -4,6 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from unitemp_jax.data.falling_digits import FallingDigitsSpec
 from unitemp_jax.errors import UserError
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
@@ -43,6 +44,16 @@ def dit_config(model: ConfigDict) -> DiTConfig:
 def text_config(model: ConfigDict) -> TextConfig:
   """The text encoder of a `config.model`."""
   return model_config(TextConfig, model['text'])
+
+
+def clip_spec(data: ConfigDict) -> FallingDigitsSpec:
+  """The training clips of a `config.data`."""
+  return FallingDigitsSpec(
+    num_frames=data.num_frames,
+    size=data.size,
+    hop_share=data.hop_share,
+    turn_share=data.turn_share,
+  )
 
 
 def optimizer(values: ConfigDict):

@@ -1,9 +1,17 @@
-"""The plans that a student is trained on, from `config.orders`."""
+"""The plans and anchors that a student is trained on, from `config.orders`.
+
+Anchors are raw or windowed (method.md section 4). Raw ones are the latents that
+the video's own encoding has before a block. Windowed ones are the encoding of
+those frames by themselves: the first is an image latent, with which the causal
+decoder can begin.
+"""
 
 from ml_collections import ConfigDict
 
 from unitemp_jax import orders, plans
 from unitemp_jax.errors import UserError
+
+KINDS = ('raw', 'windowed')
 
 
 def training_plans(
@@ -31,8 +39,40 @@ def training_plans(
     keywords = {f'given_{side}': 1 for side in given}
     made.append(
       orders.ORDERS[order](
-        num_latents, anchors=settings.anchors, start=settings.start, **keywords
+        num_latents,
+        block=settings.block,
+        anchors=settings.anchors,
+        start=settings.start,
+        **keywords,
       )
     )
     weights.append(float(weight))
   return plans.align(*made), weights
+
+
+def windowed(orders: ConfigDict) -> bool:
+  """Whether a `config.orders` asks for windowed anchors.
+
+  Raises:
+    UserError: an unknown kind.
+  """
+  if orders.anchor_kind not in KINDS:
+    raise UserError(
+      f'config.orders.anchor_kind is {orders.anchor_kind!r}; use one of '
+      f'{", ".join(KINDS)}.'
+    )
+  return orders.anchors > 0 and orders.anchor_kind == 'windowed'
+
+
+def anchor_windows(orders: ConfigDict, num_frames: int) -> list[slice]:
+  """Frames of the anchors of every block but the first; none if they are raw.
+
+  Anchors at positions a .. a + P - 1 stand for the frames 4a .. 4 (a + P - 1).
+  """
+  if not windowed(orders):
+    return []
+  num_latents = 1 + (num_frames - 1) // 4
+  firsts = range(orders.block, num_latents, orders.block)
+  return [
+    slice(4 * (first - orders.anchors), 4 * (first - 1) + 1) for first in firsts
+  ]

@@ -36,7 +36,7 @@ def model_card(
     height=config.data.size,
     width=config.data.size,
     fps=config.sampling.fps,
-    block=3,
+    block=config.orders.block,
     anchors=config.orders.anchors,
     start=config.orders.start,
     provenance=provenance,

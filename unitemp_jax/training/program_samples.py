@@ -1,5 +1,6 @@
 """Sample clips during training: a contact sheet and videos per visit."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from ml_collections import ConfigDict
 
 from unitemp_jax import orders
 from unitemp_jax.data import latents, video_io
-from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
+from unitemp_jax.data.falling_digits import sample_clips
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.generate import model_folder
 from unitemp_jax.generate.pipeline import Pipeline
@@ -28,9 +29,7 @@ SampleFn = Callable[[TrainState, Path | None], None]
 
 def held_out(config: ConfigDict) -> dict:
   """The clips whose captions and pictures the samples are of."""
-  spec = FallingDigitsSpec(
-    num_frames=config.data.num_frames, size=config.data.size, split='test'
-  )
+  spec = dataclasses.replace(builders.clip_spec(config.data), split='test')
   return sample_clips(spec, range(_CLIPS))
 
 

@@ -4,9 +4,9 @@ import jax
 from ml_collections import ConfigDict
 
 from unitemp_jax.data import digits_builder, latents, loader
-from unitemp_jax.data.falling_digits import FallingDigitsSpec
 from unitemp_jax.errors import UserError
 from unitemp_jax.training import (
+  builders,
   program_distill,
   program_student,
   program_teacher,
@@ -47,8 +47,9 @@ def build_loader(config: ConfigDict, shard_index: int, shard_count: int):
     source = latents.LatentSource(config.latents.dir)
     transform = program_teacher.latent_batch
   else:
-    spec = FallingDigitsSpec(num_frames=data.num_frames, size=data.size)
-    source = digits_builder.prepare(data.dir, spec, data.num_clips)
+    source = digits_builder.prepare(
+      data.dir, builders.clip_spec(data), data.num_clips
+    )
     transform = program_vae.video_batch
   return loader.make_loader(
     source,
