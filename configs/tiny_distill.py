@@ -18,6 +18,8 @@ def get_config(arg: str | None = None):
     # c + w (c - u): the standard guidance scale is w + 1.
     'guidance': 2.0,
     'pin': 1.0,
+    'anchor_match': 1.0,
+    'through_cache': False,
     'anchor_drop': 0.2,
     'critic_updates': 4,
     'critic_warmup': 40,

@@ -43,6 +43,7 @@ class ModelCard:
     fps: frames per second.
     block: latents per block.
     anchors: P.
+    anchor_kind: 'raw' or 'windowed' (method.md section 4).
     start: level at which a block starts from carried anchors; 0 for never.
     provenance: how the weights were made.
   """
@@ -60,6 +61,7 @@ class ModelCard:
   fps: int
   block: int
   anchors: int
+  anchor_kind: str
   start: int
   provenance: dict[str, Any]
 

@@ -19,6 +19,7 @@ from unitemp_jax.generate import (
   sampler,
   teacher,
 )
+from unitemp_jax.generate.step import StepOptions
 from unitemp_jax.models import text_to_video, vae3d, weights
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
@@ -143,6 +144,7 @@ class Pipeline:
       latents,
       jax.vmap(jax.random.key)(seeds),
       self.levels,
+      options=StepOptions(draft_from=int(self.card.anchor_kind == 'windowed')),
     )
 
   def generate(

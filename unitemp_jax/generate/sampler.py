@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unitemp_jax.generate.step import Carry, Denoise, Row, step
+from unitemp_jax.generate.step import (
+  DEFAULTS,
+  Carry,
+  Denoise,
+  Row,
+  StepOptions,
+  step,
+)
 from unitemp_jax.plans import DATA_FIELDS, Plan
 
 
@@ -31,6 +38,7 @@ def run_plan(
   keys: jax.Array,
   levels: jax.Array,
   exit_level: jax.Array | int | None = None,
+  options: StepOptions = DEFAULTS,
 ) -> tuple[jax.Array, jax.Array]:
   """Generates what a plan describes.
 
@@ -45,6 +53,7 @@ def run_plan(
     levels: noise levels `[n + 1]`, decreasing, the last one 0.
     exit_level: level whose prediction is taken, the same for all rows; the
       last one (n - 1) by default.
+    options: of the model, see `generate.step`.
 
   Returns:
     The filled buffer, and for every row the anchors of the latest anchored row
@@ -58,7 +67,7 @@ def run_plan(
   carry = Carry(cache, latents, anchors, keys)
 
   def body(carry, row):
-    return step(denoise, commit, net, carry, row, levels, exit_level)
+    return step(denoise, commit, net, carry, row, levels, exit_level, options)
 
   carry, anchors = jax.lax.scan(body, carry, plan_rows(plan))
   return carry.latents, anchors

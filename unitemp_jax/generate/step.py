@@ -13,6 +13,7 @@ where `net` is a pytree (weights and text keys and values) and the pass stages
 its own keys at `slot` and sees the first `visible` slots.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,26 @@ from jax import lax
 from unitemp_jax import flow, solvers
 
 Denoise = Callable[..., tuple[jax.Array, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepOptions:
+  """What is fixed for a model, and static in its programs.
+
+  Attributes:
+    draft_from: the latent of a block from which on carried anchors are a draft
+      of it: 0, or 1 where the first anchor is an image latent ("windowed",
+      method.md section 4).
+    through_cache: let gradient cross blocks through the cached keys and values,
+      as the released Self-Forcing code does, instead of stopping it there as
+      the paper says (facts section 5.5).
+  """
+
+  draft_from: int = 0
+  through_cache: bool = False
+
+
+DEFAULTS = StepOptions()
 
 
 @flax.struct.dataclass
@@ -69,16 +90,20 @@ def row_noise(keys, row: jax.Array, level, shape) -> jax.Array:
   return jax.vmap(one)(keys)
 
 
-def sigma_table(levels, start, anchors: int, block: int) -> jax.Array:
+def sigma_table(
+  levels, start, anchors: int, block: int, draft_from: int = 0
+) -> jax.Array:
   """Noise level per level index and latent, `[n + 1, P + block]`.
 
   Anchors follow the schedule. A block that starts from re-noised anchors waits
-  at its own lower level until the schedule reaches it.
+  at its own lower level until the schedule reaches it, but for the latents
+  before `draft_from`, which start from noise.
   """
   cap = jnp.where(start > 0, levels[start], 1.0)
-  scheduled = jnp.broadcast_to(levels[:, None], (levels.shape[0], anchors))
+  follow = (levels.shape[0], anchors + draft_from)
+  scheduled = jnp.broadcast_to(levels[:, None], follow)
   capped = jnp.minimum(levels, cap)[:, None]
-  capped = jnp.broadcast_to(capped, (levels.shape[0], block))
+  capped = jnp.broadcast_to(capped, (levels.shape[0], block - draft_from))
   return jnp.concatenate([scheduled, capped], axis=1)
 
 
@@ -90,6 +115,7 @@ def denoise_block(
   levels: jax.Array,
   exit_level: jax.Array | int,
   anchors: int,
+  options: StepOptions = DEFAULTS,
 ) -> tuple[jax.Array, Any]:
   """Denoises one block, with `anchors` anchor latents before it in time.
 
@@ -101,6 +127,7 @@ def denoise_block(
     levels: noise levels, decreasing, the last one 0, `[n + 1]`.
     exit_level: index of the level whose prediction is the result, < n.
     anchors: P or 0, static.
+    options: see there.
 
   Returns:
     Clean anchors and block `[B, anchors + block, h, w, C]`, and the cache with
@@ -111,7 +138,7 @@ def denoise_block(
   frames = anchors + block
   before = row.target[0] - anchors + jnp.arange(anchors)
   positions = jnp.concatenate([before, row.target]).astype(jnp.int32)
-  sigmas = sigma_table(levels, row.start, anchors, block)
+  sigmas = sigma_table(levels, row.start, anchors, block, options.draft_from)
   seen = row.visible + anchors + row.count
 
   def noise(level):
@@ -128,9 +155,10 @@ def denoise_block(
     sigma = jnp.broadcast_to(sigmas[level][None], (batch, frames))
     return solvers.renoise(x0, noise(level), sigma)
 
-  # Anchors need the whole schedule; without them a block that starts from
-  # carried ones skips the levels above its own.
-  first = 0 if anchors else jnp.minimum(row.start, exit_level)
+  # What starts from noise needs the whole schedule; a block that starts from
+  # carried anchors altogether skips the levels above its own.
+  whole = anchors > 0 or options.draft_from > 0
+  first = 0 if whole else jnp.minimum(row.start, exit_level)
   x = noise(0)
   if carry.anchors.shape[1] == block:
     draft = jnp.pad(
@@ -143,18 +171,18 @@ def denoise_block(
     x0, cache = predict(net_fixed, state[0], state[1], level)
     return renoise(x0, level + 1), cache
 
-  x, cache = lax.fori_loop(first, exit_level, body, (x, carry.cache))
-  x0, _ = predict(
-    net, lax.stop_gradient(x), lax.stop_gradient(cache), exit_level
-  )
-  return x0, cache
+  before = lax.stop_gradient((x, carry.cache))
+  x, cache = lax.fori_loop(first, exit_level, body, before)
+  # The passes above only staged keys behind what is visible.
+  seen_cache = carry.cache if options.through_cache else cache
+  x0, _ = predict(net, x, seen_cache, exit_level)
+  return x0, seen_cache
 
 
 def write_clean(
   denoise: Denoise, net: Any, cache: Any, commit, clean: jax.Array, row: Row
 ) -> Any:
   """One pass at noise level 0 that stores the block's keys and values."""
-  net, clean = lax.stop_gradient((net, clean))
   sigma = jnp.zeros(clean.shape[:2])
   seen = row.visible + row.count
   _, cache = denoise(
@@ -171,6 +199,7 @@ def step(
   row: Row,
   levels: jax.Array,
   exit_level: jax.Array | int,
+  options: StepOptions = DEFAULTS,
 ) -> tuple[Carry, jax.Array]:
   """Runs one plan row: generated with or without anchors, given, or inert.
 
@@ -182,6 +211,7 @@ def step(
     row: the plan row.
     levels: noise levels `[n + 1]`, the last one 0.
     exit_level: see `denoise_block`.
+    options: see there.
 
   Returns:
     The state after, and the anchors that this row was denoised with (those of
@@ -190,15 +220,21 @@ def step(
   num_anchors = carry.anchors.shape[1]
   entry = jnp.where(row.latent < 0, carry.latents.shape[1], row.latent)
 
+  def write(cache, clean):
+    if options.through_cache:
+      return write_clean(denoise, net, cache, commit, clean, row)
+    fixed = lax.stop_gradient((net, cache, clean))
+    return write_clean(denoise, *fixed[:2], commit, fixed[2], row)
+
   def generated(anchors):
     def run(carry):
       x0, cache = denoise_block(
-        denoise, net, carry, row, levels, exit_level, anchors
+        denoise, net, carry, row, levels, exit_level, anchors, options
       )
       clean = x0[:, anchors:]
       latents = carry.latents.at[:, entry].set(clean, mode='drop')
-      cache = write_clean(denoise, net, cache, commit, clean, row)
-      carry = carry.replace(cache=lax.stop_gradient(cache), latents=latents)
+      cache = write(cache, clean)
+      carry = carry.replace(cache=cache, latents=latents)
       if anchors:
         carry = carry.replace(anchors=x0[:, :anchors])
       return carry
@@ -207,8 +243,7 @@ def step(
 
   def given(carry):
     clean = jnp.take(carry.latents, jnp.maximum(row.latent, 0), axis=1)
-    cache = write_clean(denoise, net, carry.cache, commit, clean, row)
-    return carry.replace(cache=lax.stop_gradient(cache))
+    return carry.replace(cache=write(carry.cache, clean))
 
   branches = [lambda carry: carry, given, generated(0)]
   kind = jnp.where(row.given, 1, 2)

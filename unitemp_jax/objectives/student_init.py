@@ -50,13 +50,13 @@ def draw_levels(
   draft: jax.Array,
   draft_sigma: float,
 ) -> tuple[jax.Array, jax.Array]:
-  """Noise levels of the blocks and of their anchors, `[B, blocks]` each.
+  """Noise levels of drafts and of what starts from noise, `[B, blocks]` each.
 
   A block that starts from a draft is never noisier than `draft_sigma`, and
   meets its own anchors at any level, as it will in sampling.
   """
   u = jax.random.uniform(rng, (batch, layout.blocks))
-  anchors = flow.shift_sigma(u, shift)
+  anchors = flow.shift_sigma(u, shift)  # of the whole schedule
   return jnp.where(draft, jnp.minimum(anchors, draft_sigma), anchors), anchors
 
 
@@ -72,13 +72,15 @@ def loss(
   anchor_drop: float,
   draft_share: float,
   draft_sigma: float,
+  draft_from: int,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Squared velocity error over blocks and the anchors in use.
 
   Args:
     params: whatever `denoise` wants.
-    batch: `latents` `[B, N, h, w, C]` and `last_image` `[B, 1, h, w, C]`, the
-      image latent of the last frame.
+    batch: `latents` `[B, N, h, w, C]`; `last_image` `[B, 1, h, w, C]`, the
+      image latent of the last frame; `anchors` `[B, blocks - 1, P, h, w, C]`,
+      of every block but the first.
     rng: key.
     denoise: (params, x, sigma `BF`, positions `F`, mask `BFF`) -> velocity.
     layout: of the training sequence.
@@ -87,6 +89,8 @@ def loss(
     anchor_drop: share of clips that do without anchors.
     draft_share: share of the drafted blocks that start low.
     draft_sigma: highest level of such a block.
+    draft_from: the latent of such a block from which on it is drafted; see
+      `generate.step.denoise_block`.
 
   Returns:
     The mean squared error and metrics; `block` and `anchor` are its parts.
@@ -99,23 +103,30 @@ def loss(
   anchored = jnp.asarray(table.anchored)[plan] & use
   low = jax.random.uniform(keys[2], anchored.shape) < draft_share
   draft = jnp.asarray(table.drafted)[plan] & use & low
-  sigma_block, sigma_anchor = draw_levels(
+  sigma_low, sigma_full = draw_levels(
     keys[3], b, layout, shift, draft, draft_sigma
   )
 
   spans = [layout.anchor(k) for k in range(1, layout.blocks)]
-  drafts = [
-    latents[:, k * layout.block - layout.anchors : k * layout.block]
-    for k in range(1, layout.blocks)
-  ]
   clean = jnp.concatenate(
-    [latents, latents[:, :1], batch['last_image'], latents, *drafts], axis=1
+    [
+      latents,
+      latents[:, :1],
+      batch['last_image'],
+      latents,
+      *jnp.moveaxis(batch['anchors'], 1, 0),
+    ],
+    axis=1,
   )
+  drafted = jnp.arange(layout.block) >= draft_from
+  sigma_block = jnp.where(
+    drafted, sigma_low[..., None], sigma_full[..., None]
+  ).reshape(b, n)
   sigma = jnp.concatenate(
     [
       jnp.zeros((b, n + 2)),
-      jnp.repeat(sigma_block, layout.block, axis=1),
-      jnp.repeat(sigma_anchor[:, 1:], layout.anchors, axis=1),
+      sigma_block,
+      jnp.repeat(sigma_full[:, 1:], layout.anchors, axis=1),
     ],
     axis=1,
   )

@@ -38,6 +38,7 @@ def model_card(
     fps=config.sampling.fps,
     block=config.orders.block,
     anchors=config.orders.anchors,
+    anchor_kind=config.orders.anchor_kind,
     start=config.orders.start,
     provenance=provenance,
   )

@@ -14,18 +14,23 @@ import optax
 from ml_collections import ConfigDict
 
 from unitemp_jax import flow
+from unitemp_jax.data import latents
+from unitemp_jax.generate import model_folder
+from unitemp_jax.generate.step import StepOptions
 from unitemp_jax.models import text_to_video, weights
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
+from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.objectives import dmd, flow_match
 from unitemp_jax.training import builders, program_samples
 from unitemp_jax.training.accumulate import accumulate_gradients
 from unitemp_jax.training.optim import ema_update
-from unitemp_jax.training.plan_sets import training_plans
+from unitemp_jax.training.plan_sets import training_plans, windowed
+from unitemp_jax.training.program_card import model_card
 from unitemp_jax.training.program_single import warm_decay
 from unitemp_jax.training.program_student import load_teacher, student_levels
 from unitemp_jax.training.program_teacher import latent_shape
-from unitemp_jax.training.rollout import PlanChoice, roll_out
+from unitemp_jax.training.rollout import PlanChoice, Rollout, roll_out
 from unitemp_jax.training.state import TrainState
 
 
@@ -34,9 +39,12 @@ class DistillSettings:
   """Numbers of the objective; names follow facts section 6.2.
 
   `guidance` is w in c + w (c - u). `pin` weighs how closely the timeline must
-  hold the frames that were given to it. The student is updated in every
-  `critic_updates`-th step, after `critic_warmup` steps in which the critic
-  alone learns what the initial student's samples look like.
+  hold the frames that were given to it, `anchor_match` how closely windowed
+  anchors must be the encoding of what was then generated before the block.
+  `through_cache` lets gradient cross blocks (`generate.step.StepOptions`). The
+  student is updated in every `critic_updates`-th step, after `critic_warmup`
+  steps in which the critic alone learns what the initial student's samples
+  look like.
   """
 
   shift: float
@@ -44,6 +52,8 @@ class DistillSettings:
   sigma_max: float
   guidance: float
   pin: float
+  anchor_match: float
+  through_cache: bool
   anchor_drop: float
   critic_updates: int
   critic_warmup: int
@@ -67,6 +77,17 @@ class DistillProgram:
       jax.eval_shape(lambda: teacher['dit']),
     )
     self.frozen = {'teacher': teacher['dit'], 'text': teacher['text']}
+    self._windowed = windowed(config.orders)
+    self._options = StepOptions(
+      draft_from=int(self._windowed),
+      through_cache=self._settings.through_cache,
+    )
+    if self._windowed:
+      card = model_card(config, latents.read_index(config.latents.dir), {})
+      self._vae = VAE(card.vae)
+      self.frozen['vae'] = weights.load(
+        config.latents.vae, model_folder.param_shapes(card)['vae']
+      )
     self._optimizers = {
       'student': builders.optimizer(config.optimizer),
       'critic': builders.optimizer(config.critic_optimizer),
@@ -109,6 +130,7 @@ class DistillProgram:
       choice=self._choice,
       levels=self._levels,
       anchor_drop=self._settings.anchor_drop,
+      options=self._options,
     )
 
   def _x0(self, params: Any, text: jax.Array):
@@ -136,35 +158,51 @@ class DistillProgram:
       )
 
     grad = dmd.gradient(
-      rollout.latents,
+      rollout.scored,
       key_dmd,
       real_x0=real_x0,
       fake_x0=self._x0(critic, text),
       shift=s.shift,
       sigma_range=(s.sigma_min, s.sigma_max),
     )
-    matching = dmd.surrogate(rollout.latents, grad)
-    ends = jnp.array([0, rollout.latents.shape[1] - 1])
-    off = ((rollout.latents - batch['latents'])[:, ends] ** 2).mean(
-      (0, 2, 3, 4)
-    )
+    matching = dmd.surrogate(rollout.scored, grad)
+    ends = jnp.array([0, rollout.scored.shape[1] - 1])
+    off = ((rollout.scored - batch['latents'])[:, ends] ** 2).mean((0, 2, 3, 4))
     pin = (off * rollout.pinned).sum()
-    return matching + s.pin * pin, {
+    total = matching + s.pin * pin
+    metrics = {
       'dmd': matching,
       'pin': pin,
       'gradient_size': jnp.abs(grad).mean(),
     }
+    if self._windowed:
+      match = self._anchor_error(rollout, frozen)
+      total = total + s.anchor_match * match
+      metrics['anchor'] = match
+    return total, metrics
+
+  def _anchor_error(self, rollout: Rollout, frozen) -> jax.Array:
+    """Squared distance of anchors to the window of what was generated there."""
+    frames = 4 * (rollout.anchors.shape[1] - 1) + 1
+    vae = {'params': frozen['vae']}
+    video, _ = self._vae.apply(vae, rollout.latents, method='decode')
+    window = jax.lax.dynamic_slice_in_dim(
+      video, 4 * rollout.anchors_from, frames, axis=1
+    )
+    target, _ = self._vae.apply(vae, window, method='encode')
+    error = (rollout.anchors - jax.lax.stop_gradient(target)) ** 2
+    return rollout.anchored * error.mean()
 
   def _critic_loss(self, params, student, frozen, batch, key):
     """Flow matching on the student's samples, conditional prompts only."""
     key_roll, key_flow = jax.random.split(key)
-    latents = self._roll_out(student, frozen, batch, key_roll).latents
+    made = self._roll_out(student, frozen, batch, key_roll).scored
     context = text_to_video.text_context(
       self._dit, params, self._text(frozen, batch)
     )
     loss, _ = flow_match.loss(
       params,
-      jax.lax.stop_gradient(latents),
+      jax.lax.stop_gradient(made),
       key_flow,
       denoise=lambda p, x, sigma: text_to_video.bidirectional(
         self._dit, p, x, sigma, context

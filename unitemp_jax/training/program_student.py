@@ -10,7 +10,7 @@ from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import student_init, teacher_forcing
 from unitemp_jax.training import builders, program_samples
-from unitemp_jax.training.plan_sets import training_plans
+from unitemp_jax.training.plan_sets import training_plans, windowed
 from unitemp_jax.training.program_single import SingleLossProgram
 from unitemp_jax.training.program_teacher import latent_shape
 
@@ -71,6 +71,7 @@ def student_init_program(config: ConfigDict, mesh) -> SingleLossProgram:
       layout=layout,
       table=table,
       draft_sigma=draft_sigma,
+      draft_from=int(windowed(config.orders)),
       **config.loss.to_dict(),
     )
 

@@ -4,11 +4,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from unitemp_jax.errors import UserError
 from unitemp_jax.models import text_to_video, vae3d
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import flow_match
 from unitemp_jax.training import builders, program_samples
+from unitemp_jax.training.plan_sets import windowed
 from unitemp_jax.training.program_single import SingleLossProgram
 
 
@@ -59,11 +61,34 @@ def teacher_program(config: ConfigDict, mesh) -> SingleLossProgram:
   )
 
 
-def latent_batch(examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Keeps latents, last images and tokens of a loader's batch."""
+def latent_batch(
+  examples: dict[str, np.ndarray], orders: ConfigDict
+) -> dict[str, np.ndarray]:
+  """Keeps of a loader's batch what stages learn from.
+
+  Returns:
+    latents `[B, N, h, w, C]`, last_image `[B, 1, h, w, C]`, anchors `[B, blocks
+    - 1, P, h, w, C]` of the kind that `orders` wants, ids and mask `[B, E]`.
+
+  Raises:
+    UserError: the latents were encoded for anchors of the other kind.
+  """
+  latents = np.asarray(examples['latents'], np.float32)
+  if windowed(orders):
+    if 'anchors' not in examples:
+      raise UserError(
+        'config.orders.anchor_kind is "windowed", but the latents in '
+        'config.latents.dir hold no windows; encode them again elsewhere.'
+      )
+    anchors = np.asarray(examples['anchors'], np.float32)
+  else:
+    firsts = range(orders.block, latents.shape[1], orders.block)
+    rows = [latents[:, first - orders.anchors : first] for first in firsts]
+    anchors = np.stack(rows, axis=1)
   return {
-    'latents': np.asarray(examples['latents'], np.float32),
+    'latents': latents,
     'last_image': np.asarray(examples['last_image'], np.float32),
+    'anchors': anchors,
     'ids': np.asarray(examples['ids'], np.int32),
     'mask': np.asarray(examples['mask'], bool),
   }

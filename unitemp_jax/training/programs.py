@@ -1,5 +1,7 @@
 """Objectives by name: what `unitemp train` runs for a config."""
 
+import functools
+
 import jax
 from ml_collections import ConfigDict
 
@@ -45,7 +47,9 @@ def build_loader(config: ConfigDict, shard_index: int, shard_count: int):
     )
   if 'latents' in config:
     source = latents.LatentSource(config.latents.dir)
-    transform = program_teacher.latent_batch
+    transform = functools.partial(
+      program_teacher.latent_batch, orders=config.orders
+    )
   else:
     source = digits_builder.prepare(
       data.dir, builders.clip_spec(data), data.num_clips

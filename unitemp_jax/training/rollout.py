@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax.generate import network, sampler
+from unitemp_jax.generate.step import StepOptions
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.plans import Plan
 
@@ -66,11 +67,20 @@ class Rollout:
 
   Attributes:
     latents: the composed timeline `[B, N, h, w, C]`.
+    scored: the timeline in which one row's anchors stand in the place of the
+      block before it, in some of the rollouts.
     pinned: float `[2]`, 1 where the first or last frame was given.
+    anchors: of that row, `[B, P, h, w, C]`.
+    anchors_from: int, the position of the first of them.
+    anchored: float, 1 if the row has any, else 0.
   """
 
   latents: jax.Array
+  scored: jax.Array
   pinned: jax.Array
+  anchors: jax.Array
+  anchors_from: jax.Array
+  anchored: jax.Array
 
 
 def roll_out(
@@ -83,12 +93,14 @@ def roll_out(
   choice: PlanChoice,
   levels: np.ndarray,
   anchor_drop: float,
+  options: StepOptions,
 ) -> Rollout:
   """Generates a batch on one drawn plan, up to one drawn exit level.
 
-  Plan and exit level are shared by the whole batch (facts section 6.2). In some
-  of the rollouts one row's anchors stand in the place of the block before it,
-  so that anchors get a score of their own (method.md section 6.3).
+  Plan and exit level are shared by the whole batch (facts section 6.2). Anchors
+  get a score of their own (method.md section 6.3) in the place of the block
+  before, but for an image latent in the middle of the timeline, which no
+  teacher knows.
 
   Args:
     dit: the transformer.
@@ -102,6 +114,7 @@ def roll_out(
     levels: the student's noise levels, the last one 0.
     anchor_drop: share of rollouts without anchors, so that the same weights
       also run without.
+    options: of the sampler's step.
   """
   keys = jax.random.split(key, 4)
   plan, given = choice.draw(keys[0], anchor_drop)
@@ -120,12 +133,20 @@ def roll_out(
     jax.random.split(keys[2], batch),
     levels,
     exit_level,
+    options,
   )
-  if plan.num_anchors:
-    row = jax.random.randint(keys[3], (), 0, plan.num_rows)
-    before = plan.target[row, 0] - plan.num_anchors
-    entry = before + jnp.arange(plan.num_anchors)
-    entry = jnp.where(plan.anchor[row], entry, latents.shape[1])
-    latents = latents.at[:, entry].set(anchors[row], mode='drop')
+  row = jax.random.randint(keys[3], (), 0, plan.num_rows)
+  first = plan.target[row, 0] - plan.num_anchors
+  number = jnp.arange(plan.num_anchors)
+  fits = (number >= options.draft_from) | (first == 0)
+  entry = jnp.where(plan.anchor[row] & fits, first + number, latents.shape[1])
+  scored = latents.at[:, entry].set(anchors[row], mode='drop')
   pinned = jnp.stack([(given == 0).any(), (given == 1).any()])
-  return Rollout(latents[:, : choice.num_latents], pinned.astype(latents.dtype))
+  return Rollout(
+    latents=latents[:, : choice.num_latents],
+    scored=scored[:, : choice.num_latents],
+    pinned=pinned.astype(latents.dtype),
+    anchors=anchors[row],
+    anchors_from=first,
+    anchored=plan.anchor[row].astype(latents.dtype),
+  )
