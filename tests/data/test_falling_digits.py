@@ -5,6 +5,7 @@ import pytest
 
 from unitemp_jax.data import falling_digits as fd
 from unitemp_jax.data import falling_digits_captions as captions
+from unitemp_jax.data import falling_digits_drawing as drawing
 from unitemp_jax.errors import UserError
 
 SPEC = fd.FallingDigitsSpec()
@@ -109,8 +110,8 @@ def test_arrow_of_time_and_its_absence():
   clips = fd.sample_states(dataclasses.replace(SPEC, trail=0.0), range(64))
   path = clips['position'][:, :1].copy().repeat(33, 1)
   path[..., 0] = 20 - np.abs(np.arange(33) - 16) * 0.5
-  symmetric = fd._render(
-    dataclasses.replace(SPEC, trail=0.0), {**clips, 'position': path}
+  symmetric = drawing.render(
+    {**clips, 'position': path}, size=32, box=19.2, trail=0.0, decay=0.6
   )
   np.testing.assert_array_equal(symmetric, symmetric[:, ::-1])
 
@@ -141,6 +142,52 @@ def test_captions_are_true_and_varied():
   assert not any('bounce' in text for text in short['caption'])
 
 
+def test_hops_close_a_loop_and_falls_do_not():
+  def closure(**shares):
+    spec = dataclasses.replace(SPEC, **shares)
+    video = fd.sample_clips(spec, range(20))['video'].astype(float)
+    steps = np.abs(np.diff(video, axis=1)).mean((2, 3, 4))
+    back = np.abs(video[:, 0] - video[:, 32]).mean((1, 2, 3))
+    return back / np.median(steps, axis=1)
+
+  assert closure(hop_share=1.0).max() < 0.01
+  assert np.median(closure()) > 2
+
+
+def test_turns_end_as_the_digit_that_their_captions_name():
+  spec = dataclasses.replace(SPEC, turn_share=1.0)
+  clips = fd.sample_clips(spec, range(60))
+  plain = fd.sample_clips(SPEC, range(60))
+  np.testing.assert_array_equal(clips['video'][:, 0], plain['video'][:, 0])
+  assert (clips['turned'][:, -1] == 1).all()
+  last = clips['video'][:, -1].reshape(60, -1, 3).astype(float)
+  brightest = last[np.arange(60), last.sum(-1).argmax(-1)]
+  angle = brightest @ fd.COLOUR_RGB.T
+  angle /= np.linalg.norm(fd.COLOUR_RGB, axis=-1)
+  np.testing.assert_array_equal(angle.argmax(-1), clips['colour_after'])
+  assert (clips['colour_after'] != clips['colour']).all()
+  vocabulary = set(captions.vocabulary())
+  for i, text in enumerate(clips['caption']):
+    before, after = text.split(' turns into ')
+    assert captions.DIGIT_NAMES[clips['digit'][i]] in before.split()
+    assert captions.DIGIT_NAMES[clips['digit_after'][i]] in after.split()
+    assert captions.COLOURS[clips['colour_after'][i]] in after.split()
+    assert set(text.split()) <= vocabulary
+    assert len(text.split()) <= 18
+
+
+def test_shares_of_scenes():
+  spec = dataclasses.replace(SPEC, hop_share=0.2, turn_share=0.1)
+  state = fd.sample_states(spec, range(2000))
+  shares = np.bincount(state['scene'], minlength=3) / 2000
+  np.testing.assert_allclose(shares, [0.7, 0.2, 0.1], atol=0.03)
+  # The falls among them are those of a set without other scenes.
+  falls = state['scene'] == 0
+  plain = fd.sample_states(SPEC, range(2000))
+  for name in ('position', 'digit_id', 'colour'):
+    np.testing.assert_array_equal(state[name][falls], plain[name][falls])
+
+
 def test_side_is_where_the_digit_starts():
   state = fd.sample_states(SPEC, range(300))
   room = 32 - state['extent'][:, 1]
@@ -149,7 +196,14 @@ def test_side_is_where_the_digit_starts():
 
 
 @pytest.mark.parametrize(
-  'bad', [{'split': 'valid'}, {'num_frames': 0}, {'digit_size': 0.9}]
+  'bad',
+  [
+    {'split': 'valid'},
+    {'num_frames': 0},
+    {'digit_size': 0.9},
+    {'hop_share': -0.1},
+    {'hop_share': 0.6, 'turn_share': 0.6},
+  ],
 )
 def test_bad_spec(bad):
   with pytest.raises(UserError):

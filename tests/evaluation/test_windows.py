@@ -66,8 +66,8 @@ def test_windowed_encodes_from_the_first_frame_of_the_window():
     return encode(frames)
 
   windows.anchor_ceiling(decode, spy, latents, video, past=[2])
-  # Block 1 with 2 past latents: latents 1..5, whose frames are 4..20.
-  np.testing.assert_array_equal(seen[0], video[:, 4:21])
+  # Block 1 has the past latents 1 and 2, which stand for the frames 4..8.
+  np.testing.assert_array_equal(seen[0], video[:, 4:9])
 
 
 def test_block_alone_repeats_its_first_frame():

@@ -257,6 +257,13 @@ def test_levels_of_a_block_that_starts_from_anchors():
   np.testing.assert_allclose(from_noise, np.stack([LEVELS] * 5, 1))
 
 
+def test_a_latent_in_the_place_of_an_image_latent_starts_from_noise():
+  table = sigma_table(jnp.asarray(LEVELS), jnp.asarray(3), 2, 3, 1)
+  np.testing.assert_allclose(table[:, :3], np.stack([LEVELS] * 3, 1))
+  capped = np.minimum(LEVELS, LEVELS[3])
+  np.testing.assert_allclose(table[:, 3:], np.stack([capped] * 2, 1))
+
+
 def test_a_block_starts_from_the_carried_anchors():
   plan = orders.backward(N, anchors=ANCHORS, start=3)
   assert plan.start.tolist() == [0, 3, 3]

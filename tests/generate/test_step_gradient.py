@@ -106,7 +106,7 @@ def test_gradient_stops_at_the_cache(monkeypatch):
   plan = orders.forward(6, anchors=0)
   weight = jnp.asarray(0.3)
 
-  def made(weight, plan, buffer):
+  def made(weight, plan, buffer, options=step.DEFAULTS):
     return sampler.run_plan(
       with_memory,
       lambda cache, start, write: cache,
@@ -117,12 +117,13 @@ def test_gradient_stops_at_the_cache(monkeypatch):
       KEYS,
       LEVELS,
       1,
+      options,
     )[0]
 
-  def slope(plan, buffer, weight=weight):
+  def slope(plan, buffer, weight=weight, options=step.DEFAULTS):
     """Second block and its derivative by the weight, in forward mode."""
     one = jnp.ones(())
-    run = lambda w: made(w, plan, buffer)[0, 3:, 0, 0, 0]  # noqa: E731
+    run = lambda w: made(w, plan, buffer, options)[0, 3:, 0, 0, 0]  # noqa: E731
     return jax.jit(lambda w: jax.jvp(run, (w,), (one,)))(weight)
 
   zeros = jnp.zeros((BATCH, 6, 1, 1, 1))
@@ -142,3 +143,12 @@ def test_gradient_stops_at_the_cache(monkeypatch):
   same_value, leaking = slope(plan, zeros)
   np.testing.assert_allclose(same_value, value, rtol=1e-5)
   assert jnp.abs(leaking - whole).max() > 0.1
+  monkeypatch.undo()
+
+  # The option lets it through: by the cache, and by nothing else.
+  options = step.StepOptions(through_cache=True)
+  option_value, crossing = slope(plan, zeros, options=options)
+  np.testing.assert_allclose(option_value, value, rtol=1e-5)
+  assert jnp.abs(crossing - whole).max() > 0.1
+  back = jax.grad(lambda w: made(w, plan, zeros, options).sum())(weight)
+  assert jnp.isfinite(back)

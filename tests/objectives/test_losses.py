@@ -48,6 +48,8 @@ def test_levels_are_uniform_before_the_warp():
 
 NAMES = ('forward', 'backward', 'inbetween', 'inbetween_future')
 LAYOUT = Layout(9, 3, 3)
+# Windowed ones are other latents than the clip has in their place.
+ANCHORS = noise(2, 4, 2, 3, *SHAPE[2:])
 
 
 @functools.cache
@@ -60,8 +62,17 @@ def table(names=NAMES):
 
 
 def init_loss(denoise, off=0.0, seed=0, names=NAMES, **changes):
-  settings = {'anchor_drop': 0.2, 'draft_share': 0.5, **changes}
-  batch = {'latents': LATENTS, 'last_image': noise(1, 4, 1, *SHAPE[2:])}
+  settings = {
+    'anchor_drop': 0.2,
+    'draft_share': 0.5,
+    'draft_from': 0,
+    **changes,
+  }
+  batch = {
+    'latents': LATENTS,
+    'last_image': noise(1, 4, 1, *SHAPE[2:]),
+    'anchors': ANCHORS,
+  }
   return student_init.loss(
     off,
     batch,
@@ -76,9 +87,9 @@ def init_loss(denoise, off=0.0, seed=0, names=NAMES, **changes):
 
 
 def sequence():
-  drafts = [LATENTS[:, 0:3], LATENTS[:, 3:6]]
   last = noise(1, 4, 1, *SHAPE[2:])
-  parts = [LATENTS, LATENTS[:, :1], last, LATENTS, *drafts]
+  anchors = [ANCHORS[:, 0], ANCHORS[:, 1]]
+  parts = [LATENTS, LATENTS[:, :1], last, LATENTS, *anchors]
   return jnp.concatenate(parts, axis=1)
 
 
@@ -138,6 +149,11 @@ def test_drafted_blocks_start_low_and_their_anchors_do_not():
   _, never, _, _ = ask(names=('backward',), draft_share=0.0, anchor_drop=0.0)
   # Backward, blocks 0 and 1 are drafted, block 2 starts the video's making.
   assert always[:, 11:17].max() <= limit
+  # An image latent is no draft: the latent in its place starts from noise.
+  names = {'names': ('backward',), 'draft_share': 1.0, 'anchor_drop': 0.0}
+  _, image, _, _ = ask(draft_from=1, **names)
+  blocks = image[:, 11:17].reshape(4, 2, 3)
+  assert blocks[:, :, 1:].max() <= limit < blocks[:, :, 0].max()
   assert never[:, 11:17].max() > limit
   np.testing.assert_array_equal(always[:, 17:20], never[:, 17:20])
   np.testing.assert_array_equal(always[:, 20:], never[:, 20:])

@@ -15,7 +15,8 @@ _CLIPS = 64
 _BFR = (
   'geometric mean over clips of the boundary flicker ratio where a block of '
   'real latents is decoded in a window of P true past latents (raw: sliced '
-  'from the encoding of the clip; windowed: the window encoded by itself)'
+  'from the encoding of the clip; windowed: their frames encoded by '
+  'themselves, so that the first is an image latent)'
 )
 _PSNR = 'PSNR of the first 4 frames of that block against joint decoding'
 

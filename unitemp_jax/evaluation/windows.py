@@ -32,8 +32,9 @@ class WindowResult:
   """One block decoded in one kind of window.
 
   Attributes:
-    variant: 'raw' (latents of the whole clip, sliced), 'windowed' (pixels
-      encoded anew from the window's first frame), or 'joint' (the reference).
+    variant: 'raw' (latents of the whole clip, sliced), 'windowed' (the past's
+      frames encoded by themselves, so that its first is an image latent; the
+      block as it is), or 'joint' (the reference).
     past: true past latents in the window, P; for 'joint', all of them.
     boundary: the transition before the block.
     whole_past: whether the window reaches back to the start of the clip.
@@ -103,11 +104,12 @@ def anchor_ceiling(
     for start in starts:
       if count > start:
         continue
-      first, end = start - count, start + block
-      raw = latents[:, first:end]
-      pixels = video[:, _FRAMES_PER_LATENT * first :]
-      pixels = pixels[:, : 1 + _FRAMES_PER_LATENT * (count + block - 1)]
-      for variant, window in (('raw', raw), ('windowed', encode(pixels))):
+      first = start - count
+      own, raw = latents[:, start : start + block], latents[:, first:start]
+      begin, end = _FRAMES_PER_LATENT * first, _FRAMES_PER_LATENT * (start - 1)
+      windowed = encode(video[:, begin : end + 1]) if count else raw
+      for variant, before in (('raw', raw), ('windowed', windowed)):
+        window = np.concatenate([before, own], axis=1)
         shown = _last_frames(unit_pixels(decode(window)), block)
         results.append(_compare(joint, shown, start, variant, count))
   return results

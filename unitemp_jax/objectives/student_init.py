@@ -60,6 +60,14 @@ def draw_levels(
   return jnp.where(draft, jnp.minimum(anchors, draft_sigma), anchors), anchors
 
 
+def training_sequence(batch: dict[str, jax.Array]) -> jax.Array:
+  """The clean frames `[B, F, h, w, C]` in the order of `Layout`."""
+  latents = batch['latents']
+  anchors = jnp.moveaxis(batch['anchors'], 1, 0)
+  images = [latents[:, :1], batch['last_image']]
+  return jnp.concatenate([latents, *images, latents, *anchors], axis=1)
+
+
 def loss(
   params,
   batch: dict[str, jax.Array],
@@ -108,16 +116,7 @@ def loss(
   )
 
   spans = [layout.anchor(k) for k in range(1, layout.blocks)]
-  clean = jnp.concatenate(
-    [
-      latents,
-      latents[:, :1],
-      batch['last_image'],
-      latents,
-      *jnp.moveaxis(batch['anchors'], 1, 0),
-    ],
-    axis=1,
-  )
+  clean = training_sequence(batch)
   drafted = jnp.arange(layout.block) >= draft_from
   sigma_block = jnp.where(
     drafted, sigma_low[..., None], sigma_full[..., None]
