@@ -24,6 +24,8 @@ LEVELS = {
   'plan_text': 0,
   'plan_drawing': 0,
   'evaluation': 0,
+  'storyboard_*': 0,
+  'storyboard': 3,
   'models': 1,
   'data': 1,
   'convert': 1,
