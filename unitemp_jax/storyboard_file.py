@@ -210,7 +210,7 @@ def _count(entries, key, least) -> int | None:
   return value
 
 
-def _size(node) -> tuple[int, int] | None:
+def _size(node: Node | None) -> tuple[int, int] | None:
   if node is None:
     return None
   hint = 'height x width in pixels, such as 32x32'
