@@ -179,7 +179,7 @@ def _present(
   entry: keymap.Entry, tensors: Mapping[str, Tensor]
 ) -> keymap.Entry:
   """Names an entry by its alias if that alone is there."""
-  if entry.alias in tensors and entry.name not in tensors:
+  if entry.alias and entry.alias in tensors and entry.name not in tensors:
     return dataclasses.replace(entry, name=entry.alias, alias=entry.name)
   return entry
 

@@ -12,7 +12,7 @@ import pickle
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
@@ -64,7 +64,7 @@ def _rebuild_tensor(storage, offset, size, stride, *_) -> FileTensor:
     or any(not isinstance(n, int) or n < 0 for n in numbers)
   ):
     raise pickle.UnpicklingError('a tensor is described wrongly')
-  last = offset + sum((n - 1) * s for n, s in zip(size, stride))
+  last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
   if 0 not in size and last >= storage.numel:
     raise pickle.UnpicklingError('a tensor reaches beyond its storage')
   return FileTensor(
@@ -96,7 +96,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 class _Unpickler(pickle.Unpickler):
   """Knows tensors and plain containers, nothing else."""
 
-  def __init__(self, file: BinaryIO, storages: '_Storages'):
+  def __init__(self, file: IO[bytes], storages: '_Storages'):
     super().__init__(file, encoding='utf-8')
     self._storages = storages
 
@@ -126,8 +126,9 @@ class _Storages:
     """Returns a storage whose bytes are all there."""
     try:
       info = self._archive.getinfo(f'{self._root}data/{key}')
-    except KeyError:
-      raise pickle.UnpicklingError(f'the data of storage {key} is missing')
+    except KeyError as error:
+      missing = f'the data of storage {key} is missing'
+      raise pickle.UnpicklingError(missing) from error
     if info.compress_type != zipfile.ZIP_STORED:
       raise pickle.UnpicklingError('its tensors are compressed')
     if numel < 0 or info.file_size < numel * kind.itemsize:

@@ -36,12 +36,16 @@ def _pair(path: str, wan: str, diffusers: str, pattern: Pattern) -> list[Row]:
   ]
 
 
+# q, k, v, o in the diffusers layout.
+_ATTENTION = ('to_q', 'to_k', 'to_v', 'to_out.0')
+
+
 def _dit_rows() -> tuple[Row, ...]:
   text = 'condition_embedder.text_embedder'
   time = 'condition_embedder.time_embedder'
   block = 'blocks.{layer}'
   rows = [
-    *_pair('patch_embedding', *['patch_embedding'] * 2, PATCH),
+    *_pair('patch_embedding', 'patch_embedding', 'patch_embedding', PATCH),
     *_pair('text_in', 'text_embedding.0', f'{text}.linear_1', LINEAR),
     *_pair('text_out', 'text_embedding.2', f'{text}.linear_2', LINEAR),
     *_pair('time_in', 'time_embedding.0', f'{time}.linear_1', LINEAR),
@@ -80,7 +84,7 @@ def _dit_rows() -> tuple[Row, ...]:
     *_pair('blocks/ffn_down', f'{block}.ffn.2', f'{block}.ffn.net.2', LINEAR),
   ]
   for ours, theirs in (('self_attn', 'attn1'), ('cross_attn', 'attn2')):
-    for part, name in zip('qkvo', ('to_q', 'to_k', 'to_v', 'to_out.0')):
+    for part, name in zip('qkvo', _ATTENTION, strict=True):
       rows += _pair(
         f'blocks/{ours}/{part}',
         f'{block}.{ours}.{part}',
