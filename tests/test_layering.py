@@ -41,6 +41,7 @@ LEVELS = {
   'training.export': 2,
   'generate.pipeline': 3,
   'generate.jobs': 3,
+  'generate.resume': 3,
   'training.rollout': 3,
   'training.steps': 3,
   'training.program*': 3,

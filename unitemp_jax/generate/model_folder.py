@@ -63,6 +63,22 @@ class ModelCard:
   start: int
   provenance: dict[str, Any]
 
+  @property
+  def size_step(self) -> int:
+    """Height and width are multiples of so many pixels."""
+    return self.vae.spatial_stride * self.dit.patch
+
+  def latent_grid(self, height: int, width: int) -> tuple[int, int]:
+    """Latent rows and columns; UserError if the model cannot make the size."""
+    step = self.size_step
+    if min(height, width) < step or height % step or width % step:
+      near = [max(round(side / step), 1) * step for side in (height, width)]
+      raise UserError(
+        f'{height}x{width} pixels: height and width must be multiples of '
+        f'{step} for this model; use {near[0]}x{near[1]}.'
+      )
+    return vae3d.latent_grid(self.vae, height, width)
+
 
 def param_shapes(card: ModelCard) -> dict[str, Any]:
   """Shapes of every network's parameters, by the name of its file."""

@@ -13,7 +13,6 @@ Settings that all of them take: `seed`, `height` and `width` (pixels),
 from collections.abc import Mapping
 from typing import Any
 
-
 from unitemp_jax.generate.request import Request
 
 Frames = Any  # PIL image, array or path
