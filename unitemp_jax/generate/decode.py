@@ -60,6 +60,19 @@ def _after(frames: np.ndarray, latents: int) -> np.ndarray:
   return frames[:, -4 * latents :]
 
 
+def new_positions(plan: Plan) -> list[list[int]]:
+  """For each row, the positions of the video that exist since that row."""
+  positions, entries = plan.timeline()
+  where = dict(zip(positions.tolist(), entries.tolist(), strict=True))
+  seen: set[int] = set()
+  rows = []
+  for row in range(plan.num_rows):
+    own = [p for p, entry in plan.entries(row) if where.get(p) == entry]
+    rows.append([p for p in own if p not in seen])
+    seen.update(own)
+  return rows
+
+
 class Streamer:
   """Decodes the rows of a plan in the order in which they are made."""
 
@@ -72,14 +85,8 @@ class Streamer:
     """
     self._decode = decode
     self._plan = plan
-    positions, entries = plan.timeline()
-    self._start = int(positions[0])
-    self._shown: set[int] = set()  # positions whose frames have been given out
-    where = dict(zip(positions.tolist(), entries.tolist(), strict=True))
-    self._own = [
-      [p for p, entry in plan.entries(row) if where.get(p) == entry]
-      for row in range(plan.num_rows)
-    ]
+    self._own = new_positions(plan)
+    self._start = min(own[0] for own in self._own if own)
     self._beginnings = {own[0] for own in self._own if own}
     self._memory: dict[int, Any] = {}  # by the position that continues it
 
@@ -98,7 +105,7 @@ class Streamer:
       new in the video.
     """
     own = self._own[row]
-    if not own or own[0] in self._shown:
+    if not own:
       return None
     first = own[0]
     skipped = [p for p, _ in self._plan.entries(row)].index(first)
@@ -113,9 +120,9 @@ class Streamer:
         past = anchors
       frames, memory = self._decode(np.concatenate([past, block], 1), None)
       frames = _after(frames, len(own))
-    self._shown.update(own)
     following = own[-1] + 1
-    if following in self._beginnings and following not in self._shown:
+    self._beginnings.discard(first)
+    if following in self._beginnings:
       self._memory[following] = memory
     if first == self._start:
       return 0, frames[:, 3:]

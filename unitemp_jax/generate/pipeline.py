@@ -19,16 +19,16 @@ from unitemp_jax.generate import (
   model_folder,
   network,
   sampler,
-  teacher,
 )
 from unitemp_jax.generate.codec import Codec
-from unitemp_jax.generate.request import Request, given_order
+from unitemp_jax.generate.request import Request, places
 from unitemp_jax.generate.stream import (
   MadeRow,
   RowPrograms,
   Rows,
   timeline_of,
 )
+from unitemp_jax.generate.teacher_sampler import TeacherSampler
 from unitemp_jax.models import text_to_video, vae3d, weights
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
@@ -111,7 +111,7 @@ class Pipeline:
     self._rows = RowPrograms(self._dit, self.levels)
     self._sample = jax.jit(self._sample_fn)
     self._net = jax.jit(self._net_fn)
-    self._teach = jax.jit(self._teacher_fn, static_argnames='num_steps')
+    self._teacher = TeacherSampler(card, tokenizer)
 
   @classmethod
   def load(cls, folder: str | Path = model_folder.TINY) -> 'Pipeline':
@@ -241,15 +241,13 @@ class Pipeline:
     for index in used:
       ids, mask = self.tokens([request.prompts[index]])
       nets[index] = self._net(params, ids[None], mask[None])
-    clips = [request.given[i] for i in given_order(plan, request.given)]
-    latents = [self.encode_clip(clip.video)[0] for clip in clips]
-    given = dict(
-      zip(
-        plan.preloaded()[1].tolist(),
-        np.concatenate(latents) if latents else [],
-        strict=True,
+    clips = [self.encode_clip(given.video)[0] for given in request.given]
+    given = {
+      int(entry): clips[clip][k]
+      for entry, (clip, k) in zip(
+        plan.preloaded()[1], places(plan, request.given), strict=True
       )
-    )
+    }
     grid = self.card.latent_grid(request.height, request.width)
     put = lambda tree: jax.device_put(tree, self._everywhere)  # noqa: E731
     rows = Rows(self._rows, nets, plan, given, grid, request.seed, put)
@@ -300,46 +298,23 @@ class Pipeline:
       first += len(frames)
     return np.concatenate(parts)
 
-  def _teacher_fn(self, params, ids, mask, noise, num_steps):
-    text = self._text_fn(params, ids, mask)
-    dit_params = params['teacher']
-
-    def velocity(text):
-      context = text_to_video.text_context(self._dit, dit_params, text)
-      return lambda x, sigma: text_to_video.bidirectional(
-        self._dit, dit_params, x, sigma, context
-      )
-
-    return teacher.sample_teacher(
-      velocity(text),
-      velocity(jnp.zeros_like(text)),
-      noise,
-      num_steps=num_steps,
-      shift=self.card.teacher_shift,
-      guidance=self.card.guidance,
-    )
-
   def sample_teacher(
-    self, prompts: Sequence[str], seeds: Sequence[int], num_steps: int = 50
+    self,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    num_steps: int = 50,
+    **settings: Any,
   ) -> np.ndarray:
-    """Latents `[B, N, h, w, C]` of the bidirectional teacher.
-
-    Raises:
-      UserError: the model came without its teacher, or an empty prompt.
-    """
-    if 'teacher' not in self._params:
-      raise UserError('this model folder has no teacher.safetensors to sample.')
-    ids, mask = self.tokens(prompts)
-    keys = sampler.sample_keys(seeds)
-    noise = jax.vmap(lambda key: jax.random.normal(key, self.noise_shape))(keys)
-    latents = self._teach(
+    """Latents `[B, N, h, w, C]` of the teacher; see `TeacherSampler.sample`."""
+    return self._teacher.sample(
       self._params,
-      self._spread(ids),
-      self._spread(mask),
-      self._spread(np.asarray(noise)),
-      num_steps=num_steps,
+      prompts,
+      seeds,
+      self.noise_shape,
+      self._spread,
+      num_steps,
+      **settings,
     )
-    return np.asarray(latents)
 
   def decode(self, latents: np.ndarray) -> np.ndarray:
     """Latents `[B, F, h, w, C]` to uint8 `[B, 1 + 4 (F - 1), H, W, 3]`."""

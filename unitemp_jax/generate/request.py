@@ -1,6 +1,7 @@
 """What a user asks for: one video, as a plan with prompts and given frames."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -126,36 +127,30 @@ def _check_given(request: Request) -> None:
         f'0..{request.num_frames - 1}; move or shorten them.'
       )
     end = last
-  order = given_order(request.plan, request.given)
-  if len(order) < len(request.given):
-    raise UserError('the plan reads fewer given frames than there are.')
+  places(request.plan, request.given)
 
 
-def given_order(plan: Plan, given: tuple[Given, ...]) -> list[int]:
-  """Which given frames `plan.preloaded` reads, in its order.
+def places(plan: Plan, given: Sequence[Given]) -> list[tuple[int, int]]:
+  """Where the latents come from that must be there before the first row.
 
   Returns:
-    Indices into `given`; their latents, one after the other, are what
-    `Pipeline.generate` wants.
+    For each of `plan.preloaded()`: the index of the given frames, and which of
+    their latents.
 
   Raises:
-    UserError: the plan reads latents at positions where nothing is given.
+    UserError: the plan reads a latent at a position where nothing is given.
   """
-  positions = plan.preloaded()[0].tolist()
   start = int(plan.timeline()[0][0])
-  at = {start + clip.frame // 4: i for i, clip in enumerate(given)}
-  order: list[int] = []
-  place = 0
-  while place < len(positions):
-    first = positions[place]
-    index = at.pop(first, None)
-    count = 0 if index is None else given[index].num_latents
-    wanted = list(range(first, first + count))
-    if index is None or positions[place : place + count] != wanted:
-      raise UserError(
-        f'this order is conditioned on latents at positions {positions}, but '
-        'nothing fits them; give the frames they code.'
-      )
-    order.append(index)
-    place += count
-  return order
+  held = {
+    start + clip.frame // 4 + k: (index, k)
+    for index, clip in enumerate(given)
+    for k in range(clip.num_latents)
+  }
+  positions = plan.preloaded()[0].tolist()
+  missing = [position for position in positions if position not in held]
+  if missing:
+    raise UserError(
+      f'this order is conditioned on the latents at positions {positions}, but '
+      f'nothing is given for {missing}; give the frames they code.'
+    )
+  return [held[position] for position in positions]
