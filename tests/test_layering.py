@@ -21,6 +21,8 @@ LEVELS = {
   'rope': 0,
   'plans': 0,
   'orders': 0,
+  'plan_table': 0,
+  'plan_laws': 0,
   'plan_text': 0,
   'plan_drawing': 0,
   'evaluation': 0,
@@ -32,6 +34,11 @@ LEVELS = {
   'training': 1,
   'evaluation.digit_oracle': 2,  # fitted to real clips
   'evaluation.arrow_of_time': 2,
+  'evaluation.clip_folder': 2,  # these read files of clips
+  'evaluation.direction': 2,
+  'evaluation.likeness': 2,
+  'evaluation.measure_clips': 2,
+  'evaluation.measure_folder': 3,
   'generate': 2,
   'objectives': 2,
   'training.checkpoint': 2,
@@ -47,10 +54,12 @@ LEVELS = {
   'training.program*': 3,
   'evaluation.runner': 3,
   'evaluation.suite*': 3,
+  'evaluation_sets': 3,
   'training.loop': 4,
   'aot': 4,
   'bench': 4,
   'report*': 4,
+  'compare': 4,
   'cli': 5,
 }
 

@@ -13,6 +13,9 @@ from unitemp_jax.training.compile_cache import enable_compile_cache
 # First word -> module with `main(argv: list[str]) -> int`; without one of these
 # words, a model is measured.
 ACTIONS = {
+  'generate': 'unitemp_jax.cli.evaluate_generate',
+  'status': 'unitemp_jax.cli.evaluate_status',
+  'verify': 'unitemp_jax.cli.evaluate_verify',
   'folder': 'unitemp_jax.cli.evaluate_folder',
 }
 
