@@ -26,6 +26,7 @@ REQUIRED = [
   'optax>=0.2.8',
   'orbax-checkpoint>=0.12.8',
   'pillow>=13.0.0',
+  'pyyaml>=6.0.3',
   'safetensors>=0.8.0',
   'scikit-learn>=1.9.1',
   'tensorflow-datasets>=4.9.10',

@@ -54,6 +54,7 @@ def rows_of(block, num_anchors, num_slots, *rows):
     visible=np.array(visible, np.int32),
     write=np.array([padded(w) for w in write], np.int32),
     prompt=zeros,
+    sinks=np.zeros((len(rows), 0), np.int32),
     num_latents=1 + max(max(e, default=0) for e in entries),
     num_slots=num_slots,
     num_anchors=num_anchors,
@@ -330,7 +331,7 @@ def test_files_that_are_no_plan(tmp_path, content):
 )
 def test_no_single_change_escapes_as_another_error(field, row, k, value):
   tree = json.loads(plan_text.to_json(example()))
-  if isinstance(tree['rows'][row][field], list):
+  if isinstance(tree['rows'][row].get(field), list):
     tree['rows'][row][field][k] = value
   else:
     tree['rows'][row][field] = value

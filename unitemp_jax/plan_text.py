@@ -24,12 +24,22 @@ _INT32 = np.iinfo(np.int32)
 
 
 def to_json(plan: Plan) -> str:
-  """Returns the plan as JSON text, one row of the plan per line."""
+  """Returns the plan as JSON text, one row of the plan per line.
+
+  A plan without sinks is written without the fields of sinks.
+  """
+  left_out = () if plan.num_sinks else ('num_sinks', 'sinks')
   head: dict[str, Any] = {'format': FORMAT}
-  head.update({name: int(getattr(plan, name)) for name in META_FIELDS})
+  for name in META_FIELDS:
+    if name not in left_out:
+      head[name] = int(getattr(plan, name))
   rows = [
     json.dumps(
-      {name: getattr(plan, name)[row].tolist() for name in DATA_FIELDS}
+      {
+        name: getattr(plan, name)[row].tolist()
+        for name in DATA_FIELDS
+        if name not in left_out
+      }
     )
     for row in range(plan.num_rows)
   ]
@@ -51,6 +61,7 @@ def from_json(text: str) -> Plan:
     raise UserError(f'plan: not valid JSON ({error})') from error
   if not isinstance(tree, dict) or tree.get('format') != FORMAT:
     raise UserError(f'plan: expected a JSON object with "format": "{FORMAT}"')
+  tree.setdefault('num_sinks', 0)
   _check_keys(tree, ('format', *META_FIELDS, 'rows'), 'plan')
   for name in META_FIELDS:
     if not _is_int32(tree[name]):
@@ -58,14 +69,19 @@ def from_json(text: str) -> Plan:
   rows = tree['rows']
   if not isinstance(rows, list) or not rows:
     raise UserError('plan: rows must be a list with at least one row')
+  sizes = {name: tree['block'] for name in PER_LATENT}
+  sizes['sinks'] = tree['num_sinks']
   for index, row in enumerate(rows):
-    _check_fields(row, tree['block'], f'plan row {index}')
+    if isinstance(row, dict) and tree['num_sinks'] == 0:
+      row.setdefault('sinks', [])
+    _check_fields(row, sizes, f'plan row {index}')
   arrays = {
     name: np.array(
       [row[name] for row in rows], bool if name in FLAGS else np.int32
     )
     for name in DATA_FIELDS
   }
+  arrays['sinks'] = arrays['sinks'].reshape(len(rows), sizes['sinks'])
   plan = Plan(**arrays, **{name: tree[name] for name in META_FIELDS})
   check(plan)
   return plan
@@ -208,7 +224,7 @@ def _check_keys(tree, names, where):
     )
 
 
-def _check_fields(row, block, where):
+def _check_fields(row, sizes, where):
   if not isinstance(row, dict):
     raise UserError(f'{where}: must be a JSON object')
   _check_keys(row, DATA_FIELDS, where)
@@ -216,10 +232,10 @@ def _check_fields(row, block, where):
     value = row[name]
     if name in FLAGS:
       good, wanted = isinstance(value, bool), 'true or false'
-    elif name in PER_LATENT:
-      good = isinstance(value, list) and len(value) == block
+    elif name in sizes:
+      good = isinstance(value, list) and len(value) == sizes[name]
       good = good and all(_is_int32(item) for item in value)
-      wanted = f'a list of {block} whole numbers'
+      wanted = f'a list of {sizes[name]} whole numbers'
     else:
       good, wanted = _is_int32(value), 'a whole number'
     if not good:

@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from unitemp_jax import report_page, report_read
+from unitemp_jax import report_page, report_read, report_shell
 
 
 def write_report(folder: str | os.PathLike[str]) -> pathlib.Path:
@@ -21,8 +21,6 @@ def write_page(contents: report_read.Contents) -> pathlib.Path:
   The page needs no server and no network: it opens from disk. An earlier page
   is replaced in one go, or kept if anything is wrong.
   """
-  page = contents.folder / 'index.html'
-  partial = page.with_name(f'{page.name}.{os.getpid()}.tmp')
-  partial.write_text(report_page.render(contents), encoding='utf-8')
-  os.replace(partial, page)
-  return page
+  return report_shell.write(
+    contents.folder / 'index.html', report_page.render(contents)
+  )

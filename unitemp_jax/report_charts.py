@@ -108,7 +108,8 @@ def cascade(
     )
     newest = _segment(span, frames, strip, 'new')
     lines.append(f'<li>{earlier}{newest}</li>')
-  return f'<ol class="cascade">{"".join(lines)}</ol>'
+  style = f' style="--strip:url(\'{quote(strip)}\')"' if strip else ''
+  return f'<ol class="cascade"{style}>{"".join(lines)}</ol>'
 
 
 def _segment(span: tuple[int, int], frames: int, strip: str, kind: str) -> str:
@@ -119,7 +120,6 @@ def _segment(span: tuple[int, int], frames: int, strip: str, kind: str) -> str:
     rest = frames - length
     shift = 100 * start / rest if rest else 0.0
     style += (
-      f";background-image:url('{quote(strip)}')"
       f';background-size:{100 * frames / length:.2f}% 100%'
       f';background-position:{shift:.2f}% 0'
     )

@@ -1,47 +1,30 @@
 """The report as one page of HTML; every text from outside is escaped."""
 
-import math
-import pathlib
 import statistics
 from collections.abc import Sequence
 from html import escape
-from urllib.parse import quote
 
 from unitemp_jax import report_charts as charts
-from unitemp_jax.evaluation.results import Result
 from unitemp_jax.report_read import Clip, Contents
-
-ASSETS = pathlib.Path(__file__).parent / 'assets' / 'report'
+from unitemp_jax.report_rows import gallery, row
+from unitemp_jax.report_shell import label, page, plural
+from unitemp_jax.report_tables import measurements
 
 
 def render(contents: Contents) -> str:
   """Returns the whole page, styles and script included."""
-  style = (ASSETS / 'page.css').read_text(encoding='utf-8')
-  script = (ASSETS / 'page.js').read_text(encoding='utf-8')
-  title = escape(contents.folder.resolve().name)
   sections = [
     ('videos', 'Videos', videos(contents)),
     ('orders', 'Temporal orders', orders(contents)),
     ('measurements', 'Measurements', measurements(contents.results)),
     ('provenance', 'Provenance', provenance(contents)),
   ]
-  shown = [section for section in sections if section[2]]
-  links = ''.join(f'<a href="#{key}">{name}</a>' for key, name, _ in shown)
-  body = ''.join(
-    f'<section id="{key}"><h2>{name}</h2>{text}</section>'
-    for key, name, text in shown
-  )
-  return (
-    '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    '<meta name="color-scheme" content="light dark">'
-    f'<link rel="icon" href="data:,"><title>{title} · unitemp report</title>'
-    f'<style>\n{style}</style></head><body>'
-    f'<header class="page"><p class="eyebrow">unitemp report</p>'
-    f'<h1>{title}</h1><p class="lead">{lead(contents)}</p>'
-    f'<nav>{links}</nav></header>'
-    f'<main>{problems(contents.problems)}{body}</main>'
-    f'<script>\n{script}</script></body></html>\n'
+  return page(
+    contents.folder.resolve().name,
+    'unitemp report',
+    lead(contents),
+    sections,
+    contents.problems,
   )
 
 
@@ -54,91 +37,21 @@ def lead(contents: Contents) -> str:
   )
 
 
-def plural(count: int, noun: str) -> str:
-  """Returns '1 clip', '2 clips'."""
-  return f'{count} {noun}' if count == 1 else f'{count} {noun}s'
-
-
-def label(order: str) -> str:
-  """Returns the name of an order as a reader sees it, escaped."""
-  return escape(order.replace('_', ' '))
-
-
-def problems(sentences: Sequence[str]) -> str:
-  """Lists what was left out, or nothing."""
-  if not sentences:
-    return ''
-  items = ''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)
-  return (
-    f'<aside class="problems"><h2>Left out: '
-    f'{plural(len(sentences), "file")}</h2><ul>{items}</ul></aside>'
-  )
-
-
 def videos(contents: Contents) -> str:
-  """Returns one row per prompt and seed, the orders side by side."""
-  rows: dict[tuple[str, int], list[Clip]] = {}
+  """Returns one row per prompt and sample, the orders side by side."""
+  rows: dict[tuple[str, str], list[Clip]] = {}
   for clip in sorted(contents.clips, key=lambda c: c.name):
-    rows.setdefault((clip.prompt, clip.seed), []).append(clip)
+    # Clips of a set have seeds of their own in every order.
+    which = f'seed {clip.seed}'
+    if clip.sample is not None:
+      which = f'sample {clip.sample}'
+    rows.setdefault((clip.prompt, which), []).append(clip)
   place = {order: i for i, order in enumerate(contents.orders)}
-  hint = (
-    '<p class="hint">Point at a video or tap it to play it; '
-    'a row plays in step.</p>'
-  )
-  return hint + ''.join(
-    row(prompt, seed, sorted(clips, key=lambda c: (place[c.order], c.name)))
-    for (prompt, seed), clips in rows.items()
-  )
-
-
-def row(prompt: str, seed: int, clips: Sequence[Clip]) -> str:
-  """Returns one prompt: its videos, and how they came about on demand."""
-  top = max((max(c.frame_difference, default=0.0) for c in clips), default=0.0)
-  figures = ''.join(map(figure, clips))
-  made = ''.join(making(clip, top) for clip in clips)
-  return (
-    '<article class="row"><header><h3>'
-    f'{escape(prompt)}</h3><p class="meta">seed {seed}</p>'
-    '<button type="button" class="play">Play row</button></header>'
-    f'<div class="clips">{figures}</div>'
-    '<details><summary>How they were generated</summary>'
-    f'<div class="made">{made}</div></details></article>'
-  )
-
-
-def figure(clip: Clip) -> str:
-  """Returns one video with its order below."""
-  return (
-    f'<figure>{player(clip, clip.video, clip.poster)}'
-    f'<figcaption>{label(clip.order)}</figcaption></figure>'
-  )
-
-
-def player(clip: Clip, path: str, poster: str) -> str:
-  """Returns a video element that loads nothing until it is near the view."""
-  small = ' class="small"' if clip.width <= 128 else ''
-  data = f' data-poster="{escape(quote(poster))}"' if poster else ''
-  spoken = f'{label(clip.order)}: {escape(clip.prompt)}'
-  return (
-    f'<video{small} src="{escape(quote(path))}"{data} preload="none" muted '
-    f'loop playsinline controls tabindex="0" aria-label="{spoken}" '
-    f'style="aspect-ratio:{clip.width}/{clip.height}"></video>'
-  )
-
-
-def making(clip: Clip, top: float) -> str:
-  """Returns how one clip grew, and its frame difference over time."""
-  stages = ''.join(player(clip, path, '') for path in clip.stages)
-  playback = (
-    f'<h5>As generated</h5><div class="stages">{stages}</div>' if stages else ''
-  )
-  return (
-    f'<div><h4>{label(clip.order)}</h4><h5>Blocks, first to last made</h5>'
-    f'{charts.cascade(clip.block_frames(), clip.frames, clip.strip)}{playback}'
-    '<h5>Frame difference</h5>'
-    + charts.difference_chart(clip.frame_difference, clip.boundary_frames, top)
-    + '</div>'
-  )
+  made = [
+    row(prompt, which, sorted(clips, key=lambda c: (place[c.order], c.name)))
+    for (prompt, which), clips in rows.items()
+  ]
+  return gallery(made, contents.orders)
 
 
 def orders(contents: Contents) -> str:
@@ -196,46 +109,6 @@ def order_card(
     f'<p class="meta">{note}{plural(len(clips), "clip")}</p></div></div>'
     '</article>'
   )
-
-
-def measurements(results: Sequence[Result]) -> str:
-  """Returns one table per metric, or nothing without an evaluation."""
-  tables: dict[str, list[Result]] = {}
-  for result in results:
-    tables.setdefault(result.metric, []).append(result)
-  return ''.join(metric(name, rows) for name, rows in tables.items())
-
-
-def metric(name: str, rows: Sequence[Result]) -> str:
-  """Returns the table of one metric with its intervals drawn to scale."""
-  ends = [v for r in rows for v in (r.low, r.high, r.value) if math.isfinite(v)]
-  limits = (min([0.0, *ends]), max([0.0, *ends]))
-  unit = '' if rows[0].unit in ('', 'ratio') else f' ({escape(rows[0].unit)})'
-  lines = ''.join(
-    f'<tr><th scope="row">{escape(r.group)}</th>'
-    f'<td class="wide">{charts.interval_bar(r.value, r.low, r.high, limits)}'
-    f'</td><td class="value">{charts.number(r.value)}</td>'
-    f'<td class="span">{interval(r)}</td><td class="n">{r.n}</td></tr>'
-    for r in rows
-  )
-  how = ''.join(
-    f'<p class="meta">{escape(text)}</p>'
-    for text in dict.fromkeys(r.how for r in rows)
-    if text
-  )
-  return (
-    f'<article class="metric"><h3>{escape(name)}{unit}</h3><table><thead><tr>'
-    '<th scope="col">group</th><th class="wide"></th><th scope="col">value</th>'
-    '<th scope="col">95 %</th><th scope="col">n</th></tr></thead>'
-    f'<tbody>{lines}</tbody></table>{how}</article>'
-  )
-
-
-def interval(result: Result) -> str:
-  """Returns the interval as text, empty where there is none."""
-  if result.low == result.high:
-    return ''
-  return f'{charts.number(result.low)} to {charts.number(result.high)}'
 
 
 def provenance(contents: Contents) -> str:

@@ -3,12 +3,15 @@
 The folder holds `ORDER/CLIP.mp4` with a sidecar `ORDER/CLIP.json`, optionally
 `ORDER/CLIP.strip.png` (frames side by side, time running evenly from left to
 right: every third frame from frame 1 gives square tiles that end with the
-blocks), and optionally `metrics.json` from an evaluation. What cannot be used
-is named with its reason and left out; nothing is changed.
+blocks), and optionally `metrics.json` from an evaluation. An evaluation set
+holds `videos/ORDER/CLIP.mp4` with `records/ORDER/CLIP.json`, and in the same
+way posters and plans. What cannot be used is named with its reason and left
+out; nothing is changed.
 """
 
 import base64
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -19,7 +22,9 @@ from xml.etree import ElementTree
 import av
 import av.error
 
+from unitemp_jax import plan_drawing, plan_text
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import clip_folder
 from unitemp_jax.evaluation.results import Result, ResultTable
 
 
@@ -53,20 +58,13 @@ class Clip:
   strip: str  # '' without one
   stages: list[str]
 
+  sample: int | None = None  # number of the clip of its prompt, if it has one
+  note: str = ''  # shown below the video
+
   def block_frames(self) -> list[tuple[int, int]]:
     """Returns the first and last frame of each block, in generation order."""
-    positions = [p for block in self.generation_order for p in block]
-    if not positions:
-      return []
-    first, last = min(positions), max(positions)
-    # The first latent codes one frame, every later one the same number.
-    rate = (self.frames - 1) / max(last - first, 1)
-    spans = []
-    for block in self.generation_order:
-      starts = min(block) == first
-      start = 0 if starts else round((min(block) - first - 1) * rate) + 1
-      spans.append((start, round((max(block) - first) * rate)))
-    return spans
+    blocks = [tuple(block) for block in self.generation_order]
+    return clip_folder.block_frames(blocks, self.frames)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +94,11 @@ def read_folder(folder: pathlib.Path) -> Contents:
     raise UserError(
       f'{folder} is not a folder; give the one that unitemp generate wrote.'
     )
+  is_set = (folder / 'records').is_dir()
   clips, problems = [], []
-  for path in sorted(folder.glob('*/*.json')):
+  for path in sorted(
+    folder.glob('records/*/**/*.json' if is_set else '*/*.json')
+  ):
     try:
       clips.append(read_clip(folder, path))
     except UserError as error:
@@ -105,9 +106,9 @@ def read_folder(folder: pathlib.Path) -> Contents:
   named = {clip.video for clip in clips} | {
     stage for clip in clips for stage in clip.stages
   }
-  for path in sorted(folder.glob('*/*.mp4')):
+  for path in sorted(folder.glob('videos/*/**/*.mp4' if is_set else '*/*.mp4')):
     name = path.relative_to(folder).as_posix()
-    if name not in named and not path.with_suffix('.json').exists():
+    if name not in named and not _sidecar_of(folder, path).exists():
       problems.append(f'{name} has no sidecar; make the clip again.')
   if not clips:
     reason = f' (first problem: {problems[0]})' if problems else ''
@@ -124,6 +125,19 @@ def read_folder(folder: pathlib.Path) -> Contents:
   return Contents(folder, clips, results, problems)
 
 
+def _sidecar_of(folder: pathlib.Path, video: pathlib.Path) -> pathlib.Path:
+  parts = video.relative_to(folder).with_suffix('.json').parts
+  if parts[0] == 'videos' and (folder / 'records').is_dir():
+    parts = ('records', *parts[1:])
+  return folder.joinpath(*parts)
+
+
+@functools.lru_cache(maxsize=64)
+def _plan_of(path: pathlib.Path) -> str:
+  """Drawing of the plan of a whole order; '' where there is none."""
+  return plan_drawing.draw(plan_text.load(path)) if path.is_file() else ''
+
+
 def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
   """Reads one sidecar and the header of its video.
 
@@ -138,20 +152,30 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
   if not isinstance(record, dict):
     raise UserError(f'{name} is no sidecar: it holds no table of keys.')
   fields = _Fields(name, record)
-  video = sidecar.with_suffix('.mp4')
+  place = sidecar.relative_to(folder).with_suffix('')
+  order, poster = sidecar.parent.name, sidecar.with_suffix('.png')
+  video, plan = sidecar.with_suffix('.mp4'), ''
+  if place.parts[0] == 'records':
+    order = place.parts[1]
+    video = folder.joinpath('videos', *place.parts[1:-1], f'{place.name}.mp4')
+    poster = folder.joinpath('posters', *place.parts[1:-1], f'{place.name}.png')
+    plan = _plan_of(folder / 'plans' / f'{order}.json')
   width, height = _read_size(folder, video)
   frames = fields.get('frames', _is_int)
   if frames < 1:
     raise UserError(f'{name}: frames is {frames}, it must be at least 1.')
 
-  def beside(file_name: str) -> str:
-    path = sidecar.parent / pathlib.PurePath(file_name).name
+  def below(path: pathlib.Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_file() else ''
 
+  def beside(file_name: str) -> str:
+    return below(video.parent / pathlib.PurePath(file_name).name)
+
   stages = fields.get('stages', _is_list(_is_text), [])
+  sample = record.get('sample')
   return Clip(
-    name=sidecar.stem,
-    order=sidecar.parent.name,
+    name=video.stem,
+    order=order,
     video=video.relative_to(folder).as_posix(),
     prompt=fields.get('prompt', _is_text),
     seed=fields.get('seed', _is_int),
@@ -165,10 +189,11 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
     checkpoint=fields.get('checkpoint', _is_text, ''),
     version=fields.get('version', _is_text, ''),
     timings=fields.get('timings', _is_timings, {}),
-    plan_image=_to_image(name, fields.get('plan_svg', _is_text, '')),
-    poster=beside(fields.get('poster', _is_text, '') or sidecar.stem + '.png'),
-    strip=beside(sidecar.stem + '.strip.png'),
+    plan_image=_to_image(name, fields.get('plan_svg', _is_text, '') or plan),
+    poster=beside(fields.get('poster', _is_text, '')) or below(poster),
+    strip=beside(video.stem + '.strip.png'),
     stages=[path for path in map(beside, stages) if path],
+    sample=sample if _is_int(sample) else None,
   )
 
 

@@ -1,6 +1,7 @@
 """`unitemp evaluate`: every number that is claimed for a model."""
 
 import argparse
+import importlib
 from pathlib import Path
 
 from unitemp_jax.errors import UserError
@@ -8,6 +9,15 @@ from unitemp_jax.evaluation import readme, runner
 from unitemp_jax.evaluation.suite_bench import Settings
 from unitemp_jax.generate import model_folder
 from unitemp_jax.training.compile_cache import enable_compile_cache
+
+# First word -> module with `main(argv: list[str]) -> int`; without one of these
+# words, a model is measured.
+ACTIONS = {
+  'generate': 'unitemp_jax.cli.evaluate_generate',
+  'status': 'unitemp_jax.cli.evaluate_status',
+  'verify': 'unitemp_jax.cli.evaluate_verify',
+  'folder': 'unitemp_jax.cli.evaluate_folder',
+}
 
 _EXAMPLE = """suites:
   vae        what the VAE loses of held-out clips
@@ -88,6 +98,8 @@ def main(argv: list[str]) -> int:
     UserError: bad arguments, a bad model, or an `--out` that holds the numbers
       of another one; nothing is written then.
   """
+  if argv and argv[0] in ACTIONS:
+    return importlib.import_module(ACTIONS[argv[0]]).main(argv[1:])
   args = _parse_args(argv)
   names, settings = _suites(args.only), _settings(args)
   done = runner.finished(args.out, runner.make_key(args.model, settings))

@@ -9,8 +9,7 @@ import fractions
 import itertools
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import av
@@ -28,16 +27,21 @@ _CODEC_THREADS = 4  # fixed: the encoder's bytes depend on their number
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[str]:
-  """Yields a temporary name that replaces `path` when all went well."""
-  path = os.path.abspath(path)
+  """Yields a temporary name that replaces `path` when all went well.
+
+  The name is always the same, so that nothing piles up where writers are
+  killed.
+  """
+  folder, name = os.path.split(os.path.abspath(path))
+  part = os.path.join(folder, f'.{name}.part')
   try:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with tempfile.TemporaryDirectory(
-      prefix='.', dir=os.path.dirname(path)
-    ) as folder:
-      part = os.path.join(folder, 'part')
+    os.makedirs(folder, exist_ok=True)
+    try:
       yield part
       os.replace(part, path)
+    finally:
+      with contextlib.suppress(FileNotFoundError):
+        os.unlink(part)
   except (OSError, av.FFmpegError) as error:
     raise UserError(
       f'Cannot write {path}: {error.strerror or error}.'
@@ -154,27 +158,98 @@ def _as_tag(value: Any) -> str:
   return json.dumps(value)
 
 
-def write_video(
+@contextlib.contextmanager
+def open_video(
   path: Path,
-  frames: np.ndarray,
   fps: float,
   metadata: Mapping[str, Any] | None = None,
   *,
   scale: int | None = None,
   crf: int = 18,
-) -> None:
-  """Writes an H.264 mp4 that every browser plays, atomically.
+  lossless: bool = False,
+) -> Iterator[Callable[[np.ndarray], None]]:
+  """Opens a video file that is written piece by piece, atomically.
 
-  The same input gives the same bytes.
+  The file appears when the block ends without an exception. The same frames
+  give the same bytes, however they are cut into pieces. (Where a side is odd,
+  the colour converter may differ in the last bit from run to run.)
 
   Args:
     path: file to write; an existing one is replaced.
-    frames: uint8 [T, H, W, 3]; an odd side grows by a repeated row or column.
     fps: frames per second.
     metadata: tags, texts or JSON values, see `read_metadata`.
     scale: whole number by which pixels are repeated; None enlarges clips below
       128 pixels to about 256.
     crf: quality, 0 is lossless but for the colour conversion, 18 looks so.
+    lossless: FFV1 in Matroska, every pixel as it is, nothing enlarged, instead
+      of H.264 in mp4.
+
+  Yields:
+    A function that appends frames, uint8 [n, H, W, 3]; an odd side grows by a
+    repeated row or column, but not if lossless.
+
+  Raises:
+    UserError: there is no frame, or the file cannot be written.
+  """
+  kind, codec, flags, options = (
+    'mp4',
+    'libx264',
+    {'movflags': 'use_metadata_tags+faststart'},
+    {'crf': str(crf)},
+  )
+  if lossless:
+    # Matroska would write the time and a random number.
+    kind, codec, flags, options = (
+      'matroska',
+      'ffv1',
+      {'fflags': '+bitexact'},
+      {},
+    )
+  with _writing(path) as part, av.open(part, 'w', kind, options=flags) as out:
+    for name, value in (metadata or {}).items():
+      out.metadata[name] = _as_tag(value)
+    rate = fractions.Fraction(fps).limit_denominator(1001)
+    stream = out.add_stream(codec, rate=rate, options=options)
+    stream.pix_fmt = 'bgr0' if lossless else 'yuv420p'
+    stream.codec_context.thread_count = _CODEC_THREADS
+    sizes = set()
+
+    def append(frames: np.ndarray) -> None:
+      if not lossless:
+        frames = _enlarge(frames, scale)
+        odd = [(0, side % 2) for side in frames.shape[1:3]]
+        frames = np.pad(frames, [(0, 0), *odd, (0, 0)], mode='edge')
+      if not sizes:
+        stream.height, stream.width = frames.shape[1:3]
+      sizes.add(frames.shape[1:3])
+      for frame in frames:
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))
+        out.mux(stream.encode(picture))
+
+    yield append
+    if len(sizes) != 1:
+      raise UserError(
+        f'Cannot write {os.fspath(path)}: a video needs frames of one size, '
+        f'got {len(sizes)} sizes.'
+      )
+    out.mux(stream.encode())
+
+
+def write_video(
+  path: Path,
+  frames: np.ndarray,
+  fps: float,
+  metadata: Mapping[str, Any] | None = None,
+  **settings,
+) -> None:
+  """Writes an H.264 mp4 that every browser plays, atomically.
+
+  Args:
+    path: file to write; an existing one is replaced.
+    frames: uint8 [T, H, W, 3].
+    fps: frames per second.
+    metadata: tags, texts or JSON values, see `read_metadata`.
+    **settings: as for `open_video`.
 
   Raises:
     UserError: there is no frame, or the file cannot be written.
@@ -184,22 +259,8 @@ def write_video(
       f'Cannot write {os.fspath(path)}: a video needs frames [T, H, W, 3] and '
       f'fps > 0, got {list(frames.shape)} and {fps}.'
     )
-  frames = _enlarge(frames, scale)
-  odd = [(0, side % 2) for side in frames.shape[1:3]]
-  frames = np.pad(frames, [(0, 0), *odd, (0, 0)], mode='edge')
-  flags = {'movflags': 'use_metadata_tags+faststart'}
-  with _writing(path) as part, av.open(part, 'w', 'mp4', options=flags) as out:
-    for name, value in (metadata or {}).items():
-      out.metadata[name] = _as_tag(value)
-    rate = fractions.Fraction(fps).limit_denominator(1001)
-    stream = out.add_stream('libx264', rate=rate, options={'crf': str(crf)})
-    stream.height, stream.width = frames.shape[1:3]
-    stream.pix_fmt = 'yuv420p'
-    stream.codec_context.thread_count = _CODEC_THREADS
-    for frame in frames:
-      picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))
-      out.mux(stream.encode(picture))
-    out.mux(stream.encode())
+  with open_video(path, fps, metadata, **settings) as append:
+    append(frames)
 
 
 def write_gif(

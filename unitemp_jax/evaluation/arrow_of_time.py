@@ -49,10 +49,10 @@ class ArrowOfTime:
     played = np.concatenate(
       [_spoil_clips(ink, b, s, rng) for b, s in zip(blur, noise, strict=True)]
     )
-    features = np.concatenate([_features(played), _features(played[:, ::-1])])
+    found = np.concatenate([features(played), features(played[:, ::-1])])
     labels = np.repeat([1, 0], len(played))
     judges = classifier.train(
-      lambda _: features,
+      lambda _: found,
       labels,
       hidden=(32,),
       epochs=_EPOCHS,
@@ -101,11 +101,11 @@ class ArrowOfTime:
     return np.concatenate(answers)
 
   def _log_odds(self, ink: np.ndarray) -> np.ndarray:
-    log_prob = self.judge.log_prob(_features(ink)).astype(np.float64)
+    log_prob = self.judge.log_prob(features(ink)).astype(np.float64)
     return log_prob[:, 1] - log_prob[:, 0]
 
 
-def _features(ink: np.ndarray) -> np.ndarray:
+def features(ink: np.ndarray) -> np.ndarray:
   """Features of order one, [n, k], of ink [n, T, H, W] in [0, 1]."""
   small = _shrink(ink)
   top = np.maximum(small.max(axis=(1, 2, 3), keepdims=True), 1e-3)

@@ -188,6 +188,18 @@ def phase_test(
     UserError: the boundaries are not `period` apart, or the clip is too short
       to hold every phase.
   """
+  logs = phase_logs(steps, at, period=period)
+  return pool_phases(logs, draws=draws, seed=seed)
+
+
+def phase_logs(
+  steps: np.ndarray, at: Sequence[int], *, period: int = 12
+) -> np.ndarray:
+  """Log ratio of each clip if its blocks began at each phase, [n, period].
+
+  Entry 0 is the true phase. Arguments and errors as for `phase_test`; the logs
+  of clips of several lengths can be pooled.
+  """
   at = _checked(at, steps.shape[1])
   if np.unique(at % period).size != 1:
     raise UserError(
@@ -204,10 +216,16 @@ def phase_test(
   for shift in range(period):
     combed = inner[(inner - at[0] - shift) % period == 0]
     logs.append(_log_ratios(steps, combed, combed).mean(axis=1))
-  logs = np.stack(logs, axis=1)
+  return np.stack(logs, axis=1)
+
+
+def pool_phases(
+  logs: np.ndarray, *, draws: int = 2000, seed: int = 0
+) -> PhaseTest:
+  """Pools what `phase_logs` gives for clips, [n, period]."""
   pooled = logs.mean(axis=0)
   rng = np.random.default_rng(seed)
-  phases = rng.integers(period, size=(draws, len(logs)))
+  phases = rng.integers(logs.shape[1], size=(draws, len(logs)))
   null = logs[np.arange(len(logs))[None, :], phases].mean(axis=1)
   # The true assignment counts as one draw, so that p is never 0.
   p_value = (1 + np.sum(null >= pooled[0])) / (draws + 1)

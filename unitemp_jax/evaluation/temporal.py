@@ -155,7 +155,7 @@ def psnr(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
   Raises:
     UserError: the shapes differ.
   """
-  return _decibel(_squared_error(frames, reference).mean(axis=1))
+  return to_decibel(_squared_error(frames, reference).mean(axis=1))
 
 
 def psnr_curve(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -164,7 +164,7 @@ def psnr_curve(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
   Raises:
     UserError: the shapes differ.
   """
-  return _decibel(_squared_error(frames, reference))
+  return to_decibel(_squared_error(frames, reference))
 
 
 def ssim(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -221,7 +221,8 @@ def _squared_error(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
   return error
 
 
-def _decibel(squared_error: np.ndarray) -> np.ndarray:
+def to_decibel(squared_error: np.ndarray) -> np.ndarray:
+  """PSNR of mean squared errors of pixels in [0, 1]; at most 100 dB."""
   return -10 * np.log10(np.maximum(squared_error, _LEAST_MSE))
 
 

@@ -1,13 +1,15 @@
 """Latents to pixels: jointly when all exist, or block by block as made.
 
 A causal decoder needs the past of a block. Jointly it has all of it. Streaming,
-a block is decoded in the context that exists at that moment: the contiguous
-latents before it if they have been made, else the anchors it was denoised with,
-else nothing (method.md section 4; P + B latents decode to 1 + 4 (P + B - 1)
-frames, of which the last 4 B are kept).
+a block is decoded in the context that exists at that moment: what was decoded
+before it in time, else the anchors it was denoised with, else nothing
+(method.md section 4; P + B latents decode to 1 + 4 (P + B - 1) frames, of which
+the last 4 B are kept). The decoder's memory is handed from chunk to chunk, so
+that a block costs the same however long its past is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,23 @@ from unitemp_jax.plans import Plan
 
 # Latents [B, F, h, w, C] to frames [B, 1 + 4 (F - 1), H, W, 3].
 Decode = Callable[[np.ndarray], np.ndarray]
+# The same with the memory of what came before, and that of what came since.
+# With memory every latent gives 4 frames; without it (None) the first is an
+# image latent of one frame.
+Chunk = Callable[[np.ndarray, Any], tuple[np.ndarray, Any]]
+Piece = tuple[int, np.ndarray]  # first frame on the timeline, frames [B, n, ..]
+
+
+def remembering(decode: Decode) -> Chunk:
+  """A decoder whose memory is all latents so far, which it decodes again."""
+
+  def chunk(latents, memory):
+    if memory is None:
+      return decode(latents), latents
+    whole = np.concatenate([memory, latents], axis=1)
+    return decode(whole)[:, -4 * latents.shape[1] :], whole
+
+  return chunk
 
 
 def window(decode: Decode, past: np.ndarray, block: np.ndarray) -> np.ndarray:
@@ -29,17 +48,91 @@ def window(decode: Decode, past: np.ndarray, block: np.ndarray) -> np.ndarray:
     `4 n` frames. Without past the decoder takes the block's first latent for an
     image latent of one frame; that frame is repeated 4 times.
   """
-  frames = decode(np.concatenate([past, block], axis=1))
-  wanted = 4 * block.shape[1]
-  if past.shape[1]:
-    return frames[:, -wanted:]
-  return np.concatenate([np.repeat(frames[:, :1], 3, axis=1), frames], axis=1)
+  return _after(decode(np.concatenate([past, block], axis=1)), block.shape[1])
+
+
+def _after(frames: np.ndarray, latents: int) -> np.ndarray:
+  """The 4 frames of each of the last `latents` latents."""
+  missing = 4 * latents - frames.shape[1]
+  if missing > 0:
+    repeated = np.repeat(frames[:, :1], missing, axis=1)
+    return np.concatenate([repeated, frames], axis=1)
+  return frames[:, -4 * latents :]
+
+
+def new_positions(plan: Plan) -> list[list[int]]:
+  """For each row, the positions of the video that exist since that row."""
+  positions, entries = plan.timeline()
+  where = dict(zip(positions.tolist(), entries.tolist(), strict=True))
+  seen: set[int] = set()
+  rows = []
+  for row in range(plan.num_rows):
+    own = [p for p, entry in plan.entries(row) if where.get(p) == entry]
+    rows.append([p for p in own if p not in seen])
+    seen.update(own)
+  return rows
+
+
+class Streamer:
+  """Decodes the rows of a plan in the order in which they are made."""
+
+  def __init__(self, decode: Chunk, plan: Plan):
+    """Starts with nothing decoded.
+
+    Args:
+      decode: of the VAE.
+      plan: checked rows.
+    """
+    self._decode = decode
+    self._plan = plan
+    self._own = new_positions(plan)
+    self._start = min(own[0] for own in self._own if own)
+    self._beginnings = {own[0] for own in self._own if own}
+    self._memory: dict[int, Any] = {}  # by the position that continues it
+
+  def add(
+    self, row: int, latents: np.ndarray, anchors: np.ndarray
+  ) -> Piece | None:
+    """Decodes a row; call it for every row in turn.
+
+    Args:
+      row: its number.
+      latents: its valid entries `[B, count, h, w, C]`.
+      anchors: that it was denoised with, `[B, P, h, w, C]`; read if it has any.
+
+    Returns:
+      (first frame on the timeline, frames), or None if nothing of the row is
+      new in the video.
+    """
+    own = self._own[row]
+    if not own:
+      return None
+    first = own[0]
+    skipped = [p for p, _ in self._plan.entries(row)].index(first)
+    block = latents[:, skipped : skipped + len(own)]
+    memory = self._memory.pop(first, None)
+    if memory is not None:
+      frames, memory = self._decode(block, memory)
+    else:
+      # A given clip may begin with an image latent that is not in the video.
+      past = latents[:, :skipped]
+      if self._plan.anchor[row]:
+        past = anchors
+      frames, memory = self._decode(np.concatenate([past, block], 1), None)
+      frames = _after(frames, len(own))
+    following = own[-1] + 1
+    self._beginnings.discard(first)
+    if following in self._beginnings:
+      self._memory[following] = memory
+    if first == self._start:
+      return 0, frames[:, 3:]
+    return 4 * (first - self._start) - 3, frames
 
 
 def stream(
   decode: Decode, plan: Plan, latents: np.ndarray, anchors: np.ndarray
-) -> list[tuple[int, np.ndarray]]:
-  """Decodes every generated row as soon as it exists.
+) -> list[Piece]:
+  """Decodes a finished plan as if each row were shown as soon as it exists.
 
   Args:
     decode: of the VAE.
@@ -51,32 +144,40 @@ def stream(
     In the order of generation: (first frame on the timeline, frames). Given
     clips on the timeline come first.
   """
-  positions, entries = plan.timeline()
-  where = dict(zip(positions.tolist(), entries.tolist(), strict=True))
-  start = int(positions[0])
-  made: set[int] = set()
+  streamer = Streamer(remembering(decode), plan)
   pieces = []
   for row in range(plan.num_rows):
-    own = [p for p, entry in plan.entries(row) if where.get(p) == entry]
-    if not own or (plan.given[row] and set(own) <= made):
-      continue
-    block = latents[:, [where[p] for p in own]]
-    if own[0] == start:
-      pieces.append((0, decode(block)))
-    else:
-      past = own[0]
-      while past - 1 in made:
-        past -= 1
-      before = latents[:, [where[p] for p in range(past, own[0])]]
-      if not before.shape[1] and plan.anchor[row]:
-        before = anchors[row]
-      first_frame = 4 * (own[0] - start) - 3
-      pieces.append((first_frame, window(decode, before, block)))
-    made.update(own)
+    entries = [entry for _, entry in plan.entries(row)]
+    piece = streamer.add(row, latents[:, entries], anchors[row])
+    if piece is not None:
+      pieces.append(piece)
   return pieces
 
 
-def compose(pieces: list[tuple[int, np.ndarray]]) -> np.ndarray:
+def joint(
+  decode: Chunk, latents: np.ndarray, chunk: int
+) -> Iterator[np.ndarray]:
+  """Decodes a timeline piece by piece, in the memory that one piece needs.
+
+  Args:
+    decode: of the VAE.
+    latents: the timeline `[B, N, h, w, C]`.
+    chunk: latents per piece; the last piece is filled up to it, so that all
+      pieces run the same two programs.
+
+  Yields:
+    Frames in temporal order, `[B, n, H, W, 3]`.
+  """
+  memory = None
+  for first in range(0, latents.shape[1], chunk):
+    own = latents[:, first : first + chunk]
+    short = chunk - own.shape[1]
+    filled = np.concatenate([own, np.repeat(own[:, -1:], short, axis=1)], 1)
+    frames, memory = decode(filled, memory)
+    yield frames[:, : frames.shape[1] - 4 * short]
+
+
+def compose(pieces: list[Piece]) -> np.ndarray:
   """Puts streamed pieces in temporal order, `[B, T, H, W, 3]`."""
   ordered = sorted(pieces, key=lambda piece: piece[0])
   return np.concatenate([frames for _, frames in ordered], axis=1)

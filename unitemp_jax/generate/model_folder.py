@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from unitemp_jax.errors import UserError
+from unitemp_jax.generate.step import StepOptions
 from unitemp_jax.models import text_to_video, vae3d
 from unitemp_jax.models.dit import DiT, DiTConfig
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
@@ -64,6 +65,27 @@ class ModelCard:
   anchor_kind: str
   start: int
   provenance: dict[str, Any]
+
+  @property
+  def size_step(self) -> int:
+    """Height and width are multiples of so many pixels."""
+    return self.vae.spatial_stride * self.dit.patch
+
+  @property
+  def step_options(self) -> StepOptions:
+    """What the sampler's step must know of this model."""
+    return StepOptions(draft_from=int(self.anchor_kind == 'windowed'))
+
+  def latent_grid(self, height: int, width: int) -> tuple[int, int]:
+    """Latent rows and columns; UserError if the model cannot make the size."""
+    step = self.size_step
+    if min(height, width) < step or height % step or width % step:
+      near = [max(round(side / step), 1) * step for side in (height, width)]
+      raise UserError(
+        f'{height}x{width} pixels: height and width must be multiples of '
+        f'{step} for this model; use {near[0]}x{near[1]}.'
+      )
+    return vae3d.latent_grid(self.vae, height, width)
 
 
 def param_shapes(card: ModelCard) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +19,16 @@ from unitemp_jax.generate import (
   model_folder,
   network,
   sampler,
-  teacher,
 )
-from unitemp_jax.generate.step import StepOptions
+from unitemp_jax.generate.codec import Codec
+from unitemp_jax.generate.request import Request, places
+from unitemp_jax.generate.stream import (
+  MadeRow,
+  RowPrograms,
+  Rows,
+  timeline_of,
+)
+from unitemp_jax.generate.teacher_sampler import TeacherSampler
 from unitemp_jax.models import text_to_video, vae3d, weights
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
@@ -47,6 +56,25 @@ class Generated:
     return self.latents[:, self.plan.timeline()[1]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Piece:
+  """Frames that have just been made.
+
+  Attributes:
+    first: index of the first of them on the timeline.
+    frames: uint8 `[n, H, W, 3]`.
+    seconds: since the run began.
+    fresh: False if they were given, or made before an interruption.
+    row: of the plan.
+  """
+
+  first: int
+  frames: np.ndarray
+  seconds: float
+  fresh: bool
+  row: int
+
+
 class Pipeline:
   """A model on the devices; its programs are compiled once per shape."""
 
@@ -69,21 +97,21 @@ class Pipeline:
     self.card = card
     self.hash = model_hash
     self.tokenizer = tokenizer
-    self._vae = vae3d.VAE(card.vae)
+    self._codec = Codec(card.vae)
     self._dit = DiT(card.dit)
     self._text = TextEncoder(card.text)
     self._mesh = device_mesh.make_mesh({'data': -1})
-    self.grid = vae3d.latent_grid(card.vae, card.height, card.width)
+    self.grid = card.latent_grid(card.height, card.width)
     self.num_latents = vae3d.num_latents(card.frames, card.vae.temporal_stride)
-    everywhere = jax.sharding.NamedSharding(
+    self._everywhere = jax.sharding.NamedSharding(
       self._mesh, jax.sharding.PartitionSpec()
     )
-    self._params = jax.device_put(params, everywhere)
+    self._params = jax.device_put(params, self._everywhere)
     self.levels = solvers.student_levels(card.timesteps, card.shift)
+    self._rows = RowPrograms(self._dit, self.levels, card.step_options)
     self._sample = jax.jit(self._sample_fn)
-    self._decode = jax.jit(self._decode_fn)
-    self._encode = jax.jit(self._encode_fn)
-    self._teach = jax.jit(self._teacher_fn, static_argnames='num_steps')
+    self._net = jax.jit(self._net_fn)
+    self._teacher = TeacherSampler(card, tokenizer)
 
   @classmethod
   def load(cls, folder: str | Path = model_folder.TINY) -> 'Pipeline':
@@ -129,11 +157,17 @@ class Pipeline:
   def _text_fn(self, params, ids, mask):
     return text_to_video.encode_text(self._text, params['text'], ids, mask)
 
+  def _net_fn(self, params, ids, mask):
+    """The student with the prompts `[B, R, E]` that rows choose from."""
+    batch, choices, length = ids.shape
+    ids, mask = ids.reshape(-1, length), mask.reshape(-1, length)
+    text = self._text_fn(params, ids, mask)
+    texts = text.reshape(batch, choices, *text.shape[1:]).swapaxes(0, 1)
+    return network.make_net(self._dit, params['student'], texts)
+
   def _sample_fn(self, params, plan, latents, ids, mask, seeds):
-    dit, (height, width) = self._dit, self.grid
-    net = network.make_net(
-      dit, params['student'], self._text_fn(params, ids, mask)[None]
-    )
+    dit, (height, width) = self._dit, latents.shape[2:4]
+    net = self._net_fn(params, ids, mask)
     tokens = self.card.dit.tokens_per_frame(height, width)
     return sampler.run_plan(
       network.cached_denoise(dit),
@@ -144,30 +178,35 @@ class Pipeline:
       latents,
       jax.vmap(jax.random.key)(seeds),
       self.levels,
-      options=StepOptions(draft_from=int(self.card.anchor_kind == 'windowed')),
+      options=self.card.step_options,
     )
 
   def generate(
     self,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Sequence[str]],
     seeds: Sequence[int],
     plan: Plan,
     given: np.ndarray | None = None,
+    size: tuple[int, int] | None = None,
   ) -> Generated:
     """Runs a plan for a batch of prompts, each with its own seed.
 
     Args:
-      prompts: one per sample.
+      prompts: one per sample, or equally many that `plan.prompt` points into.
       seeds: one per sample, 0 .. 2**32 - 1.
       plan: checked rows; plans of equal shape share one compilation.
       given: latents of `plan.preloaded()`, `[B, K, h, w, C]`, in its order.
+      size: height and width in pixels; the model's own by default.
 
     Raises:
       UserError: an empty prompt, a bad plan, or given latents that are missing.
     """
     plans.check(plan)
-    ids, mask = self.tokens(prompts)
-    shape = (len(prompts), plan.num_latents, *self.noise_shape[1:])
+    lists = [[own] if isinstance(own, str) else list(own) for own in prompts]
+    tokens = [self.tokens(own) for own in lists]
+    ids, mask = (np.stack(arrays) for arrays in zip(*tokens, strict=True))
+    grid = self.grid if size is None else self.card.latent_grid(*size)
+    shape = (len(lists), plan.num_latents, *grid, self.card.dit.channels)
     buffer = np.zeros(shape, np.float32)
     positions, entries = plan.preloaded()
     if len(entries):
@@ -187,71 +226,133 @@ class Pipeline:
     )
     return Generated(np.asarray(latents), np.asarray(anchors), plan)
 
-  def _teacher_fn(self, params, ids, mask, noise, num_steps):
-    text = self._text_fn(params, ids, mask)
-    dit_params = params['teacher']
+  def rows(
+    self, request: Request, finished: Mapping[int, MadeRow] | None = None
+  ) -> Iterator[MadeRow]:
+    """Yields the rows of a request's plan as they are made, latents only.
 
-    def velocity(text):
-      context = text_to_video.text_context(self._dit, dit_params, text)
-      return lambda x, sigma: text_to_video.bidirectional(
-        self._dit, dit_params, x, sigma, context
+    Args:
+      request: what is wanted.
+      finished: generated rows of an interrupted run, by number; the others are
+        made as if it had not been interrupted, bit for bit.
+    """
+    plan, params = request.plan, self._params
+    used = set(plan.prompt[plan.count > 0].tolist())
+    nets = {}
+    for index in used:
+      ids, mask = self.tokens([request.prompts[index]])
+      nets[index] = self._net(params, ids[None], mask[None])
+    clips = [self.encode_clip(given.video)[0] for given in request.given]
+    given = {
+      int(entry): clips[clip][k]
+      for entry, (clip, k) in zip(
+        plan.preloaded()[1], places(plan, request.given), strict=True
       )
+    }
+    grid = self.card.latent_grid(request.height, request.width)
+    put = lambda tree: jax.device_put(tree, self._everywhere)  # noqa: E731
+    rows = Rows(self._rows, nets, plan, given, grid, request.seed, put)
+    yield from rows.run(finished or {})
 
-    return teacher.sample_teacher(
-      velocity(text),
-      velocity(jnp.zeros_like(text)),
-      noise,
-      num_steps=num_steps,
-      shift=self.card.teacher_shift,
-      guidance=self.card.guidance,
-    )
+  def run(
+    self, request: Request, finished: Mapping[int, MadeRow] | None = None
+  ) -> Iterator[Piece]:
+    """Yields pixels as they are made, in the order of generation.
+
+    Given frames stand in them as they were given. Device memory does not grow
+    with the length of a plan that sees a window only.
+
+    Args:
+      request: what is wanted.
+      finished: as for `rows`.
+    """
+    began = time.monotonic()
+    streamer = decode.Streamer(self.decode_chunk, request.plan)
+    for made in self.rows(request, finished):
+      piece = streamer.add(made.row, made.latents, made.anchors)
+      if piece is not None:
+        first, frames = piece
+        yield Piece(
+          first,
+          request.paste(first, frames[0]),
+          time.monotonic() - began,
+          made.fresh,
+          made.row,
+        )
+
+  def joint(self, timeline: np.ndarray) -> Iterator[np.ndarray]:
+    """Decodes latents `[N, h, w, C]` in temporal order, in constant memory.
+
+    Yields:
+      uint8 `[n, H, W, 3]`, nothing pasted.
+    """
+    chunks = decode.joint(self.decode_chunk, timeline[None], self.card.block)
+    for frames in chunks:
+      yield frames[0]
+
+  def video(self, request: Request) -> np.ndarray:
+    """The whole video, decoded jointly, uint8 `[T, H, W, 3]`."""
+    parts, first = [], 0
+    timeline = timeline_of(request.plan, self.rows(request))
+    for frames in self.joint(timeline):
+      parts.append(request.paste(first, frames))
+      first += len(frames)
+    return np.concatenate(parts)
 
   def sample_teacher(
-    self, prompts: Sequence[str], seeds: Sequence[int], num_steps: int = 50
+    self,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    num_steps: int = 50,
+    **settings: Any,
   ) -> np.ndarray:
-    """Latents `[B, N, h, w, C]` of the bidirectional teacher.
-
-    Raises:
-      UserError: the model came without its teacher, or an empty prompt.
-    """
-    if 'teacher' not in self._params:
-      raise UserError('this model folder has no teacher.safetensors to sample.')
-    ids, mask = self.tokens(prompts)
-    keys = sampler.sample_keys(seeds)
-    noise = jax.vmap(lambda key: jax.random.normal(key, self.noise_shape))(keys)
-    latents = self._teach(
+    """Latents `[B, N, h, w, C]` of the teacher; see `TeacherSampler.sample`."""
+    return self._teacher.sample(
       self._params,
-      self._spread(ids),
-      self._spread(mask),
-      self._spread(np.asarray(noise)),
-      num_steps=num_steps,
+      prompts,
+      seeds,
+      self.noise_shape,
+      self._spread,
+      num_steps,
+      **settings,
     )
-    return np.asarray(latents)
-
-  def _decode_fn(self, params, latents):
-    frames, _ = self._vae.apply({'params': params}, latents, method='decode')
-    return jnp.round((frames + 1.0) * 127.5).astype(jnp.uint8)
-
-  def _encode_fn(self, params, video):
-    pixels = video.astype(jnp.float32) / 127.5 - 1.0
-    return self._vae.apply({'params': params}, pixels, method='encode')[0]
 
   def decode(self, latents: np.ndarray) -> np.ndarray:
     """Latents `[B, F, h, w, C]` to uint8 `[B, 1 + 4 (F - 1), H, W, 3]`."""
-    return np.asarray(self._decode(self._params['vae'], self._spread(latents)))
+    latents = self._spread(latents)
+    return np.asarray(self._codec.decode(self._params['vae'], latents))
+
+  def decode_chunk(self, latents: np.ndarray, memory: Any):
+    """Latents `[1, F, h, w, C]` to frames and memory, see `decode.Chunk`."""
+    latents = jax.device_put(latents, self._everywhere)
+    frames, memory = self._codec.decode_chunk(
+      self._params['vae'], latents, memory
+    )
+    return np.asarray(frames), memory
 
   def encode(self, video: np.ndarray) -> np.ndarray:
     """uint8 clips `[B, 1 + 4k, H, W, 3]` to latents; UserError for a bad size.
 
     A clip is encoded by itself: its first latent is an image latent.
     """
-    height, width = video.shape[2:4]
+    self._check_clip(video.shape[1:4])
+    video = self._spread(video)
+    return np.asarray(self._codec.encode(self._params['vae'], video))
+
+  def encode_clip(self, video: np.ndarray) -> np.ndarray:
+    """One clip `[1 + 4k, H, W, 3]` of any length to latents `[1, F, h, w, C]`.
+
+    Raises:
+      UserError: a bad size.
+    """
+    self._check_clip(video.shape[:3])
+    return self._codec.encode_clip(self._params['vae'], video[None])
+
+  def _check_clip(self, size: tuple[int, int, int]) -> None:
     try:
-      vae3d.num_latents(video.shape[1], self.card.vae.temporal_stride)
-      vae3d.latent_grid(self.card.vae, height, width)
+      self._codec.check(*size)
     except ValueError as error:
       raise UserError(f'a given clip does not fit the VAE: {error}.') from error
-    return np.asarray(self._encode(self._params['vae'], self._spread(video)))
 
   def stream(self, made: Generated) -> np.ndarray:
     """Frames of every row decoded as it was made, in temporal order."""

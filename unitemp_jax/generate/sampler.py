@@ -25,6 +25,8 @@ from unitemp_jax.plans import DATA_FIELDS, Plan
 def plan_rows(plan: Plan) -> Row:
   """The plan's table as scan input: every field with a leading J."""
   fields = {name: jnp.asarray(getattr(plan, name)) for name in DATA_FIELDS}
+  if not plan.num_sinks:
+    fields['sinks'] = None
   return Row(index=jnp.arange(plan.count.shape[0]), **fields)
 
 

@@ -49,7 +49,10 @@ DEFAULTS = StepOptions()
 
 @flax.struct.dataclass
 class Row:
-  """One plan row on the device; fields as in `plans.Plan`, without J."""
+  """One plan row on the device; fields as in `plans.Plan`, without J.
+
+  `sinks` is None for a plan without, so that its program has no trace of them.
+  """
 
   target: jax.Array
   count: jax.Array
@@ -60,6 +63,7 @@ class Row:
   visible: jax.Array
   write: jax.Array
   prompt: jax.Array
+  sinks: jax.Array | None
   index: jax.Array  # number of the row
 
 
@@ -250,6 +254,8 @@ def step(
   if num_anchors:
     branches.append(generated(num_anchors))
     kind = jnp.where(row.given, 1, jnp.where(row.anchor, 3, 2))
-  kind = jnp.where(row.count == 0, 0, kind)
+  # A given row that writes nothing only says what is part of the video.
+  idle = row.given & (row.write < 0).all()
+  kind = jnp.where((row.count == 0) | idle, 0, kind)
   carry = lax.switch(kind, branches, carry)
   return carry, carry.anchors

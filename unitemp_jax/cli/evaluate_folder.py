@@ -1,0 +1,152 @@
+"""`unitemp evaluate folder`: measures clips of any system, without a model."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from unitemp_jax import report_folder
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import (
+  clip_folder,
+  frechet,
+  likeness,
+  measure_folder,
+  naming,
+  runner,
+  suite_folder,
+)
+from unitemp_jax.evaluation.clip_folder import Blocks
+
+_EXAMPLE = """example:
+  unitemp evaluate folder out/set/videos --real=real_clips --out=out/measured
+  unitemp evaluate folder sf_outputs --naming=self_forcing --out=out/sf
+  unitemp evaluate folder DIR --features=a.npz --real_features=b.npz --out=OUT
+Real clips are cut to the length, rate and size of the generated ones. Run the
+same command again to continue after an interruption."""
+
+
+def _parse_args(argv: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='unitemp evaluate folder',
+    description='Measure a folder of clips: flicker at block boundaries, '
+    'loops, joins, motion, drift, direction, likeness. No network is needed. '
+    'Writes OUT/metrics.json, metrics.md, clips.csv and index.html.',
+    epilog=_EXAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('folder', type=Path, metavar='DIR', help='clips, with subfolders')
+  add('--out', required=True, type=Path, metavar='OUT')
+  add('--real', type=Path, metavar='DIR', help='real footage to compare with')
+  add(
+    '--reference',
+    type=Path,
+    metavar='DIR',
+    help='clips of the same names, for PSNR and SSIM',
+  )
+  add(
+    '--naming',
+    choices=naming.KINDS,
+    default='folder',
+    help='who named the clips (folder: PROMPT-0.mp4 or anything)',
+  )
+  add(
+    '--blocks',
+    type=Blocks.parse,
+    metavar='FIRST:PERIOD',
+    help='boundaries of clips that do not tell theirs, in frames (8:12)',
+  )
+  add('--features', type=Path, metavar='FILE', help='npy or npz, [n, d]')
+  add('--real_features', type=Path, metavar='FILE', help='the same of real')
+  add('--workers', type=int, default=1, help='processes (1)')
+  add('--dry_run', action='store_true', help='list what would be measured')
+  return parser.parse_args(argv)
+
+
+def _check(args) -> None:
+  if args.workers < 1:
+    raise UserError(f'--workers={args.workers} must be at least 1.')
+  if (args.features is None) != (args.real_features is None):
+    raise UserError(
+      'the Frechet distance needs --features and --real_features; give both.'
+    )
+  if args.out.exists() and not args.out.is_dir():
+    raise UserError(f'--out={args.out} is a file; choose a folder.')
+
+
+def _likeness(listing, folder: Path, how: str, problems: list[str]):
+  """The section of PSNR and SSIM; None if no clip has a reference."""
+  references = clip_folder.list_clips(folder)
+  pairs, alone = likeness.pair(listing.clips, references.clips)
+  found: dict[str, list[dict[str, float]]] = {}
+  for clip, reference in pairs:
+    try:
+      measured = likeness.compare(clip, reference)
+    except UserError as error:
+      problems.append(f'{clip.name} was not compared: {error}')
+      continue
+    group = clip.order or listing.folder.resolve().name
+    values = likeness.values(measured, clip.layout.given)
+    found.setdefault(group, []).append(values)
+  if alone:
+    problems.append(
+      f'{len(alone)} clips have no reference in {folder}, such as '
+      f'{alone[0].name}.'
+    )
+  return suite_folder.likeness_section(found, how) if found else None
+
+
+def main(argv: list[str]) -> int:
+  """Runs the verb and returns its exit code.
+
+  Raises:
+    UserError: bad arguments, or no clip that can be measured.
+  """
+  args = _parse_args(argv)
+  _check(args)
+  listing = clip_folder.list_clips(args.folder, args.naming, args.blocks)
+  real = args.real and clip_folder.list_clips(args.real)
+  features = [
+    frechet.read_features(path)
+    for path in (args.features, args.real_features)
+    if path is not None
+  ]
+  orders = sorted({clip.order for clip in listing.clips} - {''})
+  print(f'{len(listing.clips)} clips in {args.folder}; orders: {orders or "-"}')
+  if args.dry_run:
+    for problem in listing.problems:
+      print(f'left out: {problem}')
+    return 0
+  how = shlex.join(['unitemp', 'evaluate', 'folder', *argv])
+  cache, problems = args.out / 'measured', list(listing.problems)
+  groups, more = measure_folder.measure_groups(
+    listing, cache, args.workers, print
+  )
+  problems += [*more, *measure_folder.mixed(groups)]
+  real_group = None
+  if real:
+    window, layout = measure_folder.common_window(groups)
+    real_group, more = measure_folder.measure_real(
+      real, window, layout, cache, args.workers, print
+    )
+    problems += more
+  else:
+    problems.append(
+      'there are no real clips beside these numbers; give some with --real.'
+    )
+  sections, more = suite_folder.sections(groups, real_group, how)
+  problems += more
+  if args.reference is not None:
+    section = _likeness(listing, args.reference, how, problems)
+    sections += [section] if section else []
+  if features:
+    name = listing.folder.resolve().name
+    sections.append(suite_folder.frechet_section(name, *features, how))
+  for problem in problems:
+    print(f'note: {problem}')
+  shown = [*groups, *([real_group] if real_group else [])]
+  report_folder.write(args.out, sections, suite_folder.to_csv(shown), problems)
+  print(runner.to_markdown(sections))
+  print(args.out / 'index.html')
+  return 0

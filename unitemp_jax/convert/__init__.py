@@ -1,0 +1,5 @@
+"""PyTorch checkpoints to our weights and back."""
+
+from unitemp_jax.convert.load import load_torch
+
+__all__ = ['load_torch']

@@ -1,0 +1,185 @@
+"""Names and layouts of PyTorch weights against ours, by one table.
+
+A table lists, for every parameter of a network, its path in our tree, its name
+in each PyTorch layout, and an einops pattern from the PyTorch array to ours.
+Read the other way round the same table exports. Fields in braces are numbers;
+`{layer}` that is absent in our path is the leading axis of a stacked array.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import einops
+import jax
+import numpy as np
+from flax import traverse_util
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern:
+  """How an array changes between PyTorch and ours.
+
+  Attributes:
+    forward: einops pattern 'torch axes -> our axes', None for no change.
+    sizes: of axes that the pattern merges.
+  """
+
+  forward: str | None
+  sizes: tuple[tuple[str, int], ...] = ()
+
+  def to_flax(self, array: np.ndarray) -> np.ndarray:
+    """Returns a PyTorch array in our layout, a view where possible."""
+    if self.forward is None:
+      return array
+    return einops.rearrange(array, self.forward, **dict(self.sizes))
+
+  def to_torch(self, array: np.ndarray) -> np.ndarray:
+    """Returns one of our arrays in PyTorch's layout."""
+    if self.forward is None:
+      return array
+    left, right = self.forward.split('->')
+    return einops.rearrange(array, f'{right}->{left}', **dict(self.sizes))
+
+  def torch_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the shape that our `shape` has in PyTorch."""
+    return self.to_torch(np.broadcast_to(np.int8(0), tuple(shape))).shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One line of a table.
+
+  Attributes:
+    path: template of our path, `a/b/{i}`.
+    names: layout -> template of the PyTorch name.
+    pattern: how the array changes.
+    aliases: layout -> another name under which the same tensor may appear.
+  """
+
+  path: str
+  names: Mapping[str, str]
+  pattern: Pattern
+  aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """All that is known of one kind of network.
+
+  Attributes:
+    kind: 'dit', 'vae' or 'umt5'.
+    rows: one per parameter; exactly one must match every path.
+    signatures: layout -> a name that only this layout has.
+    ignored: regexes of names that carry nothing for us, in any layout.
+    numbering: from our paths to a function that adds fields to those that a
+      path holds, for layouts that count otherwise.
+  """
+
+  kind: str
+  rows: tuple[Row, ...]
+  signatures: Mapping[str, str]
+  ignored: tuple[str, ...] = ()
+  numbering: (
+    Callable[[Sequence[str]], Callable[[dict[str, int]], dict[str, int]]] | None
+  ) = None
+
+  @property
+  def layouts(self) -> tuple[str, ...]:
+    """Names of the layouts."""
+    return tuple(self.signatures)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One PyTorch tensor and where it goes.
+
+  Attributes:
+    name: in the PyTorch layout, without prefix.
+    path: of our array, `a/b/c`.
+    layer: index into the leading axis of our array; None for the whole.
+    layers: length of that axis, 1 without one.
+    pattern: how the array changes.
+    shape: of the PyTorch tensor.
+    alias: another name for the same tensor, or None.
+  """
+
+  name: str
+  path: str
+  layer: int | None
+  layers: int
+  pattern: Pattern
+  shape: tuple[int, ...]
+  alias: str | None = None
+
+
+def _regex(template: str) -> re.Pattern[str]:
+  parts = re.split(r'\{(\w+)\}', template)
+  out = [
+    f'(?P<{part}>\\d+)' if i % 2 else re.escape(part)
+    for i, part in enumerate(parts)
+  ]
+  return re.compile(''.join(out))
+
+
+def flat_shapes(shapes: Any) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns our paths `a/b/c` and their leaves, in sorted order."""
+  return dict(sorted(traverse_util.flatten_dict(shapes, sep='/').items()))
+
+
+def entries(table: Table, layout: str, shapes: Any) -> list[Entry]:
+  """Lists every tensor that a network of these shapes has in a layout.
+
+  Args:
+    table: of the kind of network.
+    layout: one of `table.layouts`.
+    shapes: tree of arrays or ShapeDtypeStructs.
+
+  Raises:
+    ValueError: a path meets no row or several; the table is wrong.
+  """
+  flat = flat_shapes(shapes)
+  extend = table.numbering(list(flat)) if table.numbering else None
+  rows = [(_regex(row.path), row) for row in table.rows]
+  out: list[Entry] = []
+  for path, leaf in flat.items():
+    found = [
+      (match, row) for regex, row in rows if (match := regex.fullmatch(path))
+    ]
+    if len(found) != 1:
+      raise ValueError(f'{len(found)} rows of {table.kind} match {path}')
+    match, row = found[0]
+    fields = {key: int(value) for key, value in match.groupdict().items()}
+    if extend:
+      fields = extend(fields)
+    out += _expand(row, layout, path, tuple(leaf.shape), fields)
+  return out
+
+
+def _expand(
+  row: Row,
+  layout: str,
+  path: str,
+  shape: tuple[int, ...],
+  fields: dict[str, int],
+) -> list[Entry]:
+  name, alias = row.names[layout], row.aliases.get(layout)
+  stacked = '{layer}' in name and 'layer' not in fields
+  if stacked:
+    numbers, layers, shape = range(shape[0]), shape[0], shape[1:]
+  else:
+    numbers, layers = range(1), 1
+  torch_shape = row.pattern.torch_shape(shape)
+  return [
+    Entry(
+      name.format(**({'layer': n} | fields)),
+      path,
+      n if stacked else None,
+      layers,
+      row.pattern,
+      torch_shape,
+      alias,
+    )
+    for n in numbers
+  ]

@@ -1,0 +1,1 @@
+"""Evaluation sets: prompts in, folders that a benchmark can read out."""

@@ -1,0 +1,143 @@
+"""Connects an evaluation set to the model: plans, keys, batches of clips."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from unitemp_jax import orders, plan_text, plans
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation_sets import clips as set_clips
+from unitemp_jax.evaluation_sets.clips import Clip
+from unitemp_jax.evaluation_sets.produce import Maker
+from unitemp_jax.generate.model_folder import ModelCard
+from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.generate.request import Given, places
+from unitemp_jax.plans import Plan
+
+DECODES = ('joint', 'stream')
+
+
+def order_plans(
+  card: ModelCard,
+  names: Sequence[str],
+  frames: int,
+  given: str,
+  anchors: int | None = None,
+  start: int | None = None,
+) -> dict[str, Plan]:
+  """The plan of each order.
+
+  Args:
+    card: of the model.
+    names: of `orders.ORDERS`.
+    frames: of a clip, 1 + 4k.
+    given: as `Suite.given`.
+    anchors: anchor latents; None = as the model was trained.
+    start: level at which carried anchors start; None = as above.
+
+  Raises:
+    UserError: an unknown order, or one that wants other given frames.
+  """
+  if frames < 5 or frames % 4 != 1:
+    raise UserError(f'--frames={frames} must be 1 + 4k, such as {card.frames}.')
+  made = {}
+  for name in names:
+    if name not in orders.ORDERS:
+      raise UserError(
+        f'--order names {name!r}; use some of {", ".join(orders.ORDERS)}.'
+      )
+    made[name] = orders.ORDERS[name](
+      1 + (frames - 1) // 4,
+      block=card.block,
+      anchors=card.anchors if anchors is None else anchors,
+      start=card.start if start is None else start,
+      given_first=int(given != ''),
+      given_last=int(given == 'clip'),
+    )
+  return made
+
+
+def with_keys(
+  listed: Sequence[Clip],
+  order_of: dict[str, Plan],
+  model: str,
+  decode: str,
+) -> list[Clip]:
+  """Clips with the hash of all that decides their content.
+
+  Raises:
+    UserError: an image or a real clip cannot be read.
+  """
+  tables = {name: plan_text.to_json(plan) for name, plan in order_of.items()}
+  digests: dict[Path, str] = {}
+  found = []
+  for clip in listed:
+    source = clip.prompt.image or clip.prompt.clip
+    if source is not None and source not in digests:
+      digests[source] = _digest(source)
+    key = set_clips.content_key(
+      *(model, decode, tables[clip.order], clip.prompt.text, clip.seed),
+      digests[source] if source is not None else '',
+    )
+    found.append(dataclasses.replace(clip, key=key))
+  return found
+
+
+def _digest(path: Path) -> str:
+  try:
+    with path.open('rb') as file:
+      return hashlib.file_digest(file, 'sha256').hexdigest()
+  except OSError as error:
+    raise UserError(f'{path} cannot be read ({error.strerror}).') from error
+
+
+def model_maker(
+  pipeline: Pipeline,
+  order_of: dict[str, Plan],
+  given: Callable[[Clip], tuple[Given, ...]],
+  size: int,
+  decode: str,
+) -> Maker:
+  """How a model makes clips.
+
+  All plans get one shape, so that they share one compiled program, and every
+  batch is filled up to `size` with repetitions of its last clip, so that none
+  is left out.
+  """
+  order_of = dict(zip(order_of, plans.align(*order_of.values()), strict=True))
+
+  def generate(group: Sequence[Clip]):
+    full = [*group, *[group[-1]] * (size - len(group))]
+    plan = order_of[group[0].order]
+    parts = [given(clip) for clip in full]
+    latents = [
+      pipeline.encode(np.stack(videos))
+      for videos in zip(
+        *([own.video for own in part] for part in parts), strict=True
+      )
+    ]
+    wanted = [latents[i][:, k] for i, k in places(plan, parts[0])]
+    made = pipeline.generate(
+      [clip.prompt.text for clip in full],
+      [clip.seed for clip in full],
+      plan,
+      np.stack(wanted, axis=1) if wanted else None,
+    )
+    return made, parts
+
+  def pixels(group: Sequence[Clip], result):
+    made, parts = result
+    if decode == 'stream':
+      videos = pipeline.stream(made)
+    else:
+      videos = pipeline.decode(made.timeline)
+    videos = np.array(videos[: len(group)])
+    for video, part in zip(videos, parts, strict=False):
+      for own in part:
+        video[own.frame : own.frame + len(own.video)] = own.video
+    return videos
+
+  return Maker(lambda clip: clip.order, generate, pixels, size)

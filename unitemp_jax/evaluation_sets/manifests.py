@@ -1,0 +1,276 @@
+"""Reads prompt suites: text, CSV, JSON lines, VBench's JSON, aligned files.
+
+A suite is the user's own file; none is part of this package. Every format ends
+as a list of `Prompt`. Lines are split at line feeds only, as the benchmarks do.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unitemp_jax.data import video_folder
+from unitemp_jax.errors import UserError
+
+IMAGES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+  """One entry of a prompt suite.
+
+  Attributes:
+    name: the short prompt, by which benchmarks name files.
+    text: what the model is given; the name, or a longer version of it.
+    id: what the clips' seeds are derived from.
+    dimensions: of the benchmark that this entry serves; may be empty.
+    image: file of the first frame, or None.
+    clip: file of a real clip, or None.
+  """
+
+  name: str
+  text: str
+  id: str
+  dimensions: tuple[str, ...] = ()
+  image: Path | None = None
+  clip: Path | None = None
+
+
+def read(path: Path, long_prompts: Path | None = None) -> list[Prompt]:
+  """Reads a prompt suite.
+
+  Args:
+    path: .txt (one prompt a line), .csv or .jsonl (columns `prompt`, and maybe
+      `name`, `id`, `dimension`, `image`), .json (VBench's list of records), or
+      a folder of .txt files, each named after its dimension.
+    long_prompts: what the model is given instead of the short prompts: a text
+      file with as many lines, or a folder of such files beside a folder.
+
+  Raises:
+    UserError: unreadable, empty, of an unknown kind, or not aligned.
+  """
+  if path.is_dir():
+    return _read_folder(path, long_prompts)
+  if path.suffix not in _READERS:
+    raise UserError(
+      f'--manifest={path}: unknown kind; use one of {", ".join(_READERS)}, or '
+      'a folder of .txt files.'
+    )
+  prompts = list(_READERS[path.suffix](path))
+  if not prompts:
+    raise UserError(f'--manifest={path} holds no prompt; write one per line.')
+  return _lengthen(prompts, path, long_prompts)
+
+
+def read_clips(
+  folder: Path, captions: Path | None = None, prompt: str | None = None
+) -> list[Prompt]:
+  """Lists a folder of real clips, each with its caption.
+
+  Args:
+    folder: searched with its subfolders.
+    captions: CSV or JSONL file with the columns `file` and `caption`; None
+      reads `name.txt` beside each `name.mp4`.
+    prompt: for clips without a caption.
+
+  Raises:
+    UserError: no clip, or one without a caption when `prompt` is None.
+  """
+  if not folder.is_dir():
+    raise UserError(
+      f'--manifest={folder} is not a folder; this suite wants a folder of real '
+      'clips.'
+    )
+  known = _read_captions(captions) if captions is not None else {}
+  found = []
+  for path in sorted(folder.rglob('*')):
+    if path.suffix.lower() not in video_folder.SUFFIXES or not path.is_file():
+      continue
+    name = path.relative_to(folder).as_posix()
+    beside = path.with_suffix('.txt')
+    text = known.get(name)
+    if text is None and beside.is_file():
+      text = ' '.join(_read_text(beside).split())
+    text = text or prompt
+    if not text:
+      raise UserError(
+        f'{path} has no caption; write {beside.name} beside it, or give one '
+        'for all with --prompt.'
+      )
+    flat = name[: -len(path.suffix)].replace('/', '_')
+    found.append(Prompt(name=flat, text=text, id=name, clip=path))
+  if not found:
+    raise UserError(
+      f'--manifest={folder} holds no video; it must be one of '
+      f'{", ".join(video_folder.SUFFIXES)}.'
+    )
+  return found
+
+
+def with_images(prompts: list[Prompt], folder: Path) -> list[Prompt]:
+  """Finds every prompt's first frame in a folder.
+
+  It is the file that the manifest names, or else `NAME.jpg` (or .png, ...).
+
+  Raises:
+    UserError: one is missing.
+  """
+  found = []
+  for prompt in prompts:
+    if prompt.image is not None:
+      tried = [folder / prompt.image]
+    else:
+      tried = [folder / (prompt.name + suffix) for suffix in IMAGES]
+    path = next((path for path in tried if path.is_file()), None)
+    if path is None:
+      raise UserError(
+        f'there is no image {tried[0]} for the prompt {prompt.name!r}; put it '
+        'there or give its folder with --images.'
+      )
+    found.append(dataclasses.replace(prompt, image=path))
+  return found
+
+
+def _read_text(path: Path) -> str:
+  try:
+    return path.read_text(encoding='utf-8-sig')
+  except FileNotFoundError as error:
+    raise UserError(f'there is no file {path}; check the path.') from error
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(
+      f'{path} cannot be read as text ({error}); save it as UTF-8.'
+    ) from error
+
+
+def _prompt(name: str, text: str = '', **more: Any) -> Prompt:
+  more['id'] = more.get('id') or name
+  return Prompt(name=name, text=text or name, **more)
+
+
+def _read_lines(path: Path) -> Iterator[Prompt]:
+  for line in _read_text(path).split('\n'):
+    if line.strip():
+      yield _prompt(line.strip())
+
+
+def _read_csv(path: Path) -> Iterator[Prompt]:
+  reader = csv.DictReader(io.StringIO(_read_text(path), newline=''))
+  if 'prompt' not in (reader.fieldnames or ()):
+    raise UserError(
+      f'{path} has no column "prompt" (but {reader.fieldnames}); name the '
+      'columns in its first line.'
+    )
+  for row in reader:
+    yield _from_record(row, f'{path} line {reader.line_num}')
+
+
+def _read_json_lines(path: Path) -> Iterator[Prompt]:
+  for number, line in enumerate(_read_text(path).split('\n'), 1):
+    if line.strip():
+      where = f'{path} line {number}'
+      yield _from_record(_parse(line, where), where)
+
+
+def _read_json(path: Path) -> Iterator[Prompt]:
+  records = _parse(_read_text(path), str(path))
+  if not isinstance(records, list):
+    raise UserError(f'{path} is no list of prompts, as that of VBench is.')
+  for number, record in enumerate(records, 1):
+    yield _from_record(record, f'{path} entry {number}')
+
+
+_READERS = {
+  '.txt': _read_lines,
+  '.csv': _read_csv,
+  '.jsonl': _read_json_lines,
+  '.json': _read_json,
+}
+
+
+def _parse(text: str, where: str) -> Any:
+  try:
+    return json.loads(text)
+  except ValueError as error:
+    raise UserError(f'{where} is not JSON ({error}).') from error
+
+
+def _from_record(record: Any, where: str) -> Prompt:
+  if isinstance(record, str):
+    record = {'prompt': record}
+  if not isinstance(record, dict):
+    raise UserError(f'{where} is neither a text nor a table of keys.')
+  text = record.get('prompt')
+  name = record.get('prompt_en') or record.get('name') or text
+  text = text or name
+  fine = isinstance(name, str) and isinstance(text, str)
+  if not fine or not name.strip() or not text.strip():
+    raise UserError(
+      f'{where} has no prompt; give it the key "prompt" (or VBench\'s '
+      '"prompt_en").'
+    )
+  dimensions = record.get('dimension') or ()
+  if isinstance(dimensions, str):
+    dimensions = [word.strip() for word in dimensions.split(';')]
+  image = record.get('image') or record.get('image_name')
+  number = record.get('id')
+  return _prompt(
+    name,
+    text,
+    id=None if number is None else str(number),
+    dimensions=tuple(map(str, dimensions)),
+    image=Path(image) if image else None,
+  )
+
+
+def _read_folder(folder: Path, long_prompts: Path | None) -> list[Prompt]:
+  """Reads one text file per dimension."""
+  found = []
+  for path in sorted(folder.glob('*.txt')):
+    beside = None if long_prompts is None else long_prompts / path.name
+    prompts = _lengthen(list(_read_lines(path)), path, beside)
+    found += [
+      dataclasses.replace(prompt, dimensions=(path.stem,)) for prompt in prompts
+    ]
+  if not found:
+    raise UserError(
+      f'--manifest={folder} holds no prompt; a folder must hold one .txt file '
+      'per dimension.'
+    )
+  return found
+
+
+def _lengthen(prompts, path, long_prompts) -> list[Prompt]:
+  """Replaces the texts by the lines of an aligned file."""
+  if long_prompts is None:
+    return prompts
+  texts = _read_text(long_prompts).rstrip('\n').split('\n')
+  if len(texts) != len(prompts):
+    raise UserError(
+      f'{long_prompts} has {len(texts)} lines, but {path} has {len(prompts)} '
+      'prompts; line n must be the long version of prompt n.'
+    )
+  for number, text in enumerate(texts, 1):
+    if not text.strip():
+      raise UserError(f'{long_prompts} line {number} is empty.')
+  return [
+    dataclasses.replace(prompt, text=text.strip())
+    for prompt, text in zip(prompts, texts, strict=True)
+  ]
+
+
+def _read_captions(path: Path) -> dict[str, str]:
+  text = _read_text(path)
+  if path.suffix == '.csv':
+    rows = list(csv.DictReader(io.StringIO(text, newline='')))
+  else:
+    lines = [line for line in text.split('\n') if line.strip()]
+    rows = [_parse(line, str(path)) for line in lines]
+  try:
+    return {row['file']: row['caption'] for row in rows}
+  except (KeyError, TypeError) as error:
+    raise UserError(
+      f'{path} lacks "file" or "caption" in a row; both are needed.'
+    ) from error

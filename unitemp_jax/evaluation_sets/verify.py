@@ -1,0 +1,241 @@
+"""Finds what a benchmark would silently score without, or score wrongly."""
+
+import collections
+import dataclasses
+import difflib
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+from unitemp_jax.data import video_decode
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation_sets.store import Store
+
+_READERS = min(8, os.cpu_count() or 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """Something wrong with one file.
+
+  Attributes:
+    kind: 'missing', 'unfinished', 'damaged', 'unreadable', 'wrong length',
+      'wrong rate', 'wrong size', 'misnamed', 'stray' or 'repeated'.
+    file: its path below the folder.
+    what: one sentence.
+  """
+
+  kind: str
+  file: str
+  what: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+  """What every clip must be; None where anything will do."""
+
+  frames: int | None = None
+  fps: float | None = None
+  height: int | None = None
+  width: int | None = None
+
+
+def verify_set(root: Path) -> tuple[int, list[Problem]]:
+  """Checks a set that `unitemp evaluate generate` made.
+
+  Returns:
+    How many clips there should be, and what is wrong.
+
+  Raises:
+    UserError: this is no set.
+  """
+  store = Store(root)
+  settings = store.read_settings()
+  wanted = Wanted(*(settings[field.name] for field in _FIELDS))
+  lines = store.read_clips()
+  records = {
+    line['video']: store.read_record(root / line['record']) for line in lines
+  }
+  keys = {line['video']: line['key'] for line in lines}
+  found = verify_folder(root, keys, wanted, records, below='videos')
+  unfinished = [
+    Problem('unfinished', name, 'its record is missing or that of another clip')
+    for name, key in keys.items()
+    if (root / name).is_file() and records[name].get('key') != key
+  ]
+  return len(lines), found + unfinished
+
+
+_FIELDS = dataclasses.fields(Wanted)
+
+
+def verify_folder(
+  root: Path,
+  names: Iterable[str],
+  wanted: Wanted,
+  records: Mapping[str, Mapping[str, Any]] | None = None,
+  below: str = '',
+) -> list[Problem]:
+  """Checks a folder of clips, whoever made it.
+
+  Args:
+    root: the folder.
+    names: paths of all clips that must be there, below it.
+    wanted: what each must be.
+    records: what is known of them, with `sha256`; others are decoded.
+    below: the subfolder that may hold nothing else.
+
+  Raises:
+    UserError: there is no such folder.
+  """
+  if not root.is_dir():
+    raise UserError(f'{root} is not a folder; give one that holds clips.')
+  names = list(dict.fromkeys(names))
+  there = {
+    path.relative_to(root).as_posix()
+    for path in (root / below).rglob('*')
+    if path.is_file()
+  }
+  missing = [name for name in names if name not in there]
+  stray = sorted(there - set(names))
+  found = _name_strays(stray, missing)
+  taken = {problem.what for problem in found if problem.kind == 'misnamed'}
+  found += [
+    Problem('missing', name, 'it is not there')
+    for name in missing
+    if _should_be(name) not in taken
+  ]
+  present = [name for name in names if name in there]
+  known = records or {}
+  with futures.ThreadPoolExecutor(_READERS) as pool:
+    looked = pool.map(
+      lambda name: _look(root, name, wanted, known.get(name, {})), present
+    )
+    digests = dict(zip(present, looked, strict=True))
+  for problems, _ in digests.values():
+    found += problems
+  return found + _find_repeated({n: d for n, (_, d) in digests.items()})
+
+
+def forget(store: Store, problems: Sequence[Problem]) -> int:
+  """Removes the records of bad clips, so that they are made again.
+
+  Returns:
+    How many there were. Files that nothing asks for stay.
+  """
+  bad = {problem.file for problem in problems}
+  bad -= {p.file for p in problems if p.kind in ('stray', 'misnamed')}
+  for line in store.read_clips():
+    if line['video'] in bad:
+      (store.root / line['record']).unlink(missing_ok=True)
+  return len(bad)
+
+
+def _look(
+  root: Path, name: str, wanted: Wanted, record: Mapping[str, Any]
+) -> tuple[list[Problem], str]:
+  """Checks one file; returns the hash of its content too."""
+  path = root / name
+  try:
+    with path.open('rb') as file:
+      digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  except OSError as error:
+    return [Problem('unreadable', name, str(error.strerror))], name
+  if digest == record.get('sha256'):
+    seen = Wanted(*(record.get(field.name) for field in _FIELDS))
+    return _compare(name, seen, wanted), digest
+  try:
+    count = 0
+    for _, rate, picture in video_decode.decode(path):
+      count, shape, fps = count + 1, picture.shape, rate
+  except UserError as error:
+    return [Problem('unreadable', name, str(error))], digest
+  found = _compare(name, Wanted(count, fps, *shape[:2]), wanted)
+  if record.get('sha256'):
+    what = 'its bytes are not those that were written'
+    found.append(Problem('damaged', name, what))
+  return found, digest
+
+
+def _compare(name: str, seen: Wanted, wanted: Wanted) -> list[Problem]:
+  found = []
+  if wanted.frames not in (None, seen.frames):
+    what = f'{seen.frames} frames instead of {wanted.frames}'
+    found.append(Problem('wrong length', name, what))
+  if wanted.fps is not None and abs((seen.fps or 0) - wanted.fps) > 0.01:
+    what = f'{seen.fps:g} frames per second instead of {wanted.fps:g}'
+    found.append(Problem('wrong rate', name, what))
+  size, right = (seen.height, seen.width), (wanted.height, wanted.width)
+  if wanted.height is not None and size != right:
+    what = f'{size[0]}x{size[1]} pixels instead of {right[0]}x{right[1]}'
+    found.append(Problem('wrong size', name, what))
+  return found
+
+
+def _find_repeated(digests: Mapping[str, str]) -> list[Problem]:
+  """Equal files under several names: samples that share a seed."""
+  owners = collections.defaultdict(list)
+  for name, digest in digests.items():
+    owners[digest].append(name)
+  return [
+    Problem('repeated', name, f'the same file as {names[0]}')
+    for names in owners.values()
+    for name in names[1:]
+  ]
+
+
+def _should_be(name: str) -> str:
+  return f'it should probably be {name}'
+
+
+def _name_strays(stray: Sequence[str], missing: Sequence[str]) -> list[Problem]:
+  """Tells files that nothing asks for from those under a wrong name."""
+  found = []
+  free = list(missing)
+  for name in stray:
+    guess = _guess(name, free)
+    if guess is None:
+      what = 'nothing asks for it, and benchmarks may stumble over it'
+      found.append(Problem('stray', name, what))
+    else:
+      free.remove(guess)
+      found.append(Problem('misnamed', name, _should_be(guess)))
+  return found
+
+
+def _guess(name: str, missing: Sequence[str]) -> str | None:
+  """The missing clip that a file under another name may be.
+
+  Tools cut long prompts, strip what ends them, replace characters, or change
+  their case; the number of the sample stays.
+  """
+  folder, stem, sample = _split(name)
+  if not name.endswith('.mp4'):
+    return None
+  candidates = {}
+  for other in missing:
+    other_folder, other_stem, other_sample = _split(other)
+    if other_folder == folder and other_sample == sample:
+      candidates.setdefault(_plain(other_stem), []).append(other)
+  plain = _plain(stem)
+  if plain in candidates and len(candidates[plain]) == 1:
+    return candidates[plain][0]
+  longer = [key for key in candidates if plain and key.startswith(plain)]
+  if len(plain) < 20 or len(longer) != 1:
+    longer = difflib.get_close_matches(plain, candidates, n=1, cutoff=0.9)
+  names = candidates[longer[0]] if longer else []
+  return names[0] if len(names) == 1 else None
+
+
+def _split(name: str) -> tuple[str, str, str]:
+  folder, _, file = name.rpartition('/')
+  match = re.fullmatch(r'(.*)-(\d+)\.\w+', file)
+  return (folder, match[1], match[2]) if match else (folder, file, '')
+
+
+def _plain(stem: str) -> str:
+  return re.sub(r'[\W_]+', ' ', stem).strip().casefold()

@@ -1,0 +1,196 @@
+"""Runs a plan row by row, so that every block leaves as soon as it exists.
+
+The scan of `sampler` and this loop run the same two halves of a step. Here they
+are programs of their own: one makes a block, one stores its keys and values.
+The carry is donated from program to program; latents go to the host at once, so
+that the device holds weights, cache and one block, however long the video.
+
+A block that exists already is only stored, by the same program on the same
+latents. So a run that continues after an interruption has, bit for bit, the
+cache that it would have had.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unitemp_jax.generate import network, sampler
+from unitemp_jax.generate.step import (
+  Carry,
+  Row,
+  StepOptions,
+  denoise_block,
+  write_clean,
+)
+from unitemp_jax.models.dit import DiT
+from unitemp_jax.plans import Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class MadeRow:
+  """One row of a plan, done.
+
+  Attributes:
+    row: its number.
+    latents: of its valid entries, `[1, count, h, w, C]`.
+    anchors: of the latest anchored row, `[1, P, h, w, C]`.
+    seconds: since the run began.
+    fresh: False if it was given, or made before an interruption.
+  """
+
+  row: int
+  latents: np.ndarray
+  anchors: np.ndarray
+  seconds: float
+  fresh: bool
+
+
+class RowPrograms:
+  """The two compiled halves of a step, for one clip at a time."""
+
+  def __init__(self, dit: DiT, levels: np.ndarray, options: StepOptions):
+    """Compiles nothing yet.
+
+    Args:
+      dit: the student.
+      levels: noise levels, decreasing, the last one 0.
+      options: of the model.
+    """
+    self.dit = dit
+    self._denoise = network.cached_denoise(dit)
+    self._levels = np.asarray(levels, np.float32)
+    self._options = options
+    self.make = jax.jit(
+      self._make_fn, static_argnames='anchored', donate_argnames='cache'
+    )
+    self.store = jax.jit(self._store_fn, donate_argnames='cache')
+
+  def _make_fn(self, net, cache, anchors, keys, row: Row, anchored: bool):
+    """Returns the cache, the clean anchors and the clean block."""
+    count = anchors.shape[1] if anchored else 0
+    carry = Carry(cache, anchors[:, :0], anchors, keys)
+    clean, cache = denoise_block(
+      self._denoise,
+      net,
+      carry,
+      row,
+      jnp.asarray(self._levels),
+      len(self._levels) - 2,
+      count,
+      self._options,
+    )
+    anchors = clean[:, :count] if anchored else anchors
+    return cache, anchors, clean[:, count:]
+
+  def _store_fn(self, net, cache, clean, row: Row):
+    """Returns the cache with the block's keys and values."""
+    tokens = self.dit.config.tokens_per_frame(*clean.shape[2:4])
+    commit = network.committer(tokens)
+    return write_clean(self._denoise, net, cache, commit, clean, row)
+
+
+class Rows:
+  """One pass over a plan's rows; `finished` ones are stored, not made."""
+
+  def __init__(
+    self,
+    programs: RowPrograms,
+    nets: Mapping[int, Any],
+    plan: Plan,
+    latents: Mapping[int, np.ndarray],
+    grid: tuple[int, int],
+    seed: int,
+    put: Callable[[Any], Any],
+  ):
+    """Allocates the cache.
+
+    Args:
+      programs: of the student.
+      nets: weights and text keys and values, one prompt each, by `plan.prompt`.
+      plan: checked rows.
+      latents: given ones by buffer entry, `[h, w, C]`.
+      grid: rows and columns of a latent.
+      seed: of the noise.
+      put: places arrays on the devices, always in the same way: fresh and
+        finished rows must run the same executables.
+    """
+    self._programs, self._nets, self._plan = programs, nets, plan
+    self._put = put
+    self._buffer = dict(latents)
+    config = programs.dit.config
+    anchors = jnp.zeros((1, plan.num_anchors, *grid, config.channels))
+    self._cache = put(config.new_cache(1, plan.num_slots, *grid))
+    self._anchors = put(anchors)
+    self._keys = put(sampler.sample_keys([seed]))
+    self._rows = jax.tree.map(np.asarray, sampler.plan_rows(plan))
+    self._last = int(np.flatnonzero(plan.count > 0)[-1])
+
+  def _row(self, row: int) -> Row:
+    own = jax.tree.map(lambda leaf: leaf[row], self._rows)
+    # Its net has one prompt only.
+    return self._put(own.replace(prompt=np.zeros((), np.int32)))
+
+  def _block(self, latents: np.ndarray) -> jax.Array:
+    """Fills a short row up to the size of a block."""
+    short = self._plan.block - latents.shape[1]
+    last = np.repeat(latents[:, -1:], short, axis=1)
+    return self._put(np.concatenate([latents, last], axis=1))
+
+  def _make(self, row: int, own: Row, net: Any) -> jax.Array:
+    """Denoises a row and returns its block."""
+    self._cache, self._anchors, clean = self._programs.make(
+      net,
+      self._cache,
+      self._anchors,
+      self._keys,
+      own,
+      anchored=bool(self._plan.anchor[row]),
+    )
+    count = int(self._plan.count[row])
+    if count < self._plan.block:
+      # What a later run would read from disk has no padding either.
+      return self._block(np.asarray(clean)[:, :count])
+    return clean
+
+  def run(self, finished: Mapping[int, MadeRow]) -> Iterator[MadeRow]:
+    """Yields every row that is not inert, in order.
+
+    Args:
+      finished: rows that were made before, by number.
+    """
+    plan, began = self._plan, time.monotonic()
+    for row in range(plan.num_rows):
+      entries = [entry for _, entry in plan.entries(row)]
+      if not entries:
+        continue
+      own, net = self._row(row), self._nets[int(plan.prompt[row])]
+      fresh = False
+      if plan.given[row]:
+        given = np.stack([self._buffer[entry] for entry in entries])
+        clean = self._block(given[None])
+      elif row in finished:
+        clean = self._block(finished[row].latents)
+        self._anchors = self._put(finished[row].anchors)
+      else:
+        fresh, clean = True, self._make(row, own, net)
+      if row < self._last:  # Nobody would read what the last row stores.
+        self._cache = self._programs.store(net, self._cache, clean, own)
+      latents = np.asarray(clean)[:, : len(entries)]
+      for k, entry in enumerate(entries):
+        self._buffer[entry] = latents[0, k]
+      anchors = np.asarray(self._anchors)
+      yield MadeRow(row, latents, anchors, time.monotonic() - began, fresh)
+
+
+def timeline_of(plan: Plan, rows: Iterable[MadeRow]) -> np.ndarray:
+  """Latents of the video in temporal order, `[N, h, w, C]`."""
+  held = {}
+  for made in rows:
+    for k, (_, entry) in enumerate(plan.entries(made.row)):
+      held[entry] = made.latents[0, k]
+  return np.stack([held[entry] for entry in plan.timeline()[1].tolist()])

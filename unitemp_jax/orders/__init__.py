@@ -1,0 +1,83 @@
+"""The temporal orders: functions that return plans.
+
+An order says in which sequence the blocks of a timeline are made, and what each
+may see. A block has anchors when the latent before it is not there yet, unless
+it starts the video. Without a window, whatever is generated or given is seen by
+all later rows; with one, a row sees at most so many latents, the nearest.
+
+Every function takes the settings of `Settings` (block, anchors, start, window,
+prompts, rows) beside its own. Positions and lengths are in latents.
+
+What is given (`Given(position, count)`, count latents from a position on):
+
+* 1, a single image: context at its position, in a buffer entry of its own
+  behind the timeline's. The latent of the timeline there is generated as well.
+* more, a clip at the start: its latents are the timeline's.
+* more, a clip elsewhere, encoded by itself: its latents but the first are the
+  timeline's. Its first, an image latent, is context in an entry of its own; the
+  latent of the timeline there codes the 4 frames that end with the clip's
+  first, and is generated.
+"""
+
+import functools
+from collections.abc import Callable
+
+from unitemp_jax.orders.blocks import SIDES
+from unitemp_jax.orders.fill import (
+  backward,
+  forward,
+  inbetween,
+  keyframes,
+  regenerate,
+  transition,
+)
+from unitemp_jax.orders.grow import GROWTHS, extend
+from unitemp_jax.orders.long import DIRECTIONS, SINKS, long
+from unitemp_jax.orders.loop import loop
+from unitemp_jax.orders.script import Given, Settings
+from unitemp_jax.orders.story import Connection, Scene, story
+from unitemp_jax.plans import Plan
+
+# Orders of one length alone, which training and evaluation choose by name.
+ORDERS: dict[str, Callable[..., Plan]] = {
+  'forward': forward,
+  'backward': backward,
+  'inbetween': inbetween,
+  'inbetween_future': functools.partial(inbetween, side='future'),
+  'inbetween_outside_in': functools.partial(inbetween, side='outside_in'),
+  'inbetween_middle_out': functools.partial(inbetween, side='middle_out'),
+  'loop': loop,
+}
+
+# Orders with arguments of their own.
+WORKFLOWS: dict[str, Callable[..., Plan]] = {
+  'extend': extend,
+  'keyframes': keyframes,
+  'transition': transition,
+  'regenerate': regenerate,
+  'story': story,
+  'long': long,
+}
+
+__all__ = [
+  'DIRECTIONS',
+  'GROWTHS',
+  'ORDERS',
+  'SIDES',
+  'SINKS',
+  'WORKFLOWS',
+  'Connection',
+  'Given',
+  'Scene',
+  'Settings',
+  'backward',
+  'extend',
+  'forward',
+  'inbetween',
+  'keyframes',
+  'long',
+  'loop',
+  'regenerate',
+  'story',
+  'transition',
+]

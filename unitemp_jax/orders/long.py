@@ -1,0 +1,171 @@
+"""Long videos: a window that slides along, guided by sinks at its ends."""
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.orders.fill import given_ends, new_script
+from unitemp_jax.orders.rows import compile_plan
+from unitemp_jax.orders.script import Script, Settings
+from unitemp_jax.orders.window import Item
+from unitemp_jax.plans import Plan
+
+DIRECTIONS = ('forward', 'backward')
+SINKS = ('none', 'past', 'future', 'both')
+
+
+def long(
+  num_latents: int,
+  *,
+  direction: str = 'forward',
+  sinks: str = 'none',
+  window: int | None = None,
+  span: int | None = None,
+  sink_latents: int | None = None,
+  given_first: int = 0,
+  given_last: int = 0,
+  **settings,
+) -> Plan:
+  """Returns the plan of a video of any length at constant memory and cost.
+
+  A window of the nearest latents slides along. Sinks stay in view: latents at
+  the start of the video (past), at its end (future) or both, *both-end guided*.
+  The far end's are made before the video gets there, or given. They are seen at
+  their own positions where those lie within the trained span, else as far away
+  as it allows.
+
+  Args:
+    num_latents: N, the length of the timeline in latents.
+    direction: forward or backward.
+    sinks: none, past, future or both.
+    window: most latents seen beside sinks; None = as many as the span allows,
+      or without a span everything.
+    span: latents that the model was trained on; positions that meet in a row
+      differ by less. None = as few as window and sinks need.
+    sink_latents: latents per end that serve as sinks, of a generated block or a
+      given clip; a given image counts as one. None = a block, or fewer where
+      the span leaves no room for a block in the window.
+    given_first: latents given at the start: 1 = an image, more = a clip.
+    given_last: latents given at the end: 1 = an image, more = a clip.
+    **settings: see `Settings`.
+
+  Raises:
+    UserError: the sizes do not fit together, or not into the span.
+  """
+  _check_words(direction, sinks)
+  given = given_ends(num_latents, given_first, given_last)
+  ends = ('past', 'future') if sinks == 'both' else (sinks,)
+  ends = () if sinks == 'none' else ends
+  counts = {'past': given_first, 'future': given_last}
+  sizes, window, span = _fit(
+    Settings(**settings),
+    {end: counts[end] for end in ends},
+    direction,
+    window,
+    span,
+    sink_latents,
+  )
+  setting = Settings(**settings, window=window)
+  script = new_script(0, num_latents, setting, given)
+  side = 'past' if direction == 'forward' else 'future'
+  blocks = [
+    block
+    for low, high in script.free(0, num_latents)
+    for block in script.cut(low, high, side)
+  ]
+  order = ends if direction == 'forward' else ends[::-1]
+  for end in order[::-1]:
+    # What is to be a sink and is not given comes first.
+    if not counts[end]:
+      first = [block.first for block in blocks]
+      block = blocks[first.index((min if end == 'past' else max)(first))]
+      blocks.remove(block)
+      blocks.insert(0, block)
+  script.blocks = blocks
+  if ends:
+    script.span = span
+    script.sinks = [
+      (item, end == 'past')
+      for end in order
+      for item in _sink(script, end, counts[end], sizes[end])
+    ]
+    _check_distinct(script)
+  return compile_plan(script)
+
+
+def _check_words(direction, sinks):
+  if direction not in DIRECTIONS:
+    raise UserError(
+      f'order long: unknown direction {direction!r}; use '
+      f'{" or ".join(DIRECTIONS)}'
+    )
+  if sinks not in SINKS:
+    raise UserError(
+      f'order long: unknown sinks {sinks!r}; use {", ".join(SINKS)}'
+    )
+
+
+def _fit(settings, ends, direction, window, span, sink_latents):
+  """Sizes of the sinks, and the window and span where they are not given."""
+  block, anchors = settings.block, settings.anchors
+  # A row and its anchors; only backward, or where the far end is made early,
+  # has a row anchors.
+  row = block + (anchors if direction == 'backward' else 0)
+  most = block
+  if sink_latents is None and span is not None and ends:
+    most = max(1, min(block, (span - row - block) // len(ends)))
+  wanted = most if sink_latents is None else sink_latents
+  if wanted < 1:
+    raise UserError(
+      f'order long: sinks of {wanted} latents; use at least 1, or sinks none'
+    )
+  sizes = {end: min(wanted, count or block) for end, count in ends.items()}
+  number = sum(sizes.values())
+  if span is None:
+    if ends and window is None:
+      raise UserError(
+        'order long: sinks need to know the positions that the model was '
+        'trained on; give span, or at least window'
+      )
+    far = block + anchors
+    span = max(row + number + (window or 0), far + number) if ends else None
+    return sizes, window, span
+  largest = span - row - number
+  if largest < 1:
+    raise UserError(
+      f'order long: a block of {block}, its anchors and sinks of {number} '
+      f'latents leave no window in a span of {span}; use a span of at least '
+      f'{row + number + 1}, or fewer sink_latents or anchors'
+    )
+  if window is not None and window > largest:
+    raise UserError(
+      f'order long: a window of {window} latents does not fit the span of '
+      f'{span} beside a block and {number} sinks; use at most {largest}'
+    )
+  return sizes, largest if window is None else window, span
+
+
+def _sink(script: Script, end: str, given: int, size: int) -> list[Item]:
+  """The latents that serve as sinks at one end, by time."""
+  last = script.begin + script.length - 1
+  if given == 1:
+    position = script.begin if end == 'past' else last
+    return [
+      item
+      for item in script.items
+      if item.position == position and not script.is_home(item)
+    ]
+  block = script.settings.block
+  edge = min(size, block if not given else given - (end == 'future'))
+  first = script.begin if end == 'past' else last - edge + 1
+  return [
+    Item(position, script.entry(position))
+    for position in range(first, first + edge)
+  ]
+
+
+def _check_distinct(script):
+  past = [item.position for item, is_past in script.sinks if is_past]
+  future = [item.position for item, is_past in script.sinks if not is_past]
+  if past and future and past[-1] >= future[0]:
+    raise UserError(
+      f'order long: a video of {script.length} latents is too short for sinks '
+      f'at both ends; ask for at least {len(past) + len(future) + 1}'
+    )

@@ -1,0 +1,232 @@
+"""From an order to the rows of its plan.
+
+What a block should see but the cache does not hold is loaded by given rows
+first: what is given, and, with a window, what had left it. A slot whose latent
+is no longer wanted is written again.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.orders.blocks import Block, heads_first, prompt_at
+from unitemp_jax.orders.script import Script
+from unitemp_jax.orders.window import Item, nearest, place_sinks
+from unitemp_jax.plans import Plan, check
+
+
+def compile_plan(script: Script) -> Plan:
+  """Returns the checked plan of an order.
+
+  Raises:
+    UserError: nothing is left to generate, or a law would be broken.
+  """
+  if not script.blocks:
+    raise UserError(
+      f'order: what is given leaves nothing to generate of {script.length} '
+      'latents; ask for a longer video'
+    )
+  blocks = heads_first(
+    script.blocks, script.begin, script.settings.anchors, script.known
+  )
+  rows = _Rows(script)
+  for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+    rows.load(rows.wanted(block))
+    rows.generate(block, following)
+  return rows.plan()
+
+
+class _Rows:
+  """Collects rows, and keeps what is known and cached after each of them."""
+
+  def __init__(self, script: Script):
+    self.script = script
+    self.settings = script.settings
+    self.prompt = prompt_at(script.settings.prompts)
+    self.sinks = [item for item, _ in script.sinks]
+    self.known = set(script.items)
+    self.held = script.known  # positions whose latents of the video are known
+    self.cache: list[Item] = []  # what each slot holds
+    self.carried: int | None = None
+    self.read: set[Item] = set()
+    self.rows: list[dict[str, Any]] = []
+
+  def anchored(self, block: Block) -> bool:
+    """Whether the latent before a block is unknown, or not to be seen."""
+    before = block.first - 1
+    hidden = block.scope is not None and before < block.scope[0]
+    return (
+      self.settings.anchors > 0
+      and block.first > self.script.begin
+      and (hidden or before not in self.held)
+    )
+
+  def wanted(self, block: Block) -> list[Item]:
+    """What a block sees: sinks in the order of their slots, the rest by time.
+
+    As long as sinks are missing, those before them are all that is seen: what
+    is visible is a prefix of the cache, and sinks stand at its start.
+    """
+    script, settings = self.script, self.settings
+    known = self.known.union(
+      item
+      for item in script.copies
+      if Item(script.begin + item.entry, item.entry) in self.known
+    )
+    for ready, item in enumerate(self.sinks):
+      if item not in known:
+        return self.sinks[:ready]
+    known.difference_update(self.sinks)
+    if block.scope is not None:
+      low, high = block.scope
+      known = {item for item in known if low <= item.position < high}
+    reach = None if script.span is None else script.span - len(self.sinks)
+    seen = nearest(
+      known,
+      block.first,
+      block.last,
+      window=settings.window,
+      block=settings.block,
+      low=block.first - (settings.anchors if self.anchored(block) else 0),
+      reach=reach,
+    )
+    return [*self.sinks, *seen]
+
+  def load(self, wanted: Sequence[Item]) -> None:
+    """Makes the cache hold exactly what is wanted, by given rows."""
+    good = 0
+    while good < len(self.cache) and self.cache[good] in wanted:
+      good += 1
+    self.cache = self.cache[:good]
+    missing = [item for item in wanted if item not in self.cache]
+    while missing:
+      run = missing[: self._run(missing)]
+      missing = missing[len(run) :]
+      row = self._append(run, given=True)
+      for k, item in enumerate(run):
+        row['write'][k] = len(self.cache)
+        self.cache.append(item)
+
+  def _run(self, items: Sequence[Item]) -> int:
+    """How many of the first items one given row can hold."""
+    for k in range(1, min(self.settings.block, len(items))):
+      one, other = items[k - 1 : k + 1]
+      strange = not self.script.is_home(other) and (
+        other.entry >= self.script.length or other.entry != one.entry + 1
+      )
+      if (
+        strange
+        or other.position != one.position + 1
+        or self.prompt(one.position) != self.prompt(other.position)
+        or (one in self.sinks) != (other in self.sinks)
+      ):
+        return k
+    return min(self.settings.block, len(items))
+
+  def generate(self, block: Block, following: Block | None) -> None:
+    """Appends the row of a block, and keeps of it what the next one wants."""
+    anchors, anchored = self.settings.anchors, self.anchored(block)
+    made = [
+      Item(position, self.script.entry(position))
+      for position in range(block.first, block.last + 1)
+    ]
+    row = self._append(made, anchor=anchored)
+    if self.carried == block.first and block.count == anchors:
+      row['start'] = self.settings.start
+    if anchored:
+      self.carried = block.first - anchors
+    self.known.update(made)
+    self.held.update(item.position for item in made)
+    kept = self.wanted(following or block)
+    free = [
+      slot
+      for slot in range(len(self.sinks), len(self.cache))
+      if self.cache[slot] not in kept
+    ]
+    # Sinks first: their slots come before those of the window.
+    for item in sorted(made, key=lambda item: item not in self.sinks):
+      if item in kept:
+        slot = len(self.cache)
+        if free and item not in self.sinks:
+          slot = free.pop(0)
+        self.cache[slot : slot + 1] = [item]
+        row['write'][made.index(item)] = slot
+
+  def _append(self, items, given=False, anchor=False):
+    block, first = self.settings.block, items[0].position
+    before = self.settings.anchors if anchor else 0
+    padding = [-1] * (block - len(items))
+    row = {
+      'target': list(range(first, first + block)),
+      'count': len(items),
+      'given': given,
+      'latent': [item.entry for item in items] + padding,
+      'anchor': anchor,
+      'start': 0,
+      'visible': len(self.cache),
+      'write': [-1] * block,
+      'prompt': self.prompt(first),
+      'sinks': self._sinks(first - before, items[-1].position),
+    }
+    self.rows.append(row)
+    self.read.update(items)
+    return row
+
+  def _sinks(self, low: int, high: int) -> list[int]:
+    """Where a row at positions low .. high sees its sinks; 0 = not yet."""
+    number, span = len(self.sinks), self.script.span
+    filled = self.script.sinks[: len(self.cache)]
+    seen = [item.position for item in self.cache[number:]]
+    ends = {True: [], False: []}
+    for item, is_past in filled:
+      ends[is_past].append(item.position)
+    if filled and span is not None:
+      low, high = min([low, *seen]), max([high, *seen])
+      ends[True], ends[False] = place_sinks(
+        ends[True], ends[False], low, high, span
+      )
+    places = [ends[is_past].pop(0) for _, is_past in filled]
+    return places + [0] * (number - len(places))
+
+  def plan(self) -> Plan:
+    """Returns the checked plan of the collected rows."""
+    script, settings = self.script, self.settings
+    room = settings.block + settings.anchors
+    slots = len(self.sinks) + (settings.window or 0) + room
+    if settings.window is None:
+      slots = max(
+        row['visible'] + settings.block + settings.anchors * row['anchor']
+        for row in self.rows
+      )
+    rows = self._unread() + self.rows
+    arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    arrays['sinks'] = arrays['sinks'].reshape(len(rows), len(self.sinks))
+    plan = Plan(
+      **{
+        name: array if array.dtype == bool else array.astype(np.int32)
+        for name, array in arrays.items()
+      },
+      num_latents=script.entries,
+      num_slots=slots,
+      num_anchors=settings.anchors,
+      block=settings.block,
+      num_sinks=len(self.sinks),
+    ).pad(rows=settings.rows)
+    check(plan, window=settings.window, span=script.span)
+    return plan
+
+  def _unread(self):
+    """Rows that say that what no row reads is part of the video all the same.
+
+    They see nothing and write nothing, so that nothing is computed for them.
+    """
+    rows, self.rows, self.cache = self.rows, [], []
+    items = sorted(item for item in self.script.items if item not in self.read)
+    while items:
+      run = items[: self._run(items)]
+      items = items[len(run) :]
+      self._append(run, given=True)
+    rows, self.rows = self.rows, rows
+    return rows

@@ -1,0 +1,193 @@
+"""An order before it is a plan: what is given, and the blocks in sequence."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.orders.blocks import Block, cut
+from unitemp_jax.orders.window import Item
+
+
+class Given(NamedTuple):
+  """What is given: `count` latents from a position on (1 = an image)."""
+
+  position: int
+  count: int  # type: ignore[assignment]  # the name that users know
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What all orders have in common.
+
+  Attributes:
+    block: B, latents per row. What is left over makes one shorter block, as
+      late in the order as anchors inside the video allow.
+    anchors: P, anchor latents per anchored row, 0..B; 0 = none.
+    start: level at which a row that the carried anchors cover starts from them;
+      0 = every row starts from noise.
+    window: most latents that a row sees, sinks not counted; the cache stays
+      as small however long the video is. None = everything.
+    prompts: (first position, prompt index) of every switch; prompt 0 holds
+      before the first. Blocks are cut at switches.
+    rows: pad to this many rows; None = no padding.
+
+  Raises:
+    UserError: a number is out of range.
+  """
+
+  block: int = 3
+  anchors: int = 3
+  start: int = 0
+  window: int | None = None
+  prompts: Sequence[tuple[int, int]] = ()
+  rows: int | None = None
+
+  def __post_init__(self):
+    """Refuses numbers that no plan could have."""
+    if self.block < 1 or self.start < 0:
+      raise UserError('order: block must be at least 1, and start at least 0')
+    if not 0 <= self.anchors <= self.block:
+      # More would begin before the video when the second block has them.
+      raise UserError(
+        f'order: {self.anchors} anchors do not fit blocks of {self.block} '
+        f'latents; use 0..{self.block}'
+      )
+    if self.window is not None and self.window < 1:
+      raise UserError(
+        f'order: a window of {self.window} latents shows nothing; use at '
+        'least 1, or none to see everything'
+      )
+    firsts = [first for first, _ in self.prompts]
+    if len(set(firsts)) < len(firsts):
+      raise UserError('order: two prompts begin at one position; keep one')
+    if any(index < 0 for _, index in self.prompts):
+      raise UserError('order: a prompt index must be 0 or more')
+
+
+@dataclasses.dataclass
+class Script:
+  """An order, to be compiled by `rows.compile_plan`.
+
+  Attributes:
+    begin: first position of the video.
+    length: N, its latents.
+    settings: what all orders have in common.
+    given: what is given, by position.
+    held: positions given as part of the video though nothing says so, as the
+      single first latent of a video of which a span is made anew.
+    blocks: in order of generation.
+    copies: latents of the video that are context elsewhere too, once known.
+    sinks: latents in the order of their slots, and whether each stands for the
+      past end.
+    span: latents that the model was trained on; needed with sinks.
+  """
+
+  begin: int
+  length: int
+  settings: Settings
+  given: Sequence[Given] = ()
+  held: frozenset[int] = frozenset()
+  blocks: list[Block] = dataclasses.field(default_factory=list)
+  copies: Sequence[Item] = ()
+  sinks: Sequence[tuple[Item, bool]] = ()
+  span: int | None = None
+
+  def __post_init__(self):
+    """Finds what is given, and refuses what does not fit the video."""
+    _check_given(self.begin, self.length, self.given)
+    first, end = self.begin, self.begin + self.length
+    for position, _ in self.settings.prompts:
+      if not first <= position < end:
+        raise UserError(
+          f'order: a prompt switches at position {position}; the video has '
+          f'positions {first}..{end - 1}'
+        )
+    self.items: list[Item] = []  # everything given
+    own = self.length
+    for given in sorted(self.given):
+      image = given.position not in self.held and (
+        given.count == 1 or given.position > self.begin
+      )
+      for position in range(given.position, given.position + given.count):
+        alone = image and position == given.position
+        self.items.append(
+          Item(position, own if alone else self.entry(position))
+        )
+      own += image
+    self.entries = own
+
+  def entry(self, position: int) -> int:
+    """Returns the buffer entry of a position of the timeline."""
+    return position - self.begin
+
+  def is_home(self, item: Item) -> bool:
+    """Whether an item is part of the video, rather than context only."""
+    return item.entry == self.entry(item.position)
+
+  @property
+  def known(self) -> set[int]:
+    """Positions whose latents of the video are given.
+
+    An image at the start counts: there the video has an image latent too.
+    """
+    known = {item.position for item in self.items if self.is_home(item)}
+    return known | ({self.begin} & {item.position for item in self.items})
+
+  def free(self, low: int, high: int) -> list[tuple[int, int]]:
+    """Returns the stretches of low .. high - 1 that are to be generated."""
+    homes = {item.position for item in self.items if self.is_home(item)}
+    free: list[tuple[int, int]] = []
+    for position in range(low, high):
+      if position in homes:
+        continue
+      if free and free[-1][1] == position:
+        free[-1] = (free[-1][0], position + 1)
+      else:
+        free.append((position, position + 1))
+    return free
+
+  def gaps(self) -> list[tuple[int, int]]:
+    """Returns all that is to be generated, cut behind what is given, by time.
+
+    The latent that a given image or the first frame of a clip belongs to ends a
+    gap, but for an image at the very start: that belongs to the first gap.
+    """
+    end = self.begin + self.length
+    inner = {one.position + 1 for one in self.given} - {self.begin + 1}
+    edges = [self.begin, *sorted(inner - {end}), end]
+    return [
+      gap
+      for low, high in itertools.pairwise(edges)
+      for gap in self.free(low, high)
+    ]
+
+  def cut(self, low: int, high: int, side: str, scope=None) -> list[Block]:
+    """Returns the blocks of positions low .. high - 1, see `blocks.cut`."""
+    settings = self.settings
+    return cut(
+      low,
+      high,
+      side,
+      block=settings.block,
+      head=settings.anchors - (low - self.begin),
+      switches=[position for position, _ in settings.prompts],
+      scope=scope,
+    )
+
+
+def _check_given(begin, length, given):
+  end = begin
+  for position, count in sorted(given):
+    if count < 1 or position < begin or position + count > begin + length:
+      raise UserError(
+        f'order: {count} latents given at position {position} do not lie in '
+        f'the video, which has positions {begin}..{begin + length - 1}'
+      )
+    if position < end:
+      raise UserError(
+        f'order: what is given at position {position} overlaps what is given '
+        f'before it; the next may begin at {end}'
+      )
+    end = position + count
