@@ -138,6 +138,11 @@ class DigitOracle:
     colour = np.array([self._colour(clip) for clip in video])
     return log_probs.argmax(axis=1), colour, log_probs
 
+  def glyphs(self, images: np.ndarray) -> np.ndarray:
+    """Handwriting of images `[n, H, W, 3]`, cut out and centred, `[n, D]`."""
+    ink = _shrink(unit_pixels(images.max(axis=-1)))
+    return _crops(ink, _plain_views(len(ink)))
+
   def _digit_log_prob(self, video: np.ndarray) -> np.ndarray:
     ink = unit_pixels(video.max(axis=-1))
     ink = _shrink(ink.reshape(-1, *ink.shape[2:]))

@@ -25,6 +25,7 @@ from unitemp_jax.evaluation import (
   suite_flicker,
   suite_orders,
   suite_vae,
+  suite_variety,
 )
 from unitemp_jax.evaluation.results import Result, ResultTable
 from unitemp_jax.evaluation.suite_bench import Bench, Section, Settings
@@ -38,6 +39,7 @@ SUITES: dict[str, Callable[[Bench], list[Section]]] = {
   'ceiling': suite_ceiling.run,
   'inbetween': suite_ends.run_inbetween,
   'loop': suite_ends.run_loop,
+  'variety': suite_variety.run,
 }
 METRICS, TABLES = 'metrics.json', 'metrics.md'
 
@@ -50,6 +52,7 @@ _WORK = {
   'ceiling': 4,
   'inbetween': 3,
   'loop': 1,
+  'variety': 1,
 }
 
 
