@@ -9,7 +9,12 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-SCRIPTS = ['launch/quickstart.sh', 'launch/test.sh', '.ci/run']
+SCRIPTS = [
+  'launch/quickstart.sh',
+  'launch/test.sh',
+  'launch/tpu_worker.sh',
+  '.ci/run',
+]
 SOURCED = 'launch/environment.sh'
 
 pytestmark = pytest.mark.skipif(
