@@ -33,6 +33,7 @@ def run_plan(
   keys: jax.Array,
   levels: jax.Array,
   exit_level: jax.Array | int | None = None,
+  place=None,
 ) -> tuple[jax.Array, jax.Array]:
   """Generates what a plan describes.
 
@@ -47,6 +48,8 @@ def run_plan(
     levels: noise levels `[n + 1]`, decreasing, the last one 0.
     exit_level: level whose prediction is taken, the same for all rows; the
       last one (n - 1) by default.
+    place: (cache, positions) -> cache, needed if the plan has sinks; see
+      `generate.network.placer`.
 
   Returns:
     The filled buffer, and for every row the anchors of the latest anchored row
@@ -60,7 +63,7 @@ def run_plan(
   carry = Carry(cache, latents, anchors, keys)
 
   def body(carry, row):
-    return step(denoise, commit, net, carry, row, levels, exit_level)
+    return step(denoise, commit, net, carry, row, levels, exit_level, place)
 
   carry, anchors = jax.lax.scan(body, carry, plan_rows(plan))
   return carry.latents, anchors

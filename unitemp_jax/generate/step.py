@@ -175,6 +175,7 @@ def step(
   row: Row,
   levels: jax.Array,
   exit_level: jax.Array | int,
+  place=None,
 ) -> tuple[Carry, jax.Array]:
   """Runs one plan row: generated with or without anchors, given, or inert.
 
@@ -186,6 +187,8 @@ def step(
     row: the plan row.
     levels: noise levels `[n + 1]`, the last one 0.
     exit_level: see `denoise_block`.
+    place: (cache, positions) -> cache with the sinks at their positions in this
+      row; needed if the plan has sinks.
 
   Returns:
     The state after, and the anchors that this row was denoised with (those of
@@ -194,8 +197,16 @@ def step(
   num_anchors = carry.anchors.shape[1]
   entry = jnp.where(row.latent < 0, carry.latents.shape[1], row.latent)
 
+  def placed(carry):
+    if row.sinks is None:
+      return carry
+    if place is None:
+      raise ValueError('a plan with sinks needs `place`')
+    return carry.replace(cache=place(carry.cache, row.sinks))
+
   def generated(anchors):
     def run(carry):
+      carry = placed(carry)
       x0, cache = denoise_block(
         denoise, net, carry, row, levels, exit_level, anchors
       )
@@ -210,6 +221,7 @@ def step(
     return run
 
   def given(carry):
+    carry = placed(carry)
     clean = jnp.take(carry.latents, jnp.maximum(row.latent, 0), axis=1)
     cache = write_clean(denoise, net, carry.cache, commit, clean, row)
     return carry.replace(cache=lax.stop_gradient(cache))
