@@ -21,6 +21,7 @@ VERBS = {
   'encode': ('unitemp_jax.cli.encode', 'encode clips to latents for training'),
   'convert': ('unitemp_jax.cli.convert', 'read and write PyTorch weights'),
   'parity': ('unitemp_jax.cli.parity', 'compare a checkpoint with PyTorch'),
+  'teacher': ('unitemp_jax.cli.teacher', 'make videos with the slow teacher'),
   'export': ('unitemp_jax.cli.export', 'join trained stages to a model folder'),
   'plan': ('unitemp_jax.cli.plan', 'print and draw a generation order'),
   'report': ('unitemp_jax.cli.report', 'write a page that shows the videos'),
