@@ -23,7 +23,11 @@ from unitemp_jax.evaluation import (
   suite_ceiling,
   suite_ends,
   suite_flicker,
+  suite_keyframes,
+  suite_long,
+  suite_loops,
   suite_orders,
+  suite_transitions,
   suite_vae,
 )
 from unitemp_jax.evaluation.results import Result, ResultTable
@@ -38,6 +42,12 @@ SUITES: dict[str, Callable[[Bench], list[Section]]] = {
   'ceiling': suite_ceiling.run,
   'inbetween': suite_ends.run_inbetween,
   'loop': suite_ends.run_loop,
+  'loops': suite_loops.run,
+  'transitions': suite_transitions.run,
+  'keyframes': suite_keyframes.run_keyframes,
+  'extend': suite_keyframes.run_extend,
+  'long': suite_long.run_long,
+  'schedule': suite_long.run_schedule,
 }
 METRICS, TABLES = 'metrics.json', 'metrics.md'
 
@@ -50,6 +60,12 @@ _WORK = {
   'ceiling': 4,
   'inbetween': 3,
   'loop': 1,
+  'loops': 9,
+  'transitions': 3,
+  'keyframes': 4,
+  'extend': 4,
+  'long': 14,
+  'schedule': 9,
 }
 
 
