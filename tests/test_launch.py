@@ -14,6 +14,7 @@ SCRIPTS = [
   'launch/test.sh',
   'launch/tpu_worker.sh',
   '.ci/run',
+  '.ci/parity',
 ]
 SOURCED = 'launch/environment.sh'
 
