@@ -36,7 +36,13 @@ REQUIRED = [
 EXTRAS = {
   'tpu': ['jax[tpu]>=0.10.2'],
   'cuda': ['jax[cuda12]>=0.10.2'],
-  'torch': ['torch>=2.4'],
+  # Parity with PyTorch and spiece.model files; a CPU build of torch will do.
+  'torch': [
+    'diffusers>=0.42.1',
+    'sentencepiece>=0.2.3',
+    'torch>=2.13.0',
+    'transformers>=5.23.0',
+  ],
   'tensorboard': ['tensorflow>=2.18', 'tensorboard>=2.18'],
   'test': [
     'hypothesis>=6.170',

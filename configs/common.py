@@ -20,12 +20,24 @@ def training_config(**changes: Any) -> ConfigDict:
       'accumulate': 1,
       # -1: all devices that are left.
       'mesh': {'data': -1, 'fsdp': 1},
+      # Devices there must be on all hosts together. 0: as many as there are.
+      'num_devices': 0,
       # How often, in steps; a checkpoint also after so many minutes. 0: never.
       'log_every': 50,
       'checkpoint_every': 0,
       'checkpoint_minutes': 5.0,
+      # The newest so many are kept, and those of every so many steps. 0: none.
       'keep_checkpoints': 2,
+      'keep_every': 0,
       'sample_every': 0,
+      # A step is skipped if a metric is not finite, or if its losses are more
+      # than so many times their running mean (0: however large they are); so
+      # many skipped steps in a row stop the training.
+      'max_loss_ratio': 100.0,
+      'max_skipped': 5,
+      # Traced into WORKDIR/profile: the first step and how many. 0: none.
+      'profile_step': 10,
+      'profile_steps': 0,
     }
   )
   config.lock()  # Refuses unknown keys in `changes`.

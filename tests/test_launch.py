@@ -9,7 +9,13 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-SCRIPTS = ['launch/quickstart.sh', 'launch/test.sh', '.ci/run']
+SCRIPTS = [
+  'launch/quickstart.sh',
+  'launch/test.sh',
+  'launch/tpu_worker.sh',
+  '.ci/run',
+  '.ci/parity',
+]
 SOURCED = 'launch/environment.sh'
 
 pytestmark = pytest.mark.skipif(

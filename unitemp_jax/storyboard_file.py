@@ -1,6 +1,6 @@
 """A storyboard: scenes, what is given in them, and how one leads to the next.
 
-    size: 32x32              # height x width; the model's own if left out
+    size: 32x32              # height x width; may be left out
     seed: 3
     loop: true               # the last scene leads back to the first
     scenes:
@@ -21,8 +21,9 @@
 
 Lengths are time between frames: 32 frames lead from frame 0 to frame 32. Every
 one is a whole number of latents; the video has one frame more than their sum,
-frame 0, and in a loop its last frame is its first. A time in `at` counts from
-the begin of its scene. Paths are relative to the storyboard's folder.
+frame 0, and in a loop its last frame is its first. A transition without a
+prompt has those of its two scenes, half each. A time in `at` counts from the
+begin of its scene. Paths are relative to the storyboard's folder.
 """
 
 import dataclasses
@@ -36,14 +37,12 @@ from pathlib import Path
 from unitemp_jax import storyboard_nodes
 from unitemp_jax.storyboard_nodes import Node
 
-SINKS = ('none', 'past', 'future', 'both')
 _BOARD = (
   'size',
   'seed',
   'loop',
   'anchors',
   'window',
-  'sinks',
   'scenes',
   'transitions',
 )
@@ -129,14 +128,14 @@ class Transition:
     source: name of the scene before.
     target: name of the scene after.
     length: None = one block of the model.
-    prompt: that of the scene after, if the file names none.
+    prompt: None = those of the two scenes, half each.
     node: where it is written, or the scene before if it is not.
   """
 
   source: str
   target: str
   length: Time | None
-  prompt: str
+  prompt: str | None
   node: Node
 
 
@@ -151,10 +150,10 @@ class Storyboard:
       scene only in a loop.
     loop: whether the last scene leads back to the first.
     seed: of the noise.
-    size: (height, width), None = the model's.
+    size: (height, width), None = that of the first given frames, or else the
+      model's.
     anchors: anchor latents, None = the model's.
     window: latents that are visible at once, None = all.
-    sinks: one of SINKS.
     node: the whole file.
   """
 
@@ -166,7 +165,6 @@ class Storyboard:
   size: tuple[int, int] | None
   anchors: int | None
   window: int | None
-  sinks: str
   node: Node
 
 
@@ -182,7 +180,10 @@ def read(path: str | Path) -> Storyboard:
   entries = node.fields(_BOARD, ('scenes',), 'a storyboard')
   scenes = _scenes(entries['scenes'])
   loop = _flag(entries, 'loop')
-  window = _count(entries, 'window', least=1)
+  if len(scenes) == 1 and not loop:
+    entries['scenes'].fail(
+      'one scene alone is no story; add another one, or loop: true.'
+    )
   return Storyboard(
     path=path,
     scenes=scenes,
@@ -191,8 +192,7 @@ def read(path: str | Path) -> Storyboard:
     seed=_count(entries, 'seed', least=0) or 0,
     size=_size(entries.get('size')),
     anchors=_count(entries, 'anchors', least=0),
-    window=window,
-    sinks=_sinks(entries, window),
+    window=_count(entries, 'window', least=1),
     node=node,
   )
 
@@ -218,21 +218,6 @@ def _size(node: Node | None) -> tuple[int, int] | None:
   if match:
     return int(match[1]), int(match[2])
   node.fail(f'size is {node.value!r}; it must be {hint}.')
-
-
-def _sinks(entries, window) -> str:
-  if 'sinks' not in entries:
-    return 'none'
-  node = entries['sinks']
-  value = node.expect(str, what='sinks')
-  if value not in SINKS:
-    node.fail(f'sinks is {value!r}; use one of {", ".join(SINKS)}.')
-  if value != 'none' and window is None:
-    node.fail(
-      'sinks stand for what has left the window; say how many latents are '
-      'visible, for example window: 12.'
-    )
-  return value
 
 
 def _text(node, what) -> str:
@@ -330,19 +315,16 @@ def _transitions(node, scenes, loop) -> tuple[Transition, ...]:
         f'{target!r} already; remove one.'
       )
     what = f'of the transition from {source!r} to {target!r}'
-    prompt = scenes[names.index(target)].prompt
+    prompt = length = None
     if 'prompt' in entries:
       prompt = _text(entries['prompt'], f'the prompt {what}')
-    length = None
     if 'length' in entries:
       length = _length(entries['length'], f'the length {what}')
     found[source] = Transition(source, target, length, prompt, item)
   for scene in scenes:
     if scene.name in after and scene.name not in found:
-      target = after[scene.name]
-      prompt = scenes[names.index(target)].prompt
       found[scene.name] = Transition(
-        scene.name, target, None, prompt, scene.node
+        scene.name, after[scene.name], None, None, scene.node
       )
   return tuple(found[name] for name in names if name in found)
 

@@ -11,9 +11,16 @@ from generation_batch import PROMPTS, SEEDS
 from unitemp_jax.data import video_io
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import jobs
-from unitemp_jax.generate.conditioning import Ends
+from unitemp_jax.generate.request import Given, Request
 
 MODEL = 'abc'
+SIZE = (32, 32)
+
+
+def changed(job, path=None, **fields):
+  """The job with another request, or another path."""
+  request = dataclasses.replace(job.request, **fields)
+  return dataclasses.replace(job, path=path or job.path, request=request)
 
 
 @pytest.fixture
@@ -21,13 +28,8 @@ def todo(made_plans, tmp_path):
   """Three clips of one order, to be made in one batch of 4."""
   return [
     jobs.Job(
-      path=tmp_path / 'out' / jobs.clip_name(i, prompt),
-      order='forward',
-      prompt=prompt,
-      seed=seed,
-      plan=made_plans['forward'],
-      ends=Ends(),
-      decode='joint',
+      tmp_path / 'out' / jobs.clip_name(i, prompt),
+      Request('forward', made_plans['forward'], (prompt,), seed, *SIZE),
     )
     for i, (prompt, seed) in enumerate(zip(PROMPTS[:3], SEEDS, strict=False))
   ]
@@ -66,8 +68,8 @@ def check_metadata(pipeline, job):
   tags = video_io.read_metadata(job.path)
   sidecar = json.loads(job.sidecar.read_text())
   for about in (tags, sidecar):
-    assert about['prompt'] == job.prompt
-    assert about['seed'] == job.seed
+    assert about['prompt'] == job.request.prompts[0]
+    assert about['seed'] == job.request.seed
     assert about['order'] == 'forward'
     assert about['boundary_frames'] == [8, 20]
     assert about['generation_order'] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
@@ -83,15 +85,13 @@ def test_another_seed_writes_another_clip(pipeline, todo, tmp_path):
   jobs.run(pipeline, todo[:1], 4, report=lambda line: None)
   before = files(tmp_path)
   path = todo[0].path.with_name('0009-other.mp4')
-  other = dataclasses.replace(todo[0], path=path, seed=12345)
+  other = changed(todo[0], path=path, seed=12345)
   jobs.run(pipeline, [other], 4, report=lambda line: None)
   assert files(tmp_path)[path.name] != before[todo[0].path.name]
 
 
-def test_streamed_clips_hold_the_whole_timeline(pipeline, todo, made_plans):
-  streamed = dataclasses.replace(
-    todo[0], decode='stream', plan=made_plans['forward']
-  )
+def test_streamed_clips_hold_the_whole_timeline(pipeline, todo):
+  streamed = dataclasses.replace(todo[0], decode='stream')
   joint = jobs.make(pipeline, [todo[0]], 4)
   video = jobs.make(pipeline, [streamed], 4)
   assert video.shape == joint.shape
@@ -101,19 +101,24 @@ def test_streamed_clips_hold_the_whole_timeline(pipeline, todo, made_plans):
 
 def test_every_setting_is_part_of_the_key(todo, made_plans):
   job = todo[0]
-  first = Ends(np.zeros((1, 1, 8, 8, 3), np.uint8))
+  plan = made_plans['inbetween'].pad()
+  black = np.zeros((1, *SIZE, 3), np.uint8)
+  ends = (Given(0, black), Given(32, black))
+  between = changed(job, plan=plan, given=ends)
   others = [
-    dataclasses.replace(job, order='backward'),
-    dataclasses.replace(job, prompt='a blue one'),
-    dataclasses.replace(job, seed=1),
-    dataclasses.replace(job, plan=made_plans['backward']),
-    dataclasses.replace(job, ends=first),
-    dataclasses.replace(job, ends=Ends(None, first.first)),
+    changed(job, workflow='backward'),
+    changed(job, prompts=('a blue one',)),
+    changed(job, seed=1),
+    changed(job, plan=made_plans['backward']),
+    between,
+    changed(between, given=(ends[0], Given(32, black + 1))),
+    changed(job, height=48),
     dataclasses.replace(job, decode='stream'),
+    dataclasses.replace(job, lossless=True),
   ]
   keys = {other.key(MODEL) for other in [job, *others]}
   assert len(keys | {job.key('other model')}) == len(others) + 2
-  moved = dataclasses.replace(job, path=Path('elsewhere.mp4'))
+  moved = changed(job, path=Path('elsewhere.mp4'))
   assert moved.key(MODEL) == job.key(MODEL)
 
 
@@ -135,7 +140,7 @@ def test_two_clips_with_one_name_are_refused(todo):
 
 
 def test_batches_hold_one_plan_and_keep_the_order(todo, made_plans):
-  other = dataclasses.replace(todo[0], plan=made_plans['backward'])
+  other = changed(todo[0], plan=made_plans['backward'])
   streamed = dataclasses.replace(todo[0], decode='stream')
   work = [*todo, other, other, streamed]
   groups = list(jobs.batches(work, 2))

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -20,24 +21,39 @@ from unitemp_jax.training.metrics import TIME_FIELDS
 ROOT = Path(__file__).parents[2]
 
 
-def _environment():
-  # One device, whatever the test process itself was given.
-  environment = dict(os.environ, JAX_PLATFORMS='cpu', PYTHONPATH=str(ROOT))
-  environment.pop('XLA_FLAGS', None)
-  return environment
+def _environment(devices):
+  # So many devices, whatever the test process itself was given.
+  return dict(
+    os.environ,
+    JAX_PLATFORMS='cpu',
+    PYTHONPATH=str(ROOT),
+    XLA_FLAGS=f'--xla_force_host_platform_device_count={devices}',
+  )
 
 
-def start(command, workdir):
+def start(command, workdir, devices=1):
   """Starts the command; its output is appended to `workdir`.log."""
   with Path(f'{workdir}.log').open('a') as log:
     return subprocess.Popen(
-      command, cwd=ROOT, env=_environment(), stdout=log, stderr=log
+      command, cwd=ROOT, env=_environment(devices), stdout=log, stderr=log
     )
 
 
-def finish(command, workdir, timeout=600):
+def start_hosts(command, workdir, hosts=2, devices=2):
+  """Starts the command once per host; host I logs to `workdir`.I.log."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  flags = [f'--hosts={hosts}', f'--coordinator=127.0.0.1:{port}']
+  return [
+    start([*command, *flags, f'--host_index={i}'], f'{workdir}.{i}', devices)
+    for i in range(hosts)
+  ]
+
+
+def finish(command, workdir, timeout=600, devices=1):
   """Runs the command to its end, which must be a success."""
-  code = start(command, workdir).wait(timeout)
+  code = start(command, workdir, devices).wait(timeout)
   log = Path(f'{workdir}.log').read_text()
   assert code == 0, f'exit code {code}:\n{log[-3000:]}'
   return log
@@ -129,3 +145,17 @@ def _flatten(tree, prefix=''):
   for name, value in tree.items():
     flat |= _flatten(value, f'{prefix}/{name}')
   return flat
+
+
+def wait_for_write(process, workdir, timeout=300):
+  """Returns while a checkpoint is being written; it has no final name yet."""
+  deadline = time.monotonic() + timeout
+  folder = Path(workdir) / 'checkpoints'
+  while not any(folder.glob('*tmp*')):
+    assert time.monotonic() < deadline and process.poll() is None
+
+
+def time_kinds(workdir):
+  """Returns the kinds of time in the goodput log of a run."""
+  lines = (Path(workdir) / 'goodput.jsonl').read_text().splitlines()
+  return {kind for line in lines for kind in json.loads(line)['seconds']}

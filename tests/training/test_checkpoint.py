@@ -139,6 +139,15 @@ def test_only_the_newest_are_kept(tmp_path):
   checkpoints.close()
 
 
+def test_every_so_many_steps_are_kept_as_well(tmp_path):
+  checkpoints = Checkpoints(tmp_path, keep=1, keep_every=4)
+  for step in range(1, 11):
+    checkpoints.save(step, {'x': jnp.zeros(3)}, {})
+  checkpoints.wait()
+  assert checkpoints.steps() == [4, 8, 10]
+  checkpoints.close()
+
+
 def test_state_may_be_donated_while_it_is_written(tmp_path):
   checkpoints = Checkpoints(tmp_path)
   overwrite = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)

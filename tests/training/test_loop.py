@@ -7,8 +7,9 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from toy import TOY_RULES, ToyLoader, ToyProgram
 
-from unitemp_jax.errors import UserError
+from unitemp_jax.training.guard import Guard, GuardSettings, TrainingStopped
 from unitemp_jax.training.loop import train
+from unitemp_jax.training.loop_settings import LoopSettings
 from unitemp_jax.training.mesh import make_mesh
 from unitemp_jax.training.metrics import MetricsLog, truncate_lines
 
@@ -31,14 +32,17 @@ def compile_cache(tmp_path_factory):
   compilation_cache.reset_cache()
 
 
-def run(workdir, program=None, loader=None, mesh=None, **options):
-  defaults = {'num_steps': 6, 'log_every': 1, 'rules': TOY_RULES}
+def run(
+  workdir, program=None, loader=None, mesh=None, sample_fn=None, **settings
+):
   return train(
     program or ToyProgram(),
     loader or ToyLoader(),
+    LoopSettings(**{'num_steps': 6, 'log_every': 1, **settings}),
     workdir=workdir,
     mesh=make_mesh(mesh or {}),
-    **{**defaults, **options},
+    rules=TOY_RULES,
+    sample_fn=sample_fn,
   )
 
 
@@ -48,34 +52,93 @@ def lines_of(workdir):
 
 
 class BrokenProgram(ToyProgram):
-  """Its loss, or only its update, stops being a number at step `at`."""
+  """Its loss, or only its update, is multiplied in the steps `bad`."""
 
-  def __init__(self, what, at):
+  def __init__(self, what, bad, factor=np.nan):
     super().__init__()
     for kind, inner in self._steps.items():
-      self._steps[kind] = self._break(inner, what, at)
+      self._steps[kind] = self._break(inner, what, jnp.asarray(bad), factor)
 
-  def _break(self, inner, what, at):
+  def _break(self, inner, what, bad, factor):
 
     def broken(state, batch, frozen):
-      bad = jnp.where(state.step >= at, jnp.nan, 1.0)
+      by = jnp.where((state.step + 1 == bad).any(), factor, 1.0)
       new_state, metrics = inner(state, batch, frozen)
-      if what == 'loss':
-        return new_state, {k: v * bad for k, v in metrics.items()}
-      params = jax.tree.map(lambda leaf: leaf * bad, new_state.params)
-      return new_state.replace(params=params), metrics
+      if what != 'parameter':
+        metrics = {k: v * by for k, v in metrics.items()}
+      if what != 'loss':
+        params = jax.tree.map(lambda leaf: leaf * by, new_state.params)
+        new_state = new_state.replace(params=params)
+      return new_state, metrics
 
     return broken
 
 
-@pytest.mark.parametrize('what', ['loss', 'parameter'])
+@pytest.mark.parametrize('what', ['both', 'parameter'])
 def test_nan_stops_and_leaves_the_last_good_checkpoint(tmp_path, what):
-  with pytest.raises(UserError, match='training stopped'):
-    run(tmp_path, BrokenProgram(what, at=3), checkpoint_every=2, num_steps=4)
-  assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['2']
-  # Control: the same program without the break reaches the end.
-  result = run(tmp_path, num_steps=4)
-  assert (result.step, result.outcome) == (4, 'finished')
+  program = BrokenProgram(what, range(4, 99))
+  options = {'checkpoint_every': 2, 'guard': GuardSettings(max_skipped=2)}
+  with pytest.raises(TrainingStopped, match='training stopped'):
+    run(tmp_path, program, **options)
+  kept = [p.name for p in (tmp_path / 'checkpoints').iterdir()]
+  # A skipped step 4 leaves good weights behind; a broken update does not.
+  assert sorted(kept) == (['2', '4'] if what == 'both' else ['2'])
+  # Control: the same training without the break reaches the end.
+  result = run(tmp_path, num_steps=6)
+  assert (result.step, result.outcome) == (6, 'finished')
+
+
+def test_skipped_steps_leave_no_trace_in_the_weights(tmp_path, capsys):
+  """Equal to a training that was not updated in those steps."""
+
+  class Idle(ToyProgram):
+    def step_fn(self, step):
+      if step + 1 not in (3, 4):
+        return super().step_fn(step)
+      return self._idle
+
+    def _idle(self, state, batch, frozen):
+      return state, {'critic_loss': jnp.ones(())}
+
+  broken = run(tmp_path / 'broken', BrokenProgram('both', [3, 4]))
+  idle = run(tmp_path / 'idle', Idle())
+  for x, y in zip(
+    jax.tree.leaves(broken.state.replace(key=0)),
+    jax.tree.leaves(idle.state.replace(key=0)),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+  lines = lines_of(tmp_path / 'broken')
+  assert [line['skipped_steps'] for line in lines] == [0, 0, 1, 2, 2, 2]
+  assert 'critic_loss' not in lines[2]  # A NaN would spoil the mean.
+  assert 'step 4 skipped, because' in capsys.readouterr().out
+  # Control: a step that was not skipped moves the weights.
+  whole = run(tmp_path / 'whole')
+  kernel = [
+    np.asarray(result.state.params['critic']['up']['kernel'])
+    for result in (broken, whole)
+  ]
+  assert np.abs(kernel[0] - kernel[1]).max() > 1e-3
+
+
+def test_exploding_loss_is_skipped_after_a_resume_as_without_one(tmp_path):
+  guard = GuardSettings(max_loss_ratio=30.0)
+  program = BrokenProgram('loss', [36], factor=100.0)
+  whole = run(tmp_path / 'whole', program, guard=guard, num_steps=37)
+  run(tmp_path / 'parts', program, guard=guard, num_steps=34)
+  parts = run(tmp_path / 'parts', program, guard=guard, num_steps=37)
+  for x, y in zip(
+    jax.tree.leaves(whole.state.replace(key=0)),
+    jax.tree.leaves(parts.state.replace(key=0)),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+  lines = [lines_of(tmp_path / name) for name in ('whole', 'parts')]
+  assert [line['skipped_steps'] for line in lines[0][-3:]] == [0, 1, 1]
+  assert lines[1][-1]['skipped_steps'] == 1
+  # Control: without the limit the step is taken.
+  run(tmp_path / 'off', program, num_steps=37)
+  assert lines_of(tmp_path / 'off')[-1]['skipped_steps'] == 0
 
 
 def test_one_and_eight_devices_agree(tmp_path):
@@ -90,6 +153,32 @@ def test_one_and_eight_devices_agree(tmp_path):
     strict=True,
   ):
     np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)
+
+
+def test_eight_devices_accumulating_equal_one_device(tmp_path):
+  """Four micro-batches of eight rows, of the same global batch of 32."""
+  results = [
+    run(
+      tmp_path / str(size),
+      ToyProgram(accumulate=4),
+      ToyLoader(batch_size=32),
+      mesh={'data': size // 4 or 1, 'fsdp': min(size, 4)},
+      num_steps=4,
+    )
+    for size in (1, 8)
+  ]
+  for x, y in zip(
+    *[jax.tree.leaves(result.state.params) for result in results], strict=True
+  ):
+    np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)
+
+
+def test_a_few_steps_are_traced(tmp_path, capsys):
+  run(tmp_path, num_steps=5, profile_step=3, profile_steps=2)
+  assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+  assert 'profile of 2 steps' in capsys.readouterr().out
+  run(tmp_path / 'without', num_steps=5)  # Control.
+  assert not (tmp_path / 'without' / 'profile').exists()
 
 
 def test_checkpoint_moves_between_meshes(tmp_path):
@@ -175,7 +264,12 @@ def test_truncation_drops_later_and_broken_lines(tmp_path):
 
 def test_metrics_are_fetched_one_step_late(tmp_path):
   log = MetricsLog(
-    tmp_path / 'm.jsonl', first_step=0, num_steps=9, log_every=1, sums={}
+    tmp_path / 'm.jsonl',
+    first_step=0,
+    num_steps=9,
+    log_every=1,
+    sums={},
+    guard=Guard(GuardSettings(), {}),
   )
   log.push(1, {'loss': jnp.ones(())}, 0)
   assert (tmp_path / 'm.jsonl').read_text() == ''

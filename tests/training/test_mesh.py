@@ -5,7 +5,12 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.training.mesh import make_mesh, put_batch, shardings_for
+from unitemp_jax.training.mesh import (
+  local_rows,
+  make_mesh,
+  put_batch,
+  shardings_for,
+)
 
 RULES = (
   (r'(^|/)blocks/q/kernel$', P(None, 'fsdp')),
@@ -74,6 +79,9 @@ def test_batch_is_spread_over_all_devices():
 
 def test_bad_batches():
   mesh = make_mesh({'data': 8})
+  assert local_rows(mesh, 16).tolist() == list(range(16))
+  with pytest.raises(UserError, match='batch of 0 does not divide over 8'):
+    local_rows(mesh, 0)
   with pytest.raises(UserError, match='batch of 6 does not divide over 8'):
     put_batch({'x': np.zeros((6, 1))}, mesh)
   with pytest.raises(ValueError, match='caption'):

@@ -1,39 +1,40 @@
-"""Two processes train together, and stop together when one is told to."""
+"""Several processes train as one, stop together and fail together."""
 
 import json
 import re
 import signal
-import socket
 import sys
+import time
 from pathlib import Path
 
+import jax
 import kill_harness
 import numpy as np
 import pytest
 
+from unitemp_jax.errors import UserError
+from unitemp_jax.training import processes
+
 TOY = Path(__file__).with_name('toy.py')
 
 
-def start_pair(workdir, steps):
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    port = free.getsockname()[1]
-  return [
-    kill_harness.start(
-      [
-        sys.executable,
-        str(TOY),
-        f'--workdir={workdir}',
-        f'--num_steps={steps}',
-        '--delay=0.05',
-        '--processes=2',
-        f'--process={index}',
-        f'--port={port}',
-      ],
-      f'{workdir}.{index}' if index else workdir,
-    )
-    for index in range(2)
-  ]
+@pytest.fixture(scope='module', autouse=True)
+def compile_cache(tmp_path_factory):
+  """Restarts read programs from disk, as they do for users."""
+  with pytest.MonkeyPatch.context() as patch:
+    folder = tmp_path_factory.mktemp('compile_cache')
+    patch.setenv('JAX_COMPILATION_CACHE_DIR', str(folder))
+    patch.setenv('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+    yield
+
+
+def command(workdir, steps, *flags):
+  base = [sys.executable, str(TOY), f'--workdir={workdir}']
+  return [*base, f'--num_steps={steps}', *flags]
+
+
+def log_of(workdir, host):
+  return Path(f'{workdir}.{host}.log').read_text()
 
 
 def losses(workdir):
@@ -41,23 +42,114 @@ def losses(workdir):
   return [json.loads(line)['critic_loss'] for line in text.splitlines()]
 
 
-@pytest.mark.slow
-def test_sigterm_to_one_of_two_processes_stops_both_and_resumes(tmp_path):
-  workdir = tmp_path / 'run'
-  pair = start_pair(workdir, 40)
-  assert kill_harness.wait_for_line(pair[0], workdir, 7)
+def test_sigterm_to_one_host_stops_all_and_one_host_goes_on(tmp_path):
+  """Two hosts of two devices, then one of four on another mesh."""
+  workdir, steps = tmp_path / 'run', 30
+  pair = kill_harness.start_hosts(
+    command(workdir, steps, '--delay=0.05', '--fsdp=2'), workdir
+  )
+  assert kill_harness.wait_for_line(pair[0], workdir, 7), log_of(workdir, 0)
   pair[1].send_signal(signal.SIGTERM)
-  assert [process.wait(60) for process in pair] == [0, 0]
-  logs = [Path(f'{workdir}{end}.log').read_text() for end in ('', '.1')]
-  stops = [re.search(r'stopped \S*/(\d+)', log)[1] for log in logs]
-  assert stops[0] == stops[1]
-  assert 7 <= int(stops[0]) < 40
-  assert [process.wait(60) for process in start_pair(workdir, 40)] == [0, 0]
-  # The same training in one process, which also continues that of two.
+  assert [process.wait(120) for process in pair] == [0, 0]
+  stops = {
+    re.search(r'stopped \S*/(\d+)', log_of(workdir, host))[1]
+    for host in range(2)
+  }
+  (stop,) = stops  # The same step on both, and it has a checkpoint.
+  assert 7 <= int(stop) < steps
+  assert (workdir / 'checkpoints' / stop).is_dir()
+  # Progress is printed by host 0 alone.
+  assert 'compiled toy_step' in log_of(workdir, 0)
+  assert 'compiled toy_step' not in log_of(workdir, 1)
+  log = kill_harness.finish(
+    command(workdir, steps, '--fsdp=4'), workdir, devices=4
+  )
+  assert f'resuming after step {stop}' in log
+  # Equal to one process with one device throughout: sums over devices are
+  # taken in another order, which is float32 rounding.
   alone = tmp_path / 'alone'
-  command = [sys.executable, str(TOY), f'--workdir={alone}']
-  kill_harness.finish([*command, '--num_steps=40'], alone)
+  kill_harness.finish(command(alone, steps), alone)
   np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-3)
-  command[2] = f'--workdir={workdir}'
-  log = kill_harness.finish([*command, '--num_steps=42'], workdir)
-  assert 'resuming after step 40' in log
+  states = [kill_harness.read_run(path)[1] for path in (workdir, alone)]
+  for one, two in zip(*map(jax.tree.leaves, states), strict=True):
+    np.testing.assert_allclose(one, two, atol=1e-4)
+  kinds = kill_harness.time_kinds(workdir)
+  assert {
+    'initialise',
+    'compile',
+    'data',
+    'step',
+    'checkpoint',
+    'down',
+  } <= kinds
+
+
+@pytest.mark.slow
+def test_sigkill_to_one_host_and_during_a_write_loses_nothing(tmp_path):
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  steps = 40
+  pair = kill_harness.start_hosts(command(whole, steps), whole)
+  assert [process.wait(300) for process in pair] == [0, 0]
+  flags = command(killed, steps, '--delay=0.05')
+  for kill in ('at a step', 'during a write'):
+    pair = kill_harness.start_hosts(flags, killed)
+    if kill == 'at a step':
+      assert kill_harness.wait_for_line(pair[0], killed, 8)
+    else:
+      kill_harness.wait_for_write(pair[0], killed)
+    victim, other = (1, 0) if kill == 'at a step' else (0, 1)
+    pair[victim].kill()
+    # The other one does not wait for ever, and says so by its exit code.
+    assert pair[other].wait(300) != 0
+    pair[victim].wait()
+  pair = kill_harness.start_hosts(flags, killed)
+  assert [process.wait(300) for process in pair] == [0, 0]
+  assert 'resuming after step' in log_of(killed, 1) + log_of(killed, 0)
+  assert kill_harness.differences(whole, killed) == []
+
+
+def test_what_one_host_cannot_do_is_told_by_all(tmp_path):
+  workdir = tmp_path / 'run'
+  began = time.monotonic()
+  pair = kill_harness.start_hosts(command(workdir, 5, '--doomed'), workdir)
+  assert [process.wait(120) for process in pair] == [1, 1]
+  reason = 'the disk of this host is full.'
+  assert f'Opening the data failed on host 1: {reason}' in log_of(workdir, 0)
+  assert re.search(rf'\[host 1 of 2, .*\] error: {reason}', log_of(workdir, 1))
+  assert time.monotonic() - began < 100  # Nobody waited for a time-out.
+  assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    ((0,), '1 or more'),
+    ((1, 'somewhere:1', 0), 'say how many'),
+    ((2, 'somewhere:1', None), 'both or neither'),
+    ((2, 'somewhere:1', 2), 'must be 0 .. 1'),
+  ],
+)
+def test_impossible_hosts_are_bad_input(arguments, words):
+  with pytest.raises(UserError, match=words):
+    processes.join(*arguments)
+
+
+def test_failing_to_join_is_never_a_training_alone(monkeypatch):
+  def fail(**_):
+    raise RuntimeError('DEADLINE_EXCEEDED: nobody there\nlong trace')
+
+  monkeypatch.setattr(jax.distributed, 'initialize', fail)
+  with pytest.raises(UserError, match=r'cannot be joined \(DEADLINE.*there\)'):
+    processes.join(2, 'somewhere:1', 1)
+  # Nor is joining without an error that joined nothing.
+  monkeypatch.setattr(jax.distributed, 'initialize', lambda **_: None)
+  with pytest.raises(UserError, match='one of 1 and not of 2'):
+    processes.join(2, 'somewhere:1', 1)
+  processes.join(1)  # Control.
+
+
+def test_missing_devices_are_noticed():
+  processes.check_devices(0)
+  processes.check_devices(jax.device_count())
+  with pytest.raises(UserError, match=r'num_devices is 7; a host or chip'):
+    processes.check_devices(7)

@@ -7,6 +7,7 @@ from toy import TOY_RULES, ToyLoader, ToyProgram
 from unitemp_jax.cli import train as train_cli
 from unitemp_jax.errors import UserError
 from unitemp_jax.training import loop
+from unitemp_jax.training.guard import TrainingStopped
 
 FILE = """
 from configs.common import training_config
@@ -77,6 +78,42 @@ def test_other_config_is_refused_and_nothing_changes(call, tmp_path):
   assert files == {
     p: p.read_bytes() for p in (tmp_path / 'run').rglob('*') if p.is_file()
   }
+
+
+def test_a_run_may_go_on_elsewhere(call, tmp_path, capsys):
+  """Mesh and loop settings are no part of what a run is."""
+  call('--config.num_steps=2')
+  changes = ['mesh.data=2', 'mesh.fsdp=4', 'keep_every=2', 'max_skipped=9']
+  assert call(*[f'--config.{change}' for change in changes]) == 0
+  assert 'resuming after step 2' in capsys.readouterr().out
+
+
+def test_fingerprint_outlives_new_settings():
+  """Runs from before the newer keys existed can still be resumed."""
+  old = {'seed': 0, 'mesh': {'data': -1, 'fsdp': 1}, 'num_steps': 3}
+  new = {**old, 'max_skipped': 5, 'num_devices': 8, 'profile_steps': 0}
+  assert train_cli.fingerprint(old) == train_cli.fingerprint(new)
+  assert train_cli.fingerprint(old) == '90446dfb7cb31a36'
+  assert (
+    train_cli.fingerprint({**new, 'seed': 1}) != '90446dfb7cb31a36'
+  )  # Control.
+
+
+def test_a_diverged_training_has_an_exit_code_of_its_own(
+  call, monkeypatch, capsys
+):
+  def diverge(*_, **__):
+    raise TrainingStopped('5 steps in a row were skipped.')
+
+  monkeypatch.setattr(train_cli, 'train', diverge)
+  assert call() == 4
+  assert 'error: 5 steps in a row' in capsys.readouterr().err
+
+
+def test_too_few_devices_are_refused_before_anything_is_written(call, tmp_path):
+  with pytest.raises(UserError, match='num_devices is 16'):
+    call('--config.num_devices=16')
+  assert not (tmp_path / 'run').exists()
 
 
 def test_second_training_in_the_same_workdir_is_refused(

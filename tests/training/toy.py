@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unitemp_jax.errors import UserError
+from unitemp_jax.training import processes
 from unitemp_jax.training.accumulate import accumulate_gradients
 from unitemp_jax.training.compile_cache import enable_compile_cache
 from unitemp_jax.training.loop import train
+from unitemp_jax.training.loop_settings import LoopSettings
 from unitemp_jax.training.mesh import make_mesh
 from unitemp_jax.training.optim import ema_update, make_optimizer
 from unitemp_jax.training.state import TrainState
@@ -112,37 +115,56 @@ TOY_RULES = (
 )
 
 
+class Doomed(ToyLoader):
+  """Cannot be opened on host 1."""
+
+  def __init__(self, **options):
+    if jax.process_index() == 1:
+      raise UserError('the disk of this host is full.')
+    super().__init__(**options)
+
+
+def run(args):
+  mesh = make_mesh({'data': -1, 'fsdp': args.fsdp})
+  with processes.together('Opening the data'):
+    loader = (Doomed if args.doomed else ToyLoader)(
+      forgetful=args.forgetful,
+      delay=args.delay,
+      shard=(jax.process_index(), jax.process_count()),
+    )
+  return train(
+    ToyProgram(accumulate=2),
+    loader,
+    LoopSettings(num_steps=args.num_steps, log_every=1, checkpoint_every=5),
+    workdir=args.workdir,
+    mesh=mesh,
+    rules=TOY_RULES,
+  )
+
+
 def main():
   parser = argparse.ArgumentParser()
   parser.add_argument('--workdir')
   parser.add_argument('--num_steps', type=int, default=40)
   parser.add_argument('--forgetful', action='store_true')
+  parser.add_argument('--doomed', action='store_true')
   parser.add_argument('--delay', type=float, default=0.0)
-  parser.add_argument('--processes', type=int, default=1)
-  parser.add_argument('--process', type=int, default=0)
-  parser.add_argument('--port')
+  parser.add_argument('--fsdp', type=int, default=1)
+  parser.add_argument('--hosts', type=int, default=1)
+  parser.add_argument('--host_index', type=int)
+  parser.add_argument('--coordinator')
   args = parser.parse_args()
-  if args.processes > 1:
-    jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-    jax.distributed.initialize(
-      f'127.0.0.1:{args.port}', args.processes, args.process
-    )
   enable_compile_cache()
-  result = train(
-    ToyProgram(accumulate=2),
-    ToyLoader(
-      forgetful=args.forgetful,
-      delay=args.delay,
-      shard=(args.process, args.processes),
-    ),
-    num_steps=args.num_steps,
-    workdir=args.workdir,
-    mesh=make_mesh({'data': -1}),
-    rules=TOY_RULES,
-    log_every=1,
-    checkpoint_every=5,
-  )
+  processes.join(args.hosts, args.coordinator, args.host_index)
+  try:
+    result = run(args)
+  except Exception as error:
+    if args.hosts == 1:
+      raise
+    processes.leave(error, 1)
   print(result.outcome, result.checkpoint)
+  if args.hosts > 1:
+    jax.distributed.shutdown()
 
 
 if __name__ == '__main__':

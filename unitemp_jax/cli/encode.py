@@ -1,4 +1,4 @@
-"""`unitemp encode`: clips to latents and token ids, shard by shard."""
+"""`unitemp encode`: clips to latents, or prompts to embeddings, by shards."""
 
 import argparse
 import hashlib
@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from unitemp_jax.cli import encode_prompts
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.data import digits_builder, latents
 from unitemp_jax.data.tokenizer import Tokenizer
@@ -22,8 +23,14 @@ _SHARD = 512  # clips
 _BATCH = 16
 _LABELS = ('digit', 'colour', 'side', 'digit_id')
 
-_EXAMPLE = """example:
-  unitemp encode --config=configs/tiny_teacher.py --out=data/tiny_latents
+_EXAMPLE = """examples:
+  Clips, to train on:
+    unitemp encode --config=configs/tiny_teacher.py --out=data/tiny_latents
+  Prompts, with the text encoder of a model folder:
+    unitemp encode prompts.txt --model=models/self_forcing --out=data/prompts
+  Prompts, with downloaded weights, the second of four machines:
+    unitemp encode prompts.txt --checkpoint=models_t5_umt5-xxl-enc-bf16.pth \\
+      --tokenizer=google/umt5-xxl/tokenizer.json --out=data/prompts --shard=1/4
 Run the same command again to continue after an interruption."""
 
 
@@ -35,9 +42,12 @@ def _parse_args(argv: list[str]):
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  parser.add_argument('--config', required=True, metavar='FILE[:ARG]')
+  parser.add_argument(
+    '--config', metavar='FILE[:ARG]', help='what clips to encode, and how'
+  )
   parser.add_argument('--out', type=Path, help='default: config.latents.dir')
   parser.add_argument('--dry_run', action='store_true')
+  encode_prompts.add_arguments(parser)
   return parse_with_overrides(parser, argv)
 
 
@@ -101,6 +111,12 @@ def main(argv: list[str]) -> int:
     UserError: bad config or weights, or `--out` holds other latents.
   """
   args, overrides = _parse_args(argv)
+  if args.prompts:
+    return encode_prompts.run(args, overrides)
+  if args.config is None:
+    raise UserError(
+      'say what to encode: --config=FILE for clips, or files with prompts.'
+    )
   config = load_config(args.config, overrides)
   if 'latents' not in config:
     raise UserError(

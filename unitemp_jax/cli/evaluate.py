@@ -27,6 +27,12 @@ _EXAMPLE = """suites:
   ceiling    seams of real latents in windows with 0 to 6 true past latents
   inbetween  given frames, joins, and the interior against blends
   loop       does the end meet the start
+  loops      loops of two lengths; can their seam be told
+  transitions  one shot between two clips, against cross-fade and cut
+  keyframes  given frames in the middle; a span made anew
+  extend     a clip extended into the past, the future, and both
+  long       drift of long videos, with and without sinks, both directions
+  schedule   does the video follow a prompt that switches
 
 example:
   unitemp evaluate --out=out/evaluation

@@ -3,23 +3,38 @@
 import argparse
 from pathlib import Path
 
-from unitemp_jax import orders, plans
-from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
+from unitemp_jax import orders, plan_drawing, plan_text
+from unitemp_jax.cli import generate_requests
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import conditioning, jobs, model_folder
-from unitemp_jax.generate.conditioning import Ends
+from unitemp_jax.generate import jobs, model_folder, resume
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.training.compile_cache import enable_compile_cache
 
 _EXAMPLE = """examples:
-  unitemp generate --orders=all --num_prompts=8 --out=out/quickstart
-  unitemp generate --prompt="a red seven falls" --orders=backward --out=out/a
-  unitemp generate --prompt="a red seven falls" --orders=inbetween \\
-    --first=start.png --last=end.png --out=out/b
-Run the same command again to continue after an interruption."""
+  # text to video, many prompts and orders in batches
+  unitemp generate --orders=all --num_prompts=8 --out=out
+  unitemp generate --prompt="a red seven falls" --orders=backward --out=out
+  # one video from what you have; LEN and T are frames (24) or seconds (2s)
+  unitemp generate --prompt="..." --image=start.png --at=0 --out=out
+  unitemp generate --prompt="..." --extend=clip.mp4 --before=24 --after=2s \\
+    --out=out
+  unitemp generate --prompt="..." --keyframe=0:a.png --keyframe=32:b.png \\
+    --keyframe=-1:c.mp4 --length=65 --out=out
+  unitemp generate --prompt="..." --transition --first=a.mp4 --last=b.mp4 \\
+    --length=65 --out=out
+  unitemp generate --prompt="..." --loop --length=49 --out=out
+  unitemp generate --prompt="..." --regenerate=clip.mp4 --span=9:19 \\
+    --lossless --out=out
+  unitemp generate --prompt="..." --long=120s --direction=backward \\
+    --sinks=both --out=out
+  unitemp generate --prompt="a red seven falls" \\
+    --prompt_at=24:"a blue two falls" --long=10s --out=out
+  unitemp generate --storyboard=story.yaml --out=out --dry_run
+Run the same command again to continue after an interruption: the clip is the
+same, byte for byte."""
 
 
-def _parse_args(argv: list[str]) -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog='unitemp generate',
     description=__doc__,
@@ -27,139 +42,90 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  add = parser.add_argument
-  add('--out', required=True, type=Path, metavar='DIR')
-  add('--orders', default='forward', help='names with commas, or "all"')
+  _add_workflows(parser)
+  add = parser.add_argument_group('what it shows').add_argument
   add('--prompt', help='one prompt')
   add('--prompts', type=Path, metavar='FILE', help='one prompt per line')
+  add(
+    '--prompt_at',
+    action='append',
+    default=[],
+    metavar='T:TEXT',
+    help='the prompt from a time on; --prompt holds before; repeatable',
+  )
   add(
     '--num_prompts',
     type=int,
     default=8,
-    help='without a prompt: so many captions of held-out clips, whose first '
-    'and last frames are given to the orders that want them',
+    help='without a prompt, with --orders: so many captions of held-out clips, '
+    'whose first and last frames are given to the orders that want them',
   )
   add('--seed', type=int, default=0, help='of the first clip; the next is + 1')
+  add('--length', metavar='LEN', help="of the video; default is the model's")
+  add('--height', type=int, help='pixels; default is the shape of given frames')
+  add('--width', type=int, help="at the model's area, or the model's own size")
   add('--first', type=Path, help='image or clip that the video starts with')
   add('--last', type=Path, help='image or clip that the video ends with')
+  add(
+    '--trim',
+    action='store_true',
+    help='cut up to 3 frames off given clips that have not 1 + 4k',
+  )
+  add = parser.add_argument_group('how').add_argument
+  add('--out', required=True, type=Path, metavar='DIR')
+  add('--model', type=Path, default=model_folder.TINY, metavar='DIR')
   add('--anchors', type=int, help='anchor latents; 0 for none')
   add('--start_level', type=int, help='see "unitemp plan"; 0 starts from noise')
   add('--decode', default='joint', choices=jobs.DECODES)
-  add('--model', type=Path, default=model_folder.TINY, metavar='DIR')
-  add('--batch_size', type=int, default=8)
-  add('--dry_run', action='store_true')
-  return parser.parse_args(argv)
-
-
-def _order_names(text: str) -> list[str]:
-  names = list(orders.ORDERS) if text == 'all' else text.split(',')
-  for name in names:
-    if name not in orders.ORDERS:
-      raise UserError(
-        f'--orders names {name!r}; use "all" or some of '
-        f'{", ".join(orders.ORDERS)}.'
-      )
-  return names
-
-
-def _prompts(args) -> list[str] | None:
-  if args.prompt is not None:
-    lines = [args.prompt]
-  elif args.prompts is not None:
-    try:
-      lines = args.prompts.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-      raise UserError(
-        f'--prompts={args.prompts} cannot be read as text ({error}); check the '
-        'path.'
-      ) from error
-    lines = [line for line in lines if line.strip()]
-  else:
-    return None
-  if not lines or not all(line.strip() for line in lines):
-    raise UserError('the prompt is empty; say what the video should show.')
-  return [line.strip() for line in lines]
-
-
-def _wanted(args, card) -> list[tuple[str, Ends]]:
-  """Prompts with the frames that may be given to them."""
-  prompts = _prompts(args)
-  if prompts is None:
-    if args.num_prompts < 1:
-      raise UserError('--num_prompts must be at least 1.')
-    spec = FallingDigitsSpec(
-      num_frames=card.frames, size=card.height, split='test'
-    )
-    clips = sample_clips(spec, range(args.num_prompts))
-    videos = clips['video']
-    return [
-      (caption, Ends(videos[i : i + 1, :1], videos[i : i + 1, -1:]))
-      for i, caption in enumerate(clips['caption'])
-    ]
-  size = (card.height, card.width, card.fps)
-  read = conditioning.read_end
-  ends = Ends(
-    None if args.first is None else read(args.first, *size),
-    None if args.last is None else read(args.last, *size),
+  add(
+    '--lossless',
+    action='store_true',
+    help='write an mkv (FFV1) too, in which every pixel is as it was made',
   )
-  return [(prompt, ends) for prompt in prompts]
+  add('--batch_size', type=int, default=8, help='with --orders')
+  add('--dry_run', action='store_true', help='print the plan, make nothing')
+  add('--draw', type=Path, metavar='FILE.svg', help='draw the plan')
+  return parser
 
 
-def _ends_for(order: str, ends: Ends, args) -> Ends:
-  """What an order is given: both ends, what the user asked for, or nothing."""
-  asked = args.first is not None or args.last is not None
-  if order.startswith('inbetween'):
-    if ends.first is None or ends.last is None:
-      raise UserError(
-        f'the order {order} fills between two given frames; give --first and '
-        '--last.'
-      )
-    return ends
-  if order == 'loop':
-    if args.last is not None and args.orders == 'loop':
-      raise UserError('a loop ends where it starts; leave out --last.')
-    return Ends(ends.first if asked else None, None)
-  return ends if asked else Ends()
-
-
-def build_jobs(args, card) -> list[jobs.Job]:
-  """The clips of a command, each with its plan, order by order."""
-  names = _order_names(args.orders)
-  wanted = _wanted(args, card)
-  latents = 1 + (card.frames - 1) // 4
-  anchors = card.anchors if args.anchors is None else args.anchors
-  start = card.start if args.start_level is None else args.start_level
-  if start > len(card.timesteps):
-    raise UserError(
-      f'--start_level={start} is beyond the {len(card.timesteps)} levels of '
-      'this model; use a lower one.'
-    )
-  made = {}
-  for name in names:
-    first, last = _ends_for(name, wanted[0][1], args).counts
-    made[name] = orders.ORDERS[name](
-      latents,
-      block=card.block,
-      anchors=anchors,
-      start=start,
-      given_first=first,
-      given_last=last,
-    )
-  # One shape for all orders, so that they share one compiled program.
-  aligned = dict(zip(made, plans.align(*made.values()), strict=True))
-  return [
-    jobs.Job(
-      path=args.out / name / jobs.clip_name(i, prompt),
-      order=name,
-      prompt=prompt,
-      seed=(args.seed + i) % 2**32,
-      plan=aligned[name],
-      ends=_ends_for(name, ends, args),
-      decode=args.decode,
-    )
-    for name in names
-    for i, (prompt, ends) in enumerate(wanted)
-  ]
+def _add_workflows(parser: argparse.ArgumentParser) -> None:
+  group = parser.add_argument_group('what to do (one of them)')
+  one = group.add_mutually_exclusive_group()
+  one.add_argument(
+    '--orders',
+    help='text to video: names with commas, or "all"; forward by default',
+  )
+  one.add_argument('--image', type=Path, metavar='FILE', help='image to video')
+  one.add_argument('--extend', type=Path, metavar='CLIP')
+  one.add_argument(
+    '--keyframe',
+    action='append',
+    default=[],
+    metavar='T:FILE',
+    help='image or clip at a time; -1: it ends the video; repeatable',
+  )
+  one.add_argument(
+    '--transition', action='store_true', help='from --first to --last'
+  )
+  one.add_argument('--loop', action='store_true', help='ends where it starts')
+  one.add_argument('--regenerate', type=Path, metavar='CLIP')
+  one.add_argument('--long', metavar='LEN', help='through a sliding window')
+  one.add_argument('--storyboard', type=Path, metavar='FILE')
+  add = parser.add_argument_group('options of single workflows').add_argument
+  add('--at', metavar='T', help='--image: where it stands; -1 ends the video')
+  add('--before', metavar='LEN', help='--extend: how much is added before')
+  add('--after', metavar='LEN', help='--extend: how much is added after')
+  add('--sides', choices=orders.GROWTHS, help='--extend: which grows first')
+  add('--span', metavar='A:B', help='--regenerate: frames to be made anew')
+  add(
+    '--side',
+    choices=orders.SIDES,
+    help='--keyframe, --transition, --loop, --regenerate: where gaps start',
+  )
+  add('--overlap', type=int, help='--loop: latents that the end sees of it')
+  add('--direction', choices=orders.DIRECTIONS, help='--long')
+  add('--sinks', choices=orders.SINKS, help='--long: ends that stay in view')
+  add('--window', type=int, help='latents that a block sees at most')
 
 
 def main(argv: list[str]) -> int:
@@ -167,22 +133,52 @@ def main(argv: list[str]) -> int:
 
   Raises:
     UserError: bad arguments, files or plans; nothing is written then.
+    KeyboardInterrupt: after what is finished was written.
   """
-  args = _parse_args(argv)
+  args = _parser().parse_args(argv)
   if args.batch_size < 1:
     raise UserError('--batch_size must be at least 1.')
   if args.out.exists() and not args.out.is_dir():
     raise UserError(f'--out={args.out} is a file; name a folder.')
-  todo = build_jobs(args, model_folder.read_card(args.model))
+  card = model_folder.read_card(args.model)
+  todo = generate_requests.build_jobs(args, card)
   print(f'{len(todo)} clips, to {args.out}')
+  if args.dry_run or args.storyboard:
+    _show(todo)
+  if args.draw:
+    if args.draw.suffix != '.svg':
+      raise UserError(f'--draw={args.draw}: must end in .svg.')
+    plan_text.write_text(args.draw, plan_drawing.draw(todo[0].request.plan))
+    print(f'drew {args.draw}')
   if args.dry_run:
-    for job in todo:
-      print(f'  {job.path}  seed {job.seed}  {job.prompt}')
     return 0
   enable_compile_cache()
   pipeline = Pipeline.load(args.model)
-  size = min(args.batch_size, len(todo))
-  done = jobs.run(pipeline, todo, size)
+  if generate_requests.workflow(args) == 'orders':
+    done = jobs.run(pipeline, todo, min(args.batch_size, len(todo)))
+  else:
+    done = resume.run_all(pipeline, todo)
   print(f'made {done}, {len(todo) - done} were there')
+  for job in todo[:1] if len(todo) == 1 else []:
+    print(job.path)
   print(args.out)
   return 0
+
+
+def _show(todo: list[jobs.Job]) -> None:
+  """Prints the plans, each with the clips that it makes."""
+  shown = None
+  for job in todo:
+    if job.request.plan is not shown:
+      shown = job.request.plan
+      print(f'{job.request.workflow}:\n{plan_text.table(shown)}')
+    request = job.request
+    size = f'{request.height}x{request.width}'
+    print(
+      f'  {job.path}  seed {request.seed}  {size}, {request.num_frames} frames'
+    )
+    for prompt in request.prompts:
+      print(f'    {prompt}')
+    for given in request.given:
+      last = given.frame + len(given.video) - 1
+      print(f'    given: frames {given.frame}..{last}')

@@ -17,10 +17,15 @@ VERBS = {
   'train': ('unitemp_jax.cli.train', 'train one stage from a config file'),
   'generate': ('unitemp_jax.cli.generate', 'make videos from prompts'),
   'evaluate': ('unitemp_jax.cli.evaluate', 'measure a model and its videos'),
+  'compare': ('unitemp_jax.cli.compare', 'compare clips of several systems'),
   'encode': ('unitemp_jax.cli.encode', 'encode clips to latents for training'),
+  'convert': ('unitemp_jax.cli.convert', 'read and write PyTorch weights'),
+  'parity': ('unitemp_jax.cli.parity', 'compare a checkpoint with PyTorch'),
+  'teacher': ('unitemp_jax.cli.teacher', 'make videos with the slow teacher'),
   'export': ('unitemp_jax.cli.export', 'join trained stages to a model folder'),
   'plan': ('unitemp_jax.cli.plan', 'print and draw a generation order'),
   'report': ('unitemp_jax.cli.report', 'write a page that shows the videos'),
+  'bench': ('unitemp_jax.cli.bench', 'measure speed and memory'),
   'data': ('unitemp_jax.cli.data', 'prepare a data set'),
 }
 

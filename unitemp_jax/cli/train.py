@@ -15,28 +15,49 @@ import ml_collections
 
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.errors import UserError
-from unitemp_jax.training import programs
+from unitemp_jax.training import processes, programs
 from unitemp_jax.training.compile_cache import enable_compile_cache
 from unitemp_jax.training.export import export_weights
-from unitemp_jax.training.loop import TrainResult, train
-from unitemp_jax.training.mesh import make_mesh
+from unitemp_jax.training.guard import GuardSettings, TrainingStopped
+from unitemp_jax.training.loop import train
+from unitemp_jax.training.loop_settings import LoopSettings
+from unitemp_jax.training.mesh import local_rows, make_mesh
+from unitemp_jax.training.processes import say
 from unitemp_jax.training.program import abstract_state
 from unitemp_jax.training.sharding_rules import MODEL_RULES
 
-# A run may be continued with these changed: no step depends on them.
+# A run may be continued with these changed: no step depends on them, but for
+# the order of sums over a mesh and for which steps are skipped.
 _FREE_KEYS = (
+  'mesh',
   'num_steps',
   'log_every',
   'checkpoint_every',
   'checkpoint_minutes',
   'keep_checkpoints',
+  'keep_every',
   'sample_every',
+  'num_devices',
+  'max_loss_ratio',
+  'max_skipped',
+  'profile_step',
+  'profile_steps',
 )
 
-_EXAMPLE = """example:
+# Of errors with a sentence; anything else is 1.
+EXIT_CODES: dict[type[BaseException], int] = {UserError: 2, TrainingStopped: 4}
+
+_EXAMPLE = """examples:
   unitemp train --config=configs/tiny_vae.py --workdir=runs/vae \\
     --config.num_steps=2000
-Run the same command again to resume; SIGTERM saves a checkpoint first."""
+  unitemp train --config=... --workdir=... --hosts=4      (on each of 4 hosts)
+
+Run the same command again to resume, on any number of hosts; SIGTERM to one of
+them saves a checkpoint first. WORKDIR/goodput.jsonl says where the time goes.
+
+exit codes: 0 finished, or stopped by SIGTERM; 2 bad input; 4 diverged: steps
+were skipped because the loss was not finite or exploded (see
+config.max_loss_ratio and config.max_skipped), the last checkpoint is good."""
 
 
 def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -50,6 +71,24 @@ def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   parser.add_argument('--config', required=True, metavar='FILE[:ARG]')
   parser.add_argument('--workdir', required=True, type=Path, metavar='DIR')
   parser.add_argument(
+    '--hosts',
+    type=int,
+    default=1,
+    metavar='N',
+    help='how many hosts run this command together (default 1)',
+  )
+  parser.add_argument(
+    '--coordinator',
+    metavar='ADDRESS:PORT',
+    help='of host 0; not needed on TPU pods, GKE, Slurm and MPI',
+  )
+  parser.add_argument(
+    '--host_index',
+    type=int,
+    metavar='I',
+    help='which host this is, 0 to N - 1; goes with --coordinator',
+  )
+  parser.add_argument(
     '--dry_run', action='store_true', help='say what would be done and stop'
   )
   return parse_with_overrides(parser, argv)
@@ -58,6 +97,9 @@ def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def fingerprint(config: dict) -> str:
   """Returns a hash of what a step depends on in a plain config dict."""
   fixed = {key: v for key, v in config.items() if key not in _FREE_KEYS}
+  if 'mesh' in config:
+    # Runs from before a mesh was free to change had this one in their hash.
+    fixed['mesh'] = {'data': -1, 'fsdp': 1}
   text = json.dumps(fixed, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -88,7 +130,7 @@ def _check_same_config(path: Path, config: dict) -> None:
   names = [
     key
     for key in sorted(old.keys() | new.keys())
-    if old.get(key) != new.get(key) and key not in _FREE_KEYS
+    if old.get(key) != new.get(key) and key.split('.')[0] not in _FREE_KEYS
   ]
   raise UserError(
     f'{path.parent} holds a run with another config (differs in '
@@ -105,11 +147,27 @@ def _write_config(path: Path, config: dict) -> None:
 @contextlib.contextmanager
 def _claim(workdir: Path, config: dict):
   """Keeps a second training out of `workdir`, and writes the config there."""
-  if jax.process_index() != 0:
+  with contextlib.ExitStack() as stack:
+    with processes.together(f'Opening {workdir}'):
+      if jax.process_index() == 0:
+        stack.enter_context(_locked(workdir))
+        _check_same_config(workdir / 'config.json', config)
+        _write_config(workdir / 'config.json', config)
+    processes.check_shared(workdir)
     yield
-    return
-  workdir.mkdir(parents=True, exist_ok=True)
-  with (workdir / '.lock').open('w') as file:
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path):
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    file = (workdir / '.lock').open('w')
+  except OSError as error:
+    raise UserError(
+      f'{workdir} cannot be written ({error.strerror}); choose another '
+      '--workdir or mend its permissions.'
+    ) from error
+  with file:
     try:
       # The system releases it with the process, however that ends.
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,8 +176,6 @@ def _claim(workdir: Path, config: dict):
         f'Another training is writing to {workdir}; wait for it or choose '
         'another --workdir.'
       ) from error
-    _check_same_config(workdir / 'config.json', config)
-    _write_config(workdir / 'config.json', config)
     yield
 
 
@@ -141,23 +197,52 @@ def _describe(
   )
 
 
-def _train(program, loader, config, mesh, workdir: Path) -> TrainResult:
-  return train(
-    program,
-    loader,
+def _settings(config: ml_collections.ConfigDict) -> LoopSettings:
+  return LoopSettings(
     num_steps=config.num_steps,
-    workdir=workdir,
-    mesh=mesh,
-    rules=MODEL_RULES,
-    seed=config.seed,
-    fingerprint=fingerprint(config.to_dict()),
     log_every=config.log_every,
     checkpoint_every=config.checkpoint_every,
     checkpoint_minutes=config.checkpoint_minutes,
     keep=config.keep_checkpoints,
+    keep_every=config.keep_every,
     sample_every=config.sample_every,
-    sample_fn=getattr(program, 'sample_fn', None),
+    profile_step=config.profile_step,
+    profile_steps=config.profile_steps,
+    guard=GuardSettings(config.max_loss_ratio, config.max_skipped),
   )
+
+
+def _run(
+  args: argparse.Namespace, config: ml_collections.ConfigDict, plain: dict
+) -> None:
+  """Everything after the hosts have found each other."""
+  with processes.together('Setting up'):
+    processes.check_devices(config.num_devices)
+    mesh = make_mesh(config.mesh)
+    rows = local_rows(mesh, config.batch_size)
+    program = programs.build_program(config, mesh)
+    if args.dry_run:
+      _describe(program, config, mesh, args.workdir)
+      return
+  with _claim(args.workdir, plain):
+    with processes.together('Opening the data'):
+      loader = programs.build_loader(config, rows)
+    result = train(
+      program,
+      loader,
+      _settings(config),
+      workdir=args.workdir,
+      mesh=mesh,
+      rules=MODEL_RULES,
+      seed=config.seed,
+      fingerprint=fingerprint(plain),
+      sample_fn=getattr(program, 'sample_fn', None),
+    )
+    if result.outcome == 'was finished':
+      say(f'nothing to do: step {result.step} of {config.num_steps} is done')
+    print(f'{result.outcome} at step {result.step}: {result.checkpoint}')
+    for path in export_weights(result.state, args.workdir, plain):
+      print(path)
 
 
 def main(argv: list[str]) -> int:
@@ -172,26 +257,19 @@ def main(argv: list[str]) -> int:
   plain = json.loads(json.dumps(config.to_dict()))
   _check_same_config(args.workdir / 'config.json', plain)
   enable_compile_cache()
-  mesh = make_mesh(config.mesh)
-  if config.batch_size < 1 or config.batch_size % mesh.size:
-    raise UserError(
-      f'A batch_size of {config.batch_size} does not divide over {mesh.size} '
-      'devices; change batch_size or config.mesh.'
-    )
-  program = programs.build_program(config, mesh)
-  if args.dry_run:
-    _describe(program, config, mesh, args.workdir)
-    return 0
-  loader = programs.build_loader(
-    config, jax.process_index(), jax.process_count()
-  )
-  with _claim(args.workdir, plain):
-    result = _train(program, loader, config, mesh, args.workdir)
-  if result.outcome == 'was finished':
-    print(f'nothing to do: step {result.step} of {config.num_steps} is done')
-  print(f'{result.outcome} at step {result.step}: {result.checkpoint}')
-  for path in export_weights(result.state, args.workdir, plain):
-    print(path)
+  processes.join(args.hosts, args.coordinator, args.host_index)
+  try:
+    _run(args, config, plain)
+  except BaseException as error:
+    code = EXIT_CODES.get(type(error), 1)
+    if args.hosts > 1:
+      processes.leave(error, code)
+    if not isinstance(error, TrainingStopped):
+      raise
+    print(f'unitemp: error: {error}', file=sys.stderr)
+    return code
+  if args.hosts > 1:
+    jax.distributed.shutdown()
   return 0
 
 

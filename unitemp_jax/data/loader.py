@@ -1,12 +1,12 @@
 """Shuffled, endless batches of any random-access source, on grain.
 
 Each epoch is shuffled anew, the shuffled stream is cut into global batches and
-each host takes every `shard_count`-th clip of it. So what the hosts read
-together does not depend on how many they are, and the state is one number.
+each host takes its rows of every batch. So the batch, row for row, does not
+depend on how many hosts there are, and the state is one number.
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -33,6 +33,24 @@ def _stack(examples: list[Mapping[str, Any]]) -> Batch:
     else:
       batch[name] = np.stack([np.asarray(value) for value in values])
   return batch
+
+
+class _Rows(grain.MapDataset):
+  """The same rows of every batch of an endless stream."""
+
+  def __init__(
+    self, parent: grain.MapDataset, batch_size: int, rows: Sequence[int]
+  ):
+    super().__init__(parent)
+    self._batch_size = batch_size
+    self._rows = tuple(rows)
+
+  def __len__(self) -> int:
+    return len(self._parent) // self._batch_size * len(self._rows)
+
+  def __getitem__(self, index):
+    batch, place = divmod(index, len(self._rows))
+    return self._parent[batch * self._batch_size + self._rows[place]]
 
 
 class Loader:
@@ -80,8 +98,7 @@ def make_loader(
   *,
   batch_size: int,
   seed: int,
-  shard_index: int = 0,
-  shard_count: int = 1,
+  rows: Sequence[int] | None = None,
   transform: Callable[[Batch], Batch] | None = None,
 ) -> Loader:
   """Makes the loader of one host.
@@ -89,14 +106,13 @@ def make_loader(
   Args:
     source: anything with len() and [i] -> dict of arrays, numbers and texts: a
       TFDS data source, an array_record source, a list.
-    batch_size: clips per batch on this host.
+    batch_size: clips per batch on all hosts together.
     seed: another seed gives another order, 0 .. 2**32 - 1.
-    shard_index: which host this is.
-    shard_count: how many hosts read.
+    rows: which of them this host reads, ascending; None for all.
     transform: applied to each batch in the reading threads.
 
   Returns:
-    Iterator of dicts: arrays [batch_size, ...], texts as object arrays of str.
+    Iterator of dicts: arrays [rows, ...], texts as object arrays of str.
 
   Raises:
     UserError: the source is empty, or a number is out of range.
@@ -104,21 +120,25 @@ def make_loader(
   size = len(source)
   if size == 0:
     raise UserError('The data set is empty: prepare it with clips first.')
-  if batch_size < 1 or not 0 <= shard_index < shard_count:
+  if batch_size < 1:
+    raise UserError(f'The loader needs batch_size >= 1, got {batch_size}.')
+  rows = range(batch_size) if rows is None else rows
+  if not len(rows) or min(rows) < 0 or max(rows) >= batch_size:
     raise UserError(
-      'The loader needs batch_size >= 1 and 0 <= shard_index < shard_count, '
-      f'got {batch_size}, {shard_index} and {shard_count}.'
+      f'A host must read one or more of the rows 0 .. {batch_size - 1} of a '
+      f'batch, not {list(rows)}; change batch_size or the number of hosts.'
     )
   if not 0 <= operator.index(seed) < 2**32:
     raise UserError(f'The seed must lie in 0 .. 2**32 - 1, got {seed}.')
   dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None)
-  dataset = dataset[shard_index::shard_count]
-  dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=_stack)
+  if len(rows) < batch_size:
+    dataset = _Rows(dataset, batch_size, rows)
+  dataset = dataset.batch(len(rows), drop_remainder=True, batch_fn=_stack)
   if transform is not None:
     dataset = dataset.map(transform)
   identity = {
     'data_size': size,
     'seed': seed,
-    'global_batch_size': batch_size * shard_count,
+    'global_batch_size': batch_size,
   }
   return Loader(dataset, identity)

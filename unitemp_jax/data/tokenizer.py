@@ -1,15 +1,19 @@
-"""Text to token ids, by a tokenizer file of the `tokenizers` library.
+"""Text to token ids, by a tokenizer file.
 
 The tiny model's file is a plain word list, built from the captions' vocabulary
 by `python -m unitemp_jax.data.tokenizer OUT.json`. Any other file of the
-library works as well if padding is id 0 and it has an end token `</s>`.
+tokenizers library works as well, or a SentencePiece model, if padding is id 0
+and it has an end token `</s>`: UMT5's `tokenizer.json` and `spiece.model` do.
 """
 
+import html
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import ftfy
 import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
@@ -22,21 +26,31 @@ PAD_ID = 0
 _PUNCTUATION = (',', '.')
 
 
+Encode = Callable[[list[str]], list[list[int]]]
+
+
+def clean(text: str) -> str:
+  """Text as Wan hands it to its tokenizer (facts section 3).
+
+  Broken Unicode is mended, HTML entities are resolved (twice, as they come
+  escaped twice), and runs of white space become one space.
+  """
+  text = html.unescape(html.unescape(ftfy.fix_text(text)))
+  return re.sub(r'\s+', ' ', text).strip()
+
+
 class Tokenizer:
   """Encodes texts to padded ids and a mask."""
 
-  def __init__(self, backend: tokenizers.Tokenizer):
-    # Padding and truncation are done here, without state, so that the reading
-    # threads of a loader can share one tokenizer.
-    backend.no_padding()
-    backend.no_truncation()
-    self._backend = backend
-    self.eos_id: int = backend.get_vocab()[EOS]
-    self.vocab_size: int = backend.get_vocab_size()
+  def __init__(self, encode: Encode, eos_id: int, vocab_size: int):
+    """Wraps a function from texts to ids; the end token may be among them."""
+    self._encode = encode
+    self.eos_id = eos_id
+    self.vocab_size = vocab_size
 
   @classmethod
   def from_file(cls, path: str | os.PathLike[str]) -> 'Tokenizer':
-    """Opens a tokenizer file.
+    """Opens a tokenizer file: JSON of `tokenizers`, or a SentencePiece model.
 
     Raises:
       UserError: the file is missing, is no tokenizer file, or lacks a padding
@@ -45,24 +59,18 @@ class Tokenizer:
     path = os.fspath(path)
     if not os.path.isfile(path):
       raise UserError(f'There is no tokenizer file {path}.')
-    try:
-      backend = tokenizers.Tokenizer.from_file(path)
-    except Exception as error:  # the library raises nothing more specific
-      raise UserError(
-        f'{path} is no tokenizer file ({error}): give a tokenizer.json of the '
-        'tokenizers library.'
-      ) from error
-    if backend.token_to_id(PAD) != PAD_ID or backend.token_to_id(EOS) is None:
-      raise UserError(
-        f'The tokenizer {path} does not fit: the token {PAD} must have the id '
-        f'{PAD_ID} and there must be a token {EOS}.'
-      )
-    return cls(backend)
+    with open(path, 'rb') as file:
+      start = file.read(64).lstrip()
+    # A SentencePiece model is a protocol buffer, whose first byte is 0x0a, a
+    # line feed; JSON and empty files are left to the tokenizers library.
+    if path.endswith('.model') or (start and start[:1] not in b'{['):
+      return cls(*_sentencepiece(path))
+    return cls(*_tokenizers(path))
 
   def encode(
     self, texts: Sequence[str] | str, length: int, *, allow_empty: bool = False
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Encodes texts; longer ones are cut, the end token is kept.
+    """Cleans and encodes texts; longer ones are cut, the end token is kept.
 
     Args:
       texts: B texts, or one.
@@ -77,19 +85,71 @@ class Tokenizer:
       UserError: a text is empty, or length < 1.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
+    texts = [clean(text) for text in texts]
     if length < 1:
       raise UserError(f'The text length must be at least 1, got {length}.')
     for number, text in enumerate(texts):
-      if not text.strip() and not allow_empty:
+      if not text and not allow_empty:
         raise UserError(f'Prompt {number + 1} is empty: describe the video.')
     ids = np.full((len(texts), length), PAD_ID, np.int32)
     mask = np.zeros((len(texts), length), bool)
-    for row, encoding in enumerate(self._backend.encode_batch(texts)):
-      tokens = [t for t in encoding.ids if t not in (PAD_ID, self.eos_id)]
+    for row, found in enumerate(self._encode(texts)):
+      tokens = [t for t in found if t not in (PAD_ID, self.eos_id)]
       tokens = tokens[: length - 1] + [self.eos_id]
       ids[row, : len(tokens)] = tokens
       mask[row, : len(tokens)] = True
     return ids, mask
+
+
+def _tokenizers(path: str) -> tuple[Encode, int, int]:
+  """Opens a file of the tokenizers library."""
+  try:
+    backend = tokenizers.Tokenizer.from_file(path)
+  except Exception as error:  # the library raises nothing more specific
+    raise UserError(
+      f'{path} is no tokenizer file ({error}): give a tokenizer.json of the '
+      'tokenizers library or a spiece.model of SentencePiece.'
+    ) from error
+  eos_id = backend.token_to_id(EOS)
+  _check_special(path, backend.token_to_id(PAD), eos_id)
+  # Padding and truncation are done here, without state, so that the reading
+  # threads of a loader can share one tokenizer.
+  backend.no_padding()
+  backend.no_truncation()
+
+  def encode(texts: list[str]) -> list[list[int]]:
+    return [found.ids for found in backend.encode_batch(texts)]
+
+  return encode, eos_id, backend.get_vocab_size()
+
+
+def _sentencepiece(path: str) -> tuple[Encode, int, int]:
+  """Opens a SentencePiece model."""
+  try:
+    import sentencepiece
+  except ImportError as error:
+    raise UserError(
+      f'{path} is a SentencePiece model and sentencepiece is not installed; '
+      'run: pip install sentencepiece, or give a tokenizer.json.'
+    ) from error
+  try:
+    backend = sentencepiece.SentencePieceProcessor(model_file=path)
+  except (RuntimeError, OSError) as error:
+    raise UserError(
+      f'{path} is no tokenizer file ({error}): give a tokenizer.json of the '
+      'tokenizers library or a spiece.model of SentencePiece.'
+    ) from error
+  eos_id = backend.eos_id()
+  _check_special(path, backend.pad_id(), eos_id if eos_id >= 0 else None)
+  return backend.encode, eos_id, backend.get_piece_size()
+
+
+def _check_special(path: str, pad_id: int | None, eos_id: int | None) -> None:
+  if pad_id != PAD_ID or eos_id is None:
+    raise UserError(
+      f'The tokenizer {path} does not fit: the token {PAD} must have the id '
+      f'{PAD_ID} and there must be a token {EOS}.'
+    )
 
 
 def build_word_tokenizer(words: Iterable[str]) -> tokenizers.Tokenizer:

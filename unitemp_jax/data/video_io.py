@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -209,7 +209,9 @@ def open_video(
     for name, value in (metadata or {}).items():
       out.metadata[name] = _as_tag(value)
     rate = fractions.Fraction(fps).limit_denominator(1001)
-    stream = out.add_stream(codec, rate=rate, options=options)
+    stream = cast(
+      av.VideoStream, out.add_stream(codec, rate=rate, options=options)
+    )
     stream.pix_fmt = 'bgr0' if lossless else 'yuv420p'
     stream.codec_context.thread_count = _CODEC_THREADS
     sizes = set()

@@ -23,7 +23,11 @@ from unitemp_jax.evaluation import (
   suite_ceiling,
   suite_ends,
   suite_flicker,
+  suite_keyframes,
+  suite_long,
+  suite_loops,
   suite_orders,
+  suite_transitions,
   suite_vae,
   suite_variety,
 )
@@ -40,6 +44,12 @@ SUITES: dict[str, Callable[[Bench], list[Section]]] = {
   'inbetween': suite_ends.run_inbetween,
   'loop': suite_ends.run_loop,
   'variety': suite_variety.run,
+  'loops': suite_loops.run,
+  'transitions': suite_transitions.run,
+  'keyframes': suite_keyframes.run_keyframes,
+  'extend': suite_keyframes.run_extend,
+  'long': suite_long.run_long,
+  'schedule': suite_long.run_schedule,
 }
 METRICS, TABLES = 'metrics.json', 'metrics.md'
 
@@ -53,6 +63,12 @@ _WORK = {
   'inbetween': 3,
   'loop': 1,
   'variety': 1,
+  'loops': 9,
+  'transitions': 3,
+  'keyframes': 4,
+  'extend': 4,
+  'long': 14,
+  'schedule': 9,
 }
 
 

@@ -205,8 +205,9 @@ def _from_record(record: Any, where: str) -> Prompt:
   text = record.get('prompt')
   name = record.get('prompt_en') or record.get('name') or text
   text = text or name
-  fine = isinstance(name, str) and isinstance(text, str)
-  if not fine or not name.strip() or not text.strip():
+  if not (isinstance(name, str) and name.strip()) or not (
+    isinstance(text, str) and text.strip()
+  ):
     raise UserError(
       f'{where} has no prompt; give it the key "prompt" (or VBench\'s '
       '"prompt_en").'

@@ -16,6 +16,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.store import Store
 
 _READERS = min(8, os.cpu_count() or 1)
+_CUT = 20  # characters from which on a name may be the start of another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +217,7 @@ def _guess(name: str, missing: Sequence[str]) -> str | None:
   folder, stem, sample = _split(name)
   if not name.endswith('.mp4'):
     return None
-  candidates = {}
+  candidates: dict[str, list[str]] = {}
   for other in missing:
     other_folder, other_stem, other_sample = _split(other)
     if other_folder == folder and other_sample == sample:
@@ -224,10 +225,12 @@ def _guess(name: str, missing: Sequence[str]) -> str | None:
   plain = _plain(stem)
   if plain in candidates and len(candidates[plain]) == 1:
     return candidates[plain][0]
-  longer = [key for key in candidates if plain and key.startswith(plain)]
-  if len(plain) < 20 or len(longer) != 1:
-    longer = difflib.get_close_matches(plain, candidates, n=1, cutoff=0.9)
-  names = candidates[longer[0]] if longer else []
+  fits = [key for key in candidates if key.startswith(plain)]
+  if len(plain) < _CUT:
+    fits = []
+  if not fits:
+    fits = difflib.get_close_matches(plain, candidates, n=2, cutoff=0.9)
+  names = [name for key in fits for name in candidates[key]]
   return names[0] if len(names) == 1 else None
 
 

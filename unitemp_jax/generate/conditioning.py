@@ -1,13 +1,18 @@
-"""Given frames and clips at either end: from files to latents and back."""
+"""Given frames and clips: from what users have to latents."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from unitemp_jax.data import video_io
 from unitemp_jax.errors import UserError
+from unitemp_jax.generate.request import Request, places
 
+Encode = Callable[[np.ndarray], np.ndarray]  # clips [B, n, ..] to latents
+Source = str | Path | Image.Image | np.ndarray
 _IMAGES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
 
 
@@ -30,7 +35,7 @@ class Ends:
     )
     return first, last
 
-  def latents(self, encode) -> np.ndarray | None:
+  def latents(self, encode: Encode) -> np.ndarray | None:
     """Latents of both ends in the order of `Plan.preloaded`.
 
     Each clip is encoded by itself, so that its first latent is an image latent
@@ -49,21 +54,58 @@ class Ends:
     return video
 
 
-def read_end(path: str | Path, height: int, width: int, fps: float):
-  """Reads an image or a clip as `[1, n, H, W, 3]`, resized and cropped.
+def latents(requests: Sequence[Request], encode: Encode) -> np.ndarray | None:
+  """Latents given to a batch, in the order of `Plan.preloaded`.
+
+  Args:
+    requests: of one plan, with frames given at the same places.
+    encode: of the VAE; every clip is encoded by itself.
+
+  Returns:
+    `[B, K, h, w, C]`, or None if nothing is given.
+  """
+  first = requests[0]
+  if not first.given:
+    return None
+  clips = [
+    encode(np.stack([request.given[i].video for request in requests]))
+    for i in range(len(first.given))
+  ]
+  order = places(first.plan, first.given)
+  return np.stack([clips[clip][:, k] for clip, k in order], axis=1)
+
+
+def read_frames(source: Source, fps: float) -> np.ndarray:
+  """Frames of an image or a clip, uint8 `[n, H, W, 3]`.
+
+  Args:
+    source: a path of an image or video file, a PIL image, or an array
+      `[H, W, 3]` or `[n, H, W, 3]`, uint8 or floats in [0, 1].
+    fps: frames per second that video files are resampled to.
 
   Raises:
-    UserError: unreadable, or a clip that has not 1 + 4k frames.
+    UserError: unreadable, or no picture at all.
   """
-  path = Path(path)
-  if path.suffix.lower() in _IMAGES:
-    frames = video_io.read_image(path)[None]
-  else:
-    frames, _ = video_io.read_video(path, fps)
-  if (len(frames) - 1) % 4:
-    keep = 1 + 4 * ((len(frames) - 1) // 4)
+  if isinstance(source, str | Path):
+    path = Path(source)
+    if path.suffix.lower() in _IMAGES:
+      return video_io.read_image(path)[None]
+    return video_io.read_video(path, fps)[0]
+  if isinstance(source, Image.Image):
+    return np.asarray(source.convert('RGB'))[None]
+  frames = np.asarray(source)
+  if frames.dtype.kind == 'f' and frames.size:
+    if frames.min() < 0 or frames.max() > 1:
+      raise UserError('frames given as floats must lie in [0, 1].')
+    frames = np.round(frames * 255).astype(np.uint8)
+  frames = frames[None] if frames.ndim == 3 else frames
+  if frames.ndim != 4 or 0 in frames.shape or frames.shape[-1] != 3:
     raise UserError(
-      f'{path} has {len(frames)} frames at {fps:g} per second; a given clip '
-      f'must have 1 + 4k, for example {keep}: cut it first.'
+      'given frames must be an image [H, W, 3] or a clip [n, H, W, 3], not '
+      f'an array of shape {list(frames.shape)}.'
     )
-  return video_io.fit(frames, height, width)[None]
+  if frames.dtype != np.uint8:
+    raise UserError(
+      f'given frames must be uint8 or floats in [0, 1], not {frames.dtype}.'
+    )
+  return frames

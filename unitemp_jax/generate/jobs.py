@@ -8,58 +8,57 @@ continues where it stopped and ends with the same files.
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 import unitemp_jax
 from unitemp_jax import plan_drawing, plan_text
-from unitemp_jax.data import video_io
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import flicker, frames
-from unitemp_jax.generate.conditioning import Ends
+from unitemp_jax.generate import clip_file, conditioning
 from unitemp_jax.generate.pipeline import Pipeline
-from unitemp_jax.plans import Plan
+from unitemp_jax.generate.request import Request
 
 DECODES = ('joint', 'stream')
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Job:
   """One clip to be made.
 
   Attributes:
     path: of the mp4; sidecar, poster and strip lie beside it.
-    order: name of the temporal order.
-    prompt: text.
-    seed: of the clip's noise.
-    plan: what to run.
-    ends: given frames, with batch 1.
+    request: what to make.
     decode: 'joint' or 'stream'.
+    lossless: write an mkv too, with every pixel as it was made.
   """
 
   path: Path
-  order: str
-  prompt: str
-  seed: int
-  plan: Plan
-  ends: Ends
-  decode: str
+  request: Request
+  decode: str = 'joint'
+  lossless: bool = False
 
   def key(self, model: str) -> str:
     """Hash of all that decides the clip's content."""
-    digest = hashlib.sha256()
-    for end in (self.ends.first, self.ends.last):
-      digest.update(
-        b'-' if end is None else np.ascontiguousarray(end).tobytes()
-      )
-    digest.update(plan_text.to_json(self.plan).encode())
-    words = [model, self.order, self.prompt, self.seed, self.decode]
+    request, digest = self.request, hashlib.sha256()
+    words = [
+      model,
+      request.workflow,
+      request.prompts,
+      request.seed,
+      request.height,
+      request.width,
+      [(given.frame, len(given.video)) for given in request.given],
+      self.decode,
+      self.lossless,
+    ]
     digest.update(json.dumps(words).encode())
+    for given in request.given:
+      digest.update(np.ascontiguousarray(given.video).tobytes())
+    digest.update(plan_text.to_json(request.plan).encode())
     return digest.hexdigest()[:16]
 
   @property
@@ -105,12 +104,7 @@ def batches(jobs: list[Job], size: int) -> Iterator[list[Job]]:
   """Groups jobs that run the same plan in the same way, in order."""
   group: list[Job] = []
   for job in jobs:
-    same = group and (
-      job.plan is group[0].plan
-      and job.decode == group[0].decode
-      and job.ends.counts == group[0].ends.counts
-    )
-    if group and (not same or len(group) == size):
+    if group and (len(group) == size or _kind(job) != _kind(group[0])):
       yield group
       group = []
     group.append(job)
@@ -118,77 +112,63 @@ def batches(jobs: list[Job], size: int) -> Iterator[list[Job]]:
     yield group
 
 
-def _stack_ends(jobs: list[Job]) -> Ends:
-  def stack(side):
-    clips = [getattr(job.ends, side) for job in jobs]
-    return None if clips[0] is None else np.concatenate(clips)
-
-  return Ends(stack('first'), stack('last'))
+def _kind(job: Job):
+  """What jobs of one batch have in common."""
+  request = job.request
+  given = [(given.frame, len(given.video)) for given in request.given]
+  size = (request.height, request.width, len(request.prompts))
+  return id(request.plan), job.decode, size, given
 
 
 def make(pipeline: Pipeline, jobs: list[Job], size: int) -> np.ndarray:
   """Generates the videos of one batch, uint8 `[n, T, H, W, 3]`.
 
   The batch is filled up to `size` with repetitions, so that every batch runs
-  the same program.
+  the same program. Given frames are not pasted in.
   """
-  full = jobs + jobs[-1:] * (size - len(jobs))
-  ends = _stack_ends(full)
+  requests = [job.request for job in jobs + jobs[-1:] * (size - len(jobs))]
+  first = requests[0]
   made = pipeline.generate(
-    [job.prompt for job in full],
-    [job.seed for job in full],
-    jobs[0].plan,
-    ends.latents(pipeline.encode),
+    [request.prompts for request in requests],
+    [request.seed for request in requests],
+    first.plan,
+    conditioning.latents(requests, pipeline.encode),
+    (first.height, first.width),
   )
   if jobs[0].decode == 'stream':
     video = pipeline.stream(made)
   else:
     video = pipeline.decode(made.timeline)
-  return ends.paste(video)[: len(jobs)]
+  return video[: len(jobs)]
 
 
-def write(pipeline: Pipeline, job: Job, video: np.ndarray, timings) -> None:
-  """Writes mp4, poster, strip of generation order, and last the sidecar."""
-  plan = job.plan
-  blocks = [
-    [position for position, _ in plan.entries(row)]
-    for row in range(plan.num_rows)
-    if not plan.given[row]
-  ]
-  boundaries = [int(j) for j in flicker.row_boundaries(blocks)]
-  about = {
-    'prompt': job.prompt,
-    'seed': job.seed,
-    'order': job.order,
+def write(
+  pipeline: Pipeline,
+  job: Job,
+  decoded: Iterable[np.ndarray],
+  timings: dict[str, float],
+) -> None:
+  """Writes all files of a job, last the sidecar.
+
+  Args:
+    pipeline: that made the clip.
+    job: what was made.
+    decoded: frames in temporal order, piece by piece, nothing pasted.
+    timings: seconds by name.
+  """
+  plan = job.request.plan
+  tags = {
+    **clip_file.about(job.request, pipeline.card.fps),
     'decode': job.decode,
-    'frames': len(video),
-    'fps': pipeline.card.fps,
-    'boundary_frames': boundaries,
-    'generation_order': blocks,
-    'given_frames': [
-      0 if end is None else end.shape[1]
-      for end in (job.ends.first, job.ends.last)
-    ],
     'checkpoint': pipeline.hash,
     'version': unitemp_jax.__version__,
     'key': job.key(pipeline.hash),
     'plan': json.loads(plan_text.to_json(plan)),
   }
-  job.path.parent.mkdir(parents=True, exist_ok=True)
-  video_io.write_video(job.path, video, pipeline.card.fps, about)
-  video_io.write_image(job.path.with_suffix('.png'), video[len(video) // 2])
-  strip = np.concatenate(list(video[1::3]), axis=1)
-  video_io.write_image(job.path.with_suffix('.strip.png'), strip)
-  steps = frames.frame_steps(video[None])[0]
-  sidecar = {
-    **about,
-    'frame_difference': [round(float(step), 6) for step in steps],
-    'plan_svg': plan_drawing.draw(plan),
-    'timings': timings,
-  }
-  temporary = job.sidecar.with_name(job.sidecar.name + '.tmp')
-  temporary.write_text(json.dumps(sidecar, indent=1) + '\n')
-  os.replace(temporary, job.sidecar)
+  more = {'plan_svg': plan_drawing.draw(plan), 'timings': timings}
+  clip_file.write(
+    job.path, job.request, decoded, tags, more, lossless=job.lossless
+  )
 
 
 def run(
@@ -206,8 +186,9 @@ def run(
     seconds = (time.monotonic() - began) / len(group)
     timings = {'seconds per clip in its batch': round(seconds, 3)}
     for job, video in zip(group, videos, strict=True):
-      write(pipeline, job, video, timings)
+      write(pipeline, job, [video], timings)
     done += len(group)
     left = (time.monotonic() - start) / done * (len(todo) - done)
-    report(f'{group[0].order}: {done}/{len(todo)} clips, {left:.0f} s left')
+    workflow = group[0].request.workflow
+    report(f'{workflow}: {done}/{len(todo)} clips, {left:.0f} s left')
   return done

@@ -6,8 +6,10 @@ from typing import Any
 import flax.struct
 import jax
 
+from unitemp_jax import rope
 from unitemp_jax.models import cache as kv_cache
-from unitemp_jax.models.dit import DiT, TextContext
+from unitemp_jax.models.dit import DiT, DiTConfig, TextContext
+from unitemp_jax.plans import Plan
 
 
 @flax.struct.dataclass
@@ -52,3 +54,25 @@ def cached_denoise(dit: DiT):
 def committer(tokens_per_frame: int):
   """The `commit` that `generate.step` wants, for frames of so many tokens."""
   return functools.partial(kv_cache.commit, tokens_per_frame=tokens_per_frame)
+
+
+def cache_for(
+  config: DiTConfig, plan: Plan, batch: int, height: int, width: int
+) -> kv_cache.KVCache:
+  """An empty cache for a plan, with room for its sinks."""
+  return config.new_cache(
+    batch, plan.num_slots, height, width, plan.num_sinks, plan.block
+  )
+
+
+def placer(config: DiTConfig, height: int, width: int):
+  """The `place` that `generate.step` wants, for height x width latents."""
+  rows, columns = height // config.patch, width // config.patch
+
+  def place(cache, positions):
+    angle = rope.angles(
+      positions, rows, columns, config.head_dim, config.rope_theta
+    )
+    return kv_cache.place(cache, angle)
+
+  return place

@@ -174,11 +174,12 @@ class Pipeline:
       network.committer(tokens),
       net,
       plan,
-      self.card.dit.new_cache(ids.shape[0], plan.num_slots, height, width),
+      network.cache_for(self.card.dit, plan, ids.shape[0], height, width),
       latents,
       jax.vmap(jax.random.key)(seeds),
       self.levels,
       options=self.card.step_options,
+      place=network.placer(self.card.dit, height, width),
     )
 
   def generate(
@@ -206,7 +207,8 @@ class Pipeline:
     tokens = [self.tokens(own) for own in lists]
     ids, mask = (np.stack(arrays) for arrays in zip(*tokens, strict=True))
     grid = self.grid if size is None else self.card.latent_grid(*size)
-    shape = (len(lists), plan.num_latents, *grid, self.card.dit.channels)
+    padded = plans.bucketed(plan)  # so that lengths share programs
+    shape = (len(lists), padded.num_latents, *grid, self.card.dit.channels)
     buffer = np.zeros(shape, np.float32)
     positions, entries = plan.preloaded()
     if len(entries):
@@ -218,13 +220,14 @@ class Pipeline:
       buffer[:, entries] = given
     latents, anchors = self._sample(
       self._params,
-      jax.tree.map(jnp.asarray, plan),
+      jax.tree.map(jnp.asarray, padded),
       self._spread(buffer),
       self._spread(ids),
       self._spread(mask),
       self._spread(np.asarray(seeds, np.uint32)),
     )
-    return Generated(np.asarray(latents), np.asarray(anchors), plan)
+    latents = np.asarray(latents)[:, : plan.num_latents]
+    return Generated(latents, np.asarray(anchors)[: plan.num_rows], plan)
 
   def rows(
     self, request: Request, finished: Mapping[int, MadeRow] | None = None
@@ -358,3 +361,12 @@ class Pipeline:
     """Frames of every row decoded as it was made, in temporal order."""
     pieces = decode.stream(self.decode, made.plan, made.latents, made.anchors)
     return decode.compose(pieces)
+
+
+def load(folder: str | Path = model_folder.TINY) -> Pipeline:
+  """Loads a model folder, by default the tiny model that comes along.
+
+  Raises:
+    UserError: a file is missing or does not fit.
+  """
+  return Pipeline.load(folder)

@@ -41,6 +41,7 @@ def run_plan(
   levels: jax.Array,
   exit_level: jax.Array | int | None = None,
   options: StepOptions = DEFAULTS,
+  place=None,
 ) -> tuple[jax.Array, jax.Array]:
   """Generates what a plan describes.
 
@@ -56,6 +57,8 @@ def run_plan(
     exit_level: level whose prediction is taken, the same for all rows; the
       last one (n - 1) by default.
     options: of the model, see `generate.step`.
+    place: (cache, positions) -> cache, needed if the plan has sinks; see
+      `generate.network.placer`.
 
   Returns:
     The filled buffer, and for every row the anchors of the latest anchored row
@@ -69,7 +72,9 @@ def run_plan(
   carry = Carry(cache, latents, anchors, keys)
 
   def body(carry, row):
-    return step(denoise, commit, net, carry, row, levels, exit_level, options)
+    return step(
+      denoise, commit, net, carry, row, levels, exit_level, options, place
+    )
 
   carry, anchors = jax.lax.scan(body, carry, plan_rows(plan))
   return carry.latents, anchors

@@ -204,6 +204,7 @@ def step(
   levels: jax.Array,
   exit_level: jax.Array | int,
   options: StepOptions = DEFAULTS,
+  place=None,
 ) -> tuple[Carry, jax.Array]:
   """Runs one plan row: generated with or without anchors, given, or inert.
 
@@ -216,6 +217,8 @@ def step(
     levels: noise levels `[n + 1]`, the last one 0.
     exit_level: see `denoise_block`.
     options: see there.
+    place: (cache, positions) -> cache with the sinks at their positions in this
+      row; needed if the plan has sinks.
 
   Returns:
     The state after, and the anchors that this row was denoised with (those of
@@ -230,8 +233,16 @@ def step(
     fixed = lax.stop_gradient((net, cache, clean))
     return write_clean(denoise, *fixed[:2], commit, fixed[2], row)
 
+  def placed(carry):
+    if row.sinks is None:
+      return carry
+    if place is None:
+      raise ValueError('a plan with sinks needs `place`')
+    return carry.replace(cache=place(carry.cache, row.sinks))
+
   def generated(anchors):
     def run(carry):
+      carry = placed(carry)
       x0, cache = denoise_block(
         denoise, net, carry, row, levels, exit_level, anchors, options
       )
@@ -246,6 +257,7 @@ def step(
     return run
 
   def given(carry):
+    carry = placed(carry)
     clean = jnp.take(carry.latents, jnp.maximum(row.latent, 0), axis=1)
     return carry.replace(cache=write(carry.cache, clean))
 

@@ -28,7 +28,7 @@ from unitemp_jax.generate.step import (
   write_clean,
 )
 from unitemp_jax.models.dit import DiT
-from unitemp_jax.plans import Plan
+from unitemp_jax.plans import Plan, bucketed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +73,7 @@ class RowPrograms:
   def _make_fn(self, net, cache, anchors, keys, row: Row, anchored: bool):
     """Returns the cache, the clean anchors and the clean block."""
     count = anchors.shape[1] if anchored else 0
+    cache = self._placed(cache, row, anchors.shape[2:4])
     carry = Carry(cache, anchors[:, :0], anchors, keys)
     clean, cache = denoise_block(
       self._denoise,
@@ -89,9 +90,16 @@ class RowPrograms:
 
   def _store_fn(self, net, cache, clean, row: Row):
     """Returns the cache with the block's keys and values."""
+    cache = self._placed(cache, row, clean.shape[2:4])
     tokens = self.dit.config.tokens_per_frame(*clean.shape[2:4])
     commit = network.committer(tokens)
     return write_clean(self._denoise, net, cache, commit, clean, row)
+
+  def _placed(self, cache, row: Row, grid):
+    """The cache with sinks where this row sees them; twice does no harm."""
+    if row.sinks is None:
+      return cache
+    return network.placer(self.dit.config, *grid)(cache, row.sinks)
 
 
 class Rows:
@@ -124,11 +132,15 @@ class Rows:
     self._buffer = dict(latents)
     config = programs.dit.config
     anchors = jnp.zeros((1, plan.num_anchors, *grid, config.channels))
-    self._cache = put(config.new_cache(1, plan.num_slots, *grid))
+    # Padded, so that lengths share programs.
+    self._cache = put(network.cache_for(config, bucketed(plan), 1, *grid))
     self._anchors = put(anchors)
     self._keys = put(sampler.sample_keys([seed]))
     self._rows = jax.tree.map(np.asarray, sampler.plan_rows(plan))
-    self._last = int(np.flatnonzero(plan.count > 0)[-1])
+    stored = (plan.write >= 0).any(axis=1)
+    # Nobody would read what the last row stores.
+    stored[np.flatnonzero(plan.count > 0)[-1]] = False
+    self._stored = stored
 
   def _row(self, row: int) -> Row:
     own = jax.tree.map(lambda leaf: leaf[row], self._rows)
@@ -178,7 +190,7 @@ class Rows:
         self._anchors = self._put(finished[row].anchors)
       else:
         fresh, clean = True, self._make(row, own, net)
-      if row < self._last:  # Nobody would read what the last row stores.
+      if self._stored[row]:
         self._cache = self._programs.store(net, self._cache, clean, own)
       latents = np.asarray(clean)[:, : len(entries)]
       for k, entry in enumerate(entries):

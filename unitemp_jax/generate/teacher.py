@@ -1,42 +1,107 @@
-"""Sampling the bidirectional teacher: Euler steps with guidance."""
+"""Sampling the bidirectional teacher: Euler or UniPC, with guidance."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from unitemp_jax import solvers
+from unitemp_jax import flow, solvers
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate import guidance as guidance_lib
+
+SOLVERS = ('euler', 'unipc')
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherSettings:
+  """How a teacher is sampled.
+
+  Attributes:
+    steps: of the solver.
+    shift: of the noise levels towards noise.
+    guidance: standard scale w in u + w (c - u); 1 is no guidance.
+    solver: 'euler' or 'unipc'.
+  """
+
+  steps: int
+  shift: float
+  guidance: float
+  solver: str = 'euler'
+
+  def __post_init__(self):
+    """Refuses what no sampler can do; UserError."""
+    if self.solver not in SOLVERS:
+      raise UserError(
+        f'there is no solver {self.solver!r}; use {" or ".join(SOLVERS)}.'
+      )
+    if self.steps < 1:
+      raise UserError(f'a sampler takes at least 1 step, not {self.steps}.')
+    if not self.shift > 0:
+      raise UserError(f'the shift must be above 0, not {self.shift}.')
+
+
+Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def sample_teacher(
-  conditional: Callable[[jax.Array, jax.Array], jax.Array],
-  unconditional: Callable[[jax.Array, jax.Array], jax.Array],
+  conditional: Velocity,
+  unconditional: Velocity,
   noise: jax.Array,
-  *,
-  num_steps: int,
-  shift: float,
-  guidance: float,
+  settings: TeacherSettings,
 ) -> jax.Array:
   """Integrates the flow from noise to data.
 
   Args:
     conditional: (x `BFHWC`, sigma `BF`) -> velocity with the prompt.
-    unconditional: the same without.
+    unconditional: the same with the negative prompt.
     noise: `BFHWC`.
-    num_steps: Euler steps.
-    shift: of the noise levels towards noise.
-    guidance: standard scale w in u + w (c - u); 1 is no guidance.
+    settings: solver, steps, shift and guidance.
 
   Returns:
     Latents `BFHWC`.
   """
-  levels = jnp.asarray(solvers.euler_levels(num_steps, shift))
+
+  def velocity(x, level):
+    sigma = jnp.full(x.shape[:2], level)
+    with_text = conditional(x, sigma)
+    if settings.guidance == 1.0:
+      return with_text
+    without = unconditional(x, sigma)
+    return guidance_lib.guide(with_text, without, settings.guidance)
+
+  run = {'euler': _euler, 'unipc': _unipc}[settings.solver]
+  return run(velocity, noise, settings)
+
+
+def _euler(velocity, noise, settings):
+  levels = jnp.asarray(solvers.euler_levels(settings.steps, settings.shift))
 
   def body(x, pair):
     sigma = jnp.full(x.shape[:2], pair[0])
-    with_text, without = conditional(x, sigma), unconditional(x, sigma)
-    v = without + guidance * (with_text - without)
-    return solvers.euler_step(x, v, sigma, jnp.full_like(sigma, pair[1])), None
+    step = jnp.full_like(sigma, pair[1])
+    return solvers.euler_step(x, velocity(x, pair[0]), sigma, step), None
 
   pairs = jnp.stack([levels[:-1], levels[1:]], axis=1)
   return jax.lax.scan(body, noise, pairs)[0]
+
+
+def _unipc(velocity, noise, settings):
+  levels = solvers.unipc_levels(settings.steps, settings.shift)
+  rows = {
+    'table': solvers.unipc_table(levels),
+    'sigma': levels[:-1],
+    'told': solvers.whole_timesteps(levels[:-1]),
+    'first': (np.arange(settings.steps) == 0).astype(np.float32),
+  }
+
+  def body(carry, row):
+    x, state = carry
+    sigma = jnp.full(x.shape[:2], row['sigma'])
+    x0 = flow.to_x0(x, velocity(x, row['told']), sigma)
+    return solvers.unipc_step(row['table'], row['first'], x, x0, state), None
+
+  state = (noise, jnp.zeros_like(noise), jnp.zeros_like(noise))
+  carry, _ = jax.lax.scan(body, (noise, state), jax.tree.map(jnp.asarray, rows))
+  return carry[0]

@@ -6,6 +6,10 @@ visible context is a prefix (method.md section 5). A pass *stages* its own keys
 and values right behind the prefix it sees; `commit` then moves the staged ones
 to the slots the plan names. In the scan over layers the cache is a carry that
 is updated in place.
+
+Sinks are the first slots. Their positions change from row to row, so their keys
+are kept unrotated beside the cache and `place` rotates them from there each
+time: nothing is rotated twice, and rounding does not add up.
 """
 
 import flax.struct
@@ -13,13 +17,25 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from unitemp_jax import rope
+
 
 @flax.struct.dataclass
 class KVCache:
-  """Keys and values, `[layers, batch, slots * tokens, heads, head_dim]`."""
+  """Keys and values, `[layers, batch, slots * tokens, heads, head_dim]`.
+
+  Attributes:
+    k_LBSNK: rotated keys.
+    v_LBSNK: values.
+    raw_LBSNK: unrotated keys of the sinks, then those that the latest pass
+      staged, one block; None without sinks.
+    sink_tokens: tokens of the sinks.
+  """
 
   k_LBSNK: jax.Array
   v_LBSNK: jax.Array
+  raw_LBSNK: jax.Array | None = None
+  sink_tokens: int = flax.struct.field(pytree_node=False, default=0)
 
 
 def init_cache(
@@ -30,30 +46,58 @@ def init_cache(
   heads: int,
   head_dim: int,
   dtype=jnp.float32,
+  sinks: int = 0,
+  block: int = 0,
 ) -> KVCache:
-  """An empty cache for `slots` latent frames."""
-  shape = (layers, batch, slots * tokens_per_frame, heads, head_dim)
-  return KVCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+  """An empty cache for `slots` latent frames, of which `sinks` are sinks.
+
+  With sinks it needs to know B, the latent frames that a write pass stages.
+  """
+
+  def zeros(frames):
+    shape = (layers, batch, frames * tokens_per_frame, heads, head_dim)
+    return jnp.zeros(shape, dtype)
+
+  raw = zeros(sinks + block) if sinks else None
+  return KVCache(zeros(slots), zeros(slots), raw, sinks * tokens_per_frame)
 
 
 def stage(
-  cache: KVCache, layer: jax.Array, k_BTNK, v_BTNK, token: jax.Array
+  cache: KVCache,
+  layer: jax.Array,
+  k_BTNK: jax.Array,
+  v_BTNK: jax.Array,
+  token: jax.Array,
+  raw_BTNK: jax.Array,
 ) -> tuple[KVCache, jax.Array, jax.Array]:
   """Writes one layer's own keys and values at a token offset.
 
+  `raw_BTNK` are the same keys before rotation, kept if there are sinks.
+
   Returns the cache and that layer's keys and values `BSNK`.
   """
+  zero = jnp.zeros((), jnp.int32)
 
-  def write(whole, new):
-    zero = jnp.zeros((), jnp.int32)
+  def put(whole, new, token):
     new = new[None].astype(whole.dtype)
     start = (layer, zero, token, zero, zero)
-    whole = lax.dynamic_update_slice(whole, new, start)
+    return lax.dynamic_update_slice(whole, new, start)
+
+  def write(whole, new):
+    whole = put(whole, new, token)
     return whole, lax.dynamic_index_in_dim(whole, layer, 0, keepdims=False)
 
   k_all, k_layer = write(cache.k_LBSNK, k_BTNK)
   v_all, v_layer = write(cache.v_LBSNK, v_BTNK)
-  return KVCache(k_all, v_all), k_layer, v_layer
+  cache = cache.replace(k_LBSNK=k_all, v_LBSNK=v_all)
+  if cache.raw_LBSNK is not None:
+    # There is room for a block. That is all that a write pass stages; anchors
+    # of other passes fall off the end.
+    room = cache.raw_LBSNK.shape[2] - cache.sink_tokens
+    sinks = jnp.asarray(cache.sink_tokens, jnp.int32)
+    raw = put(cache.raw_LBSNK, raw_BTNK[:, :room], sinks)
+    cache = cache.replace(raw_LBSNK=raw)
+  return cache, k_layer, v_layer
 
 
 def commit(
@@ -66,12 +110,34 @@ def commit(
   """
   num = write.shape[0]
 
-  def move(whole):
+  def move(whole, start, limit):
     l, b, s, n, k = whole.shape
     slots = whole.reshape(l, b, s // tokens_per_frame, tokens_per_frame, n, k)
     staged = lax.dynamic_slice_in_dim(slots, start, num, axis=2)
-    target = jnp.where(write < 0, slots.shape[2], write)
+    kept = (write >= 0) & (write < limit)
+    target = jnp.where(kept, write, slots.shape[2])
     slots = slots.at[:, :, target].set(staged, mode='drop')
     return slots.reshape(whole.shape)
 
-  return jax.tree.map(move, cache)
+  every = cache.k_LBSNK.shape[2] // tokens_per_frame
+  cache = cache.replace(
+    k_LBSNK=move(cache.k_LBSNK, start, every),
+    v_LBSNK=move(cache.v_LBSNK, start, every),
+  )
+  if cache.raw_LBSNK is None:
+    return cache
+  sinks = cache.sink_tokens // tokens_per_frame
+  return cache.replace(raw_LBSNK=move(cache.raw_LBSNK, sinks, sinks))
+
+
+def place(cache: KVCache, angle_TK: jax.Array) -> KVCache:
+  """Rotates the sinks' keys, from unrotated ones, to their positions in a row.
+
+  Args:
+    cache: with sinks.
+    angle_TK: rotary angles of all tokens of the sinks, see `rope.angles`.
+  """
+  tokens = angle_TK.shape[0]
+  raw = cache.raw_LBSNK[:, :, :tokens]
+  rotated = jax.vmap(rope.rotate, in_axes=(0, None))(raw, angle_TK)
+  return cache.replace(k_LBSNK=cache.k_LBSNK.at[:, :, :tokens].set(rotated))

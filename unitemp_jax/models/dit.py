@@ -53,9 +53,19 @@ class DiTConfig:
     return (height // self.patch) * (width // self.patch)
 
   def new_cache(
-    self, batch: int, slots: int, height: int, width: int
+    self,
+    batch: int,
+    slots: int,
+    height: int,
+    width: int,
+    sinks: int = 0,
+    block: int = 0,
   ) -> KVCache:
-    """An empty cache for `slots` latent frames of height x width latents."""
+    """An empty cache for `slots` latent frames of height x width latents.
+
+    The first `sinks` of them may change their positions; then `block` says how
+    many latent frames a write pass has.
+    """
     tokens = self.tokens_per_frame(height, width)
     return init_cache(
       self.layers,
@@ -65,6 +75,8 @@ class DiTConfig:
       self.heads,
       self.head_dim,
       jnp.dtype(self.dtype),
+      sinks,
+      block,
     )
 
 

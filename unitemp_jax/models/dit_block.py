@@ -130,10 +130,10 @@ class Block(nn.Module):
 
     h = modulate(x, m[1], m[0])
     q = rope.rotate(self.self_attn.query(h), angle_TK)
-    k, v = self.self_attn.key_value(h)
-    k = rope.rotate(k, angle_TK)
+    raw, v = self.self_attn.key_value(h)
+    k = rope.rotate(raw, angle_TK)
     if cache is not None:
-      cache, k, v = stage(cache, layer, k, v, token)
+      cache, k, v = stage(cache, layer, k, v, token, raw)
     y = attention(q, k.astype(q.dtype), v.astype(q.dtype), kv_len, mask_BQS)
     x = add(x, self.self_attn.out(y), m[2])
 

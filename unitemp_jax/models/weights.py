@@ -5,6 +5,7 @@ Files are written beside their target and renamed, so that a killed process
 leaves no partial file.
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -44,32 +45,51 @@ def save(
   return path
 
 
+def index_path(path: str | Path) -> Path:
+  """Where the index of a network is that is split over several files."""
+  return Path(f'{path}.index.json')
+
+
 def load(path: str | Path, shapes: Any) -> Any:
   """Reads a parameter tree in the shapes and dtypes of `shapes`.
 
+  Arrays are read one at a time. A leaf of `shapes` with a sharding is made
+  from the slices that this process's devices hold, and only those are read.
+
   Args:
-    path: a safetensors file.
+    path: a safetensors file; or its name before it was split over several
+      files, whose index lies beside them (see `Files`).
     shapes: tree of arrays or ShapeDtypeStructs to read into.
 
   Raises:
     UserError: no such file, not safetensors, or other names or shapes.
   """
   path = Path(path)
-  if not path.is_file():
-    raise UserError(f'there are no weights at {path}; check the path.')
-  try:
-    arrays = safetensors.numpy.load_file(path)
-  except (safetensors.SafetensorError, OSError) as error:
-    raise UserError(
-      f'{path} cannot be read as safetensors ({error}); copy or write it again.'
-    ) from error
   wanted = traverse_util.flatten_dict(shapes, sep='.')
-  problems = [f'{n} is missing' for n in sorted(set(wanted) - set(arrays))]
-  problems += [f'{n} is unknown' for n in sorted(set(arrays) - set(wanted))]
+  with Files(path) as files:
+    _check(path, {n: tuple(leaf.shape) for n, leaf in wanted.items()}, files)
+    flat = {name: _make(files, name, wanted[name]) for name in wanted}
+  return traverse_util.unflatten_dict(flat, sep='.')
+
+
+def _make(files: 'Files', name: str, leaf: Any) -> jax.Array:
+  dtype, shape = leaf.dtype, tuple(leaf.shape)
+  # Arrays have a sharding as well, but ask for shape and dtype only.
+  if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is not None:
+    return jax.make_array_from_callback(
+      shape, leaf.sharding, lambda index: files.read(name, index).astype(dtype)
+    )
+  return jnp.asarray(files.read(name), dtype)
+
+
+def _check(path: Path, wanted: dict[str, tuple[int, ...]], files: 'Files'):
+  there = files.shapes
+  problems = [f'{n} is missing' for n in sorted(set(wanted) - set(there))]
+  problems += [f'{n} is unknown' for n in sorted(set(there) - set(wanted))]
   problems += [
-    f'{n} has shape {list(arrays[n].shape)}, wanted {list(wanted[n].shape)}'
-    for n in sorted(set(wanted) & set(arrays))
-    if tuple(arrays[n].shape) != tuple(wanted[n].shape)
+    f'{n} has shape {list(there[n])}, wanted {list(wanted[n])}'
+    for n in sorted(set(wanted) & set(there))
+    if there[n] != wanted[n]
   ]
   if problems:
     more = f' and {len(problems) - 3} more' if len(problems) > 3 else ''
@@ -77,5 +97,95 @@ def load(path: str | Path, shapes: Any) -> Any:
       f'{path} does not fit the model: {"; ".join(problems[:3])}{more}; '
       'use the weights of this config or the config of these weights.'
     )
-  flat = {n: jnp.asarray(arrays[n], wanted[n].dtype) for n in wanted}
-  return traverse_util.unflatten_dict(flat, sep='.')
+
+
+class Files:
+  """The arrays of one network in one file, or split over several.
+
+  A split network has an index, `NAME.safetensors.index.json`, with `files`
+  (names, in order) and `axes` (array -> the axis along which it is cut into
+  equal parts, one per file, or null for an array that the first file holds
+  whole). A process opens only the files that it reads from.
+  """
+
+  def __init__(self, path: Path):
+    """Opens headers; UserError if something cannot be read."""
+    self._stack = contextlib.ExitStack()
+    self._open: dict[int, Any] = {}
+    self._axes: dict[str, int | None] = {}
+    self._paths = [path]
+    index = index_path(path)
+    if not path.is_file():
+      if not index.is_file():
+        raise UserError(f'there are no weights at {path}; check the path.')
+      self._read_index(index)
+    first = self._file(0)
+    self.shapes: dict[str, tuple[int, ...]] = {}
+    for name in first.keys():  # noqa: SIM118 (no mapping)
+      shape = list(first.get_slice(name).get_shape())
+      axis = self._axes.get(name)
+      if axis is not None:
+        shape[axis] *= len(self._paths)
+      self.shapes[name] = tuple(shape)
+
+  def __enter__(self) -> 'Files':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._stack.close()
+
+  def _read_index(self, index: Path) -> None:
+    try:
+      fields = json.loads(index.read_text())
+      self._paths = [index.parent / name for name in fields['files']]
+      self._axes = dict(fields['axes'])
+    except (ValueError, KeyError, TypeError) as error:
+      raise UserError(
+        f'{index} is no index of weights ({error!r}); write it again.'
+      ) from error
+
+  def _file(self, number: int) -> Any:
+    if number not in self._open:
+      path = self._paths[number]
+      try:
+        opened = safetensors.safe_open(path, framework='np')
+      except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(
+          f'{path} cannot be read as safetensors ({error}); copy or write it '
+          'again.'
+        ) from error
+      self._open[number] = self._stack.enter_context(opened)
+    return self._open[number]
+
+  @property
+  def metadata(self) -> dict[str, Any]:
+    """What was said about the weights when they were written."""
+    return json.loads((self._file(0).metadata() or {}).get('unitemp', '{}'))
+
+  def dtype(self, name: str) -> np.dtype:
+    """The type of an array."""
+    part = self._file(0).get_slice(name)
+    none = (slice(0, 0),) * len(part.get_shape())
+    return part[*none].dtype
+
+  def read(self, name: str, index: tuple[slice, ...] | None = None):
+    """Returns an array, or the part that `index` names."""
+    axis = self._axes.get(name)
+    if axis is None and index is None:
+      return self._file(0).get_tensor(name)
+    shape = self.shapes[name]
+    bounds = [
+      (at.start or 0, n if at.stop is None else at.stop)
+      for at, n in zip(index or (slice(None),) * len(shape), shape, strict=True)
+    ]
+    if axis is None:
+      return self._file(0).get_slice(name)[*(slice(*b) for b in bounds)]
+    size = shape[axis] // len(self._paths)
+    start, stop = bounds[axis]
+    parts = []
+    for number in range(start // size, -(-stop // size)):
+      low = max(start - number * size, 0)
+      bounds[axis] = low, min(stop - number * size, size)
+      part = self._file(number).get_slice(name)
+      parts.append(part[*(slice(*b) for b in bounds)])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)

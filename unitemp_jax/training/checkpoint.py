@@ -11,11 +11,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from flax import serialization
 from jax.experimental import multihost_utils
 
 from unitemp_jax.errors import UserError
+from unitemp_jax.training import processes
 
 
 def _is_key(leaf: Any) -> bool:
@@ -48,19 +51,40 @@ def _from_stored(stored: Any, abstract_state: Any) -> Any:
   return jax.tree.map(rich, abstract_state, state)
 
 
+def _preservation(keep: int, keep_every: int):
+  newest = ocp.checkpoint_managers.LatestN(keep)
+  if not keep_every:
+    return newest
+  regular = ocp.checkpoint_managers.EveryNSteps(keep_every)
+  return ocp.checkpoint_managers.AnyPreservationPolicy([newest, regular])
+
+
 class Checkpoints:
-  """Saves and restores train states in one directory, newest `keep` kept."""
+  """Saves and restores train states in one directory."""
 
   def __init__(
-    self, directory: str | Path, *, fingerprint: str = '', keep: int = 2
+    self,
+    directory: str | Path,
+    *,
+    fingerprint: str = '',
+    keep: int = 2,
+    keep_every: int = 0,
   ):
+    """Opens or creates `directory`.
+
+    Args:
+      directory: seen by every process.
+      fingerprint: of the config; a checkpoint with another one is refused.
+      keep: how many of the newest checkpoints are kept.
+      keep_every: those of every so many steps are kept as well; 0 for none.
+    """
     self._directory = Path(directory).absolute()
     self._fingerprint = fingerprint
     self._manager = ocp.CheckpointManager(
       self._directory,
       item_names=('state', 'host'),
       options=ocp.CheckpointManagerOptions(
-        preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+        preservation_policy=_preservation(keep, keep_every),
         cleanup_tmp_directories=True,
         enable_async_checkpointing=True,
       ),
@@ -100,8 +124,8 @@ class Checkpoints:
   def restore_latest(self, abstract_state: Any) -> tuple[Any, dict] | None:
     """Returns the newest readable (state, data_state), None without any.
 
-    A checkpoint that cannot be read is reported, passed over and, once an older
-    one has been restored, moved to `<directory>_damaged`.
+    A checkpoint that some process cannot read is reported, passed over by all
+    and, once an older one has been restored, moved to `<directory>_damaged`.
 
     Args:
       abstract_state: shapes with shardings to restore into.
@@ -110,20 +134,16 @@ class Checkpoints:
       UserError: the checkpoint is of another config, or there are checkpoints
         and none can be read.
     """
-    steps = self.steps()[::-1]
+    steps = self._agreed_steps()[::-1]
     stored_shapes = _to_stored(abstract_state)
     damaged = []
     for step in steps:
-      try:
-        stored, data_state = self._restore(step, stored_shapes)
-      except UserError:
-        raise
-      except Exception as error:  # Damage shows as any kind of exception.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        warnings.warn(f'Skipping checkpoint {self.path(step)}: {reason[:300]}')
+      restored = self._try_restore(step, stored_shapes)
+      if restored is None:
         damaged.append(step)
       else:
         self._move_aside(damaged)
+        stored, data_state = restored
         return _from_stored(stored, abstract_state), data_state
     if steps:
       raise UserError(
@@ -132,19 +152,43 @@ class Checkpoints:
       )
     return None
 
+  def _agreed_steps(self) -> list[int]:
+    """Returns the steps that process 0 sees: a listing may lag elsewhere."""
+    steps = self.steps()
+    if jax.process_count() == 1:
+      return steps
+    count = int(multihost_utils.broadcast_one_to_all(np.asarray(len(steps))))
+    seen = np.zeros(count, np.int32)
+    seen[: len(steps)] = steps[:count]
+    return np.asarray(multihost_utils.broadcast_one_to_all(seen)).tolist()
+
+  def _try_restore(self, step: int, stored_shapes: Any):
+    """Returns (stored, data_state), None where a process cannot read it."""
+    restored = None
+    with processes.together(f'Reading the checkpoint {self.path(step)}'):
+      try:
+        restored = self._restore(step, stored_shapes)
+      except UserError:
+        raise
+      except Exception as error:  # Damage shows as any kind of exception.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        warnings.warn(f'Skipping checkpoint {self.path(step)}: {reason[:300]}')
+    return restored if processes.all_agree(restored is not None) else None
+
   def _restore(self, step: int, stored_shapes: Any) -> tuple[Any, dict]:
-    host = self._manager.restore(
-      step, args=ocp.args.Composite(host=ocp.args.JsonRestore())
-    )['host']
+    """Reads what this process needs, without waiting for another one."""
+    host = ocp.JsonCheckpointHandler().restore(
+      epath.Path(self.path(step) / 'host'), args=ocp.args.JsonRestore()
+    )
     if host['fingerprint'] != self._fingerprint:
       raise UserError(
         f'The checkpoint {self.path(step)} was written with another config; '
         'use that config or choose another --workdir.'
       )
-    stored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(state=ocp.args.StandardRestore(stored_shapes)),
-    )['state']
+    stored = ocp.StandardCheckpointHandler().restore(
+      epath.Path(self.path(step) / 'state'),
+      args=ocp.args.StandardRestore(stored_shapes),
+    )
     return stored, host['data_state']
 
   def _move_aside(self, steps: list[int]) -> None:

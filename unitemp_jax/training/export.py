@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 
 from unitemp_jax.models import weights
+from unitemp_jax.training.processes import to_host
 from unitemp_jax.training.state import TrainState
 
 
@@ -21,10 +22,11 @@ def export_weights(
   Returns:
     The paths, written by process 0 only.
   """
+  means = {name: to_host(tree) for name, tree in state.ema.items()}
   if jax.process_index() != 0:
     return []
   about = {'config': config, 'steps': int(state.step)}
   return [
     weights.save(workdir / 'weights' / f'{name}.safetensors', tree, about)
-    for name, tree in state.ema.items()
+    for name, tree in means.items()
   ]

@@ -16,11 +16,20 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from unitemp_jax.errors import UserError
 from unitemp_jax.training.checkpoint import Checkpoints
-from unitemp_jax.training.mesh import Rules, put_batch, shardings_for
+from unitemp_jax.training.goodput import Goodput
+from unitemp_jax.training.guard import Guard, TrainingStopped
+from unitemp_jax.training.loop_settings import LoopSettings
+from unitemp_jax.training.mesh import (
+  Rules,
+  alone,
+  put_batch,
+  shardings_for,
+)
 from unitemp_jax.training.metrics import MetricsLog
 from unitemp_jax.training.preemption import StopSignal
+from unitemp_jax.training.processes import say, to_host, together
+from unitemp_jax.training.profiler import Profiler
 from unitemp_jax.training.program import (
   CompiledSteps,
   Loader,
@@ -91,27 +100,27 @@ def _all_finite(tree: Any) -> jax.Array:
 
 
 def _write_samples(
-  sample_fn: SampleFn,
-  log: MetricsLog,
-  state: TrainState,
-  step: int,
-  parent: Path,
+  sample_fn: SampleFn, state: TrainState, step: int, parent: Path
 ) -> None:
-  """Lets `sample_fn` fill a folder that appears complete or not at all."""
+  """Lets `sample_fn` fill a folder that appears complete or not at all.
+
+  Of several processes only the first one samples, on its own devices.
+  """
+  if jax.process_count() > 1:
+    state = state.replace(params={}, opt_state={}, ema=to_host(state.ema))
   folder = parent / f'{step:08}'
   temporary = folder.with_name(folder.name + '.tmp')
-  if jax.process_index() == 0:
+  with together('Sampling'):
+    if jax.process_index() != 0:
+      return
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-  log.flush()
-  with log.paused():
-    sample_fn(state, temporary)
-  if jax.process_index() != 0:
-    return
-  if folder.exists():  # Written before an interruption, from the same state.
-    shutil.rmtree(temporary)
-  else:
-    os.replace(temporary, folder)
+    with alone():
+      sample_fn(state, temporary)
+    if folder.exists():  # Written before an interruption, from the same state.
+      shutil.rmtree(temporary)
+    else:
+      os.replace(temporary, folder)
 
 
 def _restore_or_init(
@@ -127,7 +136,7 @@ def _restore_or_init(
   restored = checkpoints.restore_latest(shapes)
   if restored is not None:
     state, host = restored
-    print(f'resuming after step {int(state.step)}', flush=True)
+    say(f'resuming after step {int(state.step)}')
     loader.set_state(host['loader'])
     return state, host
   shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
@@ -135,72 +144,114 @@ def _restore_or_init(
   return init(jax.random.key(seed)), {}
 
 
-def _save(
-  checkpoints: Checkpoints,
-  loader: Loader,
-  log: MetricsLog,
-  state: TrainState,
-  step: int,
-  crc: int,
-) -> None:
-  """Saves unless a parameter is broken: an older, good one would go for it."""
-  log.sync()
-  if not _all_finite(state.params):
-    raise UserError(
-      f'A parameter is not finite after step {step}; training stopped at its '
-      'last good checkpoint: lower the learning rate or look at the data.'
+class _Run:
+  """The parts of a running training that belong together."""
+
+  def __init__(
+    self,
+    program: Program,
+    loader: Loader,
+    settings: LoopSettings,
+    checkpoints: Checkpoints,
+    workdir: Path,
+    state: TrainState,
+    host: dict,
+    stack: contextlib.ExitStack,
+  ):
+    """Continues after `state` with what was stored beside it, `host`."""
+    self.program, self.loader, self.settings = program, loader, settings
+    self.checkpoints, self.workdir = checkpoints, workdir
+    self.crc = host.get('data_crc', 0)
+    self.guard = Guard(settings.guard, host.get('guard', {}))
+    first = int(state.step)
+    self.goodput = Goodput(workdir / 'goodput.jsonl', first_step=first)
+    stack.callback(self.goodput.close)
+    self.log = MetricsLog(
+      workdir / 'metrics.jsonl',
+      first_step=first,
+      num_steps=settings.num_steps,
+      log_every=settings.log_every,
+      sums=host.get('metrics', {}),
+      guard=self.guard,
     )
-  host = {'loader': loader.get_state(), 'metrics': log.get_state()}
-  checkpoints.save(step, state, host | {'data_crc': crc})
+    stack.callback(self.log.close)
+    self.profiler = Profiler(
+      workdir / 'profile', settings.profile_step, settings.profile_steps
+    )
+    stack.callback(self.profiler.close)
+    self.goodput.initialised()
 
+  def steps(
+    self, state: TrainState, mesh: Mesh, rules: Rules
+  ) -> Iterator[tuple[int, TrainState]]:
+    """Yields (finished steps, state) after each step.
 
-def _run_steps(
-  program: Program,
-  loader: Loader,
-  log: MetricsLog,
-  state: TrainState,
-  crc: int,
-  steps: range,
-  mesh: Mesh,
-  rules: Rules,
-) -> Iterator[tuple[int, TrainState, int]]:
-  """Yields (finished steps, state, checksum of the data) after each step.
+    The state is donated to the next step, so use it before asking for that.
+    """
+    compiled = CompiledSteps(
+      self.program, state, mesh, self.settings.guard.max_loss_ratio
+    )
+    frozen = jax.device_put(
+      self.program.frozen, shardings_for(self.program.frozen, mesh, rules)
+    )
+    means = self.guard.means
+    for step in range(int(state.step) + 1, self.settings.num_steps + 1):
+      with self.goodput.measure('data'):
+        local_batch = next(self.loader)
+        self.crc = _chain_crc(local_batch, self.crc)
+        batch = put_batch(local_batch, mesh)
+      with self.log.paused(), self.goodput.measure('compile'):
+        one = compiled.get(step - 1, state, batch, frozen)
+      mean = compiled.put_mean(means.get(one.kind, np.zeros(2)))
+      with self.profiler.step(step):
+        state, metrics, means[one.kind] = one.run(state, batch, frozen, mean)
+      self.profiler.after(step, metrics)
+      self.log.push(step, metrics, self.crc)
+      if step % self.settings.log_every == 0:
+        self.goodput.write(step)
+      yield step, state
 
-  The state is donated to the next step, so use it before asking for that.
-  """
-  compiled = CompiledSteps(program, state, mesh)
-  frozen = jax.device_put(
-    program.frozen, shardings_for(program.frozen, mesh, rules)
-  )
-  for step in steps:
-    local_batch = next(loader)
-    crc = _chain_crc(local_batch, crc)
-    batch = put_batch(local_batch, mesh)
-    with log.paused():
-      step_fn = compiled.get(step - 1, state, batch, frozen)
-    state, metrics = step_fn(state, batch, frozen)
-    log.push(step, metrics, crc)
-    yield step, state, crc
+  def sample(self, sample_fn: SampleFn, step: int, state: TrainState) -> None:
+    """Writes samples of this step."""
+    self.log.flush()
+    with self.log.paused(), self.goodput.measure('sample'):
+      _write_samples(sample_fn, state, step, self.workdir / 'samples')
+
+  def save(self, step: int, state: TrainState) -> None:
+    """Saves unless a parameter is broken: an older, good one would go for it.
+
+    The time until the step has been computed is the step's.
+    """
+    self.log.sync()
+    if not _all_finite(state.params):
+      raise TrainingStopped(
+        f'A parameter is not finite after step {step}; training stopped at its '
+        'last good checkpoint: lower the learning rate or look at the data.'
+      )
+    with self.goodput.measure('checkpoint'):
+      host = {
+        'loader': self.loader.get_state(),
+        'metrics': self.log.get_state(),
+        'guard': self.guard.get_state(),
+        'data_crc': self.crc,
+      }
+      self.checkpoints.save(step, state, host)
+    self.goodput.write(step)
 
 
 def train(
   program: Program,
   loader: Loader,
+  settings: LoopSettings,
   *,
-  num_steps: int,
   workdir: str | Path,
   mesh: Mesh,
   rules: Rules = MODEL_RULES,
   seed: int = 0,
   fingerprint: str = '',
-  log_every: int = 50,
-  checkpoint_every: int = 0,
-  checkpoint_minutes: float = 0.0,
-  keep: int = 2,
-  sample_every: int = 0,
   sample_fn: SampleFn | None = None,
 ) -> TrainResult:
-  """Trains up to `num_steps` steps, from the last checkpoint if there is one.
+  """Trains to the last step, from the newest checkpoint if there is one.
 
   A run that was killed at any moment and started again equals an uninterrupted
   one bit for bit: parameters, metrics and order of data.
@@ -208,57 +259,59 @@ def train(
   Args:
     program: the objective.
     loader: this process's share of the data.
-    num_steps: steps in all, those before a resume included.
-    workdir: receives `checkpoints/`, `metrics.jsonl` and `samples/`.
+    settings: how long, and what is written how often.
+    workdir: receives `checkpoints/`, `metrics.jsonl`, `goodput.jsonl`,
+      `samples/` and `profile/`; the same folder in every process.
     mesh: from `make_mesh`.
     rules: how parameters are split over it.
     seed: of `state.key`.
     fingerprint: of the config; a checkpoint with another one is refused.
-    log_every: steps per line of metrics.
-    checkpoint_every: steps between checkpoints; 0 for none.
-    checkpoint_minutes: minutes between them; the last step has one anyway.
-    keep: number of checkpoints kept.
-    sample_every: steps between samples; 0 for none.
-    sample_fn: `(state, folder)`, writes samples into `folder`; it is called in
-      every process, and only process 0 has the folder.
+    sample_fn: `(state, folder)`, writes samples into `folder`; of several
+      processes only the first one calls it, with nothing but the means.
 
   Raises:
-    UserError: see `Checkpoints.restore_latest` and `put_batch`; or a loss, or
-      a parameter to be saved, is not finite (nothing is saved then).
+    UserError: see `Checkpoints.restore_latest` and `put_batch`.
+    TrainingStopped: too many steps in a row went wrong, or a parameter to be
+      saved is not finite (nothing is saved then).
   """
-  workdir = Path(workdir)
+  workdir, num_steps = Path(workdir), settings.num_steps
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(StopSignal())
     checkpoints = Checkpoints(
-      workdir / 'checkpoints', fingerprint=fingerprint, keep=keep
+      workdir / 'checkpoints',
+      fingerprint=fingerprint,
+      keep=settings.keep,
+      keep_every=settings.keep_every,
     )
     stack.callback(checkpoints.close)
     state, host = _restore_or_init(
       program, loader, checkpoints, mesh, rules, seed
     )
-    first, crc = int(state.step), host.get('data_crc', 0)
-    if first >= num_steps:
-      path = checkpoints.path(first)
-      return TrainResult(state, first, 'was finished', path)
-    log = MetricsLog(
-      workdir / 'metrics.jsonl',
-      first_step=first,
-      num_steps=num_steps,
-      log_every=log_every,
-      sums=host.get('metrics', {}),
+    if (step := int(state.step)) >= num_steps:
+      path = checkpoints.path(step)
+      return TrainResult(state, step, 'was finished', path)
+    clock = _CheckpointClock(
+      settings.checkpoint_every,
+      settings.checkpoint_minutes,
+      settings.log_every,
     )
-    stack.callback(log.close)
-    clock = _CheckpointClock(checkpoint_every, checkpoint_minutes, log_every)
-    steps = range(first + 1, num_steps + 1)
-    run = _run_steps(program, loader, log, state, crc, steps, mesh, rules)
-    for step, state, crc in run:
-      if sample_fn and sample_every and step % sample_every == 0:
-        _write_samples(sample_fn, log, state, step, workdir / 'samples')
+    run = _Run(
+      program, loader, settings, checkpoints, workdir, state, host, stack
+    )
+    every = settings.sample_every if sample_fn else 0
+    steps = run.steps(state, mesh, rules)
+    for step, state in steps:
+      if sample_fn and every and step % every == 0:
+        run.sample(sample_fn, step, state)
       stopping = stop.asked(step)
       if stopping or step == num_steps or clock.due(step):
-        _save(checkpoints, loader, log, state, step, crc)
+        run.save(step, state)
         clock.restart()
       if stopping:
         break
+    with run.goodput.measure('checkpoint'):
+      checkpoints.wait()
+    run.goodput.write(step)
+    say(run.goodput.summary())
     outcome = 'finished' if step == num_steps else 'stopped'
     return TrainResult(state, step, outcome, checkpoints.path(step))

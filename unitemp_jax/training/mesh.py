@@ -1,8 +1,10 @@
 """The device mesh, and how a table of rules shards a tree over it."""
 
+import contextlib
+import contextvars
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +21,22 @@ Rules = tuple[tuple[str, PartitionSpec], ...]
 AXES = ('data', 'fsdp')
 
 
+_alone: contextvars.ContextVar[bool] = contextvars.ContextVar('alone')
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+  """Within it a process makes meshes of its own devices, as if it were alone.
+
+  One of several processes can so run what the others do not take part in.
+  """
+  token = _alone.set(True)
+  try:
+    yield
+  finally:
+    _alone.reset(token)
+
+
 def make_mesh(shape: Mapping[str, int]) -> Mesh:
   """Returns a mesh with the axes `data` and `fsdp`.
 
@@ -33,13 +51,14 @@ def make_mesh(shape: Mapping[str, int]) -> Mesh:
   if unknown:
     raise UserError(f'mesh has no axis {unknown[0]!r}; use {", ".join(AXES)}.')
   sizes = [int(shape.get(axis, 1)) for axis in AXES]
-  devices = jax.devices()
+  own = _alone.get(False) or jax.process_count() == 1
+  devices = jax.local_devices() if own else jax.devices()
   given = math.prod(size for size in sizes if size != -1)
   fits = sizes.count(-1) <= 1 and given >= 1 and len(devices) % given == 0
   if -1 in sizes and fits:
     sizes[sizes.index(-1)] = len(devices) // given
   # Several processes must all take part, so only one may leave devices idle.
-  whole = math.prod(sizes) == len(devices) or jax.process_count() == 1
+  whole = math.prod(sizes) == len(devices) or own
   if min(sizes) < 1 or math.prod(sizes) > len(devices) or not whole:
     raise UserError(
       f'mesh {dict(zip(AXES, sizes, strict=True))} does not fit the '
@@ -110,11 +129,31 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(AXES))
 
 
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+  """Returns which rows of a global batch lie on this process, ascending.
+
+  Raises:
+    UserError: the rows do not divide over the devices.
+  """
+  _check_rows(batch_size, mesh)
+  places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+  rows = [np.arange(batch_size)[place] for place in places.values()]
+  return np.unique(np.concatenate(rows))
+
+
+def _check_rows(rows: int, mesh: Mesh) -> None:
+  if rows < 1 or rows % mesh.size:
+    raise UserError(
+      f'A batch of {rows} does not divide over {mesh.size} devices; change '
+      'batch_size or config.mesh.'
+    )
+
+
 def put_batch(local_batch: Any, mesh: Mesh) -> Any:
   """Returns the global batch made of every process's local one.
 
   Args:
-    local_batch: tree of numpy arrays [B / processes, ...].
+    local_batch: tree of numpy arrays, the rows that `local_rows` names.
     mesh: from `make_mesh`.
 
   Raises:
@@ -130,12 +169,7 @@ def put_batch(local_batch: Any, mesh: Mesh) -> Any:
         f'The loader yields {leaf.dtype} for {path_name(path)}; a batch holds '
         'numbers only.'
       )
-    rows = leaf.shape[0] * jax.process_count()
-    if rows % mesh.size:
-      raise UserError(
-        f'A batch of {rows} does not divide over {mesh.size} devices; change '
-        'batch_size or config.mesh.'
-      )
+    _check_rows(leaf.shape[0] * mesh.size // len(mesh.local_devices), mesh)
     return jax.make_array_from_process_local_data(sharding, leaf)
 
   return jax.tree_util.tree_map_with_path(put, local_batch)

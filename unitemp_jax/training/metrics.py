@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import jax
 
-from unitemp_jax.errors import UserError
+from unitemp_jax.training.guard import SKIPPED, Guard
 
 # Fields that differ between two equal runs.
 TIME_FIELDS = ('seconds', 'steps_per_second')
@@ -42,6 +41,7 @@ class MetricsLog:
   The metrics of a step are fetched after the next step has been dispatched, so
   that the device never waits for the host. Each metric is averaged over the
   steps that reported it, so steps of different kinds may report different ones.
+  Skipped steps are counted and left out of the means.
   """
 
   def __init__(
@@ -52,6 +52,7 @@ class MetricsLog:
     num_steps: int,
     log_every: int,
     sums: dict[str, list],
+    guard: Guard,
   ):
     """Continues the file `path`, and `sums` of an unfinished line.
 
@@ -61,7 +62,9 @@ class MetricsLog:
       num_steps: the last step, which gets a line in any case.
       log_every: steps per line.
       sums: what `get_state` returned after `first_step`; {} at first.
+      guard: counts skipped steps.
     """
+    self._guard = guard
     self._num_steps = num_steps
     self._log_every = log_every
     self._pending: tuple[int, Any, int] | None = None
@@ -87,7 +90,7 @@ class MetricsLog:
       data_crc: checksum of all batches so far.
 
     Raises:
-      UserError: a loss of the step before is not finite.
+      TrainingStopped: too many steps in a row were skipped.
     """
     self.flush()
     self._pending = (step, metrics, data_crc)
@@ -99,12 +102,10 @@ class MetricsLog:
     step, metrics, data_crc = self._pending
     self._pending = None
     values = {name: float(v) for name, v in jax.device_get(metrics).items()}
+    if self._guard.count(step, values):
+      values = {}
+    values.pop(SKIPPED, None)
     for name, value in values.items():
-      if 'loss' in name and not math.isfinite(value):
-        raise UserError(
-          f'{name} is {value} at step {step}; training stopped at its last '
-          'good checkpoint: lower the learning rate or look at the data.'
-        )
       total, count = self._window.get(name, (0.0, 0))
       self._window[name] = [total + value, count + 1]
     if step % self._log_every == 0 or step == self._num_steps:
@@ -121,6 +122,7 @@ class MetricsLog:
     if self._file is None:
       return
     line = {'step': step, **means, 'data_crc': data_crc}
+    line |= {'skipped_steps': self._guard.total}
     line |= {'seconds': round(now - self._start, 3)}
     line |= {'steps_per_second': round(rate, 4)}
     self._file.write(json.dumps(line) + '\n')

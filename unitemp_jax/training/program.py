@@ -1,15 +1,19 @@
 """What an objective gives to the training loop, and its compiled steps."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from unitemp_jax.training.guard import guarded
 from unitemp_jax.training.mesh import Rules, shardings_for
+from unitemp_jax.training.processes import say
 from unitemp_jax.training.sharding_rules import MODEL_RULES
 from unitemp_jax.training.state import TrainState
 
@@ -34,7 +38,8 @@ class Program(Protocol):
     """Returns the function that takes step number `step` (from 0).
 
     It maps (state, batch, frozen) to (state, metrics), draws from
-    `state.step_key()` and leaves `state.step` alone. Equal kinds of steps must
+    `state.step_key()` and leaves `state.step` alone. Metrics are scalars; one
+    that is not finite makes the loop skip the step. Equal kinds of steps must
     return the same function object: each object is compiled once.
     """
 
@@ -69,29 +74,70 @@ def abstract_state(
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+  """One kind of step.
+
+  Attributes:
+    run: `(state, batch, frozen, mean) -> (state, metrics, mean)`; the mean is
+      that of `guard.guarded`, and the state is donated.
+    kind: names the metrics that it reports, the same in every process and run.
+  """
+
+  run: Callable
+  kind: str
+
+
 class CompiledSteps:
   """Compiles each step function of a program once, and reports the time."""
 
-  def __init__(self, program: Program, state: TrainState, mesh: Mesh):
+  def __init__(
+    self,
+    program: Program,
+    state: TrainState,
+    mesh: Mesh,
+    max_loss_ratio: float = 0.0,
+  ):
+    """Prepares to compile for arguments like `state`; see `guard.guarded`."""
     self._program = program
+    self._max_loss_ratio = max_loss_ratio
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    self._out = (shardings, NamedSharding(mesh, PartitionSpec()))
-    self._compiled: dict[StepFn, Callable] = {}
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    self._out = (shardings, everywhere, everywhere)
+    self._mean = jax.ShapeDtypeStruct((2,), jnp.float32, sharding=everywhere)
+    self._compiled: dict[StepFn, CompiledStep] = {}
 
-  def get(self, step: int, *arguments) -> Callable:
-    """Returns the executable of step number `step` for such arguments."""
+  def get(self, step: int, *arguments) -> CompiledStep:
+    """Returns the executable of step number `step`.
+
+    Args:
+      step: from 0.
+      *arguments: state, batch and frozen weights to compile it for.
+    """
     function = self._program.step_fn(step)
     if function not in self._compiled:
       start = time.monotonic()
       self._compiled[function] = self._compile(function, *arguments)
       name = getattr(function, '__name__', 'step')
-      print(f'compiled {name} in {time.monotonic() - start:.1f} s', flush=True)
+      say(f'compiled {name} in {time.monotonic() - start:.1f} s')
     return self._compiled[function]
 
-  def _compile(self, function: StepFn, *arguments) -> Callable:
-    def counted(state, batch, frozen):
+  def put_mean(self, mean: Any) -> jax.Array:
+    """Returns a running mean on the devices, where the step wants it."""
+    if isinstance(mean, jax.Array):
+      return mean
+    return jax.device_put(np.asarray(mean, np.float32), self._mean.sharding)
+
+  def _compile(self, function: StepFn, *arguments) -> CompiledStep:
+    def counted(state, batch, frozen, mean):
       new_state, metrics = function(state, batch, frozen)
-      return new_state.replace(step=state.step + 1, key=state.key), metrics
+      new_state, metrics, mean = guarded(
+        state, new_state, metrics, mean, self._max_loss_ratio
+      )
+      new_state = new_state.replace(step=state.step + 1, key=state.key)
+      return new_state, metrics, mean
 
     jitted = jax.jit(counted, out_shardings=self._out, donate_argnums=0)
-    return jitted.lower(*arguments).compile()
+    lowered = jitted.lower(*arguments, self._mean)
+    kind = ' '.join(sorted(lowered.out_info[1]))
+    return CompiledStep(lowered.compile(), kind)

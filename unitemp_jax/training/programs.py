@@ -1,6 +1,7 @@
 """Objectives by name: what `unitemp train` runs for a config."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 from ml_collections import ConfigDict
@@ -37,14 +38,9 @@ def build_program(config: ConfigDict, mesh: jax.sharding.Mesh):
   return _PROGRAMS[config.objective](config, mesh)
 
 
-def build_loader(config: ConfigDict, shard_index: int, shard_count: int):
-  """Returns this host's share of the data, as an endless loader."""
+def build_loader(config: ConfigDict, rows: Sequence[int]):
+  """Returns this host's rows of every batch, as an endless loader."""
   data = config.data
-  if config.batch_size % shard_count:
-    raise UserError(
-      f'batch_size {config.batch_size} does not divide over {shard_count} '
-      'hosts; change batch_size.'
-    )
   if 'latents' in config:
     source = latents.LatentSource(config.latents.dir)
     transform = functools.partial(
@@ -57,9 +53,8 @@ def build_loader(config: ConfigDict, shard_index: int, shard_count: int):
     transform = program_vae.video_batch
   return loader.make_loader(
     source,
-    batch_size=config.batch_size // shard_count,
+    batch_size=config.batch_size,
     seed=config.seed,
-    shard_index=shard_index,
-    shard_count=shard_count,
+    rows=rows,
     transform=transform,
   )

@@ -1,39 +1,43 @@
 'use strict';
 
-// A video loads nothing until it is near the view, plays while it is pointed
-// at or after a tap, and gives its decoder back when it leaves the view.
+// A video is a link until it comes near the view; then a player is put into
+// the link, and taken out when it leaves. It plays while it is pointed at, or
+// after a tap.
 (() => {
-  const start = (video) => {
-    video.classList.add('playing');
-    video.play().catch(() => {});  // A pause before the first frame is no error.
+  const start = (player) => {
+    player.classList.add('playing');
+    // A pause before the first frame is no error.
+    arrive(player).play().catch(() => {});
   };
-  const stop = (video) => {
-    video.classList.remove('playing');
-    video.pause();
+  const stop = (player) => {
+    player.classList.remove('playing');
+    player.firstElementChild?.pause();
   };
-  const isHeld = (video) => video.dataset.held === 'yes';
-  const hold = (video, held) => {
-    video.dataset.held = held ? 'yes' : 'no';
-    (held ? start : stop)(video);
+  const isHeld = (player) => player.dataset.held === 'yes';
+  const hold = (player, held) => {
+    player.dataset.held = held ? 'yes' : 'no';
+    (held ? start : stop)(player);
   };
 
-  const arrive = (video) => {
-    if (video.dataset.poster) {
-      video.poster = video.dataset.poster;
-    } else {
-      video.preload = 'metadata';
-    }
+  const arrive = (player) => {
+    if (player.firstElementChild) return player.firstElementChild;
+    const video = document.createElement('video');
+    Object.assign(video, {muted: true, loop: true, playsInline: true});
+    video.preload = player.dataset.poster ? 'none' : 'metadata';
+    if (player.dataset.poster) video.poster = player.dataset.poster;
+    video.src = player.href;
+    player.append(video);
+    return video;
   };
-  const leave = (video) => {
-    if (video.preload === 'none' && video.readyState === 0) return;
-    hold(video, false);
-    // load() alone would fetch again: it overrides preload="none".
-    const source = video.getAttribute('src');
-    video.preload = 'none';
+  const leave = (player) => {
+    const video = player.firstElementChild;
+    if (!video) return;
+    hold(player, false);
+    // Gives the decoder back at once.
     video.removeAttribute('src');
     video.load();
-    video.setAttribute('src', source);
-    const button = video.closest('.row')?.querySelector('.play');
+    video.remove();
+    const button = player.closest('.row')?.querySelector('.play');
     if (button) label(button, false);
   };
 
@@ -47,45 +51,48 @@
       (isIntersecting ? arrive : leave)(target);
     }
   }, {rootMargin: '300px'});
-
-  const care = (video) => {
-    observer.observe(video);
-    video.addEventListener('pointerenter', (event) => {
-      if (event.pointerType === 'mouse') start(video);
-    });
-    video.addEventListener('pointerleave', (event) => {
-      if (event.pointerType === 'mouse' && !isHeld(video)) stop(video);
-    });
-    video.addEventListener('click', () => hold(video, !isHeld(video)));
-    video.addEventListener('keydown', (event) => {
-      if (event.key !== 'Enter' && event.key !== ' ') return;
-      event.preventDefault();
-      hold(video, !isHeld(video));
-    });
+  const watch = (place) => {
+    for (const player of place.querySelectorAll('.player')) {
+      observer.observe(player);
+    }
   };
-  document.querySelectorAll('video').forEach(care);
+  watch(document);
 
+  const pointed = (act) => (event) => {
+    const player = event.target.closest?.('.player');
+    if (player && event.pointerType === 'mouse') act(player);
+  };
+  document.addEventListener('pointerover', pointed(start));
+  document.addEventListener('pointerout', pointed((player) => {
+    if (!isHeld(player)) stop(player);
+  }));
+  document.addEventListener('click', (event) => {
+    const player = event.target.closest('.player');
+    if (player) {
+      event.preventDefault();
+      hold(player, !isHeld(player));
+      return;
+    }
+    const button = event.target.closest('button.play');
+    if (!button) return;
+    const playing = button.getAttribute('aria-pressed') !== 'true';
+    label(button, playing);
+    for (const shown of button.closest('.row').querySelectorAll('.clips .player')) {
+      if (playing) arrive(shown).currentTime = 0;
+      hold(shown, playing);
+    }
+  });
   for (const button of document.querySelectorAll('button.play')) {
     label(button, false);
-    button.addEventListener('click', () => {
-      const playing = button.getAttribute('aria-pressed') !== 'true';
-      label(button, playing);
-      for (const video of button.closest('.row').querySelectorAll('.clips video')) {
-        if (playing) video.currentTime = 0;
-        hold(video, playing);
-      }
-    });
   }
 
   // How a clip was made is text until somebody wants to see it.
-  for (const details of document.querySelectorAll('.row details')) {
-    details.addEventListener('toggle', () => {
-      const made = details.querySelector('.made');
-      if (!details.open || made.childElementCount) return;
-      made.innerHTML = details.querySelector('script').textContent;
-      made.querySelectorAll('video').forEach(care);
-    });
-  }
+  document.addEventListener('toggle', (event) => {
+    const made = event.target.querySelector?.('.made');
+    if (!made || !event.target.open || made.childElementCount) return;
+    made.innerHTML = event.target.querySelector('script').textContent;
+    watch(made);
+  }, true);
 
   const finder = document.querySelector('.finder');
   if (!finder) return;

@@ -1,0 +1,142 @@
+"""Wan 2.1 at 480x832 and 81 frames: what its stages have in common.
+
+Sizes and constants are the published ones; sections are those of the notes on
+the Wan and Self-Forcing code that each value was read from:
+  1 transformer   2 VAE   3 text encoder   4 noise levels   6 training recipes
+None of these configs was run: no weights and no accelerators of that size were
+at hand. What is checked is that the shapes are those of the checkpoints, to
+the parameter: 1,418,996,800 (1.3B), 14,288,491,584 (14B), 126,892,531 (VAE).
+
+81 frames are 21 latents of 60x104x16, seven blocks of three, 32,760 tokens.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+# Section 1.1.
+DIT_1P3B = {'width': 1536, 'ffn_width': 8960, 'heads': 12, 'layers': 30}
+DIT_14B = {'width': 5120, 'ffn_width': 13824, 'heads': 40, 'layers': 40}
+
+# Of sampling, section 1.1: it ends with "walking backwards".
+NEGATIVE_PROMPT = (
+  '色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，'
+  '整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，'
+  '画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，'
+  '静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走'
+)
+
+
+def _model(dit: dict) -> ConfigDict:
+  return ConfigDict(
+    {
+      'dit': {
+        **dit,
+        'channels': 16,
+        'patch': 2,
+        'text_width': 4096,
+        'freq_width': 256,
+        'rope_theta': 10000.0,
+        # Products in bfloat16, modulation and residual sums in float32: 1.4.
+        'dtype': 'bfloat16',
+        'remat': True,
+      },
+      # Section 2.3; it runs in float32, as Wan's own does.
+      'vae': {
+        'base_dim': 96,
+        'dim_mult': (1, 2, 4, 4),
+        'num_res_blocks': 2,
+        'temporal_down': (False, True, True),
+        'z_dim': 16,
+        'patch': 1,
+        # Section 2.1; applied once, by the VAE itself.
+        'latent_mean': (
+          *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517),
+          *(1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497),
+          *(0.2503, -0.2921),
+        ),
+        'latent_std': (
+          *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052),
+          *(2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253),
+          *(2.8251, 1.9160),
+        ),
+      },
+      # Section 3: UMT5-XXL's encoder, 512 positions.
+      'text': {
+        'vocab': 256384,
+        'width': 4096,
+        'heads': 64,
+        'head_dim': 64,
+        'ffn_width': 10240,
+        'layers': 24,
+        'buckets': 32,
+        'max_distance': 128,
+        'length': 512,
+        'dtype': 'bfloat16',
+      },
+    }
+  )
+
+
+def config_for(objective: str, dit: dict, arg: str | None) -> ConfigDict:
+  """Returns the settings that all stages share."""
+  if arg is not None:
+    raise ValueError(f'the argument is {arg!r}; these configs take none')
+  config = common.training_config()
+  config.objective = objective
+  config.model = _model(dit)
+  # Wan's text encoder is a network of its own, not trained here: prompts are
+  # encoded once, by `unitemp encode PROMPTS --out=data/wan_prompts`.
+  config.latents = ConfigDict(
+    {
+      'dir': 'data/wan_latents',
+      'embeddings': 'data/wan_prompts',
+      'vae': 'weights/vae.safetensors',
+      'tokenizer': 'weights/tokenizer.json',
+    }
+  )
+  config.data = ConfigDict(
+    {
+      'name': 'video_folder',
+      'dir': 'data',
+      'height': 480,
+      'width': 832,
+      'num_frames': 81,
+    }
+  )
+  config.teacher = 'weights/teacher.safetensors'
+  config.student = ConfigDict(
+    # Sections 4 and 5.3: 1000, 937.5, 833.3 and 625 once shifted.
+    {'timesteps': (1000, 750, 500, 250), 'shift': 5.0}
+  )
+  config.orders = ConfigDict(
+    {
+      'anchors': 3,
+      'start': 3,
+      'weights': {
+        'forward': 0.25,
+        'backward': 0.25,
+        'forward+first': 0.05,
+        'backward+last': 0.05,
+        'inbetween': 0.1,
+        'inbetween_future': 0.1,
+        'inbetween_outside_in': 0.1,
+        'inbetween_middle_out': 0.1,
+      },
+    }
+  )
+  return config
+
+
+def sampling(shift: float, guidance: float) -> ConfigDict:
+  """How the teacher is sampled; `guidance` is the standard scale, section 4."""
+  return ConfigDict(
+    {
+      'fps': 16,  # 1.1
+      'teacher_shift': shift,
+      'guidance': guidance,
+      'solver': 'unipc',  # 4
+      'steps': 50,  # 4
+      'negative_prompt': NEGATIVE_PROMPT,
+    }
+  )

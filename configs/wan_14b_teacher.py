@@ -1,0 +1,29 @@
+"""The bidirectional Wan 2.1 T2V 14B: sizes, sampling and sharding.
+
+Not run. In bfloat16 the weights are 29 GB, in float32 with AdamW's state
+229 GB, so that they are split over at least 16 devices to be trained.
+
+  unitemp convert --teacher=Wan2.1-T2V-14B --text=... --out=...
+"""
+
+from configs import common, wan
+
+
+def get_config(arg: str | None = None):
+  config = wan.config_for('teacher', wan.DIT_14B, arg)
+  # Section 4 and 1.7: guidance 5, shift 5, UniPC with 50 steps.
+  config.sampling = wan.sampling(shift=5.0, guidance=5.0)
+  # As for the 1.3B model; nothing is published on training it further.
+  config.loss = {'shift': 5.0, 'text_drop': 0.1}
+  config.optimizer = common.optimizer_config(
+    learning_rate=2e-6,
+    b1=0.9,
+    b2=0.999,
+    weight_decay=0.01,
+    clip_norm=10.0,
+  )
+  config.ema_decay = 0.99
+  config.num_steps = 2_000
+  config.batch_size = 64
+  config.mesh = {'data': -1, 'fsdp': 16}
+  return config

@@ -1,0 +1,1 @@
+"""Trainings on Cloud TPU from a laptop; the command is launch/tpu_pod.py."""

@@ -1,0 +1,138 @@
+"""Benchmarks find what is constant, what grows, and what is the same."""
+
+import json
+import time
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from model_fixture import random_model
+
+from unitemp_jax.bench import long, machine, peers, runner, timing
+from unitemp_jax.bench.context import Context
+from unitemp_jax.cli import bench as cli
+from unitemp_jax.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+  monkeypatch.setattr(long, 'EARLY', 2)
+  monkeypatch.setattr(long, 'SPAN', 20)
+  monkeypatch.setattr(peers, 'CONTEXT_BLOCKS', (1,))
+
+
+class Streaming:
+  """A pipeline and a clock: block k takes so long, and keeps so much."""
+
+  def __init__(self, seconds, kept=0):
+    self.seconds, self.kept = seconds, kept
+    self.arrays, self.now = [], 0.0
+
+  def perf_counter(self):
+    return self.now
+
+  def run(self, request):
+    self.arrays = []
+    blocks = int((~request.plan.given & (request.plan.count > 0)).sum())
+    for k in range(blocks):
+      self.now += self.seconds(k)
+      if self.kept:
+        self.arrays.append(jnp.zeros(self.kept))
+      yield types.SimpleNamespace(first=12 * k)
+
+
+@pytest.fixture
+def stream(monkeypatch):
+  def run(pipeline, blocks=60):
+    monkeypatch.setattr(long, 'time', pipeline)
+    context = Context(random_model(), 3, blocks, lambda line: None)
+    # A cached property, so that the fake stands in its place.
+    context.__dict__['pipeline'] = pipeline
+    return long.run(context)
+
+  return run
+
+
+def test_a_constant_rollout_is_found_constant(stream):
+  outcome = stream(Streaming(lambda k: 0.5 + 0.01 * (k % 3)))
+  assert len(outcome.claims) == 4
+  assert all(claim.holds for claim in outcome.claims)
+  rows = {(row.metric, row.group): row for row in outcome.sections[0].rows}
+  ratio = rows['late over early', 'forward']
+  assert ratio.value == pytest.approx(1, abs=0.01)
+  assert rows['late block', 'backward'].value == pytest.approx(510, abs=2)
+  assert ('late over early', long.CONTROL) in rows
+  assert len(outcome.series['forward: seconds per block']) == 60
+
+
+def test_growth_is_found(stream):
+  """Negative control: time and memory that grow break the claims."""
+  outcome = stream(Streaming(lambda k: 1 + k / 100, kept=1000))
+  assert not any(claim.holds for claim in outcome.claims)
+
+
+def test_too_short_a_rollout_is_refused(stream):
+  with pytest.raises(UserError, match='use 42 or more'):
+    stream(Streaming(lambda k: 0), blocks=41)
+
+
+def test_times_are_taken_in_turns():
+  order = []
+  seconds = timing.in_turns(
+    {'a': lambda: order.append('a'), 'b': lambda: order.append('b')}, 3
+  )
+  assert order == ['a', 'b'] * 5
+  assert seconds['a'].shape == (3,) and (seconds['b'] >= 0).all()
+  slow = timing.in_turns({'a': lambda: time.sleep(0.01)}, 2)
+  assert slow['a'].min() >= 0.01
+
+
+def test_live_arrays_are_counted():
+  before = machine.live_mebibytes()
+  kept = jnp.zeros(2**18)
+  assert machine.live_mebibytes() - before == pytest.approx(1)
+  del kept
+  assert machine.live_mebibytes() == pytest.approx(before)
+  assert machine.peak_host_mebibytes() > 10
+  assert machine.describe()['platform'] == 'cpu'
+
+
+def test_the_peers_make_the_same_block(tmp_path):
+  context = Context(random_model(), 2, 60, lambda line: None)
+  outcomes = runner.run(context, ['cache'], tmp_path / 'out')
+  rows = {
+    (row.metric, row.group): row.value
+    for row in outcomes['cache'].sections[0].rows
+  }
+  group = f'{peers.RECOMPUTE}, 3 latents visible'
+  assert rows['difference of the result', group] < 1e-4
+  # Negative control: without the mask the result is another one.
+  made = {
+    name: np.asarray(one())
+    for name, one in peers._functions(context, 1).items()
+  }
+  apart = np.abs(made[peers.UNMASKED] - made[peers.CACHED]).max()
+  assert apart > 1e-3
+  stored = json.loads((tmp_path / 'out' / runner.RESULTS).read_text())
+  assert stored['about']['repeats'] == 2
+  series = stored['benchmarks']['cache']['series']
+  assert len(series[group]) == 2
+  text = (tmp_path / 'out' / runner.TABLES).read_text()
+  assert 'Cached against recomputed' in text and 'cores of' in text
+
+
+def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
+  out = f'--out={tmp_path / "out"}'
+  with pytest.raises(UserError, match="no benchmark 'lung'"):
+    cli.main(['lung', out])
+  with pytest.raises(UserError, match='use 2 or more'):
+    cli.main([out, '--repeats=1'])
+  with pytest.raises(UserError, match='not a model folder'):
+    cli.main([out, f'--model={tmp_path}'])
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='is a file'):
+    cli.main(['cache', f'--out={tmp_path / "file"}'])
+  assert cli.main(['cache', out, '--dry_run']) == 0
+  assert 'cache, 5 repeats' in capsys.readouterr().out
+  assert not (tmp_path / 'out').exists()

@@ -1,0 +1,160 @@
+"""What the suites of workflows say of a student that makes no mistake."""
+
+import numpy as np
+import pytest
+from model_fixture import random_model
+from perfect_student import PerfectBench
+
+from unitemp_jax.evaluation import (
+  runner,
+  suite_keyframes,
+  suite_long,
+  suite_loops,
+  suite_transitions,
+)
+from unitemp_jax.evaluation.suite_bench import Settings
+from unitemp_jax.evaluation.suite_runs import Runs, paste
+
+N = 6
+
+
+@pytest.fixture(scope='module')
+def bench():
+  return PerfectBench(N)
+
+
+def values(sections, prefix):
+  """{(metric, group): value} of the rows with a prefix, which is left out."""
+  assert runner.to_markdown(sections)
+  rows = [row for section in sections for row in section.rows]
+  assert len({(row.metric, row.group) for row in rows}) == len(rows)
+  return {
+    (row.metric.removeprefix(f'{prefix}: '), row.group): row.value
+    for row in rows
+    if row.metric.startswith(f'{prefix}: ')
+  }
+
+
+def test_keyframes_of_a_perfect_student_are_the_real_clips(bench):
+  sections = suite_keyframes.run_keyframes(bench)
+  found = values(sections, 'keyframes')
+  for side in ('keyframes, past', 'keyframes, outside_in'):
+    assert found['interior PSNR', side] == 100
+    assert found['PSNR at given frames', side] == 100
+    for metric in ('join jump', 'no blend', 'motion to real'):
+      assert found[metric, side] == pytest.approx(found[metric, 'real clips'])
+  # The null meets the given frames and moves no more than a blend.
+  assert found['no blend', 'cross-fade'] < 0.05
+  assert found['interior PSNR', 'cross-fade'] < 40
+  anew = values(sections, 'regenerate')
+  (group,) = {group for _, group in anew if group.startswith('frames ')}
+  assert anew['interior PSNR', group] == 100
+  assert anew['join jump', group] == pytest.approx(
+    anew['join jump', 'real clips']
+  )
+
+
+def test_extensions_of_a_perfect_student(bench):
+  found = values(suite_keyframes.run_extend(bench), 'extend')
+  for name in ('before', 'after'):
+    group = 'extended, alternate'
+    metric = f'digit {name}'
+    assert found[metric, group] == found[metric, 'real clips']
+    metric = f'join jump, {name}'
+    assert found[metric, group] == pytest.approx(found[metric, 'real clips'])
+  assert ('digit after', 'extended, past') not in found
+  assert ('digit before', 'extended, future') not in found
+
+
+def test_loops_are_judged_beside_clips_that_are_none(bench):
+  found = values(suite_loops.run(bench), 'loops')
+  # Nothing here loops: the real clips end somewhere else than they begin.
+  assert found['loop closure', suite_loops.REAL] > 1
+  assert found['loop closes', suite_loops.REAL] < 100
+  assert found['seam found, step', suite_loops.REAL] > 50
+  # There and back closes: a fall that starts from rest may turn there.
+  for metric, sign in (('loop closes', 1), ('seam rank, step', -1)):
+    back, cut = (
+      found[metric, group] for group in (suite_loops.BACK, suite_loops.REAL)
+    )
+    assert sign * back > sign * cut
+  names = {group for _, group in found if group.startswith('loop of')}
+  assert len(names) == 4 and any('64 frames' in name for name in names)
+
+
+def test_blends_do_not_win_transitions(bench):
+  found = values(suite_transitions.run(bench), 'transition')
+  real = suite_transitions.REAL
+  fade, cut = suite_transitions.FADE, suite_transitions.CUT
+  assert found['no blend', real] > 0.3
+  assert found['no blend', fade] < 0.05 and found['no blend', cut] < 0.05
+  assert found['dimmest frame', fade] < found['dimmest frame', real]
+  assert found['largest jump', cut] > found['largest jump', real]
+  assert found['motion to real', fade] < found['motion to real', real]
+  for side in suite_transitions.SIDES:
+    group = f'transition, {side}'
+    # It shows the clip of its prompt, so that it jumps from the given frame.
+    assert found['join jump, first', group] > found['join jump, first', real]
+    assert found['join jump, last', group] < 3
+    assert found['PSNR at the last frame', group] == 100
+    assert found['digit of the last third', group] == 100
+
+
+def test_a_perfect_student_does_not_drift(bench, monkeypatch):
+  monkeypatch.setattr(suite_long, 'TIMES', 3)
+  sections = suite_long.run_long(bench)
+  found = values(sections, 'long')
+  real = found['drift as played', suite_long.REAL]
+  groups = {group for _, group in found} - {suite_long.REAL}
+  assert len(groups) == 8
+  for group in groups:
+    assert found['drift as played', group] == pytest.approx(real)
+  # Without sinks the first made is one end, and the last made the other.
+  for direction, sign in (('forward', 1), ('backward', -1)):
+    assert found['drift as made', f'{direction}, sinks: none'] == (
+      pytest.approx(sign * found['drift as made', suite_long.REAL])
+    )
+  read = found['digit read, first made tenth', 'backward, sinks: none']
+  assert read == found['digit read, last made tenth', suite_long.REAL]
+
+
+def test_blocks_in_the_order_made(bench):
+  runs = Runs.of(bench)
+  spans = suite_long.spans(suite_long.long_plan(runs, 'backward', 'none'))
+  frames = [f for low, high in spans for f in range(low, high + 1)]
+  assert sorted(frames) == list(range(1 + 4 * (9 * suite_long.TIMES - 1)))
+  assert spans[0][0] > spans[-1][0]
+  forward = suite_long.spans(suite_long.long_plan(runs, 'forward', 'none'))
+  assert forward == sorted(forward)
+
+
+def test_who_ignores_a_switch_is_found_out(bench):
+  """The perfect student reads the first prompt only: a negative control."""
+  found = values(suite_long.run_schedule(bench), 'schedule')
+  kept = found['digit, last third, first prompt', 'switch, forward']
+  new = found['digit, last third, second prompt', 'switch, forward']
+  assert kept == found['digit, last third, first prompt', suite_long.REAL]
+  assert kept > 80 and new < 50
+
+
+def test_given_frames_are_pasted_where_they_belong():
+  video = np.zeros((2, 9, 2, 2, 3), np.uint8)
+  given = {0: video[:, :1] + 1, 4: video[:, :5] + 2}
+  shown = paste(video, given)
+  assert shown[0, :, 0, 0, 0].tolist() == [1, 0, 0, 0, 2, 2, 2, 2, 2]
+  assert video.max() == 0
+
+
+def test_prompts_and_progress_reach_the_pipeline(bench):
+  assert any('keyframes, past: 6/6 clips' in line for line in bench.lines)
+
+
+@pytest.mark.slow
+def test_a_real_pipeline_runs_every_suite(tmp_path):
+  names = ['loops', 'transitions', 'keyframes', 'extend', 'long', 'schedule']
+  settings = Settings(num_clips=3, batch_size=3, seed=0)
+  table = runner.run(random_model(), tmp_path, names, settings)
+  assert {row.metric.split(':')[0] for row in table.rows} == {
+    *('loops', 'transition', 'keyframes', 'regenerate', 'extend', 'long'),
+    'schedule',
+  }

@@ -1,0 +1,126 @@
+"""Processes that are killed leave a set that others complete, bit for bit."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import fake_worker
+import pytest
+from fake_worker import files
+from model_fixture import random_model
+
+from unitemp_jax.evaluation_sets import status, verify
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parent.parent
+LIMIT = 600  # seconds that anything may take on a busy machine
+
+
+def start(command, cache=None):
+  env = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
+  env.pop('XLA_FLAGS', None)
+  if cache is not None:
+    env['JAX_COMPILATION_CACHE_DIR'] = str(cache)
+    env['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+    env['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+  return subprocess.Popen(
+    command,
+    env=env,
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+  )
+
+
+def records(out):
+  return len(list(out.glob('records/**/*.json')))
+
+
+def kill_later(process, out, goal, pause):
+  """Kills it when so many clips are finished, or a moment later."""
+  end = time.monotonic() + LIMIT
+  while records(out) < goal and process.poll() is None:
+    assert time.monotonic() < end, 'nothing happens'
+    time.sleep(0.005)
+  time.sleep(pause)
+  met = process.poll() is None
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  return met
+
+
+def finish(process):
+  output, _ = process.communicate(timeout=LIMIT)
+  assert process.returncode == 0, output
+  return output
+
+
+def run_with_kills(command, out, total, kills, seed=0):
+  """Two shards side by side, killed at random; returns kills that met one.
+
+  Args:
+    command: (shard) -> arguments of a process.
+    out: the set.
+    total: clips of the set.
+    kills: how often.
+    seed: of the moments.
+  """
+  rng = random.Random(seed)
+  goals = sorted(rng.sample(range(1, total - 4), kills))
+  running = {shard: start(command(shard)) for shard in ('0/2', '1/2')}
+  met = 0
+  for goal in goals:
+    shard = rng.choice(list(running))
+    met += kill_later(running[shard], out, goal, rng.uniform(0, 0.05))
+    running[shard] = start(command(shard))
+  for process in running.values():
+    finish(process)
+  return met
+
+
+def test_two_killed_shards_end_with_the_same_files(tmp_path):
+  whole, out = tmp_path / 'whole', tmp_path / 'killed'
+  assert fake_worker.work(whole) == 24
+  script = [sys.executable, str(HERE / 'fake_worker.py'), str(out)]
+  met = run_with_kills(lambda shard: [*script, shard], out, 24, kills=2)
+  assert met == 2, 'the kills came too late to matter'
+  assert files(out) == files(whole)
+  assert verify.verify_set(out) == (24, [])
+  seen = status.read_status(out)
+  assert seen.missing == 0
+  assert [worker.state for worker in seen.workers] == ['finished'] * 2
+  # Negative control: the comparison sees one bit.
+  path = next(iter((out / 'records' / 'forward').iterdir()))
+  path.write_text(path.read_text().replace('"seed": ', '"seed": 1'))
+  assert files(out) != files(whole)
+
+
+@pytest.mark.slow
+def test_five_kills_of_the_command(tmp_path):
+  """The same with a model, from two shards, by the command line."""
+  manifest = tmp_path / 'prompts.txt'
+  manifest.write_text('a red seven falls\na blue one bounces\na green two.\n')
+  cache = tmp_path / 'cache'
+
+  def command(out, *more):
+    return [
+      *(sys.executable, '-m', 'unitemp_jax.cli.main', 'evaluate', 'generate'),
+      *('--suite=vbench', f'--manifest={manifest}', '--order=forward,backward'),
+      *(f'--model={random_model()}', '--batch_size=2', f'--out={out}', *more),
+    ]
+
+  whole, out = tmp_path / 'whole', tmp_path / 'killed'
+  finish(start(command(whole), cache))
+  met = run_with_kills(
+    lambda shard: command(out, f'--shard={shard}'), out, 30, kills=5
+  )
+  assert met == 5
+  assert files(out) == files(whole)
+  assert verify.verify_set(out) == (30, [])
+  line = json.loads((out / 'clips.jsonl').read_text().splitlines()[0])
+  assert line['video'] == 'videos/forward/a red seven falls-0.mp4'

@@ -1,0 +1,83 @@
+"""Requests: what is given must fit the plan, the picture and the timeline."""
+
+import numpy as np
+import pytest
+
+from unitemp_jax import orders
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate.request import Given, Request, places
+
+SIZE = (16, 32)
+
+
+def frames(count, value=7, size=SIZE):
+  return np.full((count, *size, 3), value, np.uint8)
+
+
+def between(*given, **fields):
+  plan = fields.pop('plan', orders.inbetween(9, given_last=3))
+  settings = {'prompts': ('a',), 'seed': 0, **fields}
+  return Request(
+    'x', plan, height=SIZE[0], width=SIZE[1], given=given, **settings
+  )
+
+
+def test_given_frames_are_pasted_pixel_for_pixel_wherever_a_piece_begins():
+  request = between(Given(0, frames(1, 1)), Given(24, frames(9, 2)))
+  assert request.num_frames == 33
+  whole = request.paste(0, frames(33, 0))
+  assert whole[:, 0, 0, 0].tolist() == [1] + [0] * 23 + [2] * 9
+  for first in (0, 5, 24, 27, 30):
+    piece = request.paste(first, frames(3, 0))
+    np.testing.assert_array_equal(piece, whole[first : first + 3])
+  # Nothing else is touched, neither outside nor in what was handed in.
+  made = frames(4, 9)
+  np.testing.assert_array_equal(request.paste(10, made), made)
+  request.paste(0, made)
+  assert (made == 9).all()
+
+
+def test_timelines_may_begin_before_the_given_clip():
+  plan = orders.extend(3, before=6, after=0)
+  request = between(Given(24, frames(9)), plan=plan)
+  assert (request.start, request.num_frames) == (-6, 33)
+  assert [request.position(f) for f in (0, 1, 4, 5, 32)] == [-6, -5, -5, -4, 2]
+
+
+def test_latents_are_found_by_position_in_whatever_order():
+  given = (Given(24, frames(9)), Given(0, frames(1)))
+  assert places(orders.inbetween(9, given_last=3), given) == [
+    (1, 0),
+    (0, 0),
+    (0, 1),
+    (0, 2),
+  ]
+
+
+BAD = [
+  ('another size', [Given(0, frames(1, size=(16, 16)))], '16, 16'),
+  ('not 1 + 4k', [Given(0, frames(1)), Given(24, frames(8))], r'24\.\.31'),
+  ('not at a latent', [Given(0, frames(1)), Given(23, frames(9))], r'24\.\.32'),
+  ('overlap', [Given(0, frames(25)), Given(24, frames(9))], 'overlap'),
+  ('behind the end', [Given(0, frames(1)), Given(28, frames(9))], 'after the'),
+  ('nothing given', [], r'nothing is given for \[0, 6, 7, 8\]'),
+  ('one end', [Given(24, frames(9))], r'nothing is given for \[0\]'),
+]
+
+
+@pytest.mark.parametrize(('given', 'what'), [row[1:] for row in BAD])
+def test_given_frames_that_do_not_fit_are_refused(given, what):
+  with pytest.raises(UserError, match=what):
+    between(*given)
+
+
+def test_prompts_and_seeds_that_do_not_fit_are_refused():
+  given = (Given(0, frames(1)), Given(24, frames(9)))
+  assert between(*given).seed == 0
+  plan = orders.forward(9, prompts=((6, 1),))
+  with pytest.raises(UserError, match='asks for 2 prompts'):
+    between(plan=plan)
+  with pytest.raises(UserError, match='prompt is empty'):
+    between(plan=plan, prompts=('a', ' '))
+  with pytest.raises(UserError, match='seed'):
+    between(*given, seed=2**32)

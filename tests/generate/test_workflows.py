@@ -1,0 +1,205 @@
+"""From what users have to requests: lengths, sizes, schedules, refusals."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate import lengths, model_folder, workflows
+from unitemp_jax.generate.draft import best_size
+
+CARD = model_folder.read_card(model_folder.TINY)
+RNG = np.random.default_rng(0)
+
+
+def frames(count, height=32, width=32):
+  return RNG.integers(0, 256, (count, height, width, 3), np.uint8)
+
+
+CLIP = frames(33)
+
+
+def made_frames(request):
+  """Frames of the timeline that are not given."""
+  given = {
+    clip.frame + k for clip in request.given for k in range(len(clip.video))
+  }
+  return sorted(set(range(request.num_frames)) - given)
+
+
+@given(st.integers(-50, 400), st.sampled_from([8, 12, 16, 24]))
+@settings(max_examples=200)
+def test_a_number_of_frames_is_taken_as_it_is_or_refused(count, fps):
+  for fit, offset, least in (
+    (lambda n: lengths.video(n, fps), 1, 5),
+    (lambda n: lengths.addition(n, fps, 'before'), 0, 0),
+  ):
+    if count >= least and count % 4 == offset:
+      assert fit(count) == fit(str(count)) == count
+    else:
+      with pytest.raises(UserError, match='use ') as error:
+        fit(count)
+      # Whatever the sentence offers is allowed, and one of it is near.
+      offered = [
+        int(n) for n in str(error.value).split('use ')[1].split() if n.isdigit()
+      ]
+      assert [fit(n) for n in offered] == offered
+      assert min(abs(n - count) for n in offered) <= max(3, least - count)
+
+
+@given(st.floats(0, 60), st.sampled_from([8, 12, 16, 24]))
+@settings(max_examples=100)
+def test_seconds_become_the_nearest_length(seconds, fps):
+  made = lengths.video(f'{seconds:.3f}s', fps)
+  assert made % 4 == 1
+  assert abs(made - seconds * fps) <= max(2.1, 5 - seconds * fps)
+
+
+@pytest.mark.parametrize('bad', ['x', '', '2 minutes', '1e3', True, None])
+def test_what_is_no_length_is_refused(bad):
+  with pytest.raises(UserError, match='frames such as 24'):
+    lengths.video(bad, 12)
+
+
+def test_an_extended_clip_stays_where_it_is_put():
+  request = workflows.extend(CARD, CLIP, 'a', before=24, after='2s', seed=5)
+  assert (request.start, request.num_frames, request.seed) == (-6, 81, 5)
+  assert made_frames(request) == [*range(24), *range(57, 81)]
+  np.testing.assert_array_equal(request.given[0].video, CLIP)
+
+
+@pytest.mark.parametrize(
+  ('at', 'frame'), [(0, 0), (-1, 32), (16, 16), ('1s', 12), ('32', 32)]
+)
+def test_a_picture_stands_at_its_time(at, frame):
+  request = workflows.image_to_video(CARD, CLIP[0], 'a', at=at)
+  assert [clip.frame for clip in request.given] == [frame]
+  assert request.num_frames == CARD.frames
+
+
+def test_keyframes_that_count_from_the_end_end_there():
+  keys = {0: CLIP[0], '24': CLIP[:5], -1: CLIP[:9]}
+  request = workflows.fill(CARD, keys, 'a', length=65)
+  assert [clip.frame for clip in request.given] == [0, 24, 56]
+  # Without a length the video ends with the last of them.
+  request = workflows.fill(CARD, {0: CLIP[0], 60: CLIP[0]}, 'a')
+  assert request.num_frames == 61
+  assert workflows.fill(CARD, {8: CLIP[0]}, 'a').num_frames == CARD.frames
+
+
+@given(st.integers(1, 27), st.integers(0, 26))
+@settings(max_examples=60)
+def test_a_span_is_made_anew_and_nothing_more_than_latents_need(low, more):
+  high = min(low + more, 27)
+  request = workflows.regenerate(CARD, CLIP, (low, high), 'a')
+  made = made_frames(request)
+  assert made == list(range(made[0], made[-1] + 1))
+  assert low - 3 <= made[0] <= low <= high <= made[-1] <= high + 3
+  for clip in request.given:
+    kept = CLIP[clip.frame : clip.frame + len(clip.video)]
+    np.testing.assert_array_equal(clip.video, kept)
+
+
+def test_prompts_switch_where_the_schedule_says():
+  request = workflows.text_to_video(CARD, {0: 'a', '1s': 'b', 24: 'c'})
+  assert request.prompts == ('a', 'b', 'c')
+  plan = request.plan
+  of = {
+    position: int(plan.prompt[row])
+    for row in range(plan.num_rows)
+    for position, _ in plan.entries(row)
+  }
+  assert [of[p] for p in range(9)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+  grown = workflows.extend(CARD, CLIP, {0: 'a', 12: 'b'}, before=24)
+  rows = np.flatnonzero(~grown.plan.given)
+  begins = grown.plan.target[rows, 0].tolist()
+  assert min(begins) == -6 and -3 in begins
+  assert grown.plan.prompt[rows].tolist() == [int(p >= -3) for p in begins]
+
+
+def test_stories_and_long_videos_are_as_long_as_asked():
+  scenes = [('a', '2s'), ('b', 24), ('c', 36)]
+  request = workflows.story(CARD, scenes, connections=12, loop=True)
+  assert request.num_frames == 1 + 24 + 24 + 36 + 3 * 12
+  assert workflows.story(CARD, scenes, connections=12).num_frames == 109
+  for direction in ('forward', 'backward'):
+    request = workflows.long_video(CARD, 'a', '20s', direction)
+    assert request.num_frames == 241
+    assert (
+      request.plan.num_slots
+      == workflows.long_video(CARD, 'a', '60s', direction).plan.num_slots
+    )  # the cache does not grow
+
+
+BAD = [
+  ('clip of 30', lambda: workflows.extend(CARD, CLIP[:30], 'a', after=4), '29'),
+  ('adds nothing', lambda: workflows.extend(CARD, CLIP, 'a'), 'add nothing'),
+  ('6 frames', lambda: workflows.extend(CARD, CLIP, 'a', after=6), '4 .* or 8'),
+  ('order', lambda: workflows.text_to_video(CARD, 'a', order='x'), "'x'"),
+  ('setting', lambda: workflows.loop(CARD, 'a', hieght=32), "'hieght'"),
+  ('size', lambda: workflows.loop(CARD, 'a', height=40), '40x32'),
+  ('level', lambda: workflows.loop(CARD, 'a', start=9), 'start level 9'),
+  ('span', lambda: workflows.regenerate(CARD, CLIP, (0, 9), 'a'), r'1\.\.27'),
+  ('no keys', lambda: workflows.fill(CARD, {}, 'a'), 'at least one'),
+  ('late', lambda: workflows.fill(CARD, {36: CLIP[0]}, 'a', length=33), '36'),
+  (
+    'too long',
+    lambda: workflows.image_to_video(CARD, CLIP, 'a', length=17),
+    'at least 33',
+  ),
+  (
+    'before',
+    lambda: workflows.fill(CARD, {-1: CLIP}, 'a', length=17),
+    'before',
+  ),
+  ('schedule', lambda: workflows.loop(CARD, {12: 'a'}), 'at frame 0'),
+  (
+    'one latent',
+    lambda: workflows.loop(CARD, {0: 'a', 5: 'b', 6: 'c'}),
+    'apart',
+  ),
+  ('prompt', lambda: workflows.loop(CARD, ' '), 'empty'),
+]
+
+
+@pytest.mark.parametrize(('call', 'what'), [row[1:] for row in BAD])
+def test_what_cannot_be_made_is_refused_in_one_sentence(call, what):
+  with pytest.raises(UserError, match=what) as error:
+    call()
+  assert '\n' not in str(error.value)
+
+
+def test_a_clip_is_trimmed_only_when_asked():
+  request = workflows.extend(CARD, CLIP[:31], 'a', after=8, trim=True)
+  np.testing.assert_array_equal(request.given[0].video, CLIP[:29])
+
+
+WIDE = dataclasses.replace(CARD, height=480, width=832)
+
+
+@given(st.floats(0.3, 3.3))
+@settings(max_examples=100)
+def test_sizes_keep_shape_and_area(aspect):
+  height, width = best_size(WIDE, aspect)
+  step = WIDE.size_step
+  assert height % step == 0 and width % step == 0
+  assert abs(np.log(height / width / aspect)) < 0.05
+  assert abs(np.log(height * width / (480 * 832))) < 0.1
+  assert best_size(WIDE, 480 / 832) == (480, 832)
+
+
+def test_given_frames_decide_the_size_unless_the_user_does():
+  wide = frames(1, 40, 80)
+  for card, fields, size in (
+    (WIDE, {}, best_size(WIDE, 0.5)),
+    (WIDE, {'height': 160}, (160, 320)),
+    (WIDE, {'width': 160}, (80, 160)),
+    (WIDE, {'height': 64, 'width': 64}, (64, 64)),
+  ):
+    request = workflows.image_to_video(card, wide, 'a', **fields)
+    assert (request.height, request.width) == size
+    assert request.given[0].video.shape[1:3] == size
+  assert workflows.loop(WIDE, 'a').width == 832

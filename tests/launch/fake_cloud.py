@@ -1,0 +1,174 @@
+"""Stand-ins for gcloud, xpk and kubectl, and for what runs on the hosts.
+
+Every call is recorded. Hosts are folders on this machine in which the real
+launch/tpu_worker.sh runs; only Python's environment, `unitemp` and the mount
+are made up. What happens is read from files that a test writes:
+
+  on_create  the states of a new queued resource, one per question, the last
+             one for good
+  behaviour  what each start of `unitemp` does: finish, stopped, hang (until
+             SIGTERM), preempt (the machines go away), or exit N
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+GCLOUD = r"""
+echo "gcloud $*" >>"$FAKE/calls"
+each_host() {
+  local i
+  for i in $hosts; do
+    mkdir -p "$FAKE/hosts/$i"
+    (cd "$FAKE/hosts/$i" && HOME="$PWD" HOST="$i" "$@") || exit 1
+  done
+}
+hosts="$(seq 0 $((HOSTS - 1)))"
+command=''
+for word in "$@"; do
+  case "$word" in
+    --command=*) command="${word#--command=}" ;;
+    --worker=0) hosts=0 ;;
+  esac
+done
+case "$*" in
+  *'buckets describe'*) [[ -d "$FAKE/bucket" ]] ;;
+  *'buckets create'*) mkdir "$FAKE/bucket" ;;
+  *'queued-resources describe'*)
+    if [[ ! -s "$FAKE/state" ]]; then
+      echo 'ERROR: (gcloud) NOT_FOUND: no such resource' >&2
+      exit 1
+    fi
+    head -n 1 "$FAKE/state"
+    if [[ "$(wc -l <"$FAKE/state")" -gt 1 ]]; then
+      sed -i 1d "$FAKE/state"
+    fi
+    ;;
+  *'queued-resources create'*) cp "$FAKE/on_create" "$FAKE/state" ;;
+  *'queued-resources delete'*) rm -rf "$FAKE/state" "$FAKE/hosts" ;;
+  *'tpu-vm scp'*)
+    [[ "$(head -n 1 "$FAKE/state")" == ACTIVE ]] || exit 1
+    each_host cp "$5" "$6" .
+    ;;
+  *'tpu-vm ssh'*)
+    [[ "$(head -n 1 "$FAKE/state")" == ACTIVE ]] || exit 1
+    each_host bash -c "$command"
+    ;;
+  *) exit 64 ;;
+esac
+"""
+
+PYTHON = r"""
+case "$*" in
+  *'-m venv '*)
+    for folder; do :; done
+    mkdir -p "$folder/bin"
+    cp "$FAKE/bin/python3.12" "$folder/bin/python"
+    cp "$FAKE/bin/unitemp" "$folder/bin/unitemp"
+    ;;
+  *install*) echo "host $HOST: pip ${*: -1}" >>"$FAKE/calls" ;;
+esac
+"""
+
+UNITEMP = r"""
+count="$FAKE/starts.$HOST"
+echo "unitemp $*" >>"$count"
+echo "host $HOST: unitemp $*" >>"$FAKE/calls"
+what="$(sed -n "$(wc -l <"$count")p" "$FAKE/behaviour")"
+echo "step 5/10 on host $HOST"
+case "$what" in
+  finish) echo 'finished at step 10: checkpoints/10' ;;
+  stopped) echo 'stopped at step 5: checkpoints/5' ;;
+  hang)
+    trap 'echo "stopped at step 7: checkpoints/7"; exit 0' TERM
+    while [[ -d "$HOME" ]]; do sleep 0.05; done
+    ;;
+  preempt)
+    echo SUSPENDED >"$FAKE/state"
+    while [[ -d "$HOME" ]]; do sleep 0.05; done
+    ;;
+  exit*) echo 'unitemp: error: something is wrong' >&2; exit "${what#exit }" ;;
+esac
+"""
+
+XPK = r"""
+echo "xpk $*" >>"$FAKE/calls"
+case "$*" in
+  *'workload create'*) echo "$*" >"$FAKE/workload" ;;
+  *'workload delete'*) rm -f "$FAKE/workload" ;;
+  *wait-for-job*) exit "$(cat "$FAKE/xpk_code")" ;;
+  *'workload list'*)
+    echo 'Jobset Name  Created Time'
+    [[ ! -f "$FAKE/workload" ]] || echo 'mine  2026-01-01'
+    ;;
+esac
+"""
+
+PROGRAMS = {
+  'gcloud': GCLOUD,
+  'xpk': XPK,
+  'kubectl': 'echo "kubectl $*" >>"$FAKE/calls"',
+  'python3.12': PYTHON,
+  'unitemp': UNITEMP,
+  'gcsfuse': 'rmdir "${@: -1}" && ln -s "$FAKE/bucket" "${@: -1}"',
+  'mountpoint': '[[ -L "${@: -1}" ]]',
+}
+
+
+class FakeCloud:
+  """A copy of the launch folder beside a made-up cloud."""
+
+  def __init__(self, folder, hosts=1):
+    self.folder = folder
+    (folder / 'bin').mkdir()
+    for name, body in PROGRAMS.items():
+      path = folder / 'bin' / name
+      path.write_text(f'#!/usr/bin/env bash\n{body}')
+      path.chmod(0o755)
+    self.repository = folder / 'repository'
+    shutil.copytree(
+      ROOT / 'launch',
+      self.repository / 'launch',
+      ignore=shutil.ignore_patterns('__pycache__'),
+    )
+    (self.repository / 'setup.py').write_text('')
+    subprocess.run(['git', 'init', '-q', self.repository], check=True)
+    self.hosts = hosts
+    self.script('on_create', 'WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE')
+    self.script('behaviour', 'finish')
+    self.script('xpk_code', '0')
+
+  def script(self, name, *lines):
+    """Writes one of the files that say what happens."""
+    (self.folder / name).write_text(''.join(f'{line}\n' for line in lines))
+
+  def run(self, verb, *flags, training=('train', '--config=c.py')):
+    """Runs launch/tpu_pod.py; returns the finished process."""
+    sizes = {1: 'v6e-8', 4: 'v6e-16'}
+    path = f'{self.folder / "bin"}:{os.environ["PATH"]}'
+    command = [sys.executable, self.repository / 'launch' / 'tpu_pod.py', verb]
+    command += ['--name=mine', '--project=p', '--zone=us-east1-c']
+    command += [f'--type={sizes[self.hosts]}', '--bucket=runs', '--poll=0.02']
+    environment = {k: v for k, v in os.environ.items() if 'UNITEMP' not in k}
+    return subprocess.run(
+      [*command, *flags, *(('--', *training) if training else ())],
+      env={
+        **environment,
+        'PATH': path,
+        'FAKE': str(self.folder),
+        'HOSTS': str(self.hosts),
+      },
+      capture_output=True,
+      text=True,
+      timeout=120,
+    )
+
+  def calls(self, *words):
+    """Returns the recorded calls that contain all of `words`."""
+    path = self.folder / 'calls'
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line for line in lines if all(word in line for word in words)]

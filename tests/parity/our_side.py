@@ -1,0 +1,99 @@
+"""What our networks make of every case."""
+
+import itertools
+
+import cases
+import fixture_cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unitemp_jax import flow, solvers
+from unitemp_jax.convert import parity_dit, parity_umt5, parity_vae
+from unitemp_jax.generate import network
+from unitemp_jax.models.dit import DiT
+
+
+def params(kind, config):
+  """Our tree of the weights that PyTorch's side has."""
+  return cases.our_params(kind, config, cases.state_dict(kind, config))
+
+
+def dit(config, grid, tokens, batch=1):
+  inputs = cases.dit_input(config, grid, tokens, batch)
+  return {
+    'velocity': parity_dit.velocity(config, params('dit', config), *inputs)
+  }
+
+
+def vae(config, video, latents):
+  tree = params('vae', config)
+  x, z = cases.video(*video), cases.latents(*latents)
+  run = parity_vae.in_chunks
+  return {
+    'latents': run(config, tree, 'encode', x, [x.shape[1]]),
+    'pixels': run(config, tree, 'decode', z, [z.shape[1]]),
+  }
+
+
+def umt5(config, tokens):
+  ids, mask = cases.text_ids(config, tokens)
+  tree = params('umt5', config)
+  return {'embeddings': parity_umt5.encode(config, tree, ids, mask)}
+
+
+def student(config):
+  """Velocities with the cache that generation uses, block after block."""
+  clean, noisy, text = cases.student_input(config)
+  dit, tree = DiT(config), params('dit', config)
+  frames, height, width = cases.STUDENT_GRID
+  net = network.make_net(dit, tree, jnp.asarray(text)[None])
+  denoise = jax.jit(network.cached_denoise(dit))
+  tokens = config.tokens_per_frame(height, width)
+  commit = network.committer(tokens)
+  block = cases.STUDENT_BLOCK
+  made = {f'level{i}': [] for i in range(len(cases.STUDENT_LEVELS))}
+  cache = config.new_cache(1, frames, height, width)
+  for start in range(0, frames, block):
+    here = slice(start, start + block)
+    positions = jnp.arange(start, start + block)
+
+    def run(x, sigma, cache, positions=positions, start=start):
+      sigma = jnp.full((1, block), sigma)
+      return denoise(net, x, sigma, positions, 0, cache, start, start + block)
+
+    for i, sigma in enumerate(cases.STUDENT_LEVELS):
+      made[f'level{i}'].append(run(noisy[:, here], sigma, cache)[0])
+    cache = run(clean[:, here], 0.0, cache)[1]
+    cache = commit(cache, start, positions)
+  return {k: np.concatenate(v, axis=1) for k, v in made.items()}
+
+
+def euler(steps, shift):
+  levels = solvers.euler_levels(steps, shift)
+  x, path = cases.latents(1, 2, 2), []
+  for a, b in itertools.pairwise(levels):
+    v = cases.toy_velocity(x, a)
+    x = solvers.euler_step(x, v, np.full((1, 1), a), np.full((1, 1), b))
+    path.append(np.asarray(x))
+  return {'levels': levels, 'path': np.stack(path)}
+
+
+def unipc(steps, shift):
+  levels = solvers.unipc_levels(steps, shift)
+  told = solvers.whole_timesteps(levels[:-1])
+  table = solvers.unipc_table(levels)
+  x, path = cases.latents(1, 2, 2), []
+  state = (x, 0 * x, 0 * x)
+  for i in range(steps):
+    v = cases.toy_velocity(x, told[i])
+    x0 = flow.to_x0(x, v, np.full((1, 1), levels[i]))
+    x, state = solvers.unipc_step(table[i], float(i == 0), x, x0, state)
+    path.append(np.asarray(x))
+  return {'levels': levels, 'told': told, 'path': np.stack(path)}
+
+
+def make(name: str) -> dict[str, np.ndarray]:
+  """The outputs of a case of `fixture_cases.CASES`."""
+  case = fixture_cases.CASES[name]
+  return globals()[case.function](**case.arguments)

@@ -1,0 +1,71 @@
+"""The published sizes, to the parameter, through shapes alone."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+from unitemp_jax.cli.config_args import load_config
+from unitemp_jax.convert import presets
+from unitemp_jax.generate.teacher import TeacherSettings
+from unitemp_jax.models import sizes
+from unitemp_jax.training import builders
+
+ROOT = pathlib.Path(__file__).parent.parent / 'configs'
+PARAMETERS = {
+  'wan_1p3b_teacher': 1_418_996_800,
+  'wan_1p3b_student_init': 1_418_996_800,
+  'wan_1p3b_distill': 1_418_996_800,
+  'wan_14b_teacher': 14_288_491_584,
+}
+# 1,050,148,864 of the vocabulary, 24 layers of 192,948,224, and 4,096.
+UMT5 = 5_680_910_336
+VAE = 126_892_531
+
+
+def load(name):
+  return load_config(str(ROOT / f'{name}.py'), [])
+
+
+@pytest.mark.parametrize('name', PARAMETERS)
+def test_transformers_have_the_published_number_of_parameters(name):
+  config = builders.dit_config(load(name).model)
+  assert sizes.count(sizes.param_shapes(config)) == PARAMETERS[name]
+  other = dataclasses.replace(config, layers=config.layers - 1)
+  assert sizes.count(sizes.param_shapes(other)) < PARAMETERS[name]
+
+
+def test_vae_and_text_encoder_too():
+  model = load('wan_1p3b_teacher').model
+  vae, text = builders.vae_config(model), builders.text_config(model)
+  assert sizes.count(sizes.param_shapes(vae)) == VAE
+  assert sizes.count(sizes.param_shapes(text)) == UMT5
+  assert vae == presets.PRESETS['vae']['Wan 2.1 VAE']
+  assert (
+    dataclasses.replace(text, dtype='float32')
+    == (presets.PRESETS['umt5']['UMT5-XXL'])
+  )
+
+
+@pytest.mark.parametrize('name', PARAMETERS)
+def test_every_config_says_that_it_was_not_run_and_how_to_sample(name):
+  assert 'Not run.' in (ROOT / f'{name}.py').read_text()
+  config = load(name)
+  how = config.sampling
+  TeacherSettings(how.steps, how.teacher_shift, how.guidance, how.solver)
+  assert how.negative_prompt.endswith('倒着走')
+  # 81 frames at 480x832: 32,760 tokens in seven blocks of three latents.
+  data, dit = config.data, builders.dit_config(config.model)
+  latents = 1 + (data.num_frames - 1) // 4
+  tokens = dit.tokens_per_frame(data.height // 8, data.width // 8)
+  assert (latents, latents * tokens) == (21, 32_760)
+  with pytest.raises(ValueError, match='take none'):
+    load_config(f'{ROOT / name}.py:test', [])
+
+
+def test_distillation_is_self_forcings():
+  config = load('wan_1p3b_distill')
+  assert config.optimizer.learning_rate == 2e-6
+  assert config.critic_optimizer.learning_rate == 4e-7
+  assert (config.optimizer.b1, config.optimizer.b2) == (0.0, 0.999)
+  assert config.num_steps // config.loss.critic_updates == 120

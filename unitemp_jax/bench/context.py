@@ -1,0 +1,93 @@
+"""What benchmarks are given, and what they return."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from unitemp_jax.evaluation import results
+from unitemp_jax.evaluation.bootstrap import Interval
+from unitemp_jax.evaluation.suite_bench import Section
+from unitemp_jax.generate import model_folder
+from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.models import weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+  """A sentence that a benchmark finds true or not.
+
+  Attributes:
+    text: what is claimed, with the limit.
+    measured: what was found.
+    holds: whether it is within the limit.
+  """
+
+  text: str
+  measured: float
+  holds: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What one benchmark found.
+
+  Attributes:
+    sections: tables.
+    series: raw numbers by name, for plots and for doubts.
+    claims: what it was made to show.
+  """
+
+  sections: tuple[Section, ...]
+  series: dict[str, list[float]]
+  claims: tuple[Claim, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """A model, and how much is measured.
+
+  Attributes:
+    folder: of the model.
+    repeats: how often what is timed is repeated, warm.
+    blocks: length of the long rollouts.
+    report: is given lines about the progress.
+  """
+
+  folder: Path
+  repeats: int
+  blocks: int
+  report: Callable[[str], None] = print
+
+  @functools.cached_property
+  def card(self) -> model_folder.ModelCard:
+    """Sizes of the model."""
+    return model_folder.read_card(self.folder)
+
+  @functools.cached_property
+  def pipeline(self) -> Pipeline:
+    """The whole model."""
+    return Pipeline.load(self.folder)
+
+  @functools.cached_property
+  def student(self) -> Any:
+    """Parameters of the student."""
+    shapes = model_folder.param_shapes(self.card)['student']
+    path = self.folder / 'student.safetensors'
+    return jax.device_put(weights.load(path, shapes))
+
+  @property
+  def grid(self) -> tuple[int, int]:
+    """Rows and columns of a latent."""
+    return self.card.latent_grid(self.card.height, self.card.width)
+
+  def row(
+    self, metric: str, group: str, measured: Interval, unit: str, how: str
+  ) -> results.Result:
+    """A row of a table; `how` is completed by the command and the model."""
+    hash_ = model_folder.fingerprint(self.folder)
+    how = f'{how}; unitemp bench, model {hash_}'
+    return results.result(metric, group, measured, unit=unit, how=how)

@@ -1,0 +1,135 @@
+"""Benchmark `long`: is a long rollout constant in memory and in time per block?
+
+Blocks are made and decoded one after the other, as `Pipeline.run` streams them,
+through a sliding window with sinks at both ends. The control sees everything:
+its time must grow, or the benchmark could not see growth.
+"""
+
+import itertools
+import time
+
+import numpy as np
+
+from unitemp_jax import orders
+from unitemp_jax.bench import machine
+from unitemp_jax.bench.context import Claim, Context, Outcome
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import bootstrap
+from unitemp_jax.evaluation.suite_bench import Section
+from unitemp_jax.evaluation.suite_runs import exact
+from unitemp_jax.generate.request import Request
+
+DIRECTIONS = ('forward', 'backward')
+CONTROL = 'everything visible, forward'
+EARLY = 10  # block from which on time and memory have to be constant
+SPAN = 20  # blocks that are averaged at either end
+LIMIT = 0.05  # of the time per block
+GROWTH = 0.01  # MiB of arrays
+_WARM = 4
+_TIME = (
+  'mean over 20 blocks of the median over warm repeats; a block of one clip, '
+  'made and decoded to pixels'
+)
+_LATE = 'time of the last 20 blocks over that of 20 from block 10 on'
+_ARRAYS = 'arrays that jax keeps: weights, cache, decoder memory, one block'
+_HOST = 'growth of the most memory the process has held'
+
+
+def run(context: Context) -> Outcome:
+  """Streams long videos in both directions, and the control."""
+  least = EARLY + 2 * SPAN
+  if context.blocks < least:
+    raise UserError(
+      f'--blocks={context.blocks} is too few to compare blocks {EARLY} to '
+      f'{EARLY + SPAN - 1} with the last {SPAN}; use {least} or more.'
+    )
+  rows, series, claims = [], {}, []
+  for name in (*DIRECTIONS, CONTROL):
+    windowed = name != CONTROL
+    request = make_request(context, name if windowed else 'forward', windowed)
+    seconds, memory, grown = _stream(context, request, name)
+    series[f'{name}: seconds per block'] = seconds.tolist()
+    series[f'{name}: MiB of arrays'] = memory
+    early, late = seconds[EARLY : EARLY + SPAN], seconds[-SPAN:]
+    ratio = bootstrap.interval(_ratio_of_means, late, early)
+    for when, part in (('early', early), ('late', late)):
+      mean = bootstrap.mean(1000 * part)
+      rows.append(context.row(f'{when} block', name, mean, 'ms', _TIME))
+    rows.append(context.row('late over early', name, ratio, 'ratio', _LATE))
+    for when, value in (('early', memory[EARLY]), ('late', memory[-1])):
+      metric = f'arrays, {when}'
+      rows.append(context.row(metric, name, exact(value, 1), 'MiB', _ARRAYS))
+    grown = exact(grown, 1)
+    rows.append(context.row('peak host growth', name, grown, 'MiB', _HOST))
+    if windowed:
+      claims += _claims(name, ratio.value, memory)
+  title = f'Long video: {context.blocks} blocks'
+  return Outcome((Section(title, tuple(rows)),), series, tuple(claims))
+
+
+def make_request(context: Context, direction: str, windowed: bool) -> Request:
+  """A long video of so many blocks, seen through the window or whole."""
+  card = context.card
+  trained = 1 + (card.frames - 1) // card.vae.temporal_stride
+  plan = orders.long(
+    context.blocks * card.block,
+    direction=direction,
+    span=trained if windowed else None,
+    sinks='both' if windowed else 'none',
+    block=card.block,
+    anchors=card.anchors,
+    start=card.start,
+  )
+  return Request(
+    workflow='long',
+    plan=plan,
+    prompts=('a red seven falls',),
+    seed=0,
+    height=card.height,
+    width=card.width,
+  )
+
+
+def _ratio_of_means(late: np.ndarray, early: np.ndarray) -> np.ndarray:
+  return late.mean(axis=-1) / early.mean(axis=-1)
+
+
+def _claims(name: str, ratio: float, memory: list[float]) -> list[Claim]:
+  growth = memory[-1] - memory[EARLY]
+  return [
+    Claim(
+      f'{name}: time per block within {LIMIT:.0%} of constant',
+      ratio,
+      abs(ratio - 1) <= LIMIT,
+    ),
+    Claim(
+      f'{name}: arrays grow from block {EARLY} to the last by less than '
+      f'{GROWTH} MiB',
+      growth,
+      growth < GROWTH,
+    ),
+  ]
+
+
+def _stream(
+  context: Context, request: Request, name: str
+) -> tuple[np.ndarray, list[float], float]:
+  """Seconds per block, MiB of arrays after each, growth of the host's peak."""
+  for _ in itertools.islice(context.pipeline.run(request), _WARM):
+    pass
+  times = np.empty((context.repeats, context.blocks))
+  for repeat in range(context.repeats):
+    memory: list[float] = []
+    began = time.perf_counter()
+    for k, _ in enumerate(context.pipeline.run(request)):
+      ended = time.perf_counter()
+      times[repeat, k] = ended - began
+      memory.append(machine.live_mebibytes())
+      if repeat == 0 and k == EARLY:
+        peak = machine.peak_host_mebibytes()
+      began = time.perf_counter()
+    if repeat == 0:
+      grown = machine.peak_host_mebibytes() - peak
+    took = times[repeat].sum()
+    context.report(f'  {name}: {repeat + 1}/{context.repeats}, {took:.0f} s')
+  return np.median(times, axis=0), memory, grown

@@ -1,0 +1,84 @@
+"""Runs benchmarks and writes what they find: one JSON file and one table.
+
+A benchmark is a function from a `Context` to an `Outcome`; add it to
+BENCHMARKS and the command has it.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from unitemp_jax.bench import long, machine, peers
+from unitemp_jax.bench.context import Context, Outcome
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.results import ResultTable
+from unitemp_jax.evaluation.suite_bench import Section
+from unitemp_jax.generate import model_folder
+
+BENCHMARKS: dict[str, Callable[[Context], Outcome]] = {
+  'long': long.run,
+  'cache': peers.run,
+}
+RESULTS, TABLES = 'bench.json', 'bench.md'
+
+
+def run(
+  context: Context, names: Sequence[str], out: Path
+) -> dict[str, Outcome]:
+  """Runs benchmarks one after the other and writes `out` after each.
+
+  Args:
+    context: the model and how much is measured.
+    names: of BENCHMARKS.
+    out: folder for bench.json and bench.md; older ones are replaced.
+
+  Raises:
+    UserError: a bad model, or `out` is a file.
+  """
+  if out.exists() and not out.is_dir():
+    raise UserError(f'--out={out} is a file; choose a folder.')
+  about = {
+    'model': model_folder.fingerprint(context.folder),
+    'repeats': context.repeats,
+    'blocks': context.blocks,
+    **machine.describe(),
+  }
+  outcomes: dict[str, Outcome] = {}
+  for name in names:
+    context.report(f'{name} ...')
+    outcomes[name] = BENCHMARKS[name](context)
+    out.mkdir(parents=True, exist_ok=True)
+    stored = {key: dataclasses.asdict(one) for key, one in outcomes.items()}
+    text = json.dumps({'about': about, 'benchmarks': stored}, indent=1)
+    _write(out / RESULTS, text + '\n')
+    _write(out / TABLES, tables(about, outcomes))
+  return outcomes
+
+
+def tables(about: dict, outcomes: dict[str, Outcome]) -> str:
+  """Markdown of all outcomes, what they ran on first."""
+  device = f'{about["devices"]} x {about["device"]}'
+  if about['platform'] == 'cpu':
+    device = f'{about["cores"]} cores of {about["processor"]}'
+  parts = [f'On {device}, jax {about["jax"]}.\n']
+  for outcome in outcomes.values():
+    parts += [_table(section) for section in outcome.sections]
+    for claim in outcome.claims:
+      verdict = 'holds' if claim.holds else 'DOES NOT HOLD'
+      parts.append(f'- {claim.text}: {claim.measured:.3g}, {verdict}\n')
+  return '\n'.join(parts)
+
+
+def _table(section: Section) -> str:
+  hows = dict.fromkeys(f'- {row.metric}: {row.how}' for row in section.rows)
+  grid = ResultTable(section.rows).to_grid()
+  return f'## {section.title}\n\n{grid}\n' + '\n'.join(hows) + '\n'
+
+
+def _write(path: Path, text: str) -> None:
+  """A reader sees the old file or the whole new one."""
+  partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+  partial.write_text(text)
+  os.replace(partial, path)

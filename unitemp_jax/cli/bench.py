@@ -1,0 +1,70 @@
+"""`unitemp bench`: speed and memory, against peers in the same run."""
+
+import argparse
+from pathlib import Path
+
+from unitemp_jax.bench import runner
+from unitemp_jax.bench.context import Context
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate import model_folder
+from unitemp_jax.training.compile_cache import enable_compile_cache
+
+_EXAMPLE = """benchmarks:
+  long    memory and time per block of a long video, in both directions
+  cache   cached rollout against computing the visible context again
+
+example:
+  unitemp bench long --out=out/bench
+  unitemp bench --blocks=200 --repeats=5 --out=out/bench"""
+
+
+def _parse_args(argv: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='unitemp bench',
+    description=f'{__doc__} Writes OUT/bench.json and OUT/bench.md.',
+    epilog=_EXAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('names', nargs='*', metavar='NAME', help='which; all by default')
+  add('--out', required=True, type=Path, metavar='DIR')
+  add('--model', type=Path, default=model_folder.TINY, metavar='DIR')
+  add(
+    '--repeats',
+    type=int,
+    default=5,
+    help='how often everything is measured after warming up (5)',
+  )
+  add('--blocks', type=int, default=210, help='length of the long videos (210)')
+  add('--dry_run', action='store_true', help='say what would be measured')
+  return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+  """Runs the verb and returns its exit code: 1 if a claim does not hold.
+
+  Raises:
+    UserError: bad arguments or a bad model; nothing is written then.
+  """
+  args = _parse_args(argv)
+  names = list(dict.fromkeys(args.names)) or list(runner.BENCHMARKS)
+  for name in names:
+    if name not in runner.BENCHMARKS:
+      raise UserError(
+        f'there is no benchmark {name!r}; use some of '
+        f'{", ".join(runner.BENCHMARKS)}.'
+      )
+  if args.repeats < 2:
+    raise UserError(f'--repeats={args.repeats} is too few; use 2 or more.')
+  context = Context(args.model, args.repeats, args.blocks)
+  model_folder.read_card(args.model)
+  if args.dry_run:
+    print(f'{", ".join(names)}, {args.repeats} repeats, to {args.out}')
+    return 0
+  enable_compile_cache()
+  outcomes = runner.run(context, names, args.out)
+  print((args.out / runner.TABLES).read_text())
+  print(args.out)
+  claims = [claim for one in outcomes.values() for claim in one.claims]
+  return 0 if all(claim.holds for claim in claims) else 1

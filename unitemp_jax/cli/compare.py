@@ -1,0 +1,245 @@
+"""`unitemp compare`: clips of several systems, paired by prompt and sample."""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from unitemp_jax.compare import numbers, pairing, run, votes
+from unitemp_jax.compare.pairing import System
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import clip_folder, naming
+from unitemp_jax.evaluation.clip_folder import Blocks
+from unitemp_jax.evaluation.results import ResultTable
+from unitemp_jax.evaluation_sets import manifests
+
+_EXAMPLE = """baselines, by how they name their clips:
+  self_forcing  PROMPT[:100]-0.mp4 or 12-0_ema.mp4
+  causvid       output_012.mp4, long_video_output_012.mp4
+  longlive      rank0-PROMPT[:100]-0.mp4, rank0-12-0_lora.mp4
+  folder        PROMPT-0.mp4 as VBench wants it, 0012.mp4, or anything
+Clips with a record (those of unitemp) are read by it, whatever their name.
+
+examples:
+  unitemp compare ours=out/set/videos sf=sf_out --baseline=self_forcing \\
+    --prompts=prompts.txt --out=out/against_sf
+  unitemp compare out/set/videos --out=out/orders   (its orders, pair by pair)
+  unitemp compare votes votes-*.json --key=out/against_sf/blind_key.json
+  unitemp compare numbers ours.npz theirs.npz"""
+
+
+def _parse_args(argv: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='unitemp compare',
+    description='Compare folders of clips: paired table, CSV, gallery, and a '
+    'blind page to vote on. The first is compared with each of the others.',
+    epilog=_EXAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('folders', nargs='+', metavar='[NAME=]DIR')
+  add('--out', required=True, type=Path, metavar='OUT')
+  add(
+    '--baseline',
+    default='folder',
+    metavar='KIND[,KIND]',
+    help='who named the clips of all folders but the first, or one for each '
+    f'({", ".join(naming.KINDS)})',
+  )
+  add(
+    '--prompts',
+    type=Path,
+    metavar='FILE',
+    help='list of prompts, for names with numbers or cut prompts',
+  )
+  add(
+    '--long_prompts',
+    type=Path,
+    metavar='FILE',
+    help='what the models were given instead, line by line',
+  )
+  add('--real', type=Path, metavar='DIR', help='footage, for the motion floor')
+  add(
+    '--blocks',
+    type=Blocks.parse,
+    metavar='FIRST:PERIOD',
+    help='boundaries of clips that do not tell theirs, in frames (8:12)',
+  )
+  add('--workers', type=int, default=1, help='processes (1)')
+  add('--pictures', type=int, default=300, help='pairs with stills (300)')
+  add('--trials', type=int, default=100, help='of the blind page (100)')
+  add('--question', default='Which video is better?')
+  add('--dry_run', action='store_true', help='say what is paired, and stop')
+  return parser.parse_args(argv)
+
+
+def _kinds(text: str, count: int) -> list[str]:
+  kinds = text.split(',')
+  for kind in kinds:
+    if kind not in naming.KINDS:
+      raise UserError(
+        f'--baseline={text}: {kind!r} is none of {", ".join(naming.KINDS)}.'
+      )
+  if len(kinds) == 1:
+    return ['folder', *kinds * (count - 1)]
+  if len(kinds) != count:
+    raise UserError(
+      f'--baseline={text} names {len(kinds)} kinds for {count} folders; give '
+      'one, or one for each.'
+    )
+  return kinds
+
+
+def _systems(args, problems: list[str]) -> list[tuple[System, Path]]:
+  found: list[tuple[System, Path]] = []
+  kinds = _kinds(args.baseline, len(args.folders))
+  for text, kind in zip(args.folders, kinds, strict=True):
+    name, separator, folder = text.partition('=')
+    path = Path(folder if separator else text)
+    if (path / 'set.json').is_file():
+      path = path / 'videos'
+    listing = clip_folder.list_clips(path, kind, args.blocks)
+    problems += listing.problems
+    name = name if separator else path.resolve().name
+    if not separator and name == 'videos':
+      name = path.resolve().parent.name
+    found += [(system, path) for system in run.split(name, listing)]
+  return _distinct(found)
+
+
+def _distinct(
+  systems: Sequence[tuple[System, Path]],
+) -> list[tuple[System, Path]]:
+  """Numbers systems of one name."""
+  seen: dict[str, int] = {}
+  named = []
+  for system, path in systems:
+    seen[system.name] = seen.get(system.name, 0) + 1
+    count = seen[system.name]
+    name = system.name if count == 1 else f'{system.name} ({count})'
+    named.append((System(name, system.clips), path))
+  return named
+
+
+def _check(args) -> None:
+  if args.workers < 1 or args.pictures < 0 or args.trials < 0:
+    raise UserError(
+      '--workers must be at least 1, --pictures and --trials at least 0.'
+    )
+  if args.out.exists() and not args.out.is_dir():
+    raise UserError(f'--out={args.out} is a file; choose a folder.')
+  if args.long_prompts is not None and args.prompts is None:
+    raise UserError('--long_prompts needs the short ones; give --prompts.')
+
+
+def _compare(argv: list[str]) -> int:
+  args = _parse_args(argv)
+  _check(args)
+  problems: list[str] = []
+  systems = _systems(args, problems)
+  if len(systems) < 2:
+    raise UserError(
+      'there is a single system; name two folders, or one with several orders.'
+    )
+  prompts = []
+  if args.prompts is not None:
+    prompts = manifests.read(args.prompts, args.long_prompts)
+  real = args.real and clip_folder.list_clips(args.real)
+  paired = pairing.pair([system for system, _ in systems], prompts)
+  for problem in problems:
+    print(f'left out: {problem}')
+  _tell(systems, paired)
+  if not paired.pairs:
+    raise UserError(
+      'no two clips have the same prompt and sample'
+      + (f' (first: {paired.unpaired[0].reason})' if paired.unpaired else '')
+      + '; give --prompts=FILE, or another --baseline.'
+    )
+  if args.dry_run:
+    return 0
+  options = run.Options(
+    workers=args.workers,
+    pictures=args.pictures,
+    trials=args.trials,
+    question=args.question,
+    command=shlex.join(['unitemp', 'compare', *argv]),
+  )
+  args.out.mkdir(parents=True, exist_ok=True)
+  print(run.run(systems, paired, real, args.out, options))
+  print(args.out / 'index.html')
+  return 0
+
+
+def _tell(systems, paired) -> None:
+  for system, folder in systems:
+    mine = [p for p in paired.pairs if system.name in p.clips]
+    print(
+      f'{system.name}: {len(system.clips)} clips in {folder}, {len(mine)} '
+      'paired'
+    )
+  reasons: dict[tuple[str, str], list[str]] = {}
+  for alone in paired.unpaired:
+    names = reasons.setdefault((alone.system, alone.reason), [])
+    names.append(alone.clip.name)
+  for (name, reason), clips in reasons.items():
+    print(f'not paired: {len(clips)} of {name}, {reason}: {clips[0]}')
+
+
+def _votes(argv: list[str]) -> int:
+  parser = argparse.ArgumentParser(
+    prog='unitemp compare votes',
+    description='Score the votes of a blind comparison.',
+    epilog='example: unitemp compare votes votes-ada.json votes-bo.json',
+    allow_abbrev=False,
+  )
+  parser.add_argument('votes', nargs='+', type=Path, metavar='VOTES.json')
+  parser.add_argument(
+    '--key', type=Path, metavar='FILE', help='blind_key.json of the comparison'
+  )
+  parser.add_argument(
+    '--out', type=Path, metavar='FILE', help='also write the table as JSON'
+  )
+  args = parser.parse_args(argv)
+  key = votes.read_key(args.key or votes.find_key(args.votes))
+  cast, problems = votes.read_votes(args.votes, key)
+  for problem in problems:
+    print(f'note: {problem}')
+  how = shlex.join(['unitemp', 'compare', 'votes', *argv])
+  table = ResultTable(tuple(votes.score(cast, how)))
+  print(f'{len(cast)} votes. {key["question"]}')
+  print(table.to_markdown())
+  if args.out is not None:
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_json(args.out)
+    print(args.out)
+  return 0
+
+
+def _numbers(argv: list[str]) -> int:
+  parser = argparse.ArgumentParser(
+    prog='unitemp compare numbers',
+    description='Compare what two systems made of the same noise. Each npz '
+    'holds `noise`, and `latents` or `frames`; axes in any usual order.',
+    epilog='example: unitemp compare numbers ours.npz theirs.npz',
+    allow_abbrev=False,
+  )
+  parser.add_argument('first', type=Path, metavar='A.npz')
+  parser.add_argument('second', type=Path, metavar='B.npz')
+  args = parser.parse_args(argv)
+  print(numbers.to_text(numbers.compare(args.first, args.second)))
+  return 0
+
+
+_ACTIONS = {'votes': _votes, 'numbers': _numbers}
+
+
+def main(argv: list[str]) -> int:
+  """Runs the verb and returns its exit code.
+
+  Raises:
+    UserError: bad arguments, or nothing that can be compared.
+  """
+  if argv and argv[0] in _ACTIONS:
+    return _ACTIONS[argv[0]](argv[1:])
+  return _compare(argv)

@@ -1,0 +1,124 @@
+"""`unitemp parity`: is a PyTorch checkpoint the same network here?"""
+
+import argparse
+from pathlib import Path
+
+from unitemp_jax.cli.config_args import load_config, parse_with_overrides
+from unitemp_jax.convert import fit, parity, parity_run, presets, sources
+from unitemp_jax.convert.parity_run import Input
+from unitemp_jax.errors import UserError
+from unitemp_jax.training import builders
+
+_EXAMPLE = """examples:
+  unitemp parity --checkpoint=self_forcing_dmd.pt
+  unitemp parity --checkpoint=Wan2.1_VAE.pth --frames=3 --height=8 --width=8
+  unitemp parity --checkpoint=models_t5_umt5-xxl-enc-bf16.pth --dtypes=bfloat16
+Runs diffusers (transformers for the text encoder) beside JAX on the CPU, module
+by module on the same input, and prints the errors. Needs PyTorch:
+pip install "unitemp_jax[torch]". Both sides hold the weights in memory, in
+float32: 12 GB for the 1.3B transformer, 115 GB for the 14B one. The exit code
+is 0 if all errors are within their tolerances and 1 otherwise."""
+
+_BUILD = {
+  'dit': builders.dit_config,
+  'vae': builders.vae_config,
+  'umt5': builders.text_config,
+}
+
+
+def _parse_args(argv: list[str]):
+  parser = argparse.ArgumentParser(
+    prog='unitemp parity',
+    description=__doc__,
+    epilog=_EXAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add(
+    '--checkpoint',
+    required=True,
+    type=Path,
+    metavar='PATH',
+    help='.pt, .pth or .safetensors file, an .index.json, or a folder',
+  )
+  add(
+    '--part',
+    help='of a file with several networks: generator, critic, ...; default is '
+    'the running mean',
+  )
+  add(
+    '--config',
+    metavar='FILE[:ARG]',
+    help="the network's size, from config.model; default: whichever published "
+    'size the checkpoint has',
+  )
+  add(
+    '--dtypes',
+    default='float32,bfloat16',
+    help='which to compare in, with commas; the VAE runs in float32 only',
+  )
+  for name, what in (
+    ('frames', 'latent frames'),
+    ('height', 'latent rows'),
+    ('width', 'latent columns'),
+    ('tokens', 'text positions'),
+    ('seed', 'seed'),
+  ):
+    value = getattr(Input(), name)
+    add(f'--{name}', type=int, default=value, help=f'{what} of the input')
+  add('--dry_run', action='store_true')
+  return parse_with_overrides(parser, argv)
+
+
+def _dtypes(text: str) -> list[str]:
+  names = text.split(',')
+  for name in names:
+    if name not in parity.TOLERANCES:
+      raise UserError(
+        f'--dtypes names {name!r}; use {", ".join(parity.TOLERANCES)}.'
+      )
+  return names
+
+
+def _size(args: argparse.Namespace) -> Input:
+  size = Input(args.frames, args.height, args.width, args.tokens, args.seed)
+  if min(size.frames, size.height, size.width, size.tokens) < 1:
+    raise UserError('--frames, --height, --width and --tokens must be above 0.')
+  if size.height % 2 or size.width % 2:
+    raise UserError(
+      f'--height={size.height} and --width={size.width} must be even: the '
+      'transformer takes patches of 2x2 latents.'
+    )
+  return size
+
+
+def main(argv: list[str]) -> int:
+  """Runs the verb; returns 0 if all is within tolerance, else 1.
+
+  Raises:
+    UserError: bad arguments, PyTorch is missing, or the checkpoint cannot be
+      read or does not fit.
+  """
+  args, overrides = _parse_args(argv)
+  dtypes, size = _dtypes(args.dtypes), _size(args)
+  where = str(args.checkpoint)
+  tensors = sources.open_checkpoint(args.checkpoint)
+  found = fit.find(tensors, where, part=args.part)
+  if args.config:
+    model = load_config(args.config, overrides).model
+    config = _BUILD[found.kind](model)
+  else:
+    config = presets.recognise(found, where)
+  name = presets.name_of(found.kind, config)
+  print(f'{where}: {found.kind}, {name}, layout {found.layout}')
+  if args.dry_run:
+    return 0
+  rows = parity_run.compare_checkpoint(where, found, config, dtypes, size)
+  print(parity.format_rows(rows))
+  failed = sum(not row.passed for row in rows)
+  if failed:
+    print(f'{failed} of {len(rows)} modules differ by more than allowed')
+    return 1
+  print(f'all {len(rows)} modules agree')
+  return 0

@@ -1,0 +1,115 @@
+"""`unitemp teacher`: videos of the bidirectional teacher, the reference."""
+
+import argparse
+from pathlib import Path
+
+from unitemp_jax.data import video_io
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate import guidance, jobs
+from unitemp_jax.generate.teacher import SOLVERS
+from unitemp_jax.generate.teacher_model import TeacherModel
+from unitemp_jax.training.compile_cache import enable_compile_cache
+
+_EXAMPLE = """examples:
+  unitemp teacher --model=models/wan --prompt="a red kite" --out=out/teacher
+  unitemp teacher --model=models/wan --prompts=prompts.txt --solver=unipc \\
+    --steps=50 --shift=8 --guidance=6 --negative_prompt="blurred" --out=out/t
+  unitemp teacher --model=models/wan --prompts=prompts.txt \\
+    --embeddings=data/prompts --out=out/t
+The folder holds teacher.safetensors, vae.safetensors, tokenizer.json and,
+unless prompts come as embeddings, text.safetensors. --guidance is w in
+u + w (c - u), --extra_guidance in c + w (c - u), one less for the same.
+Run the same command again to continue after an interruption."""
+
+
+def _parse_args(argv: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='unitemp teacher',
+    description=__doc__,
+    epilog=_EXAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('--model', required=True, type=Path, metavar='DIR')
+  add('--out', required=True, type=Path, metavar='DIR')
+  add('--prompt', help='one prompt')
+  add('--prompts', type=Path, metavar='FILE', help='one prompt per line')
+  add('--embeddings', type=Path, metavar='DIR', help='from "unitemp encode"')
+  add('--negative_prompt', help='default is no text at all')
+  add('--solver', default='unipc', choices=SOLVERS)
+  add('--steps', type=int, default=50)
+  add('--shift', type=float, help="default: the model's")
+  add('--guidance', type=float, help="default: the model's; 1 for none")
+  add('--extra_guidance', type=float, help='0 for none')
+  add('--seed', type=int, default=0, help='of the first clip; the next is + 1')
+  add('--batch_size', type=int, default=1)
+  add('--dry_run', action='store_true')
+  return parser.parse_args(argv)
+
+
+def _prompts(args: argparse.Namespace) -> list[str]:
+  if (args.prompt is None) == (args.prompts is None):
+    raise UserError('give --prompt or --prompts, one of the two.')
+  lines = [args.prompt]
+  if args.prompts is not None:
+    try:
+      lines = args.prompts.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+      raise UserError(
+        f'--prompts={args.prompts} cannot be read as text ({error}); check the '
+        'path.'
+      ) from error
+    lines = [line for line in lines if line.strip()]
+  if not lines or not all(line.strip() for line in lines):
+    raise UserError('the prompt is empty; say what the video should show.')
+  return [line.strip() for line in lines]
+
+
+def _settings(args: argparse.Namespace) -> dict:
+  scale = None
+  if args.guidance is not None or args.extra_guidance is not None:
+    scale = guidance.standard_scale(vars(args), 'the command')
+  return {
+    'num_steps': args.steps,
+    'solver': args.solver,
+    'shift': args.shift,
+    'guidance': scale,
+    'negative_prompt': args.negative_prompt,
+  }
+
+
+def main(argv: list[str]) -> int:
+  """Runs the verb and returns its exit code.
+
+  Raises:
+    UserError: bad arguments or files; nothing is written then.
+  """
+  args = _parse_args(argv)
+  if args.batch_size < 1:
+    raise UserError('--batch_size must be at least 1.')
+  prompts, settings = _prompts(args), _settings(args)
+  clips = [
+    (args.out / jobs.clip_name(i, prompt), prompt, (args.seed + i) % 2**32)
+    for i, prompt in enumerate(prompts)
+  ]
+  todo = [clip for clip in clips if not clip[0].exists()]
+  print(f'{len(todo)} of {len(clips)} clips to make, to {args.out}')
+  if args.dry_run or not todo:
+    return 0
+  enable_compile_cache()
+  model = TeacherModel(args.model, args.embeddings)
+  size = min(args.batch_size, len(todo))
+  for first in range(0, len(todo), size):
+    batch = todo[first : first + size]
+    # The last batch is filled up, so that all share one compilation.
+    rows = batch + batch[-1:] * (size - len(batch))
+    _, texts, seeds = zip(*rows, strict=True)
+    made = model.sample(texts, seeds, **settings)
+    for (path, prompt, seed), latents in zip(batch, made, strict=False):
+      tags = {'prompt': prompt, 'seed': seed, 'teacher': settings}
+      path.parent.mkdir(parents=True, exist_ok=True)
+      video_io.write_video(path, model.decode(latents), model.card.fps, tags)
+      print(path, flush=True)
+  print(args.out)
+  return 0

@@ -1,0 +1,1 @@
+"""Compares clips of several systems: numbers, pictures, and people's votes."""

@@ -1,0 +1,196 @@
+"""A page on which people choose between two videos without knowing whose.
+
+Clips are copied under names that tell nothing, without their tags; which side
+is whose lies in a key that stays outside the folder of the page. The sides are
+derived from the key's secret, so the same command makes the same page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import av
+
+from unitemp_jax import report_shell
+from unitemp_jax.compare.pairing import Pair
+from unitemp_jax.data import video_decode, video_io
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.clip_folder import ClipFile
+
+KEY = 'blind_key.json'
+FORMAT = 'unitemp blind key 1'
+_PLAYABLE = ('.mp4', '.m4v', '.mov')
+
+
+def write(
+  out: Path,
+  names: Sequence[str],
+  pairs: Sequence[Pair],
+  *,
+  count: int,
+  question: str,
+  seed: int = 0,
+) -> Path:
+  """Writes OUT/blind/ and OUT/blind_key.json.
+
+  Args:
+    out: folder.
+    names: of the systems; the first is shown against each of the others.
+    pairs: of their clips.
+    count: trials at most, spread over the systems.
+    question: what the rater is asked.
+    seed: of the choice of trials and sides.
+
+  Returns:
+    The page.
+
+  Raises:
+    UserError: no pair can be shown, or a file cannot be written.
+  """
+  secret = _secret(names, pairs, seed)
+  trials = _trials(names, pairs, count, secret)
+  if not trials:
+    raise UserError('there is no pair to be shown blind.')
+  folder = out / 'blind'
+  shown, key = [], {}
+  for number, (pair, *sides) in enumerate(trials):
+    words = [pair.prompt, pair.sample, *sides]
+    trial = _name(secret, 'trial', *words)
+    files = [f'clips/{_name(secret, "clip", *words, s)}.mp4' for s in sides]
+    for name, file in zip(sides, files, strict=True):
+      _copy(pair.clips[name], folder / file)
+    left, right = files
+    shown.append(
+      {'id': trial, 'prompt': pair.prompt, 'left': left, 'right': right}
+    )
+    key[trial] = {
+      'number': number,
+      'left': sides[0],
+      'right': sides[1],
+      'left_clip': pair.clips[sides[0]].name,
+      'right_clip': pair.clips[sides[1]].name,
+      'prompt': pair.prompt,
+      'sample': pair.sample,
+    }
+  study = _name(secret, 'study', question, json.dumps(shown))
+  about = {
+    'format': FORMAT,
+    'study': study,
+    'question': question,
+    'systems': list(names),
+    'trials': key,
+  }
+  report_shell.write(out / KEY, json.dumps(about, indent=1) + '\n')
+  return report_shell.write(
+    folder / 'index.html', _page(study, question, shown)
+  )
+
+
+def _secret(names: Sequence[str], pairs: Sequence[Pair], seed: int) -> bytes:
+  """What decides the sides; it needs files that raters do not have."""
+  digest = hashlib.sha256(json.dumps([seed, list(names)]).encode())
+  for pair in pairs:
+    for name, clip in pair.clips.items():
+      size = clip.path.stat().st_size
+      words = [pair.prompt, pair.sample, name, clip.name, size]
+      digest.update(json.dumps(words).encode())
+  return digest.digest()
+
+
+def _name(secret: bytes, *words: object) -> str:
+  text = json.dumps([str(word) for word in words]).encode()
+  return hmac.new(secret, text, 'sha256').hexdigest()[:20]
+
+
+def _trials(names, pairs, count, secret) -> list[tuple]:
+  """(pair, left system, right system): shuffled, sides in equal numbers."""
+  chosen = []
+  others = names[1:]
+  for place, other in enumerate(others):
+    both = [p for p in pairs if names[0] in p.clips and other in p.clips]
+    both.sort(key=lambda p: _name(secret, 'choose', other, p.prompt, p.sample))
+    share = count // len(others) + (place < count % len(others))
+    for rank, pair in enumerate(both[:share]):
+      sides = (names[0], other)
+      # Their order is a shuffle already, so every second one is a fair coin.
+      chosen.append((pair, *(sides if rank % 2 else sides[::-1])))
+  chosen.sort(
+    key=lambda t: _name(secret, 'order', t[0].prompt, t[0].sample, *t[1:])
+  )
+  return chosen
+
+
+def _copy(clip: ClipFile, path: Path) -> None:
+  """Copies the pictures of a clip, not what its file says about itself."""
+  partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if clip.path.suffix.lower() not in _PLAYABLE:
+      frames, fps = video_io.read_video(clip.path)
+      video_io.write_video(partial, frames, fps, scale=1)
+    else:
+      with (
+        video_decode.reading(clip.path),
+        av.open(str(clip.path)) as source,
+        av.open(
+          str(partial), 'w', 'mp4', options={'movflags': 'faststart'}
+        ) as target,
+      ):
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        copy.metadata.clear()
+        for packet in source.demux(stream):
+          if packet.dts is not None:
+            packet.stream = copy
+            target.mux(packet)
+    os.replace(partial, path)
+  except OSError as error:
+    raise UserError(
+      f'cannot write {path} ({error.strerror or error}); make room or choose '
+      'another --out.'
+    ) from error
+
+
+def _page(study: str, question: str, trials: list[dict]) -> str:
+  data = json.dumps({'study': study, 'trials': trials})
+  # Nothing in it may end the script element.
+  data = data.replace('<', '\\u003c')
+  stage = (
+    '<div id="start" class="card"><p>You will see pairs of videos of one '
+    'prompt. Choose the one that answers the question better. Nobody, you '
+    'included, can see which system made which.</p>'
+    '<label>Your name <input id="rater" autocomplete="off" maxlength="60">'
+    '</label><button type="button" id="begin" class="main">Begin</button>'
+    '<p class="meta">Keys: ← left, → right, ↓ no difference, R replay, '
+    'Backspace back.</p></div>'
+    '<div id="trial" class="card" hidden><p class="meta" id="place"></p>'
+    '<div class="progress"><i></i></div>'
+    '<h3 id="prompt"></h3><div class="sides">'
+    '<figure><video muted loop playsinline preload="auto"></video>'
+    '<button type="button" data-choice="left">Left is better</button></figure>'
+    '<figure><video muted loop playsinline preload="auto"></video>'
+    '<button type="button" data-choice="right">Right is better</button>'
+    '</figure></div><div class="choices">'
+    '<button type="button" data-choice="tie">No difference</button>'
+    '<button type="button" id="replay">Replay</button>'
+    '<button type="button" id="back">Back</button></div></div>'
+    '<div id="done" class="card" hidden><p>Thank you. Save your votes and send '
+    'the file to whoever asked you.</p>'
+    '<button type="button" id="save" class="main">Save votes</button></div>'
+    '<p class="meta"><button type="button" id="early">Save votes so far'
+    '</button></p>'
+    f'<script type="application/json" id="data">{data}</script>'
+  )
+  return report_shell.page(
+    'Which is better?',
+    'blind comparison',
+    escape(question),
+    [('vote', 'Videos', stage)],
+    scripts=('blind.js',),
+  )

@@ -1,0 +1,265 @@
+"""One comparison from folders to tables, pages and a blind test."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from unitemp_jax import report_shell
+from unitemp_jax.compare import blind, gallery, numbers, pictures, table
+from unitemp_jax.compare.pairing import Pair, Pairing, System
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import measure_clips, measure_folder
+from unitemp_jax.evaluation.clip_folder import ClipFile, Listing
+from unitemp_jax.evaluation.results import Result, ResultTable
+from unitemp_jax.evaluation.suite_folder import Clip, Group
+
+METRICS, TABLES, CLIPS, UNPAIRED = (
+  'metrics.json',
+  'comparison.md',
+  'clips.csv',
+  'unpaired.csv',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What a comparison does beyond its tables.
+
+  Attributes:
+    workers: processes.
+    pictures: pairs that get posters and strips, at most.
+    trials: of the blind page, at most; 0 for none.
+    question: of the blind page.
+    command: for the record.
+  """
+
+  workers: int
+  pictures: int
+  trials: int
+  question: str
+  command: str
+
+
+def split(name: str, listing: Listing) -> list[System]:
+  """The systems in a folder: one, or one for each temporal order in it."""
+  orders = dict.fromkeys(clip.order for clip in listing.clips)
+  if len(orders) < 2:
+    return [System(name, listing.clips)]
+  return [
+    System(
+      f'{name}: {order or "unnamed order"}',
+      tuple(clip for clip in listing.clips if clip.order == order),
+    )
+    for order in orders
+  ]
+
+
+def run(
+  systems: Sequence[tuple[System, Path]],
+  pairing: Pairing,
+  real: Listing | None,
+  out: Path,
+  options: Options,
+  report: Callable[[str], None] = print,
+) -> str:
+  """Measures, compares and writes everything below `out`.
+
+  Args:
+    systems: with their folders; the first is compared with each of the others.
+    pairing: of their clips.
+    real: footage that says how much real clips move, or None.
+    out: folder.
+    options: what else to do.
+    report: is given lines about the progress.
+
+  Returns:
+    The tables as Markdown.
+
+  Raises:
+    UserError: no two clips could be paired and measured, or a file cannot be
+      written.
+  """
+  notes = list(pairing.notes)
+  measured = _measure(pairing.pairs, out, options.workers, report, notes)
+  pairs = _whole(pairing.pairs, measured)
+  if not pairs:
+    raise UserError('not one pair of clips could be measured.')
+  usual = _usual(real, measured, out, options.workers, report, notes)
+  notes += _unlike(systems, pairs, measured)
+  names = tuple(system.name for system, _ in systems)
+  matches, results = [], []
+  for other in names[1:]:
+    both = [p for p in pairs if names[0] in p.clips and other in p.clips]
+    if not both:
+      notes.append(f'{names[0]} and {other} have no clips of one prompt.')
+      continue
+    match = (names[0], other)
+    values = [
+      tuple(measured[p.clips[name].path].values for name in match) for p in both
+    ]
+    rows = table.compare(match, values, usual)
+    matches.append((match, tuple(rows)))
+    results += table.to_results(match, rows, options.command)
+    results += _numbers(match, both, options.command, notes)
+  drawn = _pictures(pairs, measured, out, options)
+  page = ''
+  if options.trials:
+    path = blind.write(
+      out, names, pairs, count=options.trials, question=options.question
+    )
+    page = path.relative_to(out).as_posix()
+  contents = gallery.Contents(
+    title=' against '.join(names),
+    names=names,
+    folders=tuple(folder for _, folder in systems),
+    matches=tuple(matches),
+    pairs=pairs,
+    measured=measured,
+    pictures=drawn,
+    unpaired=pairing.unpaired,
+    notes=tuple(notes),
+    command=options.command,
+    blind=page,
+  )
+  return _write(out, contents, results, report)
+
+
+def _measure(pairs, out, workers, report, notes) -> dict[Path, Clip]:
+  files = {clip.path: clip for pair in pairs for clip in pair.clips.values()}
+  found = {}
+  for measured in measure_clips.measure(
+    list(files), out / 'measured', workers=workers, report=report
+  ):
+    file = files[measured.path]
+    try:
+      if measured.problem:
+        raise UserError(measured.problem)
+      found[file.path] = measure_folder.make_clip(
+        file.name, file.name, measured.curves[0], file.layout, file
+      )
+    except UserError as error:
+      notes.append(f'{file.name} was not measured: {error}')
+  return found
+
+
+def _whole(
+  pairs: Sequence[Pair], measured: Mapping[Path, Clip]
+) -> tuple[Pair, ...]:
+  """The pairs of which two clips at least could be measured."""
+  found = []
+  for pair in pairs:
+    clips = {n: c for n, c in pair.clips.items() if c.path in measured}
+    if len(clips) > 1:
+      found.append(dataclasses.replace(pair, clips=clips))
+  return tuple(found)
+
+
+def _usual(real, measured, out, workers, report, notes) -> float | None:
+  """Mean step of real clips of the same length, rate and size."""
+  if real is None:
+    return None
+  group = Group('all', tuple(measured.values()))
+  window, layout = measure_folder.common_window([group])
+  clips, problems = measure_folder.measure_real(
+    real, window, layout, out / 'measured', workers, report
+  )
+  notes += problems
+  return float(np.mean([clip.values['mean step'] for clip in clips.clips]))
+
+
+def _unlike(systems, pairs, measured) -> list[str]:
+  """What differs between the systems and so limits the comparison."""
+  sentences = []
+  for what, read in (
+    ('sizes', lambda c: f'{c.curves.height}x{c.curves.width}'),
+    ('rates', lambda c: f'{c.layout.fps:g} frames per second'),
+    ('lengths', lambda c: f'{c.curves.frames} frames'),
+  ):
+    common = {}
+    for system, _ in systems:
+      clips = [
+        measured[p.clips[system.name].path]
+        for p in pairs
+        if system.name in p.clips
+      ]
+      if clips:
+        counts = collections.Counter(map(read, clips))
+        common[system.name] = counts.most_common(1)[0][0]
+    if len(set(common.values())) > 1:
+      listed = ', '.join(f'{name}: {value}' for name, value in common.items())
+      sentences.append(
+        f'the systems have different {what} ({listed}): flickering, motion and '
+        'drift depend on them; ratios (BFR, joins, loops) hardly.'
+      )
+  return sentences
+
+
+def _numbers(match, pairs, command, notes) -> list[Result]:
+  """Rows from npz files beside both clips of a pair, if there are any."""
+  rows = []
+  for pair in pairs:
+    first, second = (
+      pair.clips[name].path.with_suffix('.npz') for name in match
+    )
+    if not (first.is_file() and second.is_file()):
+      continue
+    try:
+      gaps = numbers.compare(first, second)
+    except UserError as error:
+      notes.append(str(error))
+      continue
+    name = f'{pair.prompt[:60]} #{pair.sample}'
+    rows += numbers.to_results(
+      gaps, f'{match[0]} - {match[1]}: {name}', command
+    )
+  return rows
+
+
+def _pictures(pairs, measured, out, options):
+  clips: dict[Path, ClipFile] = {
+    clip.path: clip
+    for pair in pairs[: options.pictures]
+    for clip in pair.clips.values()
+  }
+  wanted = [(path, measured[path].curves.frames) for path in clips]
+  drawn = pictures.draw(wanted, out, options.workers)
+  return dict(zip(clips, drawn, strict=True))
+
+
+def _write(out: Path, contents: gallery.Contents, results, report) -> str:
+  parts = []
+  for names, rows in contents.matches:
+    parts.append(f'## {names[0]} against {names[1]}\n')
+    parts.append(table.to_markdown(names, rows))
+  text = '\n'.join(parts)
+  lines = [
+    (pair.prompt, pair.sample, name, clip.name, contents.measured[clip.path])
+    for pair in contents.pairs
+    for name, clip in pair.clips.items()
+  ]
+  report_shell.write(
+    out / CLIPS, table.to_csv([(*line[:4], line[4].values) for line in lines])
+  )
+  report_shell.write(out / UNPAIRED, _unpaired_csv(contents))
+  report_shell.write(out / TABLES, text)
+  report_shell.write(out / 'index.html', gallery.render(contents, out))
+  ResultTable(tuple(results)).to_json(out / METRICS)
+  for note in contents.notes:
+    report(f'note: {note}')
+  return text
+
+
+def _unpaired_csv(contents: gallery.Contents) -> str:
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(['system', 'clip', 'reason'])
+  for alone in contents.unpaired:
+    writer.writerow([alone.system, alone.clip.name, alone.reason])
+  return text.getvalue()

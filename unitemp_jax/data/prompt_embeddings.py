@@ -1,0 +1,184 @@
+"""Prompts as embeddings, encoded once and read by training and generation.
+
+A folder holds array_record shards, an index and keys. One shard holds a fixed
+number of prompts, so that an interrupted encoding continues with the first
+missing shard, and several machines can make some shards each. A record is a
+safetensors buffer with `embedding` `[tokens, D]`, the rows before the end of
+the text; beyond it all rows are zero. A prompt is found by its token ids, so
+that it need not be spelled with the same white space.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import grain
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+from array_record.python import array_record_module
+
+from unitemp_jax.errors import UserError
+
+INDEX = 'embeddings.json'
+KEYS = 'keys.json'
+DTYPES = {'float32': np.float32, 'bfloat16': ml_dtypes.bfloat16}
+
+
+def key_of(ids: np.ndarray, mask: np.ndarray) -> str:
+  """What a prompt is found by: a hash of its token ids, `[E]` each."""
+  tokens = np.asarray(ids)[np.asarray(mask, bool)].astype('<i4')
+  return hashlib.sha256(tokens.tobytes()).hexdigest()[:20]
+
+
+def shard_path(folder: str | Path, shard: int) -> Path:
+  """File of one shard."""
+  return Path(folder) / f'embeddings-{shard:05d}.array_record'
+
+
+def write_shard(path: Path, embeddings: Sequence[np.ndarray]) -> None:
+  """Writes `[tokens, D]` arrays, float32 or bfloat16, atomically."""
+  temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+  try:
+    writer = array_record_module.ArrayRecordWriter(
+      str(temporary), 'group_size:1'
+    )
+    for embedding in embeddings:
+      # The bits: not every version of safetensors knows bfloat16 in numpy.
+      bits = np.ascontiguousarray(embedding).view(
+        np.uint16 if embedding.dtype.itemsize == 2 else np.uint32
+      )
+      writer.write(safetensors.numpy.save({'embedding': bits}))
+    writer.close()
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def write_index(
+  folder: Path, about: dict[str, Any], keys: Sequence[str]
+) -> None:
+  """Writes index and keys before the shards; the same in every process.
+
+  Raises:
+    UserError: the folder holds the embeddings of other prompts or weights.
+  """
+  digest = hashlib.sha256('\n'.join(keys).encode()).hexdigest()[:16]
+  index = {**about, 'prompts': len(keys), 'keys': digest}
+  if (folder / INDEX).exists():
+    if _read_json(folder / INDEX) != index:
+      raise UserError(
+        f'{folder} holds embeddings of other prompts or another text encoder; '
+        'choose another --out.'
+      )
+    return
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, content in ((KEYS, list(keys)), (INDEX, index)):
+    temporary = folder / f'{name}.{os.getpid()}.tmp'
+    temporary.write_text(json.dumps(content, indent=1) + '\n')
+    os.replace(temporary, folder / name)
+
+
+def _read_json(path: Path) -> Any:
+  try:
+    return json.loads(path.read_text())
+  except FileNotFoundError as error:
+    raise UserError(
+      f'{path.parent} holds no embeddings ({path.name} is missing); run '
+      '"unitemp encode PROMPTS" with --out there first.'
+    ) from error
+  except (OSError, ValueError) as error:
+    raise UserError(
+      f'{path} cannot be read as JSON ({error}); delete the folder and run '
+      '"unitemp encode PROMPTS" again.'
+    ) from error
+
+
+class PromptEmbeddings:
+  """Random access to finished embeddings, by number or by token ids.
+
+  Attributes:
+    length: E, positions of a text.
+    width: D.
+    text: hash of the text encoder's weights.
+  """
+
+  def __init__(self, folder: str | Path):
+    """Opens a folder; raises UserError if it is not finished."""
+    folder = Path(folder)
+    index = _read_json(folder / INDEX)
+    keys = _read_json(folder / KEYS)
+    try:
+      self.length, self.width = index['length'], index['width']
+      self.text, self._dtype = index['text'], DTYPES[index['dtype']]
+      paths = [shard_path(folder, i) for i in range(index['shards'])]
+    except (KeyError, TypeError) as error:
+      raise UserError(
+        f'{folder / INDEX} is not an index of embeddings ({error!r}); delete '
+        'the folder and run "unitemp encode PROMPTS" again.'
+      ) from error
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+      raise UserError(
+        f'{len(missing)} of {len(paths)} shards are missing, the first is '
+        f'{missing[0]}; run "unitemp encode PROMPTS" again, all parts of it.'
+      )
+    self._folder = folder
+    self._numbers = {key: number for number, key in enumerate(keys)}
+    self._source = grain.sources.ArrayRecordDataSource([str(p) for p in paths])
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, number: int) -> np.ndarray:
+    """Embedding float32 `[E, D]` of a prompt, zero after the end."""
+    bits = safetensors.numpy.load(self._source[number])['embedding']
+    rows = bits.view(self._dtype).astype(np.float32)
+    out = np.zeros((self.length, self.width), np.float32)
+    out[: len(rows)] = rows
+    return out
+
+  def lookup(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Embeddings float32 `[B, E, D]` of tokenized prompts.
+
+    Args:
+      ids: int `[B, E]`.
+      mask: bool `[B, E]`.
+
+    Raises:
+      UserError: a prompt was not encoded.
+    """
+    rows = []
+    for number, row in enumerate(zip(ids, mask, strict=True)):
+      found = self._numbers.get(key_of(*row))
+      if found is None:
+        raise UserError(
+          f'prompt {number + 1} is not among the {len(self)} of '
+          f'{self._folder}; add it to the prompts and encode them to another '
+          'folder, or generate from text.'
+        )
+      rows.append(self[found])
+    return np.stack(rows)
+
+  def attach(self, example: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """An example of training with `text` `[E, D]` in place of `ids`, `mask`."""
+    rest = {k: v for k, v in example.items() if k not in ('ids', 'mask')}
+    text = self.lookup(example['ids'][None], example['mask'][None])[0]
+    return {**rest, 'text': text}
+
+
+class PromptSource:
+  """Prompts alone, for objectives that need no videos: [i] -> {'text'}."""
+
+  def __init__(self, folder: str | Path):
+    """Opens finished embeddings; raises UserError otherwise."""
+    self._embeddings = PromptEmbeddings(folder)
+
+  def __len__(self) -> int:
+    return len(self._embeddings)
+
+  def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+    return {'text': self._embeddings[number]}

@@ -1,0 +1,89 @@
+"""Suite `loops`: loops of any length, and whether their seam can be told."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unitemp_jax import orders, plans
+from unitemp_jax.evaluation import bootstrap, seams, temporal
+from unitemp_jax.evaluation.suite_bench import Bench, Section
+from unitemp_jax.evaluation.suite_orders import MOTION
+from unitemp_jax.evaluation.suite_runs import Runs, exact, section
+
+REAL, CUT, BACK = 'real clips, cut', 'forward, cut', 'real, there and back'
+_CLOSURE = (
+  'difference from the last frame to the first over the median frame '
+  'difference; median over clips'
+)
+_CLOSES = 'share of clips where that is at most 1'
+_VELOCITY = (
+  'change of velocity across the seam of the playing loop over the median one; '
+  'geometric mean'
+)
+_RANK = (
+  'the playing loop is rolled by half; share of its other transitions that '
+  'stand out less among their 8 neighbours than the old seam does: 0.5 = the '
+  'seam cannot be told'
+)
+_FOUND = (
+  'share of clips whose seam stands out most of all transitions of the rolled '
+  'loop'
+)
+_CHANCE = 'that share if the seam is like any other transition'
+_P = (
+  'share of random picks of one transition per clip that stand out as much on '
+  'average as the seams do'
+)
+
+
+def run(bench: Bench) -> list[Section]:
+  """Measures loops of two lengths, beside clips that are none."""
+  runs = Runs.of(bench)
+  latents = bench.pipeline.num_latents
+  made = {
+    f'loop of {4 * (length - 1)} frames, {side}': orders.loop(
+      length, side=side, **runs.settings()
+    )
+    for length in (latents, 2 * latents - 1)
+    for side in ('past', 'outside_in')
+  }
+  rows = []
+  for name, plan in zip(made, plans.align(*made.values()), strict=True):
+    video = runs.make(name, plan, runs.captions)
+    rows += _rows(bench, name, video[:, :-1], video)
+  real = bench.real
+  there_and_back = np.concatenate([real, real[:, -2:0:-1]], axis=1)
+  for name, video in (
+    (CUT, bench.joint('forward')),
+    (REAL, real),
+    (BACK, there_and_back),
+  ):
+    rows += _rows(bench, name, video, video)
+  return [section('Loops of any length', 'loops', rows)]
+
+
+def _rows(bench: Bench, group: str, playing: np.ndarray, shown) -> list:
+  """Rows of clips that play round `playing`; `shown` ends with its last."""
+  closure = temporal.loop_closure(playing)
+  step = temporal.loop_closure(shown).step
+  middle = bootstrap.interval(lambda x: np.median(x, axis=-1), step)
+  velocity = bootstrap.geometric_mean(closure.velocity)
+  motion = bootstrap.mean(temporal.motion_ratio(playing, bench.real))
+  rows = [
+    bench.row('loop closure', group, middle, 'ratio', _CLOSURE),
+    bench.share('loop closes', group, step <= 1, _CLOSES),
+    bench.row('velocity closure', group, velocity, 'ratio', _VELOCITY),
+    bench.row('motion to real', group, motion, 'ratio', MOTION),
+  ]
+  for kind, turns in (('step', False), ('velocity', True)):
+    test = seams.rolled_seam(playing, turns=turns)
+    rank = bootstrap.mean(test.rank)
+    p_value = exact(test.p_value, len(playing))
+    chance = exact(test.chance, len(playing))
+    rows += [
+      bench.row(f'seam rank, {kind}', group, rank, 'ratio', _RANK),
+      bench.share(f'seam found, {kind}', group, test.found, _FOUND),
+      bench.row(f'chance, {kind}', group, chance, '%', _CHANCE),
+      bench.row(f'p of the seam, {kind}', group, p_value, 'ratio', _P),
+    ]
+  return rows

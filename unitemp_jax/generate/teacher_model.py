@@ -1,0 +1,115 @@
+"""A teacher on the devices: what `unitemp teacher` runs.
+
+It needs no student, so that a folder with converted Wan 2.1 weights is enough.
+Kernels are held in the dtype that they are used in and split over all devices;
+vectors and tables stay in float32.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
+from unitemp_jax.data.tokenizer import Tokenizer
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate import model_folder
+from unitemp_jax.generate.codec import Codec
+from unitemp_jax.generate.teacher_sampler import TeacherSampler
+from unitemp_jax.models import sizes, vae3d, weights
+from unitemp_jax.training import mesh as device_mesh
+from unitemp_jax.training.sharding_rules import MODEL_RULES
+
+# Used in float32 whatever the transformer computes in.
+_FLOAT32 = ('time_in', 'time_out', 'time_projection', 'head')
+
+
+def _load(path: Path, config: Any, mesh, dtype: str) -> Any:
+  shapes = sizes.param_shapes(config)
+
+  def placed(path, leaf, sharding):
+    kernel = path[-1].key in ('kernel', 'embedding')
+    kept = dtype if kernel and path[0].key not in _FLOAT32 else 'float32'
+    return jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(kept), sharding=sharding)
+
+  shardings = device_mesh.shardings_for(shapes, mesh, MODEL_RULES)
+  return weights.load(
+    path, jax.tree_util.tree_map_with_path(placed, shapes, shardings)
+  )
+
+
+class TeacherModel:
+  """Teacher, text encoder and VAE of a model folder."""
+
+  def __init__(self, folder: str | Path, embeddings: str | Path | None = None):
+    """Loads a folder; with embeddings the text encoder is not needed.
+
+    Raises:
+      UserError: a file is missing or does not fit.
+    """
+    folder = Path(folder)
+    self.card = card = model_folder.read_card(folder)
+    if not (folder / 'teacher.safetensors').exists():
+      raise UserError(f'{folder} has no teacher.safetensors to sample.')
+    self.embeddings = (
+      None if embeddings is None else (PromptEmbeddings(embeddings))
+    )
+    networks: dict[str, Any] = {'teacher': card.dit, 'vae': card.vae}
+    if self.embeddings is None:
+      networks['text'] = card.text
+    parts = jax.device_count()
+    even = all(
+      size % parts == 0
+      for size in (card.dit.width, card.text.width, card.text.head_dim)
+    )
+    self._mesh = device_mesh.make_mesh(
+      {'data': 1, 'fsdp': -1} if even else {'data': -1}
+    )
+    dtypes = {'teacher': card.dit.dtype, 'text': card.text.dtype}
+    self._params = {
+      name: _load(
+        folder / f'{name}.safetensors',
+        config,
+        self._mesh,
+        dtypes.get(name, 'float32'),
+      )
+      for name, config in networks.items()
+    }
+    tokenizer = Tokenizer.from_file(folder / 'tokenizer.json')
+    self._sampler = TeacherSampler(card, tokenizer)
+    self._codec = Codec(card.vae)
+
+  def _spread(self, rows: np.ndarray) -> jax.Array:
+    rows = np.asarray(rows)
+    if rows.shape[0] % self._mesh.size == 0:
+      return device_mesh.put_batch(rows, self._mesh)
+    return jax.device_put(
+      rows, jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
+    )
+
+  def sample(
+    self, prompts: Sequence[str], seeds: Sequence[int], **settings: Any
+  ) -> np.ndarray:
+    """Latents `[B, N, h, w, C]`; settings as for `TeacherSampler.sample`."""
+    card = self.card
+    shape = (
+      vae3d.num_latents(card.frames, card.vae.temporal_stride),
+      *card.latent_grid(card.height, card.width),
+      card.dit.channels,
+    )
+    return self._sampler.sample(
+      self._params,
+      prompts,
+      seeds,
+      shape,
+      self._spread,
+      embeddings=self.embeddings,
+      **settings,
+    )
+
+  def decode(self, latents: np.ndarray) -> np.ndarray:
+    """Latents `[F, h, w, C]` to uint8 `[T, H, W, 3]`."""
+    return np.asarray(self._codec.decode(self._params['vae'], latents[None]))[0]

@@ -1,0 +1,51 @@
+"""Parameter shapes of a network of any size, without making any."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from unitemp_jax.models.dit import DiT, DiTConfig
+from unitemp_jax.models.umt5 import TextConfig, TextEncoder
+from unitemp_jax.models.vae3d import VAE, VAEConfig
+
+
+def param_shapes(config: DiTConfig | VAEConfig | TextConfig, dtype=None) -> Any:
+  """The tree of shapes that a network of this size has.
+
+  Args:
+    config: of the transformer, the VAE or the text encoder.
+    dtype: of the leaves; default is what training uses, float32.
+  """
+  key = jax.random.key(0)
+  if isinstance(config, DiTConfig):
+    latents = jnp.zeros((1, 1, config.patch, config.patch, config.channels))
+    arguments = (
+      *(key, latents, jnp.zeros((1, 1)), jnp.arange(1)),
+      jnp.zeros((1, 1, config.text_width)),
+    )
+
+    def init(*arguments):
+      return DiT(config).init(*arguments, method='init_all')
+
+  elif isinstance(config, VAEConfig):
+    stride = config.spatial_stride
+    frames = 1 + config.temporal_stride
+    arguments = (key, jnp.zeros((1, frames, stride, stride, 3)))
+    init = VAE(config).init
+  else:
+    ids = jnp.zeros((1, 1), jnp.int32)
+    arguments = (key, ids, ids == 0)
+    init = TextEncoder(config).init
+  shapes = jax.eval_shape(init, *arguments)['params']
+  if dtype is None:
+    return shapes
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype)), shapes
+  )
+
+
+def count(shapes: Any) -> int:
+  """Numbers in a tree of arrays or shapes."""
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
