@@ -7,6 +7,7 @@ import pytest
 
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.convert import presets
+from unitemp_jax.errors import UserError
 from unitemp_jax.generate.teacher import TeacherSettings
 from unitemp_jax.models import sizes
 from unitemp_jax.training import builders
@@ -59,7 +60,7 @@ def test_every_config_says_that_it_was_not_run_and_how_to_sample(name):
   latents = 1 + (data.num_frames - 1) // 4
   tokens = dit.tokens_per_frame(data.height // 8, data.width // 8)
   assert (latents, latents * tokens) == (21, 32_760)
-  with pytest.raises(ValueError, match='take none'):
+  with pytest.raises(UserError, match='take none'):
     load_config(f'{ROOT / name}.py:test', [])
 
 
