@@ -60,10 +60,16 @@ def teacher_program(config: ConfigDict, mesh) -> SingleLossProgram:
 
 
 def latent_batch(examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Keeps latents, last images and tokens of a loader's batch."""
+  """Keeps latents, last images and tokens or text of a loader's batch."""
+  kept = {
+    'latents': np.float32,
+    'last_image': np.float32,
+    'ids': np.int32,
+    'mask': bool,
+    'text': np.float32,
+  }
   return {
-    'latents': np.asarray(examples['latents'], np.float32),
-    'last_image': np.asarray(examples['last_image'], np.float32),
-    'ids': np.asarray(examples['ids'], np.int32),
-    'mask': np.asarray(examples['mask'], bool),
+    name: np.asarray(examples[name], dtype)
+    for name, dtype in kept.items()
+    if name in examples
   }
