@@ -16,7 +16,7 @@ def latent_shape(config: ConfigDict) -> tuple[int, int, int]:
   """Frames, rows and columns of the latents of a config's clips."""
   vae = builders.vae_config(config.model)
   frames = vae3d.num_latents(config.data.num_frames, vae.temporal_stride)
-  return frames, *vae3d.latent_grid(vae, config.data.size, config.data.size)
+  return frames, *vae3d.latent_grid(vae, *builders.frame_size(config.data))
 
 
 def teacher_program(config: ConfigDict, mesh) -> SingleLossProgram:
