@@ -1,9 +1,10 @@
 """The bidirectional Wan 2.1 T2V 14B: sizes, sampling and sharding.
 
-Not run. In bfloat16 the weights are 29 GB, in float32 with AdamW's state
-229 GB, so that they are split over at least 16 devices to be trained.
+  unitemp convert --teacher=Wan2.1-T2V-14B --fsdp=16 --out=models/wan_14b
 
-  unitemp convert --teacher=Wan2.1-T2V-14B --text=... --out=...
+Not run. In bfloat16 the weights are 29 GB, in float32 with AdamW's state
+229 GB, so that they are split over at least 16 devices. As for the 1.3B model,
+the settings of a training are for an objective that goes on from the weights.
 """
 
 from configs import common, wan

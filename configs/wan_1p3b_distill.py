@@ -23,6 +23,8 @@ def get_config(arg: str | None = None):
     'critic_updates': 5,
     # Our own settings, as in the tiny model.
     'pin': 1.0,
+    'anchor_match': 1.0,
+    'through_cache': False,
     'anchor_drop': 0.2,
     'critic_warmup': 0,
   }

@@ -4,6 +4,9 @@ The published recipes initialise by regression on ODE pairs (section 6.1) or by
 teacher forcing on real latents (Causal-Forcing, 6.3); this is the second, over
 all orders. Not run. Needs the weights, latents of real videos, and a pod.
 
+  unitemp convert --teacher=Wan2.1-T2V-1.3B --out=weights/teacher.safetensors
+  unitemp encode captions.txt --checkpoint=models_t5_umt5-xxl-enc-bf16.pth \\
+    --tokenizer=google/umt5-xxl/tokenizer.json --out=data/wan_prompts
   unitemp train --config=configs/wan_1p3b_student_init.py \\
     --workdir=runs/wan_student_init
 """

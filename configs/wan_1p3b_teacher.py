@@ -1,9 +1,11 @@
-"""The bidirectional Wan 2.1 T2V 1.3B: sampled as it is, or tuned further.
+"""The bidirectional Wan 2.1 T2V 1.3B: sizes, sampling, further training.
 
-  unitemp convert --teacher=Wan2.1-T2V-1.3B --text=... --out=...
-  unitemp train --config=configs/wan_1p3b_teacher.py --workdir=runs/wan_teacher
+  unitemp convert --teacher=Wan2.1-T2V-1.3B --out=weights/teacher.safetensors
+  unitemp parity --checkpoint=Wan2.1-T2V-1.3B
 
-Not run. Needs the weights and 8 accelerators of 80 GB or a slice of as much.
+Not run. It comes trained, and is used as it is: the objective `teacher` starts
+from random weights and trains a text encoder along, which Wan's is not. The
+settings of a training are here for an objective that goes on from the weights.
 """
 
 from configs import common, wan

@@ -13,6 +13,7 @@ SCRIPTS = [
   'launch/quickstart.sh',
   'launch/test.sh',
   'launch/tpu_worker.sh',
+  'launch/workflows.sh',
   '.ci/run',
   '.ci/parity',
 ]

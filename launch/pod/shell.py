@@ -30,7 +30,14 @@ class Shell:
       print(shlex.join(command))
       return Done(0, '', '')
     self._find(command[0])
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Bytes that are no text come back as they were: a log is cut anywhere.
+    done = subprocess.run(
+      command,
+      capture_output=True,
+      encoding='utf-8',
+      errors='surrogateescape',
+      check=False,
+    )
     return Done(done.returncode, done.stdout, done.stderr)
 
   def do(self, command, doing: str) -> str:

@@ -57,10 +57,10 @@ class Follower:
     self._offset = 0
 
   def _print_log(self):
-    text = self._pod.log(self._offset)
-    self._offset += len(text.encode())
-    if text:
-      self._say(text.rstrip('\n'))
+    data = self._pod.log(self._offset).encode('utf-8', 'surrogateescape')
+    self._offset += len(data)
+    if data:
+      self._say(data.decode('utf-8', 'replace').rstrip('\n'))
 
   def follow(self):
     """Returns 'finished', 'stopped', 'lost' or 'exited N' once it is over."""

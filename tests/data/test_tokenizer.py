@@ -110,3 +110,62 @@ def test_save_into_a_file_is_refused(tmp_path):
   with pytest.raises(UserError):
     tokenizer_lib.save_falling_digits_tokenizer(tmp_path / 'file' / 't.json')
   assert (tmp_path / 'file').read_text() == 'x'
+
+
+@pytest.mark.parametrize(
+  ('text', 'cleaned'),
+  [
+    ('  a\t\tred \n seven ', 'a red seven'),
+    ('fish &amp; chips', 'fish & chips'),
+    ('fish &amp;amp; chips', 'fish & chips'),  # Escaped twice.
+    ('a cafÃ© at night', 'a café at night'),  # UTF-8 read as Latin-1.
+    ('“quoted” ﬁne', '"quoted" fine'),
+  ],
+)
+def test_text_is_cleaned_as_wan_does(tokenizer, text, cleaned):
+  assert tokenizer_lib.clean(text) == cleaned
+  one, _ = tokenizer.encode(text, 12)
+  np.testing.assert_array_equal(one, tokenizer.encode(cleaned, 12)[0])
+
+
+def test_both_kinds_of_file_give_the_same_ids(tmp_path):
+  """A SentencePiece model, and the same pieces as a tokenizer.json."""
+  sentencepiece = pytest.importorskip('sentencepiece')
+  tokenizers = pytest.importorskip('tokenizers')
+  spec = fd.FallingDigitsSpec(num_frames=33, size=16)
+  texts = fd.sample_clips(spec, range(60))['caption']
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(texts),
+    model_prefix=str(tmp_path / 'spiece'),
+    vocab_size=60,
+    pad_id=0,
+    eos_id=1,
+    unk_id=2,
+    bos_id=-1,
+    minloglevel=2,
+  )
+  path = tmp_path / 'spiece.model'
+  pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+  scores = [
+    (pieces.id_to_piece(i), pieces.get_score(i))
+    for i in range(pieces.get_piece_size())
+  ]
+  backend = tokenizers.Tokenizer(tokenizers.models.Unigram(scores, unk_id=2))
+  backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+  backend.save(str(tmp_path / 'tokenizer.json'))
+  one = tokenizer_lib.Tokenizer.from_file(path)
+  two = tokenizer_lib.Tokenizer.from_file(tmp_path / 'tokenizer.json')
+  assert one.vocab_size == two.vocab_size == 60
+  for text in [*texts[:5], 'two  words', 'a red']:
+    for length in (4, 40):
+      for a, b in zip(
+        one.encode(text, length), two.encode(text, length), strict=True
+      ):
+        np.testing.assert_array_equal(a, b)
+  assert one.encode(texts[0], 40)[0].max() > 2
+  # A model under another name is known by its content.
+  path.rename(tmp_path / 'renamed.json')
+  renamed = tokenizer_lib.Tokenizer.from_file(tmp_path / 'renamed.json')
+  np.testing.assert_array_equal(
+    renamed.encode('a red', 9)[0], one.encode('a red', 9)[0]
+  )

@@ -94,8 +94,13 @@ def test_what_a_restart_cannot_mend_ends_it(cloud, code, reason, starts):
 
 def test_every_verb_can_be_repeated(cloud):
   cloud.script('behaviour', 'hang')
+  (cloud.repository / '.gitignore').write_text('secret.txt\n')
+  (cloud.repository / 'secret.txt').write_text('of mine')
   for _ in range(2):
     assert cloud.run('up', training=()).returncode == 0
+  source = cloud.folder / 'hosts/0/unitemp/source'
+  assert (source / 'launch' / 'tpu_worker.sh').exists()
+  assert not (source / 'secret.txt').exists()
   for _ in range(2):
     done = cloud.run('run')
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from tiny_networks import DIT, GRID, TOKENS, latents, make_dit, noise
 
 from unitemp_jax.models import cache as kv_cache
+from unitemp_jax.models import dit_block
 from unitemp_jax.models.dit import DiT
 
 BATCH, FRAMES, BLOCK = 2, 6, 3
@@ -238,3 +240,22 @@ def test_commit_moves_staged_slots(start, write, wanted):
   for leaf in jax.tree.leaves(cache):
     np.testing.assert_array_equal(leaf[0, 0, ::TOKENS, 0, 0], wanted)
     np.testing.assert_array_equal(leaf[0, 0, 1::TOKENS, 0, 0], wanted)
+
+
+def test_the_affine_norm_holds_far_from_zero():
+  """As PyTorch's does: the mean is taken off before the square."""
+  block = dit_block.Block(64, 2, 64, jnp.float32)
+  affine = {'scale': jnp.ones(64), 'bias': jnp.zeros(64)}
+  x = 1000 + noise(0, 4, 64)
+  wanted = np.asarray(x, np.float64)
+  wanted = wanted - wanted.mean(-1, keepdims=True)
+  wanted /= wanted.std(-1, keepdims=True)
+
+  def error(norm):
+    return np.abs(norm - wanted).max()
+
+  params = {'params': {'norm_cross': affine}}
+  ours = block.apply(params, x, method=lambda m, x: m.norm_cross(x))
+  assert error(ours) < 1e-3
+  fast = nn.LayerNorm(use_fast_variance=True).apply({'params': affine}, x)
+  assert error(fast) > 1e-2

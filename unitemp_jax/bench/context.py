@@ -68,6 +68,11 @@ class Context:
     return model_folder.read_card(self.folder)
 
   @functools.cached_property
+  def model(self) -> str:
+    """What names the model."""
+    return model_folder.fingerprint(self.folder)
+
+  @functools.cached_property
   def pipeline(self) -> Pipeline:
     """The whole model."""
     return Pipeline.load(self.folder)
@@ -88,6 +93,5 @@ class Context:
     self, metric: str, group: str, measured: Interval, unit: str, how: str
   ) -> results.Result:
     """A row of a table; `how` is completed by the command and the model."""
-    hash_ = model_folder.fingerprint(self.folder)
-    how = f'{how}; unitemp bench, model {hash_}'
+    how = f'{how}; unitemp bench, model {self.model}'
     return results.result(metric, group, measured, unit=unit, how=how)

@@ -15,7 +15,6 @@ from unitemp_jax.bench.context import Context, Outcome
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.results import ResultTable
 from unitemp_jax.evaluation.suite_bench import Section
-from unitemp_jax.generate import model_folder
 
 BENCHMARKS: dict[str, Callable[[Context], Outcome]] = {
   'long': long.run,
@@ -40,7 +39,7 @@ def run(
   if out.exists() and not out.is_dir():
     raise UserError(f'--out={out} is a file; choose a folder.')
   about = {
-    'model': model_folder.fingerprint(context.folder),
+    'model': context.model,
     'repeats': context.repeats,
     'blocks': context.blocks,
     **machine.describe(),

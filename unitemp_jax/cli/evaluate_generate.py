@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from unitemp_jax import orders
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import clips, generation, set_prompts
 from unitemp_jax.evaluation_sets.suites import SUITES
@@ -18,7 +19,7 @@ examples:
   unitemp evaluate generate --suite=vbench --manifest=VBench_full_info.json \\
     --long_prompts=all_dimension_longer.txt --order=forward,backward --out=DIR
   unitemp evaluate generate --suite=inbetween --manifest=CLIPS/ \\
-    --order=inbetween --out=DIR --shard=0/4
+    --order=all --out=DIR --shard=0/4
   unitemp evaluate status DIR
   unitemp evaluate verify DIR
 Run the same command again to continue after an interruption, on any number of
@@ -52,7 +53,7 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
   add('--images', type=Path, metavar='DIR', help='i2v: the first frames')
   add('--captions', type=Path, metavar='FILE', help='inbetween: of the clips')
   add('--prompt', help='inbetween: for clips without a caption')
-  add('--order', default='forward', help='names with commas (forward)')
+  add('--order', default='forward', help='names with commas, or "all"')
   add('--out', required=True, type=Path, metavar='DIR')
   add('--samples', type=int, help="per prompt; the suite's own by default")
   add('--num_prompts', type=int, help='only so many of the first prompts')
@@ -60,6 +61,13 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
   add('--frames', type=int, help="of a clip, 1 + 4k; the model's by default")
   add('--anchors', type=int, help='anchor latents; 0 for none')
   add('--start_level', type=int, help='see "unitemp plan"; 0 starts from noise')
+  add('--window', type=int, help='most latents seen, for long clips')
+  add(
+    '--sinks',
+    default='none',
+    choices=orders.SINKS,
+    help='ends that stay in view of a window',
+  )
   add('--decode', default='joint', choices=generation.DECODES)
   add('--model', type=Path, default=model_folder.TINY, metavar='DIR')
   add('--batch_size', type=int, default=8)
@@ -84,12 +92,14 @@ def _work(args: argparse.Namespace) -> Work:
       captions=args.captions,
       prompt=args.prompt,
     )[: args.num_prompts],
-    args.order.split(','),
+    generation.order_names(args.order, SUITES[args.suite].given),
     seed=args.seed,
     samples=args.samples,
     frames=args.frames,
     anchors=args.anchors,
     start=args.start_level,
+    window=args.window,
+    sinks=args.sinks,
     decode=args.decode,
   )
 

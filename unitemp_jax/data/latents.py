@@ -21,6 +21,7 @@ import numpy as np
 import safetensors.numpy
 from array_record.python import array_record_module
 
+from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.errors import UserError
 
 INDEX = 'latents.json'
@@ -94,10 +95,20 @@ def read_index(folder: str | Path) -> dict[str, Any]:
 
 
 class LatentSource:
-  """Random access to normalised latents: [i] -> latents, ids, mask, labels."""
+  """Random access to normalised latents: [i] -> latents, text, labels."""
 
-  def __init__(self, folder: str | Path):
-    """Opens a finished set; raises UserError otherwise."""
+  def __init__(self, folder: str | Path, embeddings: str | Path | None = None):
+    """Opens a finished set.
+
+    Args:
+      folder: of the latents.
+      embeddings: of their captions, see `prompt_embeddings`; examples then
+        have `text` `[E, D]` in place of `ids` and `mask`.
+
+    Raises:
+      UserError: a folder is not finished.
+    """
+    self._embeddings = PromptEmbeddings(embeddings) if embeddings else None
     self.index = read_index(folder)
     paths = [str(shard_path(folder, i)) for i in range(self.index['shards'])]
     missing = [path for path in paths if not Path(path).is_file()]
@@ -118,4 +129,6 @@ class LatentSource:
       if name in example:
         raw = example[name].astype(np.float32)
         example[name] = (raw - self._mean) / self._std
+    if self._embeddings is not None:
+      example = self._embeddings.attach(example)
     return example

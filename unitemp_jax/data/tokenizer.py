@@ -110,8 +110,9 @@ def _tokenizers(path: str) -> tuple[Encode, int, int]:
       f'{path} is no tokenizer file ({error}): give a tokenizer.json of the '
       'tokenizers library or a spiece.model of SentencePiece.'
     ) from error
-  eos_id = backend.token_to_id(EOS)
-  _check_special(path, backend.token_to_id(PAD), eos_id)
+  pad_id, eos_id = backend.token_to_id(PAD), backend.token_to_id(EOS)
+  if pad_id != PAD_ID or eos_id is None:
+    raise _unfit(path)
   # Padding and truncation are done here, without state, so that the reading
   # threads of a loader can share one tokenizer.
   backend.no_padding()
@@ -140,16 +141,16 @@ def _sentencepiece(path: str) -> tuple[Encode, int, int]:
       'tokenizers library or a spiece.model of SentencePiece.'
     ) from error
   eos_id = backend.eos_id()
-  _check_special(path, backend.pad_id(), eos_id if eos_id >= 0 else None)
+  if backend.pad_id() != PAD_ID or eos_id < 0:
+    raise _unfit(path)
   return backend.encode, eos_id, backend.get_piece_size()
 
 
-def _check_special(path: str, pad_id: int | None, eos_id: int | None) -> None:
-  if pad_id != PAD_ID or eos_id is None:
-    raise UserError(
-      f'The tokenizer {path} does not fit: the token {PAD} must have the id '
-      f'{PAD_ID} and there must be a token {EOS}.'
-    )
+def _unfit(path: str) -> UserError:
+  return UserError(
+    f'The tokenizer {path} does not fit: the token {PAD} must have the id '
+    f'{PAD_ID} and there must be a token {EOS}.'
+  )
 
 
 def build_word_tokenizer(words: Iterable[str]) -> tokenizers.Tokenizer:

@@ -13,7 +13,6 @@ import numpy as np
 from unitemp_jax.evaluation.frames import (
   check_clips,
   frame_steps,
-  luma,
   unit_pixels,
 )
 
@@ -142,13 +141,14 @@ def blend_residual(frames: np.ndarray) -> np.ndarray:
 def dimmest_frame(frames: np.ndarray) -> np.ndarray:
   """Brightest light of each clip's dimmest frame over that of its median one.
 
-  The light of a frame is its 99.5th percentile of brightness. A cross-fade of
-  two bright things on black is dim in its middle; 1 = evenly lit. [n].
+  The light of a frame is the 99.5th percentile of its brightest channel, so
+  that colours do not matter. A cross-fade of two bright things on black is dim
+  in its middle; 1 = evenly lit. [n].
   """
   check_clips(frames, at_least=3)
   light = np.stack(
     [
-      np.percentile(luma(frames[:, t]), 99.5, axis=(1, 2))
+      np.percentile(unit_pixels(frames[:, t].max(axis=-1)), 99.5, axis=(1, 2))
       for t in range(frames.shape[1])
     ],
     axis=1,

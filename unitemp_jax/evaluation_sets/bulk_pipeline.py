@@ -7,7 +7,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.generate import network
+from unitemp_jax.generate.model_folder import ModelCard
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.training import mesh as device_mesh
 
@@ -21,11 +23,19 @@ class BulkPipeline(Pipeline):
   Where processes work together, each runs its own batches on its own devices.
   """
 
-  def __init__(self, card, params, tokenizer, model_hash):
-    """As `Pipeline`."""
+  def __init__(
+    self,
+    card: ModelCard,
+    params: dict,
+    tokenizer: Tokenizer,
+    model_hash: str,
+    devices: Sequence[jax.Device] | None = None,
+  ):
+    """As `Pipeline`, on some devices; by default on all of this process."""
     super().__init__(card, params, tokenizer, model_hash)
-    if jax.process_count() > 1:
+    if devices is None and jax.process_count() > 1:
       devices = jax.local_devices()
+    if devices is not None:
       self._mesh = jax.make_mesh(
         (len(devices), 1),
         device_mesh.AXES,

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,8 @@ def order_plans(
   given: str,
   anchors: int | None = None,
   start: int | None = None,
+  window: int | None = None,
+  sinks: str = 'none',
 ) -> dict[str, Plan]:
   """The plan of each order.
 
@@ -34,30 +37,63 @@ def order_plans(
     card: of the model.
     names: of `orders.ORDERS`.
     frames: of a clip, 1 + 4k.
-    given: as `Suite.given`.
+    given: as `Suite.given`: what there is for the orders that want it.
     anchors: anchor latents; None = as the model was trained.
     start: level at which carried anchors start; None = as above.
+    window: most latents that a row sees; None = all.
+    sinks: of `orders.SINKS`, for forward and backward: ends that stay in view.
 
   Raises:
     UserError: an unknown order, or one that wants other given frames.
   """
   if frames < 5 or frames % 4 != 1:
     raise UserError(f'--frames={frames} must be 1 + 4k, such as {card.frames}.')
+  settings: dict[str, Any] = {
+    'block': card.block,
+    'anchors': card.anchors if anchors is None else anchors,
+    'start': card.start if start is None else start,
+    'window': window,
+  }
   made = {}
   for name in names:
     if name not in orders.ORDERS:
       raise UserError(
         f'--order names {name!r}; use some of {", ".join(orders.ORDERS)}.'
       )
-    made[name] = orders.ORDERS[name](
-      1 + (frames - 1) // 4,
-      block=card.block,
-      anchors=card.anchors if anchors is None else anchors,
-      start=card.start if start is None else start,
-      given_first=int(given != ''),
-      given_last=int(given == 'clip'),
+    order, more = orders.ORDERS[name], dict(settings)
+    if sinks != 'none':
+      if name not in orders.DIRECTIONS:
+        raise UserError(f'--sinks has no meaning for the order {name}.')
+      span = 1 + (card.frames - 1) // 4
+      order = orders.long
+      more |= {'direction': name, 'sinks': sinks, 'span': span}
+    first, last = given_counts(name, given)
+    made[name] = order(
+      1 + (frames - 1) // 4, given_first=first, given_last=last, **more
     )
   return made
+
+
+def given_counts(order: str, given: str) -> tuple[int, int]:
+  """Latents that an order is given at either end.
+
+  An image starts every order. Of a real clip, its ends are given to the orders
+  that fill between two; the others make what they can from its caption.
+  """
+  if given == 'clip':
+    return (1, 1) if order.startswith('inbetween') else (0, 0)
+  return int(given == 'image'), 0
+
+
+def order_names(text: str, given: str) -> list[str]:
+  """Names with commas, or 'all' for every order that has what it wants."""
+  if text != 'all':
+    return text.split(',')
+  return [
+    name
+    for name in orders.ORDERS
+    if given == 'clip' or not name.startswith('inbetween')
+  ]
 
 
 def with_keys(

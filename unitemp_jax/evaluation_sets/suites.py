@@ -101,7 +101,8 @@ SUITES = {
     given='image',
   ),
   'inbetween': Suite(
-    'NAME-0.mp4 for each real clip NAME: its ends given, its middle made',
+    'NAME-0.mp4 for each real clip NAME; its ends are given to the orders '
+    'inbetween*',
     lambda prompt: 1,
     _by_name,
     named=True,

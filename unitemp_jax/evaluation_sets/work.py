@@ -20,6 +20,7 @@ from unitemp_jax.evaluation_sets.progress import Journal
 from unitemp_jax.evaluation_sets.store import Store
 from unitemp_jax.evaluation_sets.suites import SUITES
 from unitemp_jax.generate import model_folder
+from unitemp_jax.generate.request import Given
 from unitemp_jax.plans import Plan
 
 # Clips with a shorter side are written enlarged to about twice that.
@@ -54,9 +55,8 @@ def plan_work(
   seed: int = 0,
   samples: int | None = None,
   frames: int | None = None,
-  anchors: int | None = None,
-  start: int | None = None,
   decode: str = 'joint',
+  **plan_settings: Any,
 ) -> Work:
   """Lists the clips of a set and checks everything; writes nothing.
 
@@ -68,9 +68,8 @@ def plan_work(
     seed: of the whole set.
     samples: per prompt; None = what the suite wants.
     frames: of a clip; None = the model's.
-    anchors: anchor latents; None = the model's.
-    start: level at which carried anchors start; None = the model's.
     decode: 'joint' or 'stream'.
+    **plan_settings: see `generation.order_plans`.
 
   Raises:
     UserError: no model, an order that does not fit, or bad file names.
@@ -78,7 +77,7 @@ def plan_work(
   card = model_folder.read_card(model)
   frames = frames or card.frames
   order_of = generation.order_plans(
-    card, orders, frames, SUITES[suite].given, anchors, start
+    card, orders, frames, SUITES[suite].given, **plan_settings
   )
   listed = set_clips.list_clips(
     SUITES[suite], prompts, list(order_of), seed=seed, samples=samples
@@ -154,20 +153,19 @@ def _connect(work: Work, store: Store, size: int):
     work.settings['frames'], card.height, card.width, card.fps
   )
 
-  def given(clip: Clip):
-    if clip.prompt.image is not None and suite.given == 'image':
-      return reader.first(clip.prompt.image)
-    if clip.prompt.clip is not None and suite.given == 'clip':
+  def given(clip: Clip) -> tuple[Given, ...]:
+    first, last = generation.given_counts(clip.order, suite.given)
+    if last and clip.prompt.clip is not None:
       return reader.ends(clip.prompt.clip)
+    if first and clip.prompt.image is not None:
+      return reader.first(clip.prompt.image)
     return ()
 
   facts = {name: record.order_facts(p) for name, p in work.order_of.items()}
 
-  def write(clip: Clip, video: np.ndarray):
-    more = dict(facts[clip.order])
-    if suite.given:
-      sides = {own.frame > 0: len(own.video) for own in given(clip)}
-      more['given_frames'] = [sides.get(False, 0), sides.get(True, 0)]
+  def write(clip: Clip, video: np.ndarray) -> None:
+    counts = generation.given_counts(clip.order, suite.given)
+    more = {**facts[clip.order], 'given_frames': list(counts)}
     if suite.given == 'clip' and clip.prompt.clip is not None:
       truth = reader.clip(clip.prompt.clip)
       path = record.write_truth(store, clip.prompt.name, truth, work.form)

@@ -86,7 +86,8 @@ class Block(nn.Module):
     self.modulation = self.param('modulation', init, (6, self.width))
     self.self_attn = Projections(self.width, self.heads, self.dtype)
     self.cross_attn = Projections(self.width, self.heads, self.dtype)
-    self.norm_cross = nn.LayerNorm(epsilon=EPS)
+    # Not the fast variance, which loses all digits far from zero.
+    self.norm_cross = nn.LayerNorm(epsilon=EPS, use_fast_variance=False)
     xavier = nn.initializers.xavier_uniform()
     self.ffn_up = Linear(self.ffn_width, dtype=self.dtype, kernel_init=xavier)
     self.ffn_down = Linear(self.width, dtype=self.dtype, kernel_init=xavier)

@@ -17,6 +17,16 @@ def encode_text(
   return encoder.apply({'params': params}, ids, mask)
 
 
+def batch_text(encoder: TextEncoder, params: Any, batch: Any) -> Text:
+  """Embeddings `BED` of a batch: its own `text`, or its token ids encoded.
+
+  With `text` the encoder's parameters may be anything, such as nothing.
+  """
+  if 'text' in batch:
+    return batch['text']
+  return encode_text(encoder, params, batch['ids'], batch['mask'])
+
+
 def init_teacher(
   dit: DiT,
   encoder: TextEncoder,

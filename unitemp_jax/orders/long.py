@@ -64,29 +64,17 @@ def long(
   )
   setting = Settings(**settings, window=window)
   script = new_script(0, num_latents, setting, given)
-  side = 'past' if direction == 'forward' else 'future'
-  blocks = [
-    block
-    for low, high in script.free(0, num_latents)
-    for block in script.cut(low, high, side)
-  ]
   order = ends if direction == 'forward' else ends[::-1]
-  for end in order[::-1]:
-    # What is to be a sink and is not given comes first.
-    if not counts[end]:
-      first = [block.first for block in blocks]
-      block = blocks[first.index((min if end == 'past' else max)(first))]
-      blocks.remove(block)
-      blocks.insert(0, block)
-  script.blocks = blocks
-  if ends:
-    script.span = span
-    script.sinks = [
-      (item, end == 'past')
-      for end in order
-      for item in _sink(script, end, counts[end], sizes[end])
-    ]
-    _check_distinct(script)
+  order = sorted(order, key=lambda end: not counts[end])  # given ones are there
+  script.blocks = _blocks(
+    script, direction, [end for end in order if not counts[end]]
+  )
+  script.span = span
+  script.sinks = [
+    (item, end == 'past')
+    for end in order
+    for item in _sink(script, end, counts[end], sizes[end])
+  ]
   return compile_plan(script)
 
 
@@ -116,7 +104,11 @@ def _fit(settings, ends, direction, window, span, sink_latents):
     raise UserError(
       f'order long: sinks of {wanted} latents; use at least 1, or sinks none'
     )
-  sizes = {end: min(wanted, count or block) for end, count in ends.items()}
+  sizes = {}
+  for end, count in ends.items():
+    # A clip's first latent is context only, unless it begins the video.
+    clip = count - (end == 'future' and count > 1)
+    sizes[end] = min(wanted, clip or block)
   number = sum(sizes.values())
   if span is None:
     if ends and window is None:
@@ -142,6 +134,28 @@ def _fit(settings, ends, direction, window, span, sink_latents):
   return sizes, largest if window is None else window, span
 
 
+def _blocks(script: Script, direction, early):
+  """The blocks that are to be sinks at ends `early`, then all others."""
+  ((low, high),) = script.free(0, script.length)
+  block = script.settings.block
+  if high - low < block * len(early) + 1:
+    raise UserError(
+      f'order long: a video of {script.length} latents is too short for its '
+      f'sinks; ask for at least '
+      f'{script.length - (high - low) + block * len(early) + 1}'
+    )
+  blocks = []
+  for end in early:
+    if end == 'past':
+      blocks += script.cut(low, low + block, 'past')
+      low += block
+    else:
+      blocks += script.cut(high - block, high, 'future')
+      high -= block
+  side = 'past' if direction == 'forward' else 'future'
+  return blocks + script.cut(low, high, side)
+
+
 def _sink(script: Script, end: str, given: int, size: int) -> list[Item]:
   """The latents that serve as sinks at one end, by time."""
   last = script.begin + script.length - 1
@@ -152,20 +166,8 @@ def _sink(script: Script, end: str, given: int, size: int) -> list[Item]:
       for item in script.items
       if item.position == position and not script.is_home(item)
     ]
-  block = script.settings.block
-  edge = min(size, block if not given else given - (end == 'future'))
-  first = script.begin if end == 'past' else last - edge + 1
+  first = script.begin if end == 'past' else last - size + 1
   return [
     Item(position, script.entry(position))
-    for position in range(first, first + edge)
+    for position in range(first, first + size)
   ]
-
-
-def _check_distinct(script):
-  past = [item.position for item, is_past in script.sinks if is_past]
-  future = [item.position for item, is_past in script.sinks if not is_past]
-  if past and future and past[-1] >= future[0]:
-    raise UserError(
-      f'order long: a video of {script.length} latents is too short for sinks '
-      f'at both ends; ask for at least {len(past) + len(future) + 1}'
-    )

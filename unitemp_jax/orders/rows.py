@@ -50,7 +50,7 @@ class _Rows:
     self.held = script.known  # positions whose latents of the video are known
     self.cache: list[Item] = []  # what each slot holds
     self.carried: int | None = None
-    self.read: set[Item] = set()
+    self.first: dict[int, int] = {}  # entry -> where it is read or made first
     self.rows: list[dict[str, Any]] = []
 
   def anchored(self, block: Block) -> bool:
@@ -147,10 +147,12 @@ class _Rows:
     ]
     # Sinks first: their slots come before those of the window.
     for item in sorted(made, key=lambda item: item not in self.sinks):
+      slot = len(self.cache)
+      if item not in self.sinks:
+        slot = free.pop(0) if free and item in kept else slot
+        if slot < len(self.sinks):
+          continue  # that slot waits for a sink
       if item in kept:
-        slot = len(self.cache)
-        if free and item not in self.sinks:
-          slot = free.pop(0)
         self.cache[slot : slot + 1] = [item]
         row['write'][made.index(item)] = slot
 
@@ -171,7 +173,8 @@ class _Rows:
       'sinks': self._sinks(first - before, items[-1].position),
     }
     self.rows.append(row)
-    self.read.update(items)
+    for item in items:
+      self.first.setdefault(item.entry, item.position)
     return row
 
   def _sinks(self, low: int, high: int) -> list[int]:
@@ -200,7 +203,7 @@ class _Rows:
         row['visible'] + settings.block + settings.anchors * row['anchor']
         for row in self.rows
       )
-    rows = self._unread() + self.rows
+    rows = self._unread()
     arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     arrays['sinks'] = arrays['sinks'].reshape(len(rows), len(self.sinks))
     plan = Plan(
@@ -218,15 +221,18 @@ class _Rows:
     return plan
 
   def _unread(self):
-    """Rows that say that what no row reads is part of the video all the same.
+    """Rows that say what is part of the video though no row reads it there.
 
     They see nothing and write nothing, so that nothing is computed for them.
     """
     rows, self.rows, self.cache = self.rows, [], []
-    items = sorted(item for item in self.script.items if item not in self.read)
+    items = sorted(
+      item
+      for item in self.script.items
+      if self.first.get(item.entry) != item.position
+    )
     while items:
       run = items[: self._run(items)]
       items = items[len(run) :]
       self._append(run, given=True)
-    rows, self.rows = self.rows, rows
-    return rows
+    return self.rows + rows

@@ -18,14 +18,10 @@ class Scene:
   Attributes:
     length: latents.
     prompt: index of its prompt.
-    given_first: latents given at its start: 1 = an image, more = a clip.
-    given_last: latents given at its end.
   """
 
   length: int
   prompt: int = 0
-  given_first: int = 0
-  given_last: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,17 +30,21 @@ class Connection:
 
   Attributes:
     length: latents between the scenes; 0 = a cut.
-    switch: how many of them have the prompt of the scene before; None = half.
+    switch: how many of them have the prompt of the scene before, the rest that
+      of the scene behind; None = half.
+    prompt: index of a prompt of its own, for all of it.
   """
 
   length: int
   switch: int | None = None
+  prompt: int | None = None
 
 
 def story(
   scenes: Sequence[Scene],
   connections: int | Sequence[Connection | int] = 3,
   *,
+  given: Sequence[Given | tuple[int, int]] = (),
   loop: bool = False,
   side: str = 'outside_in',
   overlap: int = 1,
@@ -74,7 +74,7 @@ def story(
   links = _links(scenes, connections, loop)
   starts = _starts(scenes, links)
   setting = _with_prompts(scenes, links, starts, settings)
-  script = new_script(0, starts[-1], setting, _given(scenes, starts))
+  script = new_script(0, starts[-1], setting, given)
   if loop:
     if not 1 <= overlap <= scenes[0].length:
       raise UserError(
@@ -93,7 +93,8 @@ def story(
     high = low + link.length
     last = i + 1 == len(scenes)
     seen = high + (overlap if last else scenes[i + 1].length)
-    script.blocks += script.cut(low, high, side, (starts[i], seen))
+    for gap in script.free(low, high):
+      script.blocks += script.cut(*gap, side, (starts[i], seen))
   return compile_plan(script)
 
 
@@ -148,17 +149,9 @@ def _starts(scenes, links):
   """The first position of every scene, and the length of the video."""
   starts, end = [], 0
   for i, scene in enumerate(scenes):
-    if scene.length < 1 or min(scene.given_first, scene.given_last) < 0:
+    if scene.length < 1:
       raise UserError(
-        f'order story: scene {i} has {scene.length} latents, '
-        f'{scene.given_first} given first and {scene.given_last} last; use at '
-        'least 1, 0 and 0'
-      )
-    if scene.given_first + scene.given_last > scene.length:
-      raise UserError(
-        f'order story: scene {i} has {scene.length} latents, but '
-        f'{scene.given_first} are given first and {scene.given_last} last; '
-        f'make it at least {scene.given_first + scene.given_last} long'
+        f'order story: scene {i} has {scene.length} latents; use at least 1'
       )
     starts.append(end)
     end += scene.length + (links[i].length if i < len(links) else 0)
@@ -166,32 +159,24 @@ def _starts(scenes, links):
 
 
 def _with_prompts(scenes, links, starts, settings):
-  if settings.get('prompts'):
+  if settings.pop('prompts', ()):
     raise UserError(
       'order story: its prompts are those of its scenes; leave prompts out'
     )
   switches = []
   for i, scene in enumerate(scenes):
     switches.append((starts[i], scene.prompt))
-    if i < len(links):
+    if i == len(links) or not links[i].length:
+      continue
+    low = starts[i] + scene.length
+    if links[i].prompt is not None:
+      switches.append((low, links[i].prompt))
+    elif _switch(links[i]) < links[i].length:
       following = scenes[(i + 1) % len(scenes)].prompt
-      switch = starts[i] + scene.length + _switch(links[i])
-      if switch < starts[i + 1]:
-        switches.append((switch, following))
+      switches.append((low + _switch(links[i]), following))
   kept = [
     switch
     for i, switch in enumerate(switches)
     if i == 0 or switch[1] != switches[i - 1][1]
   ]
   return Settings(**settings, prompts=tuple(kept))
-
-
-def _given(scenes, starts):
-  given = []
-  for start, scene in zip(starts, scenes, strict=False):
-    if scene.given_first:
-      given.append(Given(start, scene.given_first))
-    if scene.given_last:
-      first = start + scene.length - scene.given_last
-      given.append(Given(first, scene.given_last))
-  return given

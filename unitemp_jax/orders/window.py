@@ -102,11 +102,11 @@ def place_sinks(
     they move nearer. Both ends keep half of the room between them and the
     rest, or more where the other end needs less.
   """
-  outside_past = bool(past) and past[-1] < low
-  outside_future = bool(future) and future[0] > high
-  gap_past = low - 1 - past[-1] if outside_past else 0
-  gap_future = future[0] - high - 1 if outside_future else 0
-  taken = len(past) * outside_past + len(future) * outside_future
+  gap_past = max(low - 1 - past[-1], 0) if past else 0
+  gap_future = max(future[0] - high - 1, 0) if future else 0
+  # Near an end, sinks may stand where the row has its anchors or its block.
+  taken = sum(position < low for position in past)
+  taken += sum(position > high for position in future)
   room = max(span - (high - low + 1) - taken, 0)
   kept_past = min(gap_past, max(room // 2, room - gap_future))
   kept_future = min(gap_future, room - kept_past)

@@ -31,6 +31,13 @@ def model_config(kind: type, values: ConfigDict | dict[str, Any]) -> Any:
     ) from error
 
 
+def frame_size(data: ConfigDict) -> tuple[int, int]:
+  """Rows and columns of a `config.data`'s clips; one `size` is both."""
+  if 'size' in data:
+    return data.size, data.size
+  return data.height, data.width
+
+
 def vae_config(model: ConfigDict) -> VAEConfig:
   """The VAE of a `config.model`."""
   return model_config(VAEConfig, model['vae'])

@@ -24,6 +24,7 @@ def model_card(
     latent_mean=tuple(index['latent_mean']),
     latent_std=tuple(index['latent_std']),
   )
+  height, width = builders.frame_size(config.data)
   return ModelCard(
     vae=vae,
     dit=builders.dit_config(config.model),
@@ -33,8 +34,8 @@ def model_card(
     teacher_shift=config.sampling.teacher_shift,
     guidance=config.sampling.guidance,
     frames=config.data.num_frames,
-    height=config.data.size,
-    width=config.data.size,
+    height=height,
+    width=width,
     fps=config.sampling.fps,
     block=config.orders.block,
     anchors=config.orders.anchors,

@@ -113,9 +113,7 @@ class DistillProgram:
     return self._critic_only
 
   def _text(self, frozen, batch) -> jax.Array:
-    return text_to_video.encode_text(
-      self._encoder, frozen['text'], batch['ids'], batch['mask']
-    )
+    return text_to_video.batch_text(self._encoder, frozen['text'], batch)
 
   def _roll_out(self, params, frozen, batch, key):
     images = jnp.concatenate(

@@ -101,8 +101,13 @@ def teacher_samples(config: ConfigDict, num_steps: int = 25) -> SampleFn:
   return sample
 
 
-def student_samples(config: ConfigDict, text) -> SampleFn:
-  """Held-out captions through the student, forward and backward."""
+def student_samples(config: ConfigDict, text) -> SampleFn | None:
+  """Held-out captions through the student, forward and backward.
+
+  None without a text encoder: its captions are not among the embeddings.
+  """
+  if not text:
+    return None
   clips = held_out(config)
   model = _Model(config)
 

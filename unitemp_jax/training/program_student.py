@@ -18,6 +18,9 @@ from unitemp_jax.training.program_teacher import latent_shape
 def load_teacher(config: ConfigDict):
   """The teacher's weights `{'dit', 'text'}` from `config.teacher`.
 
+  With `config.latents.embeddings` the file holds the transformer alone, and
+  `text` is empty.
+
   Raises:
     UserError: they are missing or of another size.
   """
@@ -29,6 +32,8 @@ def load_teacher(config: ConfigDict):
     ),
     jax.random.key(0),
   )
+  if config.latents.get('embeddings'):
+    return {'dit': weights.load(config.teacher, shapes['dit']), 'text': {}}
   return weights.load(config.teacher, shapes)
 
 
@@ -53,9 +58,7 @@ def student_init_program(config: ConfigDict, mesh) -> SingleLossProgram:
   draft_sigma = float(student_levels(config)[config.orders.start])
 
   def loss(params, frozen, batch, key):
-    text = text_to_video.encode_text(
-      encoder, frozen['text'], batch['ids'], batch['mask']
-    )
+    text = text_to_video.batch_text(encoder, frozen['text'], batch)
     context = text_to_video.text_context(dit, params, text)
 
     def denoise(params, x, sigma, positions, mask):

@@ -18,7 +18,7 @@ def latent_shape(config: ConfigDict) -> tuple[int, int, int]:
   """Frames, rows and columns of the latents of a config's clips."""
   vae = builders.vae_config(config.model)
   frames = vae3d.num_latents(config.data.num_frames, vae.temporal_stride)
-  return frames, *vae3d.latent_grid(vae, config.data.size, config.data.size)
+  return frames, *vae3d.latent_grid(vae, *builders.frame_size(config.data))
 
 
 def teacher_program(config: ConfigDict, mesh) -> SingleLossProgram:
@@ -67,28 +67,34 @@ def latent_batch(
   """Keeps of a loader's batch what stages learn from.
 
   Returns:
-    latents `[B, N, h, w, C]`, last_image `[B, 1, h, w, C]`, anchors `[B, blocks
-    - 1, P, h, w, C]` of the kind that `orders` wants, ids and mask `[B, E]`.
+    latents `[B, N, h, w, C]`; last_image `[B, 1, h, w, C]`; anchors `[B, blocks
+    - 1, P, h, w, C]` of the kind that `orders` wants; ids and mask `[B, E]`, or
+    text `[B, E, Dt]`.
 
   Raises:
     UserError: the latents were encoded for anchors of the other kind.
   """
-  latents = np.asarray(examples['latents'], np.float32)
-  if windowed(orders):
-    if 'anchors' not in examples:
-      raise UserError(
-        'config.orders.anchor_kind is "windowed", but the latents in '
-        'config.latents.dir hold no windows; encode them again elsewhere.'
-      )
-    anchors = np.asarray(examples['anchors'], np.float32)
-  else:
+  kept = {
+    'latents': np.float32,
+    'last_image': np.float32,
+    'anchors': np.float32,
+    'ids': np.int32,
+    'mask': bool,
+    'text': np.float32,
+  }
+  batch = {
+    name: np.asarray(examples[name], dtype)
+    for name, dtype in kept.items()
+    if name in examples
+  }
+  if not windowed(orders):
+    latents = batch['latents']
     firsts = range(orders.block, latents.shape[1], orders.block)
     rows = [latents[:, first - orders.anchors : first] for first in firsts]
-    anchors = np.stack(rows, axis=1)
-  return {
-    'latents': latents,
-    'last_image': np.asarray(examples['last_image'], np.float32),
-    'anchors': anchors,
-    'ids': np.asarray(examples['ids'], np.int32),
-    'mask': np.asarray(examples['mask'], bool),
-  }
+    batch['anchors'] = np.stack(rows, axis=1)
+  elif 'anchors' not in batch:
+    raise UserError(
+      'config.orders.anchor_kind is "windowed", but the latents in '
+      'config.latents.dir hold no windows; encode them again elsewhere.'
+    )
+  return batch

@@ -42,7 +42,9 @@ def build_loader(config: ConfigDict, rows: Sequence[int]):
   """Returns this host's rows of every batch, as an endless loader."""
   data = config.data
   if 'latents' in config:
-    source = latents.LatentSource(config.latents.dir)
+    source = latents.LatentSource(
+      config.latents.dir, config.latents.get('embeddings')
+    )
     transform = functools.partial(
       program_teacher.latent_batch, orders=config.orders
     )

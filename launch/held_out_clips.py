@@ -1,0 +1,38 @@
+"""Writes held-out clips of falling digits as a folder of captioned videos.
+
+usage: python launch/held_out_clips.py FOLDER NUMBER
+
+It is what `unitemp evaluate generate --suite=inbetween --manifest=FOLDER` and
+`unitemp evaluate folder --real=FOLDER` want of the user's own footage.
+"""
+
+import sys
+from pathlib import Path
+
+from unitemp_jax.data import video_io
+from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
+from unitemp_jax.generate import model_folder
+
+_AT_ONCE = 64
+
+
+def write_clips(folder: Path, number: int) -> None:
+  """Writes `NUMBER.mp4` with `NUMBER.txt`, in the form of the tiny model."""
+  card = model_folder.read_card(model_folder.TINY)
+  spec = FallingDigitsSpec(
+    num_frames=card.frames, size=card.height, split='test'
+  )
+  for first in range(0, number, _AT_ONCE):
+    indices = range(first, min(first + _AT_ONCE, number))
+    clips = sample_clips(spec, indices)
+    pairs = zip(clips['video'], clips['caption'], strict=True)
+    for i, (video, caption) in zip(indices, pairs, strict=True):
+      path = folder / f'{i:04d}.mp4'
+      video_io.write_video(path, video, card.fps)
+      path.with_suffix('.txt').write_text(caption + '\n')
+
+
+if __name__ == '__main__':
+  if len(sys.argv) != 3:
+    sys.exit('usage: python launch/held_out_clips.py FOLDER NUMBER')
+  write_clips(Path(sys.argv[1]), int(sys.argv[2]))

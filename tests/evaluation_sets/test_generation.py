@@ -1,0 +1,252 @@
+"""Clips of a model depend on their own settings, and on nothing around them."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from model_fixture import random_model
+from quick_compilation import quick_compilation  # noqa: F401
+
+from unitemp_jax import orders
+from unitemp_jax.cli import evaluate_generate
+from unitemp_jax.cli import main as cli
+from unitemp_jax.data import video_io
+from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation_sets import generation, verify
+from unitemp_jax.evaluation_sets.bulk_pipeline import BulkPipeline
+from unitemp_jax.evaluation_sets.manifests import Prompt
+from unitemp_jax.evaluation_sets.work import plan_work
+from unitemp_jax.generate import model_folder
+from unitemp_jax.generate.pipeline import Pipeline
+
+PROMPTS = ('a red seven falls', 'a blue one', 'a green two bounces')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def compiled(tmp_path_factory):
+  """Programs of equal shape are compiled once for all tests."""
+  names = ('compilation_cache_dir', 'persistent_cache_min_compile_time_secs')
+  old = [getattr(jax.config, f'jax_{name}') for name in names]
+  new = [str(tmp_path_factory.mktemp('cache')), 0]
+  for name, value in zip(names, new, strict=True):
+    jax.config.update(f'jax_{name}', value)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(evaluate_generate, 'enable_compile_cache', lambda: None)
+    yield
+  for name, value in zip(names, old, strict=True):
+    jax.config.update(f'jax_{name}', value)
+
+
+def plan(names=('forward', 'backward'), **more):
+  prompts = [Prompt(text, text, text) for text in PROMPTS]
+  return plan_work(random_model(), 'plain', prompts, names, **more)
+
+
+def make(work, size, devices=None, wanted=None):
+  """Videos by clip, and the pipeline that made them."""
+  source = Pipeline.load(work.model)
+  params = jax.device_get(source._params)
+  pipeline = BulkPipeline(
+    source.card, params, source.tokenizer, source.hash, devices
+  )
+  maker = generation.model_maker(
+    pipeline, work.order_of, lambda clip: (), size, 'joint'
+  )
+  videos = {}
+  clips = work.clips if wanted is None else wanted
+  for first in range(0, len(clips), size):
+    group = clips[first : first + size]
+    made = maker.decode(group, maker.generate(group))
+    assert len(made) == len(group)
+    videos |= {
+      clip.path: video for clip, video in zip(group, made, strict=True)
+    }
+  return videos, pipeline
+
+
+def difference(one, two):
+  assert one.keys() & two.keys()
+  return max(
+    np.abs(one[path].astype(int) - two[path]).max()
+    for path in one.keys() & two.keys()
+  )
+
+
+@pytest.fixture(scope='module')
+def batch_of_4():
+  """Four clips of two prompts on one device."""
+  work = plan(['forward'], samples=2)
+  videos, pipeline = make(work, 4, jax.devices()[:1], work.clips[:4])
+  # The text encoder ran once per prompt.
+  assert pipeline.encoded == 2
+  return work, videos
+
+
+def test_batch_1_equals_batch_4(batch_of_4):
+  """Up to one level of 255 where rounding falls the other way."""
+  work, videos = batch_of_4
+  alone, _ = make(work, 1, jax.devices()[:1], work.clips[1:3])
+  assert difference(alone, videos) <= 1
+  # Negative control: another seed is another clip.
+  swapped = dict(zip(alone, reversed(alone.values()), strict=True))
+  assert difference(swapped, videos) > 20
+
+
+@pytest.mark.slow
+def test_1_device_equals_4(batch_of_4):
+  """Up to one level of 255 as well."""
+  work, videos = batch_of_4
+  spread, pipeline = make(work, 4, jax.devices()[:4], work.clips[:4])
+  assert len(pipeline._mesh.devices.flat) == 4
+  assert difference(spread, videos) <= 1
+
+
+def test_a_part_of_a_batch_is_bit_for_bit_the_same(batch_of_4):
+  """A killed shard makes its last clips in smaller company."""
+  work, videos = batch_of_4
+  rest, _ = make(work, 4, jax.devices()[:1], work.clips[2:4])
+  assert difference(rest, videos) == 0
+
+
+@pytest.mark.slow
+def test_embedded_prompts_are_those_of_the_pipeline(batch_of_4):
+  work, videos = batch_of_4
+  clips = work.clips[:4]
+  pipeline = Pipeline.load(work.model)
+  made = pipeline.generate(
+    [clip.prompt.text for clip in clips],
+    [clip.seed for clip in clips],
+    work.order_of['forward'],
+  )
+  whole = pipeline.decode(made.timeline)
+  plain = {c.path: video for c, video in zip(clips, whole, strict=True)}
+  assert difference(plain, videos) <= 1
+
+
+def test_keys_follow_everything_that_decides_a_clip(tmp_path):
+  first = plan()
+  same = plan(['loop', 'backward', 'forward'])
+  keys = {clip.path: clip.key for clip in first.clips}
+  assert keys.items() <= {c.path: c.key for c in same.clips}.items()
+  for more in ({'anchors': 0}, {'seed': 1}, {'frames': 21}):
+    other = plan(['backward'], **more)
+    assert not {c.key for c in other.clips} & set(keys.values()), more
+  other = plan(['backward'], decode='stream')
+  assert not {clip.key for clip in other.clips} & set(keys.values())
+
+
+def test_orders_that_do_not_fit_are_refused():
+  with pytest.raises(UserError, match="'sideways'; use some of forward"):
+    plan(['sideways'])
+  with pytest.raises(UserError, match='given at both ends'):
+    plan(['inbetween'])
+  with pytest.raises(UserError, match='--frames=30 must be 1'):
+    plan(frames=30)
+
+
+def call(*words):
+  return cli.main(['evaluate', *map(str, words)])
+
+
+@pytest.fixture(scope='module')
+def real_clips(tmp_path_factory):
+  """Three captioned clips of falling digits, as the user would have them."""
+  folder = tmp_path_factory.mktemp('real')
+  card = model_folder.read_card(random_model())
+  spec = FallingDigitsSpec(
+    num_frames=card.frames, size=card.height, split='test'
+  )
+  made = sample_clips(spec, range(3))
+  for i in range(3):
+    path = folder / f'clip {i}.mp4'
+    video_io.write_video(path, made['video'][i], card.fps)
+    path.with_suffix('.txt').write_text(made['caption'][i])
+  return folder
+
+
+def test_between_the_ends_of_real_clips(real_clips, tmp_path, capsys):
+  out = tmp_path / 'out'
+  words = [
+    *('generate', '--suite=inbetween', f'--manifest={real_clips}'),
+    *(f'--model={random_model()}', f'--out={out}', '--batch_size=2'),
+  ]
+  assert call(*words, '--order=forward', '--dry_run') == 0
+  assert not out.exists()
+  assert call(*words, '--order=inbetween', '--shard=0/2') == 0
+  assert 'made 2, 0 were there' in capsys.readouterr().out
+  assert call('status', out) == 1
+  assert '2 of 3 there, 1 missing' in capsys.readouterr().out
+  assert call(*words, '--order=inbetween') == 0
+  assert 'made 1, 2 were there' in capsys.readouterr().out
+  assert call('status', out) == 0
+  assert verify.verify_set(out) == (3, [])
+  path = out / 'records' / 'inbetween' / 'clip 1-0.json'
+  found = json.loads(path.read_text())
+  assert found['given_frames'] == [1, 1]
+  assert found['real'] == 'real/clip 1.mp4'
+  truth, _ = video_io.read_video(out / found['real'])
+  video, fps = video_io.read_video(out / 'videos/inbetween/clip 1-0.mp4')
+  assert video.shape == truth.shape and fps == found['fps']
+  # The ends are the clip's but for the coding, and the middle is not.
+  gaps = np.abs(video.astype(int) - truth).mean((1, 2, 3))
+  assert gaps[0] < 3 and gaps[-1] < 3 and gaps[16] > 6
+
+
+def test_starting_from_an_image(tmp_path, capsys):
+  card = model_folder.read_card(random_model())
+  picture = np.full((2 * card.height, 2 * card.width, 3), (200, 30, 90), 'u1')
+  video_io.write_image(tmp_path / 'a red one.png', picture)
+  manifest = tmp_path / 'info.json'
+  manifest.write_text(json.dumps([{'prompt_en': 'a red one'}]))
+  out = tmp_path / 'out'
+  words = ['generate', '--suite=i2v', f'--model={random_model()}']
+  words += [f'--manifest={manifest}', '--samples=2', f'--out={out}']
+  assert call(*words, '--order=inbetween') == 2
+  assert 'given at both ends' in capsys.readouterr().err
+  assert call(*words, '--order=backward', '--batch_size=2') == 0
+  video, _ = video_io.read_video(
+    out / 'videos' / 'backward' / 'a red one-1.mp4'
+  )
+  assert np.abs(video[0].astype(int) - (200, 30, 90)).max() < 12
+  assert np.abs(video[5].astype(int) - (200, 30, 90)).max() > 12
+
+
+@pytest.mark.parametrize(
+  'words, reason',
+  [
+    (['--suite=vbench', '--manifest=no.txt'], 'there is no file no.txt'),
+    (['--suite=vbench', '--manifest=a.txt', '--shard=3/2'], 'is not i/n'),
+    (['--suite=vbench', '--manifest=a.txt', '--samples=0'], 'at least 1'),
+    (['--suite=vbench', '--manifest=a.txt', '--order=up'], "names 'up'"),
+    (['--suite=vbench', '--manifest=a.txt', '--model=no'], 'no is not a model'),
+    (['--suite=vbench', '--manifest=bad.txt'], 'must not contain "/"'),
+    (['--suite=vbench2', '--manifest=a.txt'], 'has no dimension'),
+    (['--suite=i2v', '--manifest=a.txt'], 'there is no image'),
+    (['--suite=inbetween', '--manifest=a.txt'], 'is not a folder'),
+    (['--suite=plain', '--manifest=a.txt', '--out=a.txt'], 'a.txt'),
+  ],
+)
+def test_bad_input_writes_nothing(tmp_path, monkeypatch, capsys, words, reason):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'a.txt').write_text('a red one\n')
+  (tmp_path / 'bad.txt').write_text('either/or\n')
+  words = [f'--model={random_model()}', '--out=out', *words]
+  assert call('generate', *words) == 2
+  assert reason in capsys.readouterr().err
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['a.txt', 'bad.txt']
+
+
+def test_all_orders_means_those_that_have_what_they_want():
+  card = model_folder.read_card(random_model())
+  assert generation.order_names('all', 'clip') == list(orders.ORDERS)
+  assert generation.order_names('all', '') == ['forward', 'backward', 'loop']
+  for given in ('clip', 'image', ''):
+    names = generation.order_names('all', given)
+    made = generation.order_plans(card, names, 33, given)
+    for name, plan in made.items():
+      wanted = generation.given_counts(name, given)
+      own = plan.preloaded()[0].tolist()
+      # What a loop closes with is made, not given.
+      assert own == [0][: wanted[0]] + [8][: wanted[1]], (given, name)

@@ -1,0 +1,509 @@
+"""Every workflow's plan is lawful, complete, and sees what it should.
+
+`broken_laws` reads a plan without the package's own checks.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unitemp_jax import orders
+from unitemp_jax.errors import UserError
+from unitemp_jax.plans import DATA_FIELDS, META_FIELDS, bucket, check
+
+
+def generated(plan):
+  """The positions of the generated rows, in order of generation."""
+  return [
+    [position for position, _ in plan.entries(row)]
+    for row in np.flatnonzero(~plan.given)
+  ]
+
+
+def schedule(prompts, position):
+  return max(((p, i) for p, i in prompts if p <= position), default=(0, 0))[1]
+
+
+def broken_laws(plan, begin, length, window=None, prompts=(), span=None):
+  """An independent reading of what a plan must do; empty when all is well."""
+  found = []
+  end = begin + length
+  made = [p for block in generated(plan) for p in block]
+  if len(set(made)) < len(made):
+    found.append('a position is made twice')
+  positions, entries = plan.timeline()
+  if positions.tolist() != list(range(begin, end)):
+    found.append('the video is not whole')
+  if entries.tolist() != list(range(length)):
+    found.append('the video is not the start of the buffer')
+  written = {
+    entry
+    for row in np.flatnonzero(~plan.given)
+    for _, entry in plan.entries(row)
+  }
+  if written & set(plan.preloaded()[1].tolist()):
+    found.append('a given latent is written')
+  known = {e: p for p, e in zip(*plan.preloaded(), strict=True)}
+  cache, writers = {}, {}
+  for row in range(plan.num_rows):
+    own = plan.entries(row)
+    visible, anchored = int(plan.visible[row]), bool(plan.anchor[row])
+    for _, entry in own:
+      if plan.given[row] and entry not in known:
+        found.append(f'row {row} reads what is not there')
+    if plan.given[row] and (plan.write[row] < 0).all():
+      continue  # computes nothing
+    if any(slot not in cache for slot in range(visible)):
+      found.append(f'row {row} sees a slot that holds nothing good')
+    if window is not None and visible - plan.num_sinks > window:
+      found.append(f'row {row} sees more than the window')
+    seen = [cache.get(slot, 0) for slot in range(visible)]
+    moved = plan.sinks[row, : min(visible, plan.num_sinks)].tolist()
+    met = [*moved, *seen[plan.num_sinks :], *(p for p, _ in own)]
+    met.append(own[0][0] - plan.num_anchors * anchored)
+    if span is not None and max(met) - min(met) >= span:
+      found.append(f'positions {min(met)} and {max(met)} meet in row {row}')
+    if len(set(met[visible:])) < len(set(met)) - visible:
+      found.append(f'row {row} sees two latents at one position')
+    if anchored and own[0][0] - plan.num_anchors < begin < own[0][0]:
+      found.append(f'anchors of row {row} begin before the video')
+    if any(plan.prompt[row] != schedule(prompts, p) for p, _ in own):
+      found.append(f'prompt of row {row}')
+    # Everything behind what is visible is scratch while the row runs.
+    for slot in [slot for slot in cache if slot >= visible]:
+      room = visible + plan.block + plan.num_anchors * anchored
+      if slot < room:
+        del cache[slot]
+    for (position, entry), slot in zip(own, plan.write[row], strict=False):
+      if slot >= 0:
+        cache[int(slot)] = position
+        writers[int(slot)] = entry
+      if not plan.given[row]:
+        known[entry] = position
+  return found
+
+
+@st.composite
+def styles(draw, low, high):
+  """Settings that every order takes, for positions low .. high - 1."""
+  block = draw(st.integers(1, 4))
+  switches = draw(
+    st.dictionaries(st.integers(low, high - 1), st.integers(0, 3), max_size=3)
+  )
+  return {
+    'block': block,
+    'anchors': draw(st.integers(0, block)),
+    'start': 2,
+    'window': draw(st.none() | st.integers(1, 9)),
+    'prompts': tuple(sorted(switches.items())),
+  }
+
+
+def law_of(style):
+  return {'window': style['window'], 'prompts': style['prompts']}
+
+
+@st.composite
+def some_given(draw, length):
+  """Disjoint (position, count) pairs that leave something to generate."""
+  given, position, kept = [], 0, 0
+  while True:
+    position += draw(st.integers(0, 6))
+    count = draw(st.integers(1, 4))
+    if position + count > length or draw(st.integers(0, 4)) == 0:
+      return given
+    kept += count - (count == 1 or position > 0)
+    if kept >= length:
+      return given
+    given.append((position, count))
+    position += count
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.integers(1, 30), st.sampled_from(orders.SIDES))
+def test_keyframes_obey_the_laws(data, length, side):
+  given = data.draw(some_given(length))
+  style = data.draw(styles(0, length))
+  plan = orders.keyframes(length, given, side=side, **style)
+  assert broken_laws(plan, 0, length, **law_of(style)) == []
+  wanted = [
+    position
+    for first, count in given
+    for position in range(first, first + count)
+  ]
+  assert plan.preloaded()[0].tolist() == wanted
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+  st.data(),
+  st.integers(1, 8),
+  st.integers(0, 14),
+  st.integers(0, 14),
+  st.sampled_from(orders.GROWTHS),
+)
+def test_extensions_obey_the_laws(data, count, before, after, sides):
+  after += before + after == 0
+  style = data.draw(styles(-before, count + after))
+  plan = orders.extend(count, before=before, after=after, sides=sides, **style)
+  length = before + count + after
+  assert broken_laws(plan, -before, length, **law_of(style)) == []
+  assert plan.preloaded()[0].tolist() == list(range(count))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.integers(3, 30), st.sampled_from(orders.SIDES))
+def test_regeneration_obeys_the_laws(data, length, side):
+  first = data.draw(st.integers(1, length - 2))
+  count = data.draw(st.integers(1, length - 1 - first))
+  style = data.draw(styles(0, length))
+  plan = orders.regenerate(length, first, count, side=side, **style)
+  assert broken_laws(plan, 0, length, **law_of(style)) == []
+  made = sorted(p for block in generated(plan) for p in block)
+  assert made == list(range(first, first + count))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+  st.data(),
+  st.integers(2, 30),
+  st.integers(0, 5),
+  st.sampled_from(orders.SIDES),
+)
+def test_loops_obey_the_laws(data, length, first, side):
+  style = data.draw(styles(0, length))
+  head = first if first > 1 else style['block']
+  length += head
+  overlap = data.draw(st.integers(1, head))
+  plan = orders.loop(
+    length, side=side, given_first=first, overlap=overlap, **style
+  )
+  assert broken_laws(plan, 0, length, **law_of(style)) == []
+  copies = {
+    (position, entry)
+    for row in np.flatnonzero(plan.given)
+    for position, entry in plan.entries(row)
+    if position != entry and entry < length
+  }
+  wanted = {(length - 1 + k, k) for k in range(overlap)}
+  assert copies <= wanted
+  if style['window'] is None:
+    assert copies == wanted
+
+
+scenes = st.builds(orders.Scene, st.integers(1, 10), st.integers(0, 3))
+connections = st.integers(1, 7).flatmap(
+  lambda length: st.builds(
+    orders.Connection,
+    st.just(length),
+    st.none() | st.integers(0, length),
+    st.none() | st.integers(0, 5),
+  )
+)
+
+
+def story_prompts(parts, links):
+  """(first position, prompt) of all that a story consists of, and its end."""
+  prompts, end = [], 0
+  for i, part in enumerate(parts):
+    prompts.append((end, part.prompt))
+    end += part.length
+    if i < len(links):
+      link, following = links[i], parts[(i + 1) % len(parts)].prompt
+      half = link.length // 2 if link.switch is None else link.switch
+      if link.prompt is not None:
+        prompts.append((end, link.prompt))
+      elif half < link.length:
+        prompts.append((end + half, following))
+      end += link.length
+  return tuple(prompts), end
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+  st.data(),
+  st.lists(scenes, min_size=2, max_size=4),
+  st.booleans(),
+  st.sampled_from(orders.SIDES),
+)
+def test_stories_obey_the_laws(data, parts, loop, side):
+  number = len(parts) - 1 + loop
+  links = data.draw(st.lists(connections, min_size=number, max_size=number))
+  prompts, end = story_prompts(parts, links)
+  given = data.draw(some_given(end - links[-1].length))
+  style = data.draw(styles(0, 1))
+  style['prompts'] = ()
+  plan = orders.story(parts, links, given=given, loop=loop, side=side, **style)
+  found = broken_laws(plan, 0, end, window=style['window'], prompts=prompts)
+  assert found == []
+
+
+@st.composite
+def long_requests(draw):
+  sinks = draw(st.sampled_from(orders.SINKS))
+  number = draw(st.integers(1, 3))
+  block = draw(st.integers(1, 4))
+  anchors = draw(st.integers(0, block))
+  least = block + anchors + 2 * number + 1
+  return {
+    'num_latents': draw(st.integers(2 * block + 2 * number + 12, 40)),
+    'direction': draw(st.sampled_from(orders.DIRECTIONS)),
+    'sinks': sinks,
+    'sink_latents': number,
+    'block': block,
+    'anchors': anchors,
+    'span': least + draw(st.integers(0, 12)),
+    'given_first': draw(st.integers(0, 5)),
+    'given_last': draw(st.integers(0, 5)),
+    'start': 2,
+  }
+
+
+@settings(max_examples=200, deadline=None)
+@given(long_requests())
+def test_long_videos_obey_the_laws(request):
+  plan = orders.long(**request)
+  length, span = request['num_latents'], request['span']
+  window = plan.num_slots - plan.num_sinks - plan.block - plan.num_anchors
+  assert broken_laws(plan, 0, length, window=window, span=span) == []
+  ends = {'none': 0, 'past': 1, 'future': 1, 'both': 2}[request['sinks']]
+  assert ends <= plan.num_sinks <= ends * request['sink_latents']
+  # Once filled, sinks are seen by all later rows.
+  full = False
+  for row in range(plan.num_rows):
+    if plan.idle(row):
+      continue
+    assert not full or plan.visible[row] >= plan.num_sinks
+    full = full or plan.visible[row] >= plan.num_sinks > 0
+  assert full or not plan.num_sinks
+
+
+def test_the_independent_reading_can_fail():
+  plan = orders.forward(20, window=6, prompts=((9, 1),))
+  laws = {'window': 6, 'prompts': ((9, 1),), 'span': 9}
+  assert broken_laws(plan, 0, 20, **laws) == []
+  row = 3
+  for field, value in (
+    ('visible', 7),
+    ('visible', 3),
+    ('write', [0, 1, 2]),
+    ('write', [3, 4, 11]),
+    ('write', [-1, -1, -1]),
+    ('target', [8, 9, 10]),
+    ('latent', [8, 9, 10]),
+    ('prompt', 0),
+    ('anchor', True),
+  ):
+    array = getattr(plan, field).copy()
+    array[row] = value
+    wrong = dataclasses.replace(plan, **{field: array})
+    failed = bool(broken_laws(wrong, 0, 20, **laws))
+    # Harmless changes are no faults: seeing less, and anchors inside.
+    assert failed == ((field, value) not in (('visible', 3), ('anchor', True)))
+  for law, value in (('window', 5), ('span', 8), ('prompts', ((8, 1),))):
+    assert broken_laws(plan, 0, 20, **{**laws, law: value})
+
+
+def same(left, right):
+  return all(
+    np.array_equal(getattr(left, name), getattr(right, name))
+    for name in DATA_FIELDS
+  ) and all(getattr(left, name) == getattr(right, name) for name in META_FIELDS)
+
+
+def test_named_orders_are_special_keyframes():
+  for side in orders.SIDES:
+    ends = orders.inbetween(14, side=side, start=1)
+    assert same(
+      orders.keyframes(14, ((13, 1), (0, 1)), side=side, start=1), ends
+    )
+    assert same(orders.transition(14, side=side, start=1), ends)
+  assert same(orders.keyframes(11), orders.forward(11))
+  assert same(orders.extend(4, after=5), orders.forward(9, given_first=4))
+  assert same(orders.long(11), orders.forward(11))
+  assert same(
+    orders.long(11, direction='backward', window=4),
+    orders.backward(11, window=4),
+  )
+
+
+def test_a_window_that_holds_everything_changes_nothing():
+  for make in orders.ORDERS.values():
+    whole, windowed = make(9), make(9, window=20)
+    for name in DATA_FIELDS:
+      assert np.array_equal(getattr(whole, name), getattr(windowed, name))
+
+
+def test_a_window_slides_over_a_ring_of_slots():
+  plan = orders.forward(18, window=6)
+  assert plan.visible.tolist() == [0, 3, 6, 6, 6, 6]
+  assert plan.write.tolist() == [
+    [0, 1, 2], [3, 4, 5], [0, 1, 2], [3, 4, 5], [0, 1, 2], [3, 4, 5],
+  ]  # fmt: skip
+  assert [sorted(seen) for seen in plan.context()[3:]] == [
+    list(range(first, first + 6)) for first in (3, 6, 9)
+  ]
+  assert plan.num_slots == orders.forward(180, window=6).num_slots
+
+
+def test_both_sides_of_a_gap_stay_in_a_window():
+  plan = orders.forward(30, window=6, given_last=4)
+  for row in np.flatnonzero(~plan.given)[:8]:
+    assert {26, 27, 28} <= set(plan.context()[row])
+  # The control: without what is given, the window is all past.
+  plan = orders.forward(30, window=6)
+  assert max(max(seen, default=0) for seen in plan.context()) == 26
+
+
+def test_extension_grows_both_ways():
+  plan = orders.extend(3, before=5, after=6, start=1)
+  assert generated(plan) == [[-2, -1, 0], [3, 4, 5], [-5, -4, -3], [6, 7, 8]]
+  assert plan.anchor[~plan.given].tolist() == [True, False, False, False]
+  assert plan.entries(0) == [(0, 14), (1, 6), (2, 7)]
+  first = {
+    sides: generated(orders.extend(3, before=5, after=6, sides=sides))
+    for sides in ('past', 'future')
+  }
+  assert first['past'][:2] == [[-2, -1, 0], [-5, -4, -3]]
+  assert first['future'][:2] == [[3, 4, 5], [6, 7, 8]]
+
+
+def test_keyframes_fill_gap_by_gap():
+  plan = orders.keyframes(16, ((4, 1), (9, 3)))
+  assert generated(plan) == [
+    [0, 1, 2], [3, 4], [5, 6, 7], [8, 9], [12, 13, 14], [15],
+  ]  # fmt: skip
+  assert plan.entries(0) == [(4, 16)]
+  assert plan.entries(1) == [(9, 17), (10, 10), (11, 11)]
+  backward = orders.keyframes(16, ((4, 1), (9, 3)), side='future')
+  assert generated(backward)[0] == [13, 14, 15]
+  assert generated(backward)[-1] == [0, 1, 2]
+
+
+def test_what_stands_too_near_to_the_start_for_anchors_waits():
+  plan = orders.keyframes(8, ((1, 1),), side='future')
+  assert generated(plan) == [[5, 6, 7], [0, 1], [2, 3, 4]]
+  assert plan.anchor[~plan.given].tolist() == [True, False, False]
+
+
+def test_regeneration_keeps_both_sides():
+  plan = orders.regenerate(12, 1, 3)
+  assert generated(plan) == [[1, 2, 3]]
+  positions, entries = plan.preloaded()
+  # Position 3 is there twice: as the first frame behind the span, an image.
+  assert positions.tolist() == [0, *range(3, 12)]
+  assert entries.tolist() == [0, 12, *range(4, 12)]
+
+
+def test_a_loop_sees_its_beginning_behind_its_end():
+  plan = orders.loop(12, overlap=3)
+  assert plan.entries(1) == [(11, 0), (12, 1), (13, 2)]
+  assert plan.context()[-1] == [0, 1, 2, 11, 12, 13, *range(3, 9)]
+  assert plan.timeline()[0].tolist() == list(range(12))
+
+
+def test_a_story_begins_with_the_key_block_of_each_scene():
+  parts = [orders.Scene(9, 0), orders.Scene(9, 1), orders.Scene(6, 2)]
+  plan = orders.story(parts, 4, loop=True)
+  blocks = generated(plan)
+  assert blocks[:3] == [[3, 4, 5], [16, 17, 18], [29, 30, 31]]
+  assert blocks[3:5] == [[0, 1, 2], [6, 7, 8]]
+  assert sorted(p for b in blocks[3:8] for p in b) == [
+    *range(3), *range(6, 9), *range(13, 16), *range(19, 22), *range(26, 29),
+  ]  # fmt: skip
+  assert blocks[8:] == [
+    [9, 10], [11, 12], [22, 23], [24, 25], [32, 33], [34, 35],
+  ]  # fmt: skip
+  # Key blocks see nothing; a connection sees the two scenes beside it.
+  context = plan.context()
+  rows = np.flatnonzero(~plan.given)
+  assert [context[row] for row in rows[:3]] == [[], [], []]
+  assert set(context[rows[8]]) == {*range(9), *range(13, 22)}
+  assert set(context[rows[12]]) == {*range(26, 32), 35}
+  prompts = {
+    p: int(plan.prompt[row]) for row in rows for p, _ in plan.entries(row)
+  }
+  assert [prompts[p] for p in (8, 9, 10, 11, 13, 23, 24, 33, 34)] == [
+    0, 0, 0, 1, 1, 1, 2, 2, 0,
+  ]  # fmt: skip
+
+
+def test_sinks_are_made_early_and_keep_within_the_span():
+  plan = orders.long(60, span=21, sinks='both')
+  assert generated(plan)[:3] == [[0, 1, 2], [57, 58, 59], [3, 4, 5]]
+  assert (plan.num_sinks, plan.num_slots) == (6, 24 + 0)
+  last = plan.context()[-1]
+  assert last[3:6] == [57, 58, 59] and last[:3] == [39, 40, 41]
+  backward = orders.long(60, span=21, sinks='both', direction='backward')
+  assert generated(backward)[:3] == [[57, 58, 59], [0, 1, 2], [54, 55, 56]]
+  past = orders.long(60, span=21, sinks='past')
+  assert generated(past)[:2] == [[0, 1, 2], [3, 4, 5]]
+  assert (past.sinks[1:4] == [0, 1, 2]).all()
+  # The law finds a sink that is seen too far away.
+  sinks = past.sinks.copy()
+  sinks[-1] = [0, 1, 2]
+  with pytest.raises(UserError, match='positions 0 and 59 meet'):
+    check(dataclasses.replace(past, sinks=sinks), span=21)
+
+
+def test_what_no_row_reads_is_part_of_the_video_all_the_same():
+  plan = orders.extend(30, after=6, window=6)
+  idle = [row for row in range(plan.num_rows) if plan.idle(row)]
+  assert len(idle) == 8 and generated(plan) == [[30, 31, 32], [33, 34, 35]]
+  assert plan.timeline()[0].tolist() == list(range(36))
+  assert plan.preloaded()[0].tolist() == list(range(30))
+
+
+def test_bucketed_lengths_share_shapes():
+  sizes = [bucket(size) for size in range(1, 1025)]
+  assert sizes == sorted(sizes) and len(set(sizes)) == 36
+  assert all(size <= padded < 1.25 * size + 1 for size, padded in
+             enumerate(sizes, start=1))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ('make', 'words'),
+  [
+    (lambda: orders.extend(0, after=3), 'at least one latent'),
+    (lambda: orders.extend(3), 'add nothing'),
+    (lambda: orders.extend(3, before=-1, after=2), 'add nothing'),
+    (lambda: orders.extend(3, after=2, sides='left'), 'use alternate, past'),
+    (lambda: orders.keyframes(0), 'ask for at least 1'),
+    (lambda: orders.keyframes(9, ((3, 4), (5, 1))), 'the next may begin at 7'),
+    (lambda: orders.keyframes(9, ((9, 1),)), r'positions 0\.\.8'),
+    (lambda: orders.keyframes(9, ((0, 9),)), 'leaves nothing to generate'),
+    (lambda: orders.keyframes(9, side='up'), 'unknown side'),
+    (lambda: orders.keyframes(9, window=0), 'at least 1, or none'),
+    (lambda: orders.keyframes(9, prompts=((9, 1),)), r'positions 0\.\.8'),
+    (lambda: orders.keyframes(9, prompts=((3, 1), (3, 2))), 'at one position'),
+    (lambda: orders.keyframes(9, prompts=((3, -1),)), 'index must be 0'),
+    (lambda: orders.regenerate(2, 1, 1), 'at least 3'),
+    (lambda: orders.regenerate(9, 0, 2), r'begin at 1\.\.7'),
+    (lambda: orders.regenerate(9, 3, 6), r'use 1\.\.5'),
+    (lambda: orders.loop(9, overlap=4), r'use 1\.\.3'),
+    (lambda: orders.story([orders.Scene(9)]), 'at least 2 scenes'),
+    (lambda: orders.story([orders.Scene(0)] * 2), 'scene 0 has 0 latents'),
+    (lambda: orders.story([orders.Scene(3)] * 2, given=((0, 9),)), 'leaves'),
+    (lambda: orders.story([orders.Scene(3)] * 2, [1, 2]), 'have 1 connections'),
+    (lambda: orders.story([orders.Scene(3)] * 2, -1), 'at least 0'),
+    (lambda: orders.story([orders.Scene(3)], 0, loop=True), 'at least 1'),
+    (
+      lambda: orders.story([orders.Scene(3)] * 2, [orders.Connection(3, 4)]),
+      r'use 0\.\.3',
+    ),
+    (lambda: orders.story([orders.Scene(3)] * 2, prompts=((0, 1),)), 'leave'),
+    (lambda: orders.long(99, direction='up'), 'forward or backward'),
+    (lambda: orders.long(99, sinks='all'), 'none, past, future, both'),
+    (lambda: orders.long(99, sinks='past'), 'give span, or at least window'),
+    (lambda: orders.long(99, sinks='past', span=21, window=16), 'at most 15'),
+    (lambda: orders.long(99, sinks='both', span=9, sink_latents=3), 'at least'),
+    (lambda: orders.long(99, sinks='past', span=9, sink_latents=0), 'least 1'),
+    (lambda: orders.long(5, sinks='both', span=21), 'at least 7'),
+  ],
+)
+def test_impossible_workflows_are_refused(make, words):
+  with pytest.raises(UserError, match=f'^order.*{words}'):
+    make()

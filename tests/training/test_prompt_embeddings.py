@@ -1,0 +1,106 @@
+"""Training reads text or embeddings, and both are the same batch."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_networks import random_params
+
+from unitemp_jax.cli.config_args import load_config
+from unitemp_jax.data import latents, prompt_embeddings
+from unitemp_jax.errors import UserError
+from unitemp_jax.models import sizes, text_to_video, weights
+from unitemp_jax.models.umt5 import TextEncoder
+from unitemp_jax.training import builders, program_teacher, programs
+
+CONFIG = pathlib.Path(__file__).parents[2] / 'configs/tiny_student_init.py'
+IDS = np.array([[5, 6, 1, *[0] * 17], [7, 1, *[0] * 18]], np.int32)
+MASK = IDS > 0
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Two clips with their captions' embeddings, and a transformer's weights."""
+  folder = tmp_path_factory.mktemp('embedded')
+  rng = np.random.default_rng(0)
+  config = load_config(f'{CONFIG}:test', [])
+  z = rng.standard_normal((2, 9, 2, 2, config.model.vae.z_dim), np.float32)
+  latents.write_shard(
+    latents.shard_path(folder, 0),
+    [
+      {'latents': z[i], 'last_image': z[i, -1:], 'ids': IDS[i], 'mask': MASK[i]}
+      for i in range(2)
+    ],
+  )
+  latents.write_index(folder, 1, {})
+  encoder = TextEncoder(builders.text_config(config.model))
+  params = random_params(encoder.init, jnp.asarray(IDS), jnp.asarray(MASK))
+  text = np.asarray(encoder.apply({'params': params}, IDS, MASK))
+  about = {'text': '', 'dtype': 'float32', 'shards': 1}
+  about |= {'length': text.shape[1], 'width': text.shape[2]}
+  keys = [prompt_embeddings.key_of(*r) for r in zip(IDS, MASK, strict=True)]
+  prompt_embeddings.write_index(folder, about, keys)
+  prompt_embeddings.write_shard(
+    prompt_embeddings.shard_path(folder, 0),
+    [text[i, MASK[i]] for i in range(2)],
+  )
+  dit = sizes.param_shapes(builders.dit_config(config.model))
+  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), dit)
+  weights.save(folder / 'dit.safetensors', zeros)
+  return folder, encoder, params
+
+
+def batch_of(source):
+  rows = [source[i] for i in range(2)]
+  stacked = {k: np.stack([row[k] for row in rows]) for k in rows[0]}
+  return program_teacher.latent_batch(stacked)
+
+
+def test_both_kinds_of_batch_hold_the_same_text(folder):
+  path, encoder, params = folder
+  plain = batch_of(latents.LatentSource(path))
+  embedded = batch_of(latents.LatentSource(path, path))
+  assert set(plain) == {'latents', 'last_image', 'ids', 'mask'}
+  assert set(embedded) == {'latents', 'last_image', 'text'}
+  np.testing.assert_array_equal(plain['latents'], embedded['latents'])
+  one = text_to_video.batch_text(encoder, params, plain)
+  two = text_to_video.batch_text(encoder, {}, embedded)
+  np.testing.assert_allclose(one, two, atol=1e-6)
+  assert np.abs(one[0] - two[1]).max() > 0.1
+
+
+def test_a_student_is_trained_without_a_text_encoder(folder):
+  path, *_ = folder
+  config = load_config(
+    f'{CONFIG}:test',
+    [
+      f'--config.latents.dir={path}',
+      f'--config.teacher={path / "dit.safetensors"}',
+    ],
+  )
+  with config.unlocked():
+    config.latents.embeddings = str(path)
+  program = programs.build_program(config, None)
+  assert jax.tree.leaves(program.frozen['text']) == []
+  assert program.sample_fn is None
+  state = jax.eval_shape(program.init, jax.random.key(0))
+  batch = batch_of(latents.LatentSource(path, path))
+  shapes, metrics = jax.eval_shape(
+    program.step_fn(0), state, batch, program.frozen
+  )
+  assert metrics['loss'].shape == ()
+  assert jax.tree.structure(shapes) == jax.tree.structure(state)
+
+
+def test_captions_without_embeddings_are_refused(folder, tmp_path):
+  path, *_ = folder
+  about = {'text': '', 'dtype': 'float32', 'shards': 1}
+  about |= {'length': 20, 'width': 16}
+  prompt_embeddings.write_index(tmp_path, about, ['other'])
+  prompt_embeddings.write_shard(
+    prompt_embeddings.shard_path(tmp_path, 0), [np.ones((2, 16), np.float32)]
+  )
+  with pytest.raises(UserError, match='is not among the 1'):
+    latents.LatentSource(path, tmp_path)[0]
