@@ -14,9 +14,11 @@ LEFT, TOP, RIGHT = 118, 46, 310
 LINE, BOX = 34, 26
 # Colours for a light page; the style sheet changes them on a dark one.
 INK, FAINT, SEEN, TEAL = '#24292f', '#8c959f', '#d8dee4', '#0f7b7b'
+SINK = '#e3b341'
 STYLE = (
   '@media (prefers-color-scheme: dark) {'
   '.plan-ink{fill:#e6edf3}.plan-seen{fill:#3d444d}'
+  '.plan-sink{fill:#bb8009}'
   '.plan-given{stroke:#4fd1c5}.plan-teal{fill:#4fd1c5}}'
 )
 
@@ -24,8 +26,8 @@ STYLE = (
 class _Grid:
   """Places positions and rows on the page, and finds the colours of rows."""
 
-  def __init__(self, plan: Plan):
-    spans = []
+  def __init__(self, plan: Plan, context: list[list[int]]):
+    spans = [position for seen in context for position in seen]
     for row in range(plan.num_rows):
       first = int(plan.target[row, 0])
       if plan.count[row]:
@@ -60,17 +62,19 @@ def draw(plan: Plan) -> str:
 
   Boxes are the latents that a row generates, coloured from the first row (blue)
   to the last (orange); hatched are its anchors; outlined is what is given; grey
-  is the context that the row sees. The last line is the finished video.
+  is the context that the row sees, so that a window is seen to slide; yellow
+  are sinks, where the row sees them. The last line is the finished video.
   """
-  grid = _Grid(plan)
   context = plan.context()
+  grid = _Grid(plan, context)
+  notes = _Notes(plan)
   parts = [_axis(grid)]
   for row in range(plan.num_rows):
-    parts.append(_row(plan, grid, row, set(context[row])))
+    parts.append(_row(plan, grid, row, context[row], notes.of(row)))
   parts.append(_video(plan, grid))
   width = max(grid.right + RIGHT, LEFT + 470)
   height = TOP + LINE * (plan.num_rows + 1) + 84
-  parts.append(_legend(height - 22))
+  parts.append(_legend(height - 22, plan.num_sinks > 0))
   return '\n'.join(
     [
       f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" '
@@ -97,7 +101,7 @@ def _axis(grid):
   return '\n'.join(parts)
 
 
-def _row(plan, grid, row, seen):
+def _row(plan, grid, row, seen, note):
   top = TOP + LINE * row
   base = top + BOX / 2 + 4
   first, count = int(plan.target[row, 0]), int(plan.count[row])
@@ -105,11 +109,15 @@ def _row(plan, grid, row, seen):
   parts = [
     _text(LEFT - 12, base, f'{row}  {kind if count else "inert"}', anchor='end')
   ]
-  for position in sorted(seen):
-    # A low band: context lies behind the boxes and must not look like one.
-    parts.append(
-      _box(grid, position, top + 8, BOX - 16, f'fill="{SEEN}"', 'plan-seen')
-    )
+  sinks, window = seen[: plan.num_sinks], seen[plan.num_sinks :]
+  # A low band: context lies behind the boxes and must not look like one.
+  for positions, fill, name in (
+    (window, SEEN, 'plan-seen'),
+    (sinks, SINK, 'plan-sink'),
+  ):
+    for position in sorted(set(positions)):
+      style = f'fill="{fill}"'
+      parts.append(_box(grid, position, top + 8, BOX - 16, style, name))
   if plan.anchor[row]:
     for position in range(first - plan.num_anchors, first):
       parts.append(_hatched(grid, position, top, grid.colours[row]))
@@ -125,31 +133,50 @@ def _row(plan, grid, row, seen):
     if grid.cell >= 8 * len(label) + 6:
       middle = grid.x(position) + grid.cell / 2
       parts.append(_text(middle, base, label, anchor='middle', ink=ink))
-  parts.append(_text(grid.right + 14, base, _note(plan, row, count)))
+  parts.append(_text(grid.right + 14, base, note))
   return f'<g class="plan-row">{"".join(parts)}</g>'
 
 
-def _note(plan, row, count):
-  if count == 0:
-    return 'padding: nothing happens'
-  if plan.given[row]:
-    made = {
-      entry
-      for earlier in range(row)
-      if not plan.given[earlier]
-      for _, entry in plan.entries(earlier)
-    }
-    entries = [entry for _, entry in plan.entries(row)]
-    copied = set(entries) <= made
-    source = 'copy of' if copied else 'given'
-    return f'{source} latent {", ".join(map(str, entries))}'
-  visible = int(plan.visible[row])
-  notes = [f'sees {visible} slot{"" if visible == 1 else "s"}']
-  if plan.start[row] > 0:
-    notes.append(f'starts from anchors, level {int(plan.start[row])}')
-  elif plan.anchor[row]:
-    notes.append(f'{plan.num_anchors} anchors')
-  return ', '.join(notes)
+class _Notes:
+  """What is said beside each row; rows must be asked for in order."""
+
+  def __init__(self, plan: Plan):
+    self.plan = plan
+    self.homes = plan.homes()
+    self.read: set[int] = set()  # entries that exist or were read
+    self.prompts = len(set(plan.prompt[plan.count > 0].tolist())) > 1
+
+  def of(self, row: int) -> str:
+    plan = self.plan
+    if plan.count[row] == 0:
+      return 'padding: nothing happens'
+    note = self._given(row) if plan.given[row] else self._made(row)
+    self.read.update(entry for _, entry in plan.entries(row))
+    if self.prompts and not plan.idle(row):
+      note += f', prompt {int(plan.prompt[row])}'
+    return note
+
+  def _given(self, row):
+    entries = [entry for _, entry in self.plan.entries(row)]
+    names = ', '.join(map(str, entries))
+    if self.plan.idle(row):
+      return f'keeps latent {names}'
+    if self.homes[entries[0]] != int(self.plan.target[row, 0]):
+      return f'copy of latent {names}'
+    again = set(entries) <= self.read
+    return f'{"loads again" if again else "given"} latent {names}'
+
+  def _made(self, row):
+    plan = self.plan
+    visible, known = int(plan.visible[row]), len(self.read)
+    notes = [f'sees {visible} slot{"" if visible == 1 else "s"}']
+    if visible < known:
+      notes = [f'sees {visible} of {known} latents']
+    if plan.start[row] > 0:
+      notes.append(f'starts from anchors, level {int(plan.start[row])}')
+    elif plan.anchor[row]:
+      notes.append(f'{plan.num_anchors} anchors')
+    return ', '.join(notes)
 
 
 def _video(plan, grid):
@@ -187,7 +214,7 @@ def _video(plan, grid):
   return f'<g class="plan-video">{"".join(parts)}</g>'
 
 
-def _legend(base):
+def _legend(base, sinks):
   first = _colour(0.0)
   items = (
     (f'fill="{first}"', '', 'generated (video: by which row)', 210),
@@ -198,10 +225,11 @@ def _legend(base):
       'given',
       56,
     ),
-    (f'fill="{SEEN}"', 'plan-seen', 'seen', 0),
+    (f'fill="{SEEN}"', 'plan-seen', 'seen', 44),
+    (f'fill="{SINK}"', 'plan-sink', 'sink, where it is seen', 0),
   )
   parts, x = [], 12.0
-  for style, name, label, width in items:
+  for style, name, label, width in items if sinks else items[:-1]:
     if name == 'hatch':
       parts.append(_hatch(x, base - 11, 16, 14, first))
     else:

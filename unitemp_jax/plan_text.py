@@ -19,7 +19,16 @@ from unitemp_jax.plans import (
 )
 
 FORMAT = 'unitemp plan 1'
-HEADINGS = ('row', 'kind', 'positions', 'latents', 'anchors', 'start', 'sees')
+HEADINGS = (
+  'row',
+  'kind',
+  'positions',
+  'latents',
+  'anchors',
+  'start',
+  'prompt',
+  'sees',
+)
 _INT32 = np.iinfo(np.int32)
 
 
@@ -158,7 +167,9 @@ def table(plan: Plan) -> str:
   text.append(
     f'timeline: positions {_span(positions)}, {len(positions)} latents, '
     f'{1 + 4 * (len(positions) - 1)} frames; buffer: {plan.num_latents} '
-    f'latents; cache: {plan.num_slots} slots'
+    f'latents; cache: {plan.num_slots} slots, at most '
+    f'{int(plan.visible.max())} seen'
+    + (f', {plan.num_sinks} of them sinks' if plan.num_sinks else '')
   )
   return '\n'.join(text)
 
@@ -166,17 +177,19 @@ def table(plan: Plan) -> str:
 def _cells(plan, row, context):
   entries = plan.entries(row)
   if not entries:
-    return (str(row), 'inert', '', '', '', '', '')
+    return (str(row), 'inert', *[''] * (len(HEADINGS) - 2))
   first, start = int(plan.target[row, 0]), int(plan.start[row])
   source = 'noise' if start == 0 else f'anchors at level {start}'
+  kind = 'given' if plan.given[row] else 'generate'
   return (
     str(row),
-    'given' if plan.given[row] else 'generate',
+    'kept' if plan.idle(row) else kind,
     _span([position for position, _ in entries]),
     _span([entry for _, entry in entries]),
     _span(range(first - plan.num_anchors, first)) if plan.anchor[row] else '-',
     '-' if plan.given[row] else source,
-    _seen(context),
+    str(int(plan.prompt[row])),
+    _seen(context, plan.num_sinks),
   )
 
 
@@ -189,18 +202,25 @@ def _span(numbers):
   return ','.join(map(str, numbers))
 
 
-def _seen(positions):
+def _seen(positions, num_sinks):
   """Returns the number of slots and the positions in them, runs shortened."""
+  if not positions:
+    return '-'
+  slots = 'slot' if len(positions) == 1 else 'slots'
+  seen, sinks = _runs(positions[num_sinks:]), _runs(positions[:num_sinks])
+  return f'{len(positions)} {slots}: ' + ', '.join(
+    text for text in (seen, f'sinks at {sinks}' if sinks else '') if text
+  )
+
+
+def _runs(positions):
   runs = []
   for position in sorted(set(positions)):
     if runs and position == runs[-1][-1] + 1:
       runs[-1].append(position)
     else:
       runs.append([position])
-  if not runs:
-    return '-'
-  slots = 'slot' if len(positions) == 1 else 'slots'
-  return f'{len(positions)} {slots}: ' + ' '.join(_span(run) for run in runs)
+  return ' '.join(_span(run) for run in runs)
 
 
 def _is_int32(value):

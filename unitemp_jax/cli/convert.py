@@ -9,6 +9,7 @@ from typing import Any
 from unitemp_jax.cli import convert_in, convert_out
 from unitemp_jax.cli.config_args import parse_with_overrides
 from unitemp_jax.convert import incoming
+from unitemp_jax.convert.stream_writer import file_size
 from unitemp_jax.errors import UserError
 
 _EXAMPLE = """examples:
@@ -18,11 +19,10 @@ _EXAMPLE = """examples:
       --tokenizer=google/umt5-xxl/tokenizer.json --out=models/self_forcing
     unitemp generate --model=models/self_forcing --prompt="a red kite" \\
       --orders=forward --out=out/kite
-  The 14B teacher with its text encoder as one file, for config.teacher:
-    unitemp convert --teacher=Wan2.1-T2V-14B \\
-      --text=models_t5_umt5-xxl-enc-bf16.pth --out=weights/teacher.safetensors
-  The same in eight parts, one for every fsdp shard of a mesh:
-    unitemp convert --teacher=Wan2.1-T2V-14B --fsdp=8 --out=models/wan_14b
+  One network as one file, for config.teacher or config.student_init:
+    unitemp convert --teacher=Wan2.1-T2V-1.3B --out=weights/teacher.safetensors
+  The 14B teacher in 16 parts, one for every fsdp shard of a mesh:
+    unitemp convert --teacher=Wan2.1-T2V-14B --fsdp=16 --out=models/wan_14b
   Back, a trained student for PyTorch tools:
     unitemp convert --model=runs/distill/weights/student.safetensors \\
       --to=diffusers --out=exported
@@ -121,7 +121,7 @@ class ProgressLine:
     self._shown = now
     left = (now - self._began) / done * (total - done)
     print(
-      f'{self._name}: {done / 1e9:.2f} of {total / 1e9:.2f} GB, '
+      f'{self._name}: {file_size(done)} of {file_size(total)}, '
       f'about {left:.0f} s left',
       file=sys.stderr,
       flush=True,

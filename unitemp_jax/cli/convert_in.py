@@ -11,6 +11,7 @@ from typing import Any
 
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.convert import incoming, presets
+from unitemp_jax.convert.stream_writer import file_size
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import model_folder
@@ -129,7 +130,7 @@ def _describe(
     print(
       f'{name}: {presets.name_of(found.kind, network.config)} in the layout '
       f'{found.layout}{prefix}, {len(found.tensors)} tensors, '
-      f'{network.bytes / 1e9:.2f} GB to write{others}'
+      f'{file_size(network.bytes)} to write{others}'
     )
     if verbose:
       for line in _mapping(network):
@@ -192,17 +193,20 @@ def _finish_folder(
 
 
 def _new_card(networks: Mapping[str, incoming.Network]) -> ModelCard:
-  """A card with Wan 2.1's published settings (facts sections 0 and 4)."""
+  """A card with Wan 2.1's published settings (facts sections 0, 1.1 and 4).
+
+  Products are in bfloat16, as Wan's own are; the VAE stays in float32.
+  """
   configs = {n.found.kind: n.config for n in networks.values()}
   defaults = {
     kind: next(iter(named.values())) for kind, named in presets.PRESETS.items()
   }
   sized = defaults | configs
-  small = sized['dit'] == DiTConfig()
+  small = sized['dit'].width == DiTConfig().width
   return ModelCard(
     vae=sized['vae'],
-    dit=sized['dit'],
-    text=sized['umt5'],
+    dit=dataclasses.replace(sized['dit'], dtype='bfloat16'),
+    text=dataclasses.replace(sized['umt5'], dtype='bfloat16'),
     timesteps=(1000, 750, 500, 250),
     shift=5.0,
     teacher_shift=8.0 if small else 5.0,

@@ -7,6 +7,7 @@ from typing import Any
 
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.convert import foreign_configs, incoming, outgoing, presets
+from unitemp_jax.convert.stream_writer import file_size
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import model_folder
 from unitemp_jax.models import sizes, weights
@@ -124,7 +125,7 @@ def _export(
     size = sum(tensor.nbytes for tensor in tensors.values())
     print(
       f'{network.kind}: {len(tensors)} tensors in the layout {args.to}, '
-      f'{size / 1e9:.2f} GB'
+      f'{file_size(size)}'
     )
     differs = foreign_configs.what_differs(config)
     if differs:

@@ -1,27 +1,23 @@
 """`unitemp plan`: print, check, draw or save a temporal order."""
 
 import argparse
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from unitemp_jax import orders, plan_drawing, plan_text
+from unitemp_jax import plan_drawing, plan_text
+from unitemp_jax.cli import plan_request
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import Plan, check
 
 EXAMPLE = """examples:
   unitemp plan --order=backward --frames=33
   unitemp plan --order=inbetween --first=9 --last=1 --out=plan.svg
+  unitemp plan --order=extend --clip=9 --before=24 --after=12
+  unitemp plan --order=keyframes --frames=61 --given=0,20,36:9 --prompts=24:1
+  unitemp plan --order=regenerate --frames=61 --replace=21:31
+  unitemp plan --order=story --scenes=36,36,24 --connections=12 --loop
+  unitemp plan --order=long --frames=481 --sinks=both --span=21 --out=long.svg
   unitemp plan --plan=plan.json --out=plan.svg
 """
-ORDER_OPTIONS = (
-  'frames',
-  'block',
-  'anchors',
-  'start_level',
-  'first',
-  'last',
-  'rows',
-)
-DEFAULT_FRAMES = 33
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,25 +63,9 @@ def _parser():
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  parser.add_argument('--order', choices=list(orders.ORDERS))
+  parser.add_argument('--order', choices=list(plan_request.ORDERS))
   parser.add_argument('--plan', metavar='FILE', help='check a plan in JSON')
-  parser.add_argument(
-    '--frames', type=int, help=f'frames of the video ({DEFAULT_FRAMES})'
-  )
-  parser.add_argument('--block', type=int, help='latents per block (3)')
-  parser.add_argument('--anchors', type=int, help='anchors per block (3)')
-  parser.add_argument(
-    '--start_level',
-    type=int,
-    help='level at which blocks start from carried anchors (0 = never)',
-  )
-  parser.add_argument(
-    '--first', type=int, help='frames given at the start (inbetween: 1, else 0)'
-  )
-  parser.add_argument(
-    '--last', type=int, help='frames given at the end (inbetween: 1, else 0)'
-  )
-  parser.add_argument('--rows', type=int, help='pad to this many rows')
+  plan_request.add_options(parser)
   parser.add_argument('--out', metavar='FILE', help='write plan.json or .svg')
   parser.add_argument(
     '--dry_run', action='store_true', help='print, but write nothing'
@@ -94,41 +74,22 @@ def _parser():
 
 
 def _plan(args) -> Plan:
-  given = {
-    name: getattr(args, name)
-    for name in ORDER_OPTIONS
-    if getattr(args, name) is not None
+  options = {
+    name: value
+    for name, value in vars(args).items()
+    if name not in ('order', 'plan', 'out', 'dry_run') and value is not None
   }
   if (args.plan is None) == (args.order is None):
     raise UserError('unitemp plan: give either --order or --plan=FILE')
-  if args.plan is not None:
-    if given:
-      raise UserError(
-        f'--{next(iter(given))}: belongs to --order; a plan from a file is '
-        'taken as it is'
-      )
-    return plan_text.load(args.plan)
-  settings: dict[str, Any] = {
-    name: given[name] for name in ('block', 'anchors', 'rows') if name in given
-  }
-  if 'start_level' in given:
-    settings['start'] = given['start_level']
-  for option in ('first', 'last'):
-    if option in given:
-      settings[f'given_{option}'] = _latents(option, given[option])
-  frames = given.get('frames', DEFAULT_FRAMES)
-  plan = orders.ORDERS[args.order](_latents('frames', frames), **settings)
-  check(plan)
-  return plan
-
-
-def _latents(option, frames):
-  if option != 'frames' and frames == 0:
-    return 0
-  if frames < 1 or (frames - 1) % 4:
-    lower = 1 + 4 * max((frames - 1) // 4, 0)
+  if args.order is not None:
+    return plan_request.build(args.order, options)
+  # A file does not tell how large window and span may be.
+  laws = {name: options.pop(name, None) for name in ('window', 'span')}
+  if options:
     raise UserError(
-      f'--{option}={frames}: a clip has 1 + 4 k frames; use {lower} or '
-      f'{lower + 4}'
+      f'--{next(iter(options))}: belongs to --order; a plan from a file is '
+      'taken as it is'
     )
-  return 1 + (frames - 1) // 4
+  plan = plan_text.load(args.plan)
+  check(plan, **laws)
+  return plan

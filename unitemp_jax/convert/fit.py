@@ -186,13 +186,15 @@ def _present(
 
 def _listing(problems: list[tuple[str, str]], found: Found, where: str) -> str:
   """All problems; what all layers share is one line."""
-  lines: dict[tuple[str, str], int] = {}
+  groups: dict[tuple[str, str], list[str]] = {}
   for name, what in problems:
-    key = (re.sub(r'\.\d+\.', '.*.', name, count=1), what)
-    lines[key] = lines.get(key, 0) + 1
+    shared = re.sub(r'(^|\.)(blocks?)\.\d+\.', r'\1\2.*.', name)
+    groups.setdefault((shared, what), []).append(name)
   text = '\n'.join(
-    f'  {name} {what}' + (f' ({count} times)' if count > 1 else '')
-    for (name, what), count in lines.items()
+    f'  {names[0]} {what}'
+    if len(names) == 1
+    else f'  {shared} {what} ({len(names)} times)'
+    for (shared, what), names in groups.items()
   )
   return (
     f'{where} does not fit the {found.kind} (read in the layout '

@@ -23,7 +23,7 @@ POLICIES: Mapping[str, str | None] = {
   'float32': 'F32',
   'bfloat16': 'BF16',
 }
-_PIECE_BYTES = 128 * 2**20
+_PIECE_BYTES = 128 * 2**20  # of a large array, read at a time
 
 # (bytes done, bytes in all)
 Progress = Callable[[int, int], None]
@@ -125,7 +125,7 @@ def _dtype(
 
 
 def pieces(network: Network, path: str) -> Iterator[tuple[int, np.ndarray]]:
-  """Yields (first row, rows) of one of our arrays, in its dtype.
+  """Yields (first row, rows) of one of our arrays, in the file's dtype.
 
   A piece is one layer of a stack, a range of rows of a large array that needs
   no change of layout, or the whole.
@@ -134,16 +134,14 @@ def pieces(network: Network, path: str) -> Iterator[tuple[int, np.ndarray]]:
   for entry in network.entries[path]:
     tensor = network.found.tensors[entry.name]
     if entry.layer is not None:
-      value = entry.pattern.to_flax(tensor.read()).astype(dtype, copy=False)
-      yield entry.layer, value[None]
+      yield entry.layer, entry.pattern.to_flax(tensor.read())[None]
     elif entry.pattern.forward is None:
       row_bytes = math.prod(shape[1:]) * dtype.itemsize
       rows = max(1, _PIECE_BYTES // max(1, row_bytes))
       for row in range(0, shape[0], rows):
-        value = tensor.read(slice(row, min(row + rows, shape[0])))
-        yield row, value.astype(dtype, copy=False)
+        yield row, tensor.read(slice(row, min(row + rows, shape[0])))
     else:
-      yield 0, entry.pattern.to_flax(tensor.read()).astype(dtype, copy=False)
+      yield 0, entry.pattern.to_flax(tensor.read())
 
 
 def plain_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
@@ -253,11 +251,11 @@ def write(output: Output, progress: Progress) -> None:
       writers.append(StreamWriter(file, specs, metadata))
     done, total = 0, sum(n.bytes for n in output.networks.values())
     for prefix, network in output.networks.items():
-      for path, (shape, _) in network.leaves.items():
+      for path, (shape, dtype) in network.leaves.items():
         name = prefix + path.replace('/', '.')
         for row, values in pieces(network, path):
           _spread(writers, name, axes[name], shape, row, values)
-          done += values.nbytes
+          done += values.size * dtype.itemsize
           progress(done, total)
   except BaseException:
     for writer in writers:

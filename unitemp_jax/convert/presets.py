@@ -40,7 +40,7 @@ _IMAGE_NAMES = ('img_emb.', 'condition_embedder.image_embedder.')
 def name_of(kind: str, config: Any) -> str:
   """Returns the published name of a size, or 'a size of its own'."""
   for name, preset in PRESETS[kind].items():
-    if preset == config:
+    if sizes.param_shapes(preset) == sizes.param_shapes(config):
       return name
   return 'a size of its own'
 

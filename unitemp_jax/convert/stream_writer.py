@@ -19,12 +19,14 @@ import numpy as np
 from unitemp_jax.convert.tensors import NAMES
 from unitemp_jax.errors import UserError
 
+_COPY_BYTES = 32 * 2**20  # at a time
+
 Specs = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 
 
-def total_bytes(specs: Specs) -> int:
-  """Size of the arrays of a file."""
-  return sum(math.prod(s) * d.itemsize for s, d in specs.values())
+def file_size(size: int) -> str:
+  """Writes a number of bytes for people."""
+  return f'{size / 1e9:.2f} GB' if size >= 1e9 else f'{size / 1e6:.1f} MB'
 
 
 class StreamWriter:
@@ -83,7 +85,7 @@ class StreamWriter:
       self._part.unlink(missing_ok=True)
       raise UserError(
         f'{self._path} cannot be written ({error.strerror}); it needs '
-        f'{size / 1e9:.1f} GB of free space.'
+        f'{file_size(size)} of free space.'
       ) from error
 
   def _put(self, data: Any, offset: int) -> None:
@@ -93,12 +95,21 @@ class StreamWriter:
       view, offset = view[done:], offset + done
 
   def write(self, name: str, element: int, values: np.ndarray) -> None:
-    """Writes values from an element of an array on, in the order of rows."""
+    """Writes values from an element of an array on, in the order of rows.
+
+    They are cast to the type of the array, and brought into that order if they
+    are a transposed view, some rows at a time.
+    """
     start, dtype = self._offsets[name]
-    if values.dtype != dtype:
-      raise ValueError(f'{name} is {dtype}, got {values.dtype}')
-    flat = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-    self._put(flat, self._base + start + element * dtype.itemsize)
+    offset = self._base + start + element * dtype.itemsize
+    while values.ndim > 1 and values.shape[0] == 1:
+      values = values[0]
+    row_bytes = math.prod(values.shape[1:]) * dtype.itemsize
+    rows = max(1, _COPY_BYTES // max(1, row_bytes))
+    for row in range(0, len(values), rows):
+      copy = np.ascontiguousarray(values[row : row + rows], dtype)
+      self._put(copy.reshape(-1).view(np.uint8), offset)
+      offset += copy.nbytes
 
   def finish(self) -> None:
     """Gives the file its name."""

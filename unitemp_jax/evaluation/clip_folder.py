@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ _FRAMES_PER_LATENT = 4
 # Rates at which Wan 2.2 5B systems write; they make blocks of 8 latents.
 _BLOCK_AT_RATE = {24: 8}
 _BLOCK = 3
+# What lies beside clips and is none: records, pictures, reports, prompts.
+_BESIDE = ('.json', '.jsonl', '.png', '.jpg', '.html', '.md', '.csv', '.npz')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +116,10 @@ def list_clips(
   paths = [p for p in sorted(folder.rglob('*')) if _is_visible(p, folder)]
   stages = _stages(paths)
   for path in paths:
+    if path.suffix.lower() == '.txt' and path.with_suffix('.mp4').is_file():
+      continue  # LongLive's prompts
     if path.suffix.lower() not in video_folder.SUFFIXES:
-      if path.suffix.lower() in ('.pt', '.zip', '.tar'):
+      if path.suffix.lower() not in _BESIDE:
         others.append(path.relative_to(folder).as_posix())
       continue
     if path in stages:
@@ -125,8 +130,7 @@ def list_clips(
       problems.append(str(error))
   if others:
     problems.append(
-      f'{len(others)} files are no clips, such as {others[0]}; they were not '
-      'read.'
+      f'{len(others)} other files were not read, such as {others[0]}.'
     )
   if not clips:
     why = f' (first problem: {problems[0]})' if problems else ''
@@ -184,13 +188,17 @@ def _read(
   if not isinstance(sample, int):
     # The name of a clip with a record is a number and words, not a sample.
     sample = 0 if about or name is None else name.sample
-  index = about.get('index', None if name is None else name.index)
+  index = None if name is None else name.index
+  if about and index is None:
+    # `unitemp generate` and plain sets begin names with the prompt's number.
+    number = re.match(r'(\d{4,})-', path.stem)
+    index = int(number[1]) if number else None
   return ClipFile(
     path=path,
     name=relative,
     prompt=prompt,
     cut=cut,
-    index=index if isinstance(index, int) else None,
+    index=index,
     sample=sample,
     order=str(about.get('order') or ''),
     frames=frames,

@@ -12,6 +12,8 @@ are kept unrotated beside the cache and `place` rotates them from there each
 time: nothing is rotated twice, and rounding does not add up.
 """
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -89,14 +91,14 @@ def stage(
 
   k_all, k_layer = write(cache.k_LBSNK, k_BTNK)
   v_all, v_layer = write(cache.v_LBSNK, v_BTNK)
-  cache = cache.replace(k_LBSNK=k_all, v_LBSNK=v_all)
+  cache = dataclasses.replace(cache, k_LBSNK=k_all, v_LBSNK=v_all)
   if cache.raw_LBSNK is not None:
     # There is room for a block. That is all that a write pass stages; anchors
     # of other passes fall off the end.
     room = cache.raw_LBSNK.shape[2] - cache.sink_tokens
     sinks = jnp.asarray(cache.sink_tokens, jnp.int32)
     raw = put(cache.raw_LBSNK, raw_BTNK[:, :room], sinks)
-    cache = cache.replace(raw_LBSNK=raw)
+    cache = dataclasses.replace(cache, raw_LBSNK=raw)
   return cache, k_layer, v_layer
 
 
@@ -120,14 +122,16 @@ def commit(
     return slots.reshape(whole.shape)
 
   every = cache.k_LBSNK.shape[2] // tokens_per_frame
-  cache = cache.replace(
+  cache = dataclasses.replace(
+    cache,
     k_LBSNK=move(cache.k_LBSNK, start, every),
     v_LBSNK=move(cache.v_LBSNK, start, every),
   )
   if cache.raw_LBSNK is None:
     return cache
   sinks = cache.sink_tokens // tokens_per_frame
-  return cache.replace(raw_LBSNK=move(cache.raw_LBSNK, sinks, sinks))
+  raw = move(cache.raw_LBSNK, sinks, sinks)
+  return dataclasses.replace(cache, raw_LBSNK=raw)
 
 
 def place(cache: KVCache, angle_TK: jax.Array) -> KVCache:
@@ -137,7 +141,10 @@ def place(cache: KVCache, angle_TK: jax.Array) -> KVCache:
     cache: with sinks.
     angle_TK: rotary angles of all tokens of the sinks, see `rope.angles`.
   """
+  if cache.raw_LBSNK is None:
+    raise ValueError('this cache has no sinks')
   tokens = angle_TK.shape[0]
   raw = cache.raw_LBSNK[:, :, :tokens]
   rotated = jax.vmap(rope.rotate, in_axes=(0, None))(raw, angle_TK)
-  return cache.replace(k_LBSNK=cache.k_LBSNK.at[:, :, :tokens].set(rotated))
+  k_all = cache.k_LBSNK.at[:, :, :tokens].set(rotated)
+  return dataclasses.replace(cache, k_LBSNK=k_all)

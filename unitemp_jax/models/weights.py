@@ -50,6 +50,11 @@ def index_path(path: str | Path) -> Path:
   return Path(f'{path}.index.json')
 
 
+def exist(path: str | Path) -> bool:
+  """Whether `load` finds weights: the file itself or the index of its parts."""
+  return Path(path).is_file() or index_path(path).is_file()
+
+
 def load(path: str | Path, shapes: Any) -> Any:
   """Reads a parameter tree in the shapes and dtypes of `shapes`.
 
