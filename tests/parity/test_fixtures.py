@@ -87,7 +87,6 @@ def broken(name, change, monkeypatch):
       'blocks.1.attn1.norm_q.weight',
       'blocks.1.attn1.norm_k.weight',
     ),
-    ('dit_tiny', 'blocks.2.norm2.bias', 'blocks.2.attn1.to_q.bias'),
     (
       'umt5_tiny',
       *(
