@@ -47,6 +47,7 @@ LEVELS = {
   'training.plan_sets': 2,
   'training.export': 2,
   'generate.pipeline': 3,
+  'generate.embedded_pipeline': 3,
   'generate.jobs': 3,
   'generate.resume': 3,
   'training.rollout': 3,

@@ -62,7 +62,7 @@ def test_a_constant_rollout_is_found_constant(stream):
   ratio = rows['late over early', 'forward']
   assert ratio.value == pytest.approx(1, abs=0.01)
   assert rows['late block', 'backward'].value == pytest.approx(510, abs=2)
-  assert ('late over early', long.CONTROL) in rows
+  assert ('late over early', long.WHOLE) in rows
   assert len(outcome.series['forward: seconds per block']) == 60
 
 

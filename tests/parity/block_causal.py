@@ -8,18 +8,11 @@ keys of earlier blocks (facts section 5.4). The noisy half is what a student
 computes that has written every earlier block to its cache at level 0.
 """
 
+import cases
 import numpy as np
 import torch
 
 from unitemp_jax.convert import parity_torch
-
-
-def frame_mask(blocks: np.ndarray) -> np.ndarray:
-  """Which of [clean | noisy] frames sees which, from the frames' blocks."""
-  query, key = blocks[:, None], blocks[None, :]
-  clean = np.concatenate([key <= query, np.zeros_like(key == query)], axis=1)
-  noisy = np.concatenate([key < query, key == query], axis=1)
-  return np.concatenate([clean, noisy])
 
 
 def _block(block, x, text, temb, rotary, mask):
@@ -50,7 +43,7 @@ def velocity(module, clean, noisy, sigma: float, text, block: int):
   tokens = height * width // 4
   x = np.concatenate([clean, noisy], axis=1)
   t = np.repeat(np.float32([0.0, 1000.0 * sigma]), frames * tokens)
-  mask = frame_mask(np.arange(frames) // block)
+  mask = cases.frame_mask(np.arange(frames) // block)
   mask = mask.repeat(tokens, axis=0).repeat(tokens, axis=1)
   with torch.no_grad():
     one = parity_torch.to_torch(parity_torch.channels_first(clean))

@@ -92,6 +92,14 @@ def student_input(config: DiTConfig):
   return clean, noisy, dit_input(config, STUDENT_GRID, 9)[2]
 
 
+def frame_mask(blocks: np.ndarray) -> np.ndarray:
+  """Which of [clean | noisy] frames sees which, from the frames' blocks."""
+  query, key = blocks[:, None], blocks[None, :]
+  clean = np.concatenate([key <= query, np.zeros_like(key == query)], axis=1)
+  noisy = np.concatenate([key < query, key == query], axis=1)
+  return np.concatenate([clean, noisy])
+
+
 def video(frames: int, height: int, width: int) -> np.ndarray:
   """Pixels in (-0.9, 0.9)."""
   return 0.5 * parity_numbers.uniform('video', (1, frames, height, width, 3))

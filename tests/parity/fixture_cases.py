@@ -39,7 +39,7 @@ CASES = {
   'dit_wide_2': _dit(cases.dit_wide(2), (3, 60, 104), tokens=512, slow=True),
   # 36x44 pixels do not divide by 8; 24x40 are an odd number of latents.
   'vae_narrow': _vae(cases.VAE_NARROW, (13, 36, 44), (4, 3, 5)),
-  'vae_full': _vae(cases.VAE_FULL, (9, 24, 40), (3, 3, 5)),
+  'vae_full': _vae(cases.VAE_FULL, (9, 24, 40), (3, 3, 5), slow=True),
   # 300 positions reach the last bucket of relative positions.
   'umt5_tiny': Case('umt5', {'config': cases.UMT5_TINY, 'tokens': 300}),
   'umt5_wide': Case(

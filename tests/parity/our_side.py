@@ -69,6 +69,32 @@ def student(config):
   return {k: np.concatenate(v, axis=1) for k, v in made.items()}
 
 
+def student_masked(config):
+  """The same in one masked pass per level, as its training runs."""
+  clean, noisy, text = cases.student_input(config)
+  frames = cases.STUDENT_GRID[0]
+  dit, tree = DiT(config), params('dit', config)
+  mask = cases.frame_mask(np.arange(frames) // cases.STUDENT_BLOCK)
+
+  @jax.jit
+  def run(sigma):
+    context = dit.apply({'params': tree}, text, method='text_context')
+    velocity, _ = dit.apply(
+      {'params': tree},
+      np.concatenate([clean, noisy], axis=1),
+      jnp.repeat(jnp.stack([0.0, sigma]), frames)[None],
+      jnp.tile(jnp.arange(frames), 2),
+      context,
+      mask_BFF=mask[None],
+    )
+    return velocity[:, frames:]
+
+  return {
+    f'level{i}': run(jnp.float32(sigma))
+    for i, sigma in enumerate(cases.STUDENT_LEVELS)
+  }
+
+
 def euler(steps, shift):
   levels = solvers.euler_levels(steps, shift)
   x, path = cases.latents(1, 2, 2), []

@@ -13,8 +13,10 @@ import subprocess
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from unitemp_jax.training.metrics import TIME_FIELDS
 
@@ -106,14 +108,30 @@ def read_run(workdir):
   for text in (workdir / 'metrics.jsonl').read_text().splitlines():
     line = json.loads(text)
     lines.append({k: v for k, v in line.items() if k not in TIME_FIELDS})
-  with ocp.CheckpointManager(workdir / 'checkpoints') as manager:
-    restored = manager.restore(
-      manager.latest_step(),
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(), host=ocp.args.JsonRestore()
-      ),
-    )
-  return lines, restored['state'], restored['host']
+  checkpoints = workdir / 'checkpoints'
+  newest = max(
+    (p for p in checkpoints.iterdir() if p.name.isdigit()), key=_step
+  )
+  host = json.loads((newest / 'host' / 'metadata').read_text())
+  return lines, _read_state(newest / 'state'), host
+
+
+def _step(path):
+  return int(path.name)
+
+
+def _read_state(folder):
+  """Returns the arrays of a checkpoint, saved by any number of processes."""
+  handler = ocp.PyTreeCheckpointHandler()
+  folder = epath.Path(folder)
+  as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+  tree = handler.metadata(folder).tree
+  return handler.restore(
+    folder,
+    args=ocp.args.PyTreeRestore(
+      restore_args=jax.tree.map(lambda _: as_numpy, tree)
+    ),
+  )
 
 
 def differences(first, second):

@@ -7,6 +7,7 @@ from unitemp_jax import orders, plan_drawing, plan_text
 from unitemp_jax.cli import generate_requests
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import jobs, model_folder, resume
+from unitemp_jax.generate.embedded_pipeline import EmbeddedPipeline
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.training.compile_cache import enable_compile_cache
 
@@ -74,6 +75,12 @@ def _parser() -> argparse.ArgumentParser:
   add = parser.add_argument_group('how').add_argument
   add('--out', required=True, type=Path, metavar='DIR')
   add('--model', type=Path, default=model_folder.TINY, metavar='DIR')
+  add(
+    '--embeddings',
+    type=Path,
+    metavar='DIR',
+    help='of the prompts, from "unitemp encode"; no text encoder is needed',
+  )
   add('--anchors', type=int, help='anchor latents; 0 for none')
   add('--start_level', type=int, help='see "unitemp plan"; 0 starts from noise')
   add('--decode', default='joint', choices=jobs.DECODES)
@@ -153,7 +160,11 @@ def main(argv: list[str]) -> int:
   if args.dry_run:
     return 0
   enable_compile_cache()
-  pipeline = Pipeline.load(args.model)
+  pipeline = (
+    EmbeddedPipeline.load_with(args.model, args.embeddings)
+    if args.embeddings
+    else Pipeline.load(args.model)
+  )
   if generate_requests.workflow(args) == 'orders':
     done = jobs.run(pipeline, todo, min(args.batch_size, len(todo)))
   else:

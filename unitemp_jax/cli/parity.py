@@ -13,8 +13,9 @@ _EXAMPLE = """examples:
   unitemp parity --checkpoint=self_forcing_dmd.pt
   unitemp parity --checkpoint=Wan2.1_VAE.pth --frames=3 --height=8 --width=8
   unitemp parity --checkpoint=models_t5_umt5-xxl-enc-bf16.pth --dtypes=bfloat16
-Runs diffusers (transformers for the text encoder) beside JAX on the CPU, module
-by module on the same input, and prints the errors. Needs PyTorch:
+Runs diffusers (transformers for the text encoder) on the CPU beside JAX on the
+devices it finds, module by module on the same input, and prints the errors, for
+float32 with products in full precision. Needs PyTorch:
 pip install "unitemp_jax[torch]". Both sides hold the weights in memory, in
 float32: 12 GB for the 1.3B transformer, 115 GB for the 14B one. The exit code
 is 0 if all errors are within their tolerances and 1 otherwise."""

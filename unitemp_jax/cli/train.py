@@ -222,11 +222,16 @@ def _run(
     rows = local_rows(mesh, config.batch_size)
     program = programs.build_program(config, mesh)
     if args.dry_run:
-      _describe(program, config, mesh, args.workdir)
+      if jax.process_index() == 0:
+        _describe(program, config, mesh, args.workdir)
       return
   with _claim(args.workdir, plain):
-    with processes.together('Opening the data'):
-      loader = programs.build_loader(config, rows)
+    for first in (True, False):
+      # Host 0 prepares the data while the others, which may share the folder
+      # with it, wait.
+      with processes.together('Opening the data'):
+        if (jax.process_index() == 0) == first:
+          loader = programs.build_loader(config, rows)
     result = train(
       program,
       loader,
@@ -241,8 +246,9 @@ def _run(
     if result.outcome == 'was finished':
       say(f'nothing to do: step {result.step} of {config.num_steps} is done')
     print(f'{result.outcome} at step {result.step}: {result.checkpoint}')
-    for path in export_weights(result.state, args.workdir, plain):
-      print(path)
+    with processes.together('Exporting the weights'):
+      for path in export_weights(result.state, args.workdir, plain):
+        print(path)
 
 
 def main(argv: list[str]) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from unitemp_jax.convert import (
@@ -160,5 +161,7 @@ def compare_checkpoint(
     sized = (
       config if kind == 'vae' else dataclasses.replace(config, dtype=dtype)
     )
-    rows += run(sized, params, module, *inputs)
+    # Accelerators multiply float32 in fewer bits unless they are told not to.
+    with jax.default_matmul_precision('highest'):
+      rows += run(sized, params, module, *inputs)
   return rows
