@@ -46,7 +46,8 @@ def test_sigterm_to_one_host_stops_all_and_one_host_goes_on(tmp_path):
   """Two hosts of two devices, then one of four on another mesh."""
   workdir, steps = tmp_path / 'run', 30
   pair = kill_harness.start_hosts(
-    command(workdir, steps, '--delay=0.05', '--fsdp=2'), workdir
+    command(workdir, steps, '--delay=0.05', '--fsdp=4', '--sample_every=5'),
+    workdir,
   )
   assert kill_harness.wait_for_line(pair[0], workdir, 7), log_of(workdir, 0)
   pair[1].send_signal(signal.SIGTERM)
@@ -58,17 +59,23 @@ def test_sigterm_to_one_host_stops_all_and_one_host_goes_on(tmp_path):
   (stop,) = stops  # The same step on both, and it has a checkpoint.
   assert 7 <= int(stop) < steps
   assert (workdir / 'checkpoints' / stop).is_dir()
+  # Host 0 samples alone on its two devices, from weights that lay on four.
+  sample = (workdir / 'samples' / '00000005' / 'sample.json').read_text()
+  size, kernel = json.loads(sample)
+  assert (size, len(kernel)) == (2, 4 * 16)
   # Progress is printed by host 0 alone.
   assert 'compiled toy_step' in log_of(workdir, 0)
   assert 'compiled toy_step' not in log_of(workdir, 1)
   log = kill_harness.finish(
-    command(workdir, steps, '--fsdp=4'), workdir, devices=4
+    command(workdir, steps, '--fsdp=2'), workdir, devices=4
   )
   assert f'resuming after step {stop}' in log
   # Equal to one process with one device throughout: sums over devices are
   # taken in another order, which is float32 rounding.
   alone = tmp_path / 'alone'
-  kill_harness.finish(command(alone, steps), alone)
+  kill_harness.finish(command(alone, steps, '--sample_every=5'), alone)
+  twin = json.loads((alone / 'samples/00000005/sample.json').read_text())
+  np.testing.assert_allclose(kernel, twin[1], atol=1e-4)
   np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-3)
   states = [kill_harness.read_run(path)[1] for path in (workdir, alone)]
   for one, two in zip(*map(jax.tree.leaves, states), strict=True):

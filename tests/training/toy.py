@@ -4,6 +4,7 @@ Run as a script it trains in --workdir, for the tests that kill a training.
 """
 
 import argparse
+import json
 import time
 
 import jax
@@ -124,6 +125,17 @@ class Doomed(ToyLoader):
     super().__init__(**options)
 
 
+def sample(state, folder):
+  """Writes which devices it has, and the whole of a mean that was split."""
+  mesh = make_mesh({'data': -1})
+  kernel = jax.device_put(
+    state.ema['net']['up']['kernel'],
+    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
+  )
+  values = np.asarray(kernel).ravel().tolist()
+  (folder / 'sample.json').write_text(json.dumps([mesh.size, values]))
+
+
 def run(args):
   mesh = make_mesh({'data': -1, 'fsdp': args.fsdp})
   with processes.together('Opening the data'):
@@ -135,10 +147,16 @@ def run(args):
   return train(
     ToyProgram(accumulate=2),
     loader,
-    LoopSettings(num_steps=args.num_steps, log_every=1, checkpoint_every=5),
+    LoopSettings(
+      num_steps=args.num_steps,
+      log_every=1,
+      checkpoint_every=5,
+      sample_every=args.sample_every,
+    ),
     workdir=args.workdir,
     mesh=mesh,
     rules=TOY_RULES,
+    sample_fn=sample,
   )
 
 
@@ -150,6 +168,7 @@ def main():
   parser.add_argument('--doomed', action='store_true')
   parser.add_argument('--delay', type=float, default=0.0)
   parser.add_argument('--fsdp', type=int, default=1)
+  parser.add_argument('--sample_every', type=int, default=0)
   parser.add_argument('--hosts', type=int, default=1)
   parser.add_argument('--host_index', type=int)
   parser.add_argument('--coordinator')
