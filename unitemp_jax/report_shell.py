@@ -29,15 +29,20 @@ def page(
     title: plain text.
     eyebrow: HTML above the title.
     lead: HTML below the title.
-    sections: (anchor, heading, HTML) each; empty ones are left out.
+    sections: (anchor, heading, HTML) each; empty ones are left out, and a
+      single one has no heading.
     problems: plain sentences about what was left out.
     scripts: files of assets/report that run at the end of the page.
   """
   shown = [section for section in sections if section[2]]
   links = ''.join(f'<a href="#{key}">{name}</a>' for key, name, _ in shown)
+  if len(shown) > 1:
+    links = f'<nav>{links}</nav>'
+    shown = [(key, f'<h2>{name}</h2>', text) for key, name, text in shown]
+  else:
+    links, shown = '', [(key, '', text) for key, _, text in shown]
   body = ''.join(
-    f'<section id="{key}"><h2>{name}</h2>{text}</section>'
-    for key, name, text in shown
+    f'<section id="{key}">{name}{text}</section>' for key, name, text in shown
   )
   title = escape(title)
   code = '\n'.join(asset(name) for name in scripts)
@@ -49,7 +54,7 @@ def page(
     f'<style>\n{asset("page.css")}</style></head><body>'
     f'<header class="page"><p class="eyebrow">{eyebrow}</p>'
     f'<h1>{title}</h1><p class="lead">{lead}</p>'
-    f'<nav>{links}</nav></header>'
+    f'{links}</header>'
     f'<main>{left_out(problems)}{body}</main>'
     f'<script>\n{code}</script></body></html>\n'
   )

@@ -205,8 +205,7 @@ def _votes(argv: list[str]) -> int:
   cast, problems = votes.read_votes(args.votes, key)
   for problem in problems:
     print(f'note: {problem}')
-  how = shlex.join(['unitemp', 'compare', 'votes', *argv])
-  table = ResultTable(tuple(votes.score(cast, how)))
+  table = ResultTable(tuple(votes.score(cast, 'unitemp compare votes')))
   print(f'{len(cast)} votes. {key["question"]}')
   print(table.to_markdown())
   if args.out is not None:

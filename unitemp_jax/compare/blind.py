@@ -12,7 +12,6 @@ import hmac
 import json
 import os
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import av
@@ -162,20 +161,19 @@ def _page(study: str, question: str, trials: list[dict]) -> str:
   # Nothing in it may end the script element.
   data = data.replace('<', '\\u003c')
   stage = (
-    '<div id="start" class="card"><p>You will see pairs of videos of one '
-    'prompt. Choose the one that answers the question better. Nobody, you '
-    'included, can see which system made which.</p>'
+    '<div id="start" class="card"><p>Choose the one that answers the '
+    'question better, or say that there is no difference.</p>'
     '<label>Your name <input id="rater" autocomplete="off" maxlength="60">'
     '</label><button type="button" id="begin" class="main">Begin</button>'
-    '<p class="meta">Keys: ← left, → right, ↓ no difference, R replay, '
+    '<p class="meta">Keys: ← A, → B, ↓ no difference, R replay, '
     'Backspace back.</p></div>'
     '<div id="trial" class="card" hidden><p class="meta" id="place"></p>'
     '<div class="progress"><i></i></div>'
     '<h3 id="prompt"></h3><div class="sides">'
     '<figure><video muted loop playsinline preload="auto"></video>'
-    '<button type="button" data-choice="left">Left is better</button></figure>'
+    '<button type="button" data-choice="left">A is better</button></figure>'
     '<figure><video muted loop playsinline preload="auto"></video>'
-    '<button type="button" data-choice="right">Right is better</button>'
+    '<button type="button" data-choice="right">B is better</button>'
     '</figure></div><div class="choices">'
     '<button type="button" data-choice="tie">No difference</button>'
     '<button type="button" id="replay">Replay</button>'
@@ -188,9 +186,9 @@ def _page(study: str, question: str, trials: list[dict]) -> str:
     f'<script type="application/json" id="data">{data}</script>'
   )
   return report_shell.page(
-    'Which is better?',
+    question,
     'blind comparison',
-    escape(question),
+    'Pairs of videos of one prompt, made by systems that are not named.',
     [('vote', 'Videos', stage)],
     scripts=('blind.js',),
   )

