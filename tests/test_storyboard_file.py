@@ -180,6 +180,10 @@ def test_only_whole_latents_are_a_length(folder):
     time = storyboard_file.Time(fractions.Fraction(amount), seconds, node)
     with pytest.raises(UserError, match=rf'a.yaml:5: .*{near}'):
       time.frames(16, 4, 'it')
+  # What the complaint names is accepted, rounded as it is.
+  for amount, fps, frames in (('2.333', 12, 28), ('0.667', 12, 8)):
+    time = storyboard_file.Time(fractions.Fraction(amount), True, node)
+    assert time.frames(fps, 4, 'it') == frames
   # 30000/1001 frames per second: 1.001 s are 30 frames, 1 s is not.
   third = storyboard_file.Time(fractions.Fraction('4.004'), True, node)
   assert third.frames(30000 / 1001, 4, 'it') == 120

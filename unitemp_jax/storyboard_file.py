@@ -50,6 +50,7 @@ _SCENE = ('name', 'prompt', 'length', 'first', 'last', 'at')
 _TRANSITION = ('from', 'to', 'length', 'prompt')
 _SECONDS = re.compile(r'(\d+(?:\.\d+)?)\s*s')
 _SIZE = re.compile(r'(\d+)\s*x\s*(\d+)')
+_ROUNDING = 0.05  # frames by which a time in seconds may be off
 _TIME = 'frames, such as 32, or seconds, such as 2s'
 
 
@@ -80,10 +81,16 @@ class Time:
     """
     rate = fractions.Fraction(fps).limit_denominator(1001)
     count = self.amount * rate if self.seconds else self.amount
+    nearest = stride * round(count / stride)
+    # Nobody writes 28 frames at 12 per second as more than 2.333s.
+    if self.seconds and abs(count - nearest) < _ROUNDING:
+      count = fractions.Fraction(nearest)
     if count % stride:
       low = count // stride * stride
       near = ' or '.join(
-        f'{n} frames ({float(n / rate):.4g}s)' for n in (low, low + stride) if n
+        f'{n} frames ({round(float(n / rate), 3):g}s)'
+        for n in (low, low + stride)
+        if n
       )
       unit = 's' if self.seconds else ' frames'
       self.node.fail(
