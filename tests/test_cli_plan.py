@@ -29,6 +29,37 @@ def test_writes_json_and_svg_and_reads_back(tmp_path, capsys):
   assert capsys.readouterr().out.replace(str(drawn), str(saved)) == first
 
 
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    ('--order=extend --clip=9 --before=24 --after=12', 'positions -6..5'),
+    ('--order=extend --after=32 --prompts=16:1', '33 frames'),
+    ('--order=keyframes --frames=61 --given=0,20,36:9', 'buffer: 19 latents'),
+    ('--order=transition --frames=33 --first=5', '33 frames'),
+    ('--order=regenerate --frames=61 --replace=21:31', '6..8'),
+    ('--order=story --scenes=24,20 --connections=8 --loop', '61 frames'),
+    ('--order=story --scenes=24,20 --given=16 --connections=8', '53 frames'),
+    ('--order=loop --frames=61 --overlap=2 --window=6', 'at most 6 seen'),
+    ('--order=long --frames=121 --sinks=both --span=21', '6 of them sinks'),
+    (
+      '--order=long --frames=121 --direction=backward --window=6 --last=1',
+      'at most 6 seen',
+    ),
+  ],
+)
+def test_every_workflow_is_printed_and_read_back(
+  tmp_path, capsys, arguments, words
+):
+  path = tmp_path / 'plan.json'
+  assert main([*arguments.split(), f'--out={path}']) == 0
+  out = capsys.readouterr().out
+  assert words in out
+  assert main([f'--plan={path}', '--window=99', '--span=99']) == 0
+  assert capsys.readouterr().out == out.replace(f'wrote {path}\n', '')
+  with pytest.raises(UserError, match='trained on 3 latents'):
+    main([f'--plan={path}', '--span=3'])
+
+
 def test_dry_run_writes_nothing(tmp_path):
   path = tmp_path / 'plan.svg'
   assert main(['--order=loop', f'--out={path}', '--dry_run']) == 0
@@ -51,6 +82,19 @@ def test_dry_run_writes_nothing(tmp_path):
     (['--order=forward', '--out=plan.png'], 'must end in'),
     (['--order=forward', '--plan=plan.json'], 'either --order or --plan'),
     (['--plan=plan.json', '--frames=33'], '--frames: belongs to'),
+    (['--order=forward', '--before=4'], '--before: order forward does not'),
+    (['--order=extend', '--before=6'], 'use 4 or 8'),
+    (['--order=extend', '--clip=4', '--after=4'], 'use 1 or 5'),
+    (['--order=extend', '--sides=up', '--after=4'], 'use alternate, past'),
+    (['--order=keyframes', '--given=10'], 'use 8 or 12'),
+    (['--order=keyframes', '--given=x'], 'pairs of whole numbers'),
+    (['--order=keyframes', '--prompts=8'], 'pairs of whole numbers'),
+    (['--order=regenerate'], 'as --replace=9:19'),
+    (['--order=regenerate', '--replace=20:31'], 'use 21:31'),
+    (['--order=regenerate', '--replace=1:31'], r'use 1\.\.7'),
+    (['--order=story', '--scenes=9,9'], 'use 8 or 12'),
+    (['--order=story', '--scenes=a'], 'whole numbers with commas'),
+    (['--order=long', '--sinks=both'], 'give span'),
     (['--plan=missing.json'], 'cannot be read'),
     (['--order=forward', '--out=missing/plan.svg'], 'cannot be written'),
   ],

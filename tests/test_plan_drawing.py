@@ -44,6 +44,37 @@ def test_every_row_is_drawn(name, length):
   assert len(list(video.iter(f'{SVG}rect'))) == length
 
 
+def test_windows_and_sinks_are_drawn_where_rows_see_them():
+  plan = orders.long(30, sinks='both', span=14, sink_latents=1)
+  root = ElementTree.fromstring(draw(plan))
+  rows = groups(root, 'plan-row')
+  lefts = {}
+  for row, (group, seen) in enumerate(zip(rows, plan.context(), strict=True)):
+    sinks, window = seen[:2], seen[2:]
+    assert count(group, 'rect', 'plan-sink') == len(sinks)
+    assert count(group, 'rect', 'plan-seen') == len(window)
+    for box in group.iter(f'{SVG}rect'):
+      if box.get('class') == 'plan-sink':
+        lefts.setdefault(row, []).append(float(box.get('x')))
+  # Sinks move along with the window, once they are out of reach.
+  assert lefts[4] < lefts[5] < lefts[6]
+  assert any('of' in texts(group)[-1].split() for group in rows)
+  legend = 'sink, where it is seen'
+  assert legend in draw(plan) and legend not in draw(orders.forward(9))
+
+
+def test_what_rows_do_is_said():
+  def notes(plan):
+    root = ElementTree.fromstring(draw(plan))
+    return ' | '.join(texts(group)[-1] for group in groups(root, 'plan-row'))
+
+  story = notes(orders.story([orders.Scene(6), orders.Scene(6, 1)], loop=True))
+  for words in ('loads again latent', 'copy of latent 0', 'prompt 1'):
+    assert words in story
+  assert 'keeps latent' in notes(orders.extend(20, after=3, window=4))
+  assert 'prompt' not in notes(orders.forward(9))
+
+
 def test_boxes_stand_at_their_positions():
   root = ElementTree.fromstring(draw(orders.backward(9)))
   lefts = [

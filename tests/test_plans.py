@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from unitemp_jax import orders, plan_text
 from unitemp_jax.errors import UserError
-from unitemp_jax.plans import DATA_FIELDS, META_FIELDS, Plan, align, check
+from unitemp_jax.plans import (
+  DATA_FIELDS,
+  META_FIELDS,
+  Plan,
+  align,
+  bucketed,
+  check,
+)
 
 
 def example():
@@ -247,6 +254,27 @@ def test_aligned_plans_share_one_compilation():
     align(orders.forward(9), orders.forward(9, anchors=2))
 
 
+def test_bucketed_plans_of_all_workflows_share_a_shape():
+  def shape(plan):
+    leaves = jax.tree.leaves(plan)
+    return jax.tree.structure(plan), [leaf.shape for leaf in leaves]
+
+  made = [
+    orders.forward(37, window=8),
+    orders.backward(38, window=8, given_last=1),
+    orders.loop(38, window=8),
+    orders.keyframes(35, ((9, 1),), window=8),
+    orders.long(39, window=8, direction='backward'),
+  ]
+  shapes = [shape(bucketed(plan)) for plan in made]
+  assert all(one == shapes[0] for one in shapes)
+  for plan in made:
+    check(bucketed(plan), window=8)
+  # The controls: unpadded they differ, and so does another window.
+  assert shape(made[0]) != shape(made[1])
+  assert shape(bucketed(orders.forward(37, window=10))) != shapes[0]
+
+
 def test_a_plan_is_a_pytree_with_static_sizes():
   leaves, tree = jax.tree.flatten(example())
   assert len(leaves) == len(DATA_FIELDS)
@@ -266,6 +294,50 @@ def test_json_round_trip(order, length, anchors, extra):
   plan = orders.ORDERS[order](length, anchors=anchors, start=1)
   plan = plan.pad(rows=plan.num_rows + extra)
   assert same(plan_text.from_json(plan_text.to_json(plan)), plan)
+
+
+def test_json_of_a_plan_with_sinks():
+  plan = orders.long(30, sinks='both', span=21).pad(rows=20)
+  tree = json.loads(plan_text.to_json(plan))
+  assert tree['num_sinks'] == 6 and len(tree['rows'][0]['sinks']) == 6
+  assert same(plan_text.from_json(json.dumps(tree)), plan)
+  tree['rows'][3]['sinks'].pop()
+  with pytest.raises(UserError, match='row 3: sinks must be a list of 6'):
+    plan_text.from_json(json.dumps(tree))
+  # A plan without says nothing of them, as before there were any.
+  assert 'sinks' not in plan_text.to_json(example())
+
+
+def test_a_sink_slot_holds_one_latent_for_good():
+  plan = orders.long(30, sinks='past', span=21)
+  row = plan.num_rows - 1  # nobody reads what it writes
+  with pytest.raises(UserError, match='where the sink is latent 0'):
+    check(changed(plan, 'write', row, [0, 4, 5]))
+  with pytest.raises(UserError, match='need as many cache slots'):
+    check(
+      dataclasses.replace(
+        plan,
+        num_sinks=99,
+        sinks=np.zeros((plan.num_rows, 99), np.int32),
+      )
+    )
+
+
+def test_window_and_span_are_laws_if_they_are_named():
+  plan = orders.forward(30, window=6)
+  check(plan, window=6, span=9)
+  with pytest.raises(UserError, match='sees 6 latents, but the window holds 5'):
+    check(plan, window=5)
+  with pytest.raises(UserError, match='positions 0 and 8 meet'):
+    check(plan, span=8)
+
+
+def test_a_given_row_that_writes_nothing_computes_nothing():
+  plan = orders.extend(20, after=3, window=4)
+  assert [row for row in range(plan.num_rows) if plan.idle(row)] == [*range(6)]
+  check(plan)
+  # It may stand anywhere, since it works in no slot.
+  check(jax.tree.map(lambda array: np.roll(array, -6, axis=0), plan))
 
 
 def test_save_and_load(tmp_path):

@@ -434,11 +434,15 @@ def test_a_story_begins_with_the_key_block_of_each_scene():
 def test_sinks_are_made_early_and_keep_within_the_span():
   plan = orders.long(60, span=21, sinks='both')
   assert generated(plan)[:3] == [[0, 1, 2], [57, 58, 59], [3, 4, 5]]
-  assert (plan.num_sinks, plan.num_slots) == (6, 24 + 0)
-  last = plan.context()[-1]
-  assert last[3:6] == [57, 58, 59] and last[:3] == [39, 40, 41]
+  # The window leaves room for a distance to the end.
+  assert (plan.num_sinks, plan.num_slots) == (6, 6 + 6 + 3 + 3)
+  context = plan.context()
+  assert context[8] == [12, 13, 14, 30, 31, 32, *range(15, 21)]
+  assert context[-1][:6] == [39, 40, 41, 57, 58, 59]
+  assert sorted(context[-1][6:]) == list(range(48, 54))
   backward = orders.long(60, span=21, sinks='both', direction='backward')
   assert generated(backward)[:3] == [[57, 58, 59], [0, 1, 2], [54, 55, 56]]
+  assert backward.context()[8][:6] == [45, 46, 47, 27, 28, 29]
   past = orders.long(60, span=21, sinks='past')
   assert generated(past)[:2] == [[0, 1, 2], [3, 4, 5]]
   assert (past.sinks[1:4] == [0, 1, 2]).all()

@@ -125,7 +125,7 @@ def _regenerate(options, settings):
   length = _length(options)
   if 'replace' not in options:
     raise UserError(
-      '--order=regenerate: say which frames to make anew, as --replace=9:20'
+      '--order=regenerate: say which frames to make anew, as --replace=9:19'
     )
   low, high = _pairs('replace', options['replace'])[0]
   # The last frame of the last latent is the first one that is kept.

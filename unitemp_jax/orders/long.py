@@ -36,7 +36,8 @@ def long(
     direction: forward or backward.
     sinks: none, past, future or both.
     window: most latents seen beside sinks; None = as many as the span allows,
-      or without a span everything.
+      two thirds of that if there are sinks at the end that the video is on its
+      way to, so that they can keep their distance; without a span everything.
     span: latents that the model was trained on; positions that meet in a row
       differ by less. None = as few as window and sinks need.
     sink_latents: latents per end that serve as sinks, of a generated block or a
@@ -69,7 +70,7 @@ def long(
   script.blocks = _blocks(
     script, direction, [end for end in order if not counts[end]]
   )
-  script.span = span
+  script.span, script.forward = span, direction == 'forward'
   script.sinks = [
     (item, end == 'past')
     for end in order
@@ -131,7 +132,13 @@ def _fit(settings, ends, direction, window, span, sink_latents):
       f'order long: a window of {window} latents does not fit the span of '
       f'{span} beside a block and {number} sinks; use at most {largest}'
     )
-  return sizes, largest if window is None else window, span
+  ahead = 'future' if direction == 'forward' else 'past'
+  if window is None:
+    window = largest
+    if ahead in ends:
+      blocks = max(2 * largest // 3 // block, 1)
+      window = min(largest, blocks * block)
+  return sizes, window, span
 
 
 def _blocks(script: Script, direction, early):

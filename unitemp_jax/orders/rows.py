@@ -96,11 +96,12 @@ class _Rows:
 
   def load(self, wanted: Sequence[Item]) -> None:
     """Makes the cache hold exactly what is wanted, by given rows."""
-    good = 0
-    while good < len(self.cache) and self.cache[good] in wanted:
+    good, all_wanted = 0, set(wanted)
+    while good < len(self.cache) and self.cache[good] in all_wanted:
       good += 1
     self.cache = self.cache[:good]
-    missing = [item for item in wanted if item not in self.cache]
+    cached = set(self.cache)
+    missing = [item for item in wanted if item not in cached]
     while missing:
       run = missing[: self._run(missing)]
       missing = missing[len(run) :]
@@ -139,7 +140,7 @@ class _Rows:
       self.carried = block.first - anchors
     self.known.update(made)
     self.held.update(item.position for item in made)
-    kept = self.wanted(following or block)
+    kept = set(self.wanted(following or block))
     free = [
       slot
       for slot in range(len(self.sinks), len(self.cache))
@@ -188,7 +189,7 @@ class _Rows:
     if filled and span is not None:
       low, high = min([low, *seen]), max([high, *seen])
       ends[True], ends[False] = place_sinks(
-        ends[True], ends[False], low, high, span
+        ends[True], ends[False], low, high, span, self.script.forward
       )
     places = [ends[is_past].pop(0) for _, is_past in filled]
     return places + [0] * (number - len(places))

@@ -82,6 +82,7 @@ class Script:
     sinks: latents in the order of their slots, and whether each stands for the
       past end.
     span: latents that the model was trained on; needed with sinks.
+    forward: whether the video is on its way to the future, for sinks.
   """
 
   begin: int
@@ -93,6 +94,7 @@ class Script:
   copies: Sequence[Item] = ()
   sinks: Sequence[tuple[Item, bool]] = ()
   span: int | None = None
+  forward: bool = True
 
   def __post_init__(self):
     """Finds what is given, and refuses what does not fit the video."""

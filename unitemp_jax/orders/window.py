@@ -41,6 +41,8 @@ def nearest(
     low: first position of the row's anchors, if it has any.
     reach: most positions that items and row may extend over; None = any.
   """
+  if window is None and reach is None:
+    return sorted(items)
   low = first if low is None else low
 
   def rank(item):
@@ -77,8 +79,8 @@ def _both_sides(ranked, first, last, places):
           break
         run.append(item)
     beside += run[:places]
-  front = [*inside, *beside]
-  return front + [item for item in ranked if item not in front]
+  front = dict.fromkeys([*inside, *beside, *ranked])  # each once, in order
+  return list(front)
 
 
 def place_sinks(
@@ -87,6 +89,7 @@ def place_sinks(
   low: int,
   high: int,
   span: int,
+  forward: bool = True,
 ) -> tuple[list[int], list[int]]:
   """Returns the positions at which a row sees its sinks.
 
@@ -96,11 +99,12 @@ def place_sinks(
     low: first position of what the row sees else, or makes.
     high: last position of that.
     span: latents that the model was trained on.
+    forward: which end the video is on its way to: that one's sinks keep their
+      distance first, or the video would seem to be about to end.
 
   Returns:
     For past and future sinks the true positions if all fit in the span; else
-    they move nearer. Both ends keep half of the room between them and the
-    rest, or more where the other end needs less.
+    they move nearer.
   """
   gap_past = max(low - 1 - past[-1], 0) if past else 0
   gap_future = max(future[0] - high - 1, 0) if future else 0
@@ -108,8 +112,12 @@ def place_sinks(
   taken = sum(position < low for position in past)
   taken += sum(position > high for position in future)
   room = max(span - (high - low + 1) - taken, 0)
-  kept_past = min(gap_past, max(room // 2, room - gap_future))
-  kept_future = min(gap_future, room - kept_past)
+  if forward:
+    kept_future = min(gap_future, room)
+    kept_past = min(gap_past, room - kept_future)
+  else:
+    kept_past = min(gap_past, room)
+    kept_future = min(gap_future, room - kept_past)
   return (
     [position + gap_past - kept_past for position in past],
     [position - gap_future + kept_future for position in future],
