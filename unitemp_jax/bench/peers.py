@@ -92,7 +92,12 @@ def _functions(context: Context, blocks: int) -> dict[str, Callable]:
   }
   return {
     CACHED: _cached(
-      RowPrograms(dit, np.asarray(levels)), net, plan, rows, past, keys
+      RowPrograms(dit, np.asarray(levels), card.step_options),
+      net,
+      plan,
+      rows,
+      past,
+      keys,
     ),
     **{
       name: lambda peer=peer: peer(net, past, keys, rows[-1])
