@@ -78,7 +78,11 @@ CASES = [
   ('old pickle', f'--student=evil.pt {SMALL}', 'evil.pt'),
   ('missing parts', f'--student=parts {SMALL}', '2 of them are missing'),
   ('whole folder', f'--student=. {SMALL}', 'name the one file to read'),
-  ('VAE as student', f'--student=vae.pt {SMALL}', 'but vae in the layout wan'),
+  (
+    'VAE as student',
+    f'--student=vae.pt {SMALL}',
+    'but a vae in the layout wan',
+  ),
   ('layout', f'--student=dit.pt --layout=diffusers {SMALL}', 'diffusers'),
   ('part', f'--student=dit.pt --part=critic {SMALL}', "under 'critic'"),
   ('size', '--student=dit.pt --out=new', 'size that was not published'),

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.convert import incoming, presets
 from unitemp_jax.convert.stream_writer import file_size
@@ -18,6 +20,7 @@ from unitemp_jax.generate import model_folder
 from unitemp_jax.generate.model_folder import ModelCard
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.training import builders
+from unitemp_jax.training.program_card import model_card
 
 _KINDS = {'student': 'dit', 'teacher': 'dit', 'vae': 'vae', 'text': 'umt5'}
 _FIELDS = {'dit': 'dit', 'vae': 'vae', 'umt5': 'text'}
@@ -31,8 +34,9 @@ def run(
 ) -> int:
   """Checks all checkpoints, then writes all outputs; returns the exit code."""
   folder = args.out.suffix != '.safetensors'
-  card = _existing_card(args.out) if folder else None
-  wanted = _wanted_sizes(args, overrides, card)
+  config = load_config(args.config, overrides) if args.config else None
+  card = _card(args.out, config) if folder else None
+  wanted = _wanted_sizes(config, card)
   networks: dict[str, incoming.Network] = {}
   for name, source in given.items():
     kind = _KINDS[name]
@@ -65,31 +69,38 @@ def run(
   return 0
 
 
-def _existing_card(folder: Path) -> ModelCard | None:
+def _card(folder: Path, config: ConfigDict | None) -> ModelCard | None:
+  """The card that the folder has, or that a student's config describes."""
   if (folder / model_folder.INDEX).exists():
     return model_folder.read_card(folder)
-  return None
+  needed = ('model', 'data', 'student', 'sampling', 'orders')
+  if config is None or not all(key in config for key in needed):
+    return None
+  vae = builders.vae_config(config.model)
+  if not vae.latent_mean:
+    print('note: the config has no statistics of the latents; they stay as is')
+  statistics = {'latent_mean': vae.latent_mean, 'latent_std': vae.latent_std}
+  return model_card(config, statistics, {})
 
 
 def _wanted_sizes(
-  args: argparse.Namespace, overrides: list[str], card: ModelCard | None
+  config: ConfigDict | None, card: ModelCard | None
 ) -> dict[str, Any]:
   """Kind -> the size it must have, of those that are settled."""
-  if args.config:
-    model = load_config(args.config, overrides).model
-    build = {
-      'vae': builders.vae_config,
-      'dit': builders.dit_config,
-      'text': builders.text_config,
-    }
-    return {
-      kind: build[field](model)
-      for kind, field in _FIELDS.items()
-      if field in model
-    }
   if card:
     return {kind: getattr(card, field) for kind, field in _FIELDS.items()}
-  return {}
+  if config is None:
+    return {}
+  build = {
+    'vae': builders.vae_config,
+    'dit': builders.dit_config,
+    'umt5': builders.text_config,
+  }
+  return {
+    kind: build[kind](config.model)
+    for kind, field in _FIELDS.items()
+    if field in config.model
+  }
 
 
 def _outputs(

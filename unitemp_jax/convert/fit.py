@@ -119,7 +119,7 @@ def _nothing_found(
   part: str | None,
 ) -> str:
   there = [
-    f'{k} in the layout {l}' + (f' under {p.split(".")[0]!r}' if p else '')
+    f'a {k} in the layout {l}' + (f' under {p.split(".")[0]!r}' if p else '')
     for k, l, p in _candidates(names)
   ]
   wanted = kind or 'network'
@@ -128,7 +128,10 @@ def _nothing_found(
   if part:
     wanted += f' under {part!r}'
   if there:
-    return f'{where} holds no {wanted}, but {", ".join(there)}; name that.'
+    return (
+      f'{where} holds no {wanted}, but {", ".join(there)}; give another file '
+      'or the option for what it holds.'
+    )
   return (
     f'{where} holds no {wanted}: its names begin with '
     f'{", ".join(sorted(names)[:3])}; known are the layouts wan and diffusers.'
