@@ -29,8 +29,8 @@ __all__ = [
 def bucket(size: int) -> int:
   """Returns the size that a size is padded to: 1..8, 10, 12, 14, 16, 20, 24...
 
-  Four sizes per doubling: padding stays below a quarter, and all lengths up to
-  a thousand need 32 programs at most.
+  Four sizes per doubling: padding stays below a quarter, and there are 36 sizes
+  up to 1024.
   """
   step = 1
   while size > 8 * step:
