@@ -142,7 +142,8 @@ def main(argv: list[str]) -> int:
     sections += [section] if section else []
   if features:
     name = listing.folder.resolve().name
-    sections.append(suite_folder.frechet_section(name, *features, how))
+    made, true = features
+    sections.append(suite_folder.frechet_section(name, made, true, how))
   for problem in problems:
     print(f'note: {problem}')
   shown = [*groups, *([real_group] if real_group else [])]

@@ -102,7 +102,11 @@ def run(
       continue
     match = (names[0], other)
     values = [
-      tuple(measured[p.clips[name].path].values for name in match) for p in both
+      (
+        measured[p.clips[names[0]].path].values,
+        measured[p.clips[other].path].values,
+      )
+      for p in both
     ]
     rows = table.compare(match, values, usual)
     matches.append((match, tuple(rows)))
@@ -133,7 +137,7 @@ def run(
 
 def _measure(pairs, out, workers, report, notes) -> dict[Path, Clip]:
   files = {clip.path: clip for pair in pairs for clip in pair.clips.values()}
-  found = {}
+  found: dict[Path, Clip] = {}
   for measured in measure_clips.measure(
     list(files), out / 'measured', workers=workers, report=report
   ):

@@ -74,37 +74,31 @@ def measure(frames: Iterable[np.ndarray]) -> Curves:
   Raises:
     UserError: fewer than 3 frames, or the size changes in between.
   """
-  first, last, before, change = None, None, None, None
+  first, recent = None, []  # `recent` holds the last three frames
   steps, turns, looks, thumbs = [], [], [], []
   for frame in frames:
     frame = unit_pixels(frame)
-    if first is None:
-      first = frame
-    elif frame.shape != first.shape:
+    first = frame if first is None else first
+    if frame.shape != first.shape:
       raise UserError(
         f'the picture size changes from {first.shape[:2]} to '
         f'{frame.shape[:2]} within the clip; make it anew.'
       )
-    else:
-      earlier, change = change, frame - last
-      steps.append(_size(change))
-      if earlier is not None:
-        turns.append(_size(change - earlier))
+    recent = [*recent[-2:], frame]
+    if len(recent) > 1:
+      steps.append(_size(frame - recent[-2]))
+    if len(recent) > 2:
+      turns.append(_size((frame - recent[1]) - (recent[1] - recent[0])))
     looks.append(_look(frame))
     thumbs.append(thumbnail(frame))
-    before, last = last, frame
-  if len(looks) < 3:
+  if first is None or len(recent) < 3:
     raise UserError(
       f'a clip needs at least 3 frames to be measured, but has {len(looks)}.'
     )
-  # Frame T-3, from the last two changes: it need not be kept.
-  jumps = [first - last, first - before]
-  arrived = [change, earlier]
-  seam = [
-    size
-    for jump, step in zip(jumps, arrived, strict=True)
-    for size in (_size(jump), _size(jump - step))
-  ]
+  seam = []
+  for before, last in ((recent[1], recent[2]), (recent[0], recent[1])):
+    jump = first - last
+    seam += [_size(jump), _size(jump - (last - before))]
   return Curves(
     steps=np.array(steps),
     turns=np.array(turns),
