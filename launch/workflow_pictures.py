@@ -27,16 +27,19 @@ from unitemp_jax.data.falling_digits import (
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import model_folder
 
-# (file, digit, colour, frames)
+# File, frames of a real clip, and which: a red seven that falls, or one that
+# falls and turns into a blue two.
 GIVEN = (
-  ('start.png', 7, 'red', slice(0, 1)),
-  ('middle.png', 7, 'red', slice(16, 17)),
-  ('end.png', 7, 'red', slice(32, 33)),
-  ('clip.mp4', 7, 'red', slice(12, 21)),
-  ('whole.mp4', 7, 'red', slice(0, 33)),
-  ('other.png', 2, 'blue', slice(32, 33)),
+  ('start.png', slice(0, 1), 'fall'),
+  ('middle.png', slice(16, 17), 'fall'),
+  ('end.png', slice(32, 33), 'fall'),
+  ('clip.mp4', slice(12, 21), 'fall'),
+  ('whole.mp4', slice(0, 33), 'fall'),
+  ('seven.png', slice(0, 1), 'turn'),
+  ('two.png', slice(32, 33), 'turn'),
 )
-_SEARCHED = 2000
+_RED, _BLUE = COLOURS.index('red'), COLOURS.index('blue')
+_SEARCHED = 20_000  # clips; one in 3000 has these digits and colours
 _SIDE = 96  # pixels of a picture, about
 _BAR, _TICK = 6, 2  # height of the timeline and of the tick above it
 
@@ -44,14 +47,20 @@ _BAR, _TICK = 6, 2  # height of the timeline and of the tick above it
 def write_given(folder: Path, model: Path) -> None:
   """Writes the clips and pictures that the workflows are given."""
   card = model_folder.read_card(model)
-  spec = FallingDigitsSpec(num_frames=33, size=card.height, split='test')
-  states = sample_states(spec, range(_SEARCHED))
-  for name, digit, colour, frames in GIVEN:
-    wanted = (states['digit'] == digit) & (
-      states['colour'] == COLOURS.index(colour)
+  clips = {}
+  for scene, share in (('fall', 0.0), ('turn', 1.0)):
+    spec = FallingDigitsSpec(
+      num_frames=33, size=card.height, split='test', turn_share=share
     )
+    states = sample_states(spec, range(_SEARCHED))
+    wanted = (states['digit'] == 7) & (states['colour'] == _RED)
+    if scene == 'turn':
+      wanted &= states['digit_after'] == 2
+      wanted &= states['colour_after'] == _BLUE
     index = int(np.flatnonzero(wanted)[0])
-    clip = sample_clips(spec, [index])['video'][0, frames]
+    clips[scene] = sample_clips(spec, [index])['video'][0]
+  for name, frames, scene in GIVEN:
+    clip = clips[scene][frames]
     if name.endswith('.png'):
       video_io.write_image(folder / name, clip[0])
     else:

@@ -170,7 +170,7 @@ def run_extend(bench: Bench) -> list[Section]:
 def _extended_rows(runs, group, video, low, high) -> list:
   """Rows of clips whose frames low .. high are given."""
   bench, last = runs.bench, video.shape[1] - 1
-  parts = {}
+  parts, clips = {}, bench.clips
   if low > 0:
     parts['before'] = (video[:, :low], low - 1)
   if high < last:
@@ -179,7 +179,9 @@ def _extended_rows(runs, group, video, low, high) -> list:
   for name, (part, join) in parts.items():
     jump = bootstrap.geometric_mean(temporal.join_jump(video, [join])[:, 0])
     rows.append(bench.row(f'join jump, {name}', group, jump, 'ratio', _JOIN))
-    for what, values in runs.reads(part).items():
+    for what, values in runs.reads(
+      part, clips['digit'], clips['colour']
+    ).items():
       metric, how = f'{what} {name}', _READ.format(what)
       rows.append(bench.share(metric, group, values, how))
     motion = bootstrap.mean(temporal.motion_ratio(part, bench.real))

@@ -2,7 +2,8 @@
 
 Long videos are seen through a sliding window, without sinks, with sinks at the
 past end, the future end, or both. Whatever a block sees, sinks included, spans
-as many positions as the model was trained on; so sinks cost window.
+as many positions as the model was trained on; so sinks cost window. They show
+digits that hop, since falls come to rest.
 """
 
 from __future__ import annotations
@@ -40,19 +41,19 @@ def run_long(bench: Bench) -> list[Section]:
   """Measures drift as played and as made, in both directions."""
   runs = Runs.of(bench, _CLIPS)
   frames = 1 + 4 * (TIMES * bench.pipeline.num_latents - 1)
-  real = runs.longer(frames)
-  others = runs.longer(frames, first=bench.settings.num_clips)
+  clips = runs.scene('hop', frames)
+  others = runs.scene('hop', frames, first=bench.settings.num_clips)['video']
   reference = long_video.Reference.of(long_video.courses(others, WINDOWS))
   order = list(range(WINDOWS))
-  rows = _rows(runs, REAL, real, reference, order)
+  rows = _rows(runs, REAL, clips['video'], clips, reference, order)
   for sinks in orders.SINKS:
     # The same sinks in both directions share a program.
     both = [long_plan(runs, way, sinks) for way in orders.DIRECTIONS]
     for way, plan in zip(orders.DIRECTIONS, plans.align(*both), strict=True):
       name = f'{way}, sinks: {sinks}'
-      video = runs.make(name, plan, runs.captions)
+      video = runs.make(name, plan, clips['caption'])
       order = long_video.window_order(frames, WINDOWS, spans(plan))
-      rows += _rows(runs, name, video, reference, order)
+      rows += _rows(runs, name, video, clips, reference, order)
   title = f'Long videos: {frames} frames'
   looks = [row for row in rows if row.metric.startswith('drift of ')]
   rest = [row for row in rows if row not in looks]
@@ -86,13 +87,13 @@ def spans(plan: Plan) -> list[tuple[int, int]]:
   return found
 
 
-def _rows(runs, group, video, reference, order) -> list:
+def _rows(runs, group, video, clips, reference, order) -> list:
   bench = runs.bench
   course = long_video.courses(video, WINDOWS)
   ends = long_video.ends_apart(course, reference)
   grown = long_video.growth(course, reference, order).mean(axis=1)
   apart = np.abs(course - reference.mean) / reference.spread
-  motion = temporal.motion_ratio(video, runs.longer(video.shape[1]))
+  motion = temporal.motion_ratio(video, clips['video'])
   rows = [
     bench.row(
       'drift as played', group, bootstrap.mean(ends.mean(axis=1)), '', _PLAYED
@@ -110,7 +111,8 @@ def _rows(runs, group, video, reference, order) -> list:
   # What was made last is where errors would have added up.
   for when, window in (('first', order[0]), ('last', order[-1])):
     part = video[:, cuts[window] : cuts[window + 1]]
-    for what, values in runs.reads(part).items():
+    read = runs.reads(part, clips['digit'], clips['colour'])
+    for what, values in read.items():
       metric = f'{what} read, {when} made tenth'
       rows.append(bench.share(metric, group, values, _READ.format(what)))
   return rows
@@ -143,13 +145,14 @@ def run_schedule(bench: Bench) -> list[Section]:
 
 def _switch_rows(runs, group, video, other) -> list:
   begin, _, end = thirds(video.shape[1])
-  own, rows = np.arange(runs.count), []
+  clips, own, rows = runs.bench.clips, np.arange(runs.count), []
   for name, part, who, when in (
     ('first third, first prompt', begin, own, 'holds first'),
     ('last third, second prompt', end, other, 'holds last'),
     ('last third, first prompt', end, own, 'holds first'),
   ):
-    for what, values in runs.reads(video[:, part], who).items():
+    read = runs.reads(video[:, part], clips['digit'][who], clips['colour'][who])
+    for what, values in read.items():
       how = _SWITCH.format(what, when)
       rows.append(runs.bench.share(f'{what}, {name}', group, values, how))
   return rows

@@ -10,7 +10,7 @@ from unitemp_jax.evaluation.suite_bench import Bench, Section
 from unitemp_jax.evaluation.suite_orders import MOTION
 from unitemp_jax.evaluation.suite_runs import Runs, exact, section
 
-REAL, CUT, BACK = 'real clips, cut', 'forward, cut', 'real, there and back'
+REAL, CUT = 'real loops', 'forward, cut'
 _CLOSURE = (
   'difference from the last frame to the first over the median frame '
   'difference; median over clips'
@@ -37,38 +37,43 @@ _P = (
 
 
 def run(bench: Bench) -> list[Section]:
-  """Measures loops of two lengths, beside clips that are none."""
+  """Measures loops of two lengths, beside real ones and a video cut off."""
   runs = Runs.of(bench)
-  latents = bench.pipeline.num_latents
+  latents, block = bench.pipeline.num_latents, bench.card.block
+  # Hops close where 16 frames, four latents, divide the length.
+  lengths = (latents, 2 * latents - 1)
   made = {
-    f'loop of {4 * (length - 1)} frames, {side}': orders.loop(
-      length, side=side, **runs.settings()
+    f'{4 * (length - 1)} frames, {side}, overlap {overlap}': orders.loop(
+      length, side=side, overlap=overlap, **runs.settings()
     )
-    for length in (latents, 2 * latents - 1)
-    for side in ('past', 'outside_in')
+    for length in lengths
+    for side, overlap in (('past', 1), ('past', block), ('outside_in', block))
   }
   rows = []
+  for length in lengths:
+    real = runs.scene('hop', 4 * (length - 1) + 1)['video']
+    name = f'{REAL}, {4 * (length - 1)} frames'
+    rows += _rows(bench, name, real[:, :-1], real, real)
+  clips = runs.scene('hop', bench.card.frames)
+  real = clips['video']
   for name, plan in zip(made, plans.align(*made.values()), strict=True):
-    video = runs.make(name, plan, runs.captions)
-    rows += _rows(bench, name, video[:, :-1], video)
-  real = bench.real
-  there_and_back = np.concatenate([real, real[:, -2:0:-1]], axis=1)
-  for name, video in (
-    (CUT, bench.joint('forward')),
-    (REAL, real),
-    (BACK, there_and_back),
-  ):
-    rows += _rows(bench, name, video, video)
-  return [section('Loops of any length', 'loops', rows)]
+    video = runs.make(name, plan, clips['caption'])
+    rows += _rows(bench, name, video[:, :-1], video, real)
+  # Negative control: what the same prompts give if nothing closes it.
+  video = runs.make(
+    CUT, orders.forward(latents, **runs.settings()), clips['caption']
+  )
+  rows += _rows(bench, CUT, video, video, real)
+  return [section('Loops of hopping digits', 'loops', rows)]
 
 
-def _rows(bench: Bench, group: str, playing: np.ndarray, shown) -> list:
-  """Rows of clips that play round `playing`; `shown` ends with its last."""
+def _rows(bench: Bench, group: str, playing, shown, real) -> list:
+  """Rows of loops `playing`; `shown` has the first frame again at its end."""
   closure = temporal.loop_closure(playing)
   step = temporal.loop_closure(shown).step
   middle = bootstrap.interval(lambda x: np.median(x, axis=-1), step)
   velocity = bootstrap.geometric_mean(closure.velocity)
-  motion = bootstrap.mean(temporal.motion_ratio(playing, bench.real))
+  motion = bootstrap.mean(temporal.motion_ratio(playing, real))
   rows = [
     bench.row('loop closure', group, middle, 'ratio', _CLOSURE),
     bench.share('loop closes', group, step <= 1, _CLOSES),

@@ -44,10 +44,28 @@ class Runs:
     """The held-out clips, uint8 `[count, T, H, W, 3]`."""
     return self.bench.real[: self.count]
 
-  def longer(self, frames: int, first: int = 0) -> np.ndarray:
-    """Held-out clips of another length, from clip `first` on."""
+  def scene(self, kind: str, frames: int, first: int = 0) -> dict:
+    """Held-out clips of one kind of scene alone.
+
+    Args:
+      kind: 'hop', which goes on for ever and closes after every 16 frames, or
+        'turn', in which one digit becomes another.
+      frames: of each.
+      first: number of the first one.
+
+    Returns:
+      As `falling_digits.sample_clips`, `count` clips.
+    """
     spec = clip_spec(self.bench.card, frames)
-    return sample_clips(spec, range(first, first + self.count))['video']
+    spec = dataclasses.replace(
+      spec, hop_share=float(kind == 'hop'), turn_share=float(kind == 'turn')
+    )
+    return sample_clips(spec, range(first, first + self.count))
+
+  def longer(self, frames: int) -> np.ndarray:
+    """The clips of the bench with another number of frames."""
+    spec = clip_spec(self.bench.card, frames)
+    return sample_clips(spec, range(self.count))['video']
 
   def settings(self, **changes) -> dict:
     """Arguments that all orders take, the model's own unless changed."""
@@ -93,16 +111,11 @@ class Runs:
     return bench._run(sample, *arrays, name=name)[0]
 
   def reads(
-    self, video: np.ndarray, who: np.ndarray | None = None
+    self, video: np.ndarray, digit: np.ndarray, colour: np.ndarray
   ) -> dict[str, np.ndarray]:
-    """Whether the oracle reads digit and colour of clip `who`, bool `[n]`."""
-    who = np.arange(self.count) if who is None else who
-    digit, colour, _ = self.bench.oracle.read(video)
-    clips = self.bench.clips
-    return {
-      'digit': digit == clips['digit'][who],
-      'colour': colour == clips['colour'][who],
-    }
+    """Whether the oracle reads this digit and this colour, bool `[n]`."""
+    digit_read, colour_read, _ = self.bench.oracle.read(video)
+    return {'digit': digit_read == digit, 'colour': colour_read == colour}
 
 
 def section(title: str, prefix: str, rows: Sequence[Result]) -> Section:

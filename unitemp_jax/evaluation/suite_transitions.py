@@ -1,11 +1,14 @@
 """Suite `transitions`: one shot from one scene to another.
 
-The first frame is that of one held-out clip, the last frame the last of
-another one. Cross-fade and cut are the null: they meet both frames, and nothing
-moves in them but the blend.
+The ends are given: the first and last frame of held-out clips in which a digit
+becomes another one, and, further from what the model has seen, the first frame
+of one falling digit and the last of another. Cross-fade and cut are the null:
+they meet both frames, and nothing moves in them but the blend.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 
@@ -29,7 +32,7 @@ _RESIDUAL = (
 )
 _DIM = (
   'light of the dimmest frame over that of the median one (99.5th percentile '
-  'of brightness); a cross-fade is dim in its middle'
+  'of the brightest channel); a cross-fade is dim in its middle'
 )
 _GIVEN = 'PSNR against the given frame, decoded jointly, before it is pasted in'
 _READ = (
@@ -38,41 +41,100 @@ _READ = (
 _FLOOR = 'share of clips that move at least half as much as real ones'
 
 
+# Digit and colour, each [n], of the first and of the last frame.
+Shown = tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+  """Transitions to be made.
+
+  Attributes:
+    prefix: of the metrics.
+    real: clips that their motion is compared with.
+    first: first frames, `[n, H, W, 3]`.
+    last: last frames.
+    prompts: texts.
+    shown: digit and colour of the first and of the last frame.
+    real_shown: the same of the real clips.
+  """
+
+  prefix: str
+  real: np.ndarray
+  first: np.ndarray
+  last: np.ndarray
+  prompts: list[str]
+  shown: Shown
+  real_shown: Shown
+
+
 def run(bench: Bench) -> list[Section]:
-  """Measures transitions from clip i to clip i + 1, beside blends."""
+  """Measures transitions of both kinds, beside blends and real clips."""
   runs = Runs.of(bench)
-  real, count = bench.real, runs.count
-  other = np.roll(np.arange(count), -1)
-  first, last = real[:, 0], real[other, -1]
-  length = real.shape[1]
+  turn = runs.scene('turn', bench.card.frames)
+  video = turn['video']
+  before = turn['digit'], turn['colour']
+  after = turn['digit_after'], turn['colour_after']
+  known = _Task(
+    'transition',
+    video,
+    video[:, 0],
+    video[:, -1],
+    turn['caption'],
+    (before, after),
+    (before, after),
+  )
+  clips, video = bench.clips, bench.real
+  other = np.roll(np.arange(runs.count), -1)
+  own = clips['digit'], clips['colour']
+  foreign = _Task(
+    'foreign transition',
+    video,
+    video[:, 0],
+    video[other, -1],
+    # The scene that it leads to is what the prompt says.
+    [clips['caption'][i] for i in other],
+    (own, (clips['digit'][other], clips['colour'][other])),
+    (own, own),
+  )
+  return [
+    section(title, task.prefix, _measure(runs, task))
+    for title, task in (
+      ('Transitions: a digit becomes another', known),
+      ('Transitions between two unrelated clips', foreign),
+    )
+  ]
+
+
+def _measure(runs: Runs, task: _Task) -> list:
+  bench, length = runs.bench, task.real.shape[1]
   blends = {
-    FADE: temporal.cross_fade(first, last, length),
-    CUT: temporal.nearest_frame(first, last, length),
+    FADE: temporal.cross_fade(task.first, task.last, length),
+    CUT: temporal.nearest_frame(task.first, task.last, length),
   }
-  rows = _rows(runs, REAL, real, np.arange(count))
-  for name, video in blends.items():
-    video = np.rint(255 * video).astype(np.uint8)
-    rows += _rows(runs, name, video, other)
+  rows = _rows(runs, task, REAL, task.real, task.real_shown)
+  for name, blend in blends.items():
+    blend = np.rint(255 * blend).astype(np.uint8)
+    rows += _rows(runs, task, name, blend, task.shown)
   made = [
     orders.transition(bench.pipeline.num_latents, side=side, **runs.settings())
     for side in SIDES
   ]
+  given = {0: task.first[:, None], length - 1: task.last[:, None]}
   for side, plan in zip(SIDES, plans.align(*made), strict=True):
     name = f'transition, {side}'
-    # The scene that it leads to is what the prompt says.
-    prompts = [bench.clips['caption'][i] for i in other]
-    given = {0: first[:, None], length - 1: last[:, None]}
-    video = runs.make(name, plan, prompts, given)
-    shown = paste(video, given)
-    rows += _rows(runs, name, shown, other)
-    rows += _given_rows(bench, name, video, first, last)
-  return [section('Transitions between two clips', 'transition', rows)]
+    video = runs.make(f'{task.prefix}, {side}', plan, task.prompts, given)
+    rows += _rows(runs, task, name, paste(video, given), task.shown)
+    rows += _given_rows(bench, name, video, task.first, task.last)
+  return rows
 
 
-def _rows(runs: Runs, group: str, video: np.ndarray, other) -> list:
+def _rows(
+  runs: Runs, task: _Task, group: str, video: np.ndarray, shown: Shown
+) -> list:
   bench = runs.bench
   joins = temporal.join_jump(video, [0, video.shape[1] - 2])
-  motion = temporal.motion_ratio(video, bench.real)
+  motion = temporal.motion_ratio(video, task.real)
   residual = bootstrap.mean(seams.blend_residual(video))
   jump = bootstrap.interval(
     lambda x: np.median(x, axis=-1), seams.largest_jump(video)
@@ -96,11 +158,11 @@ def _rows(runs: Runs, group: str, video: np.ndarray, other) -> list:
     bench.share('moves', group, motion >= 0.5, _FLOOR),
   ]
   begin, _, end = thirds(video.shape[1])
-  for name, part, who in (
-    ('first third', begin, np.arange(runs.count)),
-    ('last third', end, other),
+  for name, part, own in (
+    ('first third', begin, shown[0]),
+    ('last third', end, shown[1]),
   ):
-    for what, values in runs.reads(video[:, part], who).items():
+    for what, values in runs.reads(video[:, part], *own).items():
       how = _READ.format(what, f'the {name.split()[0]} frame')
       rows.append(bench.share(f'{what} of the {name}', group, values, how))
   return rows
