@@ -13,18 +13,11 @@ the parameter: 1,418,996,800 (1.3B), 14,288,491,584 (14B), 126,892,531 (VAE).
 from ml_collections import ConfigDict
 
 from configs import common
+from unitemp_jax.generate.teacher import WAN_NEGATIVE_PROMPT
 
 # Section 1.1.
 DIT_1P3B = {'width': 1536, 'ffn_width': 8960, 'heads': 12, 'layers': 30}
 DIT_14B = {'width': 5120, 'ffn_width': 13824, 'heads': 40, 'layers': 40}
-
-# Of sampling, section 1.1: it ends with "walking backwards".
-NEGATIVE_PROMPT = (
-  '色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，'
-  '整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，'
-  '画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，'
-  '静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走'
-)
 
 
 def _model(dit: dict) -> ConfigDict:
@@ -140,6 +133,6 @@ def sampling(shift: float, guidance: float) -> ConfigDict:
       'guidance': guidance,
       'solver': 'unipc',  # 4
       'steps': 50,  # 4
-      'negative_prompt': NEGATIVE_PROMPT,
+      'negative_prompt': WAN_NEGATIVE_PROMPT,
     }
   )

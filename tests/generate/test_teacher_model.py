@@ -74,6 +74,10 @@ def test_the_verb_writes_clips_and_continues(folder, tmp_path, capsys):
     (['--prompt=a', '--guidance=3', '--extra_guidance=2'], 'one of guidance'),
     (['--prompt= '], 'prompt is empty'),
     ([], '--prompt or --prompts'),
+    (
+      ['--prompt=a', '--negative_prompt=b', '--wan_negative_prompt'],
+      'one of the two',
+    ),
     (['--prompt=a', '--steps=0'], 'at least 1 step'),
     (['--prompt=a', '--model=nowhere'], 'not a model folder'),
   ],

@@ -6,14 +6,14 @@ from pathlib import Path
 from unitemp_jax.data import video_io
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import guidance, jobs
-from unitemp_jax.generate.teacher import SOLVERS
+from unitemp_jax.generate.teacher import SOLVERS, WAN_NEGATIVE_PROMPT
 from unitemp_jax.generate.teacher_model import TeacherModel
 from unitemp_jax.training.compile_cache import enable_compile_cache
 
 _EXAMPLE = """examples:
   unitemp teacher --model=models/wan --prompt="a red kite" --out=out/teacher
   unitemp teacher --model=models/wan --prompts=prompts.txt --solver=unipc \\
-    --steps=50 --shift=8 --guidance=6 --negative_prompt="blurred" --out=out/t
+    --steps=50 --shift=8 --guidance=6 --wan_negative_prompt --out=out/t
   unitemp teacher --model=models/wan --prompts=prompts.txt \\
     --embeddings=data/prompts --out=out/t
 The folder holds teacher.safetensors, vae.safetensors, tokenizer.json and,
@@ -37,6 +37,11 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
   add('--prompts', type=Path, metavar='FILE', help='one prompt per line')
   add('--embeddings', type=Path, metavar='DIR', help='from "unitemp encode"')
   add('--negative_prompt', help='default is no text at all')
+  add(
+    '--wan_negative_prompt',
+    action='store_true',
+    help="Wan's own, in Chinese, as the negative prompt",
+  )
   add('--solver', default='unipc', choices=SOLVERS)
   add('--steps', type=int, default=50)
   add('--shift', type=float, help="default: the model's")
@@ -70,12 +75,19 @@ def _settings(args: argparse.Namespace) -> dict:
   scale = None
   if args.guidance is not None or args.extra_guidance is not None:
     scale = guidance.standard_scale(vars(args), 'the command')
+  negative = args.negative_prompt
+  if args.wan_negative_prompt:
+    if negative is not None:
+      raise UserError(
+        'give --negative_prompt or --wan_negative_prompt, one of the two.'
+      )
+    negative = WAN_NEGATIVE_PROMPT
   return {
     'num_steps': args.steps,
     'solver': args.solver,
     'shift': args.shift,
     'guidance': scale,
-    'negative_prompt': args.negative_prompt,
+    'negative_prompt': negative,
   }
 
 
