@@ -77,6 +77,8 @@ def write_picture(folder: Path, path: Path, model: Path) -> None:
   # Small clips are written enlarged.
   card = model_folder.read_card(model)
   small = video_io.fit(frames, card.height, card.width)
+  # 16 levels: the noise of the codec would make a GIF three times as large.
+  small = ((small.astype(int) + 8) // 17 * 17).astype(np.uint8)
   scale = max(_SIDE // card.height, 1)
   shown = small.repeat(scale, axis=1).repeat(scale, axis=2)
   bars = timeline(about, shown.shape[2])
