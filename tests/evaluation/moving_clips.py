@@ -24,9 +24,9 @@ def drifting_texture(frames=45, size=24, seed=0, speed=1.0):
 
 
 def with_gain(clip, gain, first=8, period=12):
-  """Every second block brighter by `gain`, as a seam shows."""
+  """Blocks darker and brighter in turn by the part `gain`, as seams show."""
   block = (np.arange(len(clip)) + period - first - 1) // period
-  factor = 1 + gain * (block % 2)
+  factor = 1 + gain * np.where(block % 2, 1, -1)
   brighter = clip * factor[:, None, None, None]
   return np.clip(np.rint(brighter), 0, 255).astype(np.uint8)
 

@@ -202,8 +202,15 @@ def real_footage(name, frames=93):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['carphone_pristine.mp4', 'bigbuckbunny.mp4'])
-def test_a_gain_of_two_percent_is_seen_in_real_footage(name):
+@pytest.mark.parametrize(
+  ('name', 'expected'),
+  [
+    ('bigbuckbunny.mp4', (0.60, 2.25, 4.70)),
+    ('bikes.mp4', (0.99, 1.31, 1.93)),
+  ],
+)
+def test_a_gain_of_two_percent_is_seen_in_real_footage(name, expected):
+  """The numbers were measured before by another program."""
   clip = real_footage(name)
   at = tuple(flicker.boundaries(24).tolist())
   layout = clip_metrics.Layout(at, 12, (0, 0), (), 25.0)
@@ -212,8 +219,7 @@ def test_a_gain_of_two_percent_is_seen_in_real_footage(name):
     made = curves.measure(moving_clips.with_gain(clip, gain))
     found.append(clip_metrics.clip_metrics(made, layout))
   ratios = [values['BFR'] for values in found]
-  assert ratios[0] < 1.1
-  assert ratios[1] > 1.4 * ratios[0]
-  assert ratios[2] > 2.5 * ratios[0]
+  np.testing.assert_allclose(ratios, expected, rtol=0.03)
+  # VBench's own score hardly moves.
   scores = [values['temporal flickering'] for values in found]
-  assert abs(scores[2] - scores[0]) < 0.006
+  assert abs(scores[2] - scores[0]) < 0.003
