@@ -10,6 +10,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = [
+  'launch/evaluation_set.sh',
   'launch/quickstart.sh',
   'launch/test.sh',
   'launch/tpu_worker.sh',

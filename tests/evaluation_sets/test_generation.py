@@ -1,6 +1,7 @@
 """Clips of a model depend on their own settings, and on nothing around them."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -192,6 +193,22 @@ def test_between_the_ends_of_real_clips(real_clips, tmp_path, capsys):
   # The ends are the clip's but for the coding, and the middle is not.
   gaps = np.abs(video.astype(int) - truth).mean((1, 2, 3))
   assert gaps[0] < 3 and gaps[-1] < 3 and gaps[16] > 6
+
+
+def test_clips_that_cannot_be_given_are_refused(real_clips, tmp_path, capsys):
+  """Before anything is made: a set that has begun cannot shrink."""
+  folder, out = tmp_path / 'real', tmp_path / 'out'
+  shutil.copytree(real_clips, folder)
+  video, fps = video_io.read_video(folder / 'clip 0.mp4')
+  video_io.write_video(folder / 'short.mp4', video[:9], fps)
+  (folder / 'torn.mp4').write_bytes(b'no video')
+  words = ['generate', '--suite=inbetween', f'--manifest={folder}']
+  words += [f'--model={random_model()}', f'--out={out}', '--prompt=a digit']
+  assert call(*words, '--order=inbetween') == 2
+  error = capsys.readouterr().err
+  assert '2 given file(s) cannot be used' in error
+  assert 'short.mp4 has 9 frames at 12 per second and 33 are needed' in error
+  assert not out.exists()
 
 
 def test_starting_from_an_image(tmp_path, capsys):

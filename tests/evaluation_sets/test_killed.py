@@ -1,20 +1,31 @@
 """Processes that are killed leave a set that others complete, bit for bit."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import fake_worker
 import pytest
+import readers
 from fake_worker import files
 from model_fixture import random_model
+from prompt_lists import vbench_records, write_json
 
-from unitemp_jax.evaluation_sets import status, verify
+from unitemp_jax.evaluation_sets import (
+  clips,
+  manifests,
+  status,
+  suites,
+  verify,
+)
+from unitemp_jax.evaluation_sets.suites import SUITES
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -60,7 +71,7 @@ def finish(process):
   return output
 
 
-def run_with_kills(command, out, total, kills, seed=0):
+def run_with_kills(command, out, total, kills, seed=0, cache=None):
   """Two shards side by side, killed at random; returns kills that met one.
 
   Args:
@@ -69,15 +80,16 @@ def run_with_kills(command, out, total, kills, seed=0):
     total: clips of the set.
     kills: how often.
     seed: of the moments.
+    cache: folder of compiled programs.
   """
   rng = random.Random(seed)
   goals = sorted(rng.sample(range(1, total - 4), kills))
-  running = {shard: start(command(shard)) for shard in ('0/2', '1/2')}
+  running = {shard: start(command(shard), cache) for shard in ('0/2', '1/2')}
   met = 0
   for goal in goals:
     shard = rng.choice(list(running))
     met += kill_later(running[shard], out, goal, rng.uniform(0, 0.05))
-    running[shard] = start(command(shard))
+    running[shard] = start(command(shard), cache)
   for process in running.values():
     finish(process)
   return met
@@ -101,26 +113,72 @@ def test_two_killed_shards_end_with_the_same_files(tmp_path):
 
 
 @pytest.mark.slow
-def test_five_kills_of_the_command(tmp_path):
-  """The same with a model, from two shards, by the command line."""
+def test_the_whole_vbench_set_is_made_and_found(tmp_path):
+  """All 6,220 clips of a synthetic set, from three shards."""
+  info = vbench_records()
+  manifest = write_json(tmp_path / 'info.json', info)
+  prompts, _ = suites.arrange(SUITES['vbench'], manifests.read(manifest))
+  listed = [
+    dataclasses.replace(clip, key=str(clip.seed))
+    for clip in clips.list_clips(SUITES['vbench'], prompts, ['forward'])
+  ]
+  out = tmp_path / 'out'
+  for i in range(3):
+    fake_worker.work(out, (i, 3), listed, fake_worker.fake_maker(64))
+  assert verify.verify_set(out) == (6220, [])
+  found, missing = readers.read_vbench(out / 'videos' / 'forward', info)
+  assert not missing and sum(map(len, found.values())) == 5 * 946
+  static = readers.filter_static(out / 'videos' / 'forward', info)
+  assert {len(paths) for paths in static.values()} == {25}
+
+
+@pytest.fixture
+def command(tmp_path):
+  """(folder, more arguments) -> the command that makes 30 clips."""
   manifest = tmp_path / 'prompts.txt'
   manifest.write_text('a red seven falls\na blue one bounces\na green two.\n')
-  cache = tmp_path / 'cache'
 
-  def command(out, *more):
+  def arguments(out, *more):
     return [
       *(sys.executable, '-m', 'unitemp_jax.cli.main', 'evaluate', 'generate'),
       *('--suite=vbench', f'--manifest={manifest}', '--order=forward,backward'),
       *(f'--model={random_model()}', '--batch_size=2', f'--out={out}', *more),
     ]
 
+  return arguments
+
+
+@pytest.mark.slow
+def test_five_kills_of_the_command(tmp_path, command):
+  """The same with a model, from two shards, by the command line."""
   whole, out = tmp_path / 'whole', tmp_path / 'killed'
-  finish(start(command(whole), cache))
+  finish(start(command(whole), tmp_path / 'cache'))
   met = run_with_kills(
-    lambda shard: command(out, f'--shard={shard}'), out, 30, kills=5
+    lambda shard: command(out, f'--shard={shard}'),
+    out,
+    30,
+    kills=5,
+    cache=tmp_path / 'cache',
   )
   assert met == 5
   assert files(out) == files(whole)
   assert verify.verify_set(out) == (30, [])
   line = json.loads((out / 'clips.jsonl').read_text().splitlines()[0])
   assert line['video'] == 'videos/forward/a red seven falls-0.mp4'
+
+
+@pytest.mark.slow
+def test_processes_that_jax_joins_share_the_work(tmp_path, command):
+  """Each makes its part on its own device, and the set is the same."""
+  whole, out, cache = (tmp_path / name for name in ('whole', 'both', 'cache'))
+  finish(start(command(whole), cache))
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    address = f'--coordinator=localhost:{free.getsockname()[1]}'
+  both = [
+    start(command(out, '--hosts=2', address, f'--host_index={i}'), cache)
+    for i in range(2)
+  ]
+  for process in both:
+    assert 'made 15, 0 were there' in finish(process)
+  assert files(out) == files(whole)

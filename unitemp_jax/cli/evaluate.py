@@ -38,7 +38,13 @@ example:
   unitemp evaluate --out=out/evaluation
   unitemp evaluate --only=vae,teacher --num_clips=64 --out=out/quick
 Run the same command again to continue after an interruption: finished suites
-are kept in OUT/SUITE.json."""
+are kept in OUT/SUITE.json.
+
+other actions, each with --help:
+  unitemp evaluate generate  the clips that a benchmark asks for, in bulk
+  unitemp evaluate status    what of them is there, and the time left
+  unitemp evaluate verify    would the benchmark find every clip, and whole
+  unitemp evaluate folder    measure the clips of any system"""
 
 
 def _parse_args(argv: list[str]) -> argparse.Namespace:

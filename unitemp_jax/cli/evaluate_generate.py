@@ -9,6 +9,7 @@ from unitemp_jax.evaluation_sets import clips, generation, set_prompts
 from unitemp_jax.evaluation_sets.suites import SUITES
 from unitemp_jax.evaluation_sets.work import Work, plan_work, run_work
 from unitemp_jax.generate import model_folder
+from unitemp_jax.training import processes
 from unitemp_jax.training.compile_cache import enable_compile_cache
 
 _SHOWN = 20  # clips that a dry run lists
@@ -72,6 +73,14 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
   add('--model', type=Path, default=model_folder.TINY, metavar='DIR')
   add('--batch_size', type=int, default=8)
   add('--shard', metavar='i/n', help='make the i-th of n parts only')
+  add(
+    '--hosts',
+    type=int,
+    default=1,
+    help='processes that jax joins; each makes its part',
+  )
+  add('--coordinator', metavar='ADDRESS:PORT', help='of the first host')
+  add('--host_index', type=int, help='of this host, from 0')
   add('--dry_run', action='store_true', help='count, check names, and stop')
   return parser.parse_args(argv)
 
@@ -113,6 +122,9 @@ def main(argv: list[str]) -> int:
   """
   args = _parse_args(argv)
   shard = None if args.shard is None else clips.parse_shard(args.shard)
+  if shard is not None and args.hosts != 1:
+    raise UserError('--hosts makes the parts; leave out --shard.')
+  processes.join(args.hosts, args.coordinator, args.host_index)
   work = _work(args)
   print(
     f'{work.settings["prompts"]} prompts, {len(work.clips)} clips of '

@@ -1,6 +1,7 @@
 """Frames that the clips of a set are conditioned on."""
 
 import functools
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,25 @@ class GivenFrames:
     """
     clip = self.clip(path)
     return Given(0, clip[:1]), Given(len(clip) - 1, clip[-1:])
+
+  def check(self, paths: Iterable[Path], read: Callable) -> None:
+    """Reads files that will be given, before anything is made of them.
+
+    Args:
+      paths: images or clips.
+      read: `image` or `clip`.
+
+    Raises:
+      UserError: some cannot be used; says how many, and why the first.
+    """
+    bad = []
+    for path in paths:
+      try:
+        read(path)
+      except UserError as error:
+        bad.append(str(error))
+    if bad:
+      raise UserError(f'{len(bad)} given file(s) cannot be used: {bad[0]}')
 
   def _image(self, path: Path) -> np.ndarray:
     _, height, width, _ = self._form

@@ -1,6 +1,7 @@
 """All that one command makes: which clips, from which plans, in which form."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from unitemp_jax.evaluation_sets.given import GivenFrames
 from unitemp_jax.evaluation_sets.manifests import Prompt
 from unitemp_jax.evaluation_sets.produce import produce
 from unitemp_jax.evaluation_sets.progress import Journal
+from unitemp_jax.evaluation_sets.status import read_status
 from unitemp_jax.evaluation_sets.store import Store
 from unitemp_jax.evaluation_sets.suites import SUITES
 from unitemp_jax.generate import model_folder
@@ -25,6 +27,7 @@ from unitemp_jax.plans import Plan
 
 # Clips with a shorter side are written enlarged to about twice that.
 _SMALL = 128
+_LOOK_AGAIN = 5.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +135,8 @@ def run_work(
   shard = shard or (jax.process_index(), jax.process_count())
   store = Store(out)
   store.sweep()
+  if not (out / 'set.json').exists():
+    _check_sources(work)
   store.begin(work.settings, work.clips)
   for name, plan in work.order_of.items():
     record.write_plan(store, name, plan)
@@ -142,16 +147,47 @@ def run_work(
     maker, write = _connect(work, store, size)
     produce(todo, maker, write, Journal(out, shard), report=report)
   store.leave()
+  if jax.process_count() > 1:
+    _wait_for_others(out)
   return len(todo), len(mine) - len(todo)
+
+
+def _reader(work: Work) -> GivenFrames:
+  card, frames = model_folder.read_card(work.model), work.settings['frames']
+  return GivenFrames(frames, card.height, card.width, card.fps)
+
+
+def _check_sources(work: Work) -> None:
+  """Raises UserError if an image or a real clip cannot be used."""
+  reader = _reader(work)
+  prompts = {clip.prompt.id: clip.prompt for clip in work.clips}.values()
+  given = SUITES[work.settings['suite']].given
+  if given == 'image':
+    images = [prompt.image for prompt in prompts if prompt.image is not None]
+    reader.check(images, reader.image)
+  if given == 'clip':
+    found = [prompt.clip for prompt in prompts if prompt.clip is not None]
+    reader.check(found, reader.clip)
+
+
+def _wait_for_others(out: Path) -> None:
+  """Stays until the other processes are done, or have given up.
+
+  Processes that work together are ended together: jax would stop those that
+  have more to do a few minutes after the first one left.
+  """
+  while True:
+    seen = read_status(out)
+    running = any(worker.state == 'running' for worker in seen.workers)
+    if not seen.missing or not running:
+      return
+    time.sleep(_LOOK_AGAIN)
 
 
 def _connect(work: Work, store: Store, size: int):
   """Returns how clips are made and how they are written."""
   pipeline = BulkPipeline.load(work.model)
-  card, suite = pipeline.card, SUITES[work.settings['suite']]
-  reader = GivenFrames(
-    work.settings['frames'], card.height, card.width, card.fps
-  )
+  reader, suite = _reader(work), SUITES[work.settings['suite']]
 
   def given(clip: Clip) -> tuple[Given, ...]:
     first, last = generation.given_counts(clip.order, suite.given)
