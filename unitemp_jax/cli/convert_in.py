@@ -228,6 +228,8 @@ def _new_card(networks: Mapping[str, incoming.Network]) -> ModelCard:
     fps=16,
     block=3,
     anchors=3,
+    # Checkpoints of others generate forward, where no anchors are carried.
+    anchor_kind='raw',
     start=0,
     provenance={},
   )
