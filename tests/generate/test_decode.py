@@ -105,3 +105,25 @@ def test_delayed_decoding_needs_the_blocks_before():
   near = np.abs(decode.delayed(causal, LATENTS, 3, 3) - WHOLE).max()
   far = np.abs(decode.delayed(causal, LATENTS, 0, 3) - WHOLE).max()
   assert 1e-3 < near < far
+
+
+@pytest.mark.parametrize('window', [None, 3])
+def test_a_given_clip_is_decoded_from_its_own_image_latent(window):
+  """Whatever grows from it forward too, and in whatever order rows read it."""
+  plan = orders.extend(5, before=5, after=4, anchors=P, window=window)
+  clip = causal(LATENTS[:, :5])
+  positions, entries = plan.preloaded()
+  buffer = np.full((2, plan.num_latents, 1, 1, 1), 9.0)
+  for position, entry in zip(positions, entries, strict=True):
+    buffer[:, entry] = LATENTS[:, position]
+  pieces = decode.stream(causal, plan, buffer, anchors_of(plan))
+  video = decode.compose(pieces)
+  assert video.shape[1] == 1 + 4 * 13
+  np.testing.assert_allclose(video[:, 21:37], clip[:, 1:])
+  # The frames behind it have the clip as their past.
+  made = np.full((2, 4, 1, 1, 1), 9.0)
+  whole = causal(np.concatenate([LATENTS[:, :5], made], axis=1))
+  np.testing.assert_allclose(video[:, 37:], whole[:, 17:])
+  # The control: with the frames before as their past they would differ.
+  other = causal(np.concatenate([buffer[:, :6], LATENTS[:, 1:5]], axis=1))
+  assert np.abs(other[:, 21:37] - clip[:, 1:]).max() > 0.1

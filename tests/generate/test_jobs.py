@@ -14,7 +14,7 @@ from unitemp_jax.generate import jobs
 from unitemp_jax.generate.request import Given, Request
 
 MODEL = 'abc'
-SIZE = (32, 32)
+SIZE = (16, 16)  # of the random model
 
 
 def changed(job, path=None, **fields):
@@ -24,8 +24,9 @@ def changed(job, path=None, **fields):
 
 
 @pytest.fixture
-def todo(made_plans, tmp_path):
+def todo(pipeline, made_plans, tmp_path):
   """Three clips of one order, to be made in one batch of 4."""
+  assert (pipeline.card.height, pipeline.card.width) == SIZE
   return [
     jobs.Job(
       tmp_path / 'out' / jobs.clip_name(i, prompt),

@@ -5,6 +5,7 @@ import pytest
 
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
+from unitemp_jax.generate.clip_file import made_blocks
 from unitemp_jax.generate.request import Given, Request, places
 
 SIZE = (16, 32)
@@ -52,6 +53,16 @@ def test_latents_are_found_by_position_in_whatever_order():
     (0, 1),
     (0, 2),
   ]
+
+
+@pytest.mark.parametrize('window', [None, 1, 3, 4])
+def test_a_given_clip_is_one_block_however_rows_read_it(window):
+  plan = orders.regenerate(12, 4, 3, window=window)
+  blocks = made_blocks(plan)
+  assert sorted(blocks) == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9, 10, 11]]
+  assert blocks[-1] == [4, 5, 6]
+  plan = orders.backward(9, window=window)
+  assert made_blocks(plan) == [[6, 7, 8], [3, 4, 5], [0, 1, 2]]
 
 
 BAD = [

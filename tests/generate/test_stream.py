@@ -7,7 +7,6 @@ import pytest
 
 from unitemp_jax import orders
 from unitemp_jax.generate import stream, workflows
-from unitemp_jax.generate.request import Request
 
 # The scan and the single rows are different programs of the same arithmetic.
 # XLA may fuse and contract them differently, and each pass feeds the next; 1e-4
@@ -27,12 +26,16 @@ def clip(pipeline):
 
 @pytest.fixture(scope='module')
 def requests(pipeline, clip):
-  """Workflows by name, chosen so that they share programs."""
+  """Two workflows: rows of every kind; sinks. Their windows are of one size."""
   card = pipeline.card
   return {
-    'backward': workflows.text_to_video(card, 'a red one', order='backward'),
     'extend': workflows.extend(
-      card, clip[:5], {0: 'a red one', 8: 'a blue two'}, before=8, after=12
+      card,
+      clip[:5],
+      {0: 'a red one', 8: 'a blue two'},
+      before=20,
+      after=12,
+      window=3,
     ),
     'long': workflows.long_video(
       card, 'a red one', 81, 'backward', 'both', seed=SEED
@@ -51,6 +54,12 @@ def generated(request, rows):
   return {m.row: m for m in rows if not request.plan.given[m.row]}
 
 
+def timeline_of(request, rows):
+  """Latents in temporal order."""
+  chains = stream.chains(request.plan, rows)
+  return np.concatenate([chain.latents for chain in chains])
+
+
 def same(one, other):
   return all(
     a.row == b.row
@@ -60,7 +69,7 @@ def same(one, other):
   )
 
 
-@pytest.mark.parametrize('name', ['backward', 'extend', 'long'])
+@pytest.mark.parametrize('name', ['extend', 'long'])
 def test_rows_are_what_the_scan_makes(pipeline, requests, rows, name):
   request = requests[name]
   given = None
@@ -69,7 +78,7 @@ def test_rows_are_what_the_scan_makes(pipeline, requests, rows, name):
   made = pipeline.generate(
     [request.prompts], [request.seed], request.plan, given
   )
-  timeline = stream.timeline_of(request.plan, rows[name])
+  timeline = timeline_of(request, rows[name])
   np.testing.assert_allclose(made.timeline[0], timeline, atol=TOLERANCE)
   for row in rows[name]:
     if request.plan.anchor[row.row]:
@@ -83,8 +92,8 @@ def test_rows_are_what_the_scan_makes(pipeline, requests, rows, name):
   assert np.abs(first.latents - mine.latents).max() > 0.1
 
 
-@pytest.mark.parametrize('name', ['backward', 'extend', 'long'])
-@pytest.mark.parametrize('kept', [1, 2, 4])
+@pytest.mark.parametrize('name', ['extend', 'long'])
+@pytest.mark.parametrize('kept', [1, 3])
 def test_a_run_that_continues_is_the_same_bit_for_bit(
   pipeline, requests, rows, name, kept
 ):
@@ -113,7 +122,8 @@ def test_pieces_fill_the_timeline_once_with_the_given_frames_in_place(
   pipeline, requests
 ):
   for request in requests.values():
-    video = np.zeros((request.num_frames, 32, 32, 3), np.uint8)
+    size = (request.height, request.width)
+    video = np.zeros((request.num_frames, *size, 3), np.uint8)
     times = np.zeros(request.num_frames, int)
     seconds = []
     for piece in pipeline.run(request):
@@ -131,19 +141,19 @@ def test_growing_forward_streams_the_joint_decoding(pipeline):
   pieces = list(pipeline.run(request))
   assert [piece.first for piece in pieces] == [0, 9, 21, 33]
   streamed = np.concatenate([piece.frames for piece in pieces]).astype(int)
-  made = pipeline.generate(['a red one'], [0], request.plan)
-  joint = pipeline.decode(made.timeline)[0]
+  timeline = timeline_of(request, pipeline.rows(request))
+  joint = pipeline.decode(timeline[None])[0]
   # Chunks and the whole clip are different programs; bytes may round apart.
   assert np.abs(streamed - joint).max() <= 1
   assert np.abs(pipeline.video(request) - streamed).max() <= 1
   # The control: without memory the second piece would look different.
-  alone, _ = pipeline.decode_chunk(made.timeline[:, 3:6], None)
+  alone, _ = pipeline.decode_chunk(timeline[None, 3:6], None)
   assert np.abs(alone[0, -4:].astype(int) - streamed[17:21]).max() > 1
 
 
 def test_long_clips_are_encoded_piece_by_piece(pipeline, clip):
-  longer = np.concatenate([clip, clip[::-1], clip[:3]])[:69]
-  for count in (1, 5, 17, 21, 33, 69):
+  longer = np.concatenate([clip, clip[::-1]])
+  for count in (1, 21, 37):
     whole = pipeline.encode(longer[None, :count])
     parts = pipeline.encode_clip(longer[:count])
     np.testing.assert_allclose(parts, whole, atol=TOLERANCE)
@@ -159,11 +169,11 @@ def test_the_cache_of_a_window_does_not_grow(pipeline):
   assert orders.forward(49).num_slots < orders.forward(97).num_slots
 
 
-def test_other_sizes_and_prompts_run(pipeline, clip):
-  wide = clip[:1, :16].repeat(1, 2)
+@pytest.mark.slow
+def test_other_sizes_run(pipeline, clip):
+  wide = clip[:1].repeat(2, 2)
   request = workflows.image_to_video(pipeline.card, wide, 'a', length=13)
   assert (request.height, request.width) == (16, 32)
   video = pipeline.video(request)
   assert video.shape == (13, 16, 32, 3)
   np.testing.assert_array_equal(video[0], wide[0])
-  assert isinstance(request, Request)

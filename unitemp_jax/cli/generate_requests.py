@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from unitemp_jax import orders, plans
+from unitemp_jax import orders, plans, storyboard
 from unitemp_jax.data import video_io
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.errors import UserError
@@ -157,9 +157,11 @@ def _schedule(args, prompt):
 
 
 def _storyboard(args, card) -> Request:
-  from unitemp_jax import storyboard  # reads files; the others need not
-
-  return storyboard.to_request(storyboard.read(args.storyboard), card)
+  """Reads a storyboard and shows its scenes on the timeline."""
+  board = storyboard.read(args.storyboard)
+  request = storyboard.to_request(board, card)
+  print(storyboard.describe(board, card), end='')
+  return request
 
 
 def _prompts(args) -> list[str] | None:

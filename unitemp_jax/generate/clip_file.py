@@ -25,19 +25,21 @@ _TILES = 64  # at most, in a strip
 def made_blocks(plan: Plan) -> list[list[int]]:
   """Positions of the video in the order in which they were made or given.
 
-  The rows of one given clip are one block: there is no seam within it.
+  A given clip is one block, however many rows read it: it has no seam.
   """
+  rows = new_positions(plan)
+  given = sorted(p for row in np.flatnonzero(plan.given) for p in rows[row])
+  clip_of: dict[int, list[int]] = {}
+  for position in given:
+    clip_of[position] = clip_of.get(position - 1, [])
+    clip_of[position].append(position)
   blocks: list[list[int]] = []
-  behind_given = False
-  for row, own in enumerate(new_positions(plan)):
-    if not own:
-      continue
-    given = bool(plan.given[row])
-    if given and behind_given and blocks[-1][-1] + 1 == own[0]:
-      blocks[-1] += own
-    else:
+  for row, own in enumerate(rows):
+    if own and not plan.given[row]:
       blocks.append(own)
-    behind_given = given
+    for position in own if plan.given[row] else []:
+      if clip_of[position] not in blocks:
+        blocks.append(clip_of[position])
   return blocks
 
 

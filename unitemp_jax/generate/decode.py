@@ -74,7 +74,11 @@ def new_positions(plan: Plan) -> list[list[int]]:
 
 
 class Streamer:
-  """Decodes the rows of a plan in the order in which they are made."""
+  """Decodes the rows of a plan in the order in which they are made.
+
+  A given clip that does not start the video is decoded from its own image
+  latent on, as it was encoded, and so is what grows forward from it.
+  """
 
   def __init__(self, decode: Chunk, plan: Plan):
     """Starts with nothing decoded.
@@ -86,13 +90,18 @@ class Streamer:
     self._decode = decode
     self._plan = plan
     self._own = new_positions(plan)
+    positions, entries = plan.timeline()
+    self._where = dict(zip(positions.tolist(), entries.tolist(), strict=True))
     self._start = min(own[0] for own in self._own if own)
     self._beginnings = {own[0] for own in self._own if own}
     self._memory: dict[int, Any] = {}  # by the position that continues it
+    self._heads: dict[int, np.ndarray] = {}  # image latents of given clips
+    self._waiting: dict[int, np.ndarray] = {}  # given, their past is not there
+    self._last = int(np.flatnonzero(plan.count > 0)[-1])
 
   def add(
     self, row: int, latents: np.ndarray, anchors: np.ndarray
-  ) -> Piece | None:
+  ) -> list[Piece]:
     """Decodes a row; call it for every row in turn.
 
     Args:
@@ -101,32 +110,64 @@ class Streamer:
       anchors: that it was denoised with, `[B, P, h, w, C]`; read if it has any.
 
     Returns:
-      (first frame on the timeline, frames), or None if nothing of the row is
-      new in the video.
+      (first frame on the timeline, frames) of what is new in the video.
     """
     own = self._own[row]
-    if not own:
-      return None
-    first = own[0]
-    skipped = [p for p, _ in self._plan.entries(row)].index(first)
-    block = latents[:, skipped : skipped + len(own)]
-    memory = self._memory.pop(first, None)
-    if memory is not None:
-      frames, memory = self._decode(block, memory)
+    if self._plan.given[row]:
+      for k, (position, entry) in enumerate(self._plan.entries(row)):
+        if position in own:
+          self._waiting[position] = latents[:, k : k + 1]
+        elif self._where.get(position) != entry:
+          self._heads[position] = latents[:, k : k + 1]
+      pieces = self._flush()
     else:
-      # A given clip may begin with an image latent that is not in the video.
-      past = latents[:, :skipped]
-      if self._plan.anchor[row]:
-        past = anchors
-      frames, memory = self._decode(np.concatenate([past, block], 1), None)
-      frames = _after(frames, len(own))
+      past = anchors if self._plan.anchor[row] else latents[:, :0]
+      memory = self._memory.pop(own[0], None)
+      pieces = [self._piece(own, latents, past, memory)]
+    if row == self._last:  # heads that no row has read will not come any more
+      pieces += self._flush(all_of_it=True)
+    return pieces
+
+  def _flush(self, all_of_it: bool = False) -> list[Piece]:
+    """Decodes given latents whose past is there."""
+    pieces = []
+    for first in sorted(self._waiting):
+      if first not in self._waiting or first - 1 in self._waiting:
+        continue
+      head = self._heads.get(first - 1)
+      memory = None if head is not None else self._memory.get(first)
+      known = first == self._start or head is not None or memory is not None
+      if not (known or all_of_it):
+        continue
+      own = [first]
+      while own[-1] + 1 in self._waiting:
+        own.append(own[-1] + 1)
+      run = np.concatenate([self._waiting.pop(p) for p in own], axis=1)
+      past = run[:, :0] if head is None or first == self._start else head
+      pieces.append(self._piece(own, run, past, memory))
+    return pieces
+
+  def _piece(self, own, latents, past, memory) -> Piece:
+    """Decodes positions `own` after their past, or with memory of it."""
+    if memory is None:
+      latents = np.concatenate([past, latents], axis=1)
+    # Block by block, so that long given clips run the same programs.
+    parts = []
+    for k in range(0, latents.shape[1], size := self._size(past)):
+      frames, memory = self._decode(latents[:, k : k + size], memory)
+      parts.append(frames)
+    frames = _after(np.concatenate(parts, axis=1), len(own))
     following = own[-1] + 1
-    self._beginnings.discard(first)
-    if following in self._beginnings:
+    self._beginnings.discard(own[0])
+    if following in self._beginnings or following in self._waiting:
       self._memory[following] = memory
-    if first == self._start:
+    if own[0] == self._start:
       return 0, frames[:, 3:]
-    return 4 * (first - self._start) - 3, frames
+    return 4 * (own[0] - self._start) - 3, frames
+
+  def _size(self, past: np.ndarray) -> int:
+    """Latents that are decoded at a time: a block, with its anchors if any."""
+    return self._plan.block + (past.shape[1] if past.shape[1] > 1 else 0)
 
 
 def stream(
@@ -148,9 +189,8 @@ def stream(
   pieces = []
   for row in range(plan.num_rows):
     entries = [entry for _, entry in plan.entries(row)]
-    piece = streamer.add(row, latents[:, entries], anchors[row])
-    if piece is not None:
-      pieces.append(piece)
+    if entries:
+      pieces += streamer.add(row, latents[:, entries], anchors[row])
   return pieces
 
 

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from unitemp_jax.generate.stream import (
   MadeRow,
   RowPrograms,
   Rows,
-  timeline_of,
+  chains,
 )
 from unitemp_jax.generate.teacher_sampler import TeacherSampler
 from unitemp_jax.models import text_to_video, vae3d, weights
@@ -110,7 +110,7 @@ class Pipeline:
     self.levels = solvers.student_levels(card.timesteps, card.shift)
     self._rows = RowPrograms(self._dit, self.levels, card.step_options)
     self._sample = jax.jit(self._sample_fn)
-    self._net = jax.jit(self._net_fn)
+    self._context = jax.jit(self._context_fn)
     self._teacher = TeacherSampler(card, tokenizer)
 
   @classmethod
@@ -164,6 +164,10 @@ class Pipeline:
     text = self._text_fn(params, ids, mask)
     texts = text.reshape(batch, choices, *text.shape[1:]).swapaxes(0, 1)
     return network.make_net(self._dit, params['student'], texts)
+
+  def _context_fn(self, params, ids, mask):
+    """Text keys and values alone: what a program returns, it copies."""
+    return self._net_fn(params, ids, mask).context
 
   def _sample_fn(self, params, plan, latents, ids, mask, seeds):
     dit, (height, width) = self._dit, latents.shape[2:4]
@@ -244,7 +248,8 @@ class Pipeline:
     nets = {}
     for index in used:
       ids, mask = self.tokens([request.prompts[index]])
-      nets[index] = self._net(params, ids[None], mask[None])
+      context = self._context(params, ids[None], mask[None])
+      nets[index] = network.Net(params['student'], context)
     clips = [self.encode_clip(given.video)[0] for given in request.given]
     given = {
       int(entry): clips[clip][k]
@@ -272,9 +277,8 @@ class Pipeline:
     began = time.monotonic()
     streamer = decode.Streamer(self.decode_chunk, request.plan)
     for made in self.rows(request, finished):
-      piece = streamer.add(made.row, made.latents, made.anchors)
-      if piece is not None:
-        first, frames = piece
+      pieces = streamer.add(made.row, made.latents, made.anchors)
+      for first, frames in pieces:
         yield Piece(
           first,
           request.paste(first, frames[0]),
@@ -283,24 +287,34 @@ class Pipeline:
           made.row,
         )
 
-  def joint(self, timeline: np.ndarray) -> Iterator[np.ndarray]:
-    """Decodes latents `[N, h, w, C]` in temporal order, in constant memory.
+  def joint(
+    self, plan: Plan, rows: Iterable[MadeRow]
+  ) -> Iterator[tuple[int, np.ndarray]]:
+    """Decodes what exists of a video by time, in constant device memory.
 
     Yields:
-      uint8 `[n, H, W, 3]`, nothing pasted.
+      (first frame on the timeline, uint8 `[n, H, W, 3]`), nothing pasted.
     """
-    chunks = decode.joint(self.decode_chunk, timeline[None], self.card.block)
-    for frames in chunks:
-      yield frames[0]
+    start = int(plan.timeline()[0][0])
+    for chain in chains(plan, rows):
+      whole = np.concatenate([chain.past, chain.latents])[None]
+      begin = max(4 * (chain.first - start) - 3, 0)
+      # What decodes the past is not of the video: 1 + 4 (P - 1) frames.
+      at = begin - max(4 * len(chain.past) - 3, 0)
+      if begin and not len(chain.past):
+        at += 3  # without a past the first latent decodes to one frame
+      for frames in decode.joint(self.decode_chunk, whole, self.card.block):
+        hidden = max(begin - at, 0)
+        if hidden < frames.shape[1]:
+          yield at + hidden, frames[0, hidden:]
+        at += frames.shape[1]
 
   def video(self, request: Request) -> np.ndarray:
     """The whole video, decoded jointly, uint8 `[T, H, W, 3]`."""
-    parts, first = [], 0
-    timeline = timeline_of(request.plan, self.rows(request))
-    for frames in self.joint(timeline):
-      parts.append(request.paste(first, frames))
-      first += len(frames)
-    return np.concatenate(parts)
+    pieces = self.joint(request.plan, self.rows(request))
+    return np.concatenate(
+      [request.paste(first, frames) for first, frames in pieces]
+    )
 
   def sample_teacher(
     self,

@@ -22,7 +22,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file, decode, jobs
 from unitemp_jax.generate.jobs import Job
 from unitemp_jax.generate.pipeline import Pipeline
-from unitemp_jax.generate.stream import MadeRow, timeline_of
+from unitemp_jax.generate.stream import MadeRow
 
 _KEY = 'key.json'
 
@@ -101,12 +101,13 @@ class _Run:
         self.folder.save(made)
       if self.first_block is None:
         # Only until the first pixels: the file is decoded once, at the end.
-        piece = streamer.add(made.row, made.latents, made.anchors)
-        if made.fresh and piece is not None:
+        pieces = streamer.add(made.row, made.latents, made.anchors)
+        if made.fresh and pieces:
           self.first_block = time.monotonic() - began
-          last = piece[0] + piece[1].shape[1] - 1
+          first, frames = pieces[0]
+          last = first + frames.shape[1] - 1
           self.report(
-            f'first block, frames {piece[0]}..{last}, after '
+            f'first block, frames {first}..{last}, after '
             f'{self.first_block:.2f} s'
           )
       if made.fresh:
@@ -121,8 +122,8 @@ class _Run:
 
   def frames(self) -> Iterator[np.ndarray]:
     """The finished video, decoded jointly."""
-    timeline = timeline_of(self.job.request.plan, self.rows)
-    return self.pipeline.joint(timeline)
+    pieces = self.pipeline.joint(self.job.request.plan, self.rows)
+    return (frames for _, frames in pieces)
 
   def streamed(self) -> Iterator[np.ndarray]:
     """The finished video, every block decoded as it was made.
@@ -135,51 +136,24 @@ class _Run:
     pixels = np.memmap(path, np.uint8, 'w+', shape=shape)
     streamer = decode.Streamer(self.pipeline.decode_chunk, request.plan)
     for made in self.rows:
-      piece = streamer.add(made.row, made.latents, made.anchors)
-      if piece is not None:
-        first, frames = piece
+      pieces = streamer.add(made.row, made.latents, made.anchors)
+      for first, frames in pieces:
         pixels[first : first + frames.shape[1]] = frames[0]
     for first in range(0, len(pixels), 32):
       yield np.asarray(pixels[first : first + 32])
 
   def keep_partial(self) -> None:
     """Writes what is finished as a clip, and says how to go on."""
-    fresh = sum(not self.job.request.plan.given[made.row] for made in self.rows)
+    request = self.job.request
+    fresh = sum(not request.plan.given[made.row] for made in self.rows)
     kept = f'{fresh} of {self.total} blocks are kept in {self.folder.path}'
     path = partial_path(self.job)
     if 0 < fresh < self.total:
       with video_io.open_video(path, self.pipeline.card.fps) as append:
-        for frames in self._finished_runs():
-          append(frames)
+        for first, frames in self.pipeline.joint(request.plan, self.rows):
+          append(request.paste(first, frames))
       kept += f', and {path} shows them'
     self.report(f'interrupted: {kept}; the same command continues.')
-
-  def _finished_runs(self) -> Iterator[np.ndarray]:
-    """Frames of all that is finished, in temporal order, gaps left out."""
-    request, plan = self.job.request, self.job.request.plan
-    own = decode.new_positions(plan)
-    latents, past = {}, {}
-    for made in self.rows:
-      positions = [position for position, _ in plan.entries(made.row)]
-      for position in own[made.row]:
-        latents[position] = made.latents[0, positions.index(position)]
-      if own[made.row] and plan.anchor[made.row]:
-        past[own[made.row][0]] = made.anchors[0]
-    firsts = sorted(p for p in latents if p - 1 not in latents)
-    for first in firsts:
-      run = []
-      while first + len(run) in latents:
-        run.append(latents[first + len(run)])
-      before = past.get(first, np.zeros((0, *run[0].shape), np.float32))
-      # Anchors decode to 1 + 4 (P - 1) frames, which are not of the video.
-      skipped = max(4 * len(before) - 3, 0)
-      frame = max(4 * (first - request.start) - 3, 0)
-      for frames in self.pipeline.joint(np.concatenate([before, run])):
-        shown = frames[skipped:]
-        skipped = max(skipped - len(frames), 0)
-        if len(shown):
-          yield request.paste(frame, shown)
-          frame += len(shown)
 
 
 def rows_path(job: Job) -> Path:

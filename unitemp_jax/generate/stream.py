@@ -137,6 +137,12 @@ class Rows:
     self._anchors = put(anchors)
     self._keys = put(sampler.sample_keys([seed]))
     self._rows = jax.tree.map(np.asarray, sampler.plan_rows(plan))
+    # Entry -> the last row that reads it.
+    self._read = {
+      entry: int(row)
+      for row in np.flatnonzero(plan.given)
+      for _, entry in plan.entries(row)
+    }
     stored = (plan.write >= 0).any(axis=1)
     # Nobody would read what the last row stores.
     stored[np.flatnonzero(plan.count > 0)[-1]] = False
@@ -194,15 +200,62 @@ class Rows:
         self._cache = self._programs.store(net, self._cache, clean, own)
       latents = np.asarray(clean)[:, : len(entries)]
       for k, entry in enumerate(entries):
-        self._buffer[entry] = latents[0, k]
+        if self._read.get(entry, -1) > row:
+          self._buffer[entry] = latents[0, k]
+        else:  # kept no longer than it is needed
+          self._buffer.pop(entry, None)
       anchors = np.asarray(self._anchors)
       yield MadeRow(row, latents, anchors, time.monotonic() - began, fresh)
 
 
-def timeline_of(plan: Plan, rows: Iterable[MadeRow]) -> np.ndarray:
-  """Latents of the video in temporal order, `[N, h, w, C]`."""
-  held = {}
+@dataclasses.dataclass(frozen=True)
+class Chain:
+  """Latents of the video that are decoded one after the other.
+
+  Attributes:
+    first: temporal position of the first of them.
+    past: latents to be decoded before them, `[m, h, w, C]`: none at the start
+      of the video, the image latent of a given clip, or anchors.
+    latents: `[n, h, w, C]`.
+  """
+
+  first: int
+  past: np.ndarray
+  latents: np.ndarray
+
+
+def chains(plan: Plan, rows: Iterable[MadeRow]) -> list[Chain]:
+  """Cuts what exists of a video to what is decoded together, by time.
+
+  A given clip was encoded by itself, so it begins a chain, from its own image
+  latent on. So does whatever follows a gap, as long as not all rows are made.
+  """
+  positions, entries = plan.timeline()
+  where = dict(zip(positions.tolist(), entries.tolist(), strict=True))
+  made_here = {
+    entry
+    for row in np.flatnonzero(~plan.given)
+    for _, entry in plan.entries(row)
+  }
+  held: dict[int, np.ndarray] = {}
+  heads: dict[int, np.ndarray] = {}
+  anchors: dict[int, np.ndarray] = {}
   for made in rows:
-    for k, (_, entry) in enumerate(plan.entries(made.row)):
-      held[entry] = made.latents[0, k]
-  return np.stack([held[entry] for entry in plan.timeline()[1].tolist()])
+    for k, (position, entry) in enumerate(plan.entries(made.row)):
+      home = held if where.get(position) == entry else heads
+      home[position] = made.latents[0, k]
+    if plan.anchor[made.row]:
+      anchors[int(plan.target[made.row, 0])] = made.anchors[0]
+  found: list[tuple[int, np.ndarray, list[np.ndarray]]] = []
+  for position in sorted(held):
+    given = where[position] not in made_here
+    clip = given and position - 1 in heads and position > int(positions[0])
+    if clip or position - 1 not in held:
+      past = np.zeros((0, *held[position].shape), np.float32)
+      if clip:
+        past = heads[position - 1][None]
+      elif position > int(positions[0]):
+        past = anchors.get(position, past)
+      found.append((position, past, []))
+    found[-1][2].append(held[position])
+  return [Chain(first, past, np.stack(run)) for first, past, run in found]

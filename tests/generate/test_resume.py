@@ -1,0 +1,162 @@
+"""One clip row by row: interrupted, continued, exact where it was given."""
+
+import json
+
+import numpy as np
+import pytest
+
+from unitemp_jax.data import video_io
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate import jobs, resume, workflows
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope='module')
+def clip(pipeline):
+  """A clip of smooth noise at the model's own size."""
+  shape = (33, pipeline.card.height // 8, pipeline.card.width // 8, 3)
+  coarse = RNG.integers(0, 256, shape, np.uint8)
+  return coarse.repeat(8, 1).repeat(8, 2)
+
+
+def new_job(pipeline, folder, clip, **fields):
+  """A span of a clip made anew: one block, between two given parts."""
+  request = workflows.regenerate(
+    pipeline.card, clip, (9, 19), 'a red one', window=3
+  )
+  return jobs.Job(folder / 'regenerate' / 'x.mp4', request, **fields)
+
+
+def long_job(pipeline, folder, **fields):
+  """Four blocks, made from the last to the first."""
+  request = workflows.text_to_video(
+    pipeline.card, 'a red one', 45, order='backward', seed=3
+  )
+  return jobs.Job(folder / 'backward' / 'x.mp4', request, **fields)
+
+
+def files(folder):
+  """All files by name, but the seconds that a clip took."""
+  found = {}
+  for path in sorted(p for p in folder.rglob('*') if p.is_file()):
+    content = path.read_bytes()
+    if path.suffix == '.json' and path.name != 'key.json':
+      content = json.loads(content)
+      del content['timings']
+    found[path.relative_to(folder).as_posix()] = content
+  return found
+
+
+def interrupt_after(monkeypatch, count):
+  """Ctrl-C when so many rows have been kept in all."""
+  save, saved = resume.RowFolder.save, []
+
+  def stop(self, made):
+    save(self, made)
+    saved.append(made.row)
+    if len(saved) == count:
+      raise KeyboardInterrupt
+
+  monkeypatch.setattr(resume.RowFolder, 'save', stop)
+
+
+def test_everything_outside_a_span_is_bit_identical(pipeline, clip, tmp_path):
+  job = new_job(pipeline, tmp_path, clip, lossless=True)
+  lines = []
+  assert resume.run_all(pipeline, [job], lines.append) == 1
+  made, fps = video_io.read_video(job.path.with_suffix('.mkv'))
+  assert fps == pipeline.card.fps
+  np.testing.assert_array_equal(made[:9], clip[:9])
+  np.testing.assert_array_equal(made[20:], clip[20:])
+  for frame in range(9, 20):  # and every frame inside is new
+    assert np.abs(made[frame].astype(int) - clip[frame]).max() > 0
+  about = json.loads(job.sidecar.read_text())
+  assert [(g['frame'], g['frames']) for g in about['given']] == [
+    (0, 9),
+    (20, 13),
+  ]
+  assert all(0 < given['psnr'] < 60 for given in about['given'])
+  assert about['generation_order'][-1] == [3, 4, 5]
+  assert about['boundary_frames'] == [8, 20]
+  assert any(line.startswith('first block, frames 9..20') for line in lines)
+  assert about['timings']['first block'] > 0
+  # An mp4 cannot say so: colours are converted.
+  lossy, _ = video_io.read_video(job.path)
+  assert not np.array_equal(video_io.fit(lossy, *clip.shape[1:3])[:9], clip[:9])
+
+
+def test_psnr_tells_how_near_decoded_latents_come(pipeline, clip):
+  from unitemp_jax.generate import clip_file
+
+  request = new_job(pipeline, jobs.Path(), clip).request
+  watch = clip_file._Watch(request)
+  off = clip.astype(int) + 1 - 2 * (clip > 127)  # by one, everywhere
+  for first in range(0, 33, 7):
+    shown = watch.add(off[first : first + 7].astype(np.uint8))
+    np.testing.assert_array_equal(
+      shown, request.paste(first, off[first : first + 7].astype(np.uint8))
+    )
+  wanted = round(20 * np.log10(255), 2)
+  assert [row['psnr'] for row in watch.given()] == [wanted, wanted]
+
+
+@pytest.mark.parametrize('decode', jobs.DECODES)
+def test_interrupted_clips_end_with_the_same_files(
+  pipeline, tmp_path, monkeypatch, decode
+):
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  fields = {'decode': decode, 'lossless': True}
+  resume.make(pipeline, long_job(pipeline, whole, **fields), lambda line: None)
+  assert sorted(files(whole)) == [
+    f'backward/x{ending}'
+    for ending in ('.json', '.mkv', '.mp4', '.png', '.strip.png')
+  ]
+  job, lines = long_job(pipeline, broken, **fields), []
+  for kept in (1, 2):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+      interrupt_after(patch, kept)
+      resume.make(pipeline, job, lines.append)
+    assert lines[-1].startswith(f'interrupted: {2 * kept - 1} of 4 blocks')
+    assert not job.path.exists() and not job.sidecar.exists()
+    # What is finished can be watched: the end of the video, so far.
+    shown, _ = video_io.read_video(resume.partial_path(job))
+    assert len(shown) == 12 * (2 * kept - 1)
+  # A row that was half written by something else is made again.
+  rows = sorted(resume.rows_path(job).glob('row*.npz'))
+  assert len(rows) == 3
+  rows[-1].write_bytes(rows[-1].read_bytes()[:100])
+  resume.make(pipeline, job, lines.append)
+  assert '2 of 4 blocks were there' in lines
+  assert files(broken) == files(whole)
+
+
+def test_another_seed_is_another_clip(pipeline, tmp_path):
+  """The control of the comparison above."""
+  from dataclasses import replace
+
+  for seed in (3, 4):
+    job = long_job(pipeline, tmp_path / str(seed))
+    job = replace(job, request=replace(job.request, seed=seed))
+    resume.make(pipeline, job, lambda line: None)
+  one, other = files(tmp_path / '3'), files(tmp_path / '4')
+  assert one['backward/x.mp4'] != other['backward/x.mp4']
+
+
+def test_rows_of_another_clip_are_refused_and_kept(pipeline, tmp_path):
+  job = long_job(pipeline, tmp_path)
+  folder = resume.RowFolder(resume.rows_path(job), 'another key')
+  before = files(tmp_path)
+  with pytest.raises(UserError, match='left by another command'):
+    resume.make(pipeline, job, lambda line: None)
+  assert files(tmp_path) == before
+  assert folder.load() == {}
+
+
+def test_leftovers_of_a_finished_clip_are_swept(pipeline, tmp_path):
+  job = long_job(pipeline, tmp_path)
+  job.path.parent.mkdir(parents=True)
+  job.sidecar.write_text(json.dumps({'key': job.key(pipeline.hash)}))
+  resume.RowFolder(resume.rows_path(job), job.key(pipeline.hash))
+  assert resume.run_all(pipeline, [job], lambda line: None) == 0
+  assert [p.name for p in tmp_path.rglob('*') if p.is_file()] == ['x.json']
