@@ -294,6 +294,36 @@ def test_stages_are_shown_and_are_no_clips(folder):
   assert sources.count('forward/000.stage1.mp4') == 1
 
 
+def test_an_evaluation_set_is_read_where_its_records_are(folder):
+  place = folder / 'set'
+  for kind in ('videos', 'records', 'posters'):
+    for order in BLOCKS:
+      (place / kind / order).mkdir(parents=True)
+  for order in BLOCKS:
+    record = json.loads((folder / order / '000.json').read_text())
+    # Seeds differ between orders; the sample says what belongs together.
+    record |= {'sample': 0, 'seed': len(order)}
+    shutil.copy(folder / order / '000.mp4', place / 'videos' / order / 'a.mp4')
+    (place / 'records' / order / 'a.json').write_text(json.dumps(record))
+    PIL.Image.new('RGB', (8, 8)).save(place / 'posters' / order / 'a.png')
+  shutil.copy(folder / 'forward/001.mp4', place / 'videos/forward/b.mp4')
+  contents = report_read.read_folder(place)
+  assert len(contents.clips) == 3 and len(contents.problems) == 1
+  assert 'videos/forward/b.mp4 has no sidecar' in contents.problems[0]
+  text = report.write_report(place).read_text(encoding='utf-8')
+  assert text.count('<article class="row">') == 1
+  assert 'data-poster="posters/backward/a.png"' in text
+
+
+def test_many_rows_get_a_search_and_few_do_not(folder):
+  assert 'class="finder"' not in report.write_report(folder).read_text()
+  for number in range(9):
+    write_clip(folder, 'forward', f'1{number}', f'prompt {number}')
+  text = report.write_report(folder).read_text()
+  assert 'class="finder"' in text and '11 rows' in text
+  assert text.count('class="switch"') == 3
+
+
 def test_broken_metrics_are_named(folder):
   (folder / 'metrics.json').write_text('{}')
   contents = report_read.read_folder(folder)

@@ -17,6 +17,7 @@ PROMPTS = [
   'snow rocky mountains peaks canyon, ' * 3 + 'in autumn',
   'a cat / a dog',
   'a blue two',
+  'a green one',
 ]
 
 

@@ -70,9 +70,11 @@ def test_the_gallery_links_videos_strips_and_orders(compared):
   assert len(links) == 3 * len(PROMPTS)
   for link in links:
     assert (compared / link.replace('%20', ' ').replace('%2C', ',')).exists()
-  assert len(list((compared / 'pictures').glob('*.strip.jpg'))) == 15
+  assert len(list((compared / 'pictures').glob('*.strip.jpg'))) == 3 * len(
+    PROMPTS
+  )
   # Three blocks, made backward by ours and as they play by the others.
-  assert text.count('<ol class="cascade"') == 15
+  assert text.count('<ol class="cascade"') == 3 * len(PROMPTS)
   assert 'blind/index.html' in text
 
 
@@ -97,7 +99,7 @@ def test_orders_of_one_folder_are_compared(folders, tmp_path, capsys):
   arguments = ['compare', str(tmp_path / 'set'), '--dry_run']
   assert cli.main([*arguments, f'--out={tmp_path / "out"}']) == 0
   said = capsys.readouterr().out
-  assert 'set: backward: 5 clips' in said and 'set: forward: 5 clips' in said
+  assert 'set: backward: 6 clips' in said and 'set: forward: 6 clips' in said
   assert not (tmp_path / 'out').exists()
 
 

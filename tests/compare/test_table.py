@@ -62,6 +62,11 @@ def test_a_still_never_wins(usual):
   assert moving['temporal flickering'].verdict == 'theirs better'
 
 
+def test_a_handful_of_pairs_decides_nothing():
+  assert rows_of(pairs_of(5))['BFR'].verdict == table.TOO_FEW
+  assert rows_of(pairs_of(6))['BFR'].verdict == 'ours better'
+
+
 def test_two_stills_are_a_tie():
   pair = (clip(0.0, 0.4), clip(0.0, 1.0))
   assert rows_of([pair] * 3)['BFR'].wins.value == 0.5

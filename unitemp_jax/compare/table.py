@@ -23,6 +23,9 @@ FLOOR = 0.5  # of the reference motion, below which a clip stands still
 _STILL = 1e-4  # mean step of a clip that does not move at all
 STILL_ONLY = 'no pair in which both move'
 OPEN = 'no difference shown'
+TOO_FEW = 'too few pairs'
+# Fewer agree by chance in more than one of twenty comparisons.
+_LEAST_PAIRS = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +156,8 @@ def _wins(values, which, better: str) -> np.ndarray:
 def _verdict(difference: Interval, null: float, better: str, names) -> str:
   if not better:
     return ''
+  if difference.n < _LEAST_PAIRS:
+    return TOO_FEW
   if difference.low <= null <= difference.high:
     return OPEN
   first = (difference.value > null) == (better == 'high')
