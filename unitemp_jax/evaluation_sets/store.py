@@ -114,6 +114,8 @@ class Store:
     Raises:
       UserError: the folder holds another set, or other files.
     """
+    if self.root.exists() and not self.root.is_dir():
+      raise UserError(f'--out={self.root} is a file; name a folder.')
     lines = [describe(clip) for clip in clips]
     # Other shards may begin at the same moment.
     there = set(os.listdir(self.root)) if self.root.exists() else set()
