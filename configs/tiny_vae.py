@@ -11,6 +11,8 @@ def get_config(arg: str | None = None):
   config.loss = {'foreground': 4.0, 'l1': 0.5, 'kl': 1e-5}
   # The encoder starts nearly without noise: exp(-4) is its initial variance.
   config.initial_logvar = -4.0
+  # Weights to start from; the decoder alone is trained then.
+  config.pretrained = ''
   if arg == 'test':
     return config
   config.num_steps = 10_000

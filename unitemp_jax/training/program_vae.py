@@ -5,19 +5,37 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from unitemp_jax.models import weights
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.objectives import vae as vae_objective
 from unitemp_jax.training import builders, program_samples
 from unitemp_jax.training.program_single import SingleLossProgram
 
+# What makes latents of pixels.
+_ENCODER = ('encoder', 'to_moments')
+
 
 def vae_program(config: ConfigDict, mesh) -> SingleLossProgram:
-  """Reconstruction of pixels; the trained tree is named `vae`."""
+  """Reconstruction of pixels; the trained tree is named `vae`.
+
+  With `config.pretrained` the decoder alone is trained, from these weights, so
+  that the latents stay what they are.
+
+  Raises:
+    UserError: the weights are missing or of another size.
+  """
   del mesh
   vae = VAE(builders.vae_config(config.model))
   shape = (1, config.data.num_frames, config.data.size, config.data.size, 3)
+  pretrained = None
+  if config.pretrained:
+    like = jax.eval_shape(vae.init, jax.random.key(0), jnp.zeros(shape))
+    pretrained = weights.load(config.pretrained, like['params'])
 
   def init_params(key):
+    if pretrained is not None:
+      # A copy: the loop donates its state.
+      return jax.tree.map(lambda x: x + 0, pretrained)
     params = vae.init(key, jnp.zeros(shape))['params']
     z = vae.config.z_dim
     bias = params['to_moments']['bias']
@@ -25,6 +43,9 @@ def vae_program(config: ConfigDict, mesh) -> SingleLossProgram:
     return params
 
   def reconstruct(params, video, key):
+    if pretrained is not None:
+      fixed = {name: params[name] for name in _ENCODER}
+      params = {**params, **jax.lax.stop_gradient(fixed)}
     return vae.apply({'params': params}, video, key)
 
   def loss(params, frozen, batch, key):
