@@ -16,12 +16,19 @@ from unitemp_jax.data import video_io
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = 41
+# Tests may run in the background, where shells have SIGINT ignored.
+RUN = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from unitemp_jax.cli import main
+sys.exit(main.main(sys.argv[1:]))
+"""
 
 
 def command(out, seed=1):
   """A backward video of 41 blocks through a window."""
   return [
-    *(sys.executable, '-m', 'unitemp_jax.cli.main', 'generate'),
+    *(sys.executable, '-c', RUN, 'generate'),
     *('--prompt=a red seven falls', '--long=489', '--direction=backward'),
     *('--lossless', f'--seed={seed}', f'--model={random_model()}'),
     f'--out={out}',
@@ -70,11 +77,6 @@ def rows_of(out):
   return list(Path(out).rglob('row*.npz'))
 
 
-def heed_interrupts():
-  """Tests may run in the background, where shells have SIGINT ignored."""
-  signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def stop(environment, out, sent, rows, delay=0.0):
   """Sends a signal once so many rows exist; returns exit code and output."""
   process = subprocess.Popen(
@@ -83,7 +85,6 @@ def stop(environment, out, sent, rows, delay=0.0):
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
-    preexec_fn=heed_interrupts,
   )
   while process.poll() is None and len(rows_of(out)) < rows:
     time.sleep(0.002)

@@ -49,7 +49,7 @@ class Networks:
       self.keys,
       LEVELS,
       0,
-      network.placer(DIT, *GRID),
+      place=network.placer(DIT, *GRID),
     )
 
   def roll_out(self, plan):
