@@ -32,7 +32,7 @@ data=("--config.data.dir=$runs/data")
 latents=(
   "${data[@]}"
   "--config.latents.dir=$runs/latents"
-  "--config.latents.vae=$runs/tiny_vae/weights/vae.safetensors"
+  "--config.latents.vae=$runs/tiny_vae_decoder/weights/vae.safetensors"
   "--config.teacher=$runs/tiny_teacher/weights/teacher.safetensors"
 )
 init="--config.student_init=$runs/tiny_student_init/weights/student.safetensors"
@@ -44,6 +44,8 @@ train() {
 }
 
 train tiny_vae "${data[@]}"
+train tiny_vae_decoder "${data[@]}" \
+  "--config.pretrained=$runs/tiny_vae/weights/vae.safetensors"
 unitemp encode --config="configs/tiny_teacher.py$size" "${latents[@]}"
 train tiny_teacher "${latents[@]}"
 train tiny_student_init "${latents[@]}"
