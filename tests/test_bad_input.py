@@ -51,7 +51,7 @@ CASES = {
     ('unknown argument', f'{TRAIN} --steps=3', '--steps=3'),
     ('no workdir', '--config={c}/tiny_vae.py', '--workdir'),
     ('no objective', f'{TRAIN} --config.objective=gan', "'gan'"),
-    ('batch of 0', f'{TRAIN} --config.batch_size=0', 'batch_size of 0'),
+    ('batch of 0', f'{TRAIN} --config.batch_size=0', 'batch of 0'),
     ('batch on 8 devices', f'{TRAIN} --config.batch_size=3', '8 devices'),
     ('no latents', f'{TEACHER} --config.latents.dir=none', 'none'),
     ('broken latents', f'{TEACHER} --config.latents.dir=torn', 'torn'),
@@ -84,6 +84,31 @@ CASES = {
       '--config={c}/tiny_vae.py:test --workdir=torn_run',
       'torn_run/config.json is not JSON',
     ),
+  ],
+  'bench': [
+    ('no model', '--model=nowhere --out=new', 'nowhere'),
+    ('unknown benchmark', 'spede --out=new', 'spede'),
+  ],
+  'compare': [
+    ('no folder', 'nowhere videos --out=new', 'nowhere'),
+    ('no baseline', 'videos videos --baseline=none --out=new', 'none'),
+  ],
+  'convert': [
+    ('no checkpoint', '--student=no.pt --out=new', 'no.pt'),
+    (
+      'a checkpoint that is none',
+      '--student=corrupt.mp4 --out=new',
+      'corrupt.mp4',
+    ),
+  ],
+  'parity': [('no checkpoint', '--checkpoint=no.pt', 'no.pt')],
+  'teacher': [
+    (
+      'no model',
+      '--model=nowhere --prompts=videos/corrupt.txt --out=new',
+      'nowhere',
+    ),
+    ('empty prompts', '--model=model --prompts=empty.txt --out=new', 'empty'),
   ],
   'encode': [
     ('config without latents', '--config={c}/tiny_vae.py', 'config.latents'),

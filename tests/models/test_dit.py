@@ -254,7 +254,7 @@ def test_the_affine_norm_holds_far_from_zero():
   def error(norm):
     return np.abs(norm - wanted).max()
 
-  params = {'params': {'norm_cross': affine}}
+  params = {'params': {'modulation': jnp.zeros((6, 64)), 'norm_cross': affine}}
   ours = block.apply(params, x, method=lambda m, x: m.norm_cross(x))
   assert error(ours) < 1e-3
   fast = nn.LayerNorm(use_fast_variance=True).apply({'params': affine}, x)

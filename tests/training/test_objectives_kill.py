@@ -49,6 +49,7 @@ def inputs(tmp_path_factory):
       {
         'latents': rng.standard_normal(shape).astype(np.float16),
         'last_image': rng.standard_normal((1, *shape[1:])).astype(np.float16),
+        'anchors': rng.standard_normal((2, 3, *shape[1:])).astype(np.float16),
         'ids': ids.astype(np.int32),
         'mask': np.ones(len(ids), bool),
       }

@@ -36,11 +36,13 @@ def make_batch(config):
   rng = np.random.default_rng(0)
   colours = rng.standard_normal((2, 1, 1, 1, config.model.vae.z_dim))
   latents = np.tile(colours, (1, frames, height, width, 1)).astype(np.float32)
+  anchors = [latents[:, k - 3 : k] for k in range(3, frames, 3)]
   ids = np.zeros((2, config.model.text.length), np.int32)
   ids[:, :3] = [[5, 6, 1], [7, 8, 1]]
   return {
     'latents': latents,
     'last_image': latents[:, -1:],
+    'anchors': np.stack(anchors, axis=1),
     'ids': ids,
     'mask': ids > 0,
   }

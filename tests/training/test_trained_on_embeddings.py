@@ -55,15 +55,17 @@ def folder(tmp_path_factory):
 def batch_of(source):
   rows = [source[i] for i in range(2)]
   stacked = {k: np.stack([row[k] for row in rows]) for k in rows[0]}
-  return program_teacher.latent_batch(stacked)
+  orders = load_config(f'{CONFIG}:test', []).orders
+  orders.anchor_kind = 'raw'
+  return program_teacher.latent_batch(stacked, orders)
 
 
 def test_both_kinds_of_batch_hold_the_same_text(folder):
   path, encoder, params = folder
   plain = batch_of(latents.LatentSource(path))
   embedded = batch_of(latents.LatentSource(path, path))
-  assert set(plain) == {'latents', 'last_image', 'ids', 'mask'}
-  assert set(embedded) == {'latents', 'last_image', 'text'}
+  assert set(plain) == {'latents', 'last_image', 'anchors', 'ids', 'mask'}
+  assert set(embedded) == {'latents', 'last_image', 'anchors', 'text'}
   np.testing.assert_array_equal(plain['latents'], embedded['latents'])
   one = text_to_video.batch_text(encoder, params, plain)
   two = text_to_video.batch_text(encoder, {}, embedded)

@@ -225,13 +225,14 @@ def _run(
       if jax.process_index() == 0:
         _describe(program, config, mesh, args.workdir)
       return
+  for first in (True, False):
+    # Host 0 prepares the data while the others, which may share the folder with
+    # it, wait.
+    with processes.together('Opening the data'):
+      if (jax.process_index() == 0) == first:
+        loader = programs.build_loader(config, rows)
+  # Last of all, so that bad input leaves no trace in the workdir.
   with _claim(args.workdir, plain):
-    for first in (True, False):
-      # Host 0 prepares the data while the others, which may share the folder
-      # with it, wait.
-      with processes.together('Opening the data'):
-        if (jax.process_index() == 0) == first:
-          loader = programs.build_loader(config, rows)
     result = train(
       program,
       loader,
