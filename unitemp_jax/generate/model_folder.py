@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.step import StepOptions
-from unitemp_jax.models import text_to_video, vae3d
+from unitemp_jax.models import text_to_video, vae3d, weights
 from unitemp_jax.models.dit import DiT, DiTConfig
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
 from unitemp_jax.models.vae3d import VAEConfig
@@ -161,10 +161,17 @@ def read_card(folder: Path) -> ModelCard:
 def fingerprint(folder: Path) -> str:
   """Hash of all that decides what the model generates, 16 hex digits."""
   digest = hashlib.sha256()
-  weights = [f'{name}.safetensors' for name in ('vae', 'student', 'text')]
-  for name in (*weights, INDEX, 'tokenizer.json'):
+  names = [f'{name}.safetensors' for name in ('vae', 'student', 'text')]
+  for name in (*names, INDEX, 'tokenizer.json'):
     path = folder / name
-    if not path.is_file():
-      raise UserError(f'{path} is missing; export the model again.')
-    digest.update(path.read_bytes())
+    parts = [path]
+    if weights.index_path(path).is_file():  # Weights in parts.
+      stem = path.name.removesuffix('.safetensors')
+      parts = sorted(folder.glob(f'{stem}-*.safetensors'))
+    for part in parts:
+      if not part.is_file():
+        raise UserError(f'{part} is missing; export the model again.')
+      with part.open('rb') as file:
+        while chunk := file.read(1 << 22):
+          digest.update(chunk)
   return digest.hexdigest()[:16]

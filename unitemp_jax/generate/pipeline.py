@@ -127,7 +127,7 @@ class Pipeline:
     params = {
       name: weights.load(folder / f'{name}.safetensors', tree)
       for name, tree in shapes.items()
-      if name != 'teacher' or (folder / f'{name}.safetensors').exists()
+      if name != 'teacher' or weights.exist(folder / f'{name}.safetensors')
     }
     tokenizer = Tokenizer.from_file(folder / 'tokenizer.json')
     return cls(card, params, tokenizer, model_hash)

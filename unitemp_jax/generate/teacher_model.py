@@ -52,7 +52,7 @@ class TeacherModel:
     """
     folder = Path(folder)
     self.card = card = model_folder.read_card(folder)
-    if not (folder / 'teacher.safetensors').exists():
+    if not weights.exist(folder / 'teacher.safetensors'):
       raise UserError(f'{folder} has no teacher.safetensors to sample.')
     self.embeddings = (
       None if embeddings is None else (PromptEmbeddings(embeddings))
