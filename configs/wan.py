@@ -106,7 +106,7 @@ def config_for(objective: str, dit: dict, arg: str | None) -> ConfigDict:
     {
       'block': 3,
       'anchors': 3,
-      # What the tiny model's ablation found; see its README tables.
+      # By the ceiling measured on the tiny VAE (README); not run at this size.
       'anchor_kind': 'windowed',
       'start': 3,
       'weights': {
