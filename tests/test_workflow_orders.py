@@ -241,6 +241,15 @@ def test_stories_obey_the_laws(data, parts, loop, side):
   assert found == []
 
 
+def test_scenes_too_short_for_anchors_see_what_is_before_them():
+  parts = [orders.Scene(1), orders.Scene(1), orders.Scene(4)]
+  plan = orders.story(parts, 1, side='past', block=3, anchors=3, start=2)
+  assert generated(plan)[:3] == [[0], [1], [2]]
+  assert plan.visible[: plan.num_rows].tolist()[:3] == [0, 1, 2]
+  assert not plan.anchor[1:3].any()
+  assert broken_laws(plan, 0, 8) == []
+
+
 @st.composite
 def long_requests(draw):
   sinks = draw(st.sampled_from(orders.SINKS))

@@ -91,7 +91,8 @@ def heads_first(
   """Moves blocks so that no anchors begin before the video.
 
   Where a block stands so near to the start `begin` that its anchors would, what
-  lies before it is generated first, and it needs none.
+  lies before it is generated first, and it sees that instead, whatever its
+  scope.
 
   Args:
     blocks: in order of generation.
@@ -108,10 +109,15 @@ def heads_first(
 
   while pending:
     block = pending[0]
-    if begin < block.first < begin + anchors and block.first - 1 not in known:
-      for earlier in sorted(pending, key=lambda one: one.first):
-        if earlier.first < block.first:
-          emit(earlier)
+    if begin < block.first < begin + anchors:
+      if block.first - 1 not in known:
+        for earlier in sorted(pending, key=lambda one: one.first):
+          if earlier.first < block.first:
+            emit(earlier)
+      if block.scope is not None and block.scope[0] >= block.first:
+        scope = (begin, block.scope[1])
+        pending[pending.index(block)] = dataclasses.replace(block, scope=scope)
+        block = dataclasses.replace(block, scope=scope)
     emit(block)
   return done
 
