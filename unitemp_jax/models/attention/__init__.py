@@ -1,0 +1,12 @@
+"""The one attention of the project, and its backends.
+
+Visible context is a prefix of the keys, so validity is one length and not a
+mask (method.md section 5). Only training passes that put several blocks of a
+video side by side need a frame mask.
+"""
+
+from unitemp_jax.models.attention.backends import attention_backend
+from unitemp_jax.models.attention.dispatch import attention
+from unitemp_jax.models.attention.masks import frame_mask_to_tokens
+
+__all__ = ['attention', 'attention_backend', 'frame_mask_to_tokens']

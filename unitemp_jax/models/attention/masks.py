@@ -1,0 +1,34 @@
+"""Masks of frames, and what they mean for tokens.
+
+A row of a mask stands for one or more queries in a row, a column for as many
+keys: all tokens of a latent frame see the same. So a mask need not be as large
+as the logits, which at full size no device could hold.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def to_tokens(mask_BQS: jax.Array, queries: int, keys: int) -> jax.Array:
+  """Expands a mask `[B, Q', S']` to `[B, queries, keys]`.
+
+  Raises:
+    ValueError: rows or columns do not divide the tokens.
+  """
+  _, rows, columns = mask_BQS.shape
+  if queries % rows or keys % columns:
+    raise ValueError(
+      f'a mask {mask_BQS.shape} does not divide {queries} queries and {keys} '
+      'keys'
+    )
+  if queries != rows:
+    mask_BQS = jnp.repeat(mask_BQS, queries // rows, axis=1)
+  if keys != columns:
+    mask_BQS = jnp.repeat(mask_BQS, keys // columns, axis=2)
+  return mask_BQS
+
+
+def frame_mask_to_tokens(mask: jax.Array, tokens_per_frame: int) -> jax.Array:
+  """Expands a frame mask `[B, F, Fk]` to tokens `[B, F n, Fk n]`."""
+  _, rows, columns = mask.shape
+  return to_tokens(mask, rows * tokens_per_frame, columns * tokens_per_frame)
