@@ -117,14 +117,17 @@ def latent_stage(config: ConfigDict, arg: str | None) -> None:
       # Level at which a block starts from carried anchors: sigma .625.
       'start': 3,
       'weights': {
-        'forward': 0.25,
-        'backward': 0.25,
+        'forward': 0.2,
+        'backward': 0.2,
         'forward+first': 0.05,
-        'backward+last': 0.05,
+        'forward+last': 0.05,
+        'backward+last': 0.1,
         'inbetween': 0.1,
         'inbetween_future': 0.1,
-        'inbetween_outside_in': 0.1,
-        'inbetween_middle_out': 0.1,
+        'inbetween_outside_in': 0.05,
+        'inbetween_middle_out': 0.05,
+        # Its first frame is also its last: that one alone is met.
+        'loop': 0.1,
       },
     }
   )

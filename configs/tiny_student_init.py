@@ -13,14 +13,14 @@ def get_config(arg: str | None = None):
   config.loss = {'shift': 5.0, 'anchor_drop': 0.2, 'draft_share': 0.5}
   if arg == 'test':
     return config
-  config.num_steps = 900
+  config.num_steps = 1_800
   config.batch_size = 32
   config.optimizer.update(
     {
       'name': 'muon',
       'learning_rate': 1.5e-3,
       'warmup_steps': 50,
-      'decay_steps': 900,
+      'decay_steps': 1_800,
       'final_fraction': 0.05,
       'b2': 0.99,
       'weight_decay': 1e-3,
