@@ -13,6 +13,8 @@ def get_config(arg: str | None = None):
   config.initial_logvar = -4.0
   # Weights to start from; the decoder alone is trained then.
   config.pretrained = ''
+  # Frames of a clip that a step sees. 0: all.
+  config.cut_frames = 0
   if arg == 'test':
     return config
   config.num_steps = 10_000

@@ -1,8 +1,10 @@
 """The decoder of the tiny VAE, trained further on longer clips.
 
 A decoder that has only seen clips of 33 frames takes the silence before them
-for a part of every video: from the 40th frame on its colours are wrong. The
-encoder stays as it is, so that latents, teacher and student do too.
+for a part of every video: from the 40th frame on its colours are wrong. And one
+that has only seen clips from their start knows no image latents but those of
+first frames, where anchors and given frames have them at any time. The encoder
+stays as it is, so that latents, teacher and student do too.
 
 unitemp train --config=configs/tiny_vae_decoder.py \\
   --workdir=runs/tiny_vae_decoder
@@ -16,14 +18,15 @@ def get_config(arg: str | None = None):
   config.pretrained = 'runs/tiny_vae/weights/vae.safetensors'
   if arg == 'test':
     return config
-  config.data.num_frames = 97
+  config.data.num_frames = 129
+  config.cut_frames = 97
   config.data.num_clips = 3_000
-  config.num_steps = 900
+  config.num_steps = 700
   config.optimizer.update(
     {
       'learning_rate': 1e-3,
       'warmup_steps': 50,
-      'decay_steps': 900,
+      'decay_steps': 700,
       # It would shrink the encoder too.
       'weight_decay': 0.0,
     }

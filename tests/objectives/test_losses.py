@@ -213,3 +213,16 @@ def test_pixels_become_minus_one_to_one():
   unit = vae.to_unit(jnp.array([0, 255], jnp.uint8))
   np.testing.assert_allclose(unit, [-1, 1])
   np.testing.assert_array_equal(vae.to_unit(unit), unit)
+
+
+def test_half_of_the_clips_are_cut_anywhere():
+  rows, frames = 400, 9
+  numbers = np.arange(12, dtype=np.uint8).reshape(1, 12, 1, 1, 1)
+  clips = jnp.asarray(np.tile(numbers, (rows, 1, 1, 1, 3)))
+  pieces = np.asarray(vae.cut(clips, jax.random.key(0), frames))[..., 0, 0, 0]
+  np.testing.assert_array_equal(pieces - pieces[:, :1], [range(9)] * rows)
+  shares = np.bincount(pieces[:, 0]) / rows
+  # Starts 0..3 alike in one half, 0 alone in the other.
+  np.testing.assert_allclose(shares, [0.625, 0.125, 0.125, 0.125], atol=0.06)
+  whole = np.asarray(vae.cut(clips, jax.random.key(0), 12))
+  np.testing.assert_array_equal(whole, clips)

@@ -22,6 +22,26 @@ def foreground_weight(
   return weight / weight.mean()
 
 
+def cut(video: jax.Array, rng: jax.Array, frames: int) -> jax.Array:
+  """Cuts clips to a length, half of them anywhere, the rest at their start.
+
+  The first latent of a cut is an image latent of the middle of a clip, as it
+  is in windowed anchors and in images that are given for later times.
+
+  Args:
+    video: `BTHW3`.
+    rng: key.
+    frames: length of the result, at most T.
+  """
+  keys = jax.random.split(rng)
+  rows = video.shape[0]
+  start = jax.random.randint(keys[0], (rows,), 0, video.shape[1] - frames + 1)
+  start = jnp.where(jax.random.bernoulli(keys[1], 0.5, (rows,)), start, 0)
+  return jax.vmap(
+    lambda clip, first: jax.lax.dynamic_slice_in_dim(clip, first, frames)
+  )(video, start)
+
+
 def loss(
   params,
   batch: dict[str, jax.Array],

@@ -21,22 +21,35 @@ def training_plans(
 
   Args:
     settings: `weights` maps names of `orders.ORDERS` to weights, a name may end
-      in `+first` or `+last` for a given first or last frame; `anchors` and
-      `start` are the arguments of the order functions.
+      in `+first` or `+last` for a given first or last frame, and `loop+overlap`
+      sees its whole first block behind its end; `anchors` and `start` are the
+      arguments of the order functions.
     num_latents: N.
 
   Raises:
-    UserError: an unknown order.
+    UserError: an unknown order, or what it does not take.
   """
+  known = {
+    'first': {'given_first': 1},
+    'last': {'given_last': 1},
+    'overlap': {'overlap': settings.block},
+  }
   made, weights = [], []
   for name, weight in settings.weights.items():
-    order, *given = name.split('+')
+    order, *extras = name.split('+')
     if order not in orders.ORDERS:
       raise UserError(
         f'config.orders.weights names {order!r}; use one of '
         f'{", ".join(orders.ORDERS)}.'
       )
-    keywords = {f'given_{side}': 1 for side in given}
+    keywords = {}
+    for extra in extras:
+      if extra not in known:
+        raise UserError(
+          f'config.orders.weights names {name!r}; after the order use '
+          f'{", ".join(f"+{one}" for one in known)}.'
+        )
+      keywords.update(known[extra])
     made.append(
       orders.ORDERS[order](
         num_latents,

@@ -19,7 +19,8 @@ def vae_program(config: ConfigDict, mesh) -> SingleLossProgram:
   """Reconstruction of pixels; the trained tree is named `vae`.
 
   With `config.pretrained` the decoder alone is trained, from these weights, so
-  that the latents stay what they are.
+  that the latents stay what they are. With `config.cut_frames` half of the
+  clips are cut at random to this length, the others at their start.
 
   Raises:
     UserError: the weights are missing or of another size.
@@ -50,6 +51,10 @@ def vae_program(config: ConfigDict, mesh) -> SingleLossProgram:
 
   def loss(params, frozen, batch, key):
     del frozen
+    if config.cut_frames:
+      key, key_cut = jax.random.split(key)
+      video = vae_objective.cut(batch['video'], key_cut, config.cut_frames)
+      batch = {**batch, 'video': video}
     return vae_objective.loss(
       params, batch, key, reconstruct=reconstruct, **config.loss.to_dict()
     )
