@@ -90,20 +90,23 @@ def broken_laws(plan, begin, length, window=None, prompts=(), span=None):
 def styles(draw, low, high):
   """Settings that every order takes, for positions low .. high - 1."""
   block = draw(st.integers(1, 4))
+  anchors = draw(st.integers(0, block))
+  spans = st.none() | st.integers(block + anchors + 1, 14)
   switches = draw(
     st.dictionaries(st.integers(low, high - 1), st.integers(0, 3), max_size=3)
   )
   return {
     'block': block,
-    'anchors': draw(st.integers(0, block)),
+    'anchors': anchors,
     'start': 2,
+    'span': draw(spans),
     'window': draw(st.none() | st.integers(1, 9)),
     'prompts': tuple(sorted(switches.items())),
   }
 
 
 def law_of(style):
-  return {'window': style['window'], 'prompts': style['prompts']}
+  return {name: style[name] for name in ('window', 'span', 'prompts')}
 
 
 @st.composite
@@ -237,7 +240,8 @@ def test_stories_obey_the_laws(data, parts, loop, side):
   style = data.draw(styles(0, 1))
   style['prompts'] = ()
   plan = orders.story(parts, links, given=given, loop=loop, side=side, **style)
-  found = broken_laws(plan, 0, end, window=style['window'], prompts=prompts)
+  laws = {**law_of(style), 'prompts': prompts}
+  found = broken_laws(plan, 0, end, **laws)
   assert found == []
 
 

@@ -21,6 +21,7 @@ _SETTINGS = {
   'anchors': 'anchors',
   'start_level': 'start',
   'window': 'window',
+  'span': 'span',
   'rows': 'rows',
 }
 # Options that are arguments of the order as they are.
@@ -30,7 +31,6 @@ _SAME = (
   'direction',
   'sinks',
   'sink_latents',
-  'span',
   'overlap',
   'loop',
 )
@@ -49,7 +49,7 @@ _OWN = {
   'transition': (*_ENDS, 'side'),
   'regenerate': ('frames', 'replace', 'side'),
   'story': ('scenes', 'connections', 'given', 'loop', 'side', 'overlap'),
-  'long': (*_ENDS, 'direction', 'sinks', 'sink_latents', 'span'),
+  'long': (*_ENDS, 'direction', 'sinks', 'sink_latents'),
 }
 
 
@@ -252,7 +252,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     ('direction', str, f'long: {" or ".join(orders.DIRECTIONS)}'),
     ('sinks', str, f'long: ends that stay in view: {", ".join(orders.SINKS)}'),
     ('sink_latents', int, 'long: latents per end that stay in view'),
-    ('span', int, 'long: latents that the model was trained on'),
+    (
+      'span',
+      int,
+      'latents that the model was trained on: none farther away are seen (any)',
+    ),
   ):
     parser.add_argument(f'--{name}', type=kind, help=text)
   parser.add_argument(

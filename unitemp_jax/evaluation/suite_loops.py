@@ -44,7 +44,11 @@ def run(bench: Bench) -> list[Section]:
   lengths = (latents, 2 * latents - 1)
   made = {
     f'{4 * (length - 1)} frames, {side}, overlap {overlap}': orders.loop(
-      length, side=side, overlap=overlap, **runs.settings()
+      length,
+      side=side,
+      overlap=overlap,
+      # As for users: beyond what the model was trained on nothing is seen.
+      **runs.settings(span=latents),
     )
     for length in lengths
     for side, overlap in (('past', 1), ('past', block), ('outside_in', block))

@@ -121,8 +121,9 @@ class Draft:
     if switches:
       fields['prompts'] = switches
     fields = {**self.order, **fields}
-    if fields['window'] is None and 'span' not in fields:
-      fields['window'] = self._window(frames)
+    if 'span' not in fields and frames > self.card.frames:
+      # Positions that no row was trained on are not for it to see.
+      fields['span'] = 1 + (self.card.frames - 1) // 4
     plan = order(*arguments, **fields)
     return Request(
       workflow,
@@ -165,16 +166,6 @@ class Draft:
         'them further apart.'
       )
     return tuple(times[frame] for frame in moments), tuple(switches)
-
-  def _window(self, frames: int) -> int | None:
-    """Latents that a row may see without leaving the trained positions.
-
-    None for everything, in a video that is no longer than the trained ones.
-    """
-    if frames <= self.card.frames:
-      return None
-    trained = 1 + (self.card.frames - 1) // 4
-    return max(trained - self.order['block'] - self.order['anchors'], 1)
 
   def resolution(self, clips: Sequence[np.ndarray]) -> tuple[int, int]:
     """Height and width: as asked for, else like the first clip, else own."""

@@ -13,9 +13,9 @@ Settings that all of them take, beside their own:
 * height, width: pixels. By default the model's own; the shape of a given clip,
   as nearly as the model can make it, at the model's area.
 * anchors, start: see `orders.Settings`; the model's own by default.
-* window: latents that a block sees at most, the nearest; by default everything,
-  or, in a video longer than those that the model was trained on, as many as
-  keep the positions that meet within the trained range.
+* window: latents that a block sees at most, the nearest; everything by default.
+  In a video longer than those that the model was trained on, nothing is seen
+  that is farther away than it was in training.
 * trim: cut up to 3 frames off the end of given clips that have not 1 + 4k.
 
 Every function raises UserError, in one sentence, for what cannot be made.

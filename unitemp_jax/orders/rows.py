@@ -198,8 +198,10 @@ class _Rows:
     """Returns the checked plan of the collected rows."""
     script, settings = self.script, self.settings
     room = settings.block + settings.anchors
-    slots = len(self.sinks) + (settings.window or 0) + room
-    if settings.window is None:
+    # The same for videos of all lengths, so that they share programs.
+    most = settings.window or settings.span
+    slots = len(self.sinks) + (most or 0) + room
+    if most is None:
       slots = max(
         row['visible'] + settings.block + settings.anchors * row['anchor']
         for row in self.rows

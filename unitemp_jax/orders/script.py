@@ -29,6 +29,9 @@ class Settings:
       0 = every row starts from noise.
     window: most latents that a row sees, sinks not counted; the cache stays
       as small however long the video is. None = everything.
+    span: latents that the model was trained on. A row sees nothing that is
+      farther away: positions that meet in it differ by less, however long the
+      video is. None = any.
     prompts: (first position, prompt index) of every switch; prompt 0 holds
       before the first. Blocks are cut at switches.
     rows: pad to this many rows; None = no padding.
@@ -41,6 +44,7 @@ class Settings:
   anchors: int = 3
   start: int = 0
   window: int | None = None
+  span: int | None = None
   prompts: Sequence[tuple[int, int]] = ()
   rows: int | None = None
 
@@ -58,6 +62,12 @@ class Settings:
       raise UserError(
         f'order: a window of {self.window} latents shows nothing; use at '
         'least 1, or none to see everything'
+      )
+    least = self.block + self.anchors + 1
+    if self.span is not None and self.span < least:
+      raise UserError(
+        f'order: a span of {self.span} latents holds no more than a block of '
+        f'{self.block} and its {self.anchors} anchors; use at least {least}'
       )
     firsts = [first for first, _ in self.prompts]
     if len(set(firsts)) < len(firsts):
@@ -81,7 +91,8 @@ class Script:
     copies: latents of the video that are context elsewhere too, once known.
     sinks: latents in the order of their slots, and whether each stands for the
       past end.
-    span: latents that the model was trained on; needed with sinks.
+    span: latents that the model was trained on, those of the settings if not
+      said; needed with sinks.
     forward: whether the video is on its way to the future, for sinks.
   """
 
@@ -99,6 +110,8 @@ class Script:
   def __post_init__(self):
     """Finds what is given, and refuses what does not fit the video."""
     _check_given(self.begin, self.length, self.given)
+    if self.span is None:
+      self.span = self.settings.span
     first, end = self.begin, self.begin + self.length
     for position, _ in self.settings.prompts:
       if not first <= position < end:
