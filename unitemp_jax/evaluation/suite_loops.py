@@ -47,8 +47,9 @@ def run(bench: Bench) -> list[Section]:
       length,
       side=side,
       overlap=overlap,
-      # As for users: beyond what the model was trained on nothing is seen.
-      **runs.settings(span=latents),
+      # As for users: of a longer video nothing is seen that is farther away
+      # than in training.
+      **runs.settings(span=latents if length > latents else None),
     )
     for length in lengths
     for side, overlap in (('past', 1), ('past', block), ('outside_in', block))
