@@ -79,7 +79,12 @@ setuptools.setup(
   license_files=['LICENSE'],
   packages=setuptools.find_packages(include=['unitemp_jax', 'unitemp_jax.*']),
   package_data={
-    'unitemp_jax': ['py.typed', 'assets/tiny/*', 'assets/report/*'],
+    'unitemp_jax': [
+      'py.typed',
+      'assets/tiny/*',
+      'assets/report/*',
+      'assets/tiles/*',
+    ],
   },
   python_requires='>=3.11',
   install_requires=REQUIRED,

@@ -1,17 +1,30 @@
 """Which backend computes attention.
 
 splash  TPU: Pallas kernel that skips key blocks beyond the visible prefix
-cudnn   NVIDIA: flash attention with key lengths
+cudnn   NVIDIA: flash attention with key lengths, in half precision
 xla     anywhere; the reference that the others are tested against
+
+Kernels take over from a size on, below which XLA is as fast. From that size on
+XLA computes in pieces. Where a kernel cannot, XLA does it:
+
+* cuDNN takes no masks and no float32;
+* splash takes masks of frames of 128 tokens or more, not masks of tokens.
 """
 
 import contextlib
 import contextvars
 from collections.abc import Iterator
 
+import jax
+
 from unitemp_jax.errors import UserError
+from unitemp_jax.models.attention import ambient, cudnn
 
 BACKENDS = ('xla', 'splash', 'cudnn')
+# Tokens from which on a kernel is used; width of the heads that fill lanes.
+_TOKENS, _LANES = 256, 128
+# Logits per head and clip from which on XLA computes them in pieces.
+LARGE = 2**22
 
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar(
   'attention_backend', default=None
@@ -40,6 +53,24 @@ def attention_backend(name: str) -> Iterator[None]:
     _chosen.reset(token)
 
 
-def chosen() -> str | None:
-  """Returns the backend of the innermost `attention_backend`, or None."""
-  return _chosen.get()
+def backend_for(
+  q_BQNK: jax.Array, k_BSNK: jax.Array, mask_BQS: jax.Array | None
+) -> str:
+  """Returns the backend of a call: the chosen one, else by hardware and size.
+
+  Either way XLA, if a kernel cannot.
+  """
+  queries, keys = q_BQNK.shape[1], k_BSNK.shape[1]
+  name = _chosen.get()
+  if name is None:
+    name = {'tpu': 'splash', 'gpu': 'cudnn'}.get(ambient.platform(), 'xla')
+    full = name == 'cudnn' or q_BQNK.shape[-1] % _LANES == 0
+    if min(queries, keys) < _TOKENS or not full:
+      return 'xla'
+  if name == 'cudnn' and (mask_BQS is not None or not cudnn.takes(q_BQNK)):
+    return 'xla'
+  if name == 'splash' and mask_BQS is not None:
+    _, rows, columns = mask_BQS.shape
+    if min(queries // rows, keys // columns) < _LANES:
+      return 'xla'
+  return name

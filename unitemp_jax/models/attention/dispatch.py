@@ -2,7 +2,15 @@
 
 import jax
 
-from unitemp_jax.models.attention import ambient, xla
+from unitemp_jax.models.attention import (
+  ambient,
+  backends,
+  cudnn,
+  masks,
+  splash,
+  tiles,
+  xla,
+)
 
 
 def attention(
@@ -19,13 +27,41 @@ def attention(
     k_BSNK: keys.
     v_BSNK: values.
     kv_len: int scalar; keys at and beyond it are not attended to. At least 1.
-    mask_BQS: bool; True where a query may attend to a key; B may be 1. It may
-      be coarser than tokens, `[B, F, Fk]`: then every entry stands for Q / F
-      queries and S / Fk keys, as for the frames of a video.
+    mask_BQS: bool; True where a query may attend to a key, and everyone to
+      something. B may be 1. It may be coarser than tokens, `[B, F, Fk]`: then
+      an entry stands for Q / F queries and S / Fk keys, as for the frames of a
+      video.
 
   Returns:
     `BQNK`, in the dtype of the queries.
+
+  Raises:
+    ValueError: rows or columns of the mask do not divide queries or keys.
   """
+  if mask_BQS is not None:
+    masks.check(mask_BQS, q_BQNK.shape[1], k_BSNK.shape[1])
   return ambient.over_mesh(
-    xla.attention, q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS
+    _on_one_device, q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS
+  )
+
+
+def _on_one_device(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS):
+  backend = backends.backend_for(q_BQNK, k_BSNK, mask_BQS)
+  if backend == 'cudnn':
+    return cudnn.attention(q_BQNK, k_BSNK, v_BSNK, kv_len)
+  arguments = (q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS)
+  queries, keys = q_BQNK.shape[1], k_BSNK.shape[1]
+  if backend == 'xla' and queries * keys < backends.LARGE:
+    return xla.attention(*arguments)
+  rows, columns = (1, 1) if mask_BQS is None else mask_BQS.shape[1:]
+  sizes = tiles.lookup(
+    ambient.device_kind(),
+    queries // rows,
+    keys // columns,
+    mask_BQS is not None,
+  )
+  if backend == 'xla':
+    return xla.in_pieces(*arguments, logits=sizes.xla_logits)
+  return splash.attention(
+    *arguments, sizes, interpret=ambient.platform() != 'tpu'
   )

@@ -9,18 +9,19 @@ import jax
 import jax.numpy as jnp
 
 
-def to_tokens(mask_BQS: jax.Array, queries: int, keys: int) -> jax.Array:
-  """Expands a mask `[B, Q', S']` to `[B, queries, keys]`.
-
-  Raises:
-    ValueError: rows or columns do not divide the tokens.
-  """
+def check(mask_BQS: jax.Array, queries: int, keys: int) -> None:
+  """Raises ValueError if rows or columns do not divide the tokens."""
   _, rows, columns = mask_BQS.shape
   if queries % rows or keys % columns:
     raise ValueError(
       f'a mask {mask_BQS.shape} does not divide {queries} queries and {keys} '
       'keys'
     )
+
+
+def to_tokens(mask_BQS: jax.Array, queries: int, keys: int) -> jax.Array:
+  """Expands a mask to `[B, queries, keys]`."""
+  _, rows, columns = mask_BQS.shape
   if queries != rows:
     mask_BQS = jnp.repeat(mask_BQS, queries // rows, axis=1)
   if keys != columns:

@@ -1,0 +1,180 @@
+"""Sizes of the blocks that kernels compute in, by generation of hardware.
+
+Which sizes are fast is found by measuring, and does not carry over from one
+generation to the next. The tables in `assets/tiles` say for each entry how it
+is known. `unitemp bench attention` measures, and writes a table in their form;
+the environment variable UNITEMP_ATTENTION_TILES names the file to use then.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from unitemp_jax.errors import UserError
+
+ENVIRONMENT = 'UNITEMP_ATTENTION_TILES'
+TABLES = Path(__file__).parents[2] / 'assets' / 'tiles'
+_LANES, _SUBLANES = 128, 8
+_WASTE = 1 / 8  # of padding that whole blocks to compute are worth
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+  """Wanted sizes; a call takes the nearest that divide its padded tokens.
+
+  Attributes:
+    block_q: queries per block, forward.
+    block_kv: keys that are fetched at a time, forward.
+    block_kv_compute: keys that are computed at a time, forward.
+    block_q_dkv: queries per block, for the gradients of keys and values.
+    block_kv_dkv: keys that are fetched at a time there.
+    block_kv_dkv_compute: keys that are computed at a time there.
+    block_q_dq: queries per block, for the gradient of queries where it has a
+      kernel of its own.
+    block_kv_dq: keys per block there.
+    xla_logits: logits that the plain form computes at a time.
+  """
+
+  block_q: int = 1560
+  block_kv: int = 1024
+  block_kv_compute: int = 512
+  block_q_dkv: int = 1664
+  block_kv_dkv: int = 1024
+  block_kv_dkv_compute: int = 256
+  block_q_dq: int = 512
+  block_kv_dq: int = 1024
+  xla_logits: int = 2**22
+
+  def __post_init__(self):
+    """Refuses sizes that no kernel takes."""
+    for name, size in dataclasses.asdict(self).items():
+      unit = _SUBLANES if name == 'block_q' else _LANES
+      if not isinstance(size, int) or size < unit or size % unit:
+        raise ValueError(f'{name} is {size!r}; use a multiple of {unit}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """Sizes for one shape of a call.
+
+  Attributes:
+    queries: tokens of a call, with a frame mask those of a frame.
+    keys: likewise.
+    masked: with a frame mask.
+    tiles: the sizes.
+    how: how they are known.
+  """
+
+  queries: int
+  keys: int
+  masked: bool
+  tiles: Tiles
+  how: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Sizes for one generation, which goes by these names in jax."""
+
+  hardware: tuple[str, ...]
+  entries: tuple[Entry, ...]
+
+  def nearest(self, queries: int, keys: int, masked: bool) -> Tiles:
+    """Returns the sizes for the nearest shape, by ratios; else defaults."""
+
+    def distance(entry):
+      ratios = entry.queries / queries, entry.keys / keys
+      return sum(abs(math.log(ratio)) for ratio in ratios)
+
+    alike = [entry for entry in self.entries if entry.masked == masked]
+    return min(alike, key=distance).tiles if alike else Tiles()
+
+
+def lookup(hardware: str, queries: int, keys: int, masked: bool) -> Tiles:
+  """Returns the sizes for a call, measured ones before those that ship.
+
+  Args:
+    hardware: jax's name of the device.
+    queries: tokens of the call, with a frame mask those of a frame.
+    keys: likewise.
+    masked: with a frame mask.
+
+  Raises:
+    UserError: the file that the environment names is not a table.
+  """
+  own = os.environ.get(ENVIRONMENT)
+  tables = ((read(Path(own)),) if own else ()) + shipped()
+  for table in tables:
+    if hardware in table.hardware:
+      return table.nearest(queries, keys, masked)
+  return Tiles()
+
+
+@functools.cache
+def shipped() -> tuple[Table, ...]:
+  """Returns the tables of the package."""
+  return tuple(read(path) for path in sorted(TABLES.glob('*.json')))
+
+
+@functools.cache
+def read(path: Path) -> Table:
+  """Reads a table.
+
+  Raises:
+    UserError: there is none, or it is no table; says what is wrong.
+  """
+  try:
+    stored = json.loads(path.read_text())
+    return Table(
+      tuple(stored['hardware']), tuple(map(_entry, stored['entries']))
+    )
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(
+      f'{path} is not a table of tiles ({error}); unset {ENVIRONMENT}, or '
+      'write one with unitemp bench attention.'
+    ) from error
+
+
+def _entry(stored: dict[str, Any]) -> Entry:
+  return Entry(**{**stored, 'tiles': Tiles(**stored['tiles'])})
+
+
+def to_json(table: Table) -> str:
+  """Returns the text that `read` reads."""
+  return json.dumps(dataclasses.asdict(table), indent=1) + '\n'
+
+
+def fit(
+  total: int, block: int, unit: int, least: int | None = None
+) -> tuple[int, int]:
+  """Cuts tokens into even blocks: their padded number, and the size of one.
+
+  Args:
+    total: how many.
+    block: most per block, unless a unit is more.
+    unit: blocks are whole units, if that does not pad by more than an eighth,
+    least: else smaller multiples of this; default is the unit itself.
+  """
+  least = least or unit
+  blocks = -(-total // block)
+  even = -(-total // blocks)
+  most = min(unit, _round_up(total, least))
+  for size in range(most, 0, -least):
+    fitted = _round_up(even, size)
+    if blocks * fitted - total <= _WASTE * total:
+      break
+  return blocks * fitted, fitted
+
+
+def divisor(total: int, most: int, unit: int) -> int:
+  """Returns the largest multiple of `unit`, up to `most`, that divides."""
+  sizes = range(unit, max(most, unit) + 1, unit)
+  return max(size for size in sizes if total % size == 0)
+
+
+def _round_up(number: int, unit: int) -> int:
+  return -(-number // unit) * unit
