@@ -4,6 +4,7 @@ import pytest
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation import curves, flicker, temporal
+from unitemp_jax.evaluation import frames as frames_module
 from unitemp_jax.evaluation.frames import frame_steps, luma
 
 
@@ -65,3 +66,16 @@ def test_short_and_changing_clips_are_refused():
     curves.measure(clip[:2])
   with pytest.raises(UserError, match='size changes'):
     curves.measure([clip[0], clip[1], clip[2, :20]])
+
+
+def test_large_and_small_frames_give_the_same_curves(monkeypatch):
+  clip = moving_clips.drifting_texture(15)
+  whole = curves.measure(clip)
+  # Frames that come singly, in twos, and in chunks of which one is left over.
+  for frames in (1, 2, 7):
+    monkeypatch.setattr(frames_module, '_CHUNK', frames * clip[0].size)
+    parts = curves.measure(clip)
+    for name, value in whole.to_arrays().items():
+      np.testing.assert_allclose(parts.to_arrays()[name], value, atol=1e-12)
+  # Negative control: a missing frame is noticed.
+  assert not np.allclose(curves.measure(clip[1:]).looks[0], whole.looks[0])

@@ -7,10 +7,7 @@ from unitemp_jax.evaluation import curves, direction
 
 
 def thumbs(clips):
-  return [
-    np.stack([curves.thumbnail(f / np.float32(255)) for f in clip])
-    for clip in clips
-  ]
+  return [curves.thumbnails(clip / np.float32(255)) for clip in clips]
 
 
 @pytest.fixture(scope='module')

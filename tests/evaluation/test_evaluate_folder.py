@@ -11,10 +11,12 @@ import pytest
 from unitemp_jax.cli import main as cli
 from unitemp_jax.data import falling_digits, video_decode, video_io
 from unitemp_jax.evaluation import (
+  clip_folder,
   clip_metrics,
   curves,
   flicker,
   measure_clips,
+  measure_folder,
 )
 from unitemp_jax.evaluation.results import ResultTable
 
@@ -142,10 +144,12 @@ def test_real_footage_is_cut_at_its_scenes(tmp_path):
   film = np.concatenate([one, other])
   path = moving_clips.write(tmp_path / 'film.mp4', film)
   window = measure_clips.Window(10, 8.0, 16, 16)
-  (found,) = measure_clips.measure([path], tmp_path / 'kept', window=window)
+  jobs = [measure_clips.Job(path, window=window)]
+  (found,) = measure_clips.measure(jobs, tmp_path / 'kept')
   assert len(found.curves) == 4 and found.cuts == 0
   window = measure_clips.Window(13, 8.0, 16, 16)
-  (found,) = measure_clips.measure([path], tmp_path / 'kept', window=window)
+  jobs = [measure_clips.Job(path, window=window)]
+  (found,) = measure_clips.measure(jobs, tmp_path / 'kept')
   assert len(found.curves) == 2 and found.cuts == 1
   assert found.curves[0].height == 16
 
@@ -154,22 +158,22 @@ def test_what_was_measured_is_kept_and_damage_is_mended(tmp_path, monkeypatch):
   path = moving_clips.write(
     tmp_path / 'a.mp4', moving_clips.drifting_texture(9)
   )
-  kept = tmp_path / 'kept'
-  (first,) = measure_clips.measure([path], kept)
+  kept, jobs = tmp_path / 'kept', [measure_clips.Job(path)]
+  (first,) = measure_clips.measure(jobs, kept)
   (place,) = kept.iterdir()
   place.write_bytes(b'half')
-  (second,) = measure_clips.measure([path], kept)
+  (second,) = measure_clips.measure(jobs, kept)
   np.testing.assert_array_equal(first.curves[0].steps, second.curves[0].steps)
 
   def fail(_):
     raise AssertionError('it was measured again')
 
   monkeypatch.setattr(curves, 'measure', fail)
-  (third,) = measure_clips.measure([path], kept)
+  (third,) = measure_clips.measure(jobs, kept)
   np.testing.assert_array_equal(first.curves[0].steps, third.curves[0].steps)
   with pytest.raises(AssertionError):  # Negative control: another clip is.
     moving_clips.write(path, moving_clips.drifting_texture(10))
-    measure_clips.measure([path], kept)
+    measure_clips.measure(jobs, kept)
 
 
 @pytest.mark.parametrize(
@@ -223,3 +227,38 @@ def test_a_gain_of_two_percent_is_seen_in_real_footage(name, expected):
   # VBench's own score hardly moves.
   scores = [values['temporal flickering'] for values in found]
   assert abs(scores[2] - scores[0]) < 0.003
+
+
+def test_clips_written_enlarged_are_measured_as_they_were_made(tmp_path):
+  clip = moving_clips.drifting_texture(17, 32)
+  video_io.write_video(tmp_path / 'made/a.mp4', clip, 8, {'prompt': 'a'})
+  video_io.write_video(tmp_path / 'truth/a.mp4', clip, 8)
+  moving_clips.write(tmp_path / 'plain/a.mp4', clip.repeat(8, 1).repeat(8, 2))
+  (file,) = clip_folder.list_clips(tmp_path / 'made').clips
+  assert (file.height, file.width, file.scale) == (32, 32, 8)
+  # Negative control: without the tag a file is taken as it is.
+  (plain,) = clip_folder.list_clips(tmp_path / 'plain').clips
+  assert (plain.height, plain.width, plain.scale) == (256, 256, 1)
+  jobs = [measure_folder.job_of(file, file), measure_folder.job_of(plain)]
+  small, large = measure_clips.measure(jobs, tmp_path / 'kept')
+  assert small.curves[0].height == 32 and large.curves[0].height == 256
+  assert small.likeness.errors.max() == 0 and small.likeness.ssim.min() == 1
+  own = curves.measure(clip)
+  np.testing.assert_allclose(small.curves[0].steps, own.steps, rtol=0.05)
+  # Enlarging changes how sharp a picture is.
+  sharp = [found.curves[0].looks[:, 3] for found in (small, large)]
+  np.testing.assert_allclose(sharp[0], own.looks[:, 3], rtol=0.05)
+  assert not np.allclose(*sharp, rtol=0.05)
+
+
+def test_a_short_reference_costs_the_likeness_alone(tmp_path):
+  clip = moving_clips.drifting_texture(12)
+  moving_clips.write(tmp_path / 'made/a.mp4', clip)
+  moving_clips.write(tmp_path / 'truth/a.mp4', clip[:9])
+  (file,) = clip_folder.list_clips(tmp_path / 'made').clips
+  (truth,) = clip_folder.list_clips(tmp_path / 'truth').clips
+  jobs = [measure_folder.job_of(file, truth)]
+  for _ in range(2):  # measured, then read back
+    (found,) = measure_clips.measure(jobs, tmp_path / 'kept')
+    assert found.likeness is None and 'has 9 frames' in found.unlike
+    assert found.curves[0].frames == 12

@@ -75,26 +75,16 @@ def _check(args) -> None:
     raise UserError(f'--out={args.out} is a file; choose a folder.')
 
 
-def _likeness(listing, folder: Path, how: str, problems: list[str]):
-  """The section of PSNR and SSIM; None if no clip has a reference."""
+def _references(listing, folder: Path, problems: list[str]):
+  """The reference of each clip that has one, by its path."""
   references = clip_folder.list_clips(folder)
   pairs, alone = likeness.pair(listing.clips, references.clips)
-  found: dict[str, list[dict[str, float]]] = {}
-  for clip, reference in pairs:
-    try:
-      measured = likeness.compare(clip, reference)
-    except UserError as error:
-      problems.append(f'{clip.name} was not compared: {error}')
-      continue
-    group = clip.order or listing.folder.resolve().name
-    values = likeness.values(measured, clip.layout.given)
-    found.setdefault(group, []).append(values)
   if alone:
     problems.append(
       f'{len(alone)} clips have no reference in {folder}, such as '
       f'{alone[0].name}.'
     )
-  return suite_folder.likeness_section(found, how) if found else None
+  return {clip.path: reference for clip, reference in pairs}
 
 
 def main(argv: list[str]) -> int:
@@ -120,8 +110,11 @@ def main(argv: list[str]) -> int:
     return 0
   how = shlex.join(['unitemp', 'evaluate', 'folder', *argv])
   cache, problems = args.out / 'measured', list(listing.problems)
+  references = {}
+  if args.reference is not None:
+    references = _references(listing, args.reference, problems)
   groups, more = measure_folder.measure_groups(
-    listing, cache, args.workers, print
+    listing, cache, args.workers, print, references
   )
   problems += [*more, *measure_folder.mixed(groups)]
   real_group = None
@@ -137,9 +130,6 @@ def main(argv: list[str]) -> int:
     )
   sections, more = suite_folder.sections(groups, real_group, how)
   problems += more
-  if args.reference is not None:
-    section = _likeness(listing, args.reference, how, problems)
-    sections += [section] if section else []
   if features:
     name = listing.folder.resolve().name
     made, true = features

@@ -138,16 +138,13 @@ def run(
 def _measure(pairs, out, workers, report, notes) -> dict[Path, Clip]:
   files = {clip.path: clip for pair in pairs for clip in pair.clips.values()}
   found: dict[Path, Clip] = {}
+  jobs = [measure_folder.job_of(file) for file in files.values()]
   for measured in measure_clips.measure(
-    list(files), out / 'measured', workers=workers, report=report
+    jobs, out / 'measured', workers=workers, report=report
   ):
     file = files[measured.path]
     try:
-      if measured.problem:
-        raise UserError(measured.problem)
-      found[file.path] = measure_folder.make_clip(
-        file.name, file.name, measured.curves[0], file.layout, file
-      )
+      found[file.path] = measure_folder.whole_clip(file, measured)
     except UserError as error:
       notes.append(f'{file.name} was not measured: {error}')
   return found

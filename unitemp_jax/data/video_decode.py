@@ -8,12 +8,15 @@ from typing import TypeVar
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from unitemp_jax.errors import UserError
 
 Path = str | os.PathLike[str]
 Item = TypeVar('Item')
+# Threads cost more than they save on pictures of fewer pixels.
+_THREADED = 256 * 1024
 # What PyAV and Pillow raise on damaged files.
 _READ_ERRORS = (
   av.FFmpegError,
@@ -82,15 +85,19 @@ def decode(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
     if not container.streams.video:
       raise UserError(f'{os.fspath(path)} holds no video.')
     stream = container.streams.video[0]
-    stream.thread_type = 'AUTO'
+    context = stream.codec_context
+    large = context.width * context.height >= _THREADED
+    stream.thread_type = 'AUTO' if large else 'NONE'
+    # One for all frames: setting it up takes as long as using it.
+    converter = VideoReformatter()
     rate, first = float(stream_rate(stream)), None
     for number, frame in enumerate(container.decode(stream)):
       time = number / rate if frame.time is None else frame.time
       first = time if first is None else first
       # Phones store sideways pictures and the angle to turn them by.
       turns = round(frame.rotation / 90)
-      pixels = np.rot90(frame.to_ndarray(format='rgb24'), turns)
-      yield time - first, rate, pixels
+      pixels = converter.reformat(frame, format='rgb24').to_ndarray()
+      yield time - first, rate, np.rot90(pixels, turns)
     if first is None:
       raise UserError(f'{os.fspath(path)} holds no frame that can be decoded.')
 

@@ -140,11 +140,16 @@ def fit(frames: np.ndarray, height: int, width: int) -> np.ndarray:
   return np.stack(fitted).reshape(*frames.shape[:-3], height, width, 3)
 
 
-def _enlarge(frames: np.ndarray, scale: int | None) -> np.ndarray:
-  """Repeats pixels so that players show small clips as they are."""
+def _scale(frames: np.ndarray, scale: int | None) -> int:
+  """How many times pixels are repeated, so that players show small clips."""
   side = min(frames.shape[-3:-1])
   if scale is None:
     scale = _SHOWN // side if side < _SMALL else 1
+  return scale
+
+
+def _enlarge(frames: np.ndarray, scale: int | None) -> np.ndarray:
+  scale = _scale(frames, scale)
   return frames.repeat(scale, -3).repeat(scale, -2)
 
 
@@ -179,7 +184,7 @@ def open_video(
     fps: frames per second.
     metadata: tags, texts or JSON values, see `read_metadata`.
     scale: whole number by which pixels are repeated; None enlarges clips below
-      128 pixels to about 256.
+      128 pixels to about 256. The file says so in its tag `scale`.
     crf: quality, 0 is lossless but for the colour conversion, 18 looks so.
     lossless: FFV1 in Matroska, every pixel as it is, nothing enlarged, instead
       of H.264 in mp4.
@@ -220,6 +225,8 @@ def open_video(
 
     def append(frames: np.ndarray) -> None:
       if not lossless:
+        if not sizes and _scale(frames, scale) > 1:
+          out.metadata['scale'] = str(_scale(frames, scale))
         frames = _enlarge(frames, scale)
         odd = [(0, side % 2) for side in frames.shape[1:3]]
         frames = np.pad(frames, [(0, 0), *odd, (0, 0)], mode='edge')

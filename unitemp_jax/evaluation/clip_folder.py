@@ -66,8 +66,9 @@ class ClipFile:
     order: temporal order, '' if unknown.
     frames: number of frames as the header says, 0 if it does not.
     fps: frames per second.
-    height: pixels.
-    width: pixels.
+    height: pixels as made, before the file's were repeated.
+    width: the same.
+    scale: how many times each was repeated, 1 for most.
     layout: blocks and given frames.
     about: the record, {} without one.
   """
@@ -83,6 +84,7 @@ class ClipFile:
   fps: float
   height: int
   width: int
+  scale: int
   layout: Layout
   about: Mapping[str, Any]
 
@@ -173,6 +175,7 @@ def _read(
     fps = float(video_decode.stream_rate(stream))
     height, width = context.height, context.width
     tags = dict(container.metadata)
+  scale = _scale(tags, height, width)
   about = _sidecar(path.with_suffix('.json')) or _from_tags(tags)
   name = naming.parse(kind, path.stem)
   relative = path.relative_to(folder).as_posix()
@@ -203,11 +206,20 @@ def _read(
     order=str(about.get('order') or ''),
     frames=frames,
     fps=fps,
-    height=height,
-    width=width,
+    height=height // scale,
+    width=width // scale,
+    scale=scale,
     layout=_layout(about, frames, fps, blocks, relative),
     about=about,
   )
+
+
+def _scale(tags: Mapping[str, str], height: int, width: int) -> int:
+  """How many times the writer of the file repeated pixels, as its tag says."""
+  text = tags.get('scale', '')
+  scale = int(text) if text.isdecimal() else 1
+  whole = scale > 0 and height % scale == 0 and width % scale == 0
+  return scale if whole else 1
 
 
 def _from_tags(tags: Mapping[str, str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.frames import luma, unit_pixels
+from unitemp_jax.evaluation.frames import chunks, luma, unit_pixels
 
 _CELLS = 16  # along the shorter side of a thumbnail
 _CLIPPED = 2 / 255  # this near to black or white counts as clipped
@@ -74,78 +74,80 @@ def measure(frames: Iterable[np.ndarray]) -> Curves:
   Raises:
     UserError: fewer than 3 frames, or the size changes in between.
   """
-  first, recent = None, []  # `recent` holds the last three frames
+  recent = first = np.empty((0, 0, 0, 3), np.float32)
   steps, turns, looks, thumbs = [], [], [], []
-  for frame in frames:
-    frame = unit_pixels(frame)
-    first = frame if first is None else first
-    if frame.shape != first.shape:
-      raise UserError(
-        f'the picture size changes from {first.shape[:2]} to '
-        f'{frame.shape[:2]} within the clip; make it anew.'
-      )
-    recent = [*recent[-2:], frame]
-    if len(recent) > 1:
-      steps.append(_size(frame - recent[-2]))
-    if len(recent) > 2:
-      turns.append(_size((frame - recent[1]) - (recent[1] - recent[0])))
-    looks.append(_look(frame))
-    thumbs.append(thumbnail(frame))
-  if first is None or len(recent) < 3:
+  for chunk in chunks(frames):
+    chunk = unit_pixels(chunk)
+    if not len(recent):
+      recent, first = chunk[:0], chunk[0]
+    # With the two frames before it, a chunk has all of its steps and turns.
+    joined = np.concatenate([recent[-2:], chunk])
+    jumps = np.diff(joined, axis=0)
+    steps.append(_size(jumps[-len(chunk) :]))
+    turns.append(_size(np.diff(jumps, axis=0)))
+    looks.append(_looks(chunk))
+    thumbs.append(thumbnails(chunk))
+    recent = np.concatenate([recent, chunk[-3:]])[-3:]
+  if len(recent) < 3:
     raise UserError(
-      f'a clip needs at least 3 frames to be measured, but has {len(looks)}.'
+      f'a clip needs at least 3 frames to be measured, but has {len(recent)}.'
     )
   seam = []
   for before, last in ((recent[1], recent[2]), (recent[0], recent[1])):
     jump = first - last
-    seam += [_size(jump), _size(jump - (last - before))]
+    seam += [*_size(jump[None]), *_size((jump - (last - before))[None])]
   return Curves(
-    steps=np.array(steps),
-    turns=np.array(turns),
-    looks=np.array(looks),
+    steps=np.concatenate(steps),
+    turns=np.concatenate(turns),
+    looks=np.concatenate(looks),
     seam=np.array(seam),
-    thumbs=np.stack(thumbs),
+    thumbs=np.concatenate(thumbs),
     height=first.shape[0],
     width=first.shape[1],
   )
 
 
-def thumbnail(frame: np.ndarray) -> np.ndarray:
-  """Mean of the brightest channel over cells, uint8 [h, w], h or w below 32.
+def thumbnails(frames: np.ndarray) -> np.ndarray:
+  """Mean of the brightest channel over cells, uint8 [k, h, w], h or w below 32.
 
   Args:
-    frame: float32 [H, W, 3] in [0, 1].
+    frames: float32 [k, H, W, 3] in [0, 1].
   """
-  bright = _largest(frame)
-  factor = max(1, min(bright.shape) // _CELLS)
-  rows, columns = bright.shape[0] // factor, bright.shape[1] // factor
-  cells = bright[: rows * factor, : columns * factor]
-  cells = cells.reshape(rows, factor, columns, factor).mean(axis=(1, 3))
+  bright = _largest(frames)
+  factor = max(1, min(bright.shape[1:]) // _CELLS)
+  rows, columns = (side // factor for side in bright.shape[1:])
+  cells = bright[:, : rows * factor, : columns * factor]
+  cells = cells.reshape(-1, rows, factor, columns, factor).mean(axis=(2, 4))
   return np.rint(255 * cells).astype(np.uint8)
 
 
-def _look(frame: np.ndarray) -> list[float]:
-  bright = luma(frame)
-  inner = bright[1:-1, 1:-1]
-  around = bright[:-2, 1:-1] + bright[2:, 1:-1]
-  around = around + bright[1:-1, :-2] + bright[1:-1, 2:]
+def _looks(frames: np.ndarray) -> np.ndarray:
+  """QUALITIES of frames [k, H, W, 3], [k, 5]."""
+  bright = luma(frames)
+  inner = bright[:, 1:-1, 1:-1]
+  around = bright[:, :-2, 1:-1] + bright[:, 2:, 1:-1]
+  around = around + bright[:, 1:-1, :-2] + bright[:, 1:-1, 2:]
   laplacian = around - 4 * inner
-  clipped = np.count_nonzero(frame <= _CLIPPED)
-  clipped += np.count_nonzero(frame >= 1 - _CLIPPED)
-  colour = _largest(frame) + _largest(-frame)
-  return [
-    float(bright.mean(dtype=np.float64)),
-    float(bright.std(dtype=np.float64)),
-    float(colour.mean(dtype=np.float64)),
-    float(laplacian.var(dtype=np.float64)) if laplacian.size else 0.0,
-    clipped / frame.size,
+  clipped = (frames <= _CLIPPED) | (frames >= 1 - _CLIPPED)
+  colour = _largest(frames) + _largest(-frames)
+  sharp = np.zeros(len(frames))
+  if laplacian.size:
+    sharp = laplacian.var(axis=(1, 2), dtype=np.float64)
+  columns = [
+    bright.mean(axis=(1, 2), dtype=np.float64),
+    bright.std(axis=(1, 2), dtype=np.float64),
+    colour.mean(axis=(1, 2), dtype=np.float64),
+    sharp,
+    clipped.mean(axis=(1, 2, 3)),
   ]
+  return np.stack(columns, axis=1)
 
 
-def _largest(frame: np.ndarray) -> np.ndarray:
-  """Largest channel of [H, W, 3]; quicker than a maximum over three."""
-  return np.maximum(np.maximum(frame[..., 0], frame[..., 1]), frame[..., 2])
+def _largest(frames: np.ndarray) -> np.ndarray:
+  """Largest channel of [..., 3]; quicker than a maximum over three."""
+  return np.maximum(np.maximum(frames[..., 0], frames[..., 1]), frames[..., 2])
 
 
-def _size(difference: np.ndarray) -> float:
-  return float(np.abs(difference).mean(dtype=np.float64))
+def _size(differences: np.ndarray) -> np.ndarray:
+  """Mean size of each of the differences [k, H, W, 3], [k]."""
+  return np.abs(differences).mean(axis=(1, 2, 3), dtype=np.float64)

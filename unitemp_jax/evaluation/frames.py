@@ -7,9 +7,39 @@ large without anyone noticing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
 from unitemp_jax.errors import UserError
+
+# Values of a chunk: enough for numpy to be quick, little enough for the cache.
+_CHUNK = 2**18
+
+
+def chunks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+  """Stacks a stream of frames [H, W, 3] to chunks [k, H, W, 3] of some memory.
+
+  Small frames come many at a time and large ones singly.
+
+  Raises:
+    UserError: the size changes in between.
+  """
+  held: list[np.ndarray] = []
+  shape = None
+  for frame in frames:
+    shape = shape or frame.shape
+    if frame.shape != shape:
+      raise UserError(
+        f'the picture size changes from {shape[:2]} to {frame.shape[:2]} '
+        'within the clip; make it anew.'
+      )
+    if len(held) * frame.size >= _CHUNK:
+      yield np.stack(held)
+      held = []
+    held.append(frame)
+  if held:
+    yield np.stack(held)
 
 
 def unit_pixels(frames: np.ndarray) -> np.ndarray:

@@ -23,8 +23,11 @@ from unitemp_jax.data import video_decode, video_io
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation import classifier, curves
 from unitemp_jax.evaluation.curves import Curves
+from unitemp_jax.evaluation.likeness import Comparison, Likeness, Reference
 
-_VERSION = 1  # of what `curves.measure` computes
+_VERSION = 2  # of what is computed of a clip
+# Clips of one reference that one process takes together.
+_TOGETHER = 8
 # A step this large, and this much larger than the median one, is a cut.
 _CUT_STEP, _CUT_RATIO = 0.08, 8.0
 
@@ -40,6 +43,27 @@ class Window:
 
 
 @dataclasses.dataclass(frozen=True)
+class Job:
+  """One file to be measured.
+
+  Attributes:
+    path: of the video.
+    scale: how many times its pixels were repeated when it was written; it is
+      measured as it was made.
+    window: cuts it into clips of this shape, as real footage is; None takes it
+      as one clip, as it is.
+    reference: what the clip should resemble, or None.
+    ends: whether the clip was given the ends of its reference.
+  """
+
+  path: Path
+  scale: int = 1
+  window: Window | None = None
+  reference: Reference | None = None
+  ends: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Measured:
   """What was measured of one file.
 
@@ -48,43 +72,48 @@ class Measured:
     curves: one entry per clip in it; a generated clip is one.
     problem: why there is none, or ''.
     cuts: windows left out because a scene changes in them.
+    likeness: to its reference, or None.
+    unlike: why there is none though there is a reference, or ''.
   """
 
   path: Path
   curves: tuple[Curves, ...]
   problem: str = ''
   cuts: int = 0
+  likeness: Likeness | None = None
+  unlike: str = ''
 
 
 def measure(
-  paths: Sequence[Path],
+  jobs: Sequence[Job],
   cache: Path,
   *,
-  window: Window | None = None,
   workers: int = 1,
   report: Callable[[str], None] = print,
 ) -> list[Measured]:
   """Measures files, in the order given.
 
   Args:
-    paths: of videos.
+    jobs: one per file.
     cache: folder for what was measured.
-    window: cuts each file into clips of this shape, as real footage is; None
-      takes each file as one clip, as it is.
     workers: processes.
     report: is given a line about the progress now and then.
   """
   cache.mkdir(parents=True, exist_ok=True)
-  one = functools.partial(_measure_or_read, cache=cache, window=window)
-  found, began, told = [], time.monotonic(), 0.0
-  for measured in _map(one, paths, workers):
-    found.append(measured)
+  one = functools.partial(_measure_or_read, cache=cache)
+  # Clips of one reference follow each other: it is decoded once for them all.
+  order = sorted(range(len(jobs)), key=lambda i: str(jobs[i].reference))
+  found: dict[int, Measured] = {}
+  began, told = time.monotonic(), 0.0
+  results = _map(one, [jobs[i] for i in order], workers)
+  for i, measured in zip(order, results, strict=True):
+    found[i] = measured
     now = time.monotonic()
-    if now - told > 10 or len(found) == len(paths):
-      left = (now - began) / len(found) * (len(paths) - len(found))
-      report(f'  {len(found)}/{len(paths)} files measured, {left:.0f} s left')
+    if now - told > 10 or len(found) == len(jobs):
+      left = (now - began) / len(found) * (len(jobs) - len(found))
+      report(f'  {len(found)}/{len(jobs)} files measured, {left:.0f} s left')
       told = now
-  return found
+  return [found[i] for i in range(len(jobs))]
 
 
 def _map(function, items, workers) -> Iterator:
@@ -93,41 +122,62 @@ def _map(function, items, workers) -> Iterator:
     return
   # Not a fork: threads of the decoder and of jax would not survive it.
   context = multiprocessing.get_context('spawn')
+  size = max(1, min(_TOGETHER, len(items) // workers))
   with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
-    yield from pool.map(function, items, chunksize=4)
+    yield from pool.map(function, items, chunksize=size)
 
 
-def _measure_or_read(
-  path: Path, *, cache: Path, window: Window | None
-) -> Measured:
+def _measure_or_read(job: Job, *, cache: Path) -> Measured:
   try:
-    place = cache / f'{_key(path, window)}.npz'
+    place = cache / f'{_key(job)}.npz'
     if place.exists():
       try:
-        return _from_arrays(path, classifier.load_arrays(place))
+        return _from_arrays(job.path, classifier.load_arrays(place))
       except (UserError, KeyError, ValueError):
         pass  # damaged: measured again
-    measured = _measure(path, window)
+    measured = _measure(job)
   except (UserError, OSError) as error:
-    return Measured(path, (), str(error))
+    return Measured(job.path, (), str(error))
   # What cannot be kept was measured all the same.
   with contextlib.suppress(OSError):
     classifier.save_arrays(place, _to_arrays(measured))
   return measured
 
 
-def _key(path: Path, window: Window | None) -> str:
-  about = path.stat()
-  shape = window and dataclasses.astuple(window)
-  words = [_VERSION, str(path.resolve()), about.st_size, about.st_mtime_ns]
-  return hashlib.sha256(repr([*words, shape]).encode()).hexdigest()[:24]
+def _key(job: Job) -> str:
+  words: list[object] = [_VERSION, job.scale, job.ends]
+  paths = [job.path]
+  for shape in (job.window, job.reference):
+    words.append(shape and dataclasses.astuple(shape))
+  if job.reference is not None:
+    paths.append(job.reference.path)
+  for path in paths:
+    about = path.stat()
+    words += [str(path.resolve()), about.st_size, about.st_mtime_ns]
+  return hashlib.sha256(repr(words).encode()).hexdigest()[:24]
 
 
-def _measure(path: Path, window: Window | None) -> Measured:
-  decoded = video_decode.decode(path)
-  if window is None:
-    frames = (pixels for _, _, pixels in decoded)
-    return Measured(path, (curves.measure(frames),))
+def _measure(job: Job) -> Measured:
+  decoded = video_decode.decode(job.path)
+  if job.window is not None:
+    return _measure_windows(job.path, job.window, decoded)
+  frames = (_shrink(pixels, job.scale) for _, _, pixels in decoded)
+  if job.reference is None:
+    return Measured(job.path, (curves.measure(frames),))
+  comparison = Comparison(job.reference, job.ends)
+  measured = (curves.measure(comparison.watch(frames)),)
+  try:
+    return Measured(job.path, measured, likeness=comparison.result())
+  except UserError as error:
+    return Measured(job.path, measured, unlike=str(error))
+
+
+def _shrink(frame: np.ndarray, scale: int) -> np.ndarray:
+  height, width = (side // scale for side in frame.shape[:2])
+  return video_io.fit(frame, height, width)
+
+
+def _measure_windows(path: Path, window: Window, decoded) -> Measured:
   found, cuts = [], 0
   for clip in _windows(video_decode.resample(decoded, window.fps), window):
     measured = curves.measure(clip)
@@ -159,20 +209,40 @@ def has_cut(steps: np.ndarray) -> bool:
 
 
 def _to_arrays(measured: Measured) -> dict[str, np.ndarray]:
-  arrays = {'count': np.array(len(measured.curves)), 'cuts': measured.cuts}
+  arrays = {
+    'count': np.array(len(measured.curves)),
+    'cuts': np.array(measured.cuts),
+    'unlike': np.array(measured.unlike),
+  }
   for number, clip in enumerate(measured.curves):
     arrays |= {f'{number} {k}': v for k, v in clip.to_arrays().items()}
-  return {name: np.asarray(value) for name, value in arrays.items()}
+  if measured.likeness is not None:
+    own = dataclasses.asdict(measured.likeness)
+    arrays |= {f'likeness {name}': value for name, value in own.items()}
+  return arrays
 
 
 def _from_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Measured:
-  found = []
-  for number in range(int(arrays['count'])):
-    start = f'{number} '
-    fields = {
-      name.removeprefix(start): value
-      for name, value in arrays.items()
-      if name.startswith(start)
-    }
-    found.append(Curves.from_arrays(fields))
-  return Measured(path, tuple(found), cuts=int(arrays['cuts']))
+  found = [
+    Curves.from_arrays(_starting(arrays, f'{number} '))
+    for number in range(int(arrays['count']))
+  ]
+  likeness = _starting(arrays, 'likeness ')
+  return Measured(
+    path,
+    tuple(found),
+    cuts=int(arrays['cuts']),
+    likeness=Likeness(**likeness) if likeness else None,
+    unlike=str(arrays['unlike']),
+  )
+
+
+def _starting(
+  arrays: dict[str, np.ndarray], start: str
+) -> dict[str, np.ndarray]:
+  """The arrays whose names start so, without the start."""
+  return {
+    name.removeprefix(start): value
+    for name, value in arrays.items()
+    if name.startswith(start)
+  }

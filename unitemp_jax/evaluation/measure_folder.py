@@ -3,52 +3,90 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import clip_metrics, measure_clips
+from unitemp_jax.evaluation import clip_metrics, likeness, measure_clips
 from unitemp_jax.evaluation.clip_folder import ClipFile, Listing
 from unitemp_jax.evaluation.clip_metrics import Layout
 from unitemp_jax.evaluation.curves import Curves
-from unitemp_jax.evaluation.measure_clips import Window
+from unitemp_jax.evaluation.likeness import Reference
+from unitemp_jax.evaluation.measure_clips import Job, Window
 from unitemp_jax.evaluation.suite_folder import REAL, Clip, Group
 
 Report = Callable[[str], None]
 
 
 def measure_groups(
-  listing: Listing, cache: Path, workers: int, report: Report
+  listing: Listing,
+  cache: Path,
+  workers: int,
+  report: Report,
+  references: Mapping[Path, ClipFile],
 ) -> tuple[list[Group], list[str]]:
   """Measures every clip of a folder; one group per temporal order.
 
+  Args:
+    listing: of the folder.
+    cache: folder for what was measured.
+    workers: processes.
+    report: is given lines about the progress.
+    references: by clip, where there is one.
+
   Returns:
     The groups, named by their order or else by the folder, and one sentence per
-    clip that could not be measured.
+    clip that could not be measured or compared.
 
   Raises:
     UserError: not one clip could be measured.
   """
-  paths = [clip.path for clip in listing.clips]
-  measured = measure_clips.measure(paths, cache, workers=workers, report=report)
+  jobs = [job_of(clip, references.get(clip.path)) for clip in listing.clips]
+  measured = measure_clips.measure(jobs, cache, workers=workers, report=report)
   groups: dict[str, list[Clip]] = {}
   problems = []
   for file, found in zip(listing.clips, measured, strict=True):
     try:
-      if found.problem:
-        raise UserError(found.problem)
-      clip = make_clip(file.name, file.name, found.curves[0], file.layout, file)
+      clip = whole_clip(file, found)
     except UserError as error:
       problems.append(f'{file.name} was not measured: {error}')
-    else:
-      name = file.order or listing.folder.resolve().name
-      groups.setdefault(name, []).append(clip)
+      continue
+    if found.unlike:
+      problems.append(f'{file.name} was not compared: {found.unlike}')
+    name = file.order or listing.folder.resolve().name
+    groups.setdefault(name, []).append(clip)
   if not groups:
     raise UserError(
       f'no clip in {listing.folder} could be measured (first problem: '
       f'{problems[0]}).'
     )
   return [Group(name, tuple(clips)) for name, clips in groups.items()], problems
+
+
+def job_of(file: ClipFile, reference: ClipFile | None = None) -> Job:
+  """What is to be measured of a generated clip."""
+  return Job(
+    file.path,
+    scale=file.scale,
+    reference=None if reference is None else Reference.of(reference, file),
+    ends=all(file.layout.given),
+  )
+
+
+def whole_clip(file: ClipFile, found: measure_clips.Measured) -> Clip:
+  """A generated clip with its metrics.
+
+  Raises:
+    UserError: it could not be measured, or its layout does not fit.
+  """
+  if found.problem:
+    raise UserError(found.problem)
+  clip = make_clip(file.name, file.name, found.curves[0], file.layout, file)
+  if found.likeness is None:
+    return clip
+  values = likeness.values(found.likeness, file.layout.given)
+  return dataclasses.replace(clip, likeness=values)
 
 
 def make_clip(
@@ -118,15 +156,10 @@ def measure_real(
   Raises:
     UserError: not one clip of that length.
   """
-  paths = [clip.path for clip in listing.clips]
+  jobs = [Job(clip.path, window=window) for clip in listing.clips]
+  measured = measure_clips.measure(jobs, cache, workers=workers, report=report)
   clips, problems = [], []
-  for file, found in zip(
-    listing.clips,
-    measure_clips.measure(
-      paths, cache, window=window, workers=workers, report=report
-    ),
-    strict=True,
-  ):
+  for file, found in zip(listing.clips, measured, strict=True):
     for number, curves in enumerate(found.curves):
       name = f'{file.name}#{number}'
       clips.append(make_clip(name, file.name, curves, layout))

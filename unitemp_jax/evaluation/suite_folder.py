@@ -46,6 +46,7 @@ class Clip:
     layout: its blocks.
     values: metrics by name.
     file: where it came from; None for real clips.
+    likeness: to its reference, by name; empty without one.
   """
 
   name: str
@@ -54,6 +55,7 @@ class Clip:
   layout: Layout
   values: Mapping[str, float]
   file: ClipFile | None = None
+  likeness: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +110,7 @@ def sections(
       tables['Direction'] = _direction(groups, real, how)
     except UserError as error:
       notes.append(str(error))
+  tables['Likeness to references'] = _likeness(groups, how)
   made = [Section(title, tuple(rows)) for title, rows in tables.items() if rows]
   return made, notes
 
@@ -224,20 +227,20 @@ def _direction(groups, real, how) -> list[Result]:
   return rows
 
 
-def likeness_section(
-  found: Mapping[str, Sequence[Mapping[str, float]]], how: str
-) -> Section:
-  """The table of PSNR and SSIM, from `likeness.values` of each group."""
+def _likeness(groups: Sequence[Group], how: str) -> list[Result]:
+  """PSNR and SSIM of the clips that have a reference."""
   rows = []
-  for group, clips in found.items():
+  text = f'against the reference of the same name, mean over clips; {how}'
+  for group in groups:
+    clips = [clip.likeness for clip in group.clips]
     for name in dict.fromkeys(name for clip in clips for name in clip):
       values = np.array(clip_metrics.column(clips, name))
       unit = 'dB' if name.startswith('PSNR') else 'ratio'
-      text = f'against the reference of the same name, mean over clips; {how}'
+      measured = bootstrap.mean(values)
       rows.append(
-        results.result(name, group, bootstrap.mean(values), unit=unit, how=text)
+        results.result(name, group.name, measured, unit=unit, how=text)
       )
-  return Section('Likeness to references', tuple(rows))
+  return rows
 
 
 def frechet_section(

@@ -204,8 +204,17 @@ def _window(image: np.ndarray) -> np.ndarray:
   weight = np.exp(-(np.arange(-5, 6, dtype=np.float32) ** 2) / (2 * 1.5**2))
   weight /= weight.sum()
   rows, columns = image.shape[1] - 10, image.shape[2] - 10
-  image = sum(w * image[:, k : k + rows] for k, w in enumerate(weight))
-  return sum(w * image[:, :, k : k + columns] for k, w in enumerate(weight))
+  image = _weighted([image[:, k : k + rows] for k in range(11)], weight)
+  return _weighted([image[:, :, k : k + columns] for k in range(11)], weight)
+
+
+def _weighted(images: Sequence[np.ndarray], weight: np.ndarray) -> np.ndarray:
+  """Weighted sum of images of one shape, in the memory of two."""
+  total = weight[0] * images[0]
+  part = np.empty_like(total)
+  for own, image in zip(weight[1:], images[1:], strict=True):
+    total += np.multiply(image, own, out=part)
+  return total
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
