@@ -39,11 +39,33 @@ class Outcome:
     sections: tables.
     series: raw numbers by name, for plots and for doubts.
     claims: what it was made to show.
+    files: name -> text of what else is written.
   """
 
   sections: tuple[Section, ...]
   series: dict[str, list[float]]
   claims: tuple[Claim, ...] = ()
+  files: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class CallShape:
+  """Sizes of one call of attention.
+
+  Attributes:
+    queries: tokens.
+    keys: tokens.
+    heads: of them.
+    head_dim: width of one.
+    frames: that tokens are divided into and that see those before them, under a
+      mask; 0 is no mask.
+  """
+
+  queries: int
+  keys: int
+  heads: int
+  head_dim: int
+  frames: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +77,14 @@ class Context:
     repeats: how often what is timed is repeated, warm.
     blocks: length of the long rollouts.
     report: is given lines about the progress.
+    call: of attention; by default one that the device does in seconds.
   """
 
   folder: Path
   repeats: int
   blocks: int
   report: Callable[[str], None] = print
+  call: CallShape | None = None
 
   @functools.cached_property
   def card(self) -> model_folder.ModelCard:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from unitemp_jax.bench import long, machine, peers
+from unitemp_jax.bench import attention, long, machine, peers
 from unitemp_jax.bench.context import Context, Outcome
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.results import ResultTable
@@ -19,6 +19,7 @@ from unitemp_jax.evaluation.suite_bench import Section
 BENCHMARKS: dict[str, Callable[[Context], Outcome]] = {
   'long': long.run,
   'cache': peers.run,
+  'attention': attention.run,
 }
 RESULTS, TABLES = 'bench.json', 'bench.md'
 
@@ -31,7 +32,8 @@ def run(
   Args:
     context: the model and how much is measured.
     names: of BENCHMARKS.
-    out: folder for bench.json and bench.md; older ones are replaced.
+    out: folder for bench.json, bench.md and what a benchmark writes beside
+      them; older ones are replaced.
 
   Raises:
     UserError: a bad model, or `out` is a file.
@@ -49,7 +51,12 @@ def run(
     context.report(f'{name} ...')
     outcomes[name] = BENCHMARKS[name](context)
     out.mkdir(parents=True, exist_ok=True)
-    stored = {key: dataclasses.asdict(one) for key, one in outcomes.items()}
+    for file, text in outcomes[name].files.items():
+      _write(out / file, text)
+    stored = {
+      key: {**dataclasses.asdict(one), 'files': sorted(one.files)}
+      for key, one in outcomes.items()
+    }
     text = json.dumps({'about': about, 'benchmarks': stored}, indent=1)
     _write(out / RESULTS, text + '\n')
     _write(out / TABLES, tables(about, outcomes))

@@ -1,21 +1,27 @@
 """`unitemp bench`: speed and memory, against peers in the same run."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 
-from unitemp_jax.bench import runner
-from unitemp_jax.bench.context import Context
+from unitemp_jax.bench import attention, runner
+from unitemp_jax.bench.context import CallShape, Context
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import model_folder
 from unitemp_jax.training.compile_cache import enable_compile_cache
 
 _EXAMPLE = """benchmarks:
-  long    memory and time per block of a long video, in both directions
-  cache   cached rollout against computing the visible context again
+  long       memory and time per block of a long video, in both directions
+  cache      cached rollout against computing the visible context again
+  attention  sizes of blocks of the attention kernel; writes OUT/tiles.json
 
 example:
   unitemp bench long --out=out/bench
-  unitemp bench --blocks=200 --repeats=5 --out=out/bench"""
+  unitemp bench --blocks=200 --repeats=5 --out=out/bench
+  unitemp bench attention --queries=4680 --keys=32760 --out=out/tiles
+  UNITEMP_ATTENTION_TILES=out/tiles/tiles.json unitemp train ..."""
+
+_CALL = ('queries', 'keys', 'heads', 'head_dim', 'frames')
 
 
 def _parse_args(argv: list[str]) -> argparse.Namespace:
@@ -37,6 +43,11 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
     help='how often everything is measured after warming up (5)',
   )
   add('--blocks', type=int, default=210, help='length of the long videos (210)')
+  shape = parser.add_argument_group(
+    'attention', 'a call, by default one that the device does in seconds'
+  )
+  for name in _CALL:
+    shape.add_argument(f'--{name}', type=int, metavar='N')
   add('--dry_run', action='store_true', help='say what would be measured')
   return parser.parse_args(argv)
 
@@ -57,7 +68,8 @@ def main(argv: list[str]) -> int:
       )
   if args.repeats < 2:
     raise UserError(f'--repeats={args.repeats} is too few; use 2 or more.')
-  context = Context(args.model, args.repeats, args.blocks)
+  call = _call(args)
+  context = Context(args.model, args.repeats, args.blocks, call=call)
   model_folder.read_card(args.model)
   if args.dry_run:
     print(f'{", ".join(names)}, {args.repeats} repeats, to {args.out}')
@@ -68,3 +80,13 @@ def main(argv: list[str]) -> int:
   print(args.out)
   claims = [claim for one in outcomes.values() for claim in one.claims]
   return 0 if all(claim.holds for claim in claims) else 1
+
+
+def _call(args: argparse.Namespace) -> CallShape | None:
+  """The call of attention that was asked for, or None."""
+  given = {name: getattr(args, name) for name in _CALL}
+  given = {name: size for name, size in given.items() if size is not None}
+  for name, size in given.items():
+    if size < (name != 'frames'):
+      raise UserError(f'--{name}={size} is too few; use 1 or more.')
+  return dataclasses.replace(attention.FULL, **given) if given else None
