@@ -41,7 +41,7 @@ def test_on_a_cpu_the_command_finds_how_many_logits(tmp_path, monkeypatch):
   assert len(found['series']) == 3
   assert found['files'] == [attention.TILES]
   text = (out / runner.TABLES).read_text()
-  assert 'faster than plain XLA by' in text and 'GFLOP/s' in text
+  assert 'faster than xla by' in text and 'GFLOP/s' in text
   # The package reads what was written, and takes it on this hardware.
   monkeypatch.setenv(tiles.ENVIRONMENT, str(out / attention.TILES))
   assert tiles.lookup('cpu', 64, 256, False).xla_logits in candidates.LOGITS
