@@ -1,5 +1,8 @@
 """All backends of attention compute the same, and splash skips what it may."""
 
+import contextlib
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -205,17 +208,23 @@ def test_small_calls_are_as_they_were_and_large_ones_in_pieces(monkeypatch):
   np.testing.assert_allclose(attention(q, k, v, 70), plain, atol=1e-6)
 
 
-def test_the_remat_policy_keeps_what_the_backward_pass_needs():
+@pytest.mark.parametrize('split', [False, True], ids=['alone', 'mesh'])
+def test_the_remat_policy_keeps_what_the_backward_pass_needs(split):
   """With it the forward kernel runs once, else it runs again."""
   policies = jax.checkpoint_policies
-  keep = policies.save_only_these_names(splash.RESIDUALS)
+  keep = policies.save_only_these_names(backends.RESIDUALS)
+  axis_types = (jax.sharding.AxisType.Auto,)
+  mesh = jax.make_mesh((2,), ('data',), axis_types)
 
   def kernels(policy):
-    inner = jax.checkpoint(
-      lambda q, k, v: run_splash(jnp.sin(q), k, v, 100), policy=policy
-    )
+    @functools.partial(jax.checkpoint, policy=policy)
+    def inner(q, k, v):
+      with attention_backend('splash'):
+        return attention(jnp.sin(q), k, v, 100)
+
     loss = jax.grad(lambda q, k, v: inner(q, k, v).sum())
-    return str(jax.make_jaxpr(loss)(*draw()[:3])).count('pallas_call[')
+    with jax.set_mesh(mesh) if split else contextlib.nullcontext():
+      return str(jax.make_jaxpr(loss)(*draw()[:3])).count('pallas_call[')
 
   assert kernels(keep) == 2
   assert kernels(policies.nothing_saveable) == 3

@@ -15,15 +15,15 @@ from unitemp_jax.models.attention import (
   dispatch,
 )
 
-BATCH, HEADS, WIDTH = 4, 2, 32
+BATCH, WIDTH = 4, 32
 AXES = ('data', 'fsdp', 'context')
 
 
-def draw(queries, keys, batch=BATCH):
+def draw(queries, keys, batch=BATCH, heads=2):
   names = jax.random.split(jax.random.key(0), 4)
   lengths = (queries, keys, keys, queries)
   return tuple(
-    jax.random.normal(name, (batch, length, HEADS, WIDTH))
+    jax.random.normal(name, (batch, length, heads, WIDTH))
     for name, length in zip(names, lengths, strict=True)
   )
 
@@ -50,25 +50,21 @@ def with_gradient(backend):
 
 
 FRAMES = jnp.tril(jnp.ones((3, 3), bool))[None]
+# Queries, keys, clips, heads, length or mask, and by what it is computed. One
+# head cannot be split, so queries are.
 CASES = {
-  'prefix': (132, 256, BATCH, (150,)),
-  'odd queries, uneven batch': (131, 256, 2, (150,)),
-  'frames that do not divide': (3 * 128, 3 * 128, BATCH, (None, FRAMES)),
-  'a mask per clip': (
+  'heads': (132, 256, BATCH, 2, (150,), 'splash'),
+  'odd queries, uneven batch': (131, 256, 2, 1, (150,), 'xla'),
+  'a mask for all': (3 * 128, 3 * 128, BATCH, 2, (None, FRAMES), 'xla'),
+  'a mask per clip, odd frames': (
     3 * 128,
     3 * 128,
     BATCH,
+    1,
     (None, jnp.concatenate([FRAMES, jnp.ones_like(FRAMES)] * 2)),
+    'splash',
   ),
 }
-
-
-RUNS = [
-  ('prefix', 'splash'),
-  ('a mask per clip', 'splash'),
-  ('odd queries, uneven batch', 'xla'),
-  ('frames that do not divide', 'xla'),
-]
 
 
 @pytest.fixture(scope='module')
@@ -76,10 +72,10 @@ def alone():
   return with_gradient('xla')
 
 
-@pytest.mark.parametrize(('case', 'backend'), RUNS)
-def test_over_a_mesh_it_is_the_same(alone, case, backend):
-  queries, keys, batch, rest = CASES[case]
-  inputs = draw(queries, keys, batch)
+@pytest.mark.parametrize('case', CASES)
+def test_over_a_mesh_it_is_the_same(alone, case):
+  queries, keys, batch, heads, rest, backend = CASES[case]
+  inputs = draw(queries, keys, batch, heads)
   with jax.set_mesh(mesh((2, 2, 2))):
     split = with_gradient(backend)(*inputs, *rest)
   for a, b in zip(alone(*inputs, *rest), split, strict=True):
@@ -90,25 +86,28 @@ def test_over_a_mesh_it_is_the_same(alone, case, backend):
     assert jnp.abs(a - b).max() > 1e-3
 
 
-def test_rows_and_queries_are_split_and_keys_are_not(monkeypatch):
+def test_rows_and_heads_are_split(monkeypatch):
   seen = []
 
   def record(q, k, v, kv_len, mask):
-    seen.append((q.shape[:2], k.shape[:2]))
+    seen.append((q.shape[:3], k.shape[:3]))
     return q
 
   monkeypatch.setattr(dispatch, '_on_one_device', record)
 
-  def shapes(sizes, batch):
-    q, k, v, _ = draw(132, 256, batch)
+  def shapes(sizes, batch, heads):
+    q, k, v, _ = draw(132, 256, batch, heads)
     with jax.set_mesh(mesh(sizes)):
       jax.eval_shape(lambda q, k, v: attention(q, k, v, 9), q, k, v)
     return seen.pop()
 
-  assert shapes((2, 2, 2), 4) == ((1, 66), (1, 256))
-  assert shapes((2, 2, 2), 2) == ((1, 66), (1, 256))  # fsdp repeats
-  assert shapes((1, 1, 8), 1) == ((1, 17), (1, 256))  # 132 padded to 136
-  assert shapes((1, 1, 1), 4) == ((4, 132), (4, 256))
+  assert shapes((2, 2, 2), 4, 6) == ((1, 132, 3), (1, 256, 3))
+  assert shapes((2, 2, 2), 2, 6) == ((1, 132, 3), (1, 256, 3))  # fsdp repeats
+  assert shapes((1, 2, 4), 3, 12) == ((3, 132, 3), (3, 256, 3))
+  # Where heads do not divide, queries are split, keys are whole.
+  assert shapes((2, 2, 2), 4, 3) == ((1, 66, 3), (1, 256, 3))
+  assert shapes((1, 1, 8), 1, 12) == ((1, 17, 12), (1, 256, 12))  # 132 + 4
+  assert shapes((1, 1, 1), 4, 2) == ((4, 132, 2), (4, 256, 2))
 
 
 def test_inside_a_shard_map_it_is_local():

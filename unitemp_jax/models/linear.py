@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unitemp_jax.models.attention import ambient
+
 
 class Linear(nn.Module):
   """`[..., D]` to `[..., features]`; parameters as in `nn.Dense`."""
@@ -25,7 +27,7 @@ class Linear(nn.Module):
     kernel = self.param('kernel', self.kernel_init, shape)
     leading = x.shape[:-1]
     x = x.astype(self.dtype)
-    if jax.default_backend() == 'cpu':
+    if ambient.platform() == 'cpu':
       x = x.reshape(-1, x.shape[-1])
     y = x @ kernel.astype(self.dtype)
     if self.use_bias:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 BATCH_AXES = ('data', 'fsdp')  # rows of a batch are split over these
-TOKEN_AXIS = 'context'  # and the tokens of a video over this
+TOKEN_AXIS = 'context'  # and the tokens of a video over this, here its heads
 
 
 def platform() -> str:
@@ -35,11 +35,13 @@ def over_mesh(
   kv_len: jax.Array | None,
   mask_BQS: jax.Array | None,
 ) -> jax.Array:
-  """Runs an attention on every device: its rows, its queries, all keys.
+  """Runs an attention on every device: its rows of the batch, and its heads.
 
-  Kernels cannot be split by the compiler, so this is a `shard_map`: the batch
-  over `data` and `fsdp` as far as it divides, queries over `context`, keys and
-  values whole. Queries (with a mask: its rows) that do not divide are padded.
+  Kernels cannot be split by the compiler, so this is a `shard_map`. The batch
+  is split over `data` and `fsdp` as far as it divides, heads over `context`: so
+  a cache that is kept by heads never travels, and tokens that are split turn
+  into heads by an all-to-all. Where heads do not divide, queries are split
+  instead (padded, if they do not divide either), and every device has all keys.
 
   Args:
     local: attention of one device, with the arguments below.
@@ -47,40 +49,29 @@ def over_mesh(
     k_BSNK: keys.
     v_BSNK: values.
     kv_len: int scalar or None.
-    mask_BQS: bool or None; a row stands for so many queries as there are for
-      each, see `masks`.
+    mask_BQS: bool or None; see `masks`.
   """
   mesh = jax.sharding.get_abstract_mesh()
   # Inside a shard_map the mesh is manual, and everything is local already.
   if mesh.size <= 1 or mesh.manual_axes:
     return local(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS)
-  batch, queries = q_BQNK.shape[:2]
-  rows, parts = [], 1
-  for axis in BATCH_AXES:
-    size = mesh.shape.get(axis, 1)
-    if size > 1 and batch % (parts * size) == 0:
-      rows.append(axis)
-      parts *= size
-  row = tuple(rows)
-  token = TOKEN_AXIS if mesh.shape.get(TOKEN_AXIS, 1) > 1 else None
-
-  units = queries if mask_BQS is None else mask_BQS.shape[1]
-  missing = -units % mesh.shape.get(TOKEN_AXIS, 1)
-  if missing:
-    q_BQNK = _pad_queries(q_BQNK, missing * (queries // units))
-  # Shapes of optional arguments are part of the program, so are their specs.
-  given = [q_BQNK, k_BSNK, v_BSNK]
-  specs = [P(row, token), P(row), P(row)]
+  row = _rows(mesh, q_BQNK.shape[0])
+  parts = mesh.shape.get(TOKEN_AXIS, 1)
+  axis = TOKEN_AXIS if parts > 1 else None
+  queries, heads = q_BQNK.shape[1:3]
+  if heads % parts:
+    q_BQNK, mask_BQS = _pad_queries(q_BQNK, mask_BQS, parts)
+    split, keys, seen = P(row, axis), P(row), axis
+  else:
+    split, keys, seen = P(row, None, axis), P(row, None, axis), None
+  # What is not given is not an argument of the program either.
+  given, specs = [q_BQNK, k_BSNK, v_BSNK], [split, keys, keys]
   if kv_len is not None:
     given.append(jnp.asarray(kv_len, jnp.int32))
     specs.append(P())
   if mask_BQS is not None:
-    if missing:
-      mask_BQS = jnp.pad(
-        mask_BQS, ((0, 0), (0, missing), (0, 0)), constant_values=True
-      )
     given.append(mask_BQS)
-    specs.append(P(row if mask_BQS.shape[0] > 1 else None, token))
+    specs.append(P(row if mask_BQS.shape[0] > 1 else None, seen))
 
   def run(q, k, v, *rest):
     left = list(rest)
@@ -89,10 +80,34 @@ def over_mesh(
     return local(q, k, v, length, mask)
 
   y = jax.shard_map(
-    run, in_specs=tuple(specs), out_specs=P(row, token), check_vma=False
+    run, in_specs=tuple(specs), out_specs=split, check_vma=False
   )(*given)
   return y[:, :queries]
 
 
-def _pad_queries(q_BQNK: jax.Array, number: int) -> jax.Array:
-  return jnp.pad(q_BQNK, ((0, 0), (0, number), (0, 0), (0, 0)))
+def _rows(mesh: jax.sharding.AbstractMesh, batch: int) -> tuple[str, ...]:
+  """The axes of the batch that it divides by."""
+  axes, parts = [], 1
+  for axis in BATCH_AXES:
+    size = mesh.shape.get(axis, 1)
+    if size > 1 and batch % (parts * size) == 0:
+      axes.append(axis)
+      parts *= size
+  return tuple(axes)
+
+
+def _pad_queries(
+  q_BQNK: jax.Array, mask_BQS: jax.Array | None, parts: int
+) -> tuple[jax.Array, jax.Array | None]:
+  """Adds queries, under a mask whole rows of it, until they divide."""
+  queries = q_BQNK.shape[1]
+  rows = queries if mask_BQS is None else mask_BQS.shape[1]
+  more = -rows % parts
+  if not more:
+    return q_BQNK, mask_BQS
+  pad = ((0, 0), (0, more * (queries // rows)), (0, 0), (0, 0))
+  if mask_BQS is not None:
+    mask_BQS = jnp.pad(
+      mask_BQS, ((0, 0), (0, more), (0, 0)), constant_values=True
+    )
+  return jnp.pad(q_BQNK, pad), mask_BQS

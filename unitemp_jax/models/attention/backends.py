@@ -20,6 +20,9 @@ import jax
 from unitemp_jax.errors import UserError
 from unitemp_jax.models.attention import ambient, cudnn
 
+# Name of what the backward pass needs of the forward one, for remat policies:
+# `jax.checkpoint_policies.save_only_these_names(RESIDUALS)`.
+RESIDUALS = 'attention'
 BACKENDS = ('xla', 'splash', 'cudnn')
 # Tokens from which on a kernel is used; width of the heads that fill lanes.
 _TOKENS, _LANES = 256, 128

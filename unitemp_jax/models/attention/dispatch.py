@@ -1,13 +1,13 @@
 """Attention on whatever there is, split over the mesh around it."""
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 
 from unitemp_jax.models.attention import (
   ambient,
   backends,
   cudnn,
   masks,
-  splash,
   tiles,
   xla,
 )
@@ -46,22 +46,30 @@ def attention(
 
 
 def _on_one_device(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS):
-  backend = backends.backend_for(q_BQNK, k_BSNK, mask_BQS)
-  if backend == 'cudnn':
-    return cudnn.attention(q_BQNK, k_BSNK, v_BSNK, kv_len)
   arguments = (q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS)
-  queries, keys = q_BQNK.shape[1], k_BSNK.shape[1]
-  if backend == 'xla' and queries * keys < backends.LARGE:
-    return xla.attention(*arguments)
+  backend = backends.backend_for(q_BQNK, k_BSNK, mask_BQS)
+  if backend == 'splash':
+    # Here, so that only TPUs wait for Pallas to be imported.
+    from unitemp_jax.models.attention import splash
+
+    interpret = ambient.platform() != 'tpu'
+    return splash.attention(*arguments, _tiles(*arguments), interpret)
+  if backend == 'cudnn':
+    y = cudnn.attention(q_BQNK, k_BSNK, v_BSNK, kv_len)
+  elif q_BQNK.shape[1] * k_BSNK.shape[1] < backends.LARGE:
+    y = xla.attention(*arguments)
+  else:
+    y = xla.in_pieces(*arguments, logits=_tiles(*arguments).xla_logits)
+  # The kernel of splash names what it keeps itself.
+  return checkpoint_name(y, backends.RESIDUALS)
+
+
+def _tiles(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS) -> tiles.Tiles:
+  del v_BSNK, kv_len
   rows, columns = (1, 1) if mask_BQS is None else mask_BQS.shape[1:]
-  sizes = tiles.lookup(
+  return tiles.lookup(
     ambient.device_kind(),
-    queries // rows,
-    keys // columns,
+    q_BQNK.shape[1] // rows,
+    k_BSNK.shape[1] // columns,
     mask_BQS is not None,
-  )
-  if backend == 'xla':
-    return xla.in_pieces(*arguments, logits=sizes.xla_logits)
-  return splash.attention(
-    *arguments, sizes, interpret=ambient.platform() != 'tpu'
   )

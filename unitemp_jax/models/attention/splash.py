@@ -23,11 +23,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
   splash_attention_mask_info as mask_info,
 )
 
+from unitemp_jax.models.attention.backends import RESIDUALS
 from unitemp_jax.models.attention.tiles import Tiles, divisor, fit
 
-# Name of what the backward pass needs of the forward kernel, for remat
-# policies: `jax.checkpoint_policies.save_only_these_names(RESIDUALS)`.
-RESIDUALS = 'attention'
 _LANES, _SUBLANES = 128, 8
 # The backward kernel can compute dq along, as a partial sum per block of keys;
 # up to so many bytes that is cheaper than a kernel of its own.
