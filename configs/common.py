@@ -18,8 +18,9 @@ def training_config(**changes: Any) -> ConfigDict:
       # Rows per step over all devices, computed in `accumulate` passes.
       'batch_size': 32,
       'accumulate': 1,
-      # -1: all devices that are left.
-      'mesh': {'data': -1, 'fsdp': 1},
+      # Rows are split over data and fsdp, tokens of a row over context,
+      # parameters over fsdp and context. -1: all devices that are left.
+      'mesh': {'data': -1, 'fsdp': 1, 'context': 1},
       # Devices there must be on all hosts together. 0: as many as there are.
       'num_devices': 0,
       # How often, in steps; a checkpoint also after so many minutes. 0: never.

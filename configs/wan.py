@@ -20,20 +20,25 @@ DIT_1P3B = {'width': 1536, 'ffn_width': 8960, 'heads': 12, 'layers': 30}
 DIT_14B = {'width': 5120, 'ffn_width': 13824, 'heads': 40, 'layers': 40}
 
 
-def _model(dit: dict) -> ConfigDict:
+def dit_config(size: dict) -> dict:
+  """Returns the transformer of a size."""
+  return {
+    **size,
+    'channels': 16,
+    'patch': 2,
+    'text_width': 4096,
+    'freq_width': 256,
+    'rope_theta': 10000.0,
+    # Products in bfloat16, modulation and residual sums in float32: 1.4.
+    'dtype': 'bfloat16',
+    'remat': 'full',
+  }
+
+
+def _model(size: dict) -> ConfigDict:
   return ConfigDict(
     {
-      'dit': {
-        **dit,
-        'channels': 16,
-        'patch': 2,
-        'text_width': 4096,
-        'freq_width': 256,
-        'rope_theta': 10000.0,
-        # Products in bfloat16, modulation and residual sums in float32: 1.4.
-        'dtype': 'bfloat16',
-        'remat': True,
-      },
+      'dit': dit_config(size),
       # Section 2.3; it runs in float32, as Wan's own does.
       'vae': {
         'base_dim': 96,

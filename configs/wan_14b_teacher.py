@@ -26,5 +26,6 @@ def get_config(arg: str | None = None):
   config.ema_decay = 0.99
   config.num_steps = 2_000
   config.batch_size = 64
-  config.mesh = {'data': -1, 'fsdp': 16}
+  config.accumulate = 8
+  config.mesh = {'data': 1, 'fsdp': -1, 'context': 2}
   return config

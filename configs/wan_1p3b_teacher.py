@@ -30,5 +30,6 @@ def get_config(arg: str | None = None):
   config.ema_decay = 0.99  # 6.2
   config.num_steps = 2_000  # 6.3: at least so many
   config.batch_size = 64  # 6.2
-  config.mesh = {'data': -1, 'fsdp': 8}
+  config.accumulate = 8
+  config.mesh = {'data': 1, 'fsdp': -1, 'context': 2}
   return config

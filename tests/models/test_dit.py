@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 from tiny_networks import DIT, GRID, TOKENS, latents, make_dit, noise
 
+from unitemp_jax.errors import UserError
 from unitemp_jax.models import cache as kv_cache
 from unitemp_jax.models import dit_block
 from unitemp_jax.models.dit import DiT
 
 BATCH, FRAMES, BLOCK = 2, 6, 3
 TOLERANCE = 3e-5
+
+REMAT = [
+  {'remat': 'full'},
+  {'remat': 'attention'},
+  {'remat': 'offload'},
+  {'unroll': 2},
+]
 
 
 @pytest.fixture(scope='module')
@@ -191,7 +199,7 @@ def test_recomputed_and_unrolled_layers_compute_the_same(inputs):
     )
 
   plain = value_and_gradient(DIT)
-  for changes in ({'remat': True}, {'unroll': 2}):
+  for changes in REMAT:
     other = value_and_gradient(dataclasses.replace(DIT, **changes))
     np.testing.assert_allclose(other, plain, rtol=1e-3, atol=1e-4)
   moved = value_and_gradient(DIT, 2 * positions)
@@ -217,6 +225,13 @@ def test_bfloat16_follows_float32(net, inputs):
   assert short.dtype == jnp.float32
   error = jnp.sqrt(((short - whole) ** 2).mean() / (whole**2).mean())
   assert 0 < error < 0.03
+
+
+def test_models_from_before_remat_had_names_are_read():
+  assert dataclasses.replace(DIT, remat=False) == DIT
+  assert dataclasses.replace(DIT, remat=True).remat == 'full'
+  with pytest.raises(UserError, match='use one of none, full, attention'):
+    dataclasses.replace(DIT, remat='some')
 
 
 def stacked_cache(slots=6):

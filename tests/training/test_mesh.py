@@ -25,11 +25,11 @@ def shape(*sizes):
 @pytest.mark.parametrize(
   'sizes, expected',
   [
-    ({}, (1, 1)),
-    ({'data': -1}, (8, 1)),
-    ({'data': -1, 'fsdp': 4}, (2, 4)),
-    ({'data': 2, 'fsdp': -1}, (2, 4)),
-    ({'data': 2}, (2, 1)),
+    ({}, (1, 1, 1)),
+    ({'data': -1}, (8, 1, 1)),
+    ({'data': -1, 'fsdp': 4}, (2, 4, 1)),
+    ({'data': 2, 'fsdp': -1, 'context': 2}, (2, 2, 2)),
+    ({'data': 2}, (2, 1, 1)),
   ],
 )
 def test_sizes_fill_the_devices(sizes, expected):
@@ -75,6 +75,49 @@ def test_batch_is_spread_over_all_devices():
   assert len(placed.addressable_shards) == 8
   assert all(s.data.shape == (2, 1) for s in placed.addressable_shards)
   np.testing.assert_array_equal(np.asarray(placed), batch['x'])
+
+
+def test_rows_are_not_split_over_context():
+  """Devices that share a row hold all of it; the model splits its tokens."""
+  batch = {'x': np.arange(8, dtype=np.float32).reshape(8, 1)}
+  mesh = make_mesh({'data': 2, 'fsdp': 2, 'context': 2})
+  placed = put_batch(batch, mesh)['x']
+  assert len(placed.addressable_shards) == 8
+  assert all(s.data.shape == (2, 1) for s in placed.addressable_shards)
+  np.testing.assert_array_equal(np.asarray(placed), batch['x'])
+  assert local_rows(mesh, 4).tolist() == [0, 1, 2, 3]
+  with pytest.raises(UserError, match='does not divide over 8'):
+    local_rows(make_mesh({'data': 8}), 4)  # Control.
+
+
+def test_a_micro_batch_must_divide_too():
+  mesh = make_mesh({'data': 2, 'fsdp': 4})
+  assert len(local_rows(mesh, 32, accumulate=4)) == 32
+  with pytest.raises(UserError, match='16 in 4 passes does not divide over 8'):
+    local_rows(mesh, 16, accumulate=4)
+
+
+class FarDevice:
+  """A chip of a pod: slices are far from each other."""
+
+  def __init__(self, number, per_slice):
+    self.id, self.process_index = number, number
+    self.platform, self.device_kind = 'tpu', 'TPU v5 lite'
+    self.slice_index = number // per_slice
+    self.coords = (number % per_slice, 0, 0)
+    self.core_on_chip = 0
+
+  def __repr__(self):
+    return str(self.id)
+
+
+def test_slices_of_a_pod_differ_along_data_only():
+  devices = [FarDevice(i, 4) for i in range(8)]
+  mesh = make_mesh({'data': -1, 'fsdp': 2, 'context': 2}, devices)
+  slices = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+  np.testing.assert_array_equal(slices, [[[0, 0], [0, 0]], [[1, 1], [1, 1]]])
+  with pytest.raises(UserError, match='does not divide over the 2 slices'):
+    make_mesh({'fsdp': 8}, devices)
 
 
 def test_bad_batches():

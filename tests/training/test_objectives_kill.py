@@ -58,7 +58,7 @@ def inputs(tmp_path_factory):
   latents.write_shard(latents.shard_path(folder / 'latents', 0), examples)
   latents.write_index(folder / 'latents', 1, {})
   program = programs.build_program(config, None)
-  shapes = jax.eval_shape(program.init, jax.random.key(0)).params['teacher']
+  shapes = jax.eval_shape(program.init, jax.random.key(0), {}).params['teacher']
   teacher = jax.tree.map(
     lambda leaf: 0.1 * rng.standard_normal(leaf.shape, np.float32), shapes
   )

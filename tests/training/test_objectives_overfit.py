@@ -15,7 +15,7 @@ from unitemp_jax.data import latents
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.models import weights
 from unitemp_jax.models.vae3d import VAE
-from unitemp_jax.training import builders, programs
+from unitemp_jax.training import builders, programs, stored
 from unitemp_jax.training.program_teacher import latent_shape
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -59,11 +59,12 @@ def compiled(function):
 
 def fit(program, batch, steps, learn=True):
   """Takes steps on one batch; returns the state and all metrics."""
-  state = jax.jit(program.init)(jax.random.key(0))
+  initial, frozen = stored.load((program.initial, program.frozen), None, ())
+  state = jax.jit(program.init)(jax.random.key(0), initial)
   history = []
   for step in range(steps):
     run = compiled(program.step_fn(step))
-    new, metrics = run(state, batch, program.frozen)
+    new, metrics = run(state, batch, frozen)
     state = (new if learn else state).replace(step=state.step + 1)
     history.append(metrics)
   return state, history
@@ -109,7 +110,7 @@ def test_teacher(teacher):
 def test_student_init(teacher, tmp_path):
   # From a teacher that knows nothing, so that there is something to learn.
   program, *_ = teacher
-  untrained = program.init(jax.random.key(1)).params['teacher']
+  untrained = program.init(jax.random.key(1), {}).params['teacher']
   path = weights.save(tmp_path / 'teacher.safetensors', untrained)
   config = make_config('student_init', f'teacher={path}')
   program = programs.build_program(config, None)
@@ -149,10 +150,11 @@ def test_distillation(teacher, tmp_path):
   )
   program = programs.build_program(config, None)
   batch = make_batch(config)
+  frozen = stored.load(program.frozen, None, ())
 
   @jax.jit
   def distance(params, key):
-    rollout = program._roll_out(params, program.frozen, batch, key)
+    rollout = program._roll_out(params, frozen, batch, key)
     return ((rollout.latents - batch['latents']) ** 2).mean()
 
   def error(params):

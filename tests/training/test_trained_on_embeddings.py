@@ -13,7 +13,7 @@ from unitemp_jax.data import latents, prompt_embeddings
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, text_to_video, weights
 from unitemp_jax.models.umt5 import TextEncoder
-from unitemp_jax.training import builders, program_teacher, programs
+from unitemp_jax.training import builders, program_teacher, programs, stored
 
 CONFIG = pathlib.Path(__file__).parents[2] / 'configs/tiny_student_init.py'
 IDS = np.array([[5, 6, 1, *[0] * 17], [7, 1, *[0] * 18]], np.int32)
@@ -87,10 +87,13 @@ def test_a_student_is_trained_without_a_text_encoder(folder):
   program = programs.build_program(config, None)
   assert jax.tree.leaves(program.frozen['text']) == []
   assert program.sample_fn is None
-  state = jax.eval_shape(program.init, jax.random.key(0))
+  initial, frozen = stored.shapes_of(
+    (program.initial, program.frozen), None, ()
+  )
+  state = jax.eval_shape(program.init, jax.random.key(0), initial)
   batch = batch_of(latents.LatentSource(path, path))
   shapes, metrics = jax.eval_shape(
-    program.step_fn(0), state, batch, program.frozen
+    program.step_fn(0), state, batch, frozen
   )
   assert metrics['loss'].shape == ()
   assert jax.tree.structure(shapes) == jax.tree.structure(state)

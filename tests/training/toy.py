@@ -70,10 +70,11 @@ class ToyProgram:
     optimizer = make_optimizer(learning_rate=learning_rate, weight_decay=0.01)
     self.optimizers = {'net': optimizer, 'critic': optimizer}
     self.frozen = {'scale': np.ones((), np.float32)}
+    self.initial = {}
     self.accumulate = accumulate
     self._steps = {True: self._make(True), False: self._make(False)}
 
-  def init(self, key):
+  def init(self, key, _):
     key, *keys = jax.random.split(key, 3)
     params = {
       name: {

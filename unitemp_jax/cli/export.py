@@ -14,7 +14,7 @@ from unitemp_jax.generate import model_folder
 from unitemp_jax.models import weights
 from unitemp_jax.training import provenance
 from unitemp_jax.training.program_card import model_card
-from unitemp_jax.training.program_student import load_teacher
+from unitemp_jax.training.program_networks import load_teacher
 
 _EXAMPLE = """example:
   unitemp export --config=configs/tiny_distill.py --out=out/model \\

@@ -219,7 +219,7 @@ def _run(
   with processes.together('Setting up'):
     processes.check_devices(config.num_devices)
     mesh = make_mesh(config.mesh)
-    rows = local_rows(mesh, config.batch_size)
+    rows = local_rows(mesh, config.batch_size, config.accumulate)
     program = programs.build_program(config, mesh)
     if args.dry_run:
       if jax.process_index() == 0:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.generate import network
@@ -36,12 +36,7 @@ class BulkPipeline(Pipeline):
     if devices is None and jax.process_count() > 1:
       devices = jax.local_devices()
     if devices is not None:
-      self._mesh = jax.make_mesh(
-        (len(devices), 1),
-        device_mesh.AXES,
-        axis_types=(AxisType.Auto,) * 2,
-        devices=devices,
-      )
+      self._mesh = device_mesh.make_mesh({'data': len(devices)}, devices)
       self._everywhere = NamedSharding(self._mesh, PartitionSpec())
       self._params = jax.device_put(params, self._everywhere)
     self._embed = jax.jit(self._text_fn)

@@ -35,7 +35,9 @@ def make_net(dit: DiT, params: Any, texts: jax.Array) -> Net:
 def cached_denoise(dit: DiT):
   """The callable that `generate.step` wants, with an explicit cache."""
 
-  def denoise(net, x, sigma, positions, prompt, cache, slot, visible):
+  def denoise(
+    net, x, sigma, positions, prompt, cache, slot, visible, keep=True
+  ):
     context = jax.tree.map(lambda leaf: leaf[prompt], net.context)
     return dit.apply(
       {'params': net.params},
@@ -46,6 +48,7 @@ def cached_denoise(dit: DiT):
       cache=cache,
       slot=slot,
       visible=visible,
+      keep=keep,
     )
 
   return denoise

@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unitemp_jax.models import sizes
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
-from unitemp_jax.training.mesh import AXES, shardings_for
+from unitemp_jax.training.mesh import make_mesh, shardings_for
 from unitemp_jax.training.sharding_rules import MODEL_RULES
 
 
@@ -26,12 +26,7 @@ def local_mesh(config: TextConfig) -> Mesh:
     devices
   ):
     devices = devices[:1]
-  return jax.make_mesh(
-    (1, len(devices)),
-    AXES,
-    axis_types=(AxisType.Auto,) * len(AXES),
-    devices=devices,
-  )
+  return make_mesh({'fsdp': len(devices)}, devices)
 
 
 def fingerprint(path: Path) -> str:

@@ -76,12 +76,27 @@ class Carry:
     latents: buffer of clean latents, `[B, entries, h, w, C]`.
     anchors: of the latest anchored row, `[B, P, h, w, C]`.
     keys: one key per sample, never changed: a row draws from its number.
+    trace: of the latest row that was generated; None if nobody asks.
   """
 
   cache: Any
   latents: jax.Array
   anchors: jax.Array
   keys: jax.Array
+  trace: 'Trace | None' = None
+
+
+@flax.struct.dataclass
+class Trace:
+  """The last pass of a row, anchors first, `[B, P + B, h, w, C]` each.
+
+  Attributes:
+    noisy: what went in.
+    clean: the prediction that came out.
+  """
+
+  noisy: jax.Array
+  clean: jax.Array
 
 
 def row_noise(keys, row: jax.Array, level, shape) -> jax.Array:
@@ -111,6 +126,41 @@ def sigma_table(
   return jnp.concatenate([scheduled, capped], axis=1)
 
 
+def exit_pass(
+  denoise: Denoise,
+  net: Any,
+  x: jax.Array,
+  cache: Any,
+  row: Row,
+  sigmas: jax.Array,
+  **options: Any,
+) -> tuple[jax.Array, Any]:
+  """One pass over a block and the anchors before it.
+
+  Args:
+    denoise: the network (module docstring).
+    net: its pytree.
+    x: noisy anchors and block, `[B, F, h, w, C]`.
+    cache: what it sees.
+    row: the plan row.
+    sigmas: noise level of every latent, `[F]`.
+    **options: of `denoise`.
+
+  Returns:
+    The data estimate, and the cache that `denoise` returned.
+  """
+  batch, frames = x.shape[:2]
+  anchors = frames - row.target.shape[0]
+  before = row.target[0] - anchors + jnp.arange(anchors)
+  positions = jnp.concatenate([before, row.target]).astype(jnp.int32)
+  sigma = jnp.broadcast_to(sigmas[None], (batch, frames))
+  seen = row.visible + anchors + row.count
+  v, cache = denoise(
+    net, x, sigma, positions, row.prompt, cache, row.visible, seen, **options
+  )
+  return flow.to_x0(x, v, sigma), cache
+
+
 def denoise_block(
   denoise: Denoise,
   net: Any,
@@ -120,7 +170,7 @@ def denoise_block(
   exit_level: jax.Array | int,
   anchors: int,
   options: StepOptions = DEFAULTS,
-) -> tuple[jax.Array, Any]:
+) -> tuple[Trace, Any]:
   """Denoises one block, with `anchors` anchor latents before it in time.
 
   Args:
@@ -134,26 +184,18 @@ def denoise_block(
     options: see there.
 
   Returns:
-    Clean anchors and block `[B, anchors + block, h, w, C]`, and the cache with
-    scratch behind the visible slots.
+    The last pass, and the cache with scratch behind the visible slots.
   """
   batch, _, *grid = carry.latents.shape
   block = row.target.shape[0]
   frames = anchors + block
-  before = row.target[0] - anchors + jnp.arange(anchors)
-  positions = jnp.concatenate([before, row.target]).astype(jnp.int32)
   sigmas = sigma_table(levels, row.start, anchors, block, options.draft_from)
-  seen = row.visible + anchors + row.count
 
   def noise(level):
     return row_noise(carry.keys, row.index, level, (frames, *grid))
 
   def predict(net, x, cache, level):
-    sigma = jnp.broadcast_to(sigmas[level][None], (batch, frames))
-    v, cache = denoise(
-      net, x, sigma, positions, row.prompt, cache, row.visible, seen
-    )
-    return flow.to_x0(x, v, sigma), cache
+    return exit_pass(denoise, net, x, cache, row, sigmas[level])
 
   def renoise(x0, level):
     sigma = jnp.broadcast_to(sigmas[level][None], (batch, frames))
@@ -180,7 +222,7 @@ def denoise_block(
   # The passes above only staged keys behind what is visible.
   seen_cache = carry.cache if options.through_cache else cache
   x0, _ = predict(net, x, seen_cache, exit_level)
-  return x0, seen_cache
+  return Trace(x, x0), seen_cache
 
 
 def write_clean(
@@ -243,15 +285,18 @@ def step(
   def generated(anchors):
     def run(carry):
       carry = placed(carry)
-      x0, cache = denoise_block(
+      trace, cache = denoise_block(
         denoise, net, carry, row, levels, exit_level, anchors, options
       )
+      x0 = trace.clean
       clean = x0[:, anchors:]
       latents = carry.latents.at[:, entry].set(clean, mode='drop')
       cache = write(cache, clean)
       carry = carry.replace(cache=cache, latents=latents)
       if anchors:
         carry = carry.replace(anchors=x0[:, :anchors])
+      if carry.trace is not None:
+        carry = carry.replace(trace=_padded(trace, num_anchors - anchors))
       return carry
 
     return run
@@ -262,12 +307,27 @@ def step(
     return carry.replace(cache=write(carry.cache, clean))
 
   branches = [lambda carry: carry, given, generated(0)]
-  kind = jnp.where(row.given, 1, 2)
   if num_anchors:
     branches.append(generated(num_anchors))
-    kind = jnp.where(row.given, 1, jnp.where(row.anchor, 3, 2))
+  carry = lax.switch(kind_of(row, num_anchors), branches, carry)
+  return carry, carry.anchors
+
+
+INERT, GIVEN, PLAIN, ANCHORED = range(4)
+
+
+def kind_of(row: Row, num_anchors: int) -> jax.Array:
+  """What a row does: `INERT`, `GIVEN`, `PLAIN` or `ANCHORED`."""
+  kind = jnp.where(row.given, GIVEN, PLAIN)
+  if num_anchors:
+    kind = jnp.where(row.given, GIVEN, jnp.where(row.anchor, ANCHORED, PLAIN))
   # A given row that writes nothing only says what is part of the video.
   idle = row.given & (row.write < 0).all()
-  kind = jnp.where((row.count == 0) | idle, 0, kind)
-  carry = lax.switch(kind, branches, carry)
-  return carry, carry.anchors
+  return jnp.where((row.count == 0) | idle, INERT, kind)
+
+
+def _padded(trace: Trace, missing: int) -> Trace:
+  def pad(x):
+    return jnp.pad(x, ((0, 0), (missing, 0)) + ((0, 0),) * (x.ndim - 2))
+
+  return jax.tree.map(pad, trace)

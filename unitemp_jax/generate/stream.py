@@ -75,7 +75,7 @@ class RowPrograms:
     count = anchors.shape[1] if anchored else 0
     cache = self._placed(cache, row, anchors.shape[2:4])
     carry = Carry(cache, anchors[:, :0], anchors, keys)
-    clean, cache = denoise_block(
+    trace, cache = denoise_block(
       self._denoise,
       net,
       carry,
@@ -85,6 +85,7 @@ class RowPrograms:
       count,
       self._options,
     )
+    clean = trace.clean
     anchors = clean[:, :count] if anchored else anchors
     return cache, anchors, clean[:, count:]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
@@ -23,22 +22,15 @@ from unitemp_jax.models import sizes, vae3d, weights
 from unitemp_jax.training import mesh as device_mesh
 from unitemp_jax.training.sharding_rules import MODEL_RULES
 
-# Used in float32 whatever the transformer computes in.
-_FLOAT32 = ('time_in', 'time_out', 'time_projection', 'head')
 
-
-def _load(path: Path, config: Any, mesh, dtype: str) -> Any:
-  shapes = sizes.param_shapes(config)
-
-  def placed(path, leaf, sharding):
-    kernel = path[-1].key in ('kernel', 'embedding')
-    kept = dtype if kernel and path[0].key not in _FLOAT32 else 'float32'
-    return jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(kept), sharding=sharding)
-
+def _load(path: Path, config: Any, mesh) -> Any:
+  shapes = sizes.held_shapes(config)
   shardings = device_mesh.shardings_for(shapes, mesh, MODEL_RULES)
-  return weights.load(
-    path, jax.tree_util.tree_map_with_path(placed, shapes, shardings)
-  )
+
+  def placed(leaf, sharding):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+  return weights.load(path, jax.tree.map(placed, shapes, shardings))
 
 
 class TeacherModel:
@@ -68,14 +60,8 @@ class TeacherModel:
     self._mesh = device_mesh.make_mesh(
       {'data': 1, 'fsdp': -1} if even else {'data': -1}
     )
-    dtypes = {'teacher': card.dit.dtype, 'text': card.text.dtype}
     self._params = {
-      name: _load(
-        folder / f'{name}.safetensors',
-        config,
-        self._mesh,
-        dtypes.get(name, 'float32'),
-      )
+      name: _load(folder / f'{name}.safetensors', config, self._mesh)
       for name, config in networks.items()
     }
     tokenizer = Tokenizer.from_file(folder / 'tokenizer.json')

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from unitemp_jax import rope
+from unitemp_jax.models.partition import split_cache
 
 
 @flax.struct.dataclass
@@ -58,7 +59,7 @@ def init_cache(
 
   def zeros(frames):
     shape = (layers, batch, frames * tokens_per_frame, heads, head_dim)
-    return jnp.zeros(shape, dtype)
+    return split_cache(jnp.zeros(shape, dtype))
 
   raw = zeros(sinks + block) if sinks else None
   return KVCache(zeros(slots), zeros(slots), raw, sinks * tokens_per_frame)
@@ -83,7 +84,7 @@ def stage(
   def put(whole, new, token):
     new = new[None].astype(whole.dtype)
     start = (layer, zero, token, zero, zero)
-    return lax.dynamic_update_slice(whole, new, start)
+    return split_cache(lax.dynamic_update_slice(whole, new, start))
 
   def write(whole, new):
     whole = put(whole, new, token)
@@ -100,6 +101,28 @@ def stage(
     raw = put(cache.raw_LBSNK, raw_BTNK[:, :room], sinks)
     cache = dataclasses.replace(cache, raw_LBSNK=raw)
   return cache, k_layer, v_layer
+
+
+def beside(
+  cache: KVCache,
+  layer: jax.Array,
+  k_BTNK: jax.Array,
+  v_BTNK: jax.Array,
+  token: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """One layer's keys and values `BSNK` as `stage` returns them, nothing kept.
+
+  A pass that is differentiated and not written so leaves the cache a constant
+  of the scan over layers, of which a backward pass needs one copy.
+  """
+  zero = jnp.zeros((), jnp.int32)
+
+  def put(whole, new):
+    there = lax.dynamic_index_in_dim(whole, layer, 0, keepdims=False)
+    start = (zero, token, zero, zero)
+    return lax.dynamic_update_slice(there, new.astype(whole.dtype), start)
+
+  return put(cache.k_LBSNK, k_BTNK), put(cache.v_LBSNK, v_BTNK)
 
 
 def commit(

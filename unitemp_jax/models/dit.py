@@ -16,9 +16,10 @@ from einops import rearrange
 
 from unitemp_jax import flow, rope
 from unitemp_jax.models import dit_block
-from unitemp_jax.models.attention import frame_mask_to_tokens
 from unitemp_jax.models.cache import KVCache, init_cache
 from unitemp_jax.models.linear import Linear
+from unitemp_jax.models.partition import split_tokens
+from unitemp_jax.models.remat import policy_named, rematerialised
 from unitemp_jax.shapes import FrameMask, Latents, Positions, Sigmas, Text
 
 
@@ -26,8 +27,8 @@ from unitemp_jax.shapes import FrameMask, Latents, Positions, Sigmas, Text
 class DiTConfig:
   """Size of the transformer; the defaults are Wan 2.1 T2V 1.3B's.
 
-  `remat` recomputes a layer's activations in the backward pass; `unroll` is how
-  many layers one iteration of the scan runs.
+  `remat` names what a layer keeps for the backward pass (`models.remat`);
+  `unroll` is how many layers one iteration of the scan runs.
   """
 
   width: int = 1536
@@ -40,8 +41,12 @@ class DiTConfig:
   freq_width: int = 256
   rope_theta: float = rope.THETA
   dtype: str = 'float32'
-  remat: bool = False
+  remat: str = 'none'
   unroll: int = 1
+
+  def __post_init__(self):
+    """Older models say True or False for full and none."""
+    object.__setattr__(self, 'remat', policy_named(self.remat))
 
   @property
   def head_dim(self) -> int:
@@ -117,7 +122,6 @@ class DiT(nn.Module):
     self.time_in = dense(c.width, small, jnp.float32)
     self.time_out = dense(c.width, small, jnp.float32)
     self.time_projection = dense(6 * c.width, xavier, jnp.float32)
-    block = nn.remat(dit_block.Block) if c.remat else dit_block.Block
     over_layers = {
       'variable_axes': {'params': 0},
       'split_rngs': {'params': True},
@@ -125,9 +129,9 @@ class DiT(nn.Module):
       'unroll': c.unroll,
     }
     self.blocks = nn.scan(
-      block,
+      rematerialised(dit_block.Block, c.remat),
       methods={
-        '__call__': {'in_axes': (0,) + (nn.broadcast,) * 5, **over_layers},
+        '__call__': {'in_axes': (0,) + (nn.broadcast,) * 6, **over_layers},
         'text_kv': {'in_axes': nn.broadcast, **over_layers},
       },
     )(c.width, c.heads, c.ffn_width, dtype)
@@ -156,6 +160,7 @@ class DiT(nn.Module):
     slot: jax.Array | int = 0,
     visible: jax.Array | None = None,
     mask_BFF: FrameMask | None = None,
+    keep: bool = True,
   ) -> tuple[Latents, KVCache | None]:
     """Velocity of noisy latents.
 
@@ -171,9 +176,10 @@ class DiT(nn.Module):
         slot + F.
       mask_BFF: bool; which frame may attend to which, B may be 1. Not
         with a cache.
+      keep: whether this pass stages its keys in the cache that is returned.
 
     Returns:
-      Velocity `BFHWC` in float32 and the cache with this pass staged.
+      Velocity `BFHWC` in float32 and the cache with this pass staged, or None.
     """
     c = self.config
     _, frames, height, width, _ = x_BFHWC.shape
@@ -185,25 +191,24 @@ class DiT(nn.Module):
       p=c.patch,
       q=c.patch,
     )
-    x = self.patch_embedding(x)
+    x = split_tokens(self.patch_embedding(x))
     e = sinusoid(flow.timestep(sigma_BF), c.freq_width)
     e_BFD = self.time_out(nn.silu(self.time_in(e)))
     e6 = self.time_projection(nn.silu(e_BFD))
     e_BF6D = e6.reshape(*e6.shape[:2], 6, c.width)
     angle = rope.angles(positions_F, rows, columns, c.head_dim, c.rope_theta)
 
-    token = kv_len = mask_BQS = None
+    token = kv_len = read = None
     if cache is not None:
       token = jnp.asarray(slot, jnp.int32) * tokens
       seen = slot + frames if visible is None else visible
       kv_len = jnp.asarray(seen, jnp.int32) * tokens
-    if mask_BFF is not None:
-      mask_BQS = frame_mask_to_tokens(mask_BFF, tokens)
-
+    if not keep:
+      cache, read = None, cache
     carry = dit_block.zero_init_carry(x, cache)
     text_kv = (context.k_LBENK, context.v_LBENK)
     (x, cache, _), _ = self.blocks(
-      carry, text_kv, e_BF6D, angle, token, kv_len, mask_BQS
+      carry, text_kv, e_BF6D, angle, token, kv_len, mask_BFF, read
     )
     x = self._head(x, e_BFD)
     v = rearrange(

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from unitemp_jax import rope
+from unitemp_jax.models import remat
 from unitemp_jax.models.attention import attention
-from unitemp_jax.models.cache import KVCache, stage
+from unitemp_jax.models.cache import KVCache, beside, stage
 from unitemp_jax.models.linear import Linear
+from unitemp_jax.models.partition import split_tokens
 
 EPS = 1e-6
 
@@ -96,7 +98,9 @@ class Block(nn.Module):
     """This layer's keys and values of the text `BED`; the carry is unused."""
     return carry, self.cross_attn.key_value(text)
 
-  def __call__(self, carry, text_kv, e_BF6D, angle_TK, token, kv_len, mask_BQS):
+  def __call__(
+    self, carry, text_kv, e_BF6D, angle_TK, token, kv_len, mask_BQS, read
+  ):
     """One layer on the carry (x `BTD`, cache or None, layer index).
 
     Args:
@@ -107,8 +111,10 @@ class Block(nn.Module):
       token: where in the cache this pass stages its keys.
       kv_len: how many keys are visible, staged ones included, or None.
       mask_BQS: bool mask or None.
+      read: a whole cache that is only read, in place of the carried one.
     """
     x, cache, layer = carry
+    x = remat.mark_input(x)
     frames = e_BF6D.shape[1]
 
     def per_frame(y, e_BFD):  # [B, T, D] op [B, F, D]
@@ -135,16 +141,20 @@ class Block(nn.Module):
     k = rope.rotate(raw, angle_TK)
     if cache is not None:
       cache, k, v = stage(cache, layer, k, v, token, raw)
+    elif read is not None:
+      k, v = beside(read, layer, k, v, token)
     y = attention(q, k.astype(q.dtype), v.astype(q.dtype), kv_len, mask_BQS)
+    y = remat.mark_attention(y)
     x = add(x, self.self_attn.out(y), m[2])
 
     h = self.norm_cross(x).astype(self.dtype)
     y = attention(self.cross_attn.query(h), *text_kv)
+    y = remat.mark_attention(y)
     x = add(x, self.cross_attn.out(y))
 
     h = modulate(x, m[4], m[3])
     h = self.ffn_down(nn.gelu(self.ffn_up(h), approximate=True))
-    return (add(x, h, m[5]), cache, layer + 1), None
+    return (split_tokens(add(x, h, m[5])), cache, layer + 1), None
 
 
 def zero_init_carry(x: jax.Array, cache: KVCache | None):

@@ -46,6 +46,26 @@ def param_shapes(config: DiTConfig | VAEConfig | TextConfig, dtype=None) -> Any:
   )
 
 
+# Used in float32 whatever a transformer computes in.
+_FLOAT32 = ('time_in', 'time_out', 'time_projection', 'head')
+
+
+def held_shapes(config: DiTConfig | VAEConfig | TextConfig) -> Any:
+  """The shapes of a network that is used and not trained.
+
+  Kernels are held in the dtype that they are used in; vectors, tables and what
+  is computed in float32 stay in float32.
+  """
+  dtype = jnp.dtype(getattr(config, 'dtype', 'float32'))
+
+  def held(path, leaf):
+    kernel = path[-1].key in ('kernel', 'embedding')
+    used = kernel and path[0].key not in _FLOAT32
+    return jax.ShapeDtypeStruct(leaf.shape, dtype if used else jnp.float32)
+
+  return jax.tree_util.tree_map_with_path(held, param_shapes(config))
+
+
 def count(shapes: Any) -> int:
   """Numbers in a tree of arrays or shapes."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

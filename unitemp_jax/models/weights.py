@@ -55,7 +55,19 @@ def exist(path: str | Path) -> bool:
   return Path(path).is_file() or index_path(path).is_file()
 
 
-def load(path: str | Path, shapes: Any) -> Any:
+def check(path: str | Path, shapes: Any) -> None:
+  """Reads names and shapes only; UserError as `load` raises it."""
+  path = Path(path)
+  with Files(path) as files:
+    _check(path, _flat_shapes(shapes), files)
+
+
+def _flat_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
+  flat = traverse_util.flatten_dict(shapes, sep='.')
+  return {name: tuple(leaf.shape) for name, leaf in flat.items()}
+
+
+def load(path: str | Path, shapes: Any, part: str | None = None) -> Any:
   """Reads a parameter tree in the shapes and dtypes of `shapes`.
 
   Arrays are read one at a time. A leaf of `shapes` with a sharding is made
@@ -65,16 +77,20 @@ def load(path: str | Path, shapes: Any) -> Any:
     path: a safetensors file; or its name before it was split over several
       files, whose index lies beside them (see `Files`).
     shapes: tree of arrays or ShapeDtypeStructs to read into.
+    part: read and return only this branch of the tree.
 
   Raises:
     UserError: no such file, not safetensors, or other names or shapes.
   """
   path = Path(path)
-  wanted = traverse_util.flatten_dict(shapes, sep='.')
+  wanted = traverse_util.flatten_dict(
+    shapes if part is None else {part: shapes[part]}, sep='.'
+  )
   with Files(path) as files:
-    _check(path, {n: tuple(leaf.shape) for n, leaf in wanted.items()}, files)
+    _check(path, _flat_shapes(shapes), files)
     flat = {name: _make(files, name, wanted[name]) for name in wanted}
-  return traverse_util.unflatten_dict(flat, sep='.')
+  tree = traverse_util.unflatten_dict(flat, sep='.')
+  return tree if part is None else tree[part]
 
 
 def _make(files: 'Files', name: str, leaf: Any) -> jax.Array:

@@ -16,16 +16,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from unitemp_jax.training import stored
 from unitemp_jax.training.checkpoint import Checkpoints
 from unitemp_jax.training.goodput import Goodput
 from unitemp_jax.training.guard import Guard, TrainingStopped
 from unitemp_jax.training.loop_settings import LoopSettings
-from unitemp_jax.training.mesh import (
-  Rules,
-  alone,
-  put_batch,
-  shardings_for,
-)
+from unitemp_jax.training.mesh import Rules, alone, put_batch
 from unitemp_jax.training.metrics import MetricsLog
 from unitemp_jax.training.preemption import StopSignal
 from unitemp_jax.training.processes import say, to_host, together
@@ -36,6 +32,7 @@ from unitemp_jax.training.program import (
   Program,
   SampleFn,
   abstract_state,
+  first_state,
 )
 from unitemp_jax.training.sharding_rules import MODEL_RULES
 from unitemp_jax.training.state import TrainState
@@ -139,9 +136,7 @@ def _restore_or_init(
     say(f'resuming after step {int(state.step)}')
     loader.set_state(host['loader'])
     return state, host
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-  init = jax.jit(program.init, out_shardings=shardings)
-  return init(jax.random.key(seed)), {}
+  return first_state(program, seed, mesh, rules), {}
 
 
 class _Run:
@@ -191,9 +186,7 @@ class _Run:
     compiled = CompiledSteps(
       self.program, state, mesh, self.settings.guard.max_loss_ratio
     )
-    frozen = jax.device_put(
-      self.program.frozen, shardings_for(self.program.frozen, mesh, rules)
-    )
+    frozen = stored.load(self.program.frozen, mesh, rules)
     means = self.guard.means
     for step in range(int(state.step) + 1, self.settings.num_steps + 1):
       with self.goodput.measure('data'):

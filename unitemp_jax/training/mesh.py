@@ -4,21 +4,22 @@ import contextlib
 import contextvars
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from unitemp_jax.errors import UserError
+from unitemp_jax.models.attention.ambient import BATCH_AXES
+from unitemp_jax.models.partition import AXES
 from unitemp_jax.training.tree_paths import path_name, rank_in_layer
 
 # (regex searched in the path of a leaf, how the leaf is split); the first match
 # wins. Vectors and scalars need no rule: they are replicated.
 Rules = tuple[tuple[str, PartitionSpec], ...]
-
-AXES = ('data', 'fsdp')
 
 
 _alone: contextvars.ContextVar[bool] = contextvars.ContextVar('alone')
@@ -37,12 +38,20 @@ def alone() -> Iterator[None]:
     _alone.reset(token)
 
 
-def make_mesh(shape: Mapping[str, int]) -> Mesh:
-  """Returns a mesh with the axes `data` and `fsdp`.
+def make_mesh(
+  shape: Mapping[str, int], devices: Sequence[Any] | None = None
+) -> Mesh:
+  """Returns a mesh with the axes `data`, `fsdp` and `context`.
+
+  Rows of a batch are split over `data` and `fsdp`, the tokens of a row over
+  `context`, parameters over `fsdp` and `context`. Neighbours along `context`,
+  which talk most, are near each other; slices of a pod, which are far from each
+  other, differ along `data`.
 
   Args:
     shape: axis -> size; a missing axis has size 1, and one axis may be -1,
       which means all devices that are left.
+    devices: all of them by default; those of a topology to compile for it.
 
   Raises:
     UserError: an unknown axis, or sizes that the devices cannot fill.
@@ -52,7 +61,8 @@ def make_mesh(shape: Mapping[str, int]) -> Mesh:
     raise UserError(f'mesh has no axis {unknown[0]!r}; use {", ".join(AXES)}.')
   sizes = [int(shape.get(axis, 1)) for axis in AXES]
   own = _alone.get(False) or jax.process_count() == 1
-  devices = jax.local_devices() if own else jax.devices()
+  if devices is None:
+    devices = jax.local_devices() if own else jax.devices()
   given = math.prod(size for size in sizes if size != -1)
   fits = sizes.count(-1) <= 1 and given >= 1 and len(devices) % given == 0
   if -1 in sizes and fits:
@@ -64,11 +74,26 @@ def make_mesh(shape: Mapping[str, int]) -> Mesh:
       f'mesh {dict(zip(AXES, sizes, strict=True))} does not fit the '
       f'{len(devices)} devices there are; change config.mesh.'
     )
-  return jax.make_mesh(
-    sizes,
-    AXES,
-    axis_types=(AxisType.Auto,) * len(AXES),
-    devices=devices[: math.prod(sizes)],
+  types = (AxisType.Auto,) * len(AXES)
+  used = devices[: math.prod(sizes)]
+  slices = {getattr(device, 'slice_index', 0) for device in used}
+  if used[0].platform == 'tpu' and len(slices) > 1:
+    return Mesh(_over_slices(sizes, used, len(slices)), AXES, axis_types=types)
+  return jax.make_mesh(sizes, AXES, axis_types=types, devices=used)
+
+
+def _over_slices(sizes: list[int], devices, slices: int) -> np.ndarray:
+  data, *others = sizes
+  if data % slices:
+    raise UserError(
+      f'config.mesh.data is {data}, which does not divide over the {slices} '
+      'slices; only `data` may reach from slice to slice.'
+    )
+  return mesh_utils.create_hybrid_device_mesh(
+    (data // slices, *others),
+    (slices, *(1 for _ in others)),
+    devices,
+    allow_split_physical_axes=True,
   )
 
 
@@ -125,27 +150,35 @@ def shardings_for(tree: Any, mesh: Mesh, rules: Rules) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding of a batch: rows over every axis of the mesh."""
-  return NamedSharding(mesh, PartitionSpec(AXES))
+  """Returns the sharding of a batch: rows over `data` and `fsdp`."""
+  return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+def row_parts(mesh: Mesh) -> int:
+  """Returns into how many parts the rows of a batch are split."""
+  return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def local_rows(mesh: Mesh, batch_size: int, accumulate: int = 1) -> np.ndarray:
   """Returns which rows of a global batch lie on this process, ascending.
 
   Raises:
-    UserError: the rows do not divide over the devices.
+    UserError: the rows of a micro-batch do not divide over the devices.
   """
-  _check_rows(batch_size, mesh)
+  check_rows(batch_size, mesh, accumulate)
   places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
   rows = [np.arange(batch_size)[place] for place in places.values()]
   return np.unique(np.concatenate(rows))
 
 
-def _check_rows(rows: int, mesh: Mesh) -> None:
-  if rows < 1 or rows % mesh.size:
+def check_rows(rows: int, mesh: Mesh, accumulate: int = 1) -> None:
+  """Refuses rows whose micro-batches do not divide over the devices."""
+  parts = row_parts(mesh)
+  if rows < 1 or accumulate < 1 or rows % (parts * accumulate):
+    passes = f' in {accumulate} passes' if accumulate != 1 else ''
     raise UserError(
-      f'A batch of {rows} does not divide over {mesh.size} devices; change '
-      'batch_size or config.mesh.'
+      f'A batch of {rows}{passes} does not divide over {parts} devices (data '
+      'times fsdp); change batch_size, accumulate or config.mesh.'
     )
 
 
@@ -161,6 +194,9 @@ def put_batch(local_batch: Any, mesh: Mesh) -> Any:
     ValueError: an array holds strings or objects.
   """
   sharding = batch_sharding(mesh)
+  parts = row_parts(mesh)
+  places = sharding.addressable_devices_indices_map((parts,))
+  here = len({place[0].indices(parts) for place in places.values()})
 
   def put(path, leaf):
     leaf = np.asarray(leaf)
@@ -169,7 +205,10 @@ def put_batch(local_batch: Any, mesh: Mesh) -> Any:
         f'The loader yields {leaf.dtype} for {path_name(path)}; a batch holds '
         'numbers only.'
       )
-    _check_rows(leaf.shape[0] * mesh.size // len(mesh.local_devices), mesh)
-    return jax.make_array_from_process_local_data(sharding, leaf)
+    rows = leaf.shape[0] * parts // here
+    check_rows(rows, mesh)
+    return jax.make_array_from_process_local_data(
+      sharding, leaf, (rows, *leaf.shape[1:])
+    )
 
   return jax.tree_util.tree_map_with_path(put, local_batch)

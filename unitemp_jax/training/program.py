@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from unitemp_jax.training import stored
 from unitemp_jax.training.guard import guarded
-from unitemp_jax.training.mesh import Rules, shardings_for
+from unitemp_jax.training.mesh import Rules
 from unitemp_jax.training.processes import say
 from unitemp_jax.training.sharding_rules import MODEL_RULES
 from unitemp_jax.training.state import TrainState
@@ -26,12 +27,17 @@ class Program(Protocol):
 
   Attributes:
     frozen: tree of weights that are not trained; passed to every step and not
-      written to checkpoints.
+      written to checkpoints. Arrays, or `stored.Stored` for what is read later.
+    initial: likewise, what `init` starts from; not read by a resumed run.
+    steps: the distinct functions that `step_fn` returns, by name, with how many
+      of a round of steps each one takes.
   """
 
   frozen: Any
+  initial: Any
+  steps: dict[str, tuple['StepFn', int]]
 
-  def init(self, key: jax.Array) -> TrainState:
+  def init(self, key: jax.Array, initial: Any) -> TrainState:
     """Returns the first state; runs under jit."""
 
   def step_fn(self, step: int) -> StepFn:
@@ -64,14 +70,25 @@ def abstract_state(
   program: Program, seed: int, mesh: Mesh, rules: Rules = MODEL_RULES
 ) -> TrainState:
   """Returns the shapes, dtypes and shardings of the program's state."""
-  shapes = jax.eval_shape(program.init, jax.random.key(seed))
-  return jax.tree.map(
-    lambda leaf, sharding: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=sharding
-    ),
-    shapes,
-    shardings_for(shapes, mesh, rules),
-  )
+  initial = stored.shapes_of(program.initial, None, rules)
+  shapes = jax.eval_shape(program.init, jax.random.key(seed), initial)
+  return stored.shapes_of(shapes, mesh, rules)
+
+
+def first_state(
+  program: Program, seed: int, mesh: Mesh, rules: Rules = MODEL_RULES
+) -> TrainState:
+  """Returns the state before the first step, on the devices.
+
+  Raises:
+    UserError: weights that it starts from are missing or do not fit.
+  """
+  shapes = abstract_state(program, seed, mesh, rules)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+  initial = stored.load(program.initial, mesh, rules)
+  with jax.set_mesh(mesh):
+    init = jax.jit(program.init, out_shardings=shardings)
+    return init(jax.random.key(seed), initial)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +117,7 @@ class CompiledSteps:
   ):
     """Prepares to compile for arguments like `state`; see `guard.guarded`."""
     self._program = program
+    self._mesh = mesh
     self._max_loss_ratio = max_loss_ratio
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -117,7 +135,9 @@ class CompiledSteps:
     function = self._program.step_fn(step)
     if function not in self._compiled:
       start = time.monotonic()
-      self._compiled[function] = self._compile(function, *arguments)
+      lowered = self.lower(function, *arguments)
+      kind = ' '.join(sorted(lowered.out_info[1]))
+      self._compiled[function] = CompiledStep(lowered.compile(), kind)
       name = getattr(function, '__name__', 'step')
       say(f'compiled {name} in {time.monotonic() - start:.1f} s')
     return self._compiled[function]
@@ -128,7 +148,15 @@ class CompiledSteps:
       return mean
     return jax.device_put(np.asarray(mean, np.float32), self._mean.sharding)
 
-  def _compile(self, function: StepFn, *arguments) -> CompiledStep:
+  def lower(self, function: StepFn, *arguments) -> jax.stages.Lowered:
+    """Returns one step's program before it is compiled.
+
+    Args:
+      function: one that the program's `step_fn` returns.
+      *arguments: state, batch and frozen weights, or their shapes with
+        shardings. The state is donated.
+    """
+
     def counted(state, batch, frozen, mean):
       new_state, metrics = function(state, batch, frozen)
       new_state, metrics, mean = guarded(
@@ -137,7 +165,7 @@ class CompiledSteps:
       new_state = new_state.replace(step=state.step + 1, key=state.key)
       return new_state, metrics, mean
 
-    jitted = jax.jit(counted, out_shardings=self._out, donate_argnums=0)
-    lowered = jitted.lower(*arguments, self._mean)
-    kind = ' '.join(sorted(lowered.out_info[1]))
-    return CompiledStep(lowered.compile(), kind)
+    # Models ask the mesh around them how activations are split.
+    with jax.set_mesh(self._mesh):
+      jitted = jax.jit(counted, out_shardings=self._out, donate_argnums=0)
+      return jitted.lower(*arguments, self._mean)

@@ -14,24 +14,32 @@ import optax
 from ml_collections import ConfigDict
 
 from unitemp_jax import flow
-from unitemp_jax.data import latents
-from unitemp_jax.generate import model_folder
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate import replay
 from unitemp_jax.generate.step import StepOptions
-from unitemp_jax.models import text_to_video, weights
+from unitemp_jax.models import sizes, text_to_video
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.objectives import dmd, flow_match
+from unitemp_jax.plans import Plan
 from unitemp_jax.training import builders, program_samples
 from unitemp_jax.training.accumulate import accumulate_gradients
 from unitemp_jax.training.optim import ema_update
 from unitemp_jax.training.plan_sets import training_plans, windowed
-from unitemp_jax.training.program_card import model_card
+from unitemp_jax.training.program import StepFn
+from unitemp_jax.training.program_networks import (
+  frozen_networks,
+  initial_networks,
+  normalised_vae,
+  teacher_config,
+)
 from unitemp_jax.training.program_single import warm_decay
-from unitemp_jax.training.program_student import load_teacher, student_levels
+from unitemp_jax.training.program_student import student_levels
 from unitemp_jax.training.program_teacher import latent_shape
 from unitemp_jax.training.rollout import PlanChoice, Rollout, roll_out
 from unitemp_jax.training.state import TrainState
+from unitemp_jax.training.stored import Stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +53,8 @@ class DistillSettings:
   `through_cache` lets gradient cross blocks (`generate.step.StepOptions`). The
   student is updated in every `critic_updates`-th step, after `critic_warmup`
   steps in which the critic alone learns what the initial student's samples
-  look like.
+  look like. `checkpoint_rollout` trades one more pass per block for a backward
+  pass that holds one block at a time (`generate.replay`).
   """
 
   shift: float
@@ -59,54 +68,64 @@ class DistillSettings:
   anchor_drop: float
   critic_updates: int
   critic_warmup: int
+  checkpoint_rollout: bool = False
+
+
+def check_rollout(settings: DistillSettings, plans: list[Plan]) -> None:
+  """Refuses settings that exclude each other; UserError."""
+  if not settings.checkpoint_rollout:
+    return
+  if settings.through_cache or not all(map(replay.append_only, plans)):
+    raise UserError(
+      'config.loss.checkpoint_rollout needs config.loss.through_cache = False '
+      'and plans that write no cache slot twice; switch it off.'
+    )
 
 
 class DistillProgram:
   """Student and critic, trained in turn; the teacher is frozen."""
 
-  def __init__(self, config: ConfigDict):
-    """Loads teacher and initial student, and stacks the plans."""
+  def __init__(self, config: ConfigDict, abstract: bool):
+    """Names what is read and stacks the plans; see `distill_program`."""
     self._dit = DiT(builders.dit_config(config.model))
+    self._teacher_dit = DiT(teacher_config(config))
     self._encoder = TextEncoder(builders.text_config(config.model))
     self._settings = DistillSettings(**config.loss.to_dict())
     self._levels = student_levels(config)
     frames = latent_shape(config)[0]
     plans, plan_weights = training_plans(config.orders, frames)
     self._choice = PlanChoice.create(plans, plan_weights, frames)
-    teacher = load_teacher(config)
-    self._student = weights.load(
-      config.student_init,
-      jax.eval_shape(lambda: teacher['dit']),
-    )
-    self.frozen = {'teacher': teacher['dit'], 'text': teacher['text']}
+    check_rollout(self._settings, plans)
+    self._loops = bool(self._choice.loops.any())
     self._windowed = windowed(config.orders)
     self._options = StepOptions(
       draft_from=int(self._windowed),
       through_cache=self._settings.through_cache,
     )
-    self._loops = bool(self._choice.loops.any())
+    self.frozen = frozen_networks(config, abstract)
     if self._windowed or self._loops:
-      card = model_card(config, latents.read_index(config.latents.dir), {})
-      self._vae = VAE(card.vae)
-      self.frozen['vae'] = weights.load(
-        config.latents.vae, model_folder.param_shapes(card)['vae']
-      )
+      self._vae = VAE(normalised_vae(config, abstract))
+      shapes = sizes.param_shapes(self._vae.config)
+      self.frozen['vae'] = Stored(config.latents.vae, shapes)
+    self.initial = initial_networks(config)
     self._optimizers = {
       'student': builders.optimizer(config.optimizer),
       'critic': builders.optimizer(config.critic_optimizer),
     }
     self._ema_decay = config.ema_decay
     self._accumulate = config.accumulate
-    self.sample_fn = program_samples.student_samples(config, teacher['text'])
-
-  def init(self, key: jax.Array) -> TrainState:
-    """Student from its initialisation, critic from the teacher."""
-    copy = lambda tree: jax.tree.map(lambda x: x + 0, tree)  # noqa: E731
-    params = {
-      'student': copy(self._student),
-      'critic': copy(self.frozen['teacher']),
+    self.sample_fn = program_samples.student_samples(
+      config, self.frozen['text']
+    )
+    rest = self._settings.critic_updates - 1
+    self.steps: dict[str, tuple[StepFn, int]] = {
+      'student_and_critic': (self._student_and_critic, 1),
+      **({'critic_only': (self._critic_only, rest)} if rest else {}),
     }
-    return TrainState.create(key, params, self._optimizers, ema=('student',))
+
+  def init(self, key: jax.Array, initial: Any) -> TrainState:
+    """Student and critic from their own weights."""
+    return TrainState.create(key, initial, self._optimizers, ema=('student',))
 
   def step_fn(self, step: int):
     """Student and critic, or the critic alone (see `DistillSettings`)."""
@@ -117,6 +136,13 @@ class DistillProgram:
 
   def _text(self, frozen, batch) -> jax.Array:
     return text_to_video.batch_text(self._encoder, frozen['text'], batch)
+
+  def _without_prompt(self, frozen, text: jax.Array) -> jax.Array:
+    """What guidance leads away from: the negative prompt, or no text."""
+    if not frozen['negative']:
+      return jnp.zeros_like(text)
+    negative = self._text(frozen, frozen['negative'])
+    return jnp.broadcast_to(negative.astype(text.dtype), text.shape)
 
   def _roll_out(self, params, frozen, batch, key):
     images = jnp.concatenate(
@@ -132,14 +158,15 @@ class DistillProgram:
       levels=self._levels,
       anchor_drop=self._settings.anchor_drop,
       options=self._options,
+      replay=self._settings.checkpoint_rollout,
     )
 
-  def _x0(self, params: Any, text: jax.Array):
+  def _x0(self, dit: DiT, params: Any, text: jax.Array):
     """(x, sigma) -> data estimate of a bidirectional network."""
-    context = text_to_video.text_context(self._dit, params, text)
+    context = text_to_video.text_context(dit, params, text)
 
     def estimate(x, sigma):
-      v = text_to_video.bidirectional(self._dit, params, x, sigma, context)
+      v = text_to_video.bidirectional(dit, params, x, sigma, context)
       return flow.to_x0(x, v, sigma)
 
     return estimate
@@ -150,8 +177,12 @@ class DistillProgram:
     key_roll, key_dmd = jax.random.split(key)
     rollout = self._roll_out(params, frozen, batch, key_roll)
     text = self._text(frozen, batch)
-    conditional = self._x0(frozen['teacher'], text)
-    unconditional = self._x0(frozen['teacher'], jnp.zeros_like(text))
+    conditional = self._x0(self._teacher_dit, frozen['teacher'], text)
+    unconditional = self._x0(
+      self._teacher_dit,
+      frozen['teacher'],
+      self._without_prompt(frozen, text),
+    )
 
     def real_x0(x, sigma):
       return dmd.guided(
@@ -162,7 +193,7 @@ class DistillProgram:
       rollout.scored,
       key_dmd,
       real_x0=real_x0,
-      fake_x0=self._x0(critic, text),
+      fake_x0=self._x0(self._dit, critic, text),
       shift=s.shift,
       sigma_range=(s.sigma_min, s.sigma_max),
     )
@@ -270,7 +301,9 @@ class DistillProgram:
     return state, {**metrics, 'critic': critic_metrics['critic']}
 
 
-def distill_program(config: ConfigDict, mesh) -> DistillProgram:
+def distill_program(
+  config: ConfigDict, mesh, abstract: bool = False
+) -> DistillProgram:
   """Builds the program; UserError if weights are missing or do not fit."""
   del mesh
-  return DistillProgram(config)
+  return DistillProgram(config, abstract)

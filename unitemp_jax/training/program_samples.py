@@ -20,6 +20,7 @@ from unitemp_jax.objectives.vae import to_unit
 from unitemp_jax.training import builders
 from unitemp_jax.training.program_card import model_card
 from unitemp_jax.training.state import TrainState
+from unitemp_jax.training.stored import Stored
 
 _CLIPS = 6
 _FPS = 12
@@ -49,7 +50,6 @@ def write_samples(
 def vae_samples(config: ConfigDict) -> SampleFn:
   """Held-out clips through the VAE."""
   vae = VAE(builders.vae_config(config.model))
-  clips = held_out(config)
 
   @jax.jit
   def reconstruct(params, video):
@@ -57,6 +57,7 @@ def vae_samples(config: ConfigDict) -> SampleFn:
     return jax.numpy.clip((pixels + 1.0) * 127.5, 0, 255).astype('uint8')
 
   def sample(state, folder):
+    clips = held_out(config)
     videos = np.asarray(reconstruct(state.ema['vae'], clips['video']))
     write_samples(folder, 'reconstruction', videos, clips['caption'])
 
@@ -89,10 +90,10 @@ class _Model:
 
 def teacher_samples(config: ConfigDict, num_steps: int = 25) -> SampleFn:
   """Held-out captions through the teacher."""
-  clips = held_out(config)
   model = _Model(config)
 
   def sample(state, folder):
+    clips = held_out(config)
     tree = state.ema['teacher']
     pipeline = model.with_weights(teacher=tree['dit'], text=tree['text'])
     made = pipeline.sample_teacher(clips['caption'], range(_CLIPS), num_steps)
@@ -101,18 +102,19 @@ def teacher_samples(config: ConfigDict, num_steps: int = 25) -> SampleFn:
   return sample
 
 
-def student_samples(config: ConfigDict, text) -> SampleFn | None:
+def student_samples(config: ConfigDict, text: Stored | dict) -> SampleFn | None:
   """Held-out captions through the student, forward and backward.
 
   None without a text encoder: its captions are not among the embeddings.
   """
-  if not text:
+  if not isinstance(text, Stored):
     return None
-  clips = held_out(config)
   model = _Model(config)
 
   def sample(state, folder):
-    pipeline = model.with_weights(student=state.ema['student'], text=text)
+    clips = held_out(config)
+    encoder = text.load()
+    pipeline = model.with_weights(student=state.ema['student'], text=encoder)
     for name in ('forward', 'backward'):
       plan = orders.ORDERS[name](
         pipeline.num_latents,

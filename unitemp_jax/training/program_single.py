@@ -9,6 +9,7 @@ import optax
 
 from unitemp_jax.training.accumulate import accumulate_gradients
 from unitemp_jax.training.optim import ema_update
+from unitemp_jax.training.program import StepFn
 from unitemp_jax.training.state import TrainState
 
 # (params, frozen, batch, key) -> (loss, metrics)
@@ -28,27 +29,34 @@ class SingleLossProgram:
     self,
     name: str,
     *,
-    init_params: Callable[[jax.Array], Any],
+    init_params: Callable[[jax.Array, Any], Any],
     loss: LossFn,
     optimizer: optax.GradientTransformation,
     ema_decay: float,
     frozen: Any = None,
+    initial: Any = None,
     accumulate: int = 1,
     sample_fn: Callable[[TrainState, Any], None] | None = None,
   ):
-    """Joins the pieces; `init_params` maps a key to the network's tree."""
+    """Joins the pieces.
+
+    `init_params` maps a key and what `initial` holds to the network's tree.
+    """
     self.sample_fn = sample_fn
     self.name = name
     self.frozen = {} if frozen is None else frozen
+    self.initial = {} if initial is None else initial
+    self.steps: dict[str, tuple[StepFn, int]] = {'step': (self._step, 1)}
     self._init_params = init_params
     self._loss = loss
     self._optimizer = optimizer
     self._ema_decay = ema_decay
     self._accumulate = accumulate
 
-  def init(self, key: jax.Array) -> TrainState:
+  def init(self, key: jax.Array, initial: Any) -> TrainState:
     """The state before the first step."""
-    params = {self.name: self._init_params(jax.random.fold_in(key, 0))}
+    key_params = jax.random.fold_in(key, 0)
+    params = {self.name: self._init_params(key_params, initial)}
     return TrainState.create(
       key, params, {self.name: self._optimizer}, ema=(self.name,)
     )

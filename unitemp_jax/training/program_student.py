@@ -1,40 +1,18 @@
 """Student initialisation as a program: any-order teacher forcing."""
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from unitemp_jax import solvers
-from unitemp_jax.models import text_to_video, weights
+from unitemp_jax.models import text_to_video
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import student_init, teacher_forcing
 from unitemp_jax.training import builders, program_samples
 from unitemp_jax.training.plan_sets import training_plans, windowed
+from unitemp_jax.training.program_networks import stored_teacher
 from unitemp_jax.training.program_single import SingleLossProgram
 from unitemp_jax.training.program_teacher import latent_shape
-
-
-def load_teacher(config: ConfigDict):
-  """The teacher's weights `{'dit', 'text'}` from `config.teacher`.
-
-  With `config.latents.embeddings` the file holds the transformer alone, and
-  `text` is empty.
-
-  Raises:
-    UserError: they are missing or of another size.
-  """
-  dit = DiT(builders.dit_config(config.model))
-  encoder = TextEncoder(builders.text_config(config.model))
-  shapes = jax.eval_shape(
-    lambda key: text_to_video.init_teacher(
-      dit, encoder, key, *latent_shape(config)
-    ),
-    jax.random.key(0),
-  )
-  if config.latents.get('embeddings'):
-    return {'dit': weights.load(config.teacher, shapes['dit']), 'text': {}}
-  return weights.load(config.teacher, shapes)
 
 
 def student_levels(config: ConfigDict) -> np.ndarray:
@@ -44,12 +22,14 @@ def student_levels(config: ConfigDict) -> np.ndarray:
   )
 
 
-def student_init_program(config: ConfigDict, mesh) -> SingleLossProgram:
+def student_init_program(
+  config: ConfigDict, mesh, abstract: bool = False
+) -> SingleLossProgram:
   """Starts from the teacher; the trained tree is the transformer's."""
-  del mesh
+  del mesh, abstract
   dit = DiT(builders.dit_config(config.model))
   encoder = TextEncoder(builders.text_config(config.model))
-  teacher = load_teacher(config)
+  teacher = stored_teacher(config)
   frames = latent_shape(config)[0]
   plans, plan_weights = training_plans(config.orders, frames)
   layout = teacher_forcing.Layout(frames, plans[0].block, config.orders.anchors)
@@ -80,12 +60,12 @@ def student_init_program(config: ConfigDict, mesh) -> SingleLossProgram:
 
   return SingleLossProgram(
     'student',
-    # A copy: the loop donates its state, and the teacher is still needed.
-    init_params=lambda key: jax.tree.map(lambda x: x + 0, teacher['dit']),
+    init_params=lambda key, initial: initial['dit'],
     loss=loss,
     optimizer=builders.optimizer(config.optimizer),
     ema_decay=config.ema_decay,
     frozen={'text': teacher['text']},
+    initial={'dit': teacher['dit']},
     accumulate=config.accumulate,
     sample_fn=program_samples.student_samples(config, teacher['text']),
   )

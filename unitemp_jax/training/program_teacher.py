@@ -21,9 +21,11 @@ def latent_shape(config: ConfigDict) -> tuple[int, int, int]:
   return frames, *vae3d.latent_grid(vae, *builders.frame_size(config.data))
 
 
-def teacher_program(config: ConfigDict, mesh) -> SingleLossProgram:
+def teacher_program(
+  config: ConfigDict, mesh, abstract: bool = False
+) -> SingleLossProgram:
   """Flow matching on latents; the trained tree is {'dit', 'text'}."""
-  del mesh
+  del mesh, abstract
   dit = DiT(builders.dit_config(config.model))
   encoder = TextEncoder(builders.text_config(config.model))
 
@@ -50,7 +52,7 @@ def teacher_program(config: ConfigDict, mesh) -> SingleLossProgram:
 
   return SingleLossProgram(
     'teacher',
-    init_params=lambda key: text_to_video.init_teacher(
+    init_params=lambda key, _: text_to_video.init_teacher(
       dit, encoder, key, *latent_shape(config)
     ),
     loss=loss,

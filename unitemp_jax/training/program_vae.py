@@ -5,17 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from unitemp_jax.models import weights
+from unitemp_jax.models import sizes
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.objectives import vae as vae_objective
 from unitemp_jax.training import builders, program_samples
 from unitemp_jax.training.program_single import SingleLossProgram
+from unitemp_jax.training.stored import Stored
 
 # What makes latents of pixels.
 _ENCODER = ('encoder', 'to_moments')
 
 
-def vae_program(config: ConfigDict, mesh) -> SingleLossProgram:
+def vae_program(
+  config: ConfigDict, mesh, abstract: bool = False
+) -> SingleLossProgram:
   """Reconstruction of pixels; the trained tree is named `vae`.
 
   With `config.pretrained` the decoder alone is trained, from these weights, so
@@ -25,18 +28,17 @@ def vae_program(config: ConfigDict, mesh) -> SingleLossProgram:
   Raises:
     UserError: the weights are missing or of another size.
   """
-  del mesh
+  del mesh, abstract
   vae = VAE(builders.vae_config(config.model))
   shape = (1, config.data.num_frames, config.data.size, config.data.size, 3)
-  pretrained = None
-  if config.pretrained:
-    like = jax.eval_shape(vae.init, jax.random.key(0), jnp.zeros(shape))
-    pretrained = weights.load(config.pretrained, like['params'])
+  pretrained = bool(config.pretrained)
+  initial = {}
+  if pretrained:
+    initial['vae'] = Stored(config.pretrained, sizes.param_shapes(vae.config))
 
-  def init_params(key):
-    if pretrained is not None:
-      # A copy: the loop donates its state.
-      return jax.tree.map(lambda x: x + 0, pretrained)
+  def init_params(key, initial):
+    if pretrained:
+      return initial['vae']
     params = vae.init(key, jnp.zeros(shape))['params']
     z = vae.config.z_dim
     bias = params['to_moments']['bias']
@@ -44,7 +46,7 @@ def vae_program(config: ConfigDict, mesh) -> SingleLossProgram:
     return params
 
   def reconstruct(params, video, key):
-    if pretrained is not None:
+    if pretrained:
       fixed = {name: params[name] for name in _ENCODER}
       params = {**params, **jax.lax.stop_gradient(fixed)}
     return vae.apply({'params': params}, video, key)
@@ -63,6 +65,7 @@ def vae_program(config: ConfigDict, mesh) -> SingleLossProgram:
     'vae',
     init_params=init_params,
     loss=loss,
+    initial=initial,
     optimizer=builders.optimizer(config.optimizer),
     ema_decay=config.ema_decay,
     accumulate=config.accumulate,

@@ -1,7 +1,7 @@
 """Objectives by name: what `unitemp train` runs for a config."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 from ml_collections import ConfigDict
@@ -14,9 +14,11 @@ from unitemp_jax.training import (
   program_student,
   program_teacher,
   program_vae,
+  stored,
 )
+from unitemp_jax.training.program import Program
 
-_PROGRAMS = {
+_PROGRAMS: dict[str, Callable[..., Program]] = {
   'vae': program_vae.vae_program,
   'teacher': program_teacher.teacher_program,
   'student_init': program_student.student_init_program,
@@ -24,8 +26,15 @@ _PROGRAMS = {
 }
 
 
-def build_program(config: ConfigDict, mesh: jax.sharding.Mesh):
+def build_program(
+  config: ConfigDict, mesh: jax.sharding.Mesh, abstract: bool = False
+) -> Program:
   """Returns the program of `config.objective`.
+
+  Args:
+    config: of a stage.
+    mesh: that it will run on.
+    abstract: read no file; such a program is good for shapes only.
 
   Raises:
     UserError: an objective that does not exist, or weights that are missing.
@@ -35,7 +44,10 @@ def build_program(config: ConfigDict, mesh: jax.sharding.Mesh):
       f'config.objective is {config.objective!r}; use one of '
       f'{", ".join(_PROGRAMS)}.'
     )
-  return _PROGRAMS[config.objective](config, mesh)
+  program = _PROGRAMS[config.objective](config, mesh, abstract)
+  if not abstract:
+    stored.check((program.frozen, program.initial))
+  return program
 
 
 def build_loader(config: ConfigDict, rows: Sequence[int]):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax.generate import network, sampler
+from unitemp_jax.generate.replay import run_plan as run_again
 from unitemp_jax.generate.step import StepOptions
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.plans import Plan
@@ -106,6 +107,7 @@ def roll_out(
   levels: np.ndarray,
   anchor_drop: float,
   options: StepOptions,
+  replay: bool = False,
 ) -> Rollout:
   """Generates a batch on one drawn plan, up to one drawn exit level.
 
@@ -127,6 +129,7 @@ def roll_out(
     anchor_drop: share of rollouts without anchors, so that the same weights
       also run without.
     options: of the sampler's step.
+    replay: run without gradient, and take it up again block by block.
   """
   keys = jax.random.split(key, 4)
   plan, given, loops = choice.draw(keys[0], anchor_drop)
@@ -135,7 +138,8 @@ def roll_out(
   buffer = jnp.take(images, jnp.maximum(given, 0), axis=1)
   shown = (given >= 0).astype(buffer.dtype).reshape(1, -1, 1, 1, 1)
   config = dit.config
-  latents, anchors = sampler.run_plan(
+  run_plan = run_again if replay else sampler.run_plan
+  latents, anchors = run_plan(
     network.cached_denoise(dit),
     network.committer(config.tokens_per_frame(height, width)),
     network.make_net(dit, params, text[None]),
