@@ -19,7 +19,6 @@ from unitemp_jax.training.sharding_rules import MODEL_RULES
 from unitemp_jax.training.state import TrainState
 from unitemp_jax.training.tree_paths import path_name, rank_in_layer
 
-
 ADAM = make_optimizer(learning_rate=1e-3)
 TEXT = jax.ShapeDtypeStruct((1, 512, 4096), jnp.float32)
 SIZES = {'1.3B': DiTConfig(**wan.DIT_1P3B), '14B': DiTConfig(**wan.DIT_14B)}
