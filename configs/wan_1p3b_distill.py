@@ -38,8 +38,10 @@ def get_config(arg: str | None = None):
     'through_cache': False,
     'anchor_drop': 0.2,
     'critic_warmup': 0,
-    # A backward pass holds one block of the rollout at a time.
+    # A backward pass holds one block of the rollout at a time, and the VAE
+    # one latent of the frames that anchors stand for.
     'checkpoint_rollout': True,
+    'decode_by_latent': True,
   }
   settings = {'b1': 0.0, 'b2': 0.999, 'weight_decay': 0.01, 'clip_norm': 10.0}
   config.optimizer = common.optimizer_config(learning_rate=2e-6, **settings)

@@ -23,7 +23,7 @@ from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.objectives import dmd, flow_match
 from unitemp_jax.plans import Plan
-from unitemp_jax.training import builders, program_samples
+from unitemp_jax.training import anchor_window, builders, program_samples
 from unitemp_jax.training.accumulate import accumulate_gradients
 from unitemp_jax.training.optim import ema_update
 from unitemp_jax.training.plan_sets import training_plans, windowed
@@ -54,7 +54,8 @@ class DistillSettings:
   student is updated in every `critic_updates`-th step, after `critic_warmup`
   steps in which the critic alone learns what the initial student's samples
   look like. `checkpoint_rollout` trades one more pass per block for a backward
-  pass that holds one block at a time (`generate.replay`).
+  pass that holds one block at a time (`generate.replay`), `decode_by_latent`
+  decodes for `anchor_match` only as far as is needed (`anchor_window`).
   """
 
   shift: float
@@ -69,6 +70,7 @@ class DistillSettings:
   critic_updates: int
   critic_warmup: int
   checkpoint_rollout: bool = False
+  decode_by_latent: bool = False
 
 
 def check_rollout(settings: DistillSettings, plans: list[Plan]) -> None:
@@ -230,15 +232,27 @@ class DistillProgram:
 
   def _anchor_error(self, rollout: Rollout, frozen) -> jax.Array:
     """Squared distance of anchors to the window of what was generated there."""
+    if self._settings.decode_by_latent:
+      window = anchor_window.decoded(
+        self._vae,
+        frozen['vae'],
+        rollout.latents,
+        rollout.anchors_from,
+        rollout.anchors.shape[1],
+      )
+      target = anchor_window.encoded(self._vae, frozen['vae'], window)
+    else:
+      target = self._window_encoded(rollout, {'params': frozen['vae']})
+    error = (rollout.anchors - jax.lax.stop_gradient(target)) ** 2
+    return rollout.anchored * error.mean()
+
+  def _window_encoded(self, rollout: Rollout, vae) -> jax.Array:
     frames = 4 * (rollout.anchors.shape[1] - 1) + 1
-    vae = {'params': frozen['vae']}
     video, _ = self._vae.apply(vae, rollout.latents, method='decode')
     window = jax.lax.dynamic_slice_in_dim(
       video, 4 * rollout.anchors_from, frames, axis=1
     )
-    target, _ = self._vae.apply(vae, window, method='encode')
-    error = (rollout.anchors - jax.lax.stop_gradient(target)) ** 2
-    return rollout.anchored * error.mean()
+    return self._vae.apply(vae, window, method='encode')[0]
 
   def _critic_loss(self, params, student, frozen, batch, key):
     """Flow matching on the student's samples, conditional prompts only."""

@@ -1,0 +1,40 @@
+"""A window decoded latent by latent is that part of the whole video."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from quick_compilation import quick_compilation  # noqa: F401
+from tiny_networks import CHANNELS, make_vae, noise
+
+from unitemp_jax.training import anchor_window
+
+LATENTS, COUNT = 6, 3
+
+
+def test_window_is_that_part_of_the_video():
+  vae, params = make_vae()
+  apply = jax.jit(
+    lambda x, method: vae.apply({'params': params}, x, method=method)[0],
+    static_argnames='method',
+  )
+  z = noise(0, 1, LATENTS, 2, 2, CHANNELS)
+  video = apply(z, 'decode')
+  decoded = jax.jit(
+    lambda z, first: anchor_window.decoded(vae, params, z, first, COUNT)
+  )
+  frames = 4 * (COUNT - 1) + 1
+  for first in (0, 1, LATENTS - COUNT):
+    part = video[:, 4 * first : 4 * first + frames]
+    found = decoded(z, first)
+    np.testing.assert_allclose(found, part, atol=1e-5)
+    # Latents after the window are never looked at; the one before it is.
+    late = z.at[:, first + COUNT :].set(jnp.nan)
+    np.testing.assert_array_equal(decoded(late, first), found)
+    if first:
+      early = z.at[:, first - 1].add(1.0)
+      assert jnp.abs(decoded(early, first) - found).max() > 1e-3
+  encoded = jax.jit(lambda v: anchor_window.encoded(vae, params, v))(part)
+  np.testing.assert_allclose(encoded, apply(part, 'encode'), atol=1e-5)
+  # Control: another part of the video has another encoding.
+  other = apply(video[:, :frames], 'encode')
+  assert jnp.abs(encoded - other).max() > 1e-3
