@@ -2,8 +2,9 @@
 
 usage: python launch/held_out_clips.py FOLDER NUMBER
 
-It is what `unitemp evaluate generate --suite=inbetween --manifest=FOLDER` and
-`unitemp evaluate folder --real=FOLDER` want of the user's own footage.
+Clips that are there already stay. It is what `unitemp evaluate generate
+--suite=inbetween --manifest=FOLDER` and `unitemp evaluate folder --real=FOLDER`
+want of the user's own footage.
 """
 
 import sys
@@ -22,14 +23,25 @@ def write_clips(folder: Path, number: int) -> None:
   spec = FallingDigitsSpec(
     num_frames=card.frames, size=card.height, split='test'
   )
-  for first in range(0, number, _AT_ONCE):
-    indices = range(first, min(first + _AT_ONCE, number))
+  missing = [i for i in range(number) if not _is_there(folder, i)]
+  for first in range(0, len(missing), _AT_ONCE):
+    indices = missing[first : first + _AT_ONCE]
     clips = sample_clips(spec, indices)
     pairs = zip(clips['video'], clips['caption'], strict=True)
     for i, (video, caption) in zip(indices, pairs, strict=True):
-      path = folder / f'{i:04d}.mp4'
+      path = _path(folder, i)
       video_io.write_video(path, video, card.fps)
       path.with_suffix('.txt').write_text(caption + '\n')
+
+
+def _path(folder: Path, number: int) -> Path:
+  return folder / f'{number:04d}.mp4'
+
+
+def _is_there(folder: Path, number: int) -> bool:
+  """Whether the clip is whole: its caption is written last."""
+  path = _path(folder, number)
+  return path.is_file() and path.with_suffix('.txt').is_file()
 
 
 if __name__ == '__main__':

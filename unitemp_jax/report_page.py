@@ -127,6 +127,7 @@ def provenance(contents: Contents) -> str:
       ),
     ),
     ('Seconds per clip', timings(clips)),
+    ('Made', escape(contents.effort)),
     ('Folder', escape(str(contents.folder))),
   ]
   items = ''.join(f'<dt>{k}</dt><dd>{v}</dd>' for k, v in pairs if v)

@@ -26,6 +26,7 @@ from unitemp_jax import plan_drawing, plan_text
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation import clip_folder
 from unitemp_jax.evaluation.results import Result, ResultTable
+from unitemp_jax.evaluation_sets import progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +70,16 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-  """All that a report shows: clips, measurements, and what was left out."""
+  """All that a report shows: clips, measurements, and what was left out.
+
+  `effort` says what an evaluation set has cost, '' for other folders.
+  """
 
   folder: pathlib.Path
   clips: list[Clip]
   results: list[Result]
   problems: list[str]
+  effort: str = ''
 
   @property
   def orders(self) -> list[str]:
@@ -122,7 +127,8 @@ def read_folder(folder: pathlib.Path) -> Contents:
       results = list(ResultTable.from_json(folder / 'metrics.json').rows)
     except UserError as error:
       problems.append(str(error))
-  return Contents(folder, clips, results, problems)
+  effort = str(progress.read_effort(folder) or '')
+  return Contents(folder, clips, results, problems, effort)
 
 
 def _sidecar_of(folder: pathlib.Path, video: pathlib.Path) -> pathlib.Path:

@@ -5,10 +5,12 @@ import pytest
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation import readme
 
+BEGIN, END = readme.marks('metrics')
+
 
 def test_tables_replace_what_lay_between_the_marks(tmp_path):
   path = tmp_path / 'README.md'
-  path.write_text(f'top\n{readme.BEGIN}\nold\n{readme.END}\nbottom\n')
+  path.write_text(f'top\n{BEGIN}\nold\n{END}\nbottom\n')
   readme.insert(path, '## VAE\n\n| a |\n')
   readme.insert(path, '## VAE\n\n| b |\n')
   text = path.read_text()
@@ -17,10 +19,18 @@ def test_tables_replace_what_lay_between_the_marks(tmp_path):
   assert 'old' not in text and '| a |' not in text
 
 
-@pytest.mark.parametrize('text', ['no marks', f'{readme.BEGIN} only one'])
+@pytest.mark.parametrize('text', ['no marks', f'{BEGIN} only one'])
 def test_a_file_without_marks_is_left_alone(tmp_path, text):
   path = tmp_path / 'README.md'
   path.write_text(text)
   with pytest.raises(UserError, match='must contain'):
     readme.insert(path, 'x')
   assert path.read_text() == text
+
+
+def test_marks_of_another_name_are_others(tmp_path):
+  path = tmp_path / 'README.md'
+  begin, end = readme.marks('set')
+  path.write_text(f'{BEGIN}\na\n{END}\n{begin}\nold\n{end}\n')
+  readme.insert(path, 'new', 'set')
+  assert path.read_text() == f'{BEGIN}\na\n{END}\n{begin}\nnew\n{end}\n'

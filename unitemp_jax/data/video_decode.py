@@ -89,15 +89,15 @@ def decode(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
     large = context.width * context.height >= _THREADED
     stream.thread_type = 'AUTO' if large else 'NONE'
     # One for all frames: setting it up takes as long as using it.
-    converter = VideoReformatter()
+    converter, threads = VideoReformatter(), 0 if large else 1
     rate, first = float(stream_rate(stream)), None
     for number, frame in enumerate(container.decode(stream)):
       time = number / rate if frame.time is None else frame.time
       first = time if first is None else first
       # Phones store sideways pictures and the angle to turn them by.
       turns = round(frame.rotation / 90)
-      pixels = converter.reformat(frame, format='rgb24').to_ndarray()
-      yield time - first, rate, np.rot90(pixels, turns)
+      pixels = converter.reformat(frame, format='rgb24', threads=threads)
+      yield time - first, rate, np.rot90(pixels.to_ndarray(), turns)
     if first is None:
       raise UserError(f'{os.fspath(path)} holds no frame that can be decoded.')
 

@@ -1,4 +1,4 @@
-"""Puts the measured tables between two marks of a Markdown file."""
+"""Puts measured tables between two marks of a Markdown file."""
 
 import os
 import re
@@ -6,16 +6,19 @@ from pathlib import Path
 
 from unitemp_jax.errors import UserError
 
-BEGIN = '<!-- begin metrics -->'
-END = '<!-- end metrics -->'
+
+def marks(name: str) -> tuple[str, str]:
+  """The marks before and after the tables of that name."""
+  return f'<!-- begin {name} -->', f'<!-- end {name} -->'
 
 
-def insert(path: Path, tables: str) -> None:
+def insert(path: Path, tables: str, name: str = 'metrics') -> None:
   """Replaces what lies between the marks, atomically.
 
   Args:
     path: of the Markdown file.
     tables: Markdown; its headings go one level down.
+    name: in the marks.
 
   Raises:
     UserError: the file cannot be read or lacks the marks.
@@ -26,14 +29,15 @@ def insert(path: Path, tables: str) -> None:
     raise UserError(
       f'--readme={path} cannot be read ({error.strerror}); check the path.'
     ) from error
-  if text.count(BEGIN) != 1 or text.count(END) != 1:
+  begin, end = marks(name)
+  if text.count(begin) != 1 or text.count(end) != 1:
     raise UserError(
-      f'--readme={path} must contain {BEGIN} and {END} once each; add them '
+      f'--readme={path} must contain {begin} and {end} once each; add them '
       'where the tables belong.'
     )
-  before, rest = text.split(BEGIN)
-  after = rest.split(END)[1]
+  before, rest = text.split(begin)
+  after = rest.split(end)[1]
   tables = re.sub(r'^(#+) ', r'#\1 ', tables, flags=re.MULTILINE).strip()
   partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  partial.write_text(f'{before}{BEGIN}\n{tables}\n{END}{after}')
+  partial.write_text(f'{before}{begin}\n{tables}\n{end}{after}')
   os.replace(partial, path)

@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,19 +76,63 @@ class Worker:
   silent: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Effort:
+  """What a set has cost so far, over all shards and attempts.
+
+  Attributes:
+    clips: that were finished.
+    seconds: of wall time in which at least one process worked.
+  """
+
+  clips: int
+  seconds: float
+
+  def __str__(self):
+    rate = 60 * self.clips / max(self.seconds, 1e-9)
+    return (
+      f'{self.clips:,} clips in {duration(self.seconds)}, {rate:.1f} per minute'
+    )
+
+
+def read_effort(root: Path) -> Effort | None:
+  """Adds up the journals; None before the first batch.
+
+  A process that was killed counts up to the last line it wrote.
+  """
+  spans: list[list[float]] = []
+  clips = 0
+  for path in sorted((root / 'progress').glob('*-of-*.jsonl')):
+    for line in _lines(path):
+      if line['event'] == 'start':
+        spans.append([line['time'], line['time']])
+      elif spans:
+        spans[-1][1] = line['time']
+      clips += line['clips'] if line['event'] == 'batch' else 0
+  seconds, end = 0.0, 0.0
+  for begin, last in sorted(spans):
+    seconds += max(last - max(begin, end), 0.0)
+    end = max(end, last)
+  return Effort(clips, seconds) if clips else None
+
+
 def read_workers(root: Path) -> list[Worker]:
   """Reads the journals of all shards."""
   paths = sorted((root / 'progress').glob('*-of-*.jsonl'))
   return [worker for path in paths if (worker := _read(path)) is not None]
 
 
-def _read(path: Path) -> Worker | None:
-  lines = []
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
   for text in path.read_text(encoding='utf-8').split('\n'):
     try:
-      line = json.loads(text)
+      yield json.loads(text)
     except ValueError:
       continue  # empty, or cut short by a kill
+
+
+def _read(path: Path) -> Worker | None:
+  lines: list[dict[str, Any]] = []
+  for line in _lines(path):
     if line['event'] == 'start':
       lines = []
     lines.append(line)

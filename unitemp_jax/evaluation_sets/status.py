@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from unitemp_jax.evaluation_sets import progress
-from unitemp_jax.evaluation_sets.progress import Worker, duration
+from unitemp_jax.evaluation_sets.progress import Effort, Worker, duration
 from unitemp_jax.evaluation_sets.store import Store
 
 
@@ -20,6 +20,7 @@ class Status:
     workers: the latest process of each shard.
     missing_bytes: about what the missing clips will take; 0 if unknown.
     free_bytes: on the disk.
+    effort: clips and wall time so far; None before the first batch.
   """
 
   there: dict[str, int]
@@ -27,6 +28,7 @@ class Status:
   workers: list[Worker]
   missing_bytes: int
   free_bytes: int
+  effort: Effort | None = None
 
   @property
   def missing(self) -> int:
@@ -79,6 +81,7 @@ def read_status(root: Path) -> Status:
     progress.read_workers(root),
     missing * size // count if count else 0,
     shutil.disk_usage(root).free,
+    progress.read_effort(root),
   )
 
 
@@ -107,6 +110,8 @@ def to_text(status: Status) -> str:
       text += f', {60 * worker.rate:.1f} per minute' if worker.rate else ''
       text += f', last heard of {duration(worker.silent)} ago'
     lines.append(text)
+  if status.effort is not None:
+    lines.append(f'made so far: {status.effort}')
   if not status.missing:
     lines.append('complete; "unitemp evaluate verify" looks into the files')
     return '\n'.join(lines)
