@@ -1,6 +1,7 @@
 """Sizes of blocks: what is wanted, what fits, and where it is written."""
 
 import json
+import os
 
 import hypothesis.strategies as st
 import pytest
@@ -52,40 +53,38 @@ def test_every_generation_has_a_table(name):
   assert GENERATIONS[name] in table.hardware
   assert {entry.masked for entry in table.entries} == {True, False}
   assert all('not run' in entry.how for entry in table.entries)
-  masked = table.nearest(1560, 1560, True)
+  masked = tiles.lookup(GENERATIONS[name], 1560, 1560, True)
   layout = splash.training_layout(masked, 62, 1560, 62, 1560, False, 2**28)
   assert layout.keys.padded == 1664 and not layout.blocks.use_fused_bwd_kernel
-  assert tiles.lookup(GENERATIONS[name], 4680, 32760, False) != Tiles(block_q=8)
 
 
 def test_the_nearest_entry_is_taken():
-  small, large, masked = (Tiles(block_q=8 * k) for k in (1, 2, 3))
-  table = Table(
-    ('A',),
-    (
-      Entry(500, 500, False, small, HOW),
-      Entry(4000, 30_000, False, large, HOW),
-      Entry(500, 500, True, masked, HOW),
-    ),
-  )
-  assert table.nearest(600, 400, False) is small
-  assert table.nearest(5000, 20_000, False) is large
-  assert table.nearest(5000, 20_000, True) is masked
-  assert Table(('A',), ()).nearest(1, 1, False) == Tiles()
+  small, large = Tiles(block_q=8), Tiles(block_q=16)
+  entries = [
+    Entry(500, 500, False, small, HOW),
+    Entry(4000, 30_000, False, large, HOW),
+  ]
+  assert tiles.nearest(entries, 600, 400) is small
+  assert tiles.nearest(entries, 5000, 20_000) is large
 
 
 def test_measured_tiles_come_before_those_that_ship(tmp_path, monkeypatch):
-  own = Tiles(block_q=40)
-  path = tmp_path / 'own.json'
-  path.write_text(
-    tiles.to_json(Table(('TPU v5',), (Entry(1, 1, False, own, HOW),)))
-  )
+  paths, sizes = [], (Tiles(block_q=40), Tiles(block_q=48))
+  for k, size in enumerate(sizes):
+    entry = Entry(10**k, 10**k, False, size, HOW)
+    paths.append(tmp_path / f'{k}.json')
+    paths[k].write_text(tiles.to_json(Table(('TPU v5',), (entry,))))
   shipped = tiles.lookup('TPU v5', 1, 1, False)
-  assert shipped != own
-  monkeypatch.setenv(tiles.ENVIRONMENT, str(path))
-  assert tiles.lookup('TPU v5', 1, 1, False) == own
-  # Control: it is a table of one generation.
-  assert tiles.lookup('TPU v6 lite', 1, 1, False) != own
+  masked = tiles.lookup('TPU v5', 1, 1, True)
+  assert shipped not in sizes
+  monkeypatch.setenv(tiles.ENVIRONMENT, str(paths[0]))
+  assert tiles.lookup('TPU v5', 20, 20, False) == sizes[0]
+  both = os.pathsep.join(map(str, paths))
+  monkeypatch.setenv(tiles.ENVIRONMENT, both)
+  assert tiles.lookup('TPU v5', 20, 20, False) == sizes[1]
+  # Controls: for masks nothing was measured, and on no other hardware.
+  assert tiles.lookup('TPU v5', 1, 1, True) == masked
+  assert tiles.lookup('TPU v6 lite', 1, 1, False) not in sizes
   assert tiles.lookup('another', 1, 1, False) == Tiles()
 
 

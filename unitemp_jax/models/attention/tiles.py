@@ -3,7 +3,8 @@
 Which sizes are fast is found by measuring, and does not carry over from one
 generation to the next. The tables in `assets/tiles` say for each entry how it
 is known. `unitemp bench attention` measures, and writes a table in their form;
-the environment variable UNITEMP_ATTENTION_TILES names the file to use then.
+the environment variable UNITEMP_ATTENTION_TILES names the file to use then, or
+several with colons between.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import functools
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +85,6 @@ class Table:
   hardware: tuple[str, ...]
   entries: tuple[Entry, ...]
 
-  def nearest(self, queries: int, keys: int, masked: bool) -> Tiles:
-    """Returns the sizes for the nearest shape, by ratios; else defaults."""
-
-    def distance(entry):
-      ratios = entry.queries / queries, entry.keys / keys
-      return sum(abs(math.log(ratio)) for ratio in ratios)
-
-    alike = [entry for entry in self.entries if entry.masked == masked]
-    return min(alike, key=distance).tiles if alike else Tiles()
-
 
 def lookup(hardware: str, queries: int, keys: int, masked: bool) -> Tiles:
   """Returns the sizes for a call, measured ones before those that ship.
@@ -106,12 +98,29 @@ def lookup(hardware: str, queries: int, keys: int, masked: bool) -> Tiles:
   Raises:
     UserError: the file that the environment names is not a table.
   """
-  own = os.environ.get(ENVIRONMENT)
-  tables = ((read(Path(own)),) if own else ()) + shipped()
-  for table in tables:
-    if hardware in table.hardware:
-      return table.nearest(queries, keys, masked)
+  named = os.environ.get(ENVIRONMENT, '').split(os.pathsep)
+  own = tuple(read(Path(path)) for path in named if path)
+  for tables in (own, shipped()):
+    alike = [
+      entry
+      for table in tables
+      if hardware in table.hardware
+      for entry in table.entries
+      if entry.masked == masked
+    ]
+    if alike:
+      return nearest(alike, queries, keys)
   return Tiles()
+
+
+def nearest(entries: Sequence[Entry], queries: int, keys: int) -> Tiles:
+  """Returns the sizes of the entry whose shape is the nearest, by ratios."""
+
+  def distance(entry):
+    ratios = entry.queries / queries, entry.keys / keys
+    return sum(abs(math.log(ratio)) for ratio in ratios)
+
+  return min(entries, key=distance).tiles
 
 
 @functools.cache
