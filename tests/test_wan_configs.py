@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent / 'configs'
 PARAMETERS = {
   'wan_1p3b_teacher': 1_418_996_800,
   'wan_1p3b_student_init': 1_418_996_800,
+  'wan_1p3b_ode_init': 1_418_996_800,
   'wan_1p3b_distill': 1_418_996_800,
   'wan_14b_teacher': 14_288_491_584,
 }
@@ -121,7 +122,12 @@ def shrunk(name, argument=''):
   return config
 
 
-STAGES = ['wan_1p3b_student_init', 'wan_1p3b_distill', 'wan_1p3b_distill:14b']
+STAGES = [
+  'wan_1p3b_student_init',
+  'wan_1p3b_ode_init',
+  'wan_1p3b_distill',
+  'wan_1p3b_distill:14b',
+]
 
 
 @pytest.mark.parametrize('name', STAGES)

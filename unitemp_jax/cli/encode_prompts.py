@@ -76,7 +76,8 @@ def read_prompts(paths: list[Path]) -> list[str]:
   return lines
 
 
-def _part(text: str | None) -> tuple[int, int]:
+def part_of(text: str | None) -> tuple[int, int]:
+  """Which parts of N this command makes, 'I/N'; by default this host's."""
   if text is None:
     return jax.process_index(), jax.process_count()
   try:
@@ -141,7 +142,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     raise UserError('prompts need --out; name a folder for the embeddings.')
   if args.batch_size < 1:
     raise UserError('--batch_size must be at least 1.')
-  part, parts = _part(args.shard)
+  part, parts = part_of(args.shard)
   config, path, load = _text_config(args, overrides)
   ids, mask, keys, tokenizer = _tokens(args, config)
   shards = -(-len(keys) // _SHARD)

@@ -19,6 +19,7 @@ VERBS = {
   'evaluate': ('unitemp_jax.cli.evaluate', 'measure a model and its videos'),
   'compare': ('unitemp_jax.cli.compare', 'compare clips of several systems'),
   'encode': ('unitemp_jax.cli.encode', 'encode clips to latents for training'),
+  'ode_pairs': ('unitemp_jax.cli.ode_pairs', "a teacher's trajectories"),
   'convert': ('unitemp_jax.cli.convert', 'read and write PyTorch weights'),
   'parity': ('unitemp_jax.cli.parity', 'compare a checkpoint with PyTorch'),
   'teacher': ('unitemp_jax.cli.teacher', 'make videos with the slow teacher'),
@@ -26,6 +27,7 @@ VERBS = {
   'plan': ('unitemp_jax.cli.plan', 'print and draw a generation order'),
   'report': ('unitemp_jax.cli.report', 'write a page that shows the videos'),
   'bench': ('unitemp_jax.cli.bench', 'measure speed and memory'),
+  'aot': ('unitemp_jax.cli.aot', 'compile for a TPU topology without one'),
   'data': ('unitemp_jax.cli.data', 'prepare a data set'),
 }
 

@@ -5,14 +5,15 @@ encoding continues with the first missing shard. A record is a safetensors
 buffer: `latents` float16 `[F, h, w, C]` before normalisation, `last_image`
 `[1, h, w, C]` (the last frame encoded alone, as a given frame is), `anchors`
 `[windows, P, h, w, C]` (if anchors are windowed: the frames before every block
-but the first, each encoded by themselves), `ids`, `mask` and the labels of the
-clip. `latents.json` is written last and holds what
+but the first, each encoded by themselves), `trajectory` `[levels, F, h, w, C]`
+(of a teacher's clip: its states on the way there), `ids`, `mask` and the labels
+of the clip. `latents.json` is written last and holds what
 belongs to the whole set: mean and standard deviation per channel.
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +50,17 @@ def read_shard(path: Path) -> Iterator[dict[str, np.ndarray]]:
     yield safetensors.numpy.load(source[i])
 
 
-def write_index(folder: str | Path, shards: int, about: dict[str, Any]) -> Path:
-  """Computes the statistics of all shards and writes the index, atomically."""
-  count, total, square = 0, np.zeros(1), np.zeros(1)
-  for shard in range(shards):
-    for example in read_shard(shard_path(folder, shard)):
-      z = example['latents'].astype(np.float64)
-      flat = z.reshape(-1, z.shape[-1])
-      count += len(flat)
-      total = total + flat.sum(0)
-      square = square + (flat**2).sum(0)
-  mean = total / count
-  std = np.sqrt(np.maximum(square / count - mean**2, 1e-12))
+def write_index(
+  folder: str | Path,
+  shards: int,
+  about: dict[str, Any],
+  statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Path:
+  """Writes the index, atomically, with mean and standard deviation.
+
+  They are computed from all shards, unless the latents' own are known.
+  """
+  mean, std = statistics or _statistics(folder, shards)
   index = {
     **about,
     'shards': shards,
@@ -72,6 +72,20 @@ def write_index(folder: str | Path, shards: int, about: dict[str, Any]) -> Path:
   temporary.write_text(json.dumps(index, indent=2) + '\n')
   os.replace(temporary, path)
   return path
+
+
+def _statistics(folder: str | Path, shards: int):
+  count, total, square = 0, np.zeros(1), np.zeros(1)
+  for shard in range(shards):
+    for example in read_shard(shard_path(folder, shard)):
+      z = example['latents'].astype(np.float64)
+      flat = z.reshape(-1, z.shape[-1])
+      count += len(flat)
+      total = total + flat.sum(0)
+      square = square + (flat**2).sum(0)
+  mean = total / count
+  std = np.sqrt(np.maximum(square / count - mean**2, 1e-12))
+  return mean, std
 
 
 def read_index(folder: str | Path) -> dict[str, Any]:
@@ -125,7 +139,7 @@ class LatentSource:
 
   def __getitem__(self, i: int) -> dict[str, np.ndarray]:
     example = safetensors.numpy.load(self._source[i])
-    for name in ('latents', 'last_image', 'anchors'):
+    for name in ('latents', 'last_image', 'anchors', 'trajectory'):
       if name in example:
         raw = example[name].astype(np.float32)
         example[name] = (raw - self._mean) / self._std

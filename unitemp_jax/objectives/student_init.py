@@ -60,6 +60,45 @@ def draw_levels(
   return jnp.where(draft, jnp.minimum(anchors, draft_sigma), anchors), anchors
 
 
+@flax.struct.dataclass
+class Drawn:
+  """What every clip of a batch drew.
+
+  Attributes:
+    draft: bool `[B, blocks]`, which blocks start low.
+    seen: bool `[B, F]`; anchors that are off are seen by nobody but themselves.
+    mask: bool `[B, F, F]`, who sees whom.
+  """
+
+  draft: jax.Array
+  seen: jax.Array
+  mask: jax.Array
+
+
+def draw_plans(
+  keys: jax.Array,
+  batch: int,
+  layout: Layout,
+  table: PlanTable,
+  anchor_drop: float,
+  draft_share: float,
+) -> Drawn:
+  """Draws a plan for every clip, from three keys; see `loss`."""
+  plan = jax.random.categorical(
+    keys[0], jnp.asarray(table.logits), shape=(batch,)
+  )
+  use = jax.random.uniform(keys[1], (batch, 1)) >= anchor_drop
+  anchored = jnp.asarray(table.anchored)[plan] & use
+  low = jax.random.uniform(keys[2], anchored.shape) < draft_share
+  draft = jnp.asarray(table.drafted)[plan] & use & low
+  seen = jnp.ones((batch, layout.frames), bool)
+  for k in range(1, layout.blocks):
+    seen = seen.at[:, layout.anchor(k)].set(anchored[:, k : k + 1])
+  eye = jnp.eye(layout.frames, dtype=bool)[None]
+  mask = (jnp.asarray(table.mask)[plan] & seen[:, None, :]) | eye
+  return Drawn(draft, seen, mask)
+
+
 def training_sequence(batch: dict[str, jax.Array]) -> jax.Array:
   """The clean frames `[B, F, h, w, C]` in the order of `Layout`."""
   latents = batch['latents']
@@ -106,16 +145,11 @@ def loss(
   keys = jax.random.split(rng, 5)
   latents = batch['latents']
   b, n = latents.shape[:2]
-  plan = jax.random.categorical(keys[0], jnp.asarray(table.logits), shape=(b,))
-  use = jax.random.uniform(keys[1], (b, 1)) >= anchor_drop
-  anchored = jnp.asarray(table.anchored)[plan] & use
-  low = jax.random.uniform(keys[2], anchored.shape) < draft_share
-  draft = jnp.asarray(table.drafted)[plan] & use & low
+  drawn = draw_plans(keys[:3], b, layout, table, anchor_drop, draft_share)
   sigma_low, sigma_full = draw_levels(
-    keys[3], b, layout, shift, draft, draft_sigma
+    keys[3], b, layout, shift, drawn.draft, draft_sigma
   )
 
-  spans = [layout.anchor(k) for k in range(1, layout.blocks)]
   clean = training_sequence(batch)
   drafted = jnp.arange(layout.block) >= draft_from
   sigma_block = jnp.where(
@@ -129,20 +163,22 @@ def loss(
     ],
     axis=1,
   )
-  # Anchors that are off are seen by nobody but themselves.
-  seen = jnp.ones((b, layout.frames), bool)
-  for k, span in enumerate(spans, start=1):
-    seen = seen.at[:, span].set(anchored[:, k : k + 1])
-  eye = jnp.eye(layout.frames, dtype=bool)[None]
-  mask = (jnp.asarray(table.mask)[plan] & seen[:, None, :]) | eye
-
   noise = jax.random.normal(keys[4], clean.shape, clean.dtype)
   x = flow.interpolate(clean, noise, sigma)
-  v = denoise(params, x, sigma, jnp.asarray(layout.positions()), mask)
-  error = ((v - flow.velocity(clean, noise)) ** 2).mean(axis=(2, 3, 4))
-  weight = seen.astype(error.dtype).at[:, : n + 2].set(0.0)
+  v = denoise(params, x, sigma, jnp.asarray(layout.positions()), drawn.mask)
+  error = (v - flow.velocity(clean, noise)) ** 2
+  return weighted(error, drawn.seen, layout)
+
+
+def weighted(
+  error: jax.Array, seen: jax.Array, layout: Layout
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """The mean of errors `BFHWC` over blocks and the anchors in use."""
+  error = error.mean(axis=(2, 3, 4))
+  first, end = layout.noisy(0), layout.noisy(layout.num_latents)
+  weight = seen.astype(error.dtype).at[:, :first].set(0.0)
   total = (error * weight).sum() / weight.sum()
-  blocks = error[:, n + 2 : layout.noisy(n)].mean()
-  anchor_weight = weight.at[:, : layout.noisy(n)].set(0.0)
+  blocks = error[:, first:end].mean()
+  anchor_weight = weight.at[:, :end].set(0.0)
   anchors = (error * anchor_weight).sum() / jnp.maximum(anchor_weight.sum(), 1)
   return total, {'loss': total, 'block': blocks, 'anchor': anchors}

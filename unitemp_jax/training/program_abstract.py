@@ -105,6 +105,9 @@ def abstract_batch(
     'last_image': rows(1, *latent),
     'anchors': rows(blocks, anchors, *latent),
   }
+  if config.objective == 'ode_init':
+    levels = len(config.student.timesteps)
+    batch['trajectory'] = rows(levels, frames, *latent)
   if config.latents.get('embeddings'):
     width = builders.dit_config(config.model).text_width
     return {**batch, 'text': rows(text.length, width)}

@@ -1,4 +1,4 @@
-"""Student initialisation as a program: any-order teacher forcing."""
+"""Student initialisation as a program: clips, or the teacher's trajectories."""
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -7,7 +7,7 @@ from unitemp_jax import solvers
 from unitemp_jax.models import text_to_video
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
-from unitemp_jax.objectives import student_init, teacher_forcing
+from unitemp_jax.objectives import ode_init, student_init, teacher_forcing
 from unitemp_jax.training import builders, program_samples
 from unitemp_jax.training.plan_sets import training_plans, windowed
 from unitemp_jax.training.program_networks import stored_teacher
@@ -25,8 +25,27 @@ def student_levels(config: ConfigDict) -> np.ndarray:
 def student_init_program(
   config: ConfigDict, mesh, abstract: bool = False
 ) -> SingleLossProgram:
-  """Starts from the teacher; the trained tree is the transformer's."""
+  """Any-order teacher forcing on clips; the trained tree is a transformer."""
   del mesh, abstract
+  draft_sigma = float(student_levels(config)[config.orders.start])
+  return _program(config, student_init.loss, draft_sigma=draft_sigma)
+
+
+def ode_init_program(
+  config: ConfigDict, mesh, abstract: bool = False
+) -> SingleLossProgram:
+  """The same on the teacher's trajectories (`unitemp ode_pairs`)."""
+  del mesh, abstract
+  return _program(
+    config,
+    ode_init.loss,
+    levels=student_levels(config),
+    start=config.orders.start,
+  )
+
+
+def _program(config: ConfigDict, loss_fn, **settings) -> SingleLossProgram:
+  """Starts from the teacher."""
   dit = DiT(builders.dit_config(config.model))
   encoder = TextEncoder(builders.text_config(config.model))
   teacher = stored_teacher(config)
@@ -35,7 +54,6 @@ def student_init_program(
   layout = teacher_forcing.Layout(frames, plans[0].block, config.orders.anchors)
   masks = [teacher_forcing.plan_mask(plan, layout) for plan in plans]
   table = student_init.plan_table(masks, plan_weights)
-  draft_sigma = float(student_levels(config)[config.orders.start])
 
   def loss(params, frozen, batch, key):
     text = text_to_video.batch_text(encoder, frozen['text'], batch)
@@ -46,15 +64,15 @@ def student_init_program(
         {'params': params}, x, sigma, positions, context, mask_BFF=mask
       )[0]
 
-    return student_init.loss(
+    return loss_fn(
       params,
       batch,
       key,
       denoise=denoise,
       layout=layout,
       table=table,
-      draft_sigma=draft_sigma,
       draft_from=int(windowed(config.orders)),
+      **settings,
       **config.loss.to_dict(),
     )
 

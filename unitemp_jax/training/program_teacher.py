@@ -64,17 +64,21 @@ def teacher_program(
 
 
 def latent_batch(
-  examples: dict[str, np.ndarray], orders: ConfigDict
+  examples: dict[str, np.ndarray],
+  orders: ConfigDict,
+  trajectories: bool = False,
 ) -> dict[str, np.ndarray]:
   """Keeps of a loader's batch what stages learn from.
 
   Returns:
     latents `[B, N, h, w, C]`; last_image `[B, 1, h, w, C]`; anchors `[B, blocks
     - 1, P, h, w, C]` of the kind that `orders` wants; ids and mask `[B, E]`, or
-    text `[B, E, Dt]`.
+    text `[B, E, Dt]`; with `trajectories` trajectory `[B, levels, N, h, w,
+    C]`.
 
   Raises:
-    UserError: the latents were encoded for anchors of the other kind.
+    UserError: the latents were encoded for anchors of the other kind, or are
+      not those of trajectories.
   """
   kept = {
     'latents': np.float32,
@@ -89,6 +93,13 @@ def latent_batch(
     for name, dtype in kept.items()
     if name in examples
   }
+  if trajectories:
+    if 'trajectory' not in examples:
+      raise UserError(
+        'config.latents.dir holds no trajectories of a teacher; make them with '
+        '"unitemp ode_pairs".'
+      )
+    batch['trajectory'] = np.asarray(examples['trajectory'], np.float32)
   if not windowed(orders):
     latents = batch['latents']
     firsts = range(orders.block, latents.shape[1], orders.block)

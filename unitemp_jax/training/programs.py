@@ -22,6 +22,7 @@ _PROGRAMS: dict[str, Callable[..., Program]] = {
   'vae': program_vae.vae_program,
   'teacher': program_teacher.teacher_program,
   'student_init': program_student.student_init_program,
+  'ode_init': program_student.ode_init_program,
   'distill': program_distill.distill_program,
 }
 
@@ -58,7 +59,9 @@ def build_loader(config: ConfigDict, rows: Sequence[int]):
       config.latents.dir, config.latents.get('embeddings')
     )
     transform = functools.partial(
-      program_teacher.latent_batch, orders=config.orders
+      program_teacher.latent_batch,
+      orders=config.orders,
+      trajectories=config.objective == 'ode_init',
     )
   else:
     source = digits_builder.prepare(

@@ -1,0 +1,86 @@
+"""Student initialisation: regression on the teacher's ODE trajectories.
+
+As `student_init`, but what is noisy was not made by adding noise: it is the
+teacher's own state on its way from noise to the clip, at the levels that the
+student will meet, and the target is the clip (CausVid, Self-Forcing; facts
+section 6.1). Any order, by the same masks.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from unitemp_jax import flow
+from unitemp_jax.objectives import student_init
+from unitemp_jax.objectives.student_init import PlanTable
+from unitemp_jax.objectives.teacher_forcing import Layout
+
+
+def at_levels(trajectory: jax.Array, index: jax.Array) -> jax.Array:
+  """Latents `[B, N, ...]` of `[B, levels, N, ...]` at the levels `[B, N]`."""
+  index = index.reshape(index.shape[0], 1, index.shape[1], 1, 1, 1)
+  return jnp.take_along_axis(trajectory, index, axis=1)[:, 0]
+
+
+def loss(
+  params,
+  batch: dict[str, jax.Array],
+  rng: jax.Array,
+  *,
+  denoise,
+  layout: Layout,
+  table: PlanTable,
+  levels: jax.Array,
+  start: int,
+  anchor_drop: float,
+  draft_share: float,
+  draft_from: int,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Squared error of the data estimate over blocks and the anchors in use.
+
+  Every block draws one of the student's levels, at which its anchors are too.
+
+  Args:
+    params: whatever `denoise` wants.
+    batch: as for `student_init.loss`, and `trajectory` `[B, levels, N, h, w,
+      C]`, the teacher's states that end in `latents`.
+    rng: key.
+    denoise: (params, x, sigma `BF`, positions `F`, mask `BFF`) -> velocity.
+    layout: of the training sequence.
+    table: plans to draw from.
+    levels: noise levels of the student, the last one 0.
+    start: the level at which a block starts from carried anchors.
+    anchor_drop: share of clips that do without anchors.
+    draft_share: share of the drafted blocks that start there.
+    draft_from: the latent of such a block from which on it is drafted. With 1
+      anchors are of the windowed kind, which no trajectory passes: noise is
+      added to them.
+
+  Returns:
+    The mean squared error and metrics; `block` and `anchor` are its parts.
+  """
+  keys = jax.random.split(rng, 5)
+  latents, trajectory = batch['latents'], batch['trajectory']
+  b, n = latents.shape[:2]
+  drawn = student_init.draw_plans(
+    keys[:3], b, layout, table, anchor_drop, draft_share
+  )
+  levels = jnp.asarray(levels)
+  index = jax.random.randint(keys[3], drawn.draft.shape, 0, len(levels) - 1)
+  low = jnp.where(drawn.draft, jnp.maximum(index, start), index)
+  drafted = jnp.arange(layout.block) >= draft_from
+  of_block = jnp.where(drafted, low[..., None], index[..., None]).reshape(b, n)
+  of_anchor = jnp.repeat(index[:, 1:], layout.anchors, axis=1)
+  sigma = jnp.concatenate(
+    [jnp.zeros((b, n + 2)), levels[of_block], levels[of_anchor]], axis=1
+  )
+  clean = student_init.training_sequence(batch)
+  noise = jax.random.normal(keys[4], clean.shape, clean.dtype)
+  x = flow.interpolate(clean, noise, sigma)
+  x = x.at[:, n + 2 : 2 * n + 2].set(at_levels(trajectory, of_block))
+  if not draft_from and layout.blocks > 1:
+    places = layout.positions()[layout.noisy(n) :]
+    states = at_levels(trajectory[:, :, places], of_anchor)
+    x = x.at[:, layout.noisy(n) :].set(states)
+  v = denoise(params, x, sigma, jnp.asarray(layout.positions()), drawn.mask)
+  error = (flow.to_x0(x, v, sigma) - clean) ** 2
+  return student_init.weighted(error, drawn.seen, layout)
