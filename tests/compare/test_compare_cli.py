@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -129,31 +126,3 @@ def test_bad_input_is_one_sentence(
   said = capsys.readouterr().err
   assert said.startswith('unitemp: error: ') and reason in said
   assert not (tmp_path / 'out').exists()
-
-
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason='needs Chromium')
-@pytest.mark.slow
-@pytest.mark.parametrize('page', ['index.html', 'blind/index.html'])
-def test_pages_open_from_disk_without_an_error(compared, tmp_path, page):
-  flags = (
-    '--headless --no-sandbox --disable-gpu --no-first-run '
-    '--disable-background-networking --disable-sync --enable-logging=stderr '
-    '--v=0 --dump-dom --virtual-time-budget=3000'
-  )
-  done = subprocess.run(
-    [
-      CHROMIUM,
-      *flags.split(' '),
-      f'--user-data-dir={tmp_path}',
-      (compared / page).as_uri(),
-    ],
-    capture_output=True,
-    text=True,
-    timeout=180,
-    env={**os.environ, 'HOME': str(tmp_path)},
-  )
-  assert [x for x in done.stderr.splitlines() if 'CONSOLE' in x] == []
-  assert '</html>' in done.stdout
