@@ -7,11 +7,5 @@ video side by side need a frame mask.
 
 from unitemp_jax.models.attention.backends import RESIDUALS, attention_backend
 from unitemp_jax.models.attention.dispatch import attention
-from unitemp_jax.models.attention.masks import frame_mask_to_tokens
 
-__all__ = [
-  'RESIDUALS',
-  'attention',
-  'attention_backend',
-  'frame_mask_to_tokens',
-]
+__all__ = ['RESIDUALS', 'attention', 'attention_backend']

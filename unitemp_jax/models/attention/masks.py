@@ -27,9 +27,3 @@ def to_tokens(mask_BQS: jax.Array, queries: int, keys: int) -> jax.Array:
   if keys != columns:
     mask_BQS = jnp.repeat(mask_BQS, keys // columns, axis=2)
   return mask_BQS
-
-
-def frame_mask_to_tokens(mask: jax.Array, tokens_per_frame: int) -> jax.Array:
-  """Expands a frame mask `[B, F, Fk]` to tokens `[B, F n, Fk n]`."""
-  _, rows, columns = mask.shape
-  return to_tokens(mask, rows * tokens_per_frame, columns * tokens_per_frame)
