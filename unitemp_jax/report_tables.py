@@ -6,6 +6,7 @@ from html import escape
 
 from unitemp_jax import report_charts as charts
 from unitemp_jax.evaluation.results import Result
+from unitemp_jax.report_shell import label
 
 
 def measurements(results: Sequence[Result]) -> str:
@@ -13,7 +14,19 @@ def measurements(results: Sequence[Result]) -> str:
   tables: dict[str, list[Result]] = {}
   for result in results:
     tables.setdefault(result.metric, []).append(result)
-  return ''.join(metric(name, rows) for name, rows in tables.items())
+  made = ''.join(metric(name, rows) for name, rows in tables.items())
+  commands = dict.fromkeys(_split(result.how)[1] for result in results)
+  return made + ''.join(
+    f'<p class="meta">By <code>{escape(command)}</code></p>'
+    for command in commands
+    if command
+  )
+
+
+def _split(how: str) -> tuple[str, str]:
+  """What a number is, and the command that made it."""
+  about, found, command = how.rpartition('; unitemp ')
+  return (about, f'unitemp {command}') if found else (how, '')
 
 
 def metric(name: str, rows: Sequence[Result]) -> str:
@@ -22,7 +35,7 @@ def metric(name: str, rows: Sequence[Result]) -> str:
   limits = (min([0.0, *ends]), max([0.0, *ends]))
   unit = '' if rows[0].unit in ('', 'ratio') else f' ({escape(rows[0].unit)})'
   lines = ''.join(
-    f'<tr><th scope="row">{escape(r.group)}</th>'
+    f'<tr><th scope="row">{label(r.group)}</th>'
     f'<td class="wide">{charts.interval_bar(r.value, r.low, r.high, limits)}'
     f'</td><td class="value">{charts.number(r.value)}</td>'
     f'<td class="span">{interval(r)}</td><td class="n">{r.n}</td></tr>'
@@ -30,7 +43,7 @@ def metric(name: str, rows: Sequence[Result]) -> str:
   )
   how = ''.join(
     f'<p class="meta">{escape(text)}</p>'
-    for text in dict.fromkeys(r.how for r in rows)
+    for text in dict.fromkeys(_split(r.how)[0] for r in rows)
     if text
   )
   return (

@@ -104,6 +104,8 @@ def _systems(args, problems: list[str]) -> list[tuple[System, Path]]:
     name = name if separator else path.resolve().name
     if not separator and name == 'videos':
       name = path.resolve().parent.name
+    # The orders of a single folder need not say whose they are.
+    name = '' if len(args.folders) == 1 else name
     found += [(system, path) for system in run.split(name, listing)]
   return _distinct(found)
 

@@ -182,5 +182,9 @@ class _Known:
   def text(self, identity: str, clips) -> str:
     """The prompt as a reader sees it."""
     texts = [clip.prompt for clip in clips]
+    # Sets of real clips go by file names; what was asked for tells more.
+    asked = [str(clip.about.get('prompt') or '') for clip in clips]
+    if identity.isdecimal() and any(asked):
+      return max(asked, key=len)
     known = self._texts.get(identity)
     return known or max(texts, key=len) or f'prompt number {identity[1:]}'

@@ -48,13 +48,18 @@ class Options:
 
 
 def split(name: str, listing: Listing) -> list[System]:
-  """The systems in a folder: one, or one for each temporal order in it."""
+  """The systems in a folder: one, or one for each temporal order in it.
+
+  Args:
+    name: of the folder's system; '' names orders alone.
+    listing: of its clips.
+  """
   orders = dict.fromkeys(clip.order for clip in listing.clips)
   if len(orders) < 2:
     return [System(name, listing.clips)]
   return [
     System(
-      f'{name}: {order or "unnamed order"}',
+      f'{name}{": " if name else ""}{order or "unnamed order"}',
       tuple(clip for clip in listing.clips if clip.order == order),
     )
     for order in orders
@@ -120,7 +125,11 @@ def run(
     )
     page = path.relative_to(out).as_posix()
   contents = gallery.Contents(
-    title=' against '.join(names),
+    title=(
+      ' against '.join(names)
+      if len(names) == 2
+      else f'{names[0]} against {len(names) - 1} others'
+    ),
     names=names,
     folders=tuple(folder for _, folder in systems),
     matches=tuple(matches),
