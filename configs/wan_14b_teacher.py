@@ -1,10 +1,11 @@
 """The bidirectional Wan 2.1 T2V 14B: sizes, sampling and sharding.
 
-  unitemp convert --teacher=Wan2.1-T2V-14B --fsdp=16 --out=models/wan_14b
+  unitemp convert --teacher=Wan2.1-T2V-14B --fsdp=16 --out=weights/14b
+  unitemp train --config=configs/wan_14b_teacher.py --workdir=runs/wan_14b
 
 Not run. In bfloat16 the weights are 29 GB, in float32 with AdamW's state
-229 GB, so that they are split over at least 16 devices. As for the 1.3B model,
-the settings of a training are for an objective that goes on from the weights.
+229 GB, so that they are split over at least 16 devices. It comes trained and is
+used as it is; as for the 1.3B model, training goes on from the weights.
 """
 
 from configs import common, wan
@@ -12,10 +13,11 @@ from configs import common, wan
 
 def get_config(arg: str | None = None):
   config = wan.config_for('teacher', wan.DIT_14B, arg)
+  config.pretrained = 'weights/14b/teacher.safetensors'
   # Section 4 and 1.7: guidance 5, shift 5, UniPC with 50 steps.
   config.sampling = wan.sampling(shift=5.0, guidance=5.0)
   # As for the 1.3B model; nothing is published on training it further.
-  config.loss = {'shift': 5.0, 'text_drop': 0.1}
+  config.loss = {'shift': 5.0, 'text_drop': 0.0}
   config.optimizer = common.optimizer_config(
     learning_rate=2e-6,
     b1=0.9,

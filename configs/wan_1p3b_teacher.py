@@ -3,9 +3,10 @@
   unitemp convert --teacher=Wan2.1-T2V-1.3B --out=weights/teacher.safetensors
   unitemp parity --checkpoint=Wan2.1-T2V-1.3B
 
-Not run. It comes trained, and is used as it is: the objective `teacher` starts
-from random weights and trains a text encoder along, which Wan's is not. The
-settings of a training are here for an objective that goes on from the weights.
+  unitemp train --config=configs/wan_1p3b_teacher.py --workdir=runs/wan_teacher
+
+Not run. It comes trained and is used as it is; training goes on from the
+weights, on latents of one's own videos, with the prompts' embeddings.
 """
 
 from configs import common, wan
@@ -13,11 +14,12 @@ from configs import common, wan
 
 def get_config(arg: str | None = None):
   config = wan.config_for('teacher', wan.DIT_1P3B, arg)
+  config.pretrained = config.teacher
   # Section 4: shift 8 to 12, guidance 6, UniPC with 50 steps for the 1.3B.
   config.sampling = wan.sampling(shift=8.0, guidance=6.0)
-  # Section 4 (shift of the levels that losses are drawn at). Dropping the text
-  # is not published for Wan; one in ten is usual.
-  config.loss = {'shift': 5.0, 'text_drop': 0.1}
+  # Section 4 (shift of the levels that losses are drawn at). Guidance leads
+  # away from a prompt, so no text is dropped to train a side without.
+  config.loss = {'shift': 5.0, 'text_drop': 0.0}
   # Section 6.3: rate and decay rates of further training in Causal-Forcing
   # and CausVid; weight decay and clipping of Self-Forcing, 6.2.
   config.optimizer = common.optimizer_config(

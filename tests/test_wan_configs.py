@@ -5,6 +5,7 @@ import pathlib
 
 import jax
 import pytest
+from flax.errors import ScopeParamShapeError
 
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.convert import presets
@@ -123,6 +124,8 @@ def shrunk(name, argument=''):
 
 
 STAGES = [
+  'wan_1p3b_teacher',
+  'wan_14b_teacher',
   'wan_1p3b_student_init',
   'wan_1p3b_ode_init',
   'wan_1p3b_distill',
@@ -142,9 +145,9 @@ def test_every_stage_is_one_that_trains(name):
     )
     assert jax.tree.structure(state) == jax.tree.structure(program.state)
     assert metrics['critic' if 'distill' in name else 'loss'].shape == ()
-    # Control: latents of other frames do not fit.
+    # Control: latents of another VAE do not fit.
     latents = program.batch['latents']
-    wrong = latents.update(shape=(*latents.shape[:3], 4, 16))
-    with pytest.raises((TypeError, ValueError)):
+    wrong = latents.update(shape=(*latents.shape[:-1], 8))
+    with pytest.raises((TypeError, ValueError, ScopeParamShapeError)):
       other = {**program.batch, 'latents': wrong}
       jax.eval_shape(function, program.state, other, program.frozen)

@@ -5,13 +5,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import text_to_video, vae3d
+from unitemp_jax.models import sizes, text_to_video, vae3d
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import flow_match
 from unitemp_jax.training import builders, program_samples
 from unitemp_jax.training.plan_sets import windowed
 from unitemp_jax.training.program_single import SingleLossProgram
+from unitemp_jax.training.stored import Stored
 
 
 def latent_shape(config: ConfigDict) -> tuple[int, int, int]:
@@ -24,17 +25,34 @@ def latent_shape(config: ConfigDict) -> tuple[int, int, int]:
 def teacher_program(
   config: ConfigDict, mesh, abstract: bool = False
 ) -> SingleLossProgram:
-  """Flow matching on latents; the trained tree is {'dit', 'text'}."""
+  """Flow matching on latents; the trained tree is {'dit', 'text'}.
+
+  With `config.latents.embeddings` it is the transformer alone. With
+  `config.pretrained` the training goes on from these weights.
+  """
   del mesh, abstract
   dit = DiT(builders.dit_config(config.model))
   encoder = TextEncoder(builders.text_config(config.model))
+  embedded = bool(config.latents.get('embeddings'))
+  initial = {}
+  if config.get('pretrained'):
+    shapes = sizes.param_shapes(dit.config)
+    if not embedded:
+      shapes = {'dit': shapes, 'text': sizes.param_shapes(encoder.config)}
+    initial['teacher'] = Stored(config.pretrained, shapes)
+
+  def init_params(key, initial):
+    if initial:
+      return initial['teacher']
+    tree = text_to_video.init_teacher(dit, encoder, key, *latent_shape(config))
+    return tree['dit'] if embedded else tree
 
   def loss(params, frozen, batch, key):
     del frozen
     key_drop, key_flow = jax.random.split(key)
-    text = text_to_video.encode_text(
-      encoder, params['text'], batch['ids'], batch['mask']
-    )
+    if embedded:
+      params = {'dit': params, 'text': {}}
+    text = text_to_video.batch_text(encoder, params['text'], batch)
     # Without its text a clip trains the unconditional side of guidance.
     shape = (text.shape[0], 1, 1)
     keep = jax.random.uniform(key_drop, shape) >= config.loss.text_drop
@@ -52,14 +70,13 @@ def teacher_program(
 
   return SingleLossProgram(
     'teacher',
-    init_params=lambda key, _: text_to_video.init_teacher(
-      dit, encoder, key, *latent_shape(config)
-    ),
+    init_params=init_params,
+    initial=initial,
     loss=loss,
     optimizer=builders.optimizer(config.optimizer),
     ema_decay=config.ema_decay,
     accumulate=config.accumulate,
-    sample_fn=program_samples.teacher_samples(config),
+    sample_fn=None if embedded else program_samples.teacher_samples(config),
   )
 
 
