@@ -4,12 +4,18 @@
 #   launch/test.sh                  everything but the slow tests
 #   launch/test.sh -k report        arguments go to pytest
 #   launch/test.sh -m slow          only the slow tests
+#   launch/test.sh --tpu            with the TPU compiler (libtpu, 0.7 GB on disk)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/environment.sh
 source launch/environment.sh
 
-enter_environment test
+extras='test'
+if [[ "${1:-}" == --tpu ]]; then
+  shift
+  extras='test,tpu'
+fi
+enter_environment "$extras"
 export JAX_PLATFORMS=cpu
 
 ruff check .

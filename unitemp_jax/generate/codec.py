@@ -9,7 +9,7 @@ import numpy as np
 
 from unitemp_jax.models import vae3d
 
-_ENCODED = 16  # frames that are encoded at a time, after the first
+PIECE = 16  # frames that are encoded at a time, after the first
 
 
 class Codec:
@@ -22,7 +22,7 @@ class Codec:
     self.decode = jax.jit(self._decode_fn)
     self.encode = jax.jit(self._encode_fn)
     self.decode_chunk = jax.jit(self._decode_chunk_fn)
-    self._encode_chunk = jax.jit(self._encode_chunk_fn)
+    self.encode_chunk = jax.jit(self._encode_chunk_fn)
 
   def check(self, frames: int, height: int, width: int) -> None:
     """Raises ValueError unless such a clip can be encoded by itself."""
@@ -41,10 +41,10 @@ class Codec:
     memory, parts = None, []
     for first, end in _pieces(video.shape[1]):
       own = video[:, first:end]
-      length = _ENCODED + (first == 0)
+      length = PIECE + (first == 0)
       short = length - own.shape[1]
       own = np.concatenate([own, np.repeat(own[:, -1:], short, axis=1)], 1)
-      latents, memory = self._encode_chunk(params, own, memory)
+      latents, memory = self.encode_chunk(params, own, memory)
       kept = latents.shape[1] - short // stride
       parts.append(np.asarray(latents)[:, :kept])
     return np.concatenate(parts, axis=1)
@@ -67,6 +67,6 @@ class Codec:
 
 
 def _pieces(frames: int) -> list[tuple[int, int]]:
-  """Cuts 1 + 4k frames into the first `_ENCODED` + 1 and `_ENCODED` each."""
-  cuts = [0, *range(_ENCODED + 1, frames, _ENCODED), frames]
+  """Cuts 1 + 4k frames into the first `PIECE` + 1 and `PIECE` each."""
+  cuts = [0, *range(PIECE + 1, frames, PIECE), frames]
   return list(itertools.pairwise(cuts))

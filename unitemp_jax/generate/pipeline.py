@@ -18,7 +18,7 @@ from unitemp_jax.generate import (
   decode,
   model_folder,
   network,
-  sampler,
+  whole_plan,
 )
 from unitemp_jax.generate.codec import Codec
 from unitemp_jax.generate.request import Request, places
@@ -170,21 +170,8 @@ class Pipeline:
     return self._net_fn(params, ids, mask).context
 
   def _sample_fn(self, params, plan, latents, ids, mask, seeds):
-    dit, (height, width) = self._dit, latents.shape[2:4]
     net = self._net_fn(params, ids, mask)
-    tokens = self.card.dit.tokens_per_frame(height, width)
-    return sampler.run_plan(
-      network.cached_denoise(dit),
-      network.committer(tokens),
-      net,
-      plan,
-      network.cache_for(self.card.dit, plan, ids.shape[0], height, width),
-      latents,
-      jax.vmap(jax.random.key)(seeds),
-      self.levels,
-      options=self.card.step_options,
-      place=network.placer(self.card.dit, height, width),
-    )
+    return whole_plan.sample(self.card, net, plan, latents, seeds)
 
   def generate(
     self,

@@ -219,10 +219,13 @@ def denoise_block(
 
   before = lax.stop_gradient((x, carry.cache))
   x, cache = lax.fori_loop(first, exit_level, body, before)
-  # The passes above only staged keys behind what is visible.
-  seen_cache = carry.cache if options.through_cache else cache
-  x0, _ = predict(net, x, seen_cache, exit_level)
-  return Trace(x, x0), seen_cache
+  # All passes only stage keys behind what is visible. The cache of the last one
+  # is handed on, because to keep the one before would be to copy it.
+  if options.through_cache:
+    x0, _ = predict(net, x, carry.cache, exit_level)
+    return Trace(x, x0), carry.cache
+  x0, cache = predict(net, x, cache, exit_level)
+  return Trace(x, x0), lax.stop_gradient(cache)
 
 
 def write_clean(

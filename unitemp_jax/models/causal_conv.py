@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from unitemp_jax.models.attention import ambient
+
 
 class Tape:
   """The memory of all causal layers of one pass, in visiting order.
@@ -49,10 +51,10 @@ class Tape:
 
 
 def conv_form(form: str) -> str:
-  """Resolves 'auto' to the form that suits the default backend."""
+  """Resolves 'auto' to the form that suits what is computed on."""
   if form != 'auto':
     return form
-  return 'folded' if jax.default_backend() == 'cpu' else 'direct'
+  return 'folded' if ambient.platform() == 'cpu' else 'direct'
 
 
 def valid_time_conv(x: jax.Array, kernel: jax.Array, form: str) -> jax.Array:

@@ -1,0 +1,236 @@
+"""The programs that make videos, ready to be compiled for any mesh.
+
+They are those of `generate`: weights on every device, in the dtypes that they
+are used in. `sampler` makes a clip per device in one program. A streamed video,
+one clip, is made by `block` and `store`; it is decoded and encoded in pieces,
+beside the weights and the cache of the student.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from unitemp_jax import plans, solvers
+from unitemp_jax.aot import flops, plan_flops
+from unitemp_jax.aot.step import Step
+from unitemp_jax.generate import network, sampler
+from unitemp_jax.generate.codec import PIECE, Codec
+from unitemp_jax.generate.model_folder import ModelCard
+from unitemp_jax.generate.stream import RowPrograms
+from unitemp_jax.generate.whole_plan import sample
+from unitemp_jax.models import sizes
+from unitemp_jax.models.dit import DiT
+from unitemp_jax.plans import Plan
+from unitemp_jax.training.mesh import batch_sharding
+
+
+def _everywhere(tree: Any, mesh: Mesh) -> Any:
+  whole = NamedSharding(mesh, PartitionSpec())
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+    tree,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Serving:
+  """A finished model on a mesh whose axes but `data` are 1.
+
+  Attributes:
+    card: its sizes.
+    plan: an order to sample; orders of its shape share the program.
+    mesh: of all devices.
+  """
+
+  card: ModelCard
+  plan: Plan
+  mesh: Mesh
+
+  @property
+  def grid(self) -> tuple[int, int]:
+    """Rows and columns of a latent."""
+    return self.card.latent_grid(self.card.height, self.card.width)
+
+  def _student(self) -> Any:
+    return _everywhere(sizes.held_shapes(self.card.dit), self.mesh)
+
+  def _vae(self) -> Any:
+    return _everywhere(sizes.param_shapes(self.card.vae), self.mesh)
+
+  def _cache(self) -> Any:
+    plan = plans.bucketed(self.plan)
+    cache = jax.eval_shape(
+      lambda: network.cache_for(self.card.dit, plan, 1, *self.grid)
+    )
+    return _everywhere(cache, self.mesh)
+
+  def _step(self, name, jitted, arguments, resident, operations, **more):
+    def lower():
+      with jax.set_mesh(self.mesh):
+        return jitted.lower(*arguments.values())
+
+    axes = dict(self.mesh.shape)
+    return Step(name, lower, arguments, resident, operations, mesh=axes, **more)
+
+  def sampler(self) -> Step:
+    """A clip per device: all rows of the plan, from text embeddings."""
+    card, dit = self.card, DiT(self.card.dit)
+    plan, batch = plans.bucketed(self.plan), self.mesh.size
+    last = len(card.timesteps) - 1
+    rows = batch_sharding(self.mesh)
+
+    def split(*shape, dtype=jnp.float32):
+      shape = (batch, *shape)
+      return jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
+
+    def run(student, table, latents, texts, seeds):
+      net = network.make_net(dit, student, texts[None])
+      return sample(card, net, table, latents, seeds)
+
+    text = card.text.length
+    arguments = {
+      'student': self._student(),
+      'plan': _everywhere(jax.tree.map(np.asarray, plan), self.mesh),
+      'latents': split(plan.num_latents, *self.grid, card.dit.channels),
+      'text': split(text, card.dit.text_width),
+      'seeds': split(dtype=jnp.uint32),
+    }
+    one = plan_flops.sample(self._plan_rows(), last)
+    one += flops.text_context(card.dit, 1, text)
+    return self._step(
+      'sampler',
+      *(jax.jit(run), arguments, {'vae': self._vae()}, batch * one),
+      loops=last,
+      rows=batch,
+    )
+
+  def _rows(self) -> RowPrograms:
+    card = self.card
+    levels = solvers.student_levels(card.timesteps, card.shift)
+    return RowPrograms(DiT(card.dit), levels, card.step_options)
+
+  def _row_arguments(self) -> dict[str, Any]:
+    """Of one clip, and one row of the plan."""
+    text = (1, 1, self.card.text.length, self.card.dit.text_width)
+    student = self._student()
+
+    def context(params, text):
+      return network.make_net(DiT(self.card.dit), params, text).context
+
+    row = jax.tree.map(lambda leaf: leaf[0], sampler.plan_rows(self.plan))
+    made = jax.eval_shape(
+      lambda params, text, row: (
+        context(params, text),
+        self._image(self.plan.num_anchors),
+        self._image(self.plan.block),
+        sampler.sample_keys([0]),
+        row,
+      ),
+      student,
+      jax.ShapeDtypeStruct(text, jnp.float32),
+      row,
+    )
+    names = ('context', 'anchors', 'latents', 'keys', 'row')
+    made = _everywhere(dict(zip(names, made, strict=True)), self.mesh)
+    return {'student': student, 'cache': self._cache(), **made}
+
+  def _image(self, frames: int) -> jax.Array:
+    return jnp.zeros((1, frames, *self.grid, self.card.dit.channels))
+
+  def block(self) -> Step:
+    """One block with its anchors, as videos are made that are streamed."""
+    found, programs = self._row_arguments(), self._rows()
+    levels = len(self.card.timesteps)
+    del found['latents']
+
+    def run(student, cache, context, anchors, keys, row):
+      net = network.Net(student, context)
+      return programs.make(net, cache, anchors, keys, row, anchored=True)
+
+    operations = levels * max(
+      (row.denoise for row in self._plan_rows()), key=lambda f: f.total
+    )
+    return self._step(
+      'block',
+      *(jax.jit(run, donate_argnames='cache'), found),
+      *({'vae': self._vae()}, operations),
+      loops=levels - 1,
+      rows=1,
+    )
+
+  def store(self) -> Step:
+    """The clean keys and values of a block."""
+    found, programs = self._row_arguments(), self._rows()
+    del found['anchors'], found['keys']
+
+    def run(student, cache, context, latents, row):
+      net = network.Net(student, context)
+      return programs.store(net, cache, latents, row)
+
+    operations = max(
+      (row.write for row in self._plan_rows()), key=lambda f: f.total
+    )
+    return self._step(
+      'store',
+      *(jax.jit(run, donate_argnames='cache'), found),
+      *({'vae': self._vae()}, operations),
+      loops=1,
+      rows=1,
+    )
+
+  def _plan_rows(self) -> list[plan_flops.Row]:
+    card = self.card
+    return plan_flops.rows(
+      card.dit,
+      self.plan,
+      card.dit.tokens_per_frame(*self.grid),
+      card.text.length,
+      draft_from=card.step_options.draft_from,
+    )
+
+  def decode(self) -> Step:
+    """A block of latents to pixels, after others."""
+    codec, card = Codec(self.card.vae), self.card
+    shape = (1, card.block, *self.grid, card.vae.z_dim)
+    latents = jax.ShapeDtypeStruct(shape, jnp.float32)
+    vae = self._vae()
+    memory = jax.eval_shape(codec.decode_chunk, vae, latents, None)[1]
+    arguments = {
+      'vae': vae,
+      'latents': _everywhere(latents, self.mesh),
+      'memory': _everywhere(memory, self.mesh),
+    }
+    operations = flops.vae_decode(card.vae, card.block, *self.grid, start=False)
+    resident = {'student': self._student(), 'cache': self._cache()}
+    return self._step(
+      'decode',
+      *(codec.decode_chunk, arguments, resident, operations),
+      loops=1,
+      rows=1,
+    )
+
+  def encode(self) -> Step:
+    """A piece of a clip to latents, after others."""
+    codec, card = Codec(self.card.vae), self.card
+    size = (card.height, card.width)
+    video = jax.ShapeDtypeStruct((1, PIECE, *size, 3), jnp.uint8)
+    vae = self._vae()
+    first = jax.ShapeDtypeStruct((1, PIECE + 1, *size, 3), jnp.uint8)
+    memory = jax.eval_shape(codec.encode_chunk, vae, first, None)[1]
+    arguments = {
+      'vae': vae,
+      'video': _everywhere(video, self.mesh),
+      'memory': _everywhere(memory, self.mesh),
+    }
+    operations = flops.vae_encode(card.vae, PIECE, *size, start=False)
+    return self._step(
+      'encode',
+      *(codec.encode_chunk, arguments, {'student': self._student()}),
+      operations,
+      loops=1,
+      rows=1,
+    )

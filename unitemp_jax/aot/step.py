@@ -1,0 +1,49 @@
+"""One jitted step of a config, before it is compiled."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from unitemp_jax.aot.flops import Flops
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A program, with what is known of it without compiling.
+
+  Attributes:
+    name: of the step.
+    lower: traces it; may take seconds.
+    arguments: name -> tree of ShapeDtypeStructs with shardings; what it is
+      given, by the role that it has.
+    resident: likewise; what lies on the devices besides.
+    flops: of one run, over all devices.
+    loops: turns of loops whose number is decided at run time, at most.
+    mesh: sizes of the axes.
+    rows: of the batch, over all devices.
+  """
+
+  name: str
+  lower: Callable[[], jax.stages.Lowered]
+  arguments: Mapping[str, Any]
+  resident: Mapping[str, Any]
+  flops: Flops
+  loops: int
+  mesh: Mapping[str, int]
+  rows: int
+
+
+def device_bytes(tree: Any) -> int:
+  """Bytes of a tree of ShapeDtypeStructs on each device."""
+  total = 0
+  for leaf in jax.tree.leaves(tree):
+    shape = leaf.shape
+    if leaf.sharding is not None:
+      shape = leaf.sharding.shard_shape(shape)
+    # Keys of random numbers are two words.
+    width = getattr(leaf.dtype, 'itemsize', 8)
+    total += math.prod(shape) * width
+  return total
