@@ -4,12 +4,11 @@ A page is one file that needs no server and no network. Every text from outside
 is escaped by whoever puts it in.
 """
 
-import os
 import pathlib
 from collections.abc import Sequence
 from html import escape
 
-from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import whole_file
 
 _ASSETS = pathlib.Path(__file__).parent / 'assets' / 'report'
 _SHOWN_PROBLEMS = 5
@@ -71,17 +70,7 @@ def write(path: pathlib.Path, text: str) -> pathlib.Path:
   Raises:
     UserError: it cannot be written.
   """
-  partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, path)
-  except OSError as error:
-    raise UserError(
-      f'cannot write {path} ({error.strerror or error}); make room or choose '
-      'another folder.'
-    ) from error
-  return path
+  return whole_file.write(path, text)
 
 
 def plural(count: int, noun: str) -> str:

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from unitemp_jax.errors import UserError
@@ -38,8 +40,8 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
   def fail(*_):
     raise OSError('disk full')
 
-  monkeypatch.setattr(results.os, 'replace', fail)
-  with pytest.raises(OSError, match='disk full'):
+  monkeypatch.setattr(os, 'replace', fail)
+  with pytest.raises(UserError, match='disk full'):
     results.ResultTable(()).to_json(path)
   assert path.read_text() == before
 

@@ -125,7 +125,8 @@ def test_twins_and_missing_dimensions_are_said(tmp_path):
   said = []
   found = set_prompts.find('vbench', path, say=said.append)
   assert [prompt.name for prompt in found] == ['a dog', 'a cat']
-  assert said[0].startswith('1 prompts stand in the manifest twice')
+  assert said[0].startswith('the manifest repeats 1 of its 3 entries')
+  assert "'a dog' (2 times)" in said[0]
   assert '5 samples for every prompt' in said[1]
   with pytest.raises(UserError, match='has no use for --images'):
     set_prompts.find('vbench', path, images=tmp_path)

@@ -167,7 +167,6 @@ def _compare(argv: list[str]) -> int:
     question=args.question,
     command=shlex.join(['unitemp', 'compare', *argv]),
   )
-  args.out.mkdir(parents=True, exist_ok=True)
   print(run.run(systems, paired, real, args.out, options))
   print(args.out / 'index.html')
   return 0

@@ -7,6 +7,7 @@ derived from the key's secret, so the same command makes the same page.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -154,6 +155,9 @@ def _copy(clip: ClipFile, path: Path) -> None:
       f'cannot write {path} ({error.strerror or error}); make room or choose '
       'another --out.'
     ) from error
+  finally:
+    with contextlib.suppress(OSError):
+      partial.unlink(missing_ok=True)
 
 
 def _page(study: str, question: str, trials: list[dict]) -> str:

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import io
 import multiprocessing
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from PIL import Image
 
 from unitemp_jax.data import video_decode, video_io
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import whole_file
 
 _TILES = 27  # at most
 _STRIP, _POSTER = 56, 180  # heights in pixels
@@ -44,7 +44,6 @@ def draw(
     out: folder; the pictures go to `out/pictures`.
     workers: processes.
   """
-  (out / 'pictures').mkdir(parents=True, exist_ok=True)
   one = functools.partial(_draw, out=out)
   if workers == 1:
     return [one(clip) for clip in clips]
@@ -87,6 +86,4 @@ def _shrink(frame: np.ndarray, height: int) -> np.ndarray:
 def _write(path: Path, picture: np.ndarray) -> None:
   buffer = io.BytesIO()
   Image.fromarray(picture).save(buffer, 'JPEG', quality=82)
-  partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  partial.write_bytes(buffer.getvalue())
-  os.replace(partial, path)
+  whole_file.write(path, buffer.getvalue())

@@ -10,12 +10,12 @@ import dataclasses
 import io
 import itertools
 import os
-import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import whole_file
 
 _BATCH = 256
 _RATE = 1.5e-3
@@ -136,12 +136,9 @@ class _Fit:
 
 def save_arrays(path: str | os.PathLike[str], arrays: dict) -> None:
   """Writes arrays as a compressed npz; no reader ever sees half of it."""
-  path = pathlib.Path(path)
   buffer = io.BytesIO()
   np.savez_compressed(buffer, **arrays)
-  partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  partial.write_bytes(buffer.getvalue())
-  os.replace(partial, path)
+  whole_file.write(path, buffer.getvalue())
 
 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -99,7 +99,6 @@ def measure(
     workers: processes.
     report: is given a line about the progress now and then.
   """
-  cache.mkdir(parents=True, exist_ok=True)
   one = functools.partial(_measure_or_read, cache=cache)
   # Clips of one reference follow each other: it is decoded once for them all.
   order = sorted(range(len(jobs)), key=lambda i: str(jobs[i].reference))
@@ -139,7 +138,7 @@ def _measure_or_read(job: Job, *, cache: Path) -> Measured:
   except (UserError, OSError) as error:
     return Measured(job.path, (), str(error))
   # What cannot be kept was measured all the same.
-  with contextlib.suppress(OSError):
+  with contextlib.suppress(UserError):
     classifier.save_arrays(place, _to_arrays(measured))
   return measured
 

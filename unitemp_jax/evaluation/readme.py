@@ -1,10 +1,10 @@
 """Puts measured tables between two marks of a Markdown file."""
 
-import os
 import re
 from pathlib import Path
 
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import whole_file
 
 
 def marks(name: str) -> tuple[str, str]:
@@ -38,6 +38,4 @@ def insert(path: Path, tables: str, name: str = 'metrics') -> None:
   before, rest = text.split(begin)
   after = rest.split(end)[1]
   tables = re.sub(r'^(#+) ', r'#\1 ', tables, flags=re.MULTILINE).strip()
-  partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  partial.write_text(f'{before}{begin}\n{tables}\n{end}{after}')
-  os.replace(partial, path)
+  whole_file.write(path, f'{before}{begin}\n{tables}\n{end}{after}')

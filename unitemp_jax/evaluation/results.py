@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Sequence
 
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import whole_file
 from unitemp_jax.evaluation.bootstrap import Interval
 
 
@@ -63,13 +64,10 @@ class ResultTable:
 
   def to_json(self, path: str | os.PathLike[str]) -> None:
     """Writes the table; a reader sees the old file or the whole new one."""
-    path = pathlib.Path(path)
     text = json.dumps(
       {'results': [dataclasses.asdict(row) for row in self.rows]}, indent=1
     )
-    partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    partial.write_text(text + '\n')
-    os.replace(partial, path)
+    whole_file.write(path, text + '\n')
 
   @classmethod
   def from_json(cls, path: str | os.PathLike[str]) -> ResultTable:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from unitemp_jax.evaluation import (
   suite_transitions,
   suite_vae,
   suite_variety,
+  whole_file,
 )
 from unitemp_jax.evaluation.results import Result, ResultTable
 from unitemp_jax.evaluation.suite_bench import Bench, Section, Settings
@@ -171,7 +171,7 @@ def run(
   sections = [section for name in SUITES for section in done.get(name, [])]
   table = join(sections)
   table.to_json(out / METRICS)
-  _write(out / TABLES, to_markdown(sections))
+  whole_file.write(out / TABLES, to_markdown(sections))
   return table
 
 
@@ -222,11 +222,5 @@ def _sections(stored: list[dict]) -> list[Section]:
 
 def _write_suite(path: Path, key: dict, sections: list[Section]) -> None:
   stored = [dataclasses.asdict(section) for section in sections]
-  _write(path, json.dumps({'key': key, 'sections': stored}, indent=1) + '\n')
-
-
-def _write(path: Path, text: str) -> None:
-  """A reader sees the old file or the whole new one."""
-  partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  partial.write_text(text)
-  os.replace(partial, path)
+  text = json.dumps({'key': key, 'sections': stored}, indent=1)
+  whole_file.write(path, text + '\n')

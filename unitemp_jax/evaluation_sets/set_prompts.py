@@ -1,5 +1,6 @@
 """From a manifest and what lies beside it to the prompts of a suite."""
 
+import collections
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,7 +52,12 @@ def find(
     listed = manifests.with_images(listed, images or manifest.parent)
   found, joined = suites.arrange(suite, listed)
   if joined:
-    say(f'{joined} prompts stand in the manifest twice; each is made once')
+    counts = collections.Counter(entry.name for entry in listed)
+    name, count = counts.most_common(1)[0]
+    say(
+      f'the manifest repeats {joined} of its {len(listed)} entries, such as '
+      f'{name!r} ({count} times); each prompt is made once'
+    )
   needs = suite_name in ('vbench', 'vbench_long')
   if needs and not any(entry.dimensions for entry in found):
     say(

@@ -63,9 +63,12 @@ class Store:
       yield temporary
       path.parent.mkdir(parents=True, exist_ok=True)
       os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, UserError) as error:
+      cause = error.__cause__ if isinstance(error, UserError) else error
+      if not isinstance(cause, OSError):
+        raise
       raise UserError(
-        f'cannot write {path} ({error.strerror or error}); make room and run '
+        f'cannot write {path} ({cause.strerror or cause}); make room and run '
         'the same command again: what is finished stays.'
       ) from error
     finally:
