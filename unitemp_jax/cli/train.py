@@ -15,7 +15,7 @@ import ml_collections
 
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.errors import UserError
-from unitemp_jax.training import processes, programs
+from unitemp_jax.training import processes, programs, stored
 from unitemp_jax.training.compile_cache import enable_compile_cache
 from unitemp_jax.training.export import export_weights
 from unitemp_jax.training.guard import GuardSettings, TrainingStopped
@@ -221,6 +221,9 @@ def _run(
     mesh = make_mesh(config.mesh)
     rows = local_rows(mesh, config.batch_size, config.accumulate)
     program = programs.build_program(config, mesh)
+    # Shapes that do not divide are refused here, before anything is made.
+    abstract_state(program, config.seed, mesh, MODEL_RULES)
+    stored.shapes_of(program.frozen, mesh, MODEL_RULES)
     if args.dry_run:
       if jax.process_index() == 0:
         _describe(program, config, mesh, args.workdir)
