@@ -108,6 +108,11 @@ def test_orders_of_one_folder_are_compared(folders, tmp_path, capsys):
     (['{ours}', '--out={out}'], 'single system'),
     (['{ours}', '{none}', '--out={out}'], 'is not a folder'),
     (['{ours}', '{still}', '--baseline=sora', '--out={out}'], 'sora'),
+    (['{ours}', '{causvid}', '--out={out}'], '--baseline=causvid'),
+    (
+      ['{ours}', '{longlive}', '--baseline=self_forcing', '--out={out}'],
+      "those of 'longlive'",
+    ),
     (['{ours}', '{ours}', '--baseline=a,b,c', '--out={out}'], 'none of'),
     (['{still}', '{causvid}', '--baseline=causvid', '--out={out}'], 'no two'),
     (['{ours}', '{still}', '--blocks=8', '--out={out}'], 'FIRST:PERIOD'),
@@ -119,9 +124,8 @@ def test_orders_of_one_folder_are_compared(folders, tmp_path, capsys):
 def test_bad_input_is_one_sentence(
   folders, tmp_path, capsys, arguments, reason
 ):
-  places = {
-    name: folders / name for name in ('ours', 'still', 'causvid', 'none')
-  }
+  names = ('ours', 'still', 'causvid', 'longlive', 'none')
+  places = {name: folders / name for name in names}
   places['out'] = tmp_path / 'out'
   filled = [argument.format(**places) for argument in arguments]
   assert cli.main(['compare', *filled]) == 2

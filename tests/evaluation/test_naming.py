@@ -56,3 +56,21 @@ def test_blocks_of_longlive_are_read():
     'a [big] dog',
   ]
   assert naming.read_blocks('a caption\n') == []
+
+
+@pytest.mark.parametrize(
+  ('stem', 'kind'),
+  [
+    ('output_007', 'causvid'),
+    ('long_video_output_007', 'causvid'),
+    ('rank3-a dog-0', 'longlive'),
+    ('rank3-12-0_lora', 'longlive'),
+    ('12-0_ema', 'self_forcing'),
+    # What VBench and Self-Forcing write is the same but for long prompts.
+    ('a dog-0', 'folder'),
+    ('output of a dog', 'folder'),
+  ],
+)
+def test_the_writer_of_a_name_is_guessed(stem, kind):
+  assert naming.guess(stem) == kind
+  assert naming.parse(kind, stem) is not None

@@ -12,6 +12,7 @@ from unitemp_jax.evaluation import clip_folder, naming
 from unitemp_jax.evaluation.clip_folder import Blocks
 from unitemp_jax.evaluation.results import ResultTable
 from unitemp_jax.evaluation_sets import manifests
+from unitemp_jax.report_shell import plural
 
 _EXAMPLE = """baselines, by how they name their clips:
   self_forcing  PROMPT[:100]-0.mp4 or 12-0_ema.mp4
@@ -153,11 +154,7 @@ def _compare(argv: list[str]) -> int:
     print(f'left out: {problem}')
   _tell(systems, paired)
   if not paired.pairs:
-    raise UserError(
-      'no two clips have the same prompt and sample'
-      + (f' (first: {paired.unpaired[0].reason})' if paired.unpaired else '')
-      + '; give --prompts=FILE, or another --baseline.'
-    )
+    raise UserError(_why_unpaired(systems, paired))
   if args.dry_run:
     return 0
   options = run.Options(
@@ -172,12 +169,31 @@ def _compare(argv: list[str]) -> int:
   return 0
 
 
+def _why_unpaired(systems, paired) -> str:
+  """One sentence for when no two clips belong together."""
+  kinds = {
+    naming.guess(clip.path.stem)
+    for system, _ in systems
+    for clip in system.clips
+    if not clip.about
+  }
+  kinds -= {'folder'}
+  mend = 'give --prompts=FILE, or another --baseline'
+  if kinds:
+    mend = f'some names look like those of --baseline={",".join(sorted(kinds))}'
+  first = paired.unpaired[0]
+  return (
+    f'no two clips have the same prompt and sample ({first.clip.name}: '
+    f'{first.reason}); {mend}.'
+  )
+
+
 def _tell(systems, paired) -> None:
   for system, folder in systems:
     mine = [p for p in paired.pairs if system.name in p.clips]
     print(
-      f'{system.name}: {len(system.clips)} clips in {folder}, {len(mine)} '
-      'paired'
+      f'{system.name}: {plural(len(system.clips), "clip")} in {folder}, '
+      f'{len(mine)} paired'
     )
   reasons: dict[tuple[str, str], list[str]] = {}
   for alone in paired.unpaired:

@@ -166,7 +166,7 @@ class _Known:
         return self._numbered[clip.index], ''
       if self._numbered:
         count = len(self._numbered)
-        return None, f'its number is beyond the {count} prompts'
+        return None, f'its number is beyond the {count} prompts, counted from 0'
       return f'#{clip.index}', ''
     identity = self._identity(clip.prompt)
     if not clip.cut:
@@ -175,7 +175,8 @@ class _Known:
     if len(candidates) > 1:
       return None, (
         f'{len(candidates)} prompts begin with the {len(clip.prompt)} '
-        'characters of its name'
+        'characters of its name, where it is cut off; names with numbers '
+        '(--save_with_index) tell them apart'
       )
     return (candidates.pop() if candidates else identity), ''
 

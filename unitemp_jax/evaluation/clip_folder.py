@@ -182,8 +182,8 @@ def _read(
   prompt, cut = _prompt(path, about)
   if not prompt and name is None:
     raise UserError(
-      f'{relative} is not named as {kind} names clips, and has no record; '
-      'rename it or use --baseline=folder.'
+      f'{relative} has no record and is not named as {kind} names clips; '
+      f'these names are understood as those of {naming.guess(path.stem)!r}.'
     )
   if not prompt and name is not None:
     prompt, cut = name.prompt, name.cut

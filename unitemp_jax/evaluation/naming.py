@@ -80,6 +80,19 @@ def parse(kind: str, stem: str) -> Name | None:
   return None
 
 
+def guess(stem: str) -> str:
+  """The kind whose names look most like this one, 'folder' if none does."""
+  # What one kind alone writes goes first; most names fit the last ones.
+  for kind, mark in (
+    ('causvid', r'(?:long_video_)?output_\d+'),
+    ('longlive', r'rank\d+-.+'),
+    ('self_forcing', rf'\d+-\d+_{_MODEL}'),
+  ):
+    if re.fullmatch(mark, stem) and parse(kind, stem):
+      return kind
+  return 'folder'
+
+
 def canonical(prompt: str) -> str:
   """The part of a prompt that survives becoming a file name.
 

@@ -163,14 +163,20 @@ class Bench:
 
   def encode(self, video: np.ndarray) -> np.ndarray:
     """Clips to latents in batches; shapes as `Pipeline.encode`."""
-    return self._run(self.pipeline.encode, video)[0]
+    return self.run(self.pipeline.encode, video)[0]
 
   def decode(self, latents: np.ndarray) -> np.ndarray:
     """Latents to clips in batches; shapes as `Pipeline.decode`."""
-    return self._run(self.pipeline.decode, latents)[0]
+    return self.run(self.pipeline.decode, latents)[0]
 
-  def _run(self, function, *arrays, name: str = '') -> list:
-    """Runs batches, and reports the time left if they have a name."""
+  def run(self, function, *arrays, name: str = '') -> list:
+    """Runs a function in the bench's batches, see `batched`.
+
+    Args:
+      function: of one batch of every array.
+      *arrays: sequences of equal length.
+      name: said with the time left after each batch; '' says nothing.
+    """
     began, total = time.monotonic(), len(arrays[0])
 
     def tick(done):
@@ -188,7 +194,7 @@ class Bench:
       return self.pipeline.sample_teacher(prompts.tolist(), seeds)
 
     captions = self.clips['caption']
-    return self._run(sample, captions, self.seeds, name='teacher')[0]
+    return self.run(sample, captions, self.seeds, name='teacher')[0]
 
   def given(self, name: str) -> Ends:
     """What a plan is given of the real clips: nothing, one end, or both."""
@@ -208,7 +214,7 @@ class Bench:
 
       arrays = [self.clips['caption'], self.seeds]
       arrays += [] if given is None else [given]
-      latents, anchors = self._run(sample, *arrays, name=name)
+      latents, anchors = self.run(sample, *arrays, name=name)
       self._made[name] = Generated(latents, np.moveaxis(anchors, 1, 0), plan)
     return self._made[name]
 

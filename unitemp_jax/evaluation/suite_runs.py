@@ -108,7 +108,7 @@ class Runs:
       )
       return np.concatenate(list(chunks), axis=1)
 
-    return bench._run(sample, *arrays, name=name)[0]
+    return bench.run(sample, *arrays, name=name)[0]
 
   def reads(
     self, video: np.ndarray, digit: np.ndarray, colour: np.ndarray
