@@ -5,11 +5,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from unitemp_jax.cli import clip_options
 from unitemp_jax.compare import numbers, pairing, run, votes
 from unitemp_jax.compare.pairing import System
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation import clip_folder, naming
-from unitemp_jax.evaluation.clip_folder import Blocks
 from unitemp_jax.evaluation.results import ResultTable
 from unitemp_jax.evaluation_sets import manifests
 from unitemp_jax.report_shell import plural
@@ -40,7 +40,7 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
   )
   add = parser.add_argument
   add('folders', nargs='+', metavar='[NAME=]DIR')
-  add('--out', required=True, type=Path, metavar='OUT')
+  clip_options.add(parser)
   add(
     '--baseline',
     default='folder',
@@ -60,18 +60,9 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
     metavar='FILE',
     help='what the models were given instead, line by line',
   )
-  add('--real', type=Path, metavar='DIR', help='footage, for the motion floor')
-  add(
-    '--blocks',
-    type=Blocks.parse,
-    metavar='FIRST:PERIOD',
-    help='boundaries of clips that do not tell theirs, in frames (8:12)',
-  )
-  add('--workers', type=int, default=1, help='processes (1)')
   add('--pictures', type=int, default=300, help='pairs with stills (300)')
   add('--trials', type=int, default=100, help='of the blind page (100)')
   add('--question', default='Which video is better?')
-  add('--dry_run', action='store_true', help='say what is paired, and stop')
   return parser.parse_args(argv)
 
 
@@ -126,12 +117,9 @@ def _distinct(
 
 
 def _check(args) -> None:
-  if args.workers < 1 or args.pictures < 0 or args.trials < 0:
-    raise UserError(
-      '--workers must be at least 1, --pictures and --trials at least 0.'
-    )
-  if args.out.exists() and not args.out.is_dir():
-    raise UserError(f'--out={args.out} is a file; choose a folder.')
+  clip_options.check(args)
+  if args.pictures < 0 or args.trials < 0:
+    raise UserError('--pictures and --trials must be at least 0.')
   if args.long_prompts is not None and args.prompts is None:
     raise UserError('--long_prompts needs the short ones; give --prompts.')
 

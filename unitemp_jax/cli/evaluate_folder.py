@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from unitemp_jax import report_folder
+from unitemp_jax.cli import clip_options
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation import (
   clip_folder,
@@ -15,14 +16,12 @@ from unitemp_jax.evaluation import (
   runner,
   suite_folder,
 )
-from unitemp_jax.evaluation.clip_folder import Blocks
 
 _EXAMPLE = """example:
   unitemp evaluate folder out/set/videos --real=real_clips --out=out/measured
   unitemp evaluate folder sf_outputs --naming=self_forcing --out=out/sf
   unitemp evaluate folder DIR --features=a.npz --real_features=b.npz --out=OUT
-Real clips are cut to the length, rate and size of the generated ones. Run the
-same command again to continue after an interruption."""
+Run the same command again to continue after an interruption."""
 
 
 def _parse_args(argv: list[str]) -> argparse.Namespace:
@@ -37,8 +36,6 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
   )
   add = parser.add_argument
   add('folder', type=Path, metavar='DIR', help='clips, with subfolders')
-  add('--out', required=True, type=Path, metavar='OUT')
-  add('--real', type=Path, metavar='DIR', help='real footage to compare with')
   add(
     '--reference',
     type=Path,
@@ -51,28 +48,18 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
     default='folder',
     help='who named the clips (folder: PROMPT-0.mp4 or anything)',
   )
-  add(
-    '--blocks',
-    type=Blocks.parse,
-    metavar='FIRST:PERIOD',
-    help='boundaries of clips that do not tell theirs, in frames (8:12)',
-  )
   add('--features', type=Path, metavar='FILE', help='npy or npz, [n, d]')
   add('--real_features', type=Path, metavar='FILE', help='the same of real')
-  add('--workers', type=int, default=1, help='processes (1)')
-  add('--dry_run', action='store_true', help='list what would be measured')
+  clip_options.add(parser)
   return parser.parse_args(argv)
 
 
 def _check(args) -> None:
-  if args.workers < 1:
-    raise UserError(f'--workers={args.workers} must be at least 1.')
+  clip_options.check(args)
   if (args.features is None) != (args.real_features is None):
     raise UserError(
       'the Frechet distance needs --features and --real_features; give both.'
     )
-  if args.out.exists() and not args.out.is_dir():
-    raise UserError(f'--out={args.out} is a file; choose a folder.')
 
 
 def _references(listing, folder: Path, problems: list[str]):
