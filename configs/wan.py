@@ -97,6 +97,11 @@ def config_for(objective: str, dit: dict, arg: str | None) -> ConfigDict:
     {
       'name': 'video_folder',
       'dir': 'data',
+      # Of one's own, for `unitemp encode`; captions are a CSV or JSONL file, or
+      # beside each video.
+      'videos': 'videos',
+      'captions': '',
+      'fps': 16,  # 1.1
       'height': 480,
       'width': 832,
       'num_frames': 81,

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from quick_compilation import quick_compilation  # noqa: F401
 
-from unitemp_jax.cli import ode_pairs
+from unitemp_jax.cli import encode_videos, ode_pairs
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.data import latents
+from unitemp_jax.data.video_folder_builder import PreparedVideos
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
+from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.training import builders, programs
 from unitemp_jax.training.program_teacher import latent_shape
 
@@ -66,6 +68,53 @@ def setup(tmp_path_factory):
     *(f'--config.{name}={value}' for name, value in flags.items()),
   ]
   return arguments, config, folder
+
+
+def test_own_videos_are_encoded_in_the_same_form(setup, monkeypatch):
+  """Clip by clip, with the statistics that the VAE comes with."""
+  _, config, folder = setup
+  config = config.copy_and_resolve_references().unlock()
+  rng = np.random.default_rng(1)
+  shape = (config.data.num_frames, 16, 16, 3)
+  clips = [
+    {
+      'video': rng.integers(low, low + 50, shape, np.uint8),
+      'caption': caption,
+    }
+    for low, caption in zip((0, 200), PROMPTS, strict=False)
+  ]
+  prepared = PreparedVideos('', clips, [])
+  monkeypatch.setattr(
+    encode_videos.video_folder_builder, 'prepare', lambda *_, **__: prepared
+  )
+  config.data = {
+    **{'name': 'video_folder', 'dir': '', 'videos': str(folder), 'fps': 12},
+    **{'height': 16, 'width': 16, 'num_frames': shape[0], 'captions': ''},
+  }
+  z = config.model.vae.z_dim
+  config.model.vae.latent_mean, config.model.vae.latent_std = (
+    (0.5,) * z,
+    (2,) * z,
+  )
+  config.latents.vae = str(folder / 'vae.safetensors')
+  config.latents.tokenizer = str(ROOT / config.latents.tokenizer)
+  out = folder / 'videos'
+  assert encode_videos.run(config, out, dry_run=True) == 0 and not out.exists()
+  assert encode_videos.run(config, out, dry_run=False) == 0
+  source = latents.LatentSource(out)
+  vae = VAE(builders.vae_config(config.model))
+  params = weights.load(config.latents.vae, sizes.param_shapes(vae.config))
+  whole = vae.apply(
+    {'params': params},
+    clips[1]['video'][None] / np.float32(127.5) - 1,
+    method='encode',
+  )[0][0]
+  np.testing.assert_allclose(source[1]['latents'], whole, atol=1e-3)
+  assert np.abs(source[0]['latents'] - whole).max() > 1e-2  # Control.
+  assert source[1]['anchors'].shape[:2] == (2, 3)
+  config.data.fps = 24
+  with pytest.raises(UserError, match='another VAE or data set'):
+    encode_videos.run(config, out, dry_run=False)
 
 
 def test_what_is_written_is_read(setup, capsys):

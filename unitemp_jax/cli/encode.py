@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from unitemp_jax.cli import encode_prompts
+from unitemp_jax.cli import encode_prompts, encode_videos
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.data import digits_builder, latents
 from unitemp_jax.data.tokenizer import Tokenizer
@@ -26,6 +26,9 @@ _LABELS = ('digit', 'colour', 'side', 'digit_id')
 _EXAMPLE = """examples:
   Clips, to train on:
     unitemp encode --config=configs/tiny_teacher.py --out=data/tiny_latents
+  Your own videos, at full size (config.data.videos, captions, fps):
+    unitemp encode --config=configs/wan_1p3b_student_init.py \\
+      --config.data.videos=my_videos --out=data/wan_latents
   Prompts, with the text encoder of a model folder:
     unitemp encode prompts.txt --model=models/self_forcing --out=data/prompts
   Prompts, with downloaded weights, the second of four machines:
@@ -125,6 +128,8 @@ def main(argv: list[str]) -> int:
     )
   out = args.out or Path(config.latents.dir)
   data = config.data
+  if data.name == 'video_folder':
+    return encode_videos.run(config, out, args.dry_run)
   shards = -(-data.num_clips // _SHARD)
   print(f'{data.num_clips} clips of {data.name} to {shards} shards in {out}')
   encode, digest = _encoder(config)

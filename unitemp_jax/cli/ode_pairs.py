@@ -18,7 +18,7 @@ from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import trajectory
-from unitemp_jax.generate.codec import Codec
+from unitemp_jax.generate.clip_records import ClipRecorder
 from unitemp_jax.generate.prompt_encoder import fingerprint
 from unitemp_jax.generate.sampler import sample_keys
 from unitemp_jax.generate.teacher import TeacherSettings
@@ -84,7 +84,8 @@ class _Maker:
     embeddings = config.latents.get('embeddings')
     self._embeddings = PromptEmbeddings(embeddings) if embeddings else None
     self._networks = stored.load(networks, self._mesh, MODEL_RULES)
-    self._codec = Codec(vae)
+    windows = anchor_windows(config.orders, config.data.num_frames)
+    self._recorder = ClipRecorder(vae, self._networks['vae'], windows)
     self._dit = DiT(program_networks.teacher_config(config))
     self._encoder = TextEncoder(builders.text_config(config.model))
     self._run = jax.jit(self._run_fn)
@@ -107,16 +108,6 @@ class _Maker:
     return trajectory.sample(
       velocity(text), velocity(other), noise, self._settings, self._levels
     )
-
-  def _video(self, clip: np.ndarray) -> np.ndarray:
-    """Pixels of latents `[1, F, h, w, C]`, one latent at a time."""
-    frames, memory = [], None
-    for i in range(clip.shape[1]):
-      part, memory = self._codec.decode_chunk(
-        self._networks['vae'], clip[:, i : i + 1], memory
-      )
-      frames.append(np.asarray(part))
-    return np.concatenate(frames, axis=1)
 
   def __call__(self, prompts: list[str], seeds: list[int]) -> list[dict]:
     """The records of `rows` clips."""
@@ -143,22 +134,10 @@ class _Maker:
 
   def _record(self, states: np.ndarray) -> dict[str, np.ndarray]:
     """One clip's arrays, as `data.latents` describes them."""
-    clip = states[-1:]
-    video = self._video(clip)
-    params = self._networks['vae']
-    windows = anchor_windows(self._config.orders, self._config.data.num_frames)
-    parts = [self._codec.encode_clip(params, video[:, w])[0] for w in windows]
-    arrays = {
-      'latents': clip[0],
-      'trajectory': states[:-1],
-      'last_image': self._codec.encode_clip(params, video[:, -1:])[0],
-      **({'anchors': np.stack(parts)} if parts else {}),
-    }
-    mean, std = np.asarray(self.mean), np.asarray(self.std)
-    return {
-      name: (array * std + mean).astype(np.float16)
-      for name, array in arrays.items()
-    }
+    clip = states[-1]
+    return self._recorder.record(
+      clip, self._recorder.decode(clip), trajectory=states[:-1]
+    )
 
 
 def _normalised(config: ConfigDict):
