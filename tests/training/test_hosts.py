@@ -10,16 +10,26 @@ import pytest
 import safetensors.numpy
 from test_objectives_kill import command, compile_cache, inputs  # noqa: F401
 
-pytestmark = pytest.mark.slow
-
 # Float32 rounding (sums over devices in another order), after Adam, which makes
 # steps of a fixed size from gradients of any size.
 TOLERANCE = 1e-4
 WAIT = 1200  # seconds; compiling is slow where machines are shared
+FOREVER = 100_000  # steps: a run that ends before its signal shows nothing
 
 
-def mesh(data, fsdp):
-  return [f'--config.mesh.data={data}', f'--config.mesh.fsdp={fsdp}']
+def flags_of(folder, workdir, steps, **mesh):
+  """The command for so many steps on a mesh; four tokens a frame."""
+  return [
+    *command('teacher', folder, workdir),
+    '--config.model.dit.patch=1',
+    f'--config.num_steps={steps}',
+    *(f'--config.mesh.{axis}={size}' for axis, size in mesh.items()),
+  ]
+
+
+def last_checkpoint(workdir):
+  names = (path.name for path in (workdir / 'checkpoints').iterdir())
+  return max(int(name) for name in names if name.isdigit())
 
 
 def difference(workdirs):
@@ -35,39 +45,64 @@ def difference(workdirs):
   )
 
 
+def test_two_hosts_train_as_one_process_does(inputs, tmp_path):  # noqa: F811
+  """Parameters split over hosts and tokens over the devices of a host."""
+  together, alone = tmp_path / 'together', tmp_path / 'alone'
+  split = {'data': 1, 'fsdp': 2, 'context': 2}
+  pair = kill_harness.start_hosts(
+    flags_of(inputs, together, 3, **split), together
+  )
+  codes = [process.wait(WAIT) for process in pair]
+  assert codes == [0, 0], Path(f'{together}.0.log').read_text()[-2000:]
+  kill_harness.finish(flags_of(inputs, alone, 3), alone, WAIT)
+  off, size = difference([together, alone])
+  assert off < TOLERANCE < size
+
+
+@pytest.mark.slow
 def test_hosts_stop_together_and_another_mesh_goes_on(inputs, tmp_path):  # noqa: F811
   """Weights lie split over both hosts, then whole on each of four devices."""
   workdir, alone = tmp_path / 'run', tmp_path / 'alone'
-  flags = command('teacher', inputs, workdir)
-  pair = kill_harness.start_hosts([*flags, *mesh(1, 4)], workdir)
+  pair = kill_harness.start_hosts(
+    flags_of(inputs, workdir, FOREVER, data=1, fsdp=4), workdir
+  )
   assert kill_harness.wait_for_line(pair[0], workdir, 5, WAIT)
   pair[1].send_signal(signal.SIGTERM)
   assert [process.wait(WAIT) for process in pair] == [0, 0]
   logs = [Path(f'{workdir}.{host}.log').read_text() for host in range(2)]
   stops = {re.search(r'stopped at step (\d+)', log)[1] for log in logs}
   assert len(stops) == 1
-  log = kill_harness.finish([*flags, *mesh(4, 1)], workdir, WAIT, devices=4)
-  assert f'resuming after step {stops.pop()}' in log
-  kill_harness.finish(command('teacher', inputs, alone), alone, WAIT)
+  stop = int(stops.pop())
+  assert stop == last_checkpoint(workdir)
+  rest = flags_of(inputs, workdir, stop + 3, data=4, fsdp=1)
+  log = kill_harness.finish(rest, workdir, WAIT, devices=4)
+  assert f'resuming after step {stop}' in log
+  kill_harness.finish(flags_of(inputs, alone, stop + 3), alone, WAIT)
   off, size = difference([workdir, alone])
   assert off < TOLERANCE
   # Control: two trainings of other data differ by more than that.
   other = tmp_path / 'other'
-  seeded = [*command('teacher', inputs, other), '--config.seed=1']
+  seeded = [*flags_of(inputs, other, 6), '--config.seed=1']
   kill_harness.finish(seeded, other, WAIT)
   assert difference([other, alone])[0] > 10 * TOLERANCE, size
 
 
+@pytest.mark.slow
 def test_same_mesh_on_two_hosts_is_bit_for_bit(inputs, tmp_path):  # noqa: F811
+  """A host is killed; the last checkpoint decides where the run goes on."""
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  for workdir in (whole, killed):
-    flags = [*command('teacher', inputs, workdir), *mesh(1, 4)]
-    if workdir == killed:
-      pair = kill_harness.start_hosts(flags, workdir)
-      assert kill_harness.wait_for_line(pair[0], workdir, 5, WAIT)
-      pair[0].kill()
-      assert pair[1].wait(WAIT) != 0
-      pair[0].wait()
+  split = {'data': 1, 'fsdp': 4}
+  pair = kill_harness.start_hosts(
+    flags_of(inputs, killed, FOREVER, **split), killed
+  )
+  assert kill_harness.wait_for_line(pair[0], killed, 5, WAIT)
+  pair[0].kill()
+  assert pair[1].wait(WAIT) != 0
+  pair[0].wait()
+  end = last_checkpoint(killed) + 3
+  for workdir in (killed, whole):
+    flags = flags_of(inputs, workdir, end, **split)
     pair = kill_harness.start_hosts(flags, workdir)
     assert [process.wait(WAIT) for process in pair] == [0, 0]
+  assert 'resuming after step' in Path(f'{killed}.0.log').read_text()
   assert kill_harness.differences(whole, killed) == []
