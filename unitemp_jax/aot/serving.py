@@ -7,6 +7,7 @@ beside the weights and the cache of the student.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -113,8 +114,8 @@ class Serving:
     levels = solvers.student_levels(card.timesteps, card.shift)
     return RowPrograms(DiT(card.dit), levels, card.step_options)
 
-  def _row_arguments(self) -> dict[str, Any]:
-    """Of one clip, and one row of the plan."""
+  def _row_arguments(self, names: Sequence[str]) -> dict[str, Any]:
+    """Of one clip and one row of the plan, in the order of `names`."""
     text = (1, 1, self.card.text.length, self.card.dit.text_width)
     student = self._student()
 
@@ -134,18 +135,22 @@ class Serving:
       jax.ShapeDtypeStruct(text, jnp.float32),
       row,
     )
-    names = ('context', 'anchors', 'latents', 'keys', 'row')
-    made = _everywhere(dict(zip(names, made, strict=True)), self.mesh)
-    return {'student': student, 'cache': self._cache(), **made}
+    made = _everywhere(made, self.mesh)
+    found = {'student': student, 'cache': self._cache()}
+    for name, tree in zip(
+      ('context', 'anchors', 'latents', 'keys', 'row'), made, strict=True
+    ):
+      found[name] = tree
+    return {name: found[name] for name in names}
 
   def _image(self, frames: int) -> jax.Array:
     return jnp.zeros((1, frames, *self.grid, self.card.dit.channels))
 
   def block(self) -> Step:
     """One block with its anchors, as videos are made that are streamed."""
-    found, programs = self._row_arguments(), self._rows()
+    names = ('student', 'cache', 'context', 'anchors', 'keys', 'row')
+    arguments, programs = self._row_arguments(names), self._rows()
     levels = len(self.card.timesteps)
-    del found['latents']
 
     def run(student, cache, context, anchors, keys, row):
       net = network.Net(student, context)
@@ -156,7 +161,7 @@ class Serving:
     )
     return self._step(
       'block',
-      *(jax.jit(run, donate_argnames='cache'), found),
+      *(jax.jit(run, donate_argnames='cache'), arguments),
       *({'vae': self._vae()}, operations),
       loops=levels - 1,
       rows=1,
@@ -164,8 +169,8 @@ class Serving:
 
   def store(self) -> Step:
     """The clean keys and values of a block."""
-    found, programs = self._row_arguments(), self._rows()
-    del found['anchors'], found['keys']
+    names = ('student', 'cache', 'context', 'latents', 'row')
+    arguments, programs = self._row_arguments(names), self._rows()
 
     def run(student, cache, context, latents, row):
       net = network.Net(student, context)
@@ -176,7 +181,7 @@ class Serving:
     )
     return self._step(
       'store',
-      *(jax.jit(run, donate_argnames='cache'), found),
+      *(jax.jit(run, donate_argnames='cache'), arguments),
       *({'vae': self._vae()}, operations),
       loops=1,
       rows=1,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.step import StepOptions
-from unitemp_jax.models import text_to_video, vae3d, weights
+from unitemp_jax.models import sizes, text_to_video, vae3d, weights
 from unitemp_jax.models.dit import DiT, DiTConfig
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
 from unitemp_jax.models.vae3d import VAEConfig
@@ -107,6 +107,17 @@ def param_shapes(card: ModelCard) -> dict[str, Any]:
     'text': teacher['text'],
     'teacher': teacher['dit'],
   }
+
+
+def held_shapes(card: ModelCard) -> dict[str, Any]:
+  """The same in the dtypes that a finished model is held in."""
+  networks = {
+    'vae': card.vae,
+    'student': card.dit,
+    'text': card.text,
+    'teacher': card.dit,
+  }
+  return {name: sizes.held_shapes(one) for name, one in networks.items()}
 
 
 def write_card(folder: Path, card: ModelCard) -> Path:
