@@ -38,3 +38,22 @@ def test_window_is_that_part_of_the_video():
   # Control: another part of the video has another encoding.
   other = apply(video[:, :frames], 'encode')
   assert jnp.abs(encoded - other).max() > 1e-3
+
+
+def test_half_precision_is_kept_throughout():
+  """What one layer hands to the next, and remembers, costs half."""
+  vae, params = make_vae()
+  half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+  z = noise(0, 1, LATENTS, 2, 2, CHANNELS)
+
+  def run(params):
+    return anchor_window.decoded(vae, params, z, jnp.asarray(1), COUNT)
+
+  def remembered(params):
+    first = z[:, :1].astype(jax.tree.leaves(params)[0].dtype)
+    return vae.apply({'params': params}, first, None, method='decode')[1]
+
+  for tree, dtype in ((half, jnp.bfloat16), (params, jnp.float32)):
+    assert jax.eval_shape(run, tree).dtype == dtype
+    memory = jax.eval_shape(remembered, tree)
+    assert {leaf.dtype for leaf in memory} == {jnp.dtype(dtype)}

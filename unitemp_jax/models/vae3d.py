@@ -185,7 +185,8 @@ class VAE(nn.Module):
   def decode(self, latents: Latents, memory: Memory | None = None):
     """Normalised latents `BFhwz` to pixels `BTHW3` in [-1, 1], and memory."""
     mean, std = self._statistics()
-    frames, memory = self._decode_raw(latents * std + mean, memory)
+    raw = (latents * std + mean).astype(latents.dtype)
+    frames, memory = self._decode_raw(raw, memory)
     return jnp.clip(frames, -1.0, 1.0), memory
 
   def _decode_raw(self, z: jax.Array, memory: Memory | None):

@@ -23,7 +23,7 @@ def decoded(
 
   Args:
     vae: the VAE.
-    params: its weights.
+    params: its weights; in bfloat16 all of it is computed so.
     latents: normalised, `[B, N, h, w, C]`.
     first: int scalar, at most N - `count`.
     count: latents.
@@ -31,7 +31,8 @@ def decoded(
   Returns:
     Pixels `[B, stride (count - 1) + 1, H, W, 3]`.
   """
-  latents = lax.stop_gradient(latents)
+  dtype = jax.tree.leaves(params)[0].dtype
+  latents = lax.stop_gradient(latents).astype(dtype)
   stride = vae.config.temporal_stride
 
   def decode(latent, memory):

@@ -107,7 +107,9 @@ class DistillProgram:
     self.frozen = frozen_networks(config, abstract)
     if self._windowed or self._loops:
       self._vae = VAE(normalised_vae(config, abstract))
-      shapes = sizes.param_shapes(self._vae.config)
+      # A whole float32 decoder beside a training is more than a small chip has.
+      half = self._settings.decode_by_latent and self._dit.config.dtype
+      shapes = sizes.param_shapes(self._vae.config, half or None)
       self.frozen['vae'] = Stored(config.latents.vae, shapes)
     self.initial = initial_networks(config)
     self._optimizers = {
