@@ -184,7 +184,7 @@ def _verdicts(names: list[str], found: Mapping[str, Verdict]) -> str:
 
 
 def _growth(names: list[str], found: Mapping[str, Verdict]) -> str:
-  head = ['chips', 'topology', 'mesh', 'batch', 'step', 'state GiB']
+  head = ['chips', 'topology', 'mesh', 'batch', 'step', 'trained state GiB']
   head += [
     'state x chips',
     'peak GiB',

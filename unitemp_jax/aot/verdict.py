@@ -13,8 +13,8 @@ from unitemp_jax.errors import UserError
 
 HEADROOM = 0.2  # Of a chip's memory that should stay free.
 
-# Roles of what is kept for the optimizer; all else of a training state is not.
-_STATE = ('parameters', 'optimizer', 'EMA', 'frozen')
+# First words of the roles that make up the state of a training.
+_STATE = ('parameters', 'optimizer', 'EMA')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class StepVerdict:
     return sorted(parts.items(), key=lambda part: -part[1])
 
   def state_gib(self) -> float:
-    """Parameters, optimizer state, running means and frozen weights."""
+    """Parameters, optimizer state and running means: what is trained."""
     return sum(
       size
       for role, size in self.arguments.items()
