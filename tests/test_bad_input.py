@@ -22,6 +22,11 @@ CONFIGS = Path(__file__).parents[1] / 'configs'
 # relative to the shared folder; {c} is the folder of configs.
 TRAIN = '--config={c}/tiny_vae.py:test --workdir=new'
 TEACHER = '--config={c}/tiny_teacher.py:test --workdir=new'
+AOT = '--config={c}/wan_1p3b_distill.py'
+ODE_PAIRS = (
+  '--config={c}/wan_1p3b_ode_init.py --out=new '
+  '--config.teacher=none.safetensors --config.mesh.fsdp=1'
+)
 STUDENT = '--config={c}/tiny_student_init.py:test --workdir=new'
 ENCODE = (
   '--config={c}/tiny_teacher.py:test --out=new --config.latents.vae='
@@ -240,6 +245,19 @@ CASES = {
     ('a picture of another kind', '--order=loop --out=new.png', 'new.png'),
     ('no folder', '--order=loop --out=no/new.svg', 'no/new.svg'),
     ('nothing between', '--order=inbetween --frames=1', 'at least 2'),
+  ],
+  'aot': [
+    ('no topology', '--config={c}/wan_1p3b_distill.py', '--topology'),
+    ('no config', '--topology=v5e:4x4', '--config'),
+    ('a list and a config', '--table=t.yaml --config=a.py', 'leave one'),
+    ('no list', '--table=none.yaml', 'none.yaml'),
+    ('no such chip', f'{AOT} --topology=v9z:4x4', 'v9z'),
+    ('no such shape', f'{AOT} --topology=v5e:five', 'five'),
+    ('too busy', f'{AOT} --topology=v5e:4x4 --utilisation=2', '--utilisation=2'),
+  ],
+  'ode_pairs': [
+    ('no prompts', f'none.txt {ODE_PAIRS}', 'none.txt'),
+    ('no teacher', f'videos/corrupt.txt {ODE_PAIRS}', 'none.safetensors'),
   ],
   'report': [
     ('no folder', 'nowhere', 'nowhere'),
