@@ -11,7 +11,7 @@ def get_config(arg: str | None = None):
   tiny.latent_stage(config, arg)
   config.student_init = 'runs/tiny_student_init/weights/student.safetensors'
   # Loops whose end also sees how the beginning moves.
-  config.orders.weights.update({'loop': 0.07, 'loop+overlap': 0.1})
+  config.orders.weights.update({'loop': 0.12, 'loop+overlap': 0.18})
   config.ema_decay = 0.98
   config.loss = {
     'shift': 5.0,
@@ -19,7 +19,7 @@ def get_config(arg: str | None = None):
     'sigma_max': 0.98,
     # c + w (c - u): the standard guidance scale is w + 1.
     'guidance': 2.0,
-    'pin': 1.0,
+    'pin': 3.0,
     'closing': 10.0,
     'anchor_match': 1.0,
     'through_cache': False,
@@ -36,6 +36,6 @@ def get_config(arg: str | None = None):
     config.loss.critic_warmup = 1
     config.loss.critic_updates = 2
     return config
-  config.num_steps = 800
+  config.num_steps = 1_000
   config.batch_size = 32
   return config
