@@ -23,10 +23,7 @@ CONFIGS = Path(__file__).parents[1] / 'configs'
 TRAIN = '--config={c}/tiny_vae.py:test --workdir=new'
 TEACHER = '--config={c}/tiny_teacher.py:test --workdir=new'
 AOT = '--config={c}/wan_1p3b_distill.py'
-ODE_PAIRS = (
-  '--config={c}/wan_1p3b_ode_init.py --out=new '
-  '--config.teacher=none.safetensors --config.mesh.fsdp=1'
-)
+ODE_PAIRS = '--config={c}/wan_1p3b_ode_init.py --out=new --config.mesh.fsdp=1'
 STUDENT = '--config={c}/tiny_student_init.py:test --workdir=new'
 ENCODE = (
   '--config={c}/tiny_teacher.py:test --out=new --config.latents.vae='
@@ -253,11 +250,15 @@ CASES = {
     ('no list', '--table=none.yaml', 'none.yaml'),
     ('no such chip', f'{AOT} --topology=v9z:4x4', 'v9z'),
     ('no such shape', f'{AOT} --topology=v5e:five', 'five'),
-    ('too busy', f'{AOT} --topology=v5e:4x4 --utilisation=2', '--utilisation=2'),
+    (
+      'too busy',
+      f'{AOT} --topology=v5e:4x4 --utilisation=2',
+      '--utilisation=2',
+    ),
   ],
   'ode_pairs': [
     ('no prompts', f'none.txt {ODE_PAIRS}', 'none.txt'),
-    ('no teacher', f'videos/corrupt.txt {ODE_PAIRS}', 'none.safetensors'),
+    ('no tokenizer', f'videos/corrupt.txt {ODE_PAIRS}', 'tokenizer.json'),
   ],
   'report': [
     ('no folder', 'nowhere', 'nowhere'),
