@@ -78,6 +78,12 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
     metavar='FILE',
     help='also put the tables between the marks of a Markdown file',
   )
+  add(
+    '--marks',
+    default='metrics',
+    metavar='NAME',
+    help='name in these marks (metrics)',
+  )
   add('--dry_run', action='store_true', help='say what would be measured')
   return parser.parse_args(argv)
 
@@ -125,7 +131,7 @@ def main(argv: list[str]) -> int:
   runner.run(args.model, args.out, names, settings)
   tables = (args.out / runner.TABLES).read_text()
   if args.readme is not None:
-    readme.insert(args.readme, tables)
+    readme.insert(args.readme, tables, args.marks)
   print(tables)
   print(args.out)
   return 0
