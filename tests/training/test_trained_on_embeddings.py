@@ -92,9 +92,7 @@ def test_a_student_is_trained_without_a_text_encoder(folder):
   )
   state = jax.eval_shape(program.init, jax.random.key(0), initial)
   batch = batch_of(latents.LatentSource(path, path))
-  shapes, metrics = jax.eval_shape(
-    program.step_fn(0), state, batch, frozen
-  )
+  shapes, metrics = jax.eval_shape(program.step_fn(0), state, batch, frozen)
   assert metrics['loss'].shape == ()
   assert jax.tree.structure(shapes) == jax.tree.structure(state)
 

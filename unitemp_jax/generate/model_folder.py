@@ -111,13 +111,13 @@ def param_shapes(card: ModelCard) -> dict[str, Any]:
 
 def held_shapes(card: ModelCard) -> dict[str, Any]:
   """The same in the dtypes that a finished model is held in."""
-  networks = {
-    'vae': card.vae,
-    'student': card.dit,
-    'text': card.text,
-    'teacher': card.dit,
+  dit = sizes.held_shapes(card.dit)
+  return {
+    'vae': sizes.held_shapes(card.vae),
+    'student': dit,
+    'text': sizes.held_shapes(card.text),
+    'teacher': dit,
   }
-  return {name: sizes.held_shapes(one) for name, one in networks.items()}
 
 
 def write_card(folder: Path, card: ModelCard) -> Path:
