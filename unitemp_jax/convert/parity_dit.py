@@ -92,7 +92,7 @@ class _Ours:
     _, text_kv = block.apply(variables, None, text, method='text_kv')
     carry = dit_block.zero_init_carry(x.astype(dtype), None)
     made, _ = block.apply(
-      variables, carry, text_kv, e6, self.angles, None, None, None
+      variables, carry, text_kv, e6, self.angles, None, None, None, None
     )
     return made[0].astype(jnp.float32)
 
