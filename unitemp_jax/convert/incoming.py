@@ -15,7 +15,7 @@ from unitemp_jax.convert.tensors import NAMES, Tensor
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.training import mesh as device_mesh
-from unitemp_jax.training.sharding_rules import MODEL_RULES
+from unitemp_jax.training.sharding_rules import MODEL_RULES, WIDTH
 
 # What dtype policies there are; 'keep' writes what was read.
 POLICIES: Mapping[str, str | None] = {
@@ -158,9 +158,9 @@ def split_axis(path: str, shape: tuple[int, ...], parts: int) -> int | None:
   """
   matches = device_mesh.matching_rules(path, MODEL_RULES)
   spec = MODEL_RULES[matches[0]][1] if matches else ()
-  if parts == 1 or 'fsdp' not in spec:
+  if parts == 1 or WIDTH not in spec:
     return None
-  axis = spec.index('fsdp')
+  axis = spec.index(WIDTH)
   if shape[axis] % parts:
     raise UserError(
       f'{path} {list(shape)} does not divide into {parts} parts along axis '

@@ -144,12 +144,10 @@ class Block(nn.Module):
     elif read is not None:
       k, v = beside(read, layer, k, v, token)
     y = attention(q, k.astype(q.dtype), v.astype(q.dtype), kv_len, mask_BQS)
-    y = remat.mark_attention(y)
     x = add(x, self.self_attn.out(y), m[2])
 
     h = self.norm_cross(x).astype(self.dtype)
     y = attention(self.cross_attn.query(h), *text_kv)
-    y = remat.mark_attention(y)
     x = add(x, self.cross_attn.out(y))
 
     h = modulate(x, m[4], m[3])

@@ -14,16 +14,11 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from unitemp_jax.errors import UserError
+from unitemp_jax.models import attention
 
 POLICIES = ('none', 'full', 'attention', 'offload')
 
-# Attention kernels give this name to what they hand to their backward pass.
-_ATTENTION, _INPUT = 'attention', 'layer_input'
-
-
-def mark_attention(y: jax.Array) -> jax.Array:
-  """Names the output of an attention."""
-  return checkpoint_name(y, _ATTENTION)
+_INPUT = 'layer_input'
 
 
 def mark_input(x: jax.Array) -> jax.Array:
@@ -53,7 +48,7 @@ def rematerialised(block: type[nn.Module], policy: str) -> Any:
   policies = jax.checkpoint_policies
   kept = {
     'full': None,
-    'attention': policies.save_only_these_names(_ATTENTION),
+    'attention': policies.save_only_these_names(attention.RESIDUALS),
     'offload': policies.save_and_offload_only_these_names(
       names_which_can_be_saved=[],
       names_which_can_be_offloaded=[_INPUT],

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from unitemp_jax.models.attention.ambient import TOKEN_AXIS
 from unitemp_jax.training.mesh import Rules
 
-WIDTH = ('fsdp', TOKEN_AXIS)
+WIDTH = ('fsdp', TOKEN_AXIS)  # what the width is split over
 
 MODEL_RULES: Rules = (
   # DiT layers: [L, D, ...] in, [L, ..., D] out, modulation [L, 6, D].
