@@ -17,7 +17,7 @@ def shapes_on(mesh):
 def state_on(mesh, seed=0):
   shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes_on(mesh))
   init = jax.jit(ToyProgram().init, out_shardings=shardings)
-  return init(jax.random.key(seed))
+  return init(jax.random.key(seed), {})
 
 
 def plain(state):
