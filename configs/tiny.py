@@ -106,7 +106,12 @@ def latent_stage(config: ConfigDict, arg: str | None) -> None:
   config.sampling = ConfigDict(
     {'fps': 12, 'teacher_shift': 3.0, 'guidance': 3.0}
   )
-  config.orders = ConfigDict(
+  config.orders = _orders()
+
+
+def _orders() -> ConfigDict:
+  """The plans that students are trained on, and their shares."""
+  return ConfigDict(
     {
       'block': 3,
       'anchors': 3,
