@@ -220,7 +220,7 @@ def _check_timeline(plan):
 
 
 def _check_anchors(plan):
-  begin = int(plan.timeline()[0][0])
+  begin, is_open = int(plan.timeline()[0][0]), plan.opening is not None
   carried = None  # first position of the anchors that are carried
   for row in range(plan.num_rows):
     first = int(plan.target[row, 0])
@@ -233,8 +233,8 @@ def _check_anchors(plan):
         'exactly its positions; set start to 0',
       )
     if plan.anchor[row]:
-      # The earliest block may have anchors: its video can be extended later.
-      if begin < first < begin + plan.num_anchors:
+      # If the earliest block has anchors, there is a past for all others too.
+      if not is_open and begin < first < begin + plan.num_anchors:
         _fail(
           row,
           f'has anchors at {first - plan.num_anchors}..{first - 1}, before the '

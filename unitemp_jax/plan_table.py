@@ -111,6 +111,42 @@ class Plan:
       np.array([held[position] for position in positions], np.int32),
     )
 
+  @property
+  def opening(self) -> int | None:
+    """The row that makes the first latent with anchors before it, if one does.
+
+    Then the video has a past that is not shown: all its latents are inner ones,
+    of 4 frames each, and frame 0 is the last that the anchors stand for.
+    """
+    first = int(self.timeline()[0][0])
+    for row in np.flatnonzero(self.anchor):
+      if self.target[row, 0] == first:
+        return int(row)
+    return None
+
+  @property
+  def begin(self) -> int:
+    """Temporal position of frame 0; frame f belongs to `begin + ceil(f / 4)`."""
+    return int(self.timeline()[0][0]) - (self.opening is not None)
+
+  @property
+  def num_frames(self) -> int:
+    """Frames of the finished video, 1 + 4k."""
+    return 1 + 4 * (int(self.timeline()[0][-1]) - self.begin)
+
+  @property
+  def loops(self) -> bool:
+    """Whether the end of the video sees its beginning behind it.
+
+    Then frame 0 follows the last but one: it is shown at both ends.
+    """
+    homes, length = self.homes(), self.num_frames // 4
+    return any(
+      position - homes[entry] == length > 0
+      for row in np.flatnonzero(self.given)
+      for position, entry in self.entries(row)
+    )
+
   def preloaded(self) -> tuple[np.ndarray, np.ndarray]:
     """Returns what must be in the latent buffer before the first row.
 

@@ -166,8 +166,8 @@ def table(plan: Plan) -> str:
   positions, _ = plan.timeline()
   text.append(
     f'timeline: positions {_span(positions)}, {len(positions)} latents, '
-    f'{1 + 4 * (len(positions) - 1)} frames; buffer: {plan.num_latents} '
-    f'latents; cache: {plan.num_slots} slots, at most '
+    f'{plan.num_frames} frames{" in a loop" if plan.loops else ""}; buffer: '
+    f'{plan.num_latents} latents; cache: {plan.num_slots} slots, at most '
     f'{int(plan.visible.max())} seen'
     + (f', {plan.num_sinks} of them sinks' if plan.num_sinks else '')
   )

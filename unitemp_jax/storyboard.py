@@ -91,8 +91,6 @@ def to_request(board: Storyboard, card: ModelCard) -> Request:
     draft = Draft(card, settings)
     given = _give(draft, line, card)
     prompts, scenes, connections = _script(board, line, card)
-    # The end of a loop sees the beginning move, not only its first frame.
-    overlap = min(card.block, scenes[0].length) if board.loop else 1
     return draft.finish(
       'story',
       prompts,
@@ -102,7 +100,6 @@ def to_request(board: Storyboard, card: ModelCard) -> Request:
       connections,
       given=given,
       loop=board.loop,
-      overlap=overlap,
     )
   except UserError as error:
     if str(error).startswith(str(board.path)):

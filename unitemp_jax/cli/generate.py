@@ -129,7 +129,6 @@ def _add_workflows(parser: argparse.ArgumentParser) -> None:
     choices=orders.SIDES,
     help='--keyframe, --transition, --loop, --regenerate: where gaps start',
   )
-  add('--overlap', type=int, help='--loop: latents that the end sees of it')
   add('--direction', choices=orders.DIRECTIONS, help='--long')
   add('--sinks', choices=orders.SINKS, help='--long: ends that stay in view')
   add('--window', type=int, help='latents that a block sees at most')

@@ -21,7 +21,7 @@ _OPTIONS = {
   'extend': ('before', 'after', 'sides'),
   'keyframe': ('side',),
   'transition': ('first', 'last', 'side'),
-  'loop': ('first', 'side', 'overlap'),
+  'loop': ('first', 'side'),
   'regenerate': ('span', 'side'),
   'long': ('first', 'last', 'direction', 'sinks'),
   'storyboard': (),

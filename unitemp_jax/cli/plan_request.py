@@ -31,7 +31,6 @@ _SAME = (
   'direction',
   'sinks',
   'sink_latents',
-  'overlap',
   'loop',
 )
 # Options that an order has beside those and --prompts.
@@ -43,12 +42,12 @@ _OWN = {
   'inbetween_future': _ENDS,
   'inbetween_outside_in': _ENDS,
   'inbetween_middle_out': _ENDS,
-  'loop': ('frames', 'first', 'side', 'overlap'),
+  'loop': ('frames', 'first', 'side'),
   'extend': ('clip', 'before', 'after', 'sides'),
   'keyframes': ('frames', 'given', 'side'),
   'transition': (*_ENDS, 'side'),
   'regenerate': ('frames', 'replace', 'side'),
-  'story': ('scenes', 'connections', 'given', 'loop', 'side', 'overlap'),
+  'story': ('scenes', 'connections', 'given', 'loop', 'side'),
   'long': (*_ENDS, 'direction', 'sinks', 'sink_latents'),
 }
 
@@ -248,7 +247,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     ('replace', str, 'regenerate: FROM:TO, first and last frame made anew'),
     ('scenes', str, 'story: frames of each scene, as 24,24,24'),
     ('connections', str, 'story: frames between scenes, one for all or each'),
-    ('overlap', int, 'loop, story: latents that the end sees of the beginning'),
     ('direction', str, f'long: {" or ".join(orders.DIRECTIONS)}'),
     ('sinks', str, f'long: ends that stay in view: {", ".join(orders.SINKS)}'),
     ('sink_latents', int, 'long: latents per end that stay in view'),

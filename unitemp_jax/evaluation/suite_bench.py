@@ -221,7 +221,9 @@ class Bench:
   def joint(self, name: str) -> np.ndarray:
     """A plan's videos decoded at once, given frames not pasted in."""
     if name not in self._joint:
-      self._joint[name] = self.decode(self.made(name).timeline)
+      made = self.made(name)
+      video = self.decode(made.sequence)
+      self._joint[name] = decode.shown(made.plan, video)
     return self._joint[name]
 
   def streamed(self, name: str) -> np.ndarray:

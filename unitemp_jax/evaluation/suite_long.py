@@ -79,7 +79,7 @@ def long_plan(runs: Runs, direction: str, sinks: str) -> Plan:
 
 def spans(plan: Plan) -> list[tuple[int, int]]:
   """First and last frame of every generated row, in the order made."""
-  start = int(plan.timeline()[0][0])
+  start = plan.begin
   found = []
   for row in np.flatnonzero(~plan.given & (plan.count > 0)):
     positions = [position - start for position, _ in plan.entries(row)]

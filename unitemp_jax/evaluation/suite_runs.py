@@ -92,7 +92,7 @@ class Runs:
     Returns:
       uint8 `[count, T, H, W, 3]`, T of the plan's timeline.
     """
-    bench, entries = self.bench, plan.timeline()[1]
+    bench = self.bench
     arrays = [np.asarray(prompts), bench.seeds[: self.count]]
     if given:
       clips = [Given(frame, video[0]) for frame, video in given.items()]
@@ -104,9 +104,9 @@ class Runs:
       made = bench.pipeline.generate(texts.tolist(), seeds, plan, latents)
       # Piece by piece, so that videos of all lengths share two programs.
       chunks = decode.joint(
-        bench.pipeline.decode_chunk, made.latents[:, entries], bench.card.block
+        bench.pipeline.decode_chunk, made.sequence, bench.card.block
       )
-      return np.concatenate(list(chunks), axis=1)
+      return decode.shown(plan, np.concatenate(list(chunks), axis=1))
 
     return bench.run(sample, *arrays, name=name)[0]
 

@@ -169,7 +169,7 @@ def model_maker(
     if decode == 'stream':
       videos = pipeline.stream(made)
     else:
-      videos = pipeline.decode(made.timeline)
+      videos = pipeline.pixels(made)
     videos = np.array(videos[: len(group)])
     for video, part in zip(videos, parts, strict=False):
       for own in part:

@@ -44,19 +44,17 @@ def order_facts(plan: Plan) -> dict[str, Any]:
     `boundary_frames`: transitions, counted from the first frame, from latents
     of one row to those of another, or of a given clip.
   """
-  rows = [
-    (row, [position for position, _ in plan.entries(row)])
+  rows = {
+    row: [position for position, _ in plan.entries(row)]
     for row in range(plan.num_rows)
-  ]
-  # What is given where something is generated too is context, not video.
-  owner = {p: -1 for row, own in rows for p in own if plan.given[row]}
-  owner |= {p: row for row, own in rows for p in own if not plan.given[row]}
-  made = [owner[position] for position in sorted(owner)]
-  seams = [4 * k for k in range(len(made) - 1) if made[k] != made[k + 1]]
-  return {
-    'generation_order': [own for row, own in rows if row in made],
-    'boundary_frames': seams,
+    if not plan.given[row] and plan.count[row]
   }
+  owner = {position: row for row, own in rows.items() for position in own}
+  owners = [owner.get(position, -1) for position in plan.timeline()[0].tolist()]
+  if plan.opening is not None:
+    owners.insert(0, -1)  # frame 0
+  seams = [4 * k for k in range(len(owners) - 1) if owners[k] != owners[k + 1]]
+  return {'generation_order': list(rows.values()), 'boundary_frames': seams}
 
 
 def write_clip(

@@ -109,7 +109,7 @@ def about(request: Request, fps: float) -> dict[str, Any]:
   """What a clip says about itself, in its tags and in its sidecar."""
   blocks = made_blocks(request.plan)
   starts = {block[0] for block in blocks}
-  first = request.start
+  first = request.plan.begin
   ends = [0, 0]
   for given in request.given:
     if given.frame == 0:

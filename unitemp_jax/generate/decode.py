@@ -92,7 +92,8 @@ class Streamer:
     self._own = new_positions(plan)
     positions, entries = plan.timeline()
     self._where = dict(zip(positions.tolist(), entries.tolist(), strict=True))
-    self._start = min(own[0] for own in self._own if own)
+    self._start, self._begin = int(positions[0]), plan.begin
+    self._loops = plan.loops
     self._beginnings = {own[0] for own in self._own if own}
     self._memory: dict[int, Any] = {}  # by the position that continues it
     self._heads: dict[int, np.ndarray] = {}  # image latents of given clips
@@ -126,7 +127,19 @@ class Streamer:
       pieces = [self._piece(own, latents, past, memory)]
     if row == self._last:  # heads that no row has read will not come any more
       pieces += self._flush(all_of_it=True)
-    return pieces
+    return self._closed(pieces) if self._loops else pieces
+
+  def _closed(self, pieces: list[Piece]) -> list[Piece]:
+    """Shows the last frame of a loop first, too, as soon as it is there."""
+    found = []
+    for first, frames in pieces:
+      if first == 0:
+        first, frames = 1, frames[:, 1:]
+      if frames.shape[1]:
+        found.append((first, frames))
+      if first + frames.shape[1] == self._plan.num_frames:
+        found.append((0, frames[:, -1:]))
+    return found
 
   def _flush(self, all_of_it: bool = False) -> list[Piece]:
     """Decodes given latents whose past is there."""
@@ -156,14 +169,17 @@ class Streamer:
     for k in range(0, latents.shape[1], size := self._size(past)):
       frames, memory = self._decode(latents[:, k : k + size], memory)
       parts.append(frames)
-    frames = _after(np.concatenate(parts, axis=1), len(own))
+    decoded = np.concatenate(parts, axis=1)
+    frames = _after(decoded, len(own))
     following = own[-1] + 1
     self._beginnings.discard(own[0])
     if following in self._beginnings or following in self._waiting:
       self._memory[following] = memory
-    if own[0] == self._start:
-      return 0, frames[:, 3:]
-    return 4 * (own[0] - self._start) - 3, frames
+    first = 4 * (own[0] - self._begin) - 3
+    if own[0] > self._start:
+      return first, frames
+    # Frame 0 is the last of the past, or all that the first latent gives.
+    return 0, decoded[:, -(first + frames.shape[1]) :]
 
   def _size(self, past: np.ndarray) -> int:
     """Latents that are decoded at a time: a block, with its anchors if any."""
@@ -192,6 +208,40 @@ def stream(
     if entries:
       pieces += streamer.add(row, latents[:, entries], anchors[row])
   return pieces
+
+
+def sequence(
+  plan: Plan, latents: np.ndarray, anchors: np.ndarray
+) -> np.ndarray:
+  """The latents to decode, one after the other, for a finished video.
+
+  A video whose start is open begins with the anchors of its first block. A loop
+  is decoded once around first, so that its beginning has the decoder's memory
+  of its end. `shown` keeps the frames of the video.
+
+  Args:
+    plan: what was run.
+    latents: its buffer `[B, entries, h, w, C]`.
+    anchors: of every row, `[J, B, P, h, w, C]`.
+
+  Returns:
+    `[B, F, h, w, C]`.
+  """
+  positions, entries = plan.timeline()
+  parts = [latents[:, entries]]
+  if plan.loops:
+    parts.append(latents[:, entries[positions > plan.begin]])
+  if plan.opening is not None:
+    parts.insert(0, anchors[plan.opening])
+  return np.concatenate(parts, axis=1)
+
+
+def shown(plan: Plan, frames: np.ndarray) -> np.ndarray:
+  """Of the decoded `sequence` the frames of the video, `[B, T, H, W, 3]`."""
+  video = frames[:, -plan.num_frames :]
+  if plan.loops:
+    return np.concatenate([video[:, -1:], video[:, 1:]], axis=1)
+  return video
 
 
 def joint(

@@ -138,7 +138,7 @@ def make(pipeline: Pipeline, jobs: list[Job], size: int) -> np.ndarray:
   if jobs[0].decode == 'stream':
     video = pipeline.stream(made)
   else:
-    video = pipeline.decode(made.timeline)
+    video = pipeline.pixels(made)
   return video[: len(jobs)]
 
 

@@ -55,6 +55,11 @@ class Generated:
     """Latents in temporal order, `[B, N, h, w, C]`."""
     return self.latents[:, self.plan.timeline()[1]]
 
+  @property
+  def sequence(self) -> np.ndarray:
+    """Latents to be decoded for the video, see `decode.sequence`."""
+    return decode.sequence(self.plan, self.latents, self.anchors)
+
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
@@ -282,19 +287,19 @@ class Pipeline:
     Yields:
       (first frame on the timeline, uint8 `[n, H, W, 3]`), nothing pasted.
     """
-    start = int(plan.timeline()[0][0])
+    opening: np.ndarray | None = None
     for chain in chains(plan, rows):
       whole = np.concatenate([chain.past, chain.latents])[None]
-      begin = max(4 * (chain.first - start) - 3, 0)
-      # What decodes the past is not of the video: 1 + 4 (P - 1) frames.
-      at = begin - max(4 * len(chain.past) - 3, 0)
-      if begin and not len(chain.past):
-        at += 3  # without a past the first latent decodes to one frame
+      at, hidden = chain.first, 4 * whole.shape[1] - 3 - chain.num_frames
       for frames in decode.joint(self.decode_chunk, whole, self.card.block):
-        hidden = max(begin - at, 0)
-        if hidden < frames.shape[1]:
-          yield at + hidden, frames[0, hidden:]
-        at += frames.shape[1]
+        own, hidden = frames[0, hidden:], max(hidden - frames.shape[1], 0)
+        opening = own[:1] if at == 0 and len(own) else opening
+        if plan.loops and at + len(own) == plan.num_frames:
+          assert opening is not None
+          own = np.concatenate([own[:-1], opening])
+        if len(own):
+          yield at, own
+        at += len(own)
 
   def video(self, request: Request) -> np.ndarray:
     """The whole video, decoded jointly, uint8 `[T, H, W, 3]`."""
@@ -357,6 +362,10 @@ class Pipeline:
       self._codec.check(*size)
     except ValueError as error:
       raise UserError(f'a given clip does not fit the VAE: {error}.') from error
+
+  def pixels(self, made: Generated) -> np.ndarray:
+    """Frames decoded jointly, in temporal order, uint8 `[B, T, H, W, 3]`."""
+    return decode.shown(made.plan, self.decode(made.sequence))
 
   def stream(self, made: Generated) -> np.ndarray:
     """Frames of every row decoded as it was made, in temporal order."""

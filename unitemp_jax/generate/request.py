@@ -66,23 +66,25 @@ class Request:
     _check_given(self)
 
   @property
-  def start(self) -> int:
-    """Temporal position of the first latent of the video."""
-    return int(self.plan.timeline()[0][0])
-
-  @property
   def num_frames(self) -> int:
-    """Frames of the finished video, 1 + 4 (N - 1)."""
-    return 1 + 4 * (len(self.plan.timeline()[0]) - 1)
+    """Frames of the finished video, 1 + 4k."""
+    return self.plan.num_frames
 
   def position(self, frame: int) -> int:
     """Temporal position of the latent that ends with a frame (or holds it)."""
-    return self.start + -(-frame // 4)
+    return self.plan.begin + -(-frame // 4)
 
   def paste(self, first: int, frames: np.ndarray) -> np.ndarray:
     """Frames `[n, H, W, 3]` from index `first` on, with given ones in place."""
     frames = frames.copy()
-    for given in self.given:
+    shown = list(self.given)
+    if self.plan.loops:  # the first frame is the last one too
+      shown += [
+        Given(self.num_frames - 1, given.video[:1])
+        for given in self.given
+        if given.frame == 0
+      ]
+    for given in shown:
       low = max(first, given.frame)
       high = min(first + len(frames), given.frame + len(given.video))
       if low < high:
@@ -140,9 +142,8 @@ def places(plan: Plan, given: Sequence[Given]) -> list[tuple[int, int]]:
   Raises:
     UserError: the plan reads a latent at a position where nothing is given.
   """
-  start = int(plan.timeline()[0][0])
   held = {
-    start + clip.frame // 4 + k: (index, k)
+    plan.begin + clip.frame // 4 + k: (index, k)
     for index, clip in enumerate(given)
     for k in range(clip.num_latents)
   }

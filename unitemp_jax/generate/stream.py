@@ -214,9 +214,10 @@ class Chain:
   """Latents of the video that are decoded one after the other.
 
   Attributes:
-    first: temporal position of the first of them.
+    first: index of the first frame of the video that they give.
     past: latents to be decoded before them, `[m, h, w, C]`: none at the start
-      of the video, the image latent of a given clip, or anchors.
+      of the video, the image latent of a given clip, anchors, or the end of a
+      loop.
     latents: `[n, h, w, C]`.
   """
 
@@ -224,12 +225,25 @@ class Chain:
   past: np.ndarray
   latents: np.ndarray
 
+  @property
+  def num_frames(self) -> int:
+    """Frames of the video that they give, the last ones of what is decoded.
+
+    Without a past the first latent is taken for an image latent of one frame.
+    Frame 0 comes before the latents, if there is a past that it can come from.
+    """
+    count = 4 * len(self.latents)
+    if not len(self.past):
+      return count - 3
+    return count + (self.first == 0)
+
 
 def chains(plan: Plan, rows: Iterable[MadeRow]) -> list[Chain]:
   """Cuts what exists of a video to what is decoded together, by time.
 
   A given clip was encoded by itself, so it begins a chain, from its own image
   latent on. So does whatever follows a gap, as long as not all rows are made.
+  A finished loop begins behind its end.
   """
   positions, entries = plan.timeline()
   where = dict(zip(positions.tolist(), entries.tolist(), strict=True))
@@ -255,8 +269,32 @@ def chains(plan: Plan, rows: Iterable[MadeRow]) -> list[Chain]:
       past = np.zeros((0, *held[position].shape), np.float32)
       if clip:
         past = heads[position - 1][None]
-      elif position > int(positions[0]):
+      elif position > plan.begin:
         past = anchors.get(position, past)
       found.append((position, past, []))
     found[-1][2].append(held[position])
-  return [Chain(first, past, np.stack(run)) for first, past, run in found]
+  cut = [
+    Chain(_first_frame(plan, position, past), past, np.stack(run))
+    for position, past, run in found
+  ]
+  if plan.loops and len(held) == len(positions):
+    cut[0] = _around(cut, has_image=int(positions[0]) == plan.begin)
+  return cut
+
+
+def _first_frame(plan: Plan, position: int, past: np.ndarray) -> int:
+  """Index of the first frame that a chain from a position on gives."""
+  if position == int(plan.timeline()[0][0]):
+    return 0
+  return 4 * (position - plan.begin) - (3 if len(past) else 0)
+
+
+def _around(cut: list[Chain], has_image: bool) -> Chain:
+  """The first chain of a loop, behind its last one.
+
+  If there is an image latent at the start, it is of the same frame as the last
+  latent's last, and gives way to that.
+  """
+  first, last = cut[0], cut[-1]
+  past = np.concatenate([last.past, last.latents])
+  return Chain(0, past, first.latents[has_image:])

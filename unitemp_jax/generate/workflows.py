@@ -232,8 +232,7 @@ def loop(
   prompt: Prompt,
   length: Length | None = None,
   first: Source | None = None,
-  side: str = 'past',
-  overlap: int = 1,
+  side: str = 'outside_in',
   **settings,
 ) -> Request:
   """A video whose last frame is its first.
@@ -244,7 +243,6 @@ def loop(
     length: of the video, the repeated frame included.
     first: picture or clip that it begins with, if any.
     side: see `fill`.
-    overlap: see `orders.loop`.
     **settings: see the module.
   """
   draft = Draft(model, settings)
@@ -262,7 +260,6 @@ def loop(
     1 + (frames - 1) // 4,
     given_first=count,
     side=side,
-    overlap=overlap,
   )
 
 

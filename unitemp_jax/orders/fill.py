@@ -200,14 +200,44 @@ def regenerate(
   return compile_plan(script)
 
 
-def new_script(begin, num_latents, settings, given=(), **fields) -> Script:
-  """Returns an order without blocks; UserError for a video of no latents."""
-  if num_latents < 1:
-    raise UserError(
-      f'order: a video of {num_latents} latents; ask for at least 1'
-    )
+def new_script(
+  begin: int,
+  num_latents: int,
+  settings: Settings,
+  given: Sequence[Given | tuple[int, int]] = (),
+  *,
+  is_open: bool | None = None,
+  held: frozenset[int] = frozenset(),
+) -> Script:
+  """Returns an order without blocks.
+
+  Args:
+    begin: position of frame 0. If the video is open, that frame belongs to the
+      anchors before it, and its own latents begin one position later.
+    num_latents: of a video of so many frames, 1 + 4 (N - 1).
+    settings: what all orders have in common.
+    given: what is given, by position.
+    is_open: see `Script`; None = as the settings ask for.
+    held: see `Script`.
+
+  Raises:
+    UserError: a video of no latents, or given ones that do not fit.
+  """
   given = [Given(*one) for one in given]
-  return Script(begin, num_latents, settings, given, **fields)
+  if is_open is None:
+    is_open = settings.open_start and all(one.position > begin for one in given)
+  if num_latents < 1 + is_open:
+    raise UserError(
+      f'order: a video of {num_latents} latents; ask for at least {1 + is_open}'
+    )
+  return Script(
+    begin + is_open,
+    num_latents - is_open,
+    settings,
+    is_open=is_open,
+    given=given,
+    held=held,
+  )
 
 
 def check_side(side: str) -> None:

@@ -1,9 +1,12 @@
 """Videos that end where they begin."""
 
+import dataclasses
+from collections.abc import Sequence
+
 from unitemp_jax.errors import UserError
 from unitemp_jax.orders.fill import check_side, given_ends, new_script
 from unitemp_jax.orders.rows import compile_plan
-from unitemp_jax.orders.script import Settings
+from unitemp_jax.orders.script import Given, Script, Settings
 from unitemp_jax.orders.window import Item
 from unitemp_jax.plans import Plan
 
@@ -11,25 +14,22 @@ from unitemp_jax.plans import Plan
 def loop(
   num_latents: int,
   *,
-  side: str = 'past',
+  side: str = 'outside_in',
   given_first: int = 0,
   given_last: int = 0,
-  overlap: int = 1,
   **settings,
 ) -> Plan:
   """Returns the plan of a video whose last frame is its first frame.
 
-  The first block is generated (or a clip given in its place); then its image
-  latent, copied to position N-1, is context for everything in between. With an
-  overlap of more than 1, so are the latents after it, behind the end of the
-  video: then the end knows how the beginning moves.
+  Its first block is generated (or what is given continued), and is then seen
+  behind the end as well as at the beginning. See `loop_script`.
 
   Args:
-    num_latents: N, the length of the timeline in latents.
+    num_latents: N, the length of the timeline in latents; the first and the
+      last frame are the same.
     side: from which side the rest is filled, as for `inbetween`.
     given_first: latents given at the start: 1 = an image, more = a clip.
     given_last: must be 0, since the loop gives its own last frame.
-    overlap: how many of the first latents are seen at the end, at least 1.
     **settings: see `Settings`.
 
   Raises:
@@ -42,21 +42,60 @@ def loop(
       'order loop: its last frame is its first, so that given_last must be 0; '
       'use inbetween to give the last frame'
     )
-  head = given_first if given_first > 1 else setting.block
+  script = loop_script(
+    num_latents, setting, given_ends(num_latents, given_first, 0)
+  )
+  # A given clip is a beginning already; else the first block comes first.
+  head = given_first if given_first > 1 else script.begin + setting.block
   if num_latents <= head:
     raise UserError(
       f'order loop: {num_latents} latents leave nothing to close the loop '
       f'after the first {head}; ask for at least {head + 1}'
     )
-  if not 1 <= overlap <= head:
-    raise UserError(
-      f'order loop: an overlap of {overlap} latents does not fit the first '
-      f'{head}, which close the loop; use 1..{head}'
-    )
-  given = given_ends(num_latents, given_first, 0)
-  script = new_script(0, num_latents, setting, given)
-  script.copies = [Item(num_latents - 1 + k, k) for k in range(overlap)]
   if given_first < 2:
-    script.blocks += script.cut(0, head, 'past')
+    script.blocks += script.cut(script.begin, head, 'past')
   script.blocks += script.cut(head, num_latents, side)
   return compile_plan(script)
+
+
+def loop_script(
+  num_latents: int, settings: Settings, given: Sequence[Given]
+) -> Script:
+  """Returns an order without blocks whose end sees its beginning.
+
+  Positions 0 and N - 1 are the same moment. Unless the beginning is given, no
+  latent of a loop is an image latent: what lies before its first latent is its
+  last one. So position 0 has no latent of its own, and the start is open. The
+  first B latents after it are seen behind the end, too, and with them what is
+  given at position 0.
+
+  Args:
+    num_latents: N.
+    settings: what all orders have in common. Without a span, nothing is seen
+      that is farther away than N.
+    given: what is given, by position.
+  """
+  if settings.span is None:
+    least = settings.block + settings.anchors + 1
+    settings = dataclasses.replace(settings, span=max(num_latents, least))
+  begun = any(one.position == 0 for one in given)
+  script = new_script(
+    0,
+    num_latents,
+    settings,
+    given,
+    # Without anchors nothing stands for the end before there is one.
+    is_open=not begun and settings.anchors > 0,
+  )
+  end = num_latents - 1
+  homes = [
+    Item(position, script.entry(position))
+    for position in range(1, min(settings.block, end - 1) + 1)
+  ]
+  if not script.is_open:
+    starts = [item for item in script.items if item.position == 0]
+    homes += starts or [Item(0, script.entry(0))]
+  script.copies = {
+    home._replace(position=end + home.position): home for home in homes
+  }
+  return script

@@ -28,9 +28,10 @@ def compile_plan(script: Script) -> Plan:
       f'order: what is given leaves nothing to generate of {script.length} '
       'latents; ask for a longer video'
     )
-  blocks = heads_first(
-    script.blocks, script.begin, script.settings.anchors, script.known
-  )
+  blocks = script.blocks
+  if not script.is_open:
+    anchors = script.settings.anchors
+    blocks = heads_first(blocks, script.begin, anchors, script.known)
   rows = _Rows(script)
   for block, following in zip(blocks, [*blocks[1:], None], strict=True):
     rows.load(rows.wanted(block))
@@ -53,13 +54,17 @@ class _Rows:
     self.first: dict[int, int] = {}  # entry -> where it is read or made first
     self.rows: list[dict[str, Any]] = []
 
+  def prompt_of(self, item: Item) -> int:
+    """The prompt of an item, that of its own place in the video for a copy."""
+    return self.prompt(self.script.copies.get(item, item).position)
+
   def anchored(self, block: Block) -> bool:
     """Whether the latent before a block is unknown, or not to be seen."""
     before = block.first - 1
     hidden = block.scope is not None and before < block.scope[0]
     return (
       self.settings.anchors > 0
-      and block.first > self.script.begin
+      and (self.script.is_open or block.first > self.script.begin)
       and (hidden or before not in self.held)
     )
 
@@ -71,9 +76,7 @@ class _Rows:
     """
     script, settings = self.script, self.settings
     known = self.known.union(
-      item
-      for item in script.copies
-      if Item(script.begin + item.entry, item.entry) in self.known
+      item for item, home in script.copies.items() if home in self.known
     )
     for ready, item in enumerate(self.sinks):
       if item not in known:
@@ -120,7 +123,7 @@ class _Rows:
       if (
         strange
         or other.position != one.position + 1
-        or self.prompt(one.position) != self.prompt(other.position)
+        or self.prompt_of(one) != self.prompt_of(other)
         or (one in self.sinks) != (other in self.sinks)
       ):
         return k
@@ -170,7 +173,7 @@ class _Rows:
       'start': 0,
       'visible': len(self.cache),
       'write': [-1] * block,
-      'prompt': self.prompt(first),
+      'prompt': self.prompt_of(items[0]),
       'sinks': self._sinks(first - before, items[-1].position),
     }
     self.rows.append(row)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from unitemp_jax.errors import UserError
@@ -32,6 +32,10 @@ class Settings:
     span: latents that the model was trained on. A row sees nothing that is
       farther away: positions that meet in it differ by less, however long the
       video is. None = any.
+    open_start: give the video a past that is not shown, unless its beginning
+      is given. A model that was trained on longer videos takes a block for an
+      inner one if less follows it than followed the first one in training; so
+      it is made as one, with anchors, the last frame of which is frame 0.
     prompts: (first position, prompt index) of every switch; prompt 0 holds
       before the first. Blocks are cut at switches.
     rows: pad to this many rows; None = no padding.
@@ -45,6 +49,7 @@ class Settings:
   start: int = 0
   window: int | None = None
   span: int | None = None
+  open_start: bool = False
   prompts: Sequence[tuple[int, int]] = ()
   rows: int | None = None
 
@@ -57,6 +62,11 @@ class Settings:
       raise UserError(
         f'order: {self.anchors} anchors do not fit blocks of {self.block} '
         f'latents; use 0..{self.block}'
+      )
+    if self.open_start and not self.anchors:
+      raise UserError(
+        'order: an open start needs anchors, from which the video begins; ask '
+        'for anchors, or for a closed start'
       )
     if self.window is not None and self.window < 1:
       raise UserError(
@@ -84,11 +94,14 @@ class Script:
     begin: first position of the video.
     length: N, its latents.
     settings: what all orders have in common.
+    is_open: whether anchors stand before the first position, as of a video that
+      has begun before; see `Plan.opening`.
     given: what is given, by position.
     held: positions given as part of the video though nothing says so, as the
       single first latent of a video of which a span is made anew.
     blocks: in order of generation.
-    copies: latents of the video that are context elsewhere too, once known.
+    copies: what is context elsewhere too, once known: where it is then, and
+      where it is known from.
     sinks: latents in the order of their slots, and whether each stands for the
       past end.
     span: latents that the model was trained on, those of the settings if not
@@ -99,10 +112,11 @@ class Script:
   begin: int
   length: int
   settings: Settings
+  is_open: bool = False
   given: Sequence[Given] = ()
   held: frozenset[int] = frozenset()
   blocks: list[Block] = dataclasses.field(default_factory=list)
-  copies: Sequence[Item] = ()
+  copies: Mapping[Item, Item] = dataclasses.field(default_factory=dict)
   sinks: Sequence[tuple[Item, bool]] = ()
   span: int | None = None
   forward: bool = True
@@ -154,6 +168,7 @@ class Script:
     """Returns the stretches of low .. high - 1 that are to be generated."""
     homes = {item.position for item in self.items if self.is_home(item)}
     free: list[tuple[int, int]] = []
+    low, high = max(low, self.begin), min(high, self.begin + self.length)
     for position in range(low, high):
       if position in homes:
         continue
@@ -186,7 +201,7 @@ class Script:
       high,
       side,
       block=settings.block,
-      head=settings.anchors - (low - self.begin),
+      head=0 if self.is_open else settings.anchors - (low - self.begin),
       switches=[position for position, _ in settings.prompts],
       scope=scope,
     )

@@ -1,13 +1,14 @@
 """A story: scenes that grow from a key block each, and what connects them."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.orders.fill import check_side, new_script
+from unitemp_jax.orders.loop import loop_script
 from unitemp_jax.orders.rows import compile_plan
 from unitemp_jax.orders.script import Given, Settings
-from unitemp_jax.orders.window import Item
 from unitemp_jax.plans import Plan
 
 
@@ -47,7 +48,6 @@ def story(
   given: Sequence[Given | tuple[int, int]] = (),
   loop: bool = False,
   side: str = 'outside_in',
-  overlap: int = 1,
   **settings,
 ) -> Plan:
   """Returns the plan of a story in one continuous video.
@@ -56,7 +56,7 @@ def story(
   grows to both sides of its key block, then the connections are filled, from
   the first to the last. A scene sees nothing but itself; a connection sees the
   two scenes that it connects. A loop leads from the last scene back to the
-  first frame of the first.
+  first, see `loop_script`.
 
   Args:
     scenes: by time.
@@ -64,7 +64,6 @@ def story(
       scenes, n for a loop, the last one back to the first scene.
     loop: whether the story ends where it begins.
     side: from which side connections are filled, as for `inbetween`.
-    overlap: see `loop`.
     **settings: see `Settings`; prompts follow from the scenes.
 
   Raises:
@@ -74,14 +73,14 @@ def story(
   links = _links(scenes, connections, loop)
   starts = _starts(scenes, links)
   setting = _with_prompts(scenes, links, starts, settings)
-  script = new_script(0, starts[-1], setting, given)
-  if loop:
-    if not 1 <= overlap <= scenes[0].length:
-      raise UserError(
-        f'order story: an overlap of {overlap} latents does not fit the first '
-        f'scene; use 1..{scenes[0].length}'
-      )
-    script.copies = [Item(starts[-1] - 1 + k, k) for k in range(overlap)]
+  given = [Given(*one) for one in given]
+  make = loop_script if loop else functools.partial(new_script, 0)
+  script = make(starts[-1], setting, given)
+  if not script.free(0, scenes[0].length) and not given:
+    raise UserError(
+      'order story: the first scene of a loop begins with its second latent; '
+      'make it at least 2 long'
+    )
   grown = [
     _grow(script, start, start + one.length)
     for start, one in zip(starts, scenes, strict=False)
@@ -92,7 +91,7 @@ def story(
     low = starts[i] + scenes[i].length
     high = low + link.length
     last = i + 1 == len(scenes)
-    seen = high + (overlap if last else scenes[i + 1].length)
+    seen = high + (setting.block if last else scenes[i + 1].length)
     for gap in script.free(low, high):
       script.blocks += script.cut(*gap, side, (starts[i], seen))
   return compile_plan(script)

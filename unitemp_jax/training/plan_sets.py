@@ -21,18 +21,17 @@ def training_plans(
 
   Args:
     settings: `weights` maps names of `orders.ORDERS` to weights, a name may end
-      in `+first` or `+last` for a given first or last frame, and `loop+overlap`
-      sees its whole first block behind its end; `anchors` and `start` are the
-      arguments of the order functions.
+      in `+first` or `+last` for a given first or last frame; `anchors` and
+      `start` are the arguments of the order functions.
     num_latents: N.
 
   Raises:
-    UserError: an unknown order, or what it does not take.
+    UserError: an unknown order, one that begins with no image latent, as the
+      teacher's videos do, or what an order does not take.
   """
   known = {
     'first': {'given_first': 1},
     'last': {'given_last': 1},
-    'overlap': {'overlap': settings.block},
   }
   made, weights = [], []
   for name, weight in settings.weights.items():
@@ -60,6 +59,11 @@ def training_plans(
       )
     )
     weights.append(float(weight))
+    if made[-1].opening is not None or made[-1].loops:
+      raise UserError(
+        f'config.orders.weights names {name!r}; no teacher can judge loops, '
+        'which are made of the blocks of the other orders: leave it out.'
+      )
   return plans.align(*made), weights
 
 

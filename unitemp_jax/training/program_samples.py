@@ -122,7 +122,7 @@ def student_samples(config: ConfigDict, text: Stored | dict) -> SampleFn | None:
         start=config.orders.start,
       )
       made = pipeline.generate(clips['caption'], range(_CLIPS), plan)
-      videos = pipeline.decode(made.timeline)
+      videos = pipeline.pixels(made)
       write_samples(folder, name, videos, clips['caption'])
 
   return sample
