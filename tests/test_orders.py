@@ -84,15 +84,15 @@ def requests(draw):
 
 
 @settings(max_examples=300, deadline=None)
-@given(requests(), st.sampled_from(list(orders.ORDERS)))
+@given(
+  requests(),
+  st.sampled_from([name for name in orders.ORDERS if name != 'loop']),
+)
 def test_every_order_obeys_the_laws(request, name):
   request = dict(request)
   if name.startswith('inbetween'):
     request['given_first'] = max(request['given_first'], 1)
     request['given_last'] = max(request['given_last'], 1)
-  if name == 'loop':
-    request['given_last'] = 0
-    request['num_latents'] += request['block']
   plan = orders.ORDERS[name](**request)
   check(plan)
   assert broken_laws(plan, request['num_latents']) == []
@@ -100,15 +100,12 @@ def test_every_order_obeys_the_laws(request, name):
 
 @settings(max_examples=150, deadline=None)
 @given(requests(), st.sampled_from(orders.SIDES))
-def test_every_side_of_inbetween_and_loop_obeys_the_laws(request, side):
-  length = request['num_latents'] + request['block']
-  request = {**request, 'num_latents': length, 'side': side}
-  given_last = max(request.pop('given_last'), 1)
-  plan = orders.loop(**request)
-  assert broken_laws(plan, length) == []
-  request['given_first'] = max(request['given_first'], 1)
-  plan = orders.inbetween(**request, given_last=given_last)
-  assert broken_laws(plan, length) == []
+def test_every_side_of_inbetween_obeys_the_laws(request, side):
+  request = {**request, 'side': side}
+  for name in ('given_first', 'given_last'):
+    request[name] = max(request[name], 1)
+  plan = orders.inbetween(**request)
+  assert broken_laws(plan, request['num_latents']) == []
 
 
 def test_the_independent_reading_can_fail():
@@ -205,18 +202,19 @@ def test_inbetween_from_the_past_is_forward_with_both_ends():
 
 def test_loop():
   plan = orders.loop(9)
-  assert plan.given.tolist() == [False, True, False, False]
-  assert plan.entries(1) == [(8, 0)]
-  assert generated(plan) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
-  assert (plan.num_latents, plan.preloaded()[1].size) == (9, 0)
-  plan = orders.loop(9, side='future', start=1)
-  assert generated(plan) == [[0, 1, 2], [6, 7, 8], [3, 4, 5]]
-  assert plan.anchor.tolist() == [False, False, True, False]
-  assert plan.start.tolist() == [0, 0, 0, 1]
+  assert generated(plan) == [[1, 2, 3], [6, 7, 8], [4, 5]]
+  assert plan.given.tolist() == [False, True, False, True, False]
+  assert plan.entries(1) == [(9, 0), (10, 1), (11, 2)]
+  assert plan.anchor.tolist() == [True, False, True, False, False]
+  assert (plan.num_latents, plan.preloaded()[1].size) == (8, 0)
   plan = orders.loop(9, given_first=1)
-  assert plan.entries(0) == [(0, 9)] and plan.entries(2) == [(8, 0)]
+  assert generated(plan) == [[0, 1, 2], [6, 7, 8], [3, 4, 5]]
+  # The image is seen at both ends, and so is what follows it.
+  assert plan.entries(0) == [(0, 9)] and plan.entries(1) == [(8, 9)]
+  assert plan.entries(3) == [(9, 1), (10, 2)]
   plan = orders.loop(9, given_first=4)
-  assert plan.entries(2) == [(8, 0)] and plan.preloaded()[1].size == 4
+  assert generated(plan) == [[6, 7, 8], [4, 5]]
+  assert plan.preloaded()[1].tolist() == [0, 1, 2, 3]
 
 
 def test_given_clips():
@@ -256,7 +254,7 @@ def test_rows_pads():
     (orders.inbetween, {'num_latents': 9, 'given_first': 0}),
     (orders.inbetween, {'num_latents': 1}),
     (orders.inbetween, {'num_latents': 9, 'side': 'left'}),
-    (orders.loop, {'num_latents': 3}),
+    (orders.loop, {'num_latents': 2}),
     (orders.loop, {'num_latents': 9, 'given_last': 1}),
     (orders.loop, {'num_latents': 5, 'given_first': 5}),
     (orders.loop, {'num_latents': 9, 'side': 'left'}),

@@ -244,7 +244,9 @@ def test_aligned_plans_share_one_compilation():
     return jax.lax.scan(step, jnp.int32(0), plan)[0]
 
   plans = [make(9) for make in orders.ORDERS.values()]
-  assert [int(generated(plan)) for plan in align(*plans)] == [9] * len(plans)
+  # A loop's first frame is its last: it has no latent of its own.
+  wanted = [9 - (name == 'loop') for name in orders.ORDERS]
+  assert [int(generated(plan)) for plan in align(*plans)] == wanted
   assert len(traced) == 1
   # The control: without padding, the shapes differ.
   for plan in plans:

@@ -27,9 +27,17 @@ def schedule(prompts, position):
   return max(((p, i) for p, i in prompts if p <= position), default=(0, 0))[1]
 
 
-def broken_laws(plan, begin, length, window=None, prompts=(), span=None):
-  """An independent reading of what a plan must do; empty when all is well."""
+def broken_laws(
+  plan, begin, length, window=None, prompts=(), span=None, is_open=False
+):
+  """An independent reading of what a plan must do; empty when all is well.
+
+  The video has 4 `length` - 3 frames, the first one at position `begin`.
+  """
   found = []
+  if (plan.begin, plan.num_frames) != (begin, 4 * length - 3):
+    found.append('the video has another length or another place')
+  begin, length = begin + is_open, length - is_open
   end = begin + length
   made = [p for block in generated(plan) for p in block]
   if len(set(made)) < len(made):
@@ -68,9 +76,12 @@ def broken_laws(plan, begin, length, window=None, prompts=(), span=None):
       found.append(f'positions {min(met)} and {max(met)} meet in row {row}')
     if len(set(met[visible:])) < len(set(met)) - visible:
       found.append(f'row {row} sees two latents at one position')
-    if anchored and own[0][0] - plan.num_anchors < begin < own[0][0]:
+    before = anchored and own[0][0] - plan.num_anchors < begin < own[0][0]
+    if before and not is_open:
       found.append(f'anchors of row {row} begin before the video')
-    if any(plan.prompt[row] != schedule(prompts, p) for p, _ in own):
+    # What is context elsewhere too keeps the prompt of its own place.
+    homes = [known.get(e, p) if plan.given[row] else p for p, e in own]
+    if any(plan.prompt[row] != schedule(prompts, p) for p in homes):
       found.append(f'prompt of row {row}')
     # Everything behind what is visible is scratch while the row runs.
     for slot in [slot for slot in cache if slot >= visible]:
@@ -109,6 +120,13 @@ def law_of(style):
   return {name: style[name] for name in ('window', 'span', 'prompts')}
 
 
+def maybe_open(data, style, begun, length):
+  """Opens the start of some videos; returns whether this one's is."""
+  wanted = style['anchors'] > 0 and length > 1 and data.draw(st.booleans())
+  style['open_start'] = wanted
+  return wanted and not begun
+
+
 @st.composite
 def some_given(draw, length):
   """Disjoint (position, count) pairs that leave something to generate."""
@@ -130,8 +148,9 @@ def some_given(draw, length):
 def test_keyframes_obey_the_laws(data, length, side):
   given = data.draw(some_given(length))
   style = data.draw(styles(0, length))
+  is_open = maybe_open(data, style, begun=0 in dict(given), length=length)
   plan = orders.keyframes(length, given, side=side, **style)
-  assert broken_laws(plan, 0, length, **law_of(style)) == []
+  assert broken_laws(plan, 0, length, **law_of(style), is_open=is_open) == []
   wanted = [
     position
     for first, count in given
@@ -151,9 +170,11 @@ def test_keyframes_obey_the_laws(data, length, side):
 def test_extensions_obey_the_laws(data, count, before, after, sides):
   after += before + after == 0
   style = data.draw(styles(-before, count + after))
+  is_open = maybe_open(data, style, begun=before == 0, length=2)
   plan = orders.extend(count, before=before, after=after, sides=sides, **style)
   length = before + count + after
-  assert broken_laws(plan, -before, length, **law_of(style)) == []
+  laws = {**law_of(style), 'is_open': is_open}
+  assert broken_laws(plan, -before, length, **laws) == []
   assert plan.preloaded()[0].tolist() == list(range(count))
 
 
@@ -177,24 +198,26 @@ def test_regeneration_obeys_the_laws(data, length, side):
   st.sampled_from(orders.SIDES),
 )
 def test_loops_obey_the_laws(data, length, first, side):
+  length += max(first, 1)
   style = data.draw(styles(0, length))
-  head = first if first > 1 else style['block']
-  length += head
-  overlap = data.draw(st.integers(1, head))
-  plan = orders.loop(
-    length, side=side, given_first=first, overlap=overlap, **style
-  )
-  assert broken_laws(plan, 0, length, **law_of(style)) == []
+  laws = law_of(style)
+  if style['span'] is None:  # copies would be farther away than in training
+    least = style['block'] + style['anchors'] + 1
+    laws['span'] = max(length, least)
+  is_open = first == 0 and style['anchors'] > 0
+  plan = orders.loop(length, side=side, given_first=first, **style)
+  assert broken_laws(plan, 0, length, **laws, is_open=is_open) == []
+  assert plan.loops
+  homes = plan.homes()
   copies = {
-    (position, entry)
+    (position, homes[entry])
     for row in np.flatnonzero(plan.given)
     for position, entry in plan.entries(row)
-    if position != entry and entry < length
+    if position != homes[entry]
   }
-  wanted = {(length - 1 + k, k) for k in range(overlap)}
-  assert copies <= wanted
-  if style['window'] is None:
-    assert copies == wanted
+  moments = range(is_open, style['block'] + 1)
+  assert copies <= {(length - 1 + k, k) for k in moments}
+  assert (length - 1 + is_open, int(is_open)) in copies
 
 
 scenes = st.builds(orders.Scene, st.integers(1, 10), st.integers(0, 3))
@@ -239,8 +262,14 @@ def test_stories_obey_the_laws(data, parts, loop, side):
   given = data.draw(some_given(end - links[-1].length))
   style = data.draw(styles(0, 1))
   style['prompts'] = ()
+  begun = 0 in dict(given)
+  is_open = maybe_open(data, style, begun, end)
+  if loop:
+    is_open = style['anchors'] > 0 and not begun
+  parts[0] = dataclasses.replace(parts[0], length=parts[0].length + is_open)
+  prompts, end = story_prompts(parts, links)
   plan = orders.story(parts, links, given=given, loop=loop, side=side, **style)
-  laws = {**law_of(style), 'prompts': prompts}
+  laws = {**law_of(style), 'prompts': prompts, 'is_open': is_open}
   found = broken_laws(plan, 0, end, **laws)
   assert found == []
 
@@ -412,36 +441,74 @@ def test_regeneration_keeps_both_sides():
 
 
 def test_a_loop_sees_its_beginning_behind_its_end():
-  plan = orders.loop(12, overlap=3)
-  assert plan.entries(1) == [(11, 0), (12, 1), (13, 2)]
-  assert plan.context()[-1] == [0, 1, 2, 11, 12, 13, *range(3, 9)]
-  assert plan.timeline()[0].tolist() == list(range(12))
+  plan = orders.loop(13, side='past', span=20)
+  # Position 0 is position 12: the block there is the one before the first.
+  assert plan.timeline()[0].tolist() == list(range(1, 13))
+  assert generated(plan) == [[1, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12]]
+  assert plan.entries(1) == [(13, 0), (14, 1), (15, 2)]
+  assert plan.context()[-1] == [1, 2, 3, 13, 14, 15, *range(4, 10)]
+  # The first block has anchors, for what comes before it.
+  assert plan.anchor.tolist() == [True, False, False, False, False]
+  assert (plan.opening, plan.begin, plan.num_frames) == (0, 0, 49)
+  assert plan.loops and not orders.backward(13).loops
+
+
+def test_an_open_start_gives_the_first_block_anchors():
+  closed, opened = orders.backward(6), orders.backward(6, open_start=True)
+  assert generated(closed) == [[3, 4, 5], [0, 1, 2]]
+  assert generated(opened) == [[3, 4, 5], [1, 2]]
+  assert closed.anchor.tolist() == [True, False]
+  assert opened.anchor.tolist() == [True, True]
+  assert closed.num_frames == opened.num_frames == 21
+  assert (closed.opening, opened.opening) == (None, 1)
+  # What is given at the start is where the video begins.
+  given = orders.backward(6, given_first=1, open_start=True)
+  assert given.opening is None and given.begin == 0
+  with pytest.raises(UserError, match='open start needs anchors'):
+    orders.backward(6, anchors=0, open_start=True)
 
 
 def test_a_story_begins_with_the_key_block_of_each_scene():
   parts = [orders.Scene(9, 0), orders.Scene(9, 1), orders.Scene(6, 2)]
-  plan = orders.story(parts, 4, loop=True)
+  plan = orders.story(parts, 4)
   blocks = generated(plan)
   assert blocks[:3] == [[3, 4, 5], [16, 17, 18], [29, 30, 31]]
   assert blocks[3:5] == [[0, 1, 2], [6, 7, 8]]
   assert sorted(p for b in blocks[3:8] for p in b) == [
     *range(3), *range(6, 9), *range(13, 16), *range(19, 22), *range(26, 29),
   ]  # fmt: skip
-  assert blocks[8:] == [
-    [9, 10], [11, 12], [22, 23], [24, 25], [32, 33], [34, 35],
-  ]  # fmt: skip
+  assert blocks[8:] == [[9, 10], [11, 12], [22, 23], [24, 25]]
   # Key blocks see nothing; a connection sees the two scenes beside it.
   context = plan.context()
   rows = np.flatnonzero(~plan.given)
   assert [context[row] for row in rows[:3]] == [[], [], []]
   assert set(context[rows[8]]) == {*range(9), *range(13, 22)}
-  assert set(context[rows[12]]) == {*range(26, 32), 35}
   prompts = {
     p: int(plan.prompt[row]) for row in rows for p, _ in plan.entries(row)
   }
-  assert [prompts[p] for p in (8, 9, 10, 11, 13, 23, 24, 33, 34)] == [
-    0, 0, 0, 1, 1, 1, 2, 2, 0,
+  assert [prompts[p] for p in (8, 9, 10, 11, 13, 23, 24)] == [
+    0, 0, 0, 1, 1, 1, 2,
   ]  # fmt: skip
+
+
+def test_a_story_in_a_loop_leads_back_to_its_first_scene():
+  parts = [orders.Scene(9, 0), orders.Scene(9, 1), orders.Scene(6, 2)]
+  plan = orders.story(parts, 4, loop=True)
+  blocks, context = generated(plan), plan.context()
+  assert sorted(p for block in blocks for p in block) == list(range(1, 36))
+  assert blocks[-2:] == [[32, 33], [34, 35]]
+  assert plan.loops and plan.num_frames == 141
+  # The last connection sees its scene and the first one's beginning.
+  rows = np.flatnonzero(~plan.given)
+  assert set(context[rows[-2]]) == {*range(26, 32), 36, 37, 38}
+  prompts = {
+    p: int(plan.prompt[row])
+    for row in range(plan.num_rows)
+    for p, _ in plan.entries(row)
+  }
+  assert [prompts[p] for p in (33, 34, 36)] == [2, 0, 0]
+  with pytest.raises(UserError, match='make it at least 2 long'):
+    orders.story([orders.Scene(1), orders.Scene(3)], 1, loop=True)
 
 
 def test_sinks_are_made_early_and_keep_within_the_span():
@@ -500,7 +567,6 @@ def test_bucketed_lengths_share_shapes():
     (lambda: orders.regenerate(2, 1, 1), 'at least 3'),
     (lambda: orders.regenerate(9, 0, 2), r'begin at 1\.\.7'),
     (lambda: orders.regenerate(9, 3, 6), r'use 1\.\.5'),
-    (lambda: orders.loop(9, overlap=4), r'use 1\.\.3'),
     (lambda: orders.story([orders.Scene(9)]), 'at least 2 scenes'),
     (lambda: orders.story([orders.Scene(0)] * 2), 'scene 0 has 0 latents'),
     (lambda: orders.story([orders.Scene(3)] * 2, given=((0, 9),)), 'leaves'),

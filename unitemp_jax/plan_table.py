@@ -126,7 +126,7 @@ class Plan:
 
   @property
   def begin(self) -> int:
-    """Temporal position of frame 0; frame f belongs to `begin + ceil(f / 4)`."""
+    """Temporal position of frame 0; frame f is of `begin + ceil(f / 4)`."""
     return int(self.timeline()[0][0]) - (self.opening is not None)
 
   @property

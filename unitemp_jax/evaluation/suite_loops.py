@@ -39,20 +39,18 @@ _P = (
 def run(bench: Bench) -> list[Section]:
   """Measures loops of two lengths, beside real ones and a video cut off."""
   runs = Runs.of(bench)
-  latents, block = bench.pipeline.num_latents, bench.card.block
+  latents = bench.pipeline.num_latents
   # Hops close where 16 frames, four latents, divide the length.
   lengths = (latents, 2 * latents - 1)
   made = {
-    f'{4 * (length - 1)} frames, {side}, overlap {overlap}': orders.loop(
+    f'{4 * (length - 1)} frames, {side}': orders.loop(
+      # As for users, nothing is seen that is farther away than in training.
       length,
       side=side,
-      overlap=overlap,
-      # As for users: of a longer video nothing is seen that is farther away
-      # than in training.
-      **runs.settings(span=latents if length > latents else None),
+      **runs.settings(span=latents),
     )
     for length in lengths
-    for side, overlap in (('past', 1), ('past', block), ('outside_in', block))
+    for side in ('past', 'future', 'outside_in')
   }
   rows = []
   for length in lengths:

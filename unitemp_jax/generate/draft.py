@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from unitemp_jax import orders
 from unitemp_jax.data import video_io
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import lengths
@@ -124,6 +125,10 @@ class Draft:
     if 'span' not in fields and frames > self.card.frames:
       # Positions that no row was trained on are not for it to see.
       fields['span'] = 1 + (self.card.frames - 1) // 4
+    # Forward begins with what it begins with in training, however short it is.
+    begun = order is orders.forward or any(not clip.frame for clip in given)
+    if frames < self.card.frames and not begun and fields['anchors']:
+      fields['open_start'] = True
     plan = order(*arguments, **fields)
     return Request(
       workflow,

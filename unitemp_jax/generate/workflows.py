@@ -232,7 +232,7 @@ def loop(
   prompt: Prompt,
   length: Length | None = None,
   first: Source | None = None,
-  side: str = 'outside_in',
+  side: str = 'future',
   **settings,
 ) -> Request:
   """A video whose last frame is its first.

@@ -143,7 +143,8 @@ def _fit(settings, ends, direction, window, span, sink_latents):
 
 def _blocks(script: Script, direction, early):
   """The blocks that are to be sinks at ends `early`, then all others."""
-  ((low, high),) = script.free(0, script.length)
+  begin = script.begin
+  ((low, high),) = script.free(begin, begin + script.length)
   block = script.settings.block
   if high - low < block * len(early) + 1:
     raise UserError(

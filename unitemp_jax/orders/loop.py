@@ -14,7 +14,7 @@ from unitemp_jax.plans import Plan
 def loop(
   num_latents: int,
   *,
-  side: str = 'outside_in',
+  side: str = 'future',
   given_first: int = 0,
   given_last: int = 0,
   **settings,
@@ -45,14 +45,15 @@ def loop(
   script = loop_script(
     num_latents, setting, given_ends(num_latents, given_first, 0)
   )
-  # A given clip is a beginning already; else the first block comes first.
-  head = given_first if given_first > 1 else script.begin + setting.block
-  if num_latents <= head:
+  least = max(given_first, script.begin + 1) + 1
+  if num_latents < least:
     raise UserError(
       f'order loop: {num_latents} latents leave nothing to close the loop '
-      f'after the first {head}; ask for at least {head + 1}'
+      f'after the first {least - 1}; ask for at least {least}'
     )
-  if given_first < 2:
+  head = given_first
+  if given_first < 2:  # a given clip is a beginning already
+    head = min(script.begin + setting.block, num_latents - 1)
     script.blocks += script.cut(script.begin, head, 'past')
   script.blocks += script.cut(head, num_latents, side)
   return compile_plan(script)

@@ -126,7 +126,8 @@ class Script:
     _check_given(self.begin, self.length, self.given)
     if self.span is None:
       self.span = self.settings.span
-    first, end = self.begin, self.begin + self.length
+    # Of an open video, frame 0 belongs to the position before.
+    first, end = self.begin - self.is_open, self.begin + self.length
     for position, _ in self.settings.prompts:
       if not first <= position < end:
         raise UserError(
