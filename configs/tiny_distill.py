@@ -33,6 +33,6 @@ def get_config(arg: str | None = None):
     config.loss.critic_warmup = 1
     config.loss.critic_updates = 2
     return config
-  config.num_steps = 1_400
+  config.num_steps = 1_200
   config.batch_size = 32
   return config

@@ -39,7 +39,7 @@ def test_writes_json_and_svg_and_reads_back(tmp_path, capsys):
     ('--order=regenerate --frames=61 --replace=21:31', '6..8'),
     ('--order=story --scenes=24,20 --connections=8 --loop', '61 frames'),
     ('--order=story --scenes=24,20 --given=16 --connections=8', '53 frames'),
-    ('--order=loop --frames=61 --overlap=2 --window=6', 'at most 6 seen'),
+    ('--order=loop --frames=61 --window=6', '61 frames in a loop'),
     ('--order=long --frames=121 --sinks=both --span=21', '6 of them sinks'),
     (
       '--order=long --frames=121 --direction=backward --window=6 --last=1',

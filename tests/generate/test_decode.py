@@ -78,7 +78,9 @@ def test_backward_streaming_decodes_after_the_anchors():
   assert error[0] < error[1] < error[2]
 
 
-@pytest.mark.parametrize('name', list(orders.ORDERS))
+@pytest.mark.parametrize(
+  'name', [name for name in orders.ORDERS if name != 'loop']
+)
 def test_every_order_fills_the_timeline_once(name):
   plan = orders.ORDERS[name](N, anchors=P)
   buffer = np.concatenate([LATENTS, LATENTS[:, :2] + 5], axis=1)
@@ -91,6 +93,64 @@ def test_every_order_fills_the_timeline_once(name):
   assert made == [max(4 * b - 3, 0) for b in blocks]
   # Nothing of the given images beside the timeline is shown.
   assert np.abs(decode.compose(pieces)).max() < 4.5
+
+
+def rolled(video, by):
+  """A playing loop, which shows its first frame once, `by` frames later."""
+  return np.roll(video[:, 1:], -by, axis=1)
+
+
+def test_a_loop_is_decoded_as_if_it_had_always_been_playing():
+  plan = orders.loop(N, anchors=P)
+  buffer, anchors = LATENTS[:, :8], anchors_of(plan)
+  latents = decode.sequence(plan, buffer, anchors)
+  assert latents.shape[1] == P + 8 + 8
+  video = decode.shown(plan, causal(latents))
+  assert video.shape[1] == 33
+  np.testing.assert_array_equal(video[:, 0], video[:, -1])
+  # Wherever the circle is entered, it looks the same.
+  other = decode.sequence(plan, np.roll(buffer, -3, axis=1), anchors)
+  other = rolled(decode.shown(plan, causal(other)), 0)
+  forgotten = 0.5**8 * 10  # of what was before the first round
+  np.testing.assert_allclose(rolled(video, 12), other, atol=forgotten)
+  # The control: decoded once only, it begins with the memory of its anchors.
+  once = causal(np.concatenate([anchors[plan.opening], buffer], axis=1))
+  assert np.abs(once[:, -32:] - video[:, 1:]).max() > 10 * forgotten
+
+
+def test_a_loop_streams_its_first_frame_with_its_last():
+  plan = orders.loop(N, anchors=P)
+  pieces = decode.stream(causal, plan, LATENTS[:, :8], anchors_of(plan))
+  assert [(first, f.shape[1]) for first, f in pieces] == [
+    (1, 12), (21, 12), (0, 1), (13, 8),
+  ]  # fmt: skip
+  video = decode.compose(pieces)
+  np.testing.assert_array_equal(video[:, 0], video[:, -1])
+
+
+@pytest.mark.parametrize('given', [1, 3])
+def test_a_loop_that_is_given_its_beginning_plays_from_its_end_to_it(given):
+  plan = orders.loop(N, anchors=P, given_first=given)
+  buffer = np.concatenate([LATENTS, LATENTS[:, :1] + 5], axis=1)
+  latents = decode.sequence(plan, buffer, anchors_of(plan))
+  np.testing.assert_array_equal(latents[:, :9], LATENTS)
+  np.testing.assert_array_equal(latents[:, 9:], LATENTS[:, 1:])
+  video = decode.shown(plan, causal(latents))
+  assert video.shape[1] == 33
+  np.testing.assert_array_equal(video[:, 0], video[:, -1])
+
+
+def test_an_open_start_begins_with_the_last_frame_of_its_anchors():
+  plan = orders.backward(6, anchors=P, open_start=True)
+  buffer, anchors = LATENTS[:, :5], anchors_of(plan) + 0.1
+  latents = decode.sequence(plan, buffer, anchors)
+  whole = np.concatenate([anchors[plan.opening], buffer], axis=1)
+  np.testing.assert_array_equal(latents, whole)
+  video = decode.shown(plan, causal(latents))
+  np.testing.assert_array_equal(video, causal(whole)[:, -21:])
+  pieces = decode.stream(causal, plan, buffer, anchors)
+  assert [(first, f.shape[1]) for first, f in pieces] == [(9, 12), (0, 9)]
+  np.testing.assert_allclose(decode.compose(pieces)[:, :9], video[:, :9])
 
 
 def test_a_given_clip_comes_first_and_is_the_past_of_what_follows():

@@ -41,7 +41,7 @@ def test_given_frames_are_pasted_pixel_for_pixel_wherever_a_piece_begins():
 def test_timelines_may_begin_before_the_given_clip():
   plan = orders.extend(3, before=6, after=0)
   request = between(Given(24, frames(9)), plan=plan)
-  assert (request.start, request.num_frames) == (-6, 33)
+  assert (request.plan.begin, request.num_frames) == (-6, 33)
   assert [request.position(f) for f in (0, 1, 4, 5, 32)] == [-6, -5, -5, -4, 2]
 
 

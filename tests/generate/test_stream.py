@@ -136,6 +136,32 @@ def test_pieces_fill_the_timeline_once_with_the_given_frames_in_place(
     np.testing.assert_array_equal(request.paste(0, video), video)
 
 
+def test_pixels_of_a_batch_are_those_of_a_single_video(pipeline, clip):
+  card = pipeline.card
+  made = {
+    'loop': workflows.loop(card, 'a red one', 33),
+    'loop of a picture': workflows.loop(card, 'a red one', 33, clip[:1]),
+    'open start': workflows.text_to_video(card, 'a red one', 21, 'backward'),
+    'closed start': workflows.text_to_video(card, 'a red one', 33, 'backward'),
+  }
+  assert made['open start'].plan.opening is not None
+  assert made['closed start'].plan.opening is None
+  for name, request in made.items():
+    given = None
+    if request.given:
+      given = pipeline.encode(request.given[0].video[None])
+    batch = pipeline.generate(
+      [request.prompts], [request.seed], request.plan, given
+    )
+    video = request.paste(0, pipeline.pixels(batch)[0]).astype(int)
+    # Chunks and the whole clip are different programs; bytes may round apart.
+    single = pipeline.video(request)
+    assert single.shape == video.shape == (request.num_frames, 32, 32, 3), name
+    assert np.abs(single - video).max() <= 1, name
+    if 'loop' in name:
+      np.testing.assert_array_equal(single[0], single[-1])
+
+
 def test_growing_forward_streams_the_joint_decoding(pipeline):
   request = workflows.text_to_video(pipeline.card, 'a red one', 45)
   pieces = list(pipeline.run(request))

@@ -196,7 +196,7 @@ WINDOWED = {
   ),
   'extend': functools.partial(orders.extend, 4, before=6, after=5),
   'keyframes': functools.partial(orders.keyframes, 15, ((4, 1), (9, 3))),
-  'loop': functools.partial(orders.loop, 15, overlap=2),
+  'loop': functools.partial(orders.loop, 15),
   'regenerate': functools.partial(orders.regenerate, 15, 6, 4),
   'story': functools.partial(
     orders.story, [orders.Scene(6), orders.Scene(5)], 2, loop=True
