@@ -44,7 +44,7 @@ A picture, at any time of the video|image|--prompt="a red seven falls" --image=m
 A clip, extended both ways|extend|--prompt="a red seven falls" --extend=clip.mp4 --before=12 --after=12
 Keyframes and clips at any times|keyframes|--prompt="a red seven falls" --keyframe=0:start.png --keyframe=16:middle.png --keyframe=-1:end.png
 From one scene to another in one shot|transition|--prompt="a red seven falls and turns into a blue two" --transition --first=seven.png --last=two.png
-A loop|loop|--prompt="a red seven hops up and down" --loop --length=33 --overlap=3
+A loop|loop|--prompt="a red seven hops up and down" --loop --length=33
 A span made anew, the rest kept|regenerate|--prompt="a red seven falls" --regenerate=whole.mp4 --span=13:19
 Long video, constant memory|long|--prompt="a red seven hops up and down" --long=121 --direction=backward --sinks=both
 Prompt schedule|schedule|--prompt="a red seven hops up and down" --prompt_at=36:"a blue two hops up and down" --long=73

@@ -153,7 +153,12 @@ def run_extend(bench: Bench) -> list[Section]:
   aligned = plans.align(
     *(
       orders.extend(
-        count, before=past, after=future, sides=sides, **runs.settings()
+        count,
+        before=past,
+        after=future,
+        sides=sides,
+        # As for users: a video shorter than the model's has an open start.
+        **runs.settings(open_start=past + count + future < latents),
       )
       for sides, (past, future) in lengths.items()
     )

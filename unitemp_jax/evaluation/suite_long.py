@@ -127,11 +127,13 @@ def run_schedule(bench: Bench) -> list[Section]:
   other = np.roll(np.arange(runs.count), -1)
   captions = runs.captions
   pairs = [[captions[i], captions[k]] for i, k in enumerate(other)]
-  switched = runs.settings(prompts=((switch, 1),))
+  # As for users, nothing is seen that is farther away than in training.
+  usual = runs.settings(span=latents)
+  switched = {**usual, 'prompts': ((switch, 1),)}
   made = {
     'switch, forward': orders.forward(length, **switched),
     'switch, backward': orders.backward(length, **switched),
-    'no switch, forward': orders.forward(length, **runs.settings()),
+    'no switch, forward': orders.forward(length, **usual),
   }
   rows = []
   for name, plan in zip(made, plans.align(*made.values()), strict=True):

@@ -54,7 +54,8 @@ class _Task:
     real: clips that their motion is compared with.
     first: first frames, `[n, H, W, 3]`.
     last: last frames.
-    prompts: texts.
+    prompts: a text for each, or one for each end.
+    switch: (position, prompt index) at which the second one takes over, if any.
     shown: digit and colour of the first and of the last frame.
     real_shown: the same of the real clips.
   """
@@ -63,7 +64,8 @@ class _Task:
   real: np.ndarray
   first: np.ndarray
   last: np.ndarray
-  prompts: list[str]
+  prompts: list[str] | list[list[str]]
+  switch: tuple[tuple[int, int], ...]
   shown: Shown
   real_shown: Shown
 
@@ -81,6 +83,7 @@ def run(bench: Bench) -> list[Section]:
     video[:, 0],
     video[:, -1],
     turn['caption'],
+    (),
     (before, after),
     (before, after),
   )
@@ -92,8 +95,9 @@ def run(bench: Bench) -> list[Section]:
     video,
     video[:, 0],
     video[other, -1],
-    # The scene that it leads to is what the prompt says.
-    [clips['caption'][i] for i in other],
+    # Each scene has its own prompt, the first one for one block.
+    [[clips['caption'][i], clips['caption'][k]] for i, k in enumerate(other)],
+    ((bench.card.block, 1),),
     (own, (clips['digit'][other], clips['colour'][other])),
     (own, own),
   )
@@ -117,7 +121,11 @@ def _measure(runs: Runs, task: _Task) -> list:
     blend = np.rint(255 * blend).astype(np.uint8)
     rows += _rows(runs, task, name, blend, task.shown)
   made = [
-    orders.transition(bench.pipeline.num_latents, side=side, **runs.settings())
+    orders.transition(
+      bench.pipeline.num_latents,
+      side=side,
+      **runs.settings(prompts=task.switch),
+    )
     for side in SIDES
   ]
   given = {0: task.first[:, None], length - 1: task.last[:, None]}
