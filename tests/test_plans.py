@@ -261,12 +261,14 @@ def test_bucketed_plans_of_all_workflows_share_a_shape():
     leaves = jax.tree.leaves(plan)
     return jax.tree.structure(plan), [leaf.shape for leaf in leaves]
 
+  # Rows enough for what a loop loads again, its beginning.
+  seen = {'window': 8, 'rows': 17}
   made = [
-    orders.forward(37, window=8),
-    orders.backward(38, window=8, given_last=1),
-    orders.loop(38, window=8),
-    orders.keyframes(35, ((9, 1),), window=8),
-    orders.long(39, window=8, direction='backward'),
+    orders.forward(37, **seen),
+    orders.backward(38, given_last=1, **seen),
+    orders.loop(38, **seen),
+    orders.keyframes(35, ((9, 1),), **seen),
+    orders.long(39, direction='backward', **seen),
   ]
   shapes = [shape(bucketed(plan)) for plan in made]
   assert all(one == shapes[0] for one in shapes)
@@ -274,7 +276,7 @@ def test_bucketed_plans_of_all_workflows_share_a_shape():
     check(bucketed(plan), window=8)
   # The controls: unpadded they differ, and so does another window.
   assert shape(made[0]) != shape(made[1])
-  assert shape(bucketed(orders.forward(37, window=10))) != shapes[0]
+  assert shape(bucketed(orders.forward(37, window=10, rows=17))) != shapes[0]
 
 
 def test_a_plan_is_a_pytree_with_static_sizes():

@@ -66,7 +66,7 @@ def test_what_is_no_length_is_refused(bad):
 
 def test_an_extended_clip_stays_where_it_is_put():
   request = workflows.extend(CARD, CLIP, 'a', before=24, after='2s', seed=5)
-  assert (request.start, request.num_frames, request.seed) == (-6, 81, 5)
+  assert (request.plan.begin, request.num_frames, request.seed) == (-6, 81, 5)
   assert made_frames(request) == [*range(24), *range(57, 81)]
   np.testing.assert_array_equal(request.given[0].video, CLIP)
 

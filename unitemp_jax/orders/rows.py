@@ -201,14 +201,15 @@ class _Rows:
     """Returns the checked plan of the collected rows."""
     script, settings = self.script, self.settings
     room = settings.block + settings.anchors
-    # The same for videos of all lengths, so that they share programs.
+    slots = max(
+      row['visible'] + settings.block + settings.anchors * row['anchor']
+      for row in self.rows
+    )
     most = settings.window or settings.span
-    slots = len(self.sinks) + (most or 0) + room
-    if most is None:
-      slots = max(
-        row['visible'] + settings.block + settings.anchors * row['anchor']
-        for row in self.rows
-      )
+    if most is not None:
+      # The same for videos of all lengths, so that they share programs. Only
+      # where the span is filled twice, by images and their latents, are more.
+      slots = max(slots, len(self.sinks) + most + room)
     rows = self._unread()
     arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     arrays['sinks'] = arrays['sinks'].reshape(len(rows), len(self.sinks))

@@ -137,9 +137,9 @@ class Script:
     self.items: list[Item] = []  # everything given
     own = self.length
     for given in sorted(self.given):
-      image = given.position not in self.held and (
-        given.count == 1 or given.position > self.begin
-      )
+      # Only at the start of a video does it have an image latent itself.
+      inner = self.is_open or given.position > self.begin
+      image = given.position not in self.held and (given.count == 1 or inner)
       for position in range(given.position, given.position + given.count):
         alone = image and position == given.position
         self.items.append(
@@ -163,6 +163,8 @@ class Script:
     An image at the start counts: there the video has an image latent too.
     """
     known = {item.position for item in self.items if self.is_home(item)}
+    if self.is_open:
+      return known
     return known | ({self.begin} & {item.position for item in self.items})
 
   def free(self, low: int, high: int) -> list[tuple[int, int]]:
