@@ -5,13 +5,11 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.generate import network
 from unitemp_jax.generate.model_folder import ModelCard
 from unitemp_jax.generate.pipeline import Pipeline
-from unitemp_jax.training import mesh as device_mesh
 
 # Of encoded prompts that are kept in host memory; some thousand of Wan's.
 _KEPT_BYTES = 8e9
@@ -32,13 +30,9 @@ class BulkPipeline(Pipeline):
     devices: Sequence[jax.Device] | None = None,
   ):
     """As `Pipeline`, on some devices; by default on all of this process."""
-    super().__init__(card, params, tokenizer, model_hash)
-    if devices is None and jax.process_count() > 1:
+    if devices is None:
       devices = jax.local_devices()
-    if devices is not None:
-      self._mesh = device_mesh.make_mesh({'data': len(devices)}, devices)
-      self._everywhere = NamedSharding(self._mesh, PartitionSpec())
-      self._params = jax.device_put(params, self._everywhere)
+    super().__init__(card, params, tokenizer, model_hash, devices)
     self._embed = jax.jit(self._text_fn)
     self._texts: collections.OrderedDict[str, np.ndarray] = (
       collections.OrderedDict()

@@ -89,8 +89,9 @@ class Pipeline:
     params: dict,
     tokenizer: Tokenizer,
     model_hash: str,
+    devices: Sequence[jax.Device] | None = None,
   ):
-    """Puts a model on all devices.
+    """Puts a model on devices.
 
     Args:
       card: its sizes.
@@ -98,6 +99,7 @@ class Pipeline:
         to be sampled.
       tokenizer: of its prompts.
       model_hash: what finished clips name the model by.
+      devices: all of them by default.
     """
     self.card = card
     self.hash = model_hash
@@ -105,7 +107,7 @@ class Pipeline:
     self._codec = Codec(card.vae)
     self._dit = DiT(card.dit)
     self._text = TextEncoder(card.text)
-    self._mesh = device_mesh.make_mesh({'data': -1})
+    self._mesh = device_mesh.make_mesh({'data': -1}, devices)
     self.grid = card.latent_grid(card.height, card.width)
     self.num_latents = vae3d.num_latents(card.frames, card.vae.temporal_stride)
     self._everywhere = jax.sharding.NamedSharding(

@@ -223,9 +223,11 @@ def new_script(
   Raises:
     UserError: a video of no latents, or given ones that do not fit.
   """
-  given = [Given(*one) for one in given]
+  placed = [Given(*one) for one in given]
   if is_open is None:
-    is_open = settings.open_start and all(one.position > begin for one in given)
+    is_open = settings.open_start and all(
+      one.position > begin for one in placed
+    )
   if num_latents < 1 + is_open:
     raise UserError(
       f'order: a video of {num_latents} latents; ask for at least {1 + is_open}'
@@ -235,7 +237,7 @@ def new_script(
     num_latents - is_open,
     settings,
     is_open=is_open,
-    given=given,
+    given=placed,
     held=held,
   )
 

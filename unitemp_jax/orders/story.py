@@ -73,9 +73,8 @@ def story(
   links = _links(scenes, connections, loop)
   starts = _starts(scenes, links)
   setting = _with_prompts(scenes, links, starts, settings)
-  given = [Given(*one) for one in given]
   make = loop_script if loop else functools.partial(new_script, 0)
-  script = make(starts[-1], setting, given)
+  script = make(starts[-1], setting, [Given(*one) for one in given])
   if not script.free(0, scenes[0].length) and not given:
     raise UserError(
       'order story: the first scene of a loop begins with its second latent; '
