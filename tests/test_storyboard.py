@@ -194,14 +194,14 @@ def test_any_storyboard_fills_its_timeline_once(
   assert made.num_frames == 1 + 4 * total
   positions, _ = made.plan.timeline()
   # Of a loop, or a short video, frame 0 has no latent of its own.
-  begin = made.plan.opening is not None
-  np.testing.assert_array_equal(positions, np.arange(begin, 1 + total))
+  opening = made.plan.opening is not None
+  np.testing.assert_array_equal(positions, np.arange(opening, 1 + total))
   generated = [
     position
     for row in np.flatnonzero(~made.plan.given)
     for position, _ in made.plan.entries(row)
   ]
-  assert sorted(generated) == list(range(begin, 1 + total))
+  assert sorted(generated) == list(range(opening, 1 + total))
   # Every position has the prompt of its scene.
   prompt = dict(
     (position, int(made.plan.prompt[row]))
@@ -212,6 +212,6 @@ def test_any_storyboard_fills_its_timeline_once(
   for k, (n, link) in enumerate(
     zip(lengths, [*links, 0, 0, 0, 0], strict=False)
   ):
-    own = range(begin + (k > 0), begin + n + 1)
+    own = range(begin + (opening or k > 0), begin + n + 1)
     assert {prompt[p] for p in own} == {k}
     begin += n + (CARD.block if link is None else link)

@@ -156,7 +156,7 @@ def test_pixels_of_a_batch_are_those_of_a_single_video(pipeline, clip):
     video = request.paste(0, pipeline.pixels(batch)[0]).astype(int)
     # Chunks and the whole clip are different programs; bytes may round apart.
     single = pipeline.video(request)
-    assert single.shape == video.shape == (request.num_frames, 32, 32, 3), name
+    assert len(single) == len(video) == request.num_frames, name
     assert np.abs(single - video).max() <= 1, name
     if 'loop' in name:
       np.testing.assert_array_equal(single[0], single[-1])

@@ -240,7 +240,7 @@ def shown(plan: Plan, frames: np.ndarray) -> np.ndarray:
   """Of the decoded `sequence` the frames of the video, `[B, T, H, W, 3]`."""
   video = frames[:, -plan.num_frames :]
   if plan.loops:
-    return np.concatenate([video[:, -1:], video[:, 1:]], axis=1)
+    return np.concatenate([video[:, :-1], video[:, :1]], axis=1)
   return video
 
 
