@@ -21,6 +21,7 @@ from etils import epath
 from unitemp_jax.training.metrics import TIME_FIELDS
 
 ROOT = Path(__file__).parents[2]
+WAIT = 1200  # seconds; compiling is slow where machines are shared
 
 
 def _environment(devices):
@@ -53,7 +54,7 @@ def start_hosts(command, workdir, hosts=2, devices=2):
   ]
 
 
-def finish(command, workdir, timeout=600, devices=1):
+def finish(command, workdir, timeout=WAIT, devices=1):
   """Runs the command to its end, which must be a success."""
   code = start(command, workdir, devices).wait(timeout)
   log = Path(f'{workdir}.log').read_text()
@@ -61,7 +62,7 @@ def finish(command, workdir, timeout=600, devices=1):
   return log
 
 
-def wait_for_line(process, workdir, line, timeout=300):
+def wait_for_line(process, workdir, line, timeout=WAIT):
   """Returns once the metrics have `line` lines, False if the run ended."""
   deadline = time.monotonic() + timeout
   while process.poll() is None:
@@ -165,7 +166,7 @@ def _flatten(tree, prefix=''):
   return flat
 
 
-def wait_for_write(process, workdir, timeout=300):
+def wait_for_write(process, workdir, timeout=WAIT):
   """Returns while a checkpoint is being written; it has no final name yet."""
   deadline = time.monotonic() + timeout
   folder = Path(workdir) / 'checkpoints'

@@ -69,7 +69,7 @@ def test_sigterm_saves_once_and_exits_0(undisturbed, tmp_path):
   process = kill_harness.start(command(workdir), workdir)
   assert kill_harness.wait_for_line(process, workdir, 12)
   process.send_signal(signal.SIGTERM)
-  assert process.wait(60) == 0
+  assert process.wait(kill_harness.WAIT) == 0
   stop = re.search(r'stopped \S*/checkpoints/(\d+)', _log(workdir))
   assert 12 <= int(stop[1]) < STEPS
   assert (workdir / 'checkpoints' / stop[1]).is_dir()

@@ -63,6 +63,11 @@ def join(
       f'This process is one of {found} and not of {hosts}; give every host '
       f'--hosts={found}, or start the command on all hosts of the pod.'
     )
+  if hosts > 1 and jax.default_backend() == 'cpu':
+    # XLA for CPUs does not store which collective comes first, so that a host
+    # with a program from the cache and one that compiled it wait for different
+    # ones and are aborted. Each host has keys of its own there besides.
+    jax.config.update('jax_enable_compilation_cache', False)
 
 
 def _initialize(

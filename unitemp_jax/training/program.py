@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from unitemp_jax.training import stored
 from unitemp_jax.training.guard import guarded
 from unitemp_jax.training.mesh import Rules
-from unitemp_jax.training.processes import say
+from unitemp_jax.training.processes import say, together
 from unitemp_jax.training.sharding_rules import MODEL_RULES
 from unitemp_jax.training.state import TrainState
 
@@ -86,9 +86,11 @@ def first_state(
   shapes = abstract_state(program, seed, mesh, rules)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
   initial = stored.load(program.initial, mesh, rules)
-  with jax.set_mesh(mesh):
+  arguments = jax.random.key(seed), initial
+  with together('Compiling the first state'), jax.set_mesh(mesh):
     init = jax.jit(program.init, out_shardings=shardings)
-    return init(jax.random.key(seed), initial)
+    compiled = init.lower(*arguments).compile()
+  return compiled(*arguments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +137,12 @@ class CompiledSteps:
     function = self._program.step_fn(step)
     if function not in self._compiled:
       start = time.monotonic()
-      lowered = self.lower(function, *arguments)
-      kind = ' '.join(sorted(lowered.out_info[1]))
-      self._compiled[function] = CompiledStep(lowered.compile(), kind)
       name = getattr(function, '__name__', 'step')
+      # Hosts that are much faster would give up the others in the first step.
+      with together(f'Compiling {name}'):
+        lowered = self.lower(function, *arguments)
+        kind = ' '.join(sorted(lowered.out_info[1]))
+        self._compiled[function] = CompiledStep(lowered.compile(), kind)
       say(f'compiled {name} in {time.monotonic() - start:.1f} s')
     return self._compiled[function]
 
