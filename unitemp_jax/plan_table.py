@@ -111,7 +111,7 @@ class Plan:
       np.array([held[position] for position in positions], np.int32),
     )
 
-  @property
+  @functools.cached_property
   def opening(self) -> int | None:
     """The row that makes the first latent with anchors before it, if one does.
 
@@ -124,17 +124,17 @@ class Plan:
         return int(row)
     return None
 
-  @property
+  @functools.cached_property
   def begin(self) -> int:
     """Temporal position of frame 0; frame f is of `begin + ceil(f / 4)`."""
     return int(self.timeline()[0][0]) - (self.opening is not None)
 
-  @property
+  @functools.cached_property
   def num_frames(self) -> int:
     """Frames of the finished video, 1 + 4k."""
     return 1 + 4 * (int(self.timeline()[0][-1]) - self.begin)
 
-  @property
+  @functools.cached_property
   def loops(self) -> bool:
     """Whether the end of the video sees its beginning behind it.
 

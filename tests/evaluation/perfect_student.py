@@ -58,7 +58,7 @@ class PerfectPipeline:
     """The clips of the first prompts, over the timeline of the plan."""
     first = [text if isinstance(text, str) else text[0] for text in prompts]
     positions, entries = plan.timeline()
-    frames = 1 + 4 * (len(positions) - 1)
+    frames = plan.num_frames
     latents = np.concatenate(
       [
         self.encode(sample_clips(self.spec(frames, shares), [index])['video'])
@@ -69,8 +69,11 @@ class PerfectPipeline:
     buffer = buffer.astype(np.uint8)
     if given is not None:
       buffer[:, plan.preloaded()[1]] = given
-    buffer[:, entries] = latents
-    return Generated(buffer, np.zeros((plan.num_rows, 1, 0)), plan)
+    buffer[:, entries] = latents[:, positions - plan.begin]
+    # Of the anchors only the last frame can be of the video.
+    before = np.repeat(latents[None, :, :1], plan.num_anchors, axis=2)
+    anchors = np.repeat(before, plan.num_rows, axis=0)
+    return Generated(buffer, anchors, plan)
 
 
 class PerfectBench(Bench):

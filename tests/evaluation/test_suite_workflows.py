@@ -71,8 +71,12 @@ def test_loops_of_a_perfect_student_close(bench):
   groups = {group for _, group in found} - {suite_loops.CUT}
   assert len(groups) == 8 and any('64 frames' in group for group in groups)
   for group in groups:
-    assert found['loop closes', group] == 100
-    assert found['velocity closure', group] < 2.5
+    real = f'{suite_loops.REAL}, {group[:9]}'
+    if not group.startswith(suite_loops.REAL):
+      for metric in ('loop closure', 'velocity closure', 'seam rank, step'):
+        # A real loop's frames 0 and 32 are rounded apart, by a byte at most.
+        wanted = pytest.approx(found[metric, real], rel=1e-3)
+        assert found[metric, group] == wanted
     assert found['seam rank, step', group] < 0.85
   # Negative control: a frame too much, shown twice, is a seam.
   again = found['seam rank, step', suite_loops.CUT]
@@ -97,11 +101,11 @@ def test_blends_do_not_win_transitions(bench):
     for metric in ('join jump, first', 'no blend', 'digit of the last third'):
       assert found[metric, group] == pytest.approx(found[metric, real])
     assert found['PSNR at the last frame', group] == 100
-    # Here it shows the clip of its prompt, and jumps from the given frame.
+    # Here it shows the clip of its first prompt, and jumps to the given frame.
     found = values(sections, 'foreign transition')
-    assert found['join jump, first', group] > found['join jump, first', real]
-    assert found['PSNR at the last frame', group] == 100
-    assert found['PSNR at the first frame', group] < 40
+    assert found['join jump, last', group] > found['join jump, last', real]
+    assert found['PSNR at the first frame', group] == 100
+    assert found['PSNR at the last frame', group] < 40
 
 
 def test_a_perfect_student_does_not_drift(bench, monkeypatch):
