@@ -202,9 +202,9 @@ def test_inbetween_from_the_past_is_forward_with_both_ends():
 
 def test_loop():
   plan = orders.loop(9)
-  assert generated(plan) == [[1, 2, 3], [6, 7, 8], [4, 5]]
+  assert generated(plan) == [[0, 1, 2], [5, 6, 7], [3, 4]]
   assert plan.given.tolist() == [False, True, False, True, False]
-  assert plan.entries(1) == [(9, 0), (10, 1), (11, 2)]
+  assert plan.entries(1) == [(8, 0), (9, 1), (10, 2)]
   assert plan.anchor.tolist() == [True, False, True, False, False]
   assert (plan.num_latents, plan.preloaded()[1].size) == (8, 0)
   plan = orders.loop(9, given_first=1)

@@ -194,14 +194,15 @@ def test_any_storyboard_fills_its_timeline_once(
   assert made.num_frames == 1 + 4 * total
   positions, _ = made.plan.timeline()
   # Of a loop, or a short video, frame 0 has no latent of its own.
-  opening = made.plan.opening is not None
-  np.testing.assert_array_equal(positions, np.arange(opening, 1 + total))
+  opening = made.plan.opening is not None and not loop
+  end = total + (made.plan.opening is None or not loop)
+  np.testing.assert_array_equal(positions, np.arange(opening, end))
   generated = [
     position
     for row in np.flatnonzero(~made.plan.given)
     for position, _ in made.plan.entries(row)
   ]
-  assert sorted(generated) == list(range(opening, 1 + total))
+  assert sorted(generated) == list(range(opening, end))
   # Every position has the prompt of its scene.
   prompt = dict(
     (position, int(made.plan.prompt[row]))

@@ -115,8 +115,9 @@ class Plan:
   def opening(self) -> int | None:
     """The row that makes the first latent with anchors before it, if one does.
 
-    Then the video has a past that is not shown: all its latents are inner ones,
-    of 4 frames each, and frame 0 is the last that the anchors stand for.
+    Then the video has a past: all its latents are inner ones, of 4 frames each.
+    In a loop that past is its end; else it is not shown but for frame 0, the
+    last that the anchors stand for.
     """
     first = int(self.timeline()[0][0])
     for row in np.flatnonzero(self.anchor):
@@ -127,22 +128,31 @@ class Plan:
   @functools.cached_property
   def begin(self) -> int:
     """Temporal position of frame 0; frame f is of `begin + ceil(f / 4)`."""
-    return int(self.timeline()[0][0]) - (self.opening is not None)
+    first = int(self.timeline()[0][0])
+    return first if self.opening is None or self.loops else first - 1
 
   @functools.cached_property
   def num_frames(self) -> int:
     """Frames of the finished video, 1 + 4k."""
+    if self.loops:
+      return 1 + 4 * self._period
     return 1 + 4 * (int(self.timeline()[0][-1]) - self.begin)
+
+  @property
+  def _period(self) -> int:
+    """Latents of a loop; an image latent at its start is not one of them."""
+    return len(self.timeline()[0]) - (self.opening is None)
 
   @functools.cached_property
   def loops(self) -> bool:
     """Whether the end of the video sees its beginning behind it.
 
-    Then frame 0 follows the last but one: it is shown at both ends.
+    Then its last frame is frame 0 again. In a loop whose start is open that is
+    the last frame of the first latent, and the 3 before it end the video.
     """
-    homes, length = self.homes(), self.num_frames // 4
+    homes, period = self.homes(), self._period
     return any(
-      position - homes[entry] == length > 0
+      position - homes[entry] == period > 0
       for row in np.flatnonzero(self.given)
       for position, entry in self.entries(row)
     )

@@ -104,7 +104,7 @@ def test_a_loop_is_decoded_as_if_it_had_always_been_playing():
   plan = orders.loop(N, anchors=P)
   buffer, anchors = LATENTS[:, :8], anchors_of(plan)
   latents = decode.sequence(plan, buffer, anchors)
-  assert latents.shape[1] == P + 8 + 8
+  assert latents.shape[1] == P + 8 + 8 + 1
   video = decode.shown(plan, causal(latents))
   assert video.shape[1] == 33
   np.testing.assert_array_equal(video[:, 0], video[:, -1])
@@ -118,11 +118,11 @@ def test_a_loop_is_decoded_as_if_it_had_always_been_playing():
   assert np.abs(once[:, -32:] - video[:, 1:]).max() > 10 * forgotten
 
 
-def test_a_loop_streams_its_first_frame_with_its_last():
+def test_a_loop_streams_its_last_frames_with_its_first():
   plan = orders.loop(N, anchors=P)
   pieces = decode.stream(causal, plan, LATENTS[:, :8], anchors_of(plan))
   assert [(first, f.shape[1]) for first, f in pieces] == [
-    (1, 12), (21, 12), (0, 1), (13, 8),
+    (0, 9), (29, 4), (17, 12), (9, 8),
   ]  # fmt: skip
   video = decode.compose(pieces)
   np.testing.assert_array_equal(video[:, 0], video[:, -1])

@@ -51,7 +51,9 @@ def order_facts(plan: Plan) -> dict[str, Any]:
   }
   owner = {position: row for row, own in rows.items() for position in own}
   owners = [owner.get(position, -1) for position in plan.timeline()[0].tolist()]
-  if plan.opening is not None:
+  if plan.opening is not None and plan.loops:
+    owners.append(owners[0])  # its first latent ends it
+  elif plan.opening is not None:
     owners.insert(0, -1)  # frame 0
   seams = [4 * k for k in range(len(owners) - 1) if owners[k] != owners[k + 1]]
   return {'generation_order': list(rows.values()), 'boundary_frames': seams}

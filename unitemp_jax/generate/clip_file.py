@@ -110,6 +110,8 @@ def about(request: Request, fps: float) -> dict[str, Any]:
   blocks = made_blocks(request.plan)
   starts = {block[0] for block in blocks}
   first = request.plan.begin
+  if request.plan.loops and request.plan.opening is not None:
+    starts.add(first + request.num_frames // 4)  # its first block ends it
   ends = [0, 0]
   for given in request.given:
     if given.frame == 0:

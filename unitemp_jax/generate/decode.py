@@ -93,7 +93,6 @@ class Streamer:
     positions, entries = plan.timeline()
     self._where = dict(zip(positions.tolist(), entries.tolist(), strict=True))
     self._start, self._begin = int(positions[0]), plan.begin
-    self._loops = plan.loops
     self._beginnings = {own[0] for own in self._own if own}
     self._memory: dict[int, Any] = {}  # by the position that continues it
     self._heads: dict[int, np.ndarray] = {}  # image latents of given clips
@@ -124,10 +123,12 @@ class Streamer:
     else:
       past = anchors if self._plan.anchor[row] else latents[:, :0]
       memory = self._memory.pop(own[0], None)
-      pieces = [self._piece(own, latents, past, memory)]
+      pieces = self._pieces(own, latents, past, memory)
     if row == self._last:  # heads that no row has read will not come any more
       pieces += self._flush(all_of_it=True)
-    return self._closed(pieces) if self._loops else pieces
+    if self._plan.loops and self._plan.opening is None:
+      return self._closed(pieces)
+    return pieces
 
   def _closed(self, pieces: list[Piece]) -> list[Piece]:
     """Shows the last frame of a loop first, too, as soon as it is there."""
@@ -157,10 +158,10 @@ class Streamer:
         own.append(own[-1] + 1)
       run = np.concatenate([self._waiting.pop(p) for p in own], axis=1)
       past = run[:, :0] if head is None or first == self._start else head
-      pieces.append(self._piece(own, run, past, memory))
+      pieces += self._pieces(own, run, past, memory)
     return pieces
 
-  def _piece(self, own, latents, past, memory) -> Piece:
+  def _pieces(self, own, latents, past, memory) -> list[Piece]:
     """Decodes positions `own` after their past, or with memory of it."""
     if memory is None:
       latents = np.concatenate([past, latents], axis=1)
@@ -177,9 +178,13 @@ class Streamer:
       self._memory[following] = memory
     first = 4 * (own[0] - self._begin) - 3
     if own[0] > self._start:
-      return first, frames
-    # Frame 0 is the last of the past, or all that the first latent gives.
-    return 0, decoded[:, -(first + frames.shape[1]) :]
+      return [(first, frames)]
+    # Frame 0 is the last of the past, or of the first latent.
+    pieces = [(0, decoded[:, -(first + frames.shape[1]) :])]
+    if self._plan.loops and self._plan.opening is not None:
+      # That one's others end the loop.
+      pieces.append((self._plan.num_frames - 4, frames[:, :4]))
+    return pieces
 
   def _size(self, past: np.ndarray) -> int:
     """Latents that are decoded at a time: a block, with its anchors if any."""
@@ -217,7 +222,8 @@ def sequence(
 
   A video whose start is open begins with the anchors of its first block. A loop
   is decoded once around first, so that its beginning has the decoder's memory
-  of its end. `shown` keeps the frames of the video.
+  of its end; with an open start it ends with the first frames of its first
+  latent. `shown` keeps the frames of the video.
 
   Args:
     plan: what was run.
@@ -227,12 +233,14 @@ def sequence(
   Returns:
     `[B, F, h, w, C]`.
   """
-  positions, entries = plan.timeline()
-  parts = [latents[:, entries]]
-  if plan.loops:
-    parts.append(latents[:, entries[positions > plan.begin]])
+  timeline = latents[:, plan.timeline()[1]]
+  parts = [timeline]
   if plan.opening is not None:
     parts.insert(0, anchors[plan.opening])
+    if plan.loops:
+      parts += [timeline, timeline[:, :1]]
+  elif plan.loops:
+    parts.append(timeline[:, 1:])
   return np.concatenate(parts, axis=1)
 
 

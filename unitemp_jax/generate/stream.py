@@ -215,6 +215,7 @@ class Chain:
 
   Attributes:
     first: index of the first frame of the video that they give.
+    num_frames: how many they give, the last ones of what is decoded.
     past: latents to be decoded before them, `[m, h, w, C]`: none at the start
       of the video, the image latent of a given clip, anchors, or the end of a
       loop.
@@ -222,20 +223,9 @@ class Chain:
   """
 
   first: int
+  num_frames: int
   past: np.ndarray
   latents: np.ndarray
-
-  @property
-  def num_frames(self) -> int:
-    """Frames of the video that they give, the last ones of what is decoded.
-
-    Without a past the first latent is taken for an image latent of one frame.
-    Frame 0 comes before the latents, if there is a past that it can come from.
-    """
-    count = 4 * len(self.latents)
-    if not len(self.past):
-      return count - 3
-    return count + (self.first == 0)
 
 
 def chains(plan: Plan, rows: Iterable[MadeRow]) -> list[Chain]:
@@ -269,32 +259,39 @@ def chains(plan: Plan, rows: Iterable[MadeRow]) -> list[Chain]:
       past = np.zeros((0, *held[position].shape), np.float32)
       if clip:
         past = heads[position - 1][None]
-      elif position > plan.begin:
+      else:
         past = anchors.get(position, past)
       found.append((position, past, []))
     found[-1][2].append(held[position])
-  cut = [
-    Chain(_first_frame(plan, position, past), past, np.stack(run))
-    for position, past, run in found
-  ]
+  cut = [_chain(plan, *one) for one in found]
   if plan.loops and len(held) == len(positions):
-    cut[0] = _around(cut, has_image=int(positions[0]) == plan.begin)
+    return _around(plan, cut)
   return cut
 
 
-def _first_frame(plan: Plan, position: int, past: np.ndarray) -> int:
-  """Index of the first frame that a chain from a position on gives."""
-  if position == int(plan.timeline()[0][0]):
-    return 0
-  return 4 * (position - plan.begin) - (3 if len(past) else 0)
+def _chain(plan: Plan, position: int, past: np.ndarray, run) -> Chain:
+  """A chain from a position on."""
+  latents, count = np.stack(run), 4 * len(run)
+  if position > int(plan.timeline()[0][0]):
+    # Without a past, its first latent is taken for an image latent.
+    lost = 0 if len(past) else 3
+    first = 4 * (position - plan.begin) - 3 + lost
+    return Chain(first, count - lost, past, latents)
+  # Frame 0 is the last of the past, or of the first latent.
+  count += 1 if position > plan.begin else -3
+  return Chain(0, count, past, latents)
 
 
-def _around(cut: list[Chain], has_image: bool) -> Chain:
-  """The first chain of a loop, behind its last one.
-
-  If there is an image latent at the start, it is of the same frame as the last
-  latent's last, and gives way to that.
-  """
+def _around(plan: Plan, cut: list[Chain]) -> list[Chain]:
+  """The chains of a finished loop: the first one behind the last one."""
   first, last = cut[0], cut[-1]
   past = np.concatenate([last.past, last.latents])
-  return Chain(0, past, first.latents[has_image:])
+  if plan.opening is None:
+    # Its image latent is of the same frame as the last latent's last.
+    cut[0] = dataclasses.replace(first, past=past, latents=first.latents[1:])
+    return cut
+  cut[0] = dataclasses.replace(first, past=past)
+  again = np.concatenate([cut[-1].latents, first.latents[:1]])
+  count = cut[-1].num_frames + 4
+  cut[-1] = dataclasses.replace(cut[-1], num_frames=count, latents=again)
+  return cut

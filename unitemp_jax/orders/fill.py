@@ -206,28 +206,23 @@ def new_script(
   settings: Settings,
   given: Sequence[Given | tuple[int, int]] = (),
   *,
-  is_open: bool | None = None,
   held: frozenset[int] = frozenset(),
 ) -> Script:
   """Returns an order without blocks.
 
   Args:
-    begin: position of frame 0. If the video is open, that frame belongs to the
-      anchors before it, and its own latents begin one position later.
+    begin: position of frame 0. If the start is open, that frame belongs to the
+      anchors, and the latents of the video begin one position later.
     num_latents: of a video of so many frames, 1 + 4 (N - 1).
     settings: what all orders have in common.
     given: what is given, by position.
-    is_open: see `Script`; None = as the settings ask for.
     held: see `Script`.
 
   Raises:
     UserError: a video of no latents, or given ones that do not fit.
   """
   placed = [Given(*one) for one in given]
-  if is_open is None:
-    is_open = settings.open_start and all(
-      one.position > begin for one in placed
-    )
+  is_open = settings.open_start and all(one.position > begin for one in placed)
   if num_latents < 1 + is_open:
     raise UserError(
       f'order: a video of {num_latents} latents; ask for at least {1 + is_open}'

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.orders.fill import check_side, given_ends, new_script
+from unitemp_jax.orders.fill import check_side, given_ends
 from unitemp_jax.orders.rows import compile_plan
 from unitemp_jax.orders.script import Given, Script, Settings
 from unitemp_jax.orders.window import Item
@@ -45,7 +45,7 @@ def loop(
   script = loop_script(
     num_latents, setting, given_ends(num_latents, given_first, 0)
   )
-  least = max(given_first, script.begin + 1) + 1
+  least = max(given_first, 1) + 1 + script.is_open
   if num_latents < least:
     raise UserError(
       f'order loop: {num_latents} latents leave nothing to close the loop '
@@ -53,9 +53,9 @@ def loop(
     )
   head = given_first
   if given_first < 2:  # a given clip is a beginning already
-    head = min(script.begin + setting.block, num_latents - 1)
-    script.blocks += script.cut(script.begin, head, 'past')
-  script.blocks += script.cut(head, num_latents, side)
+    head = min(setting.block, script.length - 1)
+    script.blocks += script.cut(0, head, 'past')
+  script.blocks += script.cut(head, script.length, side)
   return compile_plan(script)
 
 
@@ -66,37 +66,46 @@ def loop_script(
 
   Positions 0 and N - 1 are the same moment. Unless the beginning is given, no
   latent of a loop is an image latent: what lies before its first latent is its
-  last one. So position 0 has no latent of its own, and the start is open. The
-  first B latents after it are seen behind the end, too, and with them what is
-  given at position 0.
+  last one. Then the start is open, and position N - 1 has no latent of its own.
+  The first latents, a block of them, are seen behind the end, too, and with
+  them what is given at position 0.
 
   Args:
     num_latents: N.
     settings: what all orders have in common. Without a span, nothing is seen
       that is farther away than N.
     given: what is given, by position.
+
+  Raises:
+    UserError: what is given does not fit, or no latents at all.
   """
   if settings.span is None:
     least = settings.block + settings.anchors + 1
     settings = dataclasses.replace(settings, span=max(num_latents, least))
   begun = any(one.position == 0 for one in given)
-  script = new_script(
-    0,
-    num_latents,
-    settings,
-    given,
-    # Without anchors nothing stands for the end before there is one.
-    is_open=not begun and settings.anchors > 0,
+  # Without anchors nothing stands for the end before there is one.
+  is_open = not begun and settings.anchors > 0
+  if num_latents < 1 + is_open:
+    raise UserError(
+      f'order: a loop of {num_latents} latents; ask for at least {1 + is_open}'
+    )
+  if is_open:  # a switch there is one at position 0
+    prompts = [one for one in settings.prompts if one[0] != num_latents - 1]
+    settings = dataclasses.replace(settings, prompts=prompts)
+  script = Script(
+    0, num_latents - is_open, settings, is_open=is_open, given=given
   )
-  end = num_latents - 1
+  period = num_latents - 1
   homes = [
     Item(position, script.entry(position))
-    for position in range(1, min(settings.block, end - 1) + 1)
+    for position in range(
+      1 - is_open, min(settings.block + 1 - is_open, period)
+    )
   ]
-  if not script.is_open:
+  if not is_open:
     starts = [item for item in script.items if item.position == 0]
     homes += starts or [Item(0, script.entry(0))]
   script.copies = {
-    home._replace(position=end + home.position): home for home in homes
+    home._replace(position=period + home.position): home for home in homes
   }
   return script

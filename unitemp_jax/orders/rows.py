@@ -242,4 +242,13 @@ class _Rows:
       run = items[: self._run(items)]
       items = items[len(run) :]
       self._append(run, given=True)
-    return self.rows + rows
+    kept, self.rows = self.rows, []
+    read = {
+      (position, entry)
+      for row in rows
+      for position, entry in zip(row['target'], row['latent'], strict=True)
+    }
+    # So that a loop is one though its window is too small to see it.
+    for item in [] if read & {*self.script.copies} else [*self.script.copies]:
+      self._append([item], given=True)
+    return kept + rows + self.rows

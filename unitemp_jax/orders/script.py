@@ -126,7 +126,7 @@ class Script:
     _check_given(self.begin, self.length, self.given)
     if self.span is None:
       self.span = self.settings.span
-    # Of an open video, frame 0 belongs to the position before.
+    # If the start is open, frame 0 may belong to the position before.
     first, end = self.begin - self.is_open, self.begin + self.length
     for position, _ in self.settings.prompts:
       if not first <= position < end:

@@ -75,11 +75,6 @@ def story(
   setting = _with_prompts(scenes, links, starts, settings)
   make = loop_script if loop else functools.partial(new_script, 0)
   script = make(starts[-1], setting, [Given(*one) for one in given])
-  if not script.free(0, scenes[0].length) and not given:
-    raise UserError(
-      'order story: the first scene of a loop begins with its second latent; '
-      'make it at least 2 long'
-    )
   grown = [
     _grow(script, start, start + one.length)
     for start, one in zip(starts, scenes, strict=False)
