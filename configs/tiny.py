@@ -129,8 +129,10 @@ def _orders() -> ConfigDict:
         'backward+last': 0.1,
         'inbetween': 0.1,
         'inbetween_future': 0.1,
-        'inbetween_outside_in': 0.1,
-        'inbetween_middle_out': 0.1,
+        'inbetween_outside_in': 0.05,
+        'inbetween_middle_out': 0.05,
+        # Its first frame is also its last: that one alone is met.
+        'loop': 0.1,
       },
     }
   )

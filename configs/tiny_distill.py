@@ -10,6 +10,8 @@ def get_config(arg: str | None = None):
   config = tiny.config_for('distill', arg)
   tiny.latent_stage(config, arg)
   config.student_init = 'runs/tiny_student_init/weights/student.safetensors'
+  # Loops whose end also sees how the beginning moves.
+  config.orders.weights.update({'loop': 0.12, 'loop+overlap': 0.18})
   config.ema_decay = 0.98
   config.loss = {
     'shift': 5.0,
@@ -18,6 +20,7 @@ def get_config(arg: str | None = None):
     # c + w (c - u): the standard guidance scale is w + 1.
     'guidance': 2.0,
     'pin': 3.0,
+    'closing': 10.0,
     'anchor_match': 1.0,
     'through_cache': False,
     'anchor_drop': 0.2,
@@ -33,6 +36,6 @@ def get_config(arg: str | None = None):
     config.loss.critic_warmup = 1
     config.loss.critic_updates = 2
     return config
-  config.num_steps = 1_200
+  config.num_steps = 1_000
   config.batch_size = 32
   return config

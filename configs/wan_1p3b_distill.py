@@ -33,6 +33,7 @@ def get_config(arg: str | None = None):
     'critic_updates': 5,
     # Our own settings, as in the tiny model.
     'pin': 1.0,
+    'closing': 10.0,
     'anchor_match': 1.0,
     'through_cache': False,
     'anchor_drop': 0.2,

@@ -1,10 +1,13 @@
-"""The plans that students are trained on."""
+"""The plans that students are trained on, and how a rollout reads them."""
 
+import jax
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.training.plan_sets import training_plans
+from unitemp_jax.training.rollout import PlanChoice
 
 ORDERS = {'block': 3, 'anchors': 3, 'start': 3}
 
@@ -22,7 +25,29 @@ def test_ends_of_names_say_what_is_given():
   assert given == [[], [8], [0, 8]]
 
 
-@pytest.mark.parametrize('name', ['sideways', 'forward+middle', 'loop'])
+def test_a_loop_with_overlap_sees_its_whole_first_block_behind_its_end():
+  for name, wanted in (('loop', [8]), ('loop+overlap', [8, 9, 10])):
+    (plan,), _ = plans_of(name)
+    copies = [
+      position
+      for row in np.flatnonzero(plan.given)
+      for position, _ in plan.entries(row)
+    ]
+    assert copies == wanted
+
+
+@pytest.mark.parametrize('name', ['sideways', 'forward+middle'])
 def test_unknown_names_are_refused(name):
   with pytest.raises(UserError, match=r'config\.orders\.weights names'):
     plans_of(name)
+
+
+def test_only_loops_are_drawn_as_loops():
+  names = ('forward', 'backward+last', 'inbetween', 'loop', 'loop+overlap')
+  choice = PlanChoice.create(*plans_of(*names), 9)
+  assert choice.loops.tolist() == [False, False, False, True, True]
+  draw = jax.jit(lambda key: choice.draw(key, 0.0)[1:])
+  for seed in range(20):
+    given, loops = draw(jax.random.key(seed))
+    # What is given is not what is copied.
+    assert not (bool(loops) and bool((given >= 0).any()))

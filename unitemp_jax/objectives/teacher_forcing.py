@@ -86,7 +86,8 @@ def plan_mask(plan: Plan, layout: Layout) -> PlanMask:
   """Translates a plan over the whole timeline to the training sequence.
 
   Buffer entries 0..N-1 are the timeline. A given row at position 0 or N-1 is an
-  image latent, in training the image of the clip's own first or last frame.
+  image latent (in a loop: the copy of the first one), in training the image of
+  the clip's own first or last frame.
   """
   mask = np.eye(layout.frames, dtype=bool)
   anchored = np.zeros(layout.blocks, bool)

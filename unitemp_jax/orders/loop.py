@@ -17,6 +17,8 @@ def loop(
   side: str = 'future',
   given_first: int = 0,
   given_last: int = 0,
+  closed: bool = False,
+  overlap: int | None = None,
   **settings,
 ) -> Plan:
   """Returns the plan of a video whose last frame is its first frame.
@@ -30,6 +32,8 @@ def loop(
     side: from which side the rest is filled, as for `inbetween`.
     given_first: latents given at the start: 1 = an image, more = a clip.
     given_last: must be 0, since the loop gives its own last frame.
+    closed: see `loop_script`.
+    overlap: see `loop_script`.
     **settings: see `Settings`.
 
   Raises:
@@ -43,7 +47,11 @@ def loop(
       'use inbetween to give the last frame'
     )
   script = loop_script(
-    num_latents, setting, given_ends(num_latents, given_first, 0)
+    num_latents,
+    setting,
+    given_ends(num_latents, given_first, 0),
+    closed=closed,
+    overlap=overlap,
   )
   least = max(given_first, 1) + 1 + script.is_open
   if num_latents < least:
@@ -60,29 +68,38 @@ def loop(
 
 
 def loop_script(
-  num_latents: int, settings: Settings, given: Sequence[Given]
+  num_latents: int,
+  settings: Settings,
+  given: Sequence[Given],
+  *,
+  closed: bool = False,
+  overlap: int | None = None,
 ) -> Script:
   """Returns an order without blocks whose end sees its beginning.
 
   Positions 0 and N - 1 are the same moment. Unless the beginning is given, no
   latent of a loop is an image latent: what lies before its first latent is its
   last one. Then the start is open, and position N - 1 has no latent of its own.
-  The first latents, a block of them, are seen behind the end, too, and with
-  them what is given at position 0.
+  The first latents are seen behind the end, too, and with them what is given at
+  position 0.
 
   Args:
     num_latents: N.
     settings: what all orders have in common. Without a span, nothing is seen
       that is farther away than N.
     given: what is given, by position.
+    closed: begin with an image latent even if nothing is given, and see
+      everything. So loops are trained, by teachers that know no other start.
+    overlap: how many of the first latents are seen behind the end; None = as
+      many as begin within a block after the end.
 
   Raises:
     UserError: what is given does not fit, or no latents at all.
   """
-  if settings.span is None:
+  if settings.span is None and not closed:
     least = settings.block + settings.anchors + 1
     settings = dataclasses.replace(settings, span=max(num_latents, least))
-  begun = any(one.position == 0 for one in given)
+  begun = closed or any(one.position == 0 for one in given)
   # Without anchors nothing stands for the end before there is one.
   is_open = not begun and settings.anchors > 0
   if num_latents < 1 + is_open:
@@ -96,15 +113,14 @@ def loop_script(
     0, num_latents - is_open, settings, is_open=is_open, given=given
   )
   period = num_latents - 1
+  if overlap is None:
+    overlap = settings.block + (not is_open)
   homes = [
     Item(position, script.entry(position))
-    for position in range(
-      1 - is_open, min(settings.block + 1 - is_open, period)
-    )
+    for position in range(min(overlap, period))
   ]
-  if not is_open:
-    starts = [item for item in script.items if item.position == 0]
-    homes += starts or [Item(0, script.entry(0))]
+  # Of what is given at position 0 an image latent is seen, not what it makes.
+  homes[:1] = [one for one in script.items if one.position == 0] or homes[:1]
   script.copies = {
     home._replace(position=period + home.position): home for home in homes
   }

@@ -21,18 +21,22 @@ def training_plans(
 
   Args:
     settings: `weights` maps names of `orders.ORDERS` to weights, a name may end
-      in `+first` or `+last` for a given first or last frame; `anchors` and
-      `start` are the arguments of the order functions.
+      in `+first` or `+last` for a given first or last frame. A `loop` begins
+      with an image latent here, as all that a teacher knows; its end sees that
+      one alone, or with `+overlap` its whole first block. `anchors` and `start`
+      are the arguments of the order functions.
     num_latents: N.
 
   Raises:
-    UserError: an unknown order, one that begins with no image latent, as the
-      teacher's videos do, or what an order does not take.
+    UserError: an unknown order, or what it does not take.
   """
   known = {
     'first': {'given_first': 1},
     'last': {'given_last': 1},
+    'overlap': {'overlap': settings.block},
   }
+  # How loops are trained.
+  special = {'loop': {'side': 'past', 'closed': True, 'overlap': 1}}
   made, weights = [], []
   for name, weight in settings.weights.items():
     order, *extras = name.split('+')
@@ -41,7 +45,7 @@ def training_plans(
         f'config.orders.weights names {order!r}; use one of '
         f'{", ".join(orders.ORDERS)}.'
       )
-    keywords = {}
+    keywords = dict(special.get(order, {}))
     for extra in extras:
       if extra not in known:
         raise UserError(
@@ -59,11 +63,6 @@ def training_plans(
       )
     )
     weights.append(float(weight))
-    if made[-1].opening is not None or made[-1].loops:
-      raise UserError(
-        f'config.orders.weights names {name!r}; no teacher can judge loops, '
-        'which are made of the blocks of the other orders: leave it out.'
-      )
   return plans.align(*made), weights
 
 

@@ -47,8 +47,9 @@ class DistillSettings:
   """Numbers of the objective; names follow facts section 6.2.
 
   `guidance` is w in c + w (c - u). `pin` weighs how closely the timeline must
-  hold the frames that were given to it, `anchor_match` how closely windowed
-  anchors must be the encoding of what was then generated before the block.
+  hold the frames that were given to it, `closing` how closely the last frame
+  of a loop must be its first, `anchor_match` how closely windowed anchors must
+  be the encoding of what was then generated before the block.
   `through_cache` lets gradient cross blocks (`generate.step.StepOptions`). The
   student is updated in every `critic_updates`-th step, after `critic_warmup`
   steps in which the critic alone learns what the initial student's samples
@@ -62,6 +63,7 @@ class DistillSettings:
   sigma_max: float
   guidance: float
   pin: float
+  closing: float
   anchor_match: float
   through_cache: bool
   anchor_drop: float
@@ -96,13 +98,14 @@ class DistillProgram:
     plans, plan_weights = training_plans(config.orders, frames)
     self._choice = PlanChoice.create(plans, plan_weights, frames)
     check_rollout(self._settings, plans)
+    self._loops = bool(self._choice.loops.any())
     self._windowed = windowed(config.orders)
     self._options = StepOptions(
       draft_from=int(self._windowed),
       through_cache=self._settings.through_cache,
     )
     self.frozen = frozen_networks(config, abstract)
-    if self._windowed:
+    if self._windowed or self._loops:
       self._vae = VAE(normalised_vae(config, abstract))
       # A whole float32 decoder beside a training is more than a small chip has.
       half = self._settings.decode_by_latent and self._dit.config.dtype
@@ -208,11 +211,26 @@ class DistillProgram:
       'pin': pin,
       'gradient_size': jnp.abs(grad).mean(),
     }
+    if self._loops:
+      opening = jax.lax.cond(
+        rollout.loops,
+        lambda: self._opening(rollout, frozen),
+        lambda: jnp.zeros(()),
+      )
+      total = total + s.closing * opening
+      metrics['opening'] = opening
     if self._windowed:
       match = self._anchor_error(rollout, frozen)
       total = total + s.anchor_match * match
       metrics['anchor'] = match
     return total, metrics
+
+  def _opening(self, rollout: Rollout, frozen) -> jax.Array:
+    """Squared distance of the last frame of a loop to its first, in pixels."""
+    vae = {'params': frozen['vae']}
+    video, _ = self._vae.apply(vae, rollout.latents, method='decode')
+    first = jax.lax.stop_gradient(video[:, 0])
+    return ((video[:, -1] - first) ** 2).mean()
 
   def _anchor_error(self, rollout: Rollout, frozen) -> jax.Array:
     """Squared distance of anchors to the window of what was generated there."""

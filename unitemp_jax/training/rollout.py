@@ -22,12 +22,15 @@ class PlanChoice:
     plans: one `Plan` whose arrays lead with D.
     given: int `[D, entries]`; which given image an entry holds: 0 the first
       frame's, 1 the last frame's, -1 none.
+    loops: bool `[D]`; whether the first image latent is seen once more, as
+      that of the last frame.
     logits: float `[D]`, log of the sampling weights.
     num_latents: N; entries 0..N-1 of the buffer are the timeline.
   """
 
   plans: Plan
   given: np.ndarray
+  loops: np.ndarray
   logits: np.ndarray
   num_latents: int
 
@@ -41,12 +44,19 @@ class PlanChoice:
         raise ValueError('the timeline must be the first entries of the buffer')
       for position, entry in zip(*plan.preloaded(), strict=True):
         given[i, entry] = int(position > 0)
+    copy = (num_latents - 1, 0)
+    loops = [
+      any(copy in plan.entries(row) for row in range(plan.num_rows))
+      for plan in plans
+    ]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *plans)
     logits = np.log(np.asarray(weights, np.float32))
-    return cls(stacked, given, logits, num_latents)
+    return cls(stacked, given, np.asarray(loops), logits, num_latents)
 
-  def draw(self, key: jax.Array, anchor_drop: float) -> tuple[Plan, jax.Array]:
-    """One plan, with `given` of its buffer entries.
+  def draw(
+    self, key: jax.Array, anchor_drop: float
+  ) -> tuple[Plan, jax.Array, jax.Array]:
+    """One plan, with `given` of its buffer entries and whether it loops.
 
     In a share `anchor_drop` of the draws the plan does without anchors.
     """
@@ -59,7 +69,7 @@ class PlanChoice:
       anchor=plan.anchor & keep,
       start=jnp.where(keep, plan.start, 0),
     )
-    return plan, jnp.asarray(self.given)[i]
+    return plan, jnp.asarray(self.given)[i], jnp.asarray(self.loops)[i]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +81,7 @@ class Rollout:
     scored: the timeline in which one row's anchors stand in the place of the
       block before it, in some of the rollouts.
     pinned: float `[2]`, 1 where the first or last frame was given.
+    loops: bool, whether the last frame is to be the first one.
     anchors: of that row, `[B, P, h, w, C]`.
     anchors_from: int, the position of the first of them.
     anchored: float, 1 if the row has any, else 0.
@@ -79,6 +90,7 @@ class Rollout:
   latents: jax.Array
   scored: jax.Array
   pinned: jax.Array
+  loops: jax.Array
   anchors: jax.Array
   anchors_from: jax.Array
   anchored: jax.Array
@@ -120,7 +132,7 @@ def roll_out(
     replay: run without gradient, and take it up again block by block.
   """
   keys = jax.random.split(key, 4)
-  plan, given = choice.draw(keys[0], anchor_drop)
+  plan, given, loops = choice.draw(keys[0], anchor_drop)
   exit_level = jax.random.randint(keys[1], (), 0, len(levels) - 1)
   batch, _, height, width, _ = images.shape
   buffer = jnp.take(images, jnp.maximum(given, 0), axis=1)
@@ -150,6 +162,7 @@ def roll_out(
     latents=latents[:, : choice.num_latents],
     scored=scored[:, : choice.num_latents],
     pinned=pinned.astype(latents.dtype),
+    loops=loops,
     anchors=anchors[row],
     anchors_from=first,
     anchored=plan.anchor[row].astype(latents.dtype),
