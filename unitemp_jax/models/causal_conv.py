@@ -35,11 +35,23 @@ class Tape:
     if self._given is None:
       shape = (like.shape[0], frames, *like.shape[2:])
       return jnp.zeros(shape, like.dtype)
-    return self._given[len(self.kept)]
+    return self.own()
+
+  def own(self) -> jax.Array:
+    """The memory of the layer that is visited."""
+    return self.rest()[0]
 
   def keep(self, history: jax.Array, frames: int) -> None:
     """Remembers the last `frames` frames of `history` `BTHWC`."""
     self.kept.append(history[:, -frames:])
+
+  def rest(self) -> tuple[jax.Array, ...]:
+    """The memory of the layers that have not been visited."""
+    return tuple(self._given or ())[len(self.kept) :]
+
+  def extend(self, memory: tuple[jax.Array, ...]) -> None:
+    """Takes what the next layers leave, which ran on a tape of their own."""
+    self.kept.extend(memory)
 
   def memory(self) -> tuple[jax.Array, ...]:
     """What to hand to the next chunk."""
@@ -48,6 +60,36 @@ class Tape:
         f'{len(self._given)} memories given, {len(self.kept)} layers read'
       )
     return tuple(self.kept)
+
+
+class FrameTape(Tape):
+  """The tape of one of an even number of frames that follow each other.
+
+  Every layer remembers two frames, and the older one is overwritten where it
+  lies: so a loop over frames needs no second memory. After an even number of
+  frames they are in order again.
+  """
+
+  def __init__(self, memory: tuple[jax.Array, ...], number: jax.Array):
+    """Before frame `number`, counted from 0."""
+    super().__init__(memory)
+    self._older = number % 2
+
+  def past(self, like: jax.Array, frames: int) -> jax.Array:
+    """Two frames `B2HWC` in their order."""
+    del like, frames
+    memory = self.own()
+    both = (self._older, 1 - self._older)
+    parts = [lax.dynamic_index_in_dim(memory, place, 1) for place in both]
+    return jnp.concatenate(parts, axis=1)
+
+  def keep(self, history: jax.Array, frames: int) -> None:
+    """Remembers the last frame in the place of the older one."""
+    del frames
+    newest = history[:, -1:]
+    self.kept.append(
+      lax.dynamic_update_slice_in_dim(self.own(), newest, self._older, 1)
+    )
 
 
 def conv_form(form: str) -> str:
