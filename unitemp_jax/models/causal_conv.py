@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from unitemp_jax.models.attention import ambient
+from unitemp_jax.models.partition import split_rows
 
 
 class Tape:
@@ -43,7 +44,7 @@ class Tape:
 
   def keep(self, history: jax.Array, frames: int) -> None:
     """Remembers the last `frames` frames of `history` `BTHWC`."""
-    self.kept.append(history[:, -frames:])
+    self.kept.append(split_rows(history[:, -frames:]))
 
   def rest(self) -> tuple[jax.Array, ...]:
     """The memory of the layers that have not been visited."""
@@ -86,10 +87,10 @@ class FrameTape(Tape):
   def keep(self, history: jax.Array, frames: int) -> None:
     """Remembers the last frame in the place of the older one."""
     del frames
-    newest = history[:, -1:]
-    self.kept.append(
-      lax.dynamic_update_slice_in_dim(self.own(), newest, self._older, 1)
+    memory = lax.dynamic_update_slice_in_dim(
+      self.own(), history[:, -1:], self._older, 1
     )
+    self.kept.append(split_rows(memory))
 
 
 def conv_form(form: str) -> str:
@@ -143,5 +144,5 @@ class CausalConv(nn.Module):
     if reach:
       x = jnp.concatenate([tape.past(x, reach), x], axis=1)
       tape.keep(x, reach)
-    y = valid_time_conv(x, kernel.astype(x.dtype), self.form)
+    y = valid_time_conv(split_rows(x), kernel.astype(x.dtype), self.form)
     return y + bias.astype(x.dtype).reshape(1, 1, 1, 1, -1)

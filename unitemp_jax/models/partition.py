@@ -43,6 +43,11 @@ def split_tokens(x: jax.Array) -> jax.Array:
   return _constrain(x, {0: BATCH_AXES, 2: (TOKEN_AXIS,)})
 
 
+def split_rows(x: jax.Array) -> jax.Array:
+  """`[B, ...]` with rows split, all that is split of a VAE."""
+  return _constrain(x, {0: BATCH_AXES})
+
+
 def split_heads(x: jax.Array) -> jax.Array:
   """`[B, F, S, N, K]`, split by tokens before, with rows and heads split."""
   return _constrain(split_tokens(x), {0: BATCH_AXES, 3: (TOKEN_AXIS,)})

@@ -131,12 +131,13 @@ class Upsample(nn.Module):
     def enlarged(conv, carry, frames):
       return carry, conv(frames.repeat(2, axis=1).repeat(2, axis=2))
 
-    frames = fold_time(x)
-    if self.one_by_one and len(frames) > 1:
-      scan = nn.scan(
-        enlarged, variable_broadcast='params', split_rngs={'params': False}
-      )
-      _, y = scan(resample, (), frames[:, None])
-    else:
-      _, y = enlarged(resample, (), frames)
-    return unfold_time(y.reshape(-1, *y.shape[-3:]), x.shape[0])
+    if not self.one_by_one or x.shape[1] == 1:
+      return unfold_time(enlarged(resample, (), fold_time(x))[1], x.shape[0])
+    scan = nn.scan(
+      enlarged,
+      variable_broadcast='params',
+      split_rngs={'params': False},
+      in_axes=1,  # Not over rows, which lie on different devices.
+      out_axes=1,
+    )
+    return scan(resample, (), x)[1]
