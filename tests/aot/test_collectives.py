@@ -70,6 +70,20 @@ def test_a_loop_that_ends_at_run_time_takes_what_is_given():
   assert found['collective-permute'].count == 9
 
 
+def test_of_loops_that_stand_for_a_choice_one_turns_once():
+  loop = '%w = (u32[], f32[8,4]) while(%st), condition=%cond, body=%body'
+  named = ', metadata={op_name="jit(f)/chosen/while"}'
+  twice = f'{loop}{named}\n  {loop.replace("%w", "%v")}{named}'
+  found = by_kind(
+    collectives.count(TEXT.replace(loop, twice), 4, slices=1, unknown=9)
+  )
+  assert found['collective-permute'].count == 1
+  # Control: without their name both of them turn four times.
+  plain = TEXT.replace(loop, twice.replace('chosen', 'other'))
+  found = by_kind(collectives.count(plain, 4, slices=1, unknown=9))
+  assert found['collective-permute'].count == 8
+
+
 GROUPS = [
   ('replica_groups={{0,1},{2,3}}', [[0, 1], [2, 3]]),
   ('replica_groups=[2,2]<=[4]', [[0, 1], [2, 3]]),

@@ -1,11 +1,19 @@
 """The TPU compiler itself, at a depth that is compiled in seconds."""
 
 import pathlib
+import re
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from unitemp_jax.aot import verdict
+from unitemp_jax.aot import compiler, hlo, topology, verdict
 from unitemp_jax.cli.main import main
+from unitemp_jax.models import dit_block, sizes
+from unitemp_jax.models.dit import DiT, DiTConfig
+from unitemp_jax.training.mesh import batch_sharding, make_mesh
+from unitemp_jax.training.sharding_rules import MODEL_RULES
+from unitemp_jax.training.stored import shapes_of
 
 pytest.importorskip(
   'libtpu', reason="the TPU compiler; pip install 'unitemp_jax[tpu]'"
@@ -59,3 +67,46 @@ def test_a_mesh_that_does_not_divide_is_refused(capsys):
     argv += ['--topology=v5e:4x4', '--steps=train', f'--config.{mesh}']
     assert main(argv) == 2
     assert 'config.mesh' in capsys.readouterr().err
+
+
+TOKENS = {96, 48, 288, 144}  # of a frame and of a row, whole and split
+
+
+def whole_activations(devices):
+  """Collectives of a transformer that put activations together or add them."""
+  dit = DiT(
+    DiTConfig(width=256, ffn_width=512, heads=2, layers=2, text_width=8)
+  )
+  mesh = make_mesh({'fsdp': 2, 'context': 2}, devices)
+  params = shapes_of(sizes.param_shapes(dit.config), mesh, MODEL_RULES)
+  rows = batch_sharding(mesh)
+
+  def split(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=rows)
+
+  def forward(params, x, sigma, text):
+    arguments = (x, sigma, jnp.arange(3), text)
+    return dit.apply({'params': params}, *arguments, method='init_all')[0]
+
+  with jax.set_mesh(mesh), compiler.effort(fast=True):
+    arguments = (split(2, 3, 16, 24, 16), split(2, 3), split(2, 16, 8))
+    text = jax.jit(forward).lower(params, *arguments).compile().as_text()
+  layers = [
+    one for one, *_ in hlo.executions(text, 1) if '/blocks/' in one.rest
+  ]
+  assert {'all-gather', 'all-to-all'} <= {one.opcode for one in layers}
+  return [
+    one.shape
+    for one in layers
+    if one.opcode.startswith(('all-reduce', 'all-gather'))
+    and TOKENS & {int(size) for size in re.findall(r'\d+', one.shape)}
+  ]
+
+
+def test_activations_go_between_tokens_and_heads_by_an_all_to_all(monkeypatch):
+  devices = topology.devices(topology.parse('v5e:2x2'))
+  assert not whole_activations(devices)
+  # Control: told nothing, the compiler puts activations together.
+  for name in ('split_heads', 'join_heads'):
+    monkeypatch.setattr(dit_block, name, lambda x: x)
+  assert whole_activations(devices)

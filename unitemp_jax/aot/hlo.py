@@ -9,6 +9,8 @@ import dataclasses
 import re
 from collections.abc import Iterator
 
+from unitemp_jax.generate.step import CHOSEN
+
 # %name = TYPE opcode(OPERANDS), ATTRIBUTES; types may be tuples with comments.
 _NAME = re.compile(r'^\s*(ROOT )?%?([\w.\-]+) = ')
 _CALL = re.compile(r'\s([a-z][\w\-]*)\(')
@@ -21,6 +23,7 @@ _CALLED = re.compile(
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _COMMENT = re.compile(r'/\*.*?\*/')
 _LAYOUT = re.compile(r'\{[\d,]*(:[^{}]*)?\}')
+_CHOSEN = re.compile(rf'op_name="[^"]*/{CHOSEN}/while"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +210,8 @@ def executions(
 
   Yields:
     (instruction, executions, whether they rest on `unknown`). Of a conditional
-    the branch with most instructions in all that it calls is counted.
+    the branch with most instructions in all that it calls is counted, and so of
+    loops that stand for one (`generate.step.CHOSEN`).
   """
   computations, entry = parse(text)
   sizes: dict[str, int] = {}
@@ -224,16 +228,28 @@ def executions(
       )
     return sizes[name]
 
+  def body_of(loop: Instruction) -> str:
+    return loop.called()['body'][0]
+
   def walk(name: str, times: float, guessed: bool):
+    chosen = [
+      one
+      for one in computations[name].values()
+      if one.opcode == 'while' and _CHOSEN.search(one.rest)
+    ]
+    largest = max(chosen, key=lambda one: size(body_of(one)), default=None)
     for one in computations[name].values():
       yield one, times, guessed
+      if one in chosen:
+        if one is largest:
+          yield from walk(body_of(one), times, guessed)
+        continue
       roles = one.called()
       names = [n for part in roles.values() for n in part if n in computations]
       if one.opcode == 'while':
         turns = trips(computations, computations[name], one)
         number = unknown if turns is None else turns
-        body = roles['body'][0]
-        yield from walk(body, times * number, guessed or turns is None)
+        yield from walk(body_of(one), times * number, guessed or turns is None)
       elif one.opcode == 'conditional' and names:
         yield from walk(max(names, key=size), times, guessed)
       elif one.opcode in ('call', 'async-start') or one.opcode == 'fusion':

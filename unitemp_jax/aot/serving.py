@@ -19,7 +19,7 @@ from unitemp_jax import plans, solvers
 from unitemp_jax.aot import flops, plan_flops
 from unitemp_jax.aot.step import Step
 from unitemp_jax.generate import network, sampler
-from unitemp_jax.generate.codec import PIECE, Codec
+from unitemp_jax.generate.codec import Codec
 from unitemp_jax.generate.model_folder import ModelCard
 from unitemp_jax.generate.stream import RowPrograms
 from unitemp_jax.generate.whole_plan import sample
@@ -60,7 +60,7 @@ class Serving:
     return _everywhere(sizes.held_shapes(self.card.dit), self.mesh)
 
   def _vae(self) -> Any:
-    return _everywhere(sizes.param_shapes(self.card.vae), self.mesh)
+    return _everywhere(sizes.held_shapes(self.card.vae), self.mesh)
 
   def _cache(self) -> Any:
     plan = plans.bucketed(self.plan)
@@ -143,6 +143,10 @@ class Serving:
       found[name] = tree
     return {name: found[name] for name in names}
 
+  def _beside(self) -> dict[str, Any]:
+    """What lies there while a streamed video is generated."""
+    return {'vae': self._vae(), 'memory': self._decoder_memory()}
+
   def _image(self, frames: int) -> jax.Array:
     return jnp.zeros((1, frames, *self.grid, self.card.dit.channels))
 
@@ -162,7 +166,7 @@ class Serving:
     return self._step(
       'block',
       *(jax.jit(run, donate_argnames='cache'), arguments),
-      *({'vae': self._vae()}, operations),
+      *(self._beside(), operations),
       loops=levels - 1,
       rows=1,
     )
@@ -182,7 +186,7 @@ class Serving:
     return self._step(
       'store',
       *(jax.jit(run, donate_argnames='cache'), arguments),
-      *({'vae': self._vae()}, operations),
+      *(self._beside(), operations),
       loops=1,
       rows=1,
     )
@@ -197,44 +201,54 @@ class Serving:
       draft_from=card.step_options.draft_from,
     )
 
+  def _decoder_memory(self) -> Any:
+    """What a streamed video keeps of the latents before."""
+    latents = jax.ShapeDtypeStruct(
+      (1, 1, *self.grid, self.card.vae.z_dim), jnp.float32
+    )
+    made = jax.eval_shape(
+      Codec(self.card.vae).decode_piece, self._vae(), latents, None
+    )
+    return _everywhere(made[1], self.mesh)
+
   def decode(self) -> Step:
-    """A block of latents to pixels, after others."""
+    """As many latents as are decoded at a time, after others."""
     codec, card = Codec(self.card.vae), self.card
-    shape = (1, card.block, *self.grid, card.vae.z_dim)
-    latents = jax.ShapeDtypeStruct(shape, jnp.float32)
-    vae = self._vae()
-    memory = jax.eval_shape(codec.decode_chunk, vae, latents, None)[1]
+    number = codec.latents_at_a_time(card.block)
+    shape = (1, number, *self.grid, card.vae.z_dim)
     arguments = {
-      'vae': vae,
-      'latents': _everywhere(latents, self.mesh),
-      'memory': _everywhere(memory, self.mesh),
+      'vae': self._vae(),
+      'latents': _everywhere(
+        jax.ShapeDtypeStruct(shape, jnp.float32), self.mesh
+      ),
+      'memory': self._decoder_memory(),
     }
-    operations = flops.vae_decode(card.vae, card.block, *self.grid, start=False)
+    operations = flops.vae_decode(card.vae, number, *self.grid, start=False)
     resident = {'student': self._student(), 'cache': self._cache()}
     return self._step(
       'decode',
-      *(codec.decode_chunk, arguments, resident, operations),
+      *(codec.decode_piece, arguments, resident, operations),
       loops=1,
       rows=1,
     )
 
   def encode(self) -> Step:
-    """A piece of a clip to latents, after others."""
+    """A piece of a given clip to latents, after others, before a video."""
     codec, card = Codec(self.card.vae), self.card
     size = (card.height, card.width)
-    video = jax.ShapeDtypeStruct((1, PIECE, *size, 3), jnp.uint8)
     vae = self._vae()
-    first = jax.ShapeDtypeStruct((1, PIECE + 1, *size, 3), jnp.uint8)
-    memory = jax.eval_shape(codec.encode_chunk, vae, first, None)[1]
+    image = jax.ShapeDtypeStruct((1, 1, *size, 3), jnp.uint8)
+    memory = jax.eval_shape(codec.encode_piece, vae, image, None)[1]
+    video = jax.ShapeDtypeStruct((1, codec.piece, *size, 3), jnp.uint8)
     arguments = {
       'vae': vae,
       'video': _everywhere(video, self.mesh),
       'memory': _everywhere(memory, self.mesh),
     }
-    operations = flops.vae_encode(card.vae, PIECE, *size, start=False)
+    operations = flops.vae_encode(card.vae, codec.piece, *size, start=False)
     return self._step(
       'encode',
-      *(codec.encode_chunk, arguments, {'student': self._student()}),
+      *(codec.encode_piece, arguments, {'student': self._student()}),
       operations,
       loops=1,
       rows=1,

@@ -8,6 +8,7 @@ and values are read from the cache as it is at the end: where nothing is ever
 overwritten, every block finds there, in front, what it saw (`append_only`).
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -74,10 +75,11 @@ def run_plan(
   carry = Carry(cache, latents, anchors, keys, Trace(blank, blank))
   rows = plan_rows(plan)
   fixed = lax.stop_gradient(net)
+  once = dataclasses.replace(options, in_place=steps.loops_choose())
 
   def body(carry, row):
     carry, _ = steps.step(
-      denoise, commit, fixed, carry, row, levels, exit_level, options
+      denoise, commit, fixed, carry, row, levels, exit_level, once
     )
     return carry, carry.trace
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from unitemp_jax import flow, solvers
+from unitemp_jax.models.attention import ambient
 
 Denoise = Callable[..., tuple[jax.Array, Any]]
 
@@ -38,13 +39,25 @@ class StepOptions:
     through_cache: let gradient cross blocks through the cached keys and values,
       as the released Self-Forcing code does, instead of stopping it there as
       the paper says (facts section 5.5).
+    in_place: choose what a row does by loops of no or one turn. XLA updates the
+      state of a loop where it lies, where it copies what goes into a choice and
+      comes out of it, the cache. No gradient passes.
   """
 
   draft_from: int = 0
   through_cache: bool = False
+  in_place: bool = False
 
 
 DEFAULTS = StepOptions()
+
+# What loops are called of which one at most turns, once (`in_place`).
+CHOSEN = 'chosen'
+
+
+def loops_choose() -> bool:
+  """Whether `in_place` pays: TPUs are short of memory, other programs stay."""
+  return ambient.platform() == 'tpu'
 
 
 @flax.struct.dataclass
@@ -312,8 +325,18 @@ def step(
   branches = [lambda carry: carry, given, generated(0)]
   if num_anchors:
     branches.append(generated(num_anchors))
-  carry = lax.switch(kind_of(row, num_anchors), branches, carry)
+  choose = _choose_by_loops if options.in_place else lax.switch
+  carry = choose(kind_of(row, num_anchors), branches, carry)
   return carry, carry.anchors
+
+
+def _choose_by_loops(kind: jax.Array, branches: list, carry: Carry) -> Carry:
+  """As `lax.switch`, if the first branch does nothing."""
+  for number, branch in enumerate(branches[1:], start=1):
+    turns = (kind == number).astype(jnp.int32)
+    with jax.named_scope(CHOSEN):
+      carry = lax.fori_loop(0, turns, lambda _, c, run=branch: run(c), carry)
+  return carry
 
 
 INERT, GIVEN, PLAIN, ANCHORED = range(4)

@@ -1,10 +1,13 @@
 """A finished model's sampler as one program, whatever holds the weights."""
 
+import dataclasses
+
 import jax
 
 from unitemp_jax import solvers
 from unitemp_jax.generate import network, sampler
 from unitemp_jax.generate.model_folder import ModelCard
+from unitemp_jax.generate.step import loops_choose
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.plans import Plan
 
@@ -35,6 +38,6 @@ def sample(
     latents,
     jax.vmap(jax.random.key)(seeds),
     solvers.student_levels(card.timesteps, card.shift),
-    options=card.step_options,
+    options=dataclasses.replace(card.step_options, in_place=loops_choose()),
     place=network.placer(card.dit, height, width),
   )

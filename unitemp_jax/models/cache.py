@@ -142,7 +142,7 @@ def commit(
     kept = (write >= 0) & (write < limit)
     target = jnp.where(kept, write, slots.shape[2])
     slots = slots.at[:, :, target].set(staged, mode='drop')
-    return slots.reshape(whole.shape)
+    return split_cache(slots.reshape(whole.shape))
 
   every = cache.k_LBSNK.shape[2] // tokens_per_frame
   cache = dataclasses.replace(

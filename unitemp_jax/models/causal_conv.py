@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from unitemp_jax.models.attention import ambient
+from unitemp_jax.models.partition import split_rows
 
 
 class Tape:
@@ -35,11 +36,23 @@ class Tape:
     if self._given is None:
       shape = (like.shape[0], frames, *like.shape[2:])
       return jnp.zeros(shape, like.dtype)
-    return self._given[len(self.kept)]
+    return self.own()
+
+  def own(self) -> jax.Array:
+    """The memory of the layer that is visited."""
+    return self.rest()[0]
 
   def keep(self, history: jax.Array, frames: int) -> None:
     """Remembers the last `frames` frames of `history` `BTHWC`."""
-    self.kept.append(history[:, -frames:])
+    self.kept.append(split_rows(history[:, -frames:]))
+
+  def rest(self) -> tuple[jax.Array, ...]:
+    """The memory of the layers that have not been visited."""
+    return tuple(self._given or ())[len(self.kept) :]
+
+  def extend(self, memory: tuple[jax.Array, ...]) -> None:
+    """Takes what the next layers leave, which ran on a tape of their own."""
+    self.kept.extend(memory)
 
   def memory(self) -> tuple[jax.Array, ...]:
     """What to hand to the next chunk."""
@@ -48,6 +61,36 @@ class Tape:
         f'{len(self._given)} memories given, {len(self.kept)} layers read'
       )
     return tuple(self.kept)
+
+
+class FrameTape(Tape):
+  """The tape of one of an even number of frames that follow each other.
+
+  Every layer remembers two frames, and the older one is overwritten where it
+  lies: so a loop over frames needs no second memory. After an even number of
+  frames they are in order again.
+  """
+
+  def __init__(self, memory: tuple[jax.Array, ...], number: jax.Array):
+    """Before frame `number`, counted from 0."""
+    super().__init__(memory)
+    self._older = number % 2
+
+  def past(self, like: jax.Array, frames: int) -> jax.Array:
+    """Two frames `B2HWC` in their order."""
+    del like, frames
+    memory = self.own()
+    both = (self._older, 1 - self._older)
+    parts = [lax.dynamic_index_in_dim(memory, place, 1) for place in both]
+    return jnp.concatenate(parts, axis=1)
+
+  def keep(self, history: jax.Array, frames: int) -> None:
+    """Remembers the last frame in the place of the older one."""
+    del frames
+    memory = lax.dynamic_update_slice_in_dim(
+      self.own(), history[:, -1:], self._older, 1
+    )
+    self.kept.append(split_rows(memory))
 
 
 def conv_form(form: str) -> str:
@@ -101,5 +144,5 @@ class CausalConv(nn.Module):
     if reach:
       x = jnp.concatenate([tape.past(x, reach), x], axis=1)
       tape.keep(x, reach)
-    y = valid_time_conv(x, kernel.astype(x.dtype), self.form)
+    y = valid_time_conv(split_rows(x), kernel.astype(x.dtype), self.form)
     return y + bias.astype(x.dtype).reshape(1, 1, 1, 1, -1)

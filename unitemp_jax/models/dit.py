@@ -187,7 +187,7 @@ class DiT(nn.Module):
     tokens = rows * columns
     x = rearrange(
       x_BFHWC,
-      'b f (h p) (w q) c -> b (f h w) (c p q)',
+      'b f (h p) (w q) c -> b f (h w) (c p q)',
       p=c.patch,
       q=c.patch,
     )
@@ -213,8 +213,7 @@ class DiT(nn.Module):
     x = self._head(x, e_BFD)
     v = rearrange(
       x,
-      'b (f h w) (p q c) -> b f (h p) (w q) c',
-      f=frames,
+      'b f (h w) (p q c) -> b f (h p) (w q) c',
       h=rows,
       w=columns,
       p=c.patch,
@@ -223,7 +222,7 @@ class DiT(nn.Module):
     return v, cache
 
   def _head(self, x: jax.Array, e_BFD: jax.Array) -> jax.Array:
-    """Modulated LayerNorm and projection, in float32."""
+    """Modulated LayerNorm and projection of `BFSD`, in float32."""
     m = self.head_modulation[None, None] + e_BFD[:, :, None]  # [B, F, 2, D]
     y = dit_block.layer_norm(x)
     y = y.reshape(y.shape[0], e_BFD.shape[1], -1, y.shape[-1])

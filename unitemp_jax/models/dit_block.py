@@ -14,7 +14,11 @@ from unitemp_jax.models import remat
 from unitemp_jax.models.attention import attention
 from unitemp_jax.models.cache import KVCache, beside, stage
 from unitemp_jax.models.linear import Linear
-from unitemp_jax.models.partition import split_tokens
+from unitemp_jax.models.partition import (
+  join_heads,
+  split_heads,
+  split_tokens,
+)
 
 EPS = 1e-6
 
@@ -58,20 +62,25 @@ class Projections(nn.Module):
     self.norm_k = RMSNorm()
 
   def split(self, x: jax.Array) -> jax.Array:
-    """`BTD` to `BTNK`."""
-    return x.reshape(*x.shape[:2], self.heads, -1)
+    """`BTD` or `BFSD` to `BTNK`, T = F S."""
+    heads = x.reshape(*x.shape[:-1], self.heads, -1)
+    if x.ndim == 4:
+      heads = split_heads(heads)
+    return heads.reshape(x.shape[0], -1, *heads.shape[-2:])
 
   def query(self, x: jax.Array) -> jax.Array:
-    """`BTD` to normalised queries `BTNK`."""
+    """`BFSD` to normalised queries `BTNK`."""
     return self.split(self.norm_q(self.q(x)))
 
   def key_value(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`BSD` to normalised keys and values `BSNK`."""
+    """`BED` or `BFSD` to normalised keys and values `BENK` or `BTNK`."""
     return self.split(self.norm_k(self.k(x))), self.split(self.v(x))
 
-  def out(self, y_BTNK: jax.Array) -> jax.Array:
-    """Heads `BTNK` back to `BTD`."""
-    return self.o(y_BTNK.reshape(*y_BTNK.shape[:2], -1))
+  def out(self, y_BTNK: jax.Array, frames: int) -> jax.Array:
+    """Heads `BTNK` back to `BFSD`."""
+    b, t, *heads = y_BTNK.shape
+    y = join_heads(y_BTNK.reshape(b, frames, t // frames, *heads))
+    return self.o(y.reshape(*y.shape[:3], -1))
 
 
 class Block(nn.Module):
@@ -101,10 +110,11 @@ class Block(nn.Module):
   def __call__(
     self, carry, text_kv, e_BF6D, angle_TK, token, kv_len, mask_BQS, read
   ):
-    """One layer on the carry (x `BTD`, cache or None, layer index).
+    """One layer on the carry (x, cache or None, layer index).
 
     Args:
-      carry: x, the whole cache (all layers) or None, and this layer's index.
+      carry: x `BFSD` (or `BTD`, T = F S), the whole cache (all layers) or None,
+        and this layer's index.
       text_kv: keys and values `BENK` of the text for this layer.
       e_BF6D: timestep modulation of every frame, float32.
       angle_TK: rotary angles of the tokens of x.
@@ -113,24 +123,20 @@ class Block(nn.Module):
       mask_BQS: bool mask or None.
       read: a whole cache that is only read, in place of the carried one.
     """
-    x, cache, layer = carry
-    x = remat.mark_input(x)
+    given, cache, layer = carry
+    given = remat.mark_input(given)
     frames = e_BF6D.shape[1]
+    x = given.reshape(given.shape[0], frames, -1, given.shape[-1])
 
-    def per_frame(y, e_BFD):  # [B, T, D] op [B, F, D]
-      return y.reshape(y.shape[0], frames, -1, y.shape[-1]), e_BFD[:, :, None]
+    def modulate(y, scale_BFD, shift_BFD):
+      y = layer_norm(y) * (1.0 + scale_BFD[:, :, None]) + shift_BFD[:, :, None]
+      return split_tokens(y.astype(self.dtype))
 
-    def modulate(y, scale, shift):
-      y4, scale = per_frame(layer_norm(y), scale)
-      y4 = y4 * (1.0 + scale) + shift[:, :, None]
-      return y4.reshape(y.shape).astype(self.dtype)
-
-    def add(y, delta, gate=None):
+    def add(y, delta, gate_BFD=None):
       delta = delta.astype(jnp.float32)
-      if gate is not None:
-        delta4, gate = per_frame(delta, gate)
-        delta = (delta4 * gate).reshape(delta.shape)
-      return (y.astype(jnp.float32) + delta).astype(y.dtype)
+      if gate_BFD is not None:
+        delta = delta * gate_BFD[:, :, None]
+      return split_tokens((y.astype(jnp.float32) + delta).astype(y.dtype))
 
     m = self.modulation[None, None].astype(jnp.float32) + e_BF6D
     m = [m[:, :, i] for i in range(6)]
@@ -144,15 +150,16 @@ class Block(nn.Module):
     elif read is not None:
       k, v = beside(read, layer, k, v, token)
     y = attention(q, k.astype(q.dtype), v.astype(q.dtype), kv_len, mask_BQS)
-    x = add(x, self.self_attn.out(y), m[2])
+    x = add(x, self.self_attn.out(y, frames), m[2])
 
-    h = self.norm_cross(x).astype(self.dtype)
+    h = split_tokens(self.norm_cross(x).astype(self.dtype))
     y = attention(self.cross_attn.query(h), *text_kv)
-    x = add(x, self.cross_attn.out(y))
+    x = add(x, self.cross_attn.out(y, frames))
 
     h = modulate(x, m[4], m[3])
     h = self.ffn_down(nn.gelu(self.ffn_up(h), approximate=True))
-    return (split_tokens(add(x, h, m[5])), cache, layer + 1), None
+    x = add(x, h, m[5]).reshape(given.shape)
+    return (x, cache, layer + 1), None
 
 
 def zero_init_carry(x: jax.Array, cache: KVCache | None):

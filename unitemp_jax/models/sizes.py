@@ -48,6 +48,8 @@ def param_shapes(config: DiTConfig | VAEConfig | TextConfig, dtype=None) -> Any:
 
 # Used in float32 whatever a transformer computes in.
 _FLOAT32 = ('time_in', 'time_out', 'time_projection', 'head')
+# Of a VAE, which encodes in float32.
+_ENCODER = ('encoder', 'to_moments')
 
 
 def held_shapes(config: DiTConfig | VAEConfig | TextConfig) -> Any:
@@ -56,11 +58,14 @@ def held_shapes(config: DiTConfig | VAEConfig | TextConfig) -> Any:
   Kernels are held in the dtype that they are used in; vectors, tables and what
   is computed in float32 stay in float32.
   """
-  dtype = jnp.dtype(getattr(config, 'dtype', 'float32'))
+  if isinstance(config, VAEConfig):
+    dtype, others = jnp.dtype(config.decode_dtype), _ENCODER
+  else:
+    dtype, others = jnp.dtype(config.dtype), _FLOAT32
 
   def held(path, leaf):
     kernel = path[-1].key in ('kernel', 'embedding')
-    used = kernel and path[0].key not in _FLOAT32
+    used = kernel and path[0].key not in others
     return jax.ShapeDtypeStruct(leaf.shape, dtype if used else jnp.float32)
 
   return jax.tree_util.tree_map_with_path(held, param_shapes(config))

@@ -17,9 +17,10 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 
-from unitemp_jax.models.causal_conv import CausalConv, Tape
+from unitemp_jax.models.causal_conv import CausalConv, FrameTape, Tape
 from unitemp_jax.models.vae_blocks import (
   ChannelNorm,
   Downsample,
@@ -38,7 +39,9 @@ class VAEConfig:
 
   `patch` folds patch x patch pixels into channels before the first convolution
   (1 in Wan 2.1, 2 in Wan 2.2). `latent_mean` and `latent_std` have `z_dim`
-  entries, or are empty for no normalisation.
+  entries, or are empty for no normalisation. `decode_dtype` is what a finished
+  model decodes in. Of `large_frames` memory holds few: they are coded a latent
+  at a time, and one by one where they are largest.
   """
 
   base_dim: int = 96
@@ -50,6 +53,8 @@ class VAEConfig:
   latent_mean: tuple[float, ...] = ()
   latent_std: tuple[float, ...] = ()
   conv_form: str = 'auto'
+  decode_dtype: str = 'float32'
+  large_frames: bool = False
 
   @property
   def temporal_stride(self) -> int:
@@ -117,19 +122,52 @@ class Decoder(nn.Module):
   def __call__(self, x: jax.Array, tape: Tape) -> jax.Array:
     """Maps `BFhwz` to `BTHW[3 patch^2]`."""
     c = self.config
-    mults = c.dim_mult[::-1]
-    temporal_up = c.temporal_down[::-1]
-    width = c.base_dim * mults[0]
+    width = c.base_dim * c.dim_mult[-1]
     x = CausalConv(width, form=c.conv_form, name='conv_in')(x, tape)
     x = Middle(width, c.conv_form, name='middle')(x, tape)
-    for i, mult in enumerate(mults):
-      for j in range(c.num_res_blocks + 1):
-        block = ResidualBlock(
-          c.base_dim * mult, c.conv_form, name=f'stage{i}_res{j}'
-        )
-        x = block(x, tape)
-      if i < len(temporal_up):
-        x = Upsample(temporal_up[i], name=f'stage{i}_up')(x, tape)
+    # After these stages there are as many frames as there will be.
+    timed = 1 + max(np.flatnonzero(c.temporal_down[::-1]), default=-1)
+    for i in range(timed):
+      x = self._stage(i, x, tape)
+    if not c.large_frames or tape.first:
+      return self._rest(timed, x, tape)
+
+    def one(decoder, memory, inputs):
+      frame, number = inputs
+      own = FrameTape(memory, number)
+      y = decoder._rest(timed, frame[:, None], own)
+      return own.memory(), y[:, 0]
+
+    scan = nn.scan(
+      one,
+      variable_broadcast='params',
+      split_rngs={'params': False},
+      in_axes=((1, 0),),
+      out_axes=1,
+    )
+    memory, x = scan(self, tape.rest(), (x, jnp.arange(x.shape[1])))
+    tape.extend(memory)
+    return x
+
+  def _stage(self, i: int, x: jax.Array, tape: Tape) -> jax.Array:
+    """Residual blocks of one size, then twice the size, but for the last."""
+    c = self.config
+    for j in range(c.num_res_blocks + 1):
+      block = ResidualBlock(
+        c.base_dim * c.dim_mult[::-1][i], c.conv_form, name=f'stage{i}_res{j}'
+      )
+      x = block(x, tape)
+    if i < len(c.temporal_down):
+      temporal = c.temporal_down[::-1][i]
+      upsample = Upsample(temporal, c.large_frames, name=f'stage{i}_up')
+      x = upsample(x, tape)
+    return x
+
+  def _rest(self, first: int, x: jax.Array, tape: Tape) -> jax.Array:
+    """The stages from `first` on, to pixels."""
+    c = self.config
+    for i in range(first, len(c.dim_mult)):
+      x = self._stage(i, x, tape)
     x = nn.silu(ChannelNorm(name='norm_out')(x))
     channels = 3 * c.patch**2
     return CausalConv(channels, form=c.conv_form, name='conv_out')(x, tape)
@@ -191,7 +229,7 @@ class VAE(nn.Module):
 
   def _decode_raw(self, z: jax.Array, memory: Memory | None):
     tape = Tape(memory)
-    x = self.decoder(self.from_latents(z), tape)
+    x = self.decoder(self.from_latents(z).astype(z.dtype), tape)
     p = self.config.patch
     x = rearrange(x, 'b t h w (c q p) -> b t (h p) (w q) c', p=p, q=p)
     return x, tape.memory()

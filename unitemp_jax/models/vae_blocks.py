@@ -59,9 +59,11 @@ class FrameAttention(nn.Module):
     """Adds attention to `BTHWC`; no frame sees another."""
     b, t, h, w, c = x.shape
     y = ChannelNorm(name='norm')(x).reshape(b * t, h * w, 1, c)
-    q, k, v = jnp.split(nn.Dense(3 * c, name='to_qkv')(y), 3, axis=-1)
+    y = nn.Dense(3 * c, dtype=x.dtype, name='to_qkv')(y)
+    q, k, v = jnp.split(y, 3, axis=-1)
     y = jax.nn.dot_product_attention(q, k, v)
-    return x + nn.Dense(c, name='proj')(y).reshape(b, t, h, w, c)
+    y = nn.Dense(c, dtype=x.dtype, name='proj')(y)
+    return x + y.reshape(b, t, h, w, c)
 
 
 class Downsample(nn.Module):
@@ -73,13 +75,17 @@ class Downsample(nn.Module):
   def __call__(self, x: jax.Array, tape: Tape) -> jax.Array:
     """Maps `BTHWC` to half size; 1 + 2m first frames become 1 + m."""
     c = x.shape[-1]
-    y = nn.Conv(c, (3, 3), (2, 2), padding=((0, 1), (0, 1)), name='resample')(
-      fold_time(x)
+    resample = nn.Conv(
+      *(c, (3, 3), (2, 2)),
+      padding=((0, 1), (0, 1)),
+      dtype=x.dtype,
+      name='resample',
     )
-    y = unfold_time(y, x.shape[0])
+    y = unfold_time(resample(fold_time(x)), x.shape[0])
     if not self.temporal:
       return y
-    time_conv = nn.Dense(c, name='time_conv')  # kernel [3 C, C]: taps, then C
+    # Its kernel is [3 C, C]: taps, then C.
+    time_conv = nn.Dense(c, dtype=x.dtype, name='time_conv')
     head = y[:, :1] if tape.first else y[:, :0]
     if not tape.first:
       y = jnp.concatenate([tape.past(y, 1), y], axis=1)
@@ -94,10 +100,12 @@ class Upsample(nn.Module):
   """Doubles space and halves channels; doubles time too if `temporal`.
 
   The first latent of a video is not doubled in time, and the time
-  convolution of the second one sees no history (facts section 2.4).
+  convolution of the second one sees no history (facts section 2.4). With
+  `one_by_one` only one frame at a time is of double size and all channels.
   """
 
   temporal: bool
+  one_by_one: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array, tape: Tape) -> jax.Array:
@@ -109,9 +117,27 @@ class Upsample(nn.Module):
       tape.keep(tail, 2)
       m = tail.shape[1] - 2
       taps = [tail[:, i : i + m] for i in range(3)]
-      tail = nn.Dense(2 * c, name='time_conv')(jnp.concatenate(taps, axis=-1))
+      time_conv = nn.Dense(2 * c, dtype=x.dtype, name='time_conv')
+      tail = time_conv(jnp.concatenate(taps, axis=-1))
       tail = rearrange(tail, 'b t h w (j c) -> b (t j) h w c', j=2)
       x = jnp.concatenate([head, tail], axis=1)
-    y = fold_time(x).repeat(2, axis=1).repeat(2, axis=2)
-    y = nn.Conv(c // 2, (3, 3), padding=((1, 1), (1, 1)), name='resample')(y)
-    return unfold_time(y, x.shape[0])
+    resample = nn.Conv(
+      *(c // 2, (3, 3)),
+      padding=((1, 1), (1, 1)),
+      dtype=x.dtype,
+      name='resample',
+    )
+
+    def enlarged(conv, carry, frames):
+      return carry, conv(frames.repeat(2, axis=1).repeat(2, axis=2))
+
+    if not self.one_by_one or x.shape[1] == 1:
+      return unfold_time(enlarged(resample, (), fold_time(x))[1], x.shape[0])
+    scan = nn.scan(
+      enlarged,
+      variable_broadcast='params',
+      split_rngs={'params': False},
+      in_axes=1,  # Not over rows, which lie on different devices.
+      out_axes=1,
+    )
+    return scan(resample, (), x)[1]

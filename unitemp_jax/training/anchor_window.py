@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from unitemp_jax.models.partition import split_rows
 from unitemp_jax.models.vae3d import VAE
 
 
@@ -44,7 +45,7 @@ def decoded(
     frame, ((0, 0), (stride - 1, 0)) + ((0, 0),) * (frame.ndim - 2)
   )
   held = jnp.zeros((frame.shape[0], count, *padded.shape[1:]), frame.dtype)
-  held = held.at[:, 0].set(padded)
+  held = split_rows(held.at[:, 0].set(padded))
 
   def body(carry, number):
     def taken(carry):
@@ -52,7 +53,7 @@ def decoded(
       latent = lax.dynamic_slice_in_dim(latents, number, 1, axis=1)
       frames, memory = decode(latent, memory)
       place = jnp.where(number >= first, number - first, count)
-      return held.at[:, place].set(frames, mode='drop'), memory
+      return split_rows(held.at[:, place].set(frames, mode='drop')), memory
 
     return lax.cond(number < first + count, taken, lambda c: c, carry), None
 

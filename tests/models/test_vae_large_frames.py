@@ -1,0 +1,104 @@
+"""Large frames: decoded one by one, in the same memory, to the same pixels."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_networks import make_vae, noise
+
+from unitemp_jax.generate.codec import Codec
+from unitemp_jax.models import causal_conv, sizes
+from unitemp_jax.models.vae3d import VAE
+
+LATENTS = noise(1, 1, 3, 2, 2, 4)
+VIDEO = np.random.default_rng(0).integers(0, 256, (1, 9, 16, 16, 3), np.uint8)
+
+
+@pytest.fixture(scope='module')
+def networks():
+  """Parameters, and the sizes of the VAE with small and with large frames."""
+  module, params = make_vae()
+  large = dataclasses.replace(module.config, large_frames=True)
+  return params, module.config, large
+
+
+def decoded(config, params, latents=LATENTS):
+  """All pixels, a latent at a time, and the memory of the last."""
+  vae, memory, parts = VAE(config), None, []
+
+  @jax.jit
+  def decode(latent, memory):
+    return vae.apply({'params': params}, latent, memory, method='decode')
+
+  for k in range(latents.shape[1]):
+    frames, memory = decode(latents[:, k : k + 1], memory)
+    parts.append(frames)
+  return jnp.concatenate(parts, axis=1), memory
+
+
+def apart(one, two):
+  leaves = zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True)
+  return max(float(jnp.abs(a - b).max()) for a, b in leaves)
+
+
+def test_frame_by_frame_is_what_it_is_at_once(networks, monkeypatch):
+  params, small, large = networks
+  expected = decoded(small, params)
+  assert apart(decoded(large, params), expected) < 2e-5
+  # Control: a memory whose frames have changed places is noticed.
+  past = causal_conv.FrameTape.past
+  monkeypatch.setattr(
+    causal_conv.FrameTape, 'past', lambda *args: past(*args)[:, ::-1]
+  )
+  assert apart(decoded(large, params), expected) > 1e-3
+
+
+def test_a_codec_of_large_frames_takes_a_latent_at_a_time(networks):
+  params, small, large = networks
+  sizes_seen = []
+
+  def make(config):
+    codec = Codec(config)
+    piece = codec.decode_piece
+
+    def noted(params, latents, memory):
+      sizes_seen.append(latents.shape[1])
+      return piece(params, latents, memory)
+
+    codec.decode_piece = noted
+    return codec
+
+  at_once, one_by_one = make(small), make(large)
+  assert (at_once.latents_at_a_time(3), one_by_one.latents_at_a_time(3)) == (
+    *(3, 1),
+  )
+  expected, _ = at_once.decode_chunk(params, LATENTS, None)
+  assert sizes_seen == [3]
+  for frames in (
+    one_by_one.decode_chunk(params, LATENTS, None)[0],
+    one_by_one.decode(params, LATENTS),
+  ):
+    difference = np.asarray(frames, int) - np.asarray(expected, int)
+    assert np.abs(difference).max() <= 1  # a rounding
+  assert sizes_seen[1:] == [1] * 6
+  whole = np.asarray(at_once.encode(params, VIDEO))
+  np.testing.assert_allclose(one_by_one.encode(params, VIDEO), whole, atol=2e-5)
+  assert np.abs(whole[:, 1:] - whole[:, :-1]).max() > 1e-2
+
+
+def test_decoding_in_bfloat16_is_close_and_half_as_large(networks):
+  params, small, _ = networks
+  half = dataclasses.replace(small, decode_dtype='bfloat16')
+  held = sizes.held_shapes(half)
+  assert held['decoder']['conv_in']['kernel'].dtype == jnp.bfloat16
+  assert held['decoder']['conv_in']['bias'].dtype == jnp.float32
+  assert held['encoder']['conv_in']['kernel'].dtype == jnp.float32
+  cast = jax.tree.map(lambda x, like: x.astype(like.dtype), params, held)
+  expected, memory = Codec(small).decode_chunk(params, LATENTS, None)
+  frames, less = Codec(half).decode_chunk(cast, LATENTS, None)
+  assert {leaf.dtype for leaf in less} == {jnp.dtype('bfloat16')}
+  assert sum(x.nbytes for x in memory) == 2 * sum(x.nbytes for x in less)
+  error = np.asarray(frames, float) - np.asarray(expected, float)
+  assert 0 < np.abs(error).mean() < 3  # of 255 levels, weights are random
