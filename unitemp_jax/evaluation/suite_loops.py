@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from unitemp_jax import orders, plans
@@ -19,19 +21,21 @@ _VELOCITY = (
   'change of velocity across the seam of the playing loop over the median one; '
   'geometric mean'
 )
-_RANK = (
-  'the playing loop is rolled by half; share of its other transitions that '
-  'stand out less among their 8 neighbours than the old seam does: 0.5 = the '
-  'seam cannot be told'
-)
+_RANK = {
+  'seam': 'the playing loop is rolled by half; share of its other transitions '
+  'that stand out less among their 8 neighbours than the old seam does: 0.5 = '
+  'the seam cannot be told',
+  'join': 'the same of the transition where the block before the first one '
+  'meets it, 3 frames before the seam',
+}
 _FOUND = (
-  'share of clips whose seam stands out most of all transitions of the rolled '
+  'share of clips where it stands out most of all transitions of the rolled '
   'loop'
 )
-_CHANCE = 'that share if the seam is like any other transition'
+_CHANCE = 'that share if it is like any other transition'
 _P = (
   'share of random picks of one transition per clip that stand out as much on '
-  'average as the seams do'
+  'average'
 )
 
 
@@ -80,15 +84,18 @@ def _rows(bench: Bench, group: str, playing, real) -> list:
     bench.row('velocity closure', group, velocity, 'ratio', _VELOCITY),
     bench.row('motion to real', group, motion, 'ratio', MOTION),
   ]
-  for kind, turns in (('step', False), ('velocity', True)):
-    test = seams.rolled_seam(playing, turns=turns)
+  # A loop begins in the middle of its first block, which it ends with 3 frames
+  # of: there its last block meets it.
+  places = {'seam': playing, 'join': np.roll(playing, 3, axis=1)}
+  for place, kind in itertools.product(places, ('step', 'velocity')):
+    test = seams.rolled_seam(places[place], turns=kind == 'velocity')
     rank = bootstrap.mean(test.rank)
     p_value = exact(test.p_value, len(playing))
     chance = exact(test.chance, len(playing))
     rows += [
-      bench.row(f'seam rank, {kind}', group, rank, 'ratio', _RANK),
-      bench.share(f'seam found, {kind}', group, test.found, _FOUND),
-      bench.row(f'chance, {kind}', group, chance, '%', _CHANCE),
-      bench.row(f'p of the seam, {kind}', group, p_value, 'ratio', _P),
+      bench.row(f'{place} rank, {kind}', group, rank, 'ratio', _RANK[place]),
+      bench.share(f'{place} found, {kind}', group, test.found, _FOUND),
+      bench.row(f'chance, {place}, {kind}', group, chance, '%', _CHANCE),
+      bench.row(f'p of the {place}, {kind}', group, p_value, 'ratio', _P),
     ]
   return rows
