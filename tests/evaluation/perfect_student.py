@@ -69,7 +69,10 @@ class PerfectPipeline:
     buffer = buffer.astype(np.uint8)
     if given is not None:
       buffer[:, plan.preloaded()[1]] = given
-    buffer[:, entries] = latents[:, positions - plan.begin]
+    index = positions - plan.begin
+    if plan.loops and plan.opening is not None:
+      index[0] = frames // 4  # the end of the loop is in its first latent
+    buffer[:, entries] = latents[:, index]
     # Of the anchors only the last frame can be of the video.
     before = np.repeat(latents[None, :, :1], plan.num_anchors, axis=2)
     anchors = np.repeat(before, plan.num_rows, axis=0)
