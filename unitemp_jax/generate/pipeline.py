@@ -296,8 +296,8 @@ class Pipeline:
       for frames in decode.joint(self.decode_chunk, whole, self.card.block):
         own, hidden = frames[0, hidden:], max(hidden - frames.shape[1], 0)
         opening = own[:1] if at == 0 and len(own) else opening
-        if plan.loops and at + len(own) == plan.num_frames:
-          assert opening is not None
+        ends = at + len(own) == plan.num_frames
+        if plan.loops and ends and opening is not None:
           own = np.concatenate([own[:-1], opening])
         if len(own):
           yield at, own
