@@ -206,3 +206,8 @@ def test_seams_are_counted_from_the_first_frame():
     'generation_order': [[4, 5, 6], [7, 8]],
     'boundary_frames': [12, 24],
   }
+  # A loop ends with the first frames of its first block.
+  assert record.order_facts(orders.loop(9, block=3, anchors=3)) == {
+    'generation_order': [[0, 1, 2], [8], [5, 6, 7], [3, 4]],
+    'boundary_frames': [8, 16, 28],
+  }

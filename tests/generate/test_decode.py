@@ -140,6 +140,17 @@ def test_a_loop_that_is_given_its_beginning_plays_from_its_end_to_it(given):
   np.testing.assert_array_equal(video[:, 0], video[:, -1])
 
 
+def test_blocks_cover_all_frames_whatever_the_start():
+  loop = orders.loop(N, anchors=P)
+  assert decode.with_ends(loop, [[0, 1, 2], [5, 6, 7], [3, 4]]) == [
+    [0, 1, 2], [8], [5, 6, 7], [3, 4],
+  ]  # fmt: skip
+  short = orders.backward(6, anchors=P, open_start=True)
+  assert decode.with_ends(short, [[3, 4, 5], [1, 2]]) == [[3, 4, 5], [0, 1, 2]]
+  closed = orders.backward(6, anchors=P)
+  assert decode.with_ends(closed, [[3, 4, 5], [0, 1, 2]])[1] == [0, 1, 2]
+
+
 def test_an_open_start_begins_with_the_last_frame_of_its_anchors():
   plan = orders.backward(6, anchors=P, open_start=True)
   buffer, anchors = LATENTS[:, :5], anchors_of(plan) + 0.1

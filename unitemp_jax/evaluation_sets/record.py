@@ -14,6 +14,7 @@ from unitemp_jax.data import video_io
 from unitemp_jax.evaluation import frames
 from unitemp_jax.evaluation_sets.clips import Clip
 from unitemp_jax.evaluation_sets.store import Store
+from unitemp_jax.generate import decode
 from unitemp_jax.plans import Plan
 
 _POSTER = 160  # pixels, the longer side
@@ -44,19 +45,16 @@ def order_facts(plan: Plan) -> dict[str, Any]:
     `boundary_frames`: transitions, counted from the first frame, from latents
     of one row to those of another, or of a given clip.
   """
-  rows = {
-    row: [position for position, _ in plan.entries(row)]
-    for row in range(plan.num_rows)
-    if not plan.given[row] and plan.count[row]
-  }
-  owner = {position: row for row, own in rows.items() for position in own}
-  owners = [owner.get(position, -1) for position in plan.timeline()[0].tolist()]
-  if plan.opening is not None and plan.loops:
-    owners.append(owners[0])  # its first latent ends it
-  elif plan.opening is not None:
-    owners.insert(0, -1)  # frame 0
-  seams = [4 * k for k in range(len(owners) - 1) if owners[k] != owners[k + 1]]
-  return {'generation_order': list(rows.values()), 'boundary_frames': seams}
+  made = [
+    [position for position, _ in plan.entries(row)]
+    for row in np.flatnonzero(~plan.given & (plan.count > 0))
+  ]
+  blocks = decode.with_ends(plan, made)
+  owner = {position: k for k, own in enumerate(blocks) for position in own}
+  last = plan.num_frames // 4
+  owners = [owner.get(plan.begin + k, -1) for k in range(last + 1)]
+  seams = [4 * k for k in range(last) if owners[k] != owners[k + 1]]
+  return {'generation_order': blocks, 'boundary_frames': seams}
 
 
 def write_clip(

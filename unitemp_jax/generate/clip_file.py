@@ -15,7 +15,7 @@ import numpy as np
 
 from unitemp_jax.data import video_io
 from unitemp_jax.evaluation import frames as pixels
-from unitemp_jax.generate.decode import new_positions
+from unitemp_jax.generate.decode import new_positions, with_ends
 from unitemp_jax.generate.request import Given, Request
 from unitemp_jax.plans import Plan
 
@@ -40,7 +40,7 @@ def made_blocks(plan: Plan) -> list[list[int]]:
     for position in own if plan.given[row] else []:
       if clip_of[position] not in blocks:
         blocks.append(clip_of[position])
-  return blocks
+  return with_ends(plan, blocks)
 
 
 class _Watch:
@@ -110,8 +110,6 @@ def about(request: Request, fps: float) -> dict[str, Any]:
   blocks = made_blocks(request.plan)
   starts = {block[0] for block in blocks}
   first = request.plan.begin
-  if request.plan.loops and request.plan.opening is not None:
-    starts.add(first + request.num_frames // 4)  # its first block ends it
   ends = [0, 0]
   for given in request.given:
     if given.frame == 0:

@@ -73,6 +73,30 @@ def new_positions(plan: Plan) -> list[list[int]]:
   return rows
 
 
+def with_ends(plan: Plan, blocks: list[list[int]]) -> list[list[int]]:
+  """Blocks of a video, with what an open start shows beside them.
+
+  Args:
+    plan: of the video.
+    blocks: positions that were made or given together, in that order.
+
+  Returns:
+    The blocks over all of `begin .. begin + frames / 4`: frame 0 is a part of
+    the first block; a loop's last frames are one that is made with the first.
+  """
+  if plan.opening is None:
+    return blocks
+  first, found = int(plan.timeline()[0][0]), []
+  for block in blocks:
+    if block[0] != first:
+      found.append(block)
+    elif plan.loops:
+      found += [block, [plan.begin + plan.num_frames // 4]]
+    else:
+      found.append([plan.begin, *block])
+  return found
+
+
 class Streamer:
   """Decodes the rows of a plan in the order in which they are made.
 
