@@ -84,8 +84,8 @@ def _rows(bench: Bench, group: str, playing, real) -> list:
     bench.row('velocity closure', group, velocity, 'ratio', _VELOCITY),
     bench.row('motion to real', group, motion, 'ratio', MOTION),
   ]
-  # A loop begins in the middle of its first block, which it ends with 3 frames
-  # of: there its last block meets it.
+  # A loop begins inside its first block, whose first 3 frames end it: before
+  # them the last block meets the first one.
   places = {'seam': playing, 'join': np.roll(playing, 3, axis=1)}
   for place, kind in itertools.product(places, ('step', 'velocity')):
     test = seams.rolled_seam(places[place], turns=kind == 'velocity')
