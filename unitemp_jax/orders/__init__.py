@@ -2,8 +2,9 @@
 
 An order says in which sequence the blocks of a timeline are made, and what each
 may see. A block has anchors when the latent before it is not there yet, unless
-it starts the video; if that has an open start, as loops do, even then. Without a window, whatever is generated or given is seen by
-all later rows; with one, a row sees at most so many latents, the nearest.
+it starts the video; if that has an open start, as loops do, even then. Without
+a window, whatever is generated or given is seen by all later rows; with one, a
+row sees at most so many latents, the nearest.
 
 Every function takes the settings of `Settings` (block, anchors, start, window,
 prompts, rows) beside its own. Positions and lengths are in latents.
