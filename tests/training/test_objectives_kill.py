@@ -13,8 +13,8 @@ import pytest
 
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.data import latents
-from unitemp_jax.models import weights
-from unitemp_jax.training import programs
+from unitemp_jax.models import sizes, weights
+from unitemp_jax.training import builders, programs
 from unitemp_jax.training.program_teacher import latent_shape
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +64,12 @@ def inputs(tmp_path_factory):
   )
   weights.save(folder / 'teacher.safetensors', teacher)
   weights.save(folder / 'student.safetensors', teacher['dit'])
+  # It says what the anchors of a distillation should have been.
+  vae = jax.tree.map(
+    lambda leaf: 0.1 * rng.standard_normal(leaf.shape, np.float32),
+    sizes.param_shapes(builders.vae_config(config.model)),
+  )
+  weights.save(folder / 'vae.safetensors', vae)
   return folder
 
 
@@ -76,6 +82,7 @@ def command(stage, inputs, workdir):
   }
   if stage != 'vae':
     flags['latents.dir'] = inputs / 'latents'
+    flags['latents.vae'] = inputs / 'vae.safetensors'
   if stage in ('student_init', 'distill'):
     flags['teacher'] = inputs / 'teacher.safetensors'
   if stage == 'distill':
