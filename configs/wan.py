@@ -13,7 +13,7 @@ the parameter: 1,418,996,800 (1.3B), 14,288,491,584 (14B), 126,892,531 (VAE).
 from ml_collections import ConfigDict
 
 from configs import common
-from unitemp_jax.generate.teacher import WAN_NEGATIVE_PROMPT
+from unitemp_jax.sampling.teacher import WAN_NEGATIVE_PROMPT
 
 # Section 1.1.
 DIT_1P3B = {'width': 1536, 'ffn_width': 8960, 'heads': 12, 'layers': 30}

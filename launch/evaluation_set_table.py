@@ -11,13 +11,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from unitemp_jax import report_shell
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import readme
-from unitemp_jax.evaluation.results import ResultTable
+from unitemp_jax.evaluation.metrics import readme
+from unitemp_jax.evaluation.metrics.results import ResultTable
 from unitemp_jax.evaluation_sets import progress
 from unitemp_jax.evaluation_sets.progress import duration
 from unitemp_jax.evaluation_sets.store import Store
+from unitemp_jax.report import shell
 
 MARK = 'evaluation set'
 _STEPS = ('real clips', 'generate', 'verify', 'measure', 'report')
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> None:
   """Writes and prints the table."""
   folder = Path(arguments[0])
   text = make(folder, arguments[1])
-  report_shell.write(folder / 'table.md', text)
+  shell.write(folder / 'table.md', text)
   for path in arguments[2:]:
     readme.insert(Path(path), text, MARK)
   print(text)

@@ -10,9 +10,9 @@ want of the user's own footage.
 import sys
 from pathlib import Path
 
-from unitemp_jax.data import video_io
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
-from unitemp_jax.generate import model_folder
+from unitemp_jax.sampling import model_folder
+from unitemp_jax.video import files
 
 _AT_ONCE = 64
 
@@ -30,7 +30,7 @@ def write_clips(folder: Path, number: int) -> None:
     pairs = zip(clips['video'], clips['caption'], strict=True)
     for i, (video, caption) in zip(indices, pairs, strict=True):
       path = _path(folder, i)
-      video_io.write_video(path, video, card.fps)
+      files.write_video(path, video, card.fps)
       path.with_suffix('.txt').write_text(caption + '\n')
 
 

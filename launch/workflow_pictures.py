@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from unitemp_jax.data import video_io
 from unitemp_jax.data.falling_digits import (
   COLOURS,
   FallingDigitsSpec,
@@ -25,7 +24,8 @@ from unitemp_jax.data.falling_digits import (
   sample_states,
 )
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import model_folder
+from unitemp_jax.sampling import model_folder
+from unitemp_jax.video import files
 
 # File, frames of a real clip, and which: a red seven that falls, or one that
 # falls and turns into a blue two.
@@ -62,9 +62,9 @@ def write_given(folder: Path, model: Path) -> None:
   for name, frames, scene in GIVEN:
     clip = clips[scene][frames]
     if name.endswith('.png'):
-      video_io.write_image(folder / name, clip[0])
+      files.write_image(folder / name, clip[0])
     else:
-      video_io.write_video(folder / name, clip, card.fps)
+      files.write_video(folder / name, clip, card.fps)
 
 
 def write_picture(folder: Path, path: Path, model: Path) -> None:
@@ -73,16 +73,16 @@ def write_picture(folder: Path, path: Path, model: Path) -> None:
   if len(clips) != 1:
     raise UserError(f'{folder} holds {len(clips)} clips; it must be one.')
   about = json.loads(clips[0].with_suffix('.json').read_text())
-  frames, fps = video_io.read_video(clips[0])
+  frames, fps = files.read_video(clips[0])
   # Small clips are written enlarged.
   card = model_folder.read_card(model)
-  small = video_io.fit(frames, card.height, card.width)
+  small = files.fit(frames, card.height, card.width)
   # 16 levels: the noise of the codec would make a GIF three times as large.
   small = ((small.astype(int) + 8) // 17 * 17).astype(np.uint8)
   scale = max(_SIDE // card.height, 1)
   shown = small.repeat(scale, axis=1).repeat(scale, axis=2)
   bars = timeline(about, shown.shape[2])
-  video_io.write_gif(path, np.concatenate([shown, bars], axis=1), fps, scale=1)
+  files.write_gif(path, np.concatenate([shown, bars], axis=1), fps, scale=1)
 
 
 def timeline(about: dict, width: int) -> np.ndarray:

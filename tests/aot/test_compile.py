@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from unitemp_jax.aot import compiler, hlo, topology, verdict
+from unitemp_jax.aot import compiler, hlo, memory_report, topology
 from unitemp_jax.cli.main import main
 from unitemp_jax.models import dit_block, sizes
 from unitemp_jax.models.dit import DiT, DiTConfig
-from unitemp_jax.training.mesh import batch_sharding, make_mesh
-from unitemp_jax.training.sharding_rules import MODEL_RULES
-from unitemp_jax.training.stored import shapes_of
+from unitemp_jax.parallel.mesh import batch_sharding, make_mesh
+from unitemp_jax.parallel.sharding_rules import MODEL_RULES
+from unitemp_jax.training.programs.stored import shapes_of
 
 pytest.importorskip(
   'libtpu', reason="the TPU compiler; pip install 'unitemp_jax[tpu]'"
@@ -47,7 +47,7 @@ def compiled(tmp_path, *more, topology='v5e:4x4', **changes):
       *(f'--config.{name}={value}' for name, value in values.items()),
     ]
   )
-  return code, verdict.read(out)
+  return code, memory_report.read(out)
 
 
 def test_distillation_at_a_reduced_depth(tmp_path, capsys):

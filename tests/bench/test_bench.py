@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from model_fixture import random_model
 
-from unitemp_jax.bench import long, machine, peers, runner, timing
+from unitemp_jax.bench import baselines, long, machine, runner, timing
 from unitemp_jax.bench.context import Context
 from unitemp_jax.cli import bench as cli
 from unitemp_jax.errors import UserError
@@ -19,7 +19,7 @@ from unitemp_jax.errors import UserError
 def short(monkeypatch):
   monkeypatch.setattr(long, 'EARLY', 2)
   monkeypatch.setattr(long, 'SPAN', 20)
-  monkeypatch.setattr(peers, 'CONTEXT_BLOCKS', (1,))
+  monkeypatch.setattr(baselines, 'CONTEXT_BLOCKS', (1,))
 
 
 class Streaming:
@@ -110,9 +110,9 @@ def test_the_peers_make_the_same_block(tmp_path):
   # Negative control: without the mask the result is another one.
   made = {
     name: np.asarray(one())
-    for name, one in peers._functions(context, 1).items()
+    for name, one in baselines._functions(context, 1).items()
   }
-  apart = np.abs(made[peers.UNMASKED] - made[peers.CACHED]).max()
+  apart = np.abs(made[baselines.UNMASKED] - made[baselines.CACHED]).max()
   assert apart > 1e-3
   stored = json.loads((tmp_path / 'out' / runner.RESULTS).read_text())
   assert stored['about']['repeats'] == 2

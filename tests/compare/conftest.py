@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from unitemp_jax.data import video_io
+from unitemp_jax.video import files
 
 # The clips that the tests of the metrics use too.
 sys.path.append(str(pathlib.Path(__file__).parents[1] / 'evaluation'))
@@ -48,5 +48,5 @@ def folders(tmp_path_factory):
     still = np.repeat(clip[:1], 33, axis=0)
     moving_clips.write(root / 'still' / f'{safe}-0.mp4', still)
   (root / 'prompts.txt').write_text('\n'.join(PROMPTS) + '\n')
-  assert video_io.read_metadata(root / 'ours/0000-x.mp4')['sample'] == 0
+  assert files.read_metadata(root / 'ours/0000-x.mp4')['sample'] == 0
   return root

@@ -6,7 +6,7 @@ import moving_clips
 import pytest
 
 from unitemp_jax.cli import main as cli
-from unitemp_jax.evaluation.results import ResultTable
+from unitemp_jax.evaluation.metrics.results import ResultTable
 
 
 @pytest.fixture(scope='module')

@@ -10,7 +10,7 @@ import pytest
 from conftest import PROMPTS
 
 from unitemp_jax.cli import main as cli
-from unitemp_jax.evaluation.results import ResultTable
+from unitemp_jax.evaluation.metrics.results import ResultTable
 
 
 @pytest.fixture(scope='module')

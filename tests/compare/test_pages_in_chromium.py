@@ -8,8 +8,8 @@ import moving_clips
 import pytest
 from conftest import PROMPTS
 
-from unitemp_jax import report, report_read
 from unitemp_jax.cli import main as cli
+from unitemp_jax.report import read, write
 
 pytestmark = [
   pytest.mark.slow,
@@ -93,12 +93,12 @@ def test_five_thousand_clips_are_listed_and_few_are_loaded(tmp_path):
   moving_clips.write(path, moving_clips.drifting_texture(9))
   about['prompt'] = PROMPTS[0]
   path.with_suffix('.json').write_text(json.dumps(about))
-  contents = report_read.read_folder(folder)
+  contents = read.read_folder(folder)
   clips = [
     dataclasses.replace(contents.clips[0], prompt=f'number {i}', name=f'{i}')
     for i in range(5000)
   ]
-  page_file = report.write_page(dataclasses.replace(contents, clips=clips))
+  page_file = write.write_page(dataclasses.replace(contents, clips=clips))
   with chromium.Browser(tmp_path / 'profile') as page:
     page.open(page_file)
     assert page.evaluate("document.querySelectorAll('.row').length") == 5000

@@ -7,13 +7,13 @@ from conftest import PROMPTS
 
 from unitemp_jax.compare import pairing
 from unitemp_jax.compare.pairing import System
-from unitemp_jax.evaluation import clip_folder
+from unitemp_jax.evaluation.clips import folder
 from unitemp_jax.evaluation_sets import manifests
 
 
 def systems(folders, *named):
   return [
-    System(name, clip_folder.list_clips(folders / name, kind).clips)
+    System(name, folder.list_clips(folders / name, kind).clips)
     for name, kind in named
   ]
 
@@ -94,7 +94,7 @@ def test_records_of_longlive_beside_the_clip_are_read(folders, tmp_path):
   copy = tmp_path / 'rank0-0-0_lora_dp0_sp2.mp4'
   copy.write_bytes(source.read_bytes())
   copy.with_suffix('.txt').write_text(f'[0,1] {PROMPTS[2]}\n[2] then\n')
-  (clip,) = clip_folder.list_clips(tmp_path, 'longlive').clips
+  (clip,) = folder.list_clips(tmp_path, 'longlive').clips
   assert clip.prompt == PROMPTS[2] and not clip.cut and clip.sample == 0
 
 
@@ -106,7 +106,7 @@ def test_other_and_broken_files_are_named(folders, tmp_path):
   (tmp_path / 'notes.txt').write_text('x')
   (tmp_path / '.hidden.mp4').write_bytes(b'x')
   (tmp_path / 'fine-0.json').write_text(json.dumps({'order': 'loop'}))
-  listing = clip_folder.list_clips(tmp_path)
+  listing = folder.list_clips(tmp_path)
   assert [clip.name for clip in listing.clips] == ['fine-0.mp4']
   assert listing.clips[0].order == 'loop'
   text = ' '.join(listing.problems)

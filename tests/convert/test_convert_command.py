@@ -7,7 +7,7 @@ import safetensors.numpy
 import small_models
 
 from unitemp_jax.cli import main as cli
-from unitemp_jax.generate import model_folder
+from unitemp_jax.sampling import model_folder
 
 TINY = model_folder.TINY
 CONFIG = f'--config={TINY.parents[2] / "configs" / "tiny_distill.py"}'

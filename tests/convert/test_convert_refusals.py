@@ -10,8 +10,8 @@ import small_models
 from unitemp_jax.cli import main as cli
 from unitemp_jax.convert import fit, load_torch, sources
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import model_folder
 from unitemp_jax.models import sizes
+from unitemp_jax.sampling import model_folder
 
 # A config with the sizes of `small_models`.
 CONFIG = """

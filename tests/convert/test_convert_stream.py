@@ -15,8 +15,8 @@ import small_models
 from unitemp_jax.convert import incoming, keymap, load_torch, stream_writer
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
-from unitemp_jax.training.mesh import make_mesh, shardings_for
-from unitemp_jax.training.sharding_rules import MODEL_RULES
+from unitemp_jax.parallel.mesh import make_mesh, shardings_for
+from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 
 SHAPES = {
   kind: sizes.param_shapes(config)

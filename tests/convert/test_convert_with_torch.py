@@ -66,7 +66,7 @@ def test_state_dicts_in_memory(tmp_path):
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory):
   """The shipped tiny model in the diffusers layout."""
-  from unitemp_jax.generate import model_folder
+  from unitemp_jax.sampling import model_folder
 
   out = tmp_path_factory.mktemp('exported')
   command = f'convert --model={model_folder.TINY} --to=diffusers --out={out}'
@@ -89,7 +89,7 @@ def test_diffusers_loads_the_exported_student(exported):
 def test_diffusers_decodes_with_the_exported_vae(exported):
   """The VAE has nothing that diffusers lacks: pixels must agree."""
   diffusers = pytest.importorskip('diffusers')
-  from unitemp_jax.generate import model_folder
+  from unitemp_jax.sampling import model_folder
 
   vae = diffusers.AutoencoderKLWan.from_pretrained(exported / 'vae')
   fields = json.loads((exported / 'vae' / 'config.json').read_text())
@@ -113,8 +113,8 @@ def test_diffusers_decodes_with_the_exported_vae(exported):
 
 def test_transformers_encodes_with_the_exported_text_encoder(exported):
   transformers = pytest.importorskip('transformers')
-  from unitemp_jax.generate import model_folder
   from unitemp_jax.models.umt5 import TextEncoder
+  from unitemp_jax.sampling import model_folder
 
   model, info = transformers.UMT5EncoderModel.from_pretrained(
     exported / 'text_encoder', output_loading_info=True

@@ -9,11 +9,11 @@ import dataclasses
 import numpy as np
 
 from unitemp_jax.data.falling_digits import sample_clips
-from unitemp_jax.evaluation import suite_bench
-from unitemp_jax.evaluation.digit_oracle import DigitOracle
-from unitemp_jax.evaluation.suite_bench import Bench, Settings
-from unitemp_jax.generate import model_folder
+from unitemp_jax.evaluation.classifiers.digits import DigitOracle
+from unitemp_jax.evaluation.suites import bench
+from unitemp_jax.evaluation.suites.bench import Bench, Settings
 from unitemp_jax.generate.pipeline import Generated
+from unitemp_jax.sampling import model_folder
 
 
 @dataclasses.dataclass
@@ -36,9 +36,7 @@ class PerfectPipeline:
         self.known[caption] = shares, index
 
   def spec(self, frames, shares):
-    return dataclasses.replace(
-      suite_bench.clip_spec(self.card, frames), **shares
-    )
+    return dataclasses.replace(bench.clip_spec(self.card, frames), **shares)
 
   def encode(self, video):
     """Latent k holds frames 4k-3..4k, latent 0 frame 0 four times."""
@@ -88,8 +86,8 @@ class PerfectBench(Bench):
     self.card, self.settings = card, settings
     latents = 1 + (card.frames - 1) // 4
     self.pipeline = PerfectPipeline(card, num_clips, latents)
-    self.plans = suite_bench.make_plans(card)
-    self.oracle = DigitOracle.load(suite_bench.ORACLE)
+    self.plans = bench.make_plans(card)
+    self.oracle = DigitOracle.load(bench.ORACLE)
     self.lines = []
     self._report = self.lines.append
     self._size = 4

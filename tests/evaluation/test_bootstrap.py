@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import bootstrap
+from unitemp_jax.evaluation.metrics import bootstrap
 
 
 def test_interval_has_the_width_of_the_normal_theory():

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import clip_drift, clip_metrics, curves, flicker
-from unitemp_jax.evaluation.clip_metrics import METRICS, Layout
+from unitemp_jax.evaluation.clips import drift
+from unitemp_jax.evaluation.clips import metrics as clip_metrics
+from unitemp_jax.evaluation.clips.metrics import METRICS, Layout
+from unitemp_jax.evaluation.metrics import curves, flicker
 
 FORWARD = Layout((8, 20, 32), 12, (0, 0), (), 8.0)
 
@@ -120,14 +122,14 @@ def test_drift_of_a_ramp_is_known_and_its_order_matters():
 
 
 def test_order_of_generation_puts_given_frames_first():
-  order = clip_drift.generation_order([(4, 6), (1, 3)], 8)
+  order = drift.generation_order([(4, 6), (1, 3)], 8)
   np.testing.assert_array_equal(order, [0, 7, 4, 5, 6, 1, 2, 3])
   for spans in ([(0, 3), (3, 5)], [(0, 8)], [(-1, 2)]):
     with pytest.raises(UserError, match='at most once'):
-      clip_drift.generation_order(spans, 8)
+      drift.generation_order(spans, 8)
 
 
 def test_relative_drift_is_the_formula():
   curve = np.repeat([2.0, 3.0, 1.0], 4)[:, None]
-  np.testing.assert_allclose(clip_drift.relative_drift(curve, 4), [0.5])
-  np.testing.assert_allclose(clip_drift.relative_drift(curve[:7], 4), [0])
+  np.testing.assert_allclose(drift.relative_drift(curve, 4), [0.5])
+  np.testing.assert_allclose(drift.relative_drift(curve[:7], 4), [0])

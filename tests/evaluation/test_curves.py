@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import curves, flicker, temporal
-from unitemp_jax.evaluation import frames as frames_module
-from unitemp_jax.evaluation.frames import frame_steps, luma
+from unitemp_jax.evaluation.metrics import curves, flicker, temporal
+from unitemp_jax.video import frames as frames_module
+from unitemp_jax.video.frames import frame_steps, luma
 
 
 def test_curves_of_a_stream_are_those_of_the_whole_clip():

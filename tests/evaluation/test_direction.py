@@ -3,7 +3,8 @@ import pytest
 
 from unitemp_jax.data import falling_digits
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import curves, direction
+from unitemp_jax.evaluation.classifiers import direction
+from unitemp_jax.evaluation.metrics import curves
 
 
 def thumbs(clips):

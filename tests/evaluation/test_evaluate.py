@@ -8,10 +8,11 @@ from unitemp_jax import orders
 from unitemp_jax.cli import evaluate
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import runner, suite_bench, suite_ceiling, suite_vae
-from unitemp_jax.evaluation.bootstrap import Interval
-from unitemp_jax.evaluation.results import ResultTable, result
-from unitemp_jax.evaluation.suite_bench import Bench, Section, Settings
+from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.evaluation.metrics.results import ResultTable, result
+from unitemp_jax.evaluation.suites import bench as suite_bench
+from unitemp_jax.evaluation.suites import ceiling, runner, vae
+from unitemp_jax.evaluation.suites.bench import Bench, Section, Settings
 
 N = 4
 ORDERS = tuple(orders.ORDERS)
@@ -234,12 +235,12 @@ def test_windows_in_whole_blocks_equal_windows_alone():
   bench = Bench(random_model(), Settings(2, 2, 0), print)
   part = bench.latents[:, :4]
   alone = bench.decode(part).astype(int)
-  padded = suite_ceiling.decode_in_blocks(bench.decode, part, 3)
+  padded = ceiling.decode_in_blocks(bench.decode, part, 3)
   assert padded.shape == alone.shape
   assert np.abs(padded - alone).max() <= 1
   pixels = bench.real[:, :13]
   np.testing.assert_allclose(
-    suite_ceiling.encode_in_blocks(bench.encode, pixels, 3),
+    ceiling.encode_in_blocks(bench.encode, pixels, 3),
     bench.encode(pixels),
     atol=1e-4,
   )
@@ -248,7 +249,7 @@ def test_windows_in_whole_blocks_equal_windows_alone():
 
 
 def test_thirds_cover_every_frame_once():
-  frames = [f for part in suite_vae.thirds(33) for f in range(33)[part]]
+  frames = [f for part in vae.thirds(33) for f in range(33)[part]]
   assert frames == list(range(33))
 
 

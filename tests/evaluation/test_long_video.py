@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import long_video
+from unitemp_jax.evaluation.metrics import long_video
 
 N, WINDOWS = 16, 10
 

@@ -1,7 +1,7 @@
 import pytest
 
-from unitemp_jax.evaluation import naming
-from unitemp_jax.evaluation.naming import Name
+from unitemp_jax.evaluation.clips import naming
+from unitemp_jax.evaluation.clips.naming import Name
 
 LONG = 'a' * 120
 

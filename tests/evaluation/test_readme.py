@@ -3,7 +3,7 @@
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import readme
+from unitemp_jax.evaluation.metrics import readme
 
 BEGIN, END = readme.marks('metrics')
 

@@ -3,8 +3,8 @@ import os
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import results
-from unitemp_jax.evaluation.bootstrap import Interval
+from unitemp_jax.evaluation.metrics import results
+from unitemp_jax.evaluation.metrics.bootstrap import Interval
 
 
 def table():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import seams, temporal
+from unitemp_jax.evaluation.metrics import seams, temporal
 
 N, T, SIZE = 12, 32, 16
 

@@ -5,15 +5,15 @@ import pytest
 from model_fixture import random_model
 from perfect_student import PerfectBench
 
-from unitemp_jax.evaluation import (
+from unitemp_jax.evaluation.suites import (
+  keyframes,
+  long,
+  loops,
   runner,
-  suite_keyframes,
-  suite_long,
-  suite_loops,
-  suite_transitions,
+  transitions,
 )
-from unitemp_jax.evaluation.suite_bench import Settings
-from unitemp_jax.evaluation.suite_runs import Runs, paste
+from unitemp_jax.evaluation.suites.bench import Settings
+from unitemp_jax.evaluation.suites.runs import Runs, paste
 
 N = 6
 
@@ -36,7 +36,7 @@ def values(sections, prefix):
 
 
 def test_keyframes_of_a_perfect_student_are_the_real_clips(bench):
-  sections = suite_keyframes.run_keyframes(bench)
+  sections = keyframes.run_keyframes(bench)
   found = values(sections, 'keyframes')
   for side in ('keyframes, past', 'keyframes, outside_in'):
     assert found['interior PSNR', side] == 100
@@ -55,7 +55,7 @@ def test_keyframes_of_a_perfect_student_are_the_real_clips(bench):
 
 
 def test_extensions_of_a_perfect_student(bench):
-  found = values(suite_keyframes.run_extend(bench), 'extend')
+  found = values(keyframes.run_extend(bench), 'extend')
   for name in ('before', 'after'):
     group = 'extended, alternate'
     metric = f'digit {name}'
@@ -67,12 +67,12 @@ def test_extensions_of_a_perfect_student(bench):
 
 
 def test_loops_of_a_perfect_student_close(bench):
-  found = values(suite_loops.run(bench), 'loops')
-  groups = {group for _, group in found} - {suite_loops.CUT}
+  found = values(loops.run(bench), 'loops')
+  groups = {group for _, group in found} - {loops.CUT}
   assert len(groups) == 8 and any('64 frames' in group for group in groups)
   for group in groups:
     real = f'{suite_loops.REAL}, {group[:9]}'
-    if not group.startswith(suite_loops.REAL):
+    if not group.startswith(loops.REAL):
       # A real loop's frames 0 and 32 are rounded apart, by a byte at most.
       for metric, off in (
         ('loop closure', 1e-3),
@@ -83,14 +83,14 @@ def test_loops_of_a_perfect_student_close(bench):
         assert found[metric, group] == wanted
     assert found['seam rank, step', group] < 0.85
   # Negative control: a frame too much, shown twice, is a seam.
-  again = found['seam rank, step', suite_loops.CUT]
+  again = found['seam rank, step', loops.CUT]
   assert again > max(found['seam rank, step', group] for group in groups)
 
 
 def test_blends_do_not_win_transitions(bench):
-  sections = suite_transitions.run(bench)
-  real = suite_transitions.REAL
-  fade, cut = suite_transitions.FADE, suite_transitions.CUT
+  sections = transitions.run(bench)
+  real = transitions.REAL
+  fade, cut = transitions.FADE, transitions.CUT
   for prefix in ('transition', 'foreign transition'):
     found = values(sections, prefix)
     assert found['no blend', real] > 0.3
@@ -98,7 +98,7 @@ def test_blends_do_not_win_transitions(bench):
     assert found['largest jump', cut] > found['largest jump', real]
     assert found['motion to real', fade] < found['motion to real', real]
   assert found['dimmest frame', fade] < found['dimmest frame', real]
-  for side in suite_transitions.SIDES:
+  for side in transitions.SIDES:
     group = f'transition, {side}'
     # The clip that it is asked for, so it equals the real one.
     found = values(sections, 'transition')
@@ -113,39 +113,39 @@ def test_blends_do_not_win_transitions(bench):
 
 
 def test_a_perfect_student_does_not_drift(bench, monkeypatch):
-  monkeypatch.setattr(suite_long, 'TIMES', 3)
-  sections = suite_long.run_long(bench)
+  monkeypatch.setattr(long, 'TIMES', 3)
+  sections = long.run_long(bench)
   found = values(sections, 'long')
-  real = found['drift as played', suite_long.REAL]
-  groups = {group for _, group in found} - {suite_long.REAL}
+  real = found['drift as played', long.REAL]
+  groups = {group for _, group in found} - {long.REAL}
   assert len(groups) == 8
   for group in groups:
     assert found['drift as played', group] == pytest.approx(real)
   # Without sinks the first made is one end, and the last made the other.
   for direction, sign in (('forward', 1), ('backward', -1)):
     assert found['drift as made', f'{direction}, sinks: none'] == (
-      pytest.approx(sign * found['drift as made', suite_long.REAL])
+      pytest.approx(sign * found['drift as made', long.REAL])
     )
   read = found['digit read, first made tenth', 'backward, sinks: none']
-  assert read == found['digit read, last made tenth', suite_long.REAL]
+  assert read == found['digit read, last made tenth', long.REAL]
 
 
 def test_blocks_in_the_order_made(bench):
   runs = Runs.of(bench)
-  spans = suite_long.spans(suite_long.long_plan(runs, 'backward', 'none'))
+  spans = long.spans(long.long_plan(runs, 'backward', 'none'))
   frames = [f for low, high in spans for f in range(low, high + 1)]
-  assert sorted(frames) == list(range(1 + 4 * (9 * suite_long.TIMES - 1)))
+  assert sorted(frames) == list(range(1 + 4 * (9 * long.TIMES - 1)))
   assert spans[0][0] > spans[-1][0]
-  forward = suite_long.spans(suite_long.long_plan(runs, 'forward', 'none'))
+  forward = long.spans(long.long_plan(runs, 'forward', 'none'))
   assert forward == sorted(forward)
 
 
 def test_who_ignores_a_switch_is_found_out(bench):
   """The perfect student reads the first prompt only: a negative control."""
-  found = values(suite_long.run_schedule(bench), 'schedule')
+  found = values(long.run_schedule(bench), 'schedule')
   kept = found['digit, last third, first prompt', 'switch, forward']
   new = found['digit, last third, second prompt', 'switch, forward']
-  assert kept == found['digit, last third, first prompt', suite_long.REAL]
+  assert kept == found['digit, last third, first prompt', long.REAL]
   assert kept > 80 and new < 50
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import temporal
+from unitemp_jax.evaluation.metrics import temporal
 
 
 def turning(num_frames, period, n=2, size=16):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import windows
+from unitemp_jax.evaluation.metrics import windows
 
 
 def decode(latents):

@@ -12,15 +12,15 @@ from quick_compilation import quick_compilation  # noqa: F401
 from unitemp_jax import orders
 from unitemp_jax.cli import evaluate_generate
 from unitemp_jax.cli import main as cli
-from unitemp_jax.data import video_io
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import generation, verify
 from unitemp_jax.evaluation_sets.bulk_pipeline import BulkPipeline
 from unitemp_jax.evaluation_sets.manifests import Prompt
 from unitemp_jax.evaluation_sets.work import plan_work
-from unitemp_jax.generate import model_folder
 from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.sampling import model_folder
+from unitemp_jax.video import files
 
 PROMPTS = ('a red seven falls', 'a blue one', 'a green two bounces')
 
@@ -162,7 +162,7 @@ def real_clips(tmp_path_factory):
   made = sample_clips(spec, range(3))
   for i in range(3):
     path = folder / f'clip {i}.mp4'
-    video_io.write_video(path, made['video'][i], card.fps)
+    files.write_video(path, made['video'][i], card.fps)
     path.with_suffix('.txt').write_text(made['caption'][i])
   return folder
 
@@ -187,8 +187,8 @@ def test_between_the_ends_of_real_clips(real_clips, tmp_path, capsys):
   found = json.loads(path.read_text())
   assert found['given_frames'] == [1, 1]
   assert found['real'] == 'real/clip 1.mp4'
-  truth, _ = video_io.read_video(out / found['real'])
-  video, fps = video_io.read_video(out / 'videos/inbetween/clip 1-0.mp4')
+  truth, _ = files.read_video(out / found['real'])
+  video, fps = files.read_video(out / 'videos/inbetween/clip 1-0.mp4')
   assert video.shape == truth.shape and fps == found['fps']
   # The ends are the clip's but for the coding, and the middle is not.
   gaps = np.abs(video.astype(int) - truth).mean((1, 2, 3))
@@ -199,8 +199,8 @@ def test_clips_that_cannot_be_given_are_refused(real_clips, tmp_path, capsys):
   """Before anything is made: a set that has begun cannot shrink."""
   folder, out = tmp_path / 'real', tmp_path / 'out'
   shutil.copytree(real_clips, folder)
-  video, fps = video_io.read_video(folder / 'clip 0.mp4')
-  video_io.write_video(folder / 'short.mp4', video[:9], fps)
+  video, fps = files.read_video(folder / 'clip 0.mp4')
+  files.write_video(folder / 'short.mp4', video[:9], fps)
   (folder / 'torn.mp4').write_bytes(b'no video')
   words = ['generate', '--suite=inbetween', f'--manifest={folder}']
   words += [f'--model={random_model()}', f'--out={out}', '--prompt=a digit']
@@ -214,7 +214,7 @@ def test_clips_that_cannot_be_given_are_refused(real_clips, tmp_path, capsys):
 def test_starting_from_an_image(tmp_path, capsys):
   card = model_folder.read_card(random_model())
   picture = np.full((2 * card.height, 2 * card.width, 3), (200, 30, 90), 'u1')
-  video_io.write_image(tmp_path / 'a red one.png', picture)
+  files.write_image(tmp_path / 'a red one.png', picture)
   manifest = tmp_path / 'info.json'
   manifest.write_text(json.dumps([{'prompt_en': 'a red one'}]))
   out = tmp_path / 'out'
@@ -223,9 +223,7 @@ def test_starting_from_an_image(tmp_path, capsys):
   assert call(*words, '--order=inbetween') == 2
   assert 'given at both ends' in capsys.readouterr().err
   assert call(*words, '--order=backward', '--batch_size=2') == 0
-  video, _ = video_io.read_video(
-    out / 'videos' / 'backward' / 'a red one-1.mp4'
-  )
+  video, _ = files.read_video(out / 'videos' / 'backward' / 'a red one-1.mp4')
   assert np.abs(video[0].astype(int) - (200, 30, 90)).max() < 12
   assert np.abs(video[5].astype(int) - (200, 30, 90)).max() > 12
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from unitemp_jax.data import video_io
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import manifests, set_prompts
 from unitemp_jax.evaluation_sets.manifests import Prompt
+from unitemp_jax.video import files
 
 
 def write(path, text):
@@ -101,9 +101,9 @@ def test_missing_files_are_named(tmp_path):
 
 
 def test_real_clips_and_their_captions(tmp_path):
-  frames = video_io.np.zeros((5, 32, 32, 3), 'uint8')
+  frames = files.np.zeros((5, 32, 32, 3), 'uint8')
   for name in ('a.mp4', 'more/b.mp4'):
-    video_io.write_video(tmp_path / name, frames, 8)
+    files.write_video(tmp_path / name, frames, 8)
   write(tmp_path / 'a.txt', 'a red\n seven ')
   with pytest.raises(UserError, match=r'b\.mp4 has no caption; write b.txt'):
     manifests.read_clips(tmp_path)

@@ -14,11 +14,11 @@ import pytest
 from fake_worker import fake_maker, files, wanted, work
 
 from unitemp_jax import orders
-from unitemp_jax.data import video_io
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import produce, progress, record
 from unitemp_jax.evaluation_sets.produce import Maker
 from unitemp_jax.evaluation_sets.store import Store
+from unitemp_jax.video import files as video_io
 
 
 def test_batches_hold_one_bucket_and_every_clip_once():

@@ -9,10 +9,10 @@ import pytest
 from fake_worker import files, noise, wanted, work
 
 from unitemp_jax.cli import main as cli
-from unitemp_jax.data import video_io
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import verify
 from unitemp_jax.evaluation_sets.store import Store
+from unitemp_jax.video import files as video_io
 
 
 @pytest.fixture(scope='module')

@@ -11,8 +11,8 @@ from model_fixture import random_model
 
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import model_folder
 from unitemp_jax.generate.embedded_pipeline import EmbeddedPipeline
+from unitemp_jax.sampling import model_folder
 
 
 @pytest.fixture(scope='module')

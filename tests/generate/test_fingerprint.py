@@ -3,8 +3,8 @@ import shutil
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import model_folder
 from unitemp_jax.models import weights
+from unitemp_jax.sampling import model_folder
 
 
 def copy_of_tiny(folder):

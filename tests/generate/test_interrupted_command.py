@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from model_fixture import random_model
 
-from unitemp_jax.data import video_io
+from unitemp_jax.video import files as video_io
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = 41

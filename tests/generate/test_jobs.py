@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from generation_batch import PROMPTS, SEEDS
 
-from unitemp_jax.data import video_io
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import jobs
 from unitemp_jax.generate.request import Given, Request
+from unitemp_jax.video import files as video_io
 
 MODEL = 'abc'
 SIZE = (16, 16)  # of the random model

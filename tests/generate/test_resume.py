@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from unitemp_jax.data import video_io
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import jobs, resume, workflows
+from unitemp_jax.video import files as video_io
 
 RNG = np.random.default_rng(0)
 

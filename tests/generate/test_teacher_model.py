@@ -9,9 +9,9 @@ from model_fixture import random_model
 from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax.cli import main as cli
-from unitemp_jax.data import video_io
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.teacher_model import TeacherModel
+from unitemp_jax.video import files
 
 PROMPTS = ['a red seven falls', 'a blue one slides']
 SETTINGS = {'num_steps': 3, 'solver': 'unipc', 'guidance': 3.0}
@@ -59,7 +59,7 @@ def test_the_verb_writes_clips_and_continues(folder, tmp_path, capsys):
   ]
   assert cli.main(arguments) == 0
   (path,) = (tmp_path / 'out').iterdir()
-  tags = video_io.read_metadata(path)
+  tags = files.read_metadata(path)
   assert tags['prompt'] == PROMPTS[0]
   assert tags['teacher']['guidance'] == 3.0
   before = path.stat().st_mtime_ns

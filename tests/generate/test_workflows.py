@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import lengths, model_folder, workflows
+from unitemp_jax.generate import lengths, workflows
 from unitemp_jax.generate.draft import best_size
+from unitemp_jax.sampling import model_folder
 
 CARD = model_folder.read_card(model_folder.TINY)
 RNG = np.random.default_rng(0)

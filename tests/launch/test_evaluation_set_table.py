@@ -9,9 +9,9 @@ import subprocess
 
 import pytest
 
-from unitemp_jax.evaluation import readme
-from unitemp_jax.evaluation.bootstrap import Interval
-from unitemp_jax.evaluation.results import ResultTable, result
+from unitemp_jax.evaluation.metrics import readme
+from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.evaluation.metrics.results import ResultTable, result
 from unitemp_jax.evaluation_sets import progress
 
 ROOT = pathlib.Path(__file__).parent.parent.parent

@@ -10,7 +10,6 @@ import pytest
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.models.attention import (
-  ambient,
   attention,
   attention_backend,
   backends,
@@ -19,6 +18,7 @@ from unitemp_jax.models.attention import (
   xla,
 )
 from unitemp_jax.models.attention.tiles import Tiles
+from unitemp_jax.parallel import mesh_context
 
 BATCH, QUERIES, KEYS, HEADS, WIDTH = 2, 200, 600, 2, 32
 BLOCK = 128
@@ -254,7 +254,7 @@ def test_an_unknown_backend_is_refused():
 
 @pytest.mark.parametrize('hardware', ['cpu', 'tpu', 'gpu'])
 def test_the_backend_follows_hardware_and_size(hardware, monkeypatch):
-  monkeypatch.setattr(ambient, 'platform', lambda: hardware)
+  monkeypatch.setattr(mesh_context, 'platform', lambda: hardware)
   kernel = {'cpu': 'xla', 'tpu': 'splash', 'gpu': 'cudnn'}[hardware]
 
   def chosen(queries, keys, width=128, dtype=jnp.bfloat16, mask=None):

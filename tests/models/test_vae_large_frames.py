@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tiny_networks import make_vae, noise
 
-from unitemp_jax.generate.codec import Codec
 from unitemp_jax.models import causal_conv, sizes
 from unitemp_jax.models.vae3d import VAE
+from unitemp_jax.sampling.codec import Codec
 
 LATENTS = noise(1, 1, 3, 2, 2, 4)
 VIDEO = np.random.default_rng(0).integers(0, 256, (1, 9, 16, 16, 3), np.uint8)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_networks import noise
 
-from unitemp_jax import flow
+from unitemp_jax.diffusion import flow
 from unitemp_jax.objectives import dmd
 
 SHAPE = (64, 2, 1, 2, 2)  # BFHWC

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tiny_networks import noise
 
-from unitemp_jax import flow, orders, plans, solvers
+from unitemp_jax import orders, plans
+from unitemp_jax.diffusion import flow, solvers
 from unitemp_jax.objectives import flow_match, student_init, vae
 from unitemp_jax.objectives.teacher_forcing import Layout, plan_mask
 

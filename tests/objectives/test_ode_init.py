@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from quick_compilation import quick_compilation  # noqa: F401
 
-from unitemp_jax import flow, orders, solvers
+from unitemp_jax import orders
+from unitemp_jax.diffusion import flow, solvers
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import teacher, trajectory
-from unitemp_jax.generate.teacher import TeacherSettings
 from unitemp_jax.objectives import ode_init, student_init, teacher_forcing
+from unitemp_jax.sampling import teacher, trajectory
+from unitemp_jax.sampling.teacher import TeacherSettings
 
 LEVELS = solvers.student_levels()
 SETTINGS = TeacherSettings(steps=48, shift=5.0, guidance=3.0)

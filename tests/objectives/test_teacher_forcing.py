@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from tiny_networks import DIT, GRID, TOKENS, latents, make_dit, noise
 
-from unitemp_jax import orders, plans, solvers
-from unitemp_jax.generate import network, sampler
-from unitemp_jax.generate.step import row_noise
+from unitemp_jax import orders, plans
+from unitemp_jax.diffusion import solvers
 from unitemp_jax.objectives.teacher_forcing import Layout, plan_mask
+from unitemp_jax.sampling import network, sampler
+from unitemp_jax.sampling.step import row_noise
 
 N, BLOCK, BATCH = 9, 3, 2
 LEVELS = solvers.student_levels()

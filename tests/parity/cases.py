@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import parity_numbers
 
-from unitemp_jax import convert, solvers
+from unitemp_jax import convert
 from unitemp_jax.convert import keymap, wan
+from unitemp_jax.diffusion import solvers
 from unitemp_jax.models import sizes
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unitemp_jax import flow, solvers
 from unitemp_jax.convert import parity_dit, parity_umt5, parity_vae
-from unitemp_jax.generate import network
+from unitemp_jax.diffusion import flow, solvers
 from unitemp_jax.models.dit import DiT
+from unitemp_jax.sampling import network
 
 
 def params(kind, config):

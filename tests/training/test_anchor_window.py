@@ -6,7 +6,7 @@ import numpy as np
 from quick_compilation import quick_compilation  # noqa: F401
 from tiny_networks import CHANNELS, make_vae, noise
 
-from unitemp_jax.training import anchor_window
+from unitemp_jax.training.programs import anchor_window
 
 LATENTS, COUNT = 6, 3
 

@@ -15,12 +15,12 @@ from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.models import sizes, weights
-from unitemp_jax.training import builders, stored
-from unitemp_jax.training.mesh import make_mesh, put_batch
-from unitemp_jax.training.program import CompiledSteps, first_state
-from unitemp_jax.training.program_abstract import abstract_program
-from unitemp_jax.training.programs import build_program
-from unitemp_jax.training.sharding_rules import MODEL_RULES
+from unitemp_jax.parallel.mesh import make_mesh, put_batch
+from unitemp_jax.parallel.sharding_rules import MODEL_RULES
+from unitemp_jax.training.programs import builders, stored
+from unitemp_jax.training.programs.abstract import abstract_program
+from unitemp_jax.training.programs.by_name import build_program
+from unitemp_jax.training.programs.program import CompiledSteps, first_state
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 ROWS = 16

@@ -7,10 +7,10 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from toy import TOY_RULES, ToyLoader, ToyProgram
 
+from unitemp_jax.parallel.mesh import make_mesh
 from unitemp_jax.training.guard import Guard, GuardSettings, TrainingStopped
 from unitemp_jax.training.loop import train
 from unitemp_jax.training.loop_settings import LoopSettings
-from unitemp_jax.training.mesh import make_mesh
 from unitemp_jax.training.metrics import MetricsLog, truncate_lines
 
 

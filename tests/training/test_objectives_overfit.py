@@ -15,8 +15,8 @@ from unitemp_jax.data import latents
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.models import weights
 from unitemp_jax.models.vae3d import VAE
-from unitemp_jax.training import builders, programs, stored
-from unitemp_jax.training.program_teacher import latent_shape
+from unitemp_jax.training.programs import builders, by_name, stored
+from unitemp_jax.training.programs.teacher import latent_shape
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SETTINGS = ('optimizer.schedule=constant', 'optimizer.learning_rate=0.01')
@@ -82,7 +82,7 @@ def check_falls(history, name, factor):
 
 def test_vae():
   config = make_config('vae', 'data.num_frames=5')
-  program = programs.build_program(config, None)
+  program = by_name.build_program(config, None)
   spec = FallingDigitsSpec(num_frames=5, size=16)
   batch = {'video': sample_clips(spec, range(2))['video']}
   _, history = fit(program, batch, 60)
@@ -93,7 +93,7 @@ def test_vae():
 @pytest.fixture(scope='module')
 def teacher():
   """A teacher that knows its two clips: (program, state, metrics)."""
-  program = programs.build_program(make_config('teacher'), None)
+  program = by_name.build_program(make_config('teacher'), None)
   return program, *fit(program, make_batch(make_config('teacher')), 250)
 
 
@@ -113,7 +113,7 @@ def test_student_init(teacher, tmp_path):
   untrained = program.init(jax.random.key(1), {}).params['teacher']
   path = weights.save(tmp_path / 'teacher.safetensors', untrained)
   config = make_config('student_init', f'teacher={path}')
-  program = programs.build_program(config, None)
+  program = by_name.build_program(config, None)
   _, history = fit(program, make_batch(config), 200)
   for name in ('block', 'anchor', 'loss'):
     check_falls(history, name, 0.5)
@@ -148,7 +148,7 @@ def test_distillation(teacher, tmp_path):
     'optimizer.learning_rate=0.001',
     'critic_optimizer.learning_rate=0.002',
   )
-  program = programs.build_program(config, None)
+  program = by_name.build_program(config, None)
   batch = make_batch(config)
   frozen = stored.load(program.frozen, None, ())
 

@@ -9,9 +9,9 @@ from jax.sharding import PartitionSpec as P
 from unitemp_jax.cli import train as train_cli
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import weights
-from unitemp_jax.training import programs, stored
-from unitemp_jax.training.mesh import make_mesh
-from unitemp_jax.training.stored import Stored
+from unitemp_jax.parallel.mesh import make_mesh
+from unitemp_jax.training.programs import by_name, stored
+from unitemp_jax.training.programs.stored import Stored
 
 RULES = ((r'(^|/)kernel$', P('fsdp')),)
 TREE = {
@@ -86,8 +86,8 @@ def test_a_width_that_does_not_divide_leaves_no_trace(tmp_path, monkeypatch):
     '  return training_config(batch_size=8)\n'
   )
   opened = []
-  monkeypatch.setattr(programs, 'build_program', lambda *_: Split())
-  monkeypatch.setattr(programs, 'build_loader', lambda *_: opened.append(1))
+  monkeypatch.setattr(by_name, 'build_program', lambda *_: Split())
+  monkeypatch.setattr(by_name, 'build_loader', lambda *_: opened.append(1))
   monkeypatch.setattr(train_cli, 'MODEL_RULES', RULES)
   monkeypatch.setattr(train_cli, 'enable_compile_cache', lambda: None)
   flags = [f'--config={tmp_path / "split.py"}', f'--workdir={tmp_path / "run"}']

@@ -13,7 +13,7 @@ from unitemp_jax.data import latents, prompt_embeddings
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, text_to_video, weights
 from unitemp_jax.models.umt5 import TextEncoder
-from unitemp_jax.training import builders, program_teacher, programs, stored
+from unitemp_jax.training.programs import builders, by_name, stored, teacher
 
 CONFIG = pathlib.Path(__file__).parents[2] / 'configs/tiny_student_init.py'
 IDS = np.array([[5, 6, 1, *[0] * 17], [7, 1, *[0] * 18]], np.int32)
@@ -57,7 +57,7 @@ def batch_of(source):
   stacked = {k: np.stack([row[k] for row in rows]) for k in rows[0]}
   orders = load_config(f'{CONFIG}:test', []).orders
   orders.anchor_kind = 'raw'
-  return program_teacher.latent_batch(stacked, orders)
+  return teacher.latent_batch(stacked, orders)
 
 
 def test_both_kinds_of_batch_hold_the_same_text(folder):
@@ -84,7 +84,7 @@ def test_a_student_is_trained_without_a_text_encoder(folder):
   )
   with config.unlocked():
     config.latents.embeddings = str(path)
-  program = programs.build_program(config, None)
+  program = by_name.build_program(config, None)
   assert jax.tree.leaves(program.frozen['text']) == []
   assert program.sample_fn is None
   initial, frozen = stored.shapes_of(

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.training import processes
+from unitemp_jax.parallel import processes
+from unitemp_jax.parallel.compile_cache import enable_compile_cache
+from unitemp_jax.parallel.mesh import make_mesh
 from unitemp_jax.training.accumulate import accumulate_gradients
-from unitemp_jax.training.compile_cache import enable_compile_cache
 from unitemp_jax.training.loop import train
 from unitemp_jax.training.loop_settings import LoopSettings
-from unitemp_jax.training.mesh import make_mesh
 from unitemp_jax.training.optim import ema_update, make_optimizer
 from unitemp_jax.training.state import TrainState
 

@@ -9,7 +9,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 
-from unitemp_jax.generate.step import CHOSEN
+from unitemp_jax.sampling.step import CHOSEN
 
 # %name = TYPE opcode(OPERANDS), ATTRIBUTES; types may be tuples with comments.
 _NAME = re.compile(r'^\s*(ROOT )?%?([\w.\-]+) = ')

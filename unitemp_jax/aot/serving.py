@@ -15,18 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from unitemp_jax import plans, solvers
+from unitemp_jax import plans
 from unitemp_jax.aot import flops, plan_flops
 from unitemp_jax.aot.step import Step
-from unitemp_jax.generate import network, sampler
-from unitemp_jax.generate.codec import Codec
-from unitemp_jax.generate.model_folder import ModelCard
-from unitemp_jax.generate.stream import RowPrograms
-from unitemp_jax.generate.whole_plan import sample
+from unitemp_jax.diffusion import solvers
 from unitemp_jax.models import sizes
 from unitemp_jax.models.dit import DiT
+from unitemp_jax.parallel.mesh import batch_sharding
 from unitemp_jax.plans import Plan
-from unitemp_jax.training.mesh import batch_sharding
+from unitemp_jax.sampling import network, sampler
+from unitemp_jax.sampling.codec import Codec
+from unitemp_jax.sampling.model_folder import ModelCard
+from unitemp_jax.sampling.stream import RowPrograms
+from unitemp_jax.sampling.whole_plan import sample
 
 
 def _everywhere(tree: Any, mesh: Mesh) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from unitemp_jax.aot.verdict import StepVerdict, Verdict
+from unitemp_jax.aot.memory_report import StepVerdict, Verdict
 from unitemp_jax.errors import UserError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from unitemp_jax.aot.chips import CHIPS, Chip
+from unitemp_jax.aot.hardware import CHIPS, Chip
 from unitemp_jax.errors import UserError
 
 _INSTALL = (

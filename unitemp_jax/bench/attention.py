@@ -15,14 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unitemp_jax.bench import candidates, timing
+from unitemp_jax.bench import autotune, timing
 from unitemp_jax.bench.context import CallShape, Context, Outcome
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import bootstrap, results
-from unitemp_jax.evaluation.suite_bench import Section
-from unitemp_jax.models.attention import ambient, xla
+from unitemp_jax.evaluation.metrics import bootstrap, results
+from unitemp_jax.evaluation.suites.bench import Section
+from unitemp_jax.models.attention import xla
 from unitemp_jax.models.attention.backends import backend_for
 from unitemp_jax.models.attention.tiles import Entry, Table, Tiles, to_json
+from unitemp_jax.parallel import mesh_context
 
 TILES = 'tiles.json'
 PEERS = {'xla': None, 'xla in pieces': Tiles()}
@@ -68,7 +69,7 @@ class Call:
       length = None if self.mask is not None else self.shape.keys
       if tiles is None:
         return xla.attention(q, k, v, length, self.mask)
-      run = candidates.FORMS[backend]
+      run = autotune.FORMS[backend]
       return run(q, k, v, length, self.mask, tiles)
 
     def both(q, k, v):
@@ -83,7 +84,7 @@ class Call:
 
 def run(context: Context) -> Outcome:
   """Searches the tiles of one call on the device that there is."""
-  platform = ambient.platform()
+  platform = mesh_context.platform()
   shape = context.call or (SMALL if platform == 'cpu' else FULL)
   call = make_call(shape, jnp.float32 if platform == 'cpu' else jnp.bfloat16)
   return search(context, call, backend_for(*call.inputs[:2], call.mask))
@@ -120,7 +121,7 @@ def search(context: Context, call: Call, backend: str) -> Outcome:
   """
   rows, series = [], {}
   best = Tiles()
-  for backward, choices in candidates.stages(backend, call.unit):
+  for backward, choices in autotune.stages(backend, call.unit):
     what = 'forward and backward' if backward else 'forward'
     tried = {
       name: dataclasses.replace(best, **c) for name, c in choices.items()
@@ -199,7 +200,7 @@ def _rows(
 
 
 def _table(call: Call, best: Tiles, repeats: int) -> Table:
-  hardware = ambient.device_kind()
+  hardware = mesh_context.device_kind()
   queries, keys = call.unit
   how = f'measured on {hardware}, jax {jax.__version__}, {repeats} repeats'
   entry = Entry(queries, keys, call.mask is not None, best, how)

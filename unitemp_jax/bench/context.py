@@ -8,12 +8,12 @@ from typing import Any
 
 import jax
 
-from unitemp_jax.evaluation import results
-from unitemp_jax.evaluation.bootstrap import Interval
-from unitemp_jax.evaluation.suite_bench import Section
-from unitemp_jax.generate import model_folder
+from unitemp_jax.evaluation.metrics import results
+from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.evaluation.suites.bench import Section
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.models import weights
+from unitemp_jax.sampling import model_folder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,9 +16,9 @@ from unitemp_jax import orders
 from unitemp_jax.bench import machine
 from unitemp_jax.bench.context import Claim, Context, Outcome
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import bootstrap
-from unitemp_jax.evaluation.suite_bench import Section
-from unitemp_jax.evaluation.suite_runs import exact
+from unitemp_jax.evaluation.metrics import bootstrap
+from unitemp_jax.evaluation.suites.bench import Section
+from unitemp_jax.evaluation.suites.runs import exact
 from unitemp_jax.generate.request import Request
 
 DIRECTIONS = ('forward', 'backward')

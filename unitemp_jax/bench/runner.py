@@ -10,15 +10,15 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from unitemp_jax.bench import attention, long, machine, peers
+from unitemp_jax.bench import attention, baselines, long, machine
 from unitemp_jax.bench.context import Context, Outcome
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.results import ResultTable
-from unitemp_jax.evaluation.suite_bench import Section
+from unitemp_jax.evaluation.metrics.results import ResultTable
+from unitemp_jax.evaluation.suites.bench import Section
 
 BENCHMARKS: dict[str, Callable[[Context], Outcome]] = {
   'long': long.run,
-  'cache': peers.run,
+  'cache': baselines.run,
   'attention': attention.run,
 }
 RESULTS, TABLES = 'bench.json', 'bench.md'

@@ -5,12 +5,12 @@ import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
 
-from unitemp_jax.aot import compiler, table, topology, verdict, words
-from unitemp_jax.aot.verdict import Verdict
+from unitemp_jax.aot import compiler, memory_report, report, table, topology
+from unitemp_jax.aot.memory_report import Verdict
 from unitemp_jax.cli import aot_steps
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import readme
+from unitemp_jax.evaluation.metrics import readme
 
 EXIT_DOES_NOT_FIT = 3
 _UTILISATION = 0.4
@@ -118,7 +118,8 @@ def judged(
       continue
     print(f'compiling {step.name} for {target} ...', flush=True)
     done = compiler.run(step, target, fast)
-    made.append(verdict.judge(done, target, utilisation, shares[step.name]))
+    judged = memory_report.judge(done, target, utilisation, shares[step.name])
+    made.append(judged)
   return Verdict(
     config=config_name,
     overrides=overrides,
@@ -150,14 +151,14 @@ def _one(args: argparse.Namespace, overrides: Iterable[str]) -> int:
   )
   if args.dry_run:
     return 0
-  print('\n'.join(words.lines(found)))
+  print('\n'.join(report.lines(found)))
   if args.out is not None:
-    verdict.write(args.out, found)
+    memory_report.write(args.out, found)
     print(args.out)
   if not found.fits:
-    print(words.failure(found))
+    print(report.failure(found))
     return EXIT_DOES_NOT_FIT
-  print(words.headroom(found))
+  print(report.headroom(found))
   return 0
 
 
@@ -166,7 +167,7 @@ def _table(args: argparse.Namespace) -> int:
   found: dict[str, Verdict] = {}
   for entry in listed.entries:
     path = listed.results / f'{entry.name}.json'
-    known = verdict.read(path) if path.exists() else None
+    known = memory_report.read(path) if path.exists() else None
     if known is None or not entry.is_of(known):
       if args.known or args.dry_run:
         print(f'{entry.name}: to be compiled')
@@ -180,7 +181,7 @@ def _table(args: argparse.Namespace) -> int:
         fast=entry.fast,
         utilisation=args.utilisation,
       )
-      verdict.write(path, known)
+      memory_report.write(path, known)
     print(f'{entry.name}: {path}')
     found[entry.name] = known
   if args.dry_run:

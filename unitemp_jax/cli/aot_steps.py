@@ -13,16 +13,16 @@ from unitemp_jax.aot.serving import Serving
 from unitemp_jax.aot.step import Step
 from unitemp_jax.aot.training_flops import Clip
 from unitemp_jax.errors import UserError
-from unitemp_jax.training import builders
-from unitemp_jax.training.mesh import make_mesh
-from unitemp_jax.training.plan_sets import training_plans, windowed
-from unitemp_jax.training.program_abstract import (
+from unitemp_jax.parallel.mesh import make_mesh
+from unitemp_jax.training.programs import builders
+from unitemp_jax.training.programs.abstract import (
   AbstractProgram,
   abstract_program,
 )
-from unitemp_jax.training.program_card import model_card
-from unitemp_jax.training.program_networks import teacher_config
-from unitemp_jax.training.program_teacher import latent_shape
+from unitemp_jax.training.programs.card import model_card
+from unitemp_jax.training.programs.networks import teacher_config
+from unitemp_jax.training.programs.plan_sets import training_plans, windowed
+from unitemp_jax.training.programs.teacher import latent_shape
 
 TRAIN = 'train'
 SERVING = ('sampler', 'block', 'store', 'decode', 'encode')

@@ -7,8 +7,8 @@ from pathlib import Path
 from unitemp_jax.bench import attention, runner
 from unitemp_jax.bench.context import CallShape, Context
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import model_folder
-from unitemp_jax.training.compile_cache import enable_compile_cache
+from unitemp_jax.parallel.compile_cache import enable_compile_cache
+from unitemp_jax.sampling import model_folder
 
 _EXAMPLE = """benchmarks:
   long       memory and time per block of a long video, in both directions

@@ -9,10 +9,11 @@ from unitemp_jax.cli import clip_options
 from unitemp_jax.compare import numbers, pairing, run, votes
 from unitemp_jax.compare.pairing import System
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import clip_folder, naming
-from unitemp_jax.evaluation.results import ResultTable
+from unitemp_jax.evaluation.clips import folder as clip_folder
+from unitemp_jax.evaluation.clips import naming
+from unitemp_jax.evaluation.metrics.results import ResultTable
 from unitemp_jax.evaluation_sets import manifests
-from unitemp_jax.report_shell import plural
+from unitemp_jax.report.shell import plural
 
 _EXAMPLE = """baselines, by how they name their clips:
   self_forcing  PROMPT[:100]-0.mp4 or 12-0_ema.mp4

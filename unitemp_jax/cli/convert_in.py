@@ -16,11 +16,11 @@ from unitemp_jax.convert import incoming, presets
 from unitemp_jax.convert.stream_writer import file_size
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import model_folder
-from unitemp_jax.generate.model_folder import ModelCard
 from unitemp_jax.models.dit import DiTConfig
-from unitemp_jax.training import builders
-from unitemp_jax.training.program_card import model_card
+from unitemp_jax.sampling import model_folder
+from unitemp_jax.sampling.model_folder import ModelCard
+from unitemp_jax.training.programs import builders
+from unitemp_jax.training.programs.card import model_card
 
 _KINDS = {'student': 'dit', 'teacher': 'dit', 'vae': 'vae', 'text': 'umt5'}
 _FIELDS = {'dit': 'dit', 'vae': 'vae', 'umt5': 'text'}

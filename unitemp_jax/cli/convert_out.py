@@ -9,9 +9,9 @@ from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.convert import foreign_configs, incoming, outgoing, presets
 from unitemp_jax.convert.stream_writer import file_size
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import model_folder
 from unitemp_jax.models import sizes, weights
-from unitemp_jax.training import builders
+from unitemp_jax.sampling import model_folder
+from unitemp_jax.training.programs import builders
 
 TARGETS = ('diffusers', 'self_forcing', 'wan')
 

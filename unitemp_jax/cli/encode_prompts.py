@@ -13,10 +13,10 @@ from unitemp_jax.convert import fit, load_torch, presets, sources
 from unitemp_jax.data import prompt_embeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import model_folder
 from unitemp_jax.generate.prompt_encoder import PromptEncoder, fingerprint
 from unitemp_jax.models import weights
-from unitemp_jax.training import builders
+from unitemp_jax.sampling import model_folder
+from unitemp_jax.training.programs import builders
 
 _SHARD = 256  # prompts
 

@@ -4,18 +4,14 @@ import argparse
 import shlex
 from pathlib import Path
 
-from unitemp_jax import report_folder
 from unitemp_jax.cli import clip_options
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import (
-  clip_folder,
-  frechet,
-  likeness,
-  measure_folder,
-  naming,
-  runner,
-  suite_folder,
-)
+from unitemp_jax.evaluation.clips import fidelity, naming, tables
+from unitemp_jax.evaluation.clips import folder as clip_folder
+from unitemp_jax.evaluation.clips import groups as measure_folder
+from unitemp_jax.evaluation.metrics import frechet
+from unitemp_jax.evaluation.suites import runner
+from unitemp_jax.report import folder as report_folder
 
 _EXAMPLE = """example:
   unitemp evaluate folder out/set/videos --real=real_clips --out=out/measured
@@ -65,7 +61,7 @@ def _check(args) -> None:
 def _references(listing, folder: Path, problems: list[str]):
   """The reference of each clip that has one, by its path."""
   references = clip_folder.list_clips(folder)
-  pairs, alone = likeness.pair(listing.clips, references.clips)
+  pairs, alone = fidelity.pair(listing.clips, references.clips)
   if alone:
     problems.append(
       f'{len(alone)} clips have no reference in {folder}, such as '
@@ -115,16 +111,16 @@ def main(argv: list[str]) -> int:
     problems.append(
       'there are no real clips beside these numbers; give some with --real.'
     )
-  sections, more = suite_folder.sections(groups, real_group, how)
+  sections, more = tables.sections(groups, real_group, how)
   problems += more
   if features:
     name = listing.folder.resolve().name
     made, true = features
-    sections.append(suite_folder.frechet_section(name, made, true, how))
+    sections.append(tables.frechet_section(name, made, true, how))
   for problem in problems:
     print(f'note: {problem}')
   shown = [*groups, *([real_group] if real_group else [])]
-  report_folder.write(args.out, sections, suite_folder.to_csv(shown), problems)
+  report_folder.write(args.out, sections, tables.to_csv(shown), problems)
   print(runner.to_markdown(sections))
   print(args.out / 'index.html')
   return 0

@@ -10,11 +10,11 @@ import numpy as np
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.data import latents
 from unitemp_jax.data.tokenizer import Tokenizer
-from unitemp_jax.generate import model_folder
 from unitemp_jax.models import weights
+from unitemp_jax.sampling import model_folder
 from unitemp_jax.training import provenance
-from unitemp_jax.training.program_card import model_card
-from unitemp_jax.training.program_networks import load_teacher
+from unitemp_jax.training.programs.card import model_card
+from unitemp_jax.training.programs.networks import load_teacher
 
 _EXAMPLE = """example:
   unitemp export --config=configs/tiny_distill.py --out=out/model \\

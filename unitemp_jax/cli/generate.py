@@ -3,13 +3,15 @@
 import argparse
 from pathlib import Path
 
-from unitemp_jax import orders, plan_drawing, plan_text
+from unitemp_jax import orders
 from unitemp_jax.cli import generate_requests
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import jobs, model_folder, resume
+from unitemp_jax.generate import jobs, resume
 from unitemp_jax.generate.embedded_pipeline import EmbeddedPipeline
 from unitemp_jax.generate.pipeline import Pipeline
-from unitemp_jax.training.compile_cache import enable_compile_cache
+from unitemp_jax.parallel.compile_cache import enable_compile_cache
+from unitemp_jax.plans import drawing, text
+from unitemp_jax.sampling import model_folder
 
 _EXAMPLE = """examples:
   # text to video, many prompts and orders in batches
@@ -154,7 +156,7 @@ def main(argv: list[str]) -> int:
   if args.draw:
     if args.draw.suffix != '.svg':
       raise UserError(f'--draw={args.draw}: must end in .svg.')
-    plan_text.write_text(args.draw, plan_drawing.draw(todo[0].request.plan))
+    text.write_text(args.draw, drawing.draw(todo[0].request.plan))
     print(f'drew {args.draw}')
   if args.dry_run:
     return 0

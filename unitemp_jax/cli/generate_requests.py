@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from unitemp_jax import orders, plans, storyboard
-from unitemp_jax.data import video_io
+from unitemp_jax import orders, plans
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import jobs, workflows
 from unitemp_jax.generate.draft import Draft
-from unitemp_jax.generate.model_folder import ModelCard
 from unitemp_jax.generate.request import Given, Request
+from unitemp_jax.generate.storyboard import request as storyboard
+from unitemp_jax.sampling.model_folder import ModelCard
+from unitemp_jax.video import files
 
 # Workflow -> the options that belong to it alone.
 _OPTIONS = {
@@ -219,9 +220,9 @@ def _orders(args, card) -> list[Request]:
       height, width = draft.resolution(clips)
       given = []
       if first is not None:
-        given.append(Given(0, video_io.fit(first, height, width)))
+        given.append(Given(0, files.fit(first, height, width)))
       if last is not None:
-        clip = video_io.fit(last, height, width)
+        clip = files.fit(last, height, width)
         given.append(Given(frames - len(clip), clip))
       seed = (args.seed + i) % 2**32
       requests.append(

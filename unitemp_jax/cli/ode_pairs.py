@@ -17,21 +17,22 @@ from unitemp_jax.data import latents
 from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import trajectory
 from unitemp_jax.generate.clip_records import ClipRecorder
 from unitemp_jax.generate.prompt_encoder import fingerprint
-from unitemp_jax.generate.sampler import sample_keys
-from unitemp_jax.generate.teacher import TeacherSettings
 from unitemp_jax.models import sizes, text_to_video
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
-from unitemp_jax.training import builders, program_networks, stored
-from unitemp_jax.training.compile_cache import enable_compile_cache
-from unitemp_jax.training.mesh import make_mesh, put_batch, row_parts
-from unitemp_jax.training.plan_sets import anchor_windows
-from unitemp_jax.training.program_student import student_levels
-from unitemp_jax.training.program_teacher import latent_shape
-from unitemp_jax.training.sharding_rules import MODEL_RULES
+from unitemp_jax.parallel.compile_cache import enable_compile_cache
+from unitemp_jax.parallel.mesh import make_mesh, put_batch, row_parts
+from unitemp_jax.parallel.sharding_rules import MODEL_RULES
+from unitemp_jax.sampling import trajectory
+from unitemp_jax.sampling.sampler import sample_keys
+from unitemp_jax.sampling.teacher import TeacherSettings
+from unitemp_jax.training.programs import builders, stored
+from unitemp_jax.training.programs import networks as program_networks
+from unitemp_jax.training.programs.plan_sets import anchor_windows
+from unitemp_jax.training.programs.student import student_levels
+from unitemp_jax.training.programs.teacher import latent_shape
 
 _SHARD = 64  # clips
 

@@ -7,7 +7,7 @@ from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.convert import fit, parity, parity_run, presets, sources
 from unitemp_jax.convert.parity_run import Input
 from unitemp_jax.errors import UserError
-from unitemp_jax.training import builders
+from unitemp_jax.training.programs import builders
 
 _EXAMPLE = """examples:
   unitemp parity --checkpoint=self_forcing_dmd.pt

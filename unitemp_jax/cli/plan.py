@@ -3,10 +3,9 @@
 import argparse
 from typing import NoReturn
 
-from unitemp_jax import plan_drawing, plan_text
 from unitemp_jax.cli import plan_request
 from unitemp_jax.errors import UserError
-from unitemp_jax.plans import Plan, check
+from unitemp_jax.plans import Plan, check, drawing, text
 
 EXAMPLE = """examples:
   unitemp plan --order=backward --frames=33
@@ -43,14 +42,14 @@ def main(argv: list[str]) -> int:
   if args.out and not args.out.endswith(('.json', '.svg')):
     raise UserError(f'--out={args.out}: must end in .json or .svg')
   plan = _plan(args)
-  print(plan_text.table(plan))
+  print(text.table(plan))
   if args.out and args.dry_run:
     print(f'would write {args.out}')
   elif args.out:
     if args.out.endswith('.json'):
-      plan_text.save(plan, args.out)
+      text.save(plan, args.out)
     else:
-      plan_text.write_text(args.out, plan_drawing.draw(plan))
+      text.write_text(args.out, drawing.draw(plan))
     print(f'wrote {args.out}')
   return 0
 
@@ -90,6 +89,6 @@ def _plan(args) -> Plan:
       f'--{next(iter(options))}: belongs to --order; a plan from a file is '
       'taken as it is'
     )
-  plan = plan_text.load(args.plan)
+  plan = text.load(args.plan)
   check(plan, **laws)
   return plan

@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 
-from unitemp_jax import report, report_read, report_sheet
+from unitemp_jax.report import read, sheet, write
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -29,11 +29,11 @@ def main(argv: list[str]) -> int:
     UserError: there is no such folder or not one usable clip in it.
   """
   arguments = parse(argv)
-  contents = report_read.read_folder(pathlib.Path(arguments.folder))
+  contents = read.read_folder(pathlib.Path(arguments.folder))
   for problem in contents.problems:
     print(f'left out: {problem}')
   print(f'{len(contents.clips)} clips, orders: {", ".join(contents.orders)}')
   if not arguments.dry_run:
-    print(report_sheet.write_sheet(contents))
-    print(report.write_page(contents))
+    print(sheet.write_sheet(contents))
+    print(write.write_page(contents))
   return 0

@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
-from unitemp_jax.data import video_io
+from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import guidance, jobs
-from unitemp_jax.generate.teacher import SOLVERS, WAN_NEGATIVE_PROMPT
+from unitemp_jax.generate import jobs
 from unitemp_jax.generate.teacher_model import TeacherModel
-from unitemp_jax.training.compile_cache import enable_compile_cache
+from unitemp_jax.parallel.compile_cache import enable_compile_cache
+from unitemp_jax.sampling.teacher import SOLVERS, WAN_NEGATIVE_PROMPT
+from unitemp_jax.video import files
 
 _EXAMPLE = """examples:
   unitemp teacher --model=models/wan --prompt="a red kite" --out=out/teacher
@@ -121,7 +122,7 @@ def main(argv: list[str]) -> int:
     for (path, prompt, seed), latents in zip(batch, made, strict=False):
       tags = {'prompt': prompt, 'seed': seed, 'teacher': settings}
       path.parent.mkdir(parents=True, exist_ok=True)
-      video_io.write_video(path, model.decode(latents), model.card.fps, tags)
+      files.write_video(path, model.decode(latents), model.card.fps, tags)
       print(path, flush=True)
   print(args.out)
   return 0

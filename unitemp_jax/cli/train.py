@@ -15,16 +15,17 @@ import ml_collections
 
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.errors import UserError
-from unitemp_jax.training import processes, programs, stored
-from unitemp_jax.training.compile_cache import enable_compile_cache
+from unitemp_jax.parallel import processes
+from unitemp_jax.parallel.compile_cache import enable_compile_cache
+from unitemp_jax.parallel.mesh import local_rows, make_mesh
+from unitemp_jax.parallel.processes import say
+from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 from unitemp_jax.training.export import export_weights
 from unitemp_jax.training.guard import GuardSettings, TrainingStopped
 from unitemp_jax.training.loop import train
 from unitemp_jax.training.loop_settings import LoopSettings
-from unitemp_jax.training.mesh import local_rows, make_mesh
-from unitemp_jax.training.processes import say
-from unitemp_jax.training.program import abstract_state
-from unitemp_jax.training.sharding_rules import MODEL_RULES
+from unitemp_jax.training.programs import by_name, stored
+from unitemp_jax.training.programs.program import abstract_state
 
 # A run may be continued with these changed: no step depends on them, but for
 # the order of sums over a mesh and for which steps are skipped.
@@ -220,7 +221,7 @@ def _run(
     processes.check_devices(config.num_devices)
     mesh = make_mesh(config.mesh)
     rows = local_rows(mesh, config.batch_size, config.accumulate)
-    program = programs.build_program(config, mesh)
+    program = by_name.build_program(config, mesh)
     # Shapes that do not divide are refused here, before anything is made.
     abstract_state(program, config.seed, mesh, MODEL_RULES)
     stored.shapes_of(program.frozen, mesh, MODEL_RULES)
@@ -233,7 +234,7 @@ def _run(
     # it, wait.
     with processes.together('Opening the data'):
       if (jax.process_index() == 0) == first:
-        loader = programs.build_loader(config, rows)
+        loader = by_name.build_loader(config, rows)
   # Last of all, so that bad input leaves no trace in the workdir.
   with _claim(args.workdir, plain):
     result = train(

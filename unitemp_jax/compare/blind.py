@@ -17,11 +17,12 @@ from pathlib import Path
 
 import av
 
-from unitemp_jax import report_shell
 from unitemp_jax.compare.pairing import Pair
-from unitemp_jax.data import video_decode, video_io
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.clip_folder import ClipFile
+from unitemp_jax.evaluation.clips.folder import ClipFile
+from unitemp_jax.report import shell
+from unitemp_jax.video import decode
+from unitemp_jax.video import files as video_io
 
 KEY = 'blind_key.json'
 FORMAT = 'unitemp blind key 1'
@@ -86,10 +87,8 @@ def write(
     'systems': list(names),
     'trials': key,
   }
-  report_shell.write(out / KEY, json.dumps(about, indent=1) + '\n')
-  return report_shell.write(
-    folder / 'index.html', _page(study, question, shown)
-  )
+  shell.write(out / KEY, json.dumps(about, indent=1) + '\n')
+  return shell.write(folder / 'index.html', _page(study, question, shown))
 
 
 def _secret(names: Sequence[str], pairs: Sequence[Pair], seed: int) -> bytes:
@@ -136,7 +135,7 @@ def _copy(clip: ClipFile, path: Path) -> None:
       video_io.write_video(partial, frames, fps, scale=1)
     else:
       with (
-        video_decode.reading(clip.path),
+        decode.reading(clip.path),
         av.open(str(clip.path)) as source,
         av.open(
           str(partial), 'w', 'mp4', options={'movflags': 'faststart'}
@@ -189,7 +188,7 @@ def _page(study: str, question: str, trials: list[dict]) -> str:
     '</button></p>'
     f'<script type="application/json" id="data">{data}</script>'
   )
-  return report_shell.page(
+  return shell.page(
     question,
     'blind comparison',
     'Pairs of videos of one prompt, made by systems that are not named.',

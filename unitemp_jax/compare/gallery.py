@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from unitemp_jax import report_charts as charts
-from unitemp_jax import report_rows, report_shell
 from unitemp_jax.compare import table
 from unitemp_jax.compare.pairing import Pair, Unpaired
 from unitemp_jax.compare.pictures import Pictures
-from unitemp_jax.evaluation.bootstrap import Interval
-from unitemp_jax.evaluation.suite_folder import Clip as Measured
-from unitemp_jax.report_read import Clip
-from unitemp_jax.report_shell import plural
+from unitemp_jax.evaluation.clips.tables import Clip as Measured
+from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.report import charts, shell
+from unitemp_jax.report import rows as report_rows
+from unitemp_jax.report.read import Clip
+from unitemp_jax.report.shell import plural
 
 _LATENT = 4  # frames
 _LISTED = 400  # unpaired clips on the page; all are in the CSV
@@ -75,7 +75,7 @@ def render(contents: Contents, out: Path) -> str:
     f'{plural(len(contents.unpaired), "clip")} not paired. One line per clip '
     f'in <a href="clips.csv">clips.csv</a>.{link}'
   )
-  return report_shell.page(
+  return shell.page(
     contents.title, 'unitemp comparison', lead, sections, contents.notes
   )
 

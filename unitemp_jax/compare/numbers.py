@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import temporal
-from unitemp_jax.evaluation.bootstrap import Interval
-from unitemp_jax.evaluation.results import Result, result
+from unitemp_jax.evaluation.metrics import temporal
+from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.evaluation.metrics.results import Result, result
 
 # Half precision rounds noise of 5 sigma by 0.02.
 TOLERANCE = 0.02

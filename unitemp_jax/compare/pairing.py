@@ -11,8 +11,8 @@ import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from unitemp_jax.evaluation import naming
-from unitemp_jax.evaluation.clip_folder import ClipFile
+from unitemp_jax.evaluation.clips import naming
+from unitemp_jax.evaluation.clips.folder import ClipFile
 from unitemp_jax.evaluation_sets.manifests import Prompt
 
 _CUTS = (100, 180)

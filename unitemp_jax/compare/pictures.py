@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unitemp_jax.data import video_decode, video_io
+from unitemp_jax import files as whole_file
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import whole_file
+from unitemp_jax.video import decode
+from unitemp_jax.video import files as video_io
 
 _TILES = 27  # at most
 _STRIP, _POSTER = 56, 180  # heights in pixels
@@ -64,7 +65,7 @@ def _draw(clip: tuple[Path, int], *, out: Path) -> Pictures:
   chosen = ((np.arange(count) + 0.5) * frames / count).astype(int)
   tiles, poster = [], None
   try:
-    for t, (_, _, frame) in enumerate(video_decode.decode(path)):
+    for t, (_, _, frame) in enumerate(decode.decode(path)):
       if t == frames // 2:
         poster = _shrink(frame, _POSTER)
       tiles += [_shrink(frame, _STRIP)] * int((chosen == t).sum())

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from unitemp_jax import report_shell
 from unitemp_jax.compare import blind, gallery, numbers, pictures, table
 from unitemp_jax.compare.pairing import Pair, Pairing, System
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation import measure_clips, measure_folder
-from unitemp_jax.evaluation.clip_folder import ClipFile, Listing
-from unitemp_jax.evaluation.results import Result, ResultTable
-from unitemp_jax.evaluation.suite_folder import Clip, Group
+from unitemp_jax.evaluation.clips import groups, measure
+from unitemp_jax.evaluation.clips.folder import ClipFile, Listing
+from unitemp_jax.evaluation.clips.tables import Clip, Group
+from unitemp_jax.evaluation.metrics.results import Result, ResultTable
+from unitemp_jax.report import shell
 
 METRICS, TABLES, CLIPS, UNPAIRED = (
   'metrics.json',
@@ -147,13 +147,13 @@ def run(
 def _measure(pairs, out, workers, report, notes) -> dict[Path, Clip]:
   files = {clip.path: clip for pair in pairs for clip in pair.clips.values()}
   found: dict[Path, Clip] = {}
-  jobs = [measure_folder.job_of(file) for file in files.values()]
-  for measured in measure_clips.measure(
+  jobs = [groups.job_of(file) for file in files.values()]
+  for measured in measure.measure(
     jobs, out / 'measured', workers=workers, report=report
   ):
     file = files[measured.path]
     try:
-      found[file.path] = measure_folder.whole_clip(file, measured)
+      found[file.path] = groups.whole_clip(file, measured)
     except UserError as error:
       notes.append(f'{file.name} was not measured: {error}')
   return found
@@ -176,8 +176,8 @@ def _usual(real, measured, out, workers, report, notes) -> float | None:
   if real is None:
     return None
   group = Group('all', tuple(measured.values()))
-  window, layout = measure_folder.common_window([group])
-  clips, problems = measure_folder.measure_real(
+  window, layout = groups.common_window([group])
+  clips, problems = groups.measure_real(
     real, window, layout, out / 'measured', workers, report
   )
   notes += problems
@@ -254,12 +254,12 @@ def _write(out: Path, contents: gallery.Contents, results, report) -> str:
     for pair in contents.pairs
     for name, clip in pair.clips.items()
   ]
-  report_shell.write(
+  shell.write(
     out / CLIPS, table.to_csv([(*line[:4], line[4].values) for line in lines])
   )
-  report_shell.write(out / UNPAIRED, _unpaired_csv(contents))
-  report_shell.write(out / TABLES, text)
-  report_shell.write(out / 'index.html', gallery.render(contents, out))
+  shell.write(out / UNPAIRED, _unpaired_csv(contents))
+  shell.write(out / TABLES, text)
+  shell.write(out / 'index.html', gallery.render(contents, out))
   ResultTable(tuple(results)).to_json(out / METRICS)
   for note in contents.notes:
     report(f'note: {note}')

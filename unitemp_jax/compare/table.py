@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from unitemp_jax.evaluation import bootstrap, clip_metrics
-from unitemp_jax.evaluation.bootstrap import Interval
-from unitemp_jax.evaluation.clip_metrics import METRICS
-from unitemp_jax.evaluation.results import Result, result
+from unitemp_jax.evaluation.clips import metrics
+from unitemp_jax.evaluation.clips.metrics import METRICS
+from unitemp_jax.evaluation.metrics import bootstrap
+from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.evaluation.metrics.results import Result, result
 
 FLOOR = 0.5  # of the reference motion, below which a clip stands still
 _STILL = 1e-4  # mean step of a clip that does not move at all
@@ -127,7 +128,7 @@ def _row(name, metric, chosen, names) -> Row:
   is_ratio = metric.pool == 'geometric'
   difference, verdict = None, STILL_ONLY
   if both.any():
-    difference = clip_metrics.paired(name, *(side[both] for side in values))
+    difference = metrics.paired(name, *(side[both] for side in values))
     verdict = _verdict(difference, float(is_ratio), metric.better, names)
   wins = None
   if metric.better:
@@ -135,8 +136,8 @@ def _row(name, metric, chosen, names) -> Row:
   return Row(
     name,
     metric.section,
-    clip_metrics.pooled(name, values[0]),
-    clip_metrics.pooled(name, values[1]),
+    metrics.pooled(name, values[0]),
+    metrics.pooled(name, values[1]),
     difference,
     is_ratio,
     wins,

@@ -16,8 +16,8 @@ from typing import Any
 
 from unitemp_jax.compare import blind
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.bootstrap import Interval
-from unitemp_jax.evaluation.results import Result, result
+from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.evaluation.metrics.results import Result, result
 
 FORMAT = 'unitemp votes 1'
 _CHOICES = ('left', 'right', 'tie')

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from unitemp_jax import rope
+from unitemp_jax.models import rope
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
 from unitemp_jax.models.vae3d import VAEConfig

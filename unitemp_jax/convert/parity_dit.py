@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from unitemp_jax import flow, rope
 from unitemp_jax.convert import parity_torch
 from unitemp_jax.convert.parity import Row, compare
+from unitemp_jax.diffusion import flow
 from unitemp_jax.models import dit as dit_lib
-from unitemp_jax.models import dit_block
+from unitemp_jax.models import dit_block, rope
 from unitemp_jax.models.dit import DiT, DiTConfig
 
 

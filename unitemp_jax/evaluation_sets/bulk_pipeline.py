@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from unitemp_jax.data.tokenizer import Tokenizer
-from unitemp_jax.generate import network
-from unitemp_jax.generate.model_folder import ModelCard
 from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.sampling import network
+from unitemp_jax.sampling.model_folder import ModelCard
 
 # Of encoded prompts that are kept in host memory; some thousand of Wan's.
 _KEPT_BYTES = 8e9

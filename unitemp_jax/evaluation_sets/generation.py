@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from unitemp_jax import orders, plan_text, plans
+from unitemp_jax import orders, plans
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import clips as set_clips
 from unitemp_jax.evaluation_sets.clips import Clip
 from unitemp_jax.evaluation_sets.produce import Maker
-from unitemp_jax.generate.model_folder import ModelCard
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.generate.request import Given, places
 from unitemp_jax.plans import Plan
+from unitemp_jax.plans import text as plan_text
+from unitemp_jax.sampling.model_folder import ModelCard
 
 DECODES = ('joint', 'stream')
 

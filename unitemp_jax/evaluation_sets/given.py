@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from unitemp_jax.data import video_decode, video_io
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.request import Given
+from unitemp_jax.video import decode, files
 
 
 class GivenFrames:
@@ -54,14 +54,14 @@ class GivenFrames:
 
   def _image(self, path: Path) -> np.ndarray:
     _, height, width, _ = self._form
-    return video_io.fit(video_io.read_image(path)[None], height, width)
+    return files.fit(files.read_image(path)[None], height, width)
 
   def _clip(self, path: Path) -> np.ndarray:
     """The first T frames at the set's rate, uint8 `[T, H, W, 3]`."""
     frames, height, width, fps = self._form
     found = []
-    for picture in video_decode.resample(video_decode.decode(path), fps):
-      found.append(video_io.fit(picture, height, width))
+    for picture in decode.resample(decode.decode(path), fps):
+      found.append(files.fit(picture, height, width))
       if len(found) == frames:
         return np.stack(found)
     raise UserError(

@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 
 import unitemp_jax
-from unitemp_jax import plan_text
-from unitemp_jax.data import video_io
-from unitemp_jax.evaluation import frames
 from unitemp_jax.evaluation_sets.clips import Clip
 from unitemp_jax.evaluation_sets.store import Store
-from unitemp_jax.generate import decode
-from unitemp_jax.plans import Plan
+from unitemp_jax.plans import Plan, text
+from unitemp_jax.sampling import decode
+from unitemp_jax.video import files, frames
 
 _POSTER = 160  # pixels, the longer side
 
@@ -90,11 +88,11 @@ def write_clip(
   }
   path = store.video(clip)
   with store.writing(path) as temporary:
-    video_io.write_video(temporary, video, form.fps, about, scale=form.scale)
+    files.write_video(temporary, video, form.fps, about, scale=form.scale)
     content = temporary.read_bytes()
   with store.writing(store.poster(clip)) as temporary:
     step = max(1, max(video.shape[1:3]) // _POSTER)
-    video_io.write_image(temporary, video[len(video) // 2, ::step, ::step])
+    files.write_image(temporary, video[len(video) // 2, ::step, ::step])
   steps = frames.frame_steps(video[None])[0]
   store.write_json(
     store.record(clip),
@@ -117,11 +115,11 @@ def write_truth(store: Store, name: str, video: np.ndarray, form: Form) -> Path:
   path = store.root / 'real' / f'{name}.mp4'
   if not path.exists():
     with store.writing(path) as temporary:
-      video_io.write_video(temporary, video, form.fps, scale=form.scale)
+      files.write_video(temporary, video, form.fps, scale=form.scale)
   return path
 
 
 def write_plan(store: Store, order: str, plan: Plan) -> None:
   """Writes the table of rows that an order runs."""
-  table = json.loads(plan_text.to_json(plan))
+  table = json.loads(text.to_json(plan))
   store.write_json(store.root / 'plans' / f'{order}.json', table)

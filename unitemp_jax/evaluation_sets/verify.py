@@ -11,9 +11,9 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-from unitemp_jax.data import video_decode
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.store import Store
+from unitemp_jax.video import decode
 
 _READERS = min(8, os.cpu_count() or 1)
 _CUT = 20  # characters from which on a name may be the start of another
@@ -151,7 +151,7 @@ def _look(
     return _compare(name, seen, wanted), digest
   try:
     count = 0
-    for _, rate, picture in video_decode.decode(path):
+    for _, rate, picture in decode.decode(path):
       count, shape, fps = count + 1, picture.shape, rate
   except UserError as error:
     return [Problem('unreadable', name, str(error))], digest

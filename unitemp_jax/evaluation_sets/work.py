@@ -21,9 +21,9 @@ from unitemp_jax.evaluation_sets.progress import Journal
 from unitemp_jax.evaluation_sets.status import read_status
 from unitemp_jax.evaluation_sets.store import Store
 from unitemp_jax.evaluation_sets.suites import SUITES
-from unitemp_jax.generate import model_folder
 from unitemp_jax.generate.request import Given
 from unitemp_jax.plans import Plan
+from unitemp_jax.sampling import model_folder
 
 # Clips with a shorter side are written enlarged to about twice that.
 _SMALL = 128

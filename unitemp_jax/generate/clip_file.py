@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from unitemp_jax.data import video_io
-from unitemp_jax.evaluation import frames as pixels
-from unitemp_jax.generate.decode import new_positions, with_ends
 from unitemp_jax.generate.request import Given, Request
 from unitemp_jax.plans import Plan
+from unitemp_jax.sampling.decode import new_positions, with_ends
+from unitemp_jax.video import files
+from unitemp_jax.video import frames as pixels
 
 _TILES = 64  # at most, in a strip
 
@@ -160,18 +160,18 @@ def write(
   watch = _Watch(request)
   with ExitStack() as stack:
     fps = tags['fps']
-    outs = [stack.enter_context(video_io.open_video(path, fps, tags))]
+    outs = [stack.enter_context(files.open_video(path, fps, tags))]
     if lossless:
-      exact = video_io.open_video(path.with_suffix('.mkv'), fps, lossless=True)
+      exact = files.open_video(path.with_suffix('.mkv'), fps, lossless=True)
       outs.append(stack.enter_context(exact))
     for frames in decoded:
       shown = watch.add(frames)
       for append in outs:
         append(shown)
-  video_io.write_image(path.with_suffix('.png'), watch.poster)
+  files.write_image(path.with_suffix('.png'), watch.poster)
   if watch.tiles:
     strip = np.concatenate(watch.tiles, axis=1)
-    video_io.write_image(path.with_suffix('.strip.png'), strip)
+    files.write_image(path.with_suffix('.strip.png'), strip)
   sidecar = {
     **tags,
     'given': watch.given(),

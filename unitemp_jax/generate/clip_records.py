@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from unitemp_jax.generate.codec import Codec
 from unitemp_jax.models.vae3d import VAEConfig
+from unitemp_jax.sampling.codec import Codec
 
 
 class ClipRecorder:

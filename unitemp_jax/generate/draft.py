@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from unitemp_jax import orders
-from unitemp_jax.data import video_io
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import lengths
 from unitemp_jax.generate.conditioning import Source, read_frames
 from unitemp_jax.generate.lengths import Length
-from unitemp_jax.generate.model_folder import ModelCard
 from unitemp_jax.generate.request import Given, Request
 from unitemp_jax.plans import Plan
+from unitemp_jax.sampling.model_folder import ModelCard
+from unitemp_jax.video import files
 
 
 class Draft:
@@ -138,7 +138,7 @@ class Draft:
       height,
       width,
       tuple(
-        Given(clip.frame, video_io.fit(clip.video, height, width))
+        Given(clip.frame, files.fit(clip.video, height, width))
         for clip in given
       ),
     )

@@ -9,9 +9,9 @@ import numpy as np
 from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import model_folder, network
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.models import weights
+from unitemp_jax.sampling import model_folder, network
 
 
 class EmbeddedPipeline(Pipeline):

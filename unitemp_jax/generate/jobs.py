@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 import unitemp_jax
-from unitemp_jax import plan_drawing, plan_text
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file, conditioning
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.generate.request import Request
+from unitemp_jax.plans import drawing, text
 
 DECODES = ('joint', 'stream')
 
@@ -58,7 +58,7 @@ class Job:
     digest.update(json.dumps(words).encode())
     for given in request.given:
       digest.update(np.ascontiguousarray(given.video).tobytes())
-    digest.update(plan_text.to_json(request.plan).encode())
+    digest.update(text.to_json(request.plan).encode())
     return digest.hexdigest()[:16]
 
   @property
@@ -163,9 +163,9 @@ def write(
     'checkpoint': pipeline.hash,
     'version': unitemp_jax.__version__,
     'key': job.key(pipeline.hash),
-    'plan': json.loads(plan_text.to_json(plan)),
+    'plan': json.loads(text.to_json(plan)),
   }
-  more = {'plan_svg': plan_drawing.draw(plan), 'timings': timings}
+  more = {'plan_svg': drawing.draw(plan), 'timings': timings}
   clip_file.write(
     job.path, job.request, decoded, tags, more, lossless=job.lossless
   )

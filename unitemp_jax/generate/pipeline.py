@@ -11,29 +11,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unitemp_jax import plans, solvers
+from unitemp_jax import plans
 from unitemp_jax.data.tokenizer import Tokenizer
+from unitemp_jax.diffusion import solvers
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import (
-  decode,
-  model_folder,
-  network,
-  whole_plan,
-)
-from unitemp_jax.generate.codec import Codec
 from unitemp_jax.generate.request import Request, places
-from unitemp_jax.generate.stream import (
+from unitemp_jax.models import text_to_video, vae3d, weights
+from unitemp_jax.models.dit import DiT
+from unitemp_jax.models.umt5 import TextEncoder
+from unitemp_jax.parallel import mesh as device_mesh
+from unitemp_jax.plans import Plan
+from unitemp_jax.sampling import decode, model_folder, network, whole_plan
+from unitemp_jax.sampling.codec import Codec
+from unitemp_jax.sampling.stream import (
   MadeRow,
   RowPrograms,
   Rows,
   chains,
 )
-from unitemp_jax.generate.teacher_sampler import TeacherSampler
-from unitemp_jax.models import text_to_video, vae3d, weights
-from unitemp_jax.models.dit import DiT
-from unitemp_jax.models.umt5 import TextEncoder
-from unitemp_jax.plans import Plan
-from unitemp_jax.training import mesh as device_mesh
+from unitemp_jax.sampling.teacher_sampler import TeacherSampler
 
 
 @dataclasses.dataclass(frozen=True)

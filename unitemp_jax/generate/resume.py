@@ -17,12 +17,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from unitemp_jax.data import video_io
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import clip_file, decode, jobs
+from unitemp_jax.generate import clip_file, jobs
 from unitemp_jax.generate.jobs import Job
 from unitemp_jax.generate.pipeline import Pipeline
-from unitemp_jax.generate.stream import MadeRow
+from unitemp_jax.sampling import decode
+from unitemp_jax.sampling.stream import MadeRow
+from unitemp_jax.video import files
 
 _KEY = 'key.json'
 
@@ -149,7 +150,7 @@ class _Run:
     kept = f'{fresh} of {self.total} blocks are kept in {self.folder.path}'
     path = partial_path(self.job)
     if 0 < fresh < self.total:
-      with video_io.open_video(path, self.pipeline.card.fps) as append:
+      with files.open_video(path, self.pipeline.card.fps) as append:
         for first, frames in self.pipeline.joint(request.plan, self.rows):
           append(request.paste(first, frames))
       kept += f', and {path} shows them'

@@ -15,12 +15,12 @@ import numpy as np
 from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import model_folder
-from unitemp_jax.generate.codec import Codec
-from unitemp_jax.generate.teacher_sampler import TeacherSampler
 from unitemp_jax.models import sizes, vae3d, weights
-from unitemp_jax.training import mesh as device_mesh
-from unitemp_jax.training.sharding_rules import MODEL_RULES
+from unitemp_jax.parallel import mesh as device_mesh
+from unitemp_jax.parallel.sharding_rules import MODEL_RULES
+from unitemp_jax.sampling import model_folder
+from unitemp_jax.sampling.codec import Codec
+from unitemp_jax.sampling.teacher_sampler import TeacherSampler
 
 
 def _load(path: Path, config: Any, mesh) -> Any:

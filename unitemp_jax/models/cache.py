@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from unitemp_jax import rope
-from unitemp_jax.models.partition import split_cache
+from unitemp_jax.models import rope
+from unitemp_jax.parallel.activations import split_cache
 
 
 @flax.struct.dataclass

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from unitemp_jax.models.attention import ambient
-from unitemp_jax.models.partition import split_rows
+from unitemp_jax.parallel import mesh_context
+from unitemp_jax.parallel.activations import split_rows
 
 
 class Tape:
@@ -97,7 +97,7 @@ def conv_form(form: str) -> str:
   """Resolves 'auto' to the form that suits what is computed on."""
   if form != 'auto':
     return form
-  return 'folded' if ambient.platform() == 'cpu' else 'direct'
+  return 'folded' if mesh_context.platform() == 'cpu' else 'direct'
 
 
 def valid_time_conv(x: jax.Array, kernel: jax.Array, form: str) -> jax.Array:

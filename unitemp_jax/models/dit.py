@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from unitemp_jax import flow, rope
-from unitemp_jax.models import dit_block
+from unitemp_jax.diffusion import flow
+from unitemp_jax.models import dit_block, rope
 from unitemp_jax.models.cache import KVCache, init_cache
 from unitemp_jax.models.linear import Linear
-from unitemp_jax.models.partition import split_tokens
 from unitemp_jax.models.remat import policy_named, rematerialised
+from unitemp_jax.parallel.activations import split_tokens
 from unitemp_jax.shapes import FrameMask, Latents, Positions, Sigmas, Text
 
 

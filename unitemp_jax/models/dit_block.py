@@ -9,12 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unitemp_jax import rope
-from unitemp_jax.models import remat
+from unitemp_jax.models import remat, rope
 from unitemp_jax.models.attention import attention
 from unitemp_jax.models.cache import KVCache, beside, stage
 from unitemp_jax.models.linear import Linear
-from unitemp_jax.models.partition import (
+from unitemp_jax.parallel.activations import (
   join_heads,
   split_heads,
   split_tokens,

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unitemp_jax.models.attention import ambient
+from unitemp_jax.parallel import mesh_context
 
 
 class Linear(nn.Module):
@@ -27,7 +27,7 @@ class Linear(nn.Module):
     kernel = self.param('kernel', self.kernel_init, shape)
     leading = x.shape[:-1]
     x = x.astype(self.dtype)
-    if ambient.platform() == 'cpu':
+    if mesh_context.platform() == 'cpu':
       x = x.reshape(-1, x.shape[-1])
     y = x @ kernel.astype(self.dtype)
     if self.use_bias:

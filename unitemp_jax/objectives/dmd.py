@@ -8,7 +8,7 @@ their difference, normalised by the distance to the teacher's.
 import jax
 import jax.numpy as jnp
 
-from unitemp_jax import flow
+from unitemp_jax.diffusion import flow
 from unitemp_jax.objectives.flow_match import draw_sigma
 from unitemp_jax.shapes import Latents
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from unitemp_jax import flow
+from unitemp_jax.diffusion import flow
 from unitemp_jax.shapes import Latents
 
 

@@ -9,7 +9,7 @@ section 6.1). Any order, by the same masks.
 import jax
 import jax.numpy as jnp
 
-from unitemp_jax import flow
+from unitemp_jax.diffusion import flow
 from unitemp_jax.objectives import student_init
 from unitemp_jax.objectives.student_init import PlanTable
 from unitemp_jax.objectives.teacher_forcing import Layout

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unitemp_jax import flow
+from unitemp_jax.diffusion import flow
 from unitemp_jax.objectives.teacher_forcing import Layout, PlanMask
 
 

@@ -18,7 +18,7 @@ from flax import serialization
 from jax.experimental import multihost_utils
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.training import processes
+from unitemp_jax.parallel import processes
 
 
 def _is_key(leaf: Any) -> bool:

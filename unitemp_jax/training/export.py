@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 
 from unitemp_jax.models import weights
-from unitemp_jax.training.processes import to_host
+from unitemp_jax.parallel.processes import to_host
 from unitemp_jax.training.state import TrainState
 
 

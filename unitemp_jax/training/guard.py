@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.training.processes import say
+from unitemp_jax.parallel.processes import say
 from unitemp_jax.training.state import TrainState
 
 SKIPPED = 'skipped'  # The metric that says so: 0 or 1.

@@ -16,17 +16,18 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from unitemp_jax.training import stored
+from unitemp_jax.parallel.mesh import Rules, alone, put_batch
+from unitemp_jax.parallel.preemption import StopSignal
+from unitemp_jax.parallel.processes import say, to_host, together
+from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 from unitemp_jax.training.checkpoint import Checkpoints
 from unitemp_jax.training.goodput import Goodput
 from unitemp_jax.training.guard import Guard, TrainingStopped
 from unitemp_jax.training.loop_settings import LoopSettings
-from unitemp_jax.training.mesh import Rules, alone, put_batch
 from unitemp_jax.training.metrics import MetricsLog
-from unitemp_jax.training.preemption import StopSignal
-from unitemp_jax.training.processes import say, to_host, together
 from unitemp_jax.training.profiler import Profiler
-from unitemp_jax.training.program import (
+from unitemp_jax.training.programs import stored
+from unitemp_jax.training.programs.program import (
   CompiledSteps,
   Loader,
   Program,
@@ -34,7 +35,6 @@ from unitemp_jax.training.program import (
   abstract_state,
   first_state,
 )
-from unitemp_jax.training.sharding_rules import MODEL_RULES
 from unitemp_jax.training.state import TrainState
 
 

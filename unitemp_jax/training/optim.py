@@ -12,7 +12,7 @@ import optax
 import optax.contrib
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.training.tree_paths import path_name, rank_in_layer
+from unitemp_jax.parallel.tree_paths import path_name, rank_in_layer
 
 
 def make_schedule(

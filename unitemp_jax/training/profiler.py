@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from unitemp_jax.training.processes import say
+from unitemp_jax.parallel.processes import say
 
 
 class Profiler:

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 import jax
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.models.attention import ambient, cudnn
+from unitemp_jax.models.attention import cudnn
+from unitemp_jax.parallel import mesh_context
 
 # Name of what the backward pass needs of the forward one, for remat policies:
 # `jax.checkpoint_policies.save_only_these_names(RESIDUALS)`.
@@ -66,7 +67,7 @@ def backend_for(
   queries, keys = q_BQNK.shape[1], k_BSNK.shape[1]
   name = _chosen.get()
   if name is None:
-    name = {'tpu': 'splash', 'gpu': 'cudnn'}.get(ambient.platform(), 'xla')
+    name = {'tpu': 'splash', 'gpu': 'cudnn'}.get(mesh_context.platform(), 'xla')
     full = name == 'cudnn' or q_BQNK.shape[-1] % _LANES == 0
     if min(queries, keys) < _TOKENS or not full:
       return 'xla'

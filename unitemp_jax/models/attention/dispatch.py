@@ -3,14 +3,8 @@
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from unitemp_jax.models.attention import (
-  ambient,
-  backends,
-  cudnn,
-  masks,
-  tiles,
-  xla,
-)
+from unitemp_jax.models.attention import backends, cudnn, masks, tiles, xla
+from unitemp_jax.parallel import mesh_context
 
 
 def attention(
@@ -40,7 +34,7 @@ def attention(
   """
   if mask_BQS is not None:
     masks.check(mask_BQS, q_BQNK.shape[1], k_BSNK.shape[1])
-  return ambient.over_mesh(
+  return mesh_context.over_mesh(
     _on_one_device, q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS
   )
 
@@ -52,7 +46,7 @@ def _on_one_device(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS):
     # Here, so that only TPUs wait for Pallas to be imported.
     from unitemp_jax.models.attention import splash
 
-    interpret = ambient.platform() != 'tpu'
+    interpret = mesh_context.platform() != 'tpu'
     return splash.attention(*arguments, _tiles(*arguments), interpret)
   if backend == 'cudnn':
     y = cudnn.attention(q_BQNK, k_BSNK, v_BSNK, kv_len)
@@ -68,7 +62,7 @@ def _tiles(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS) -> tiles.Tiles:
   del v_BSNK, kv_len
   rows, columns = (1, 1) if mask_BQS is None else mask_BQS.shape[1:]
   return tiles.lookup(
-    ambient.device_kind(),
+    mesh_context.device_kind(),
     q_BQNK.shape[1] // rows,
     k_BSNK.shape[1] // columns,
     mask_BQS is not None,

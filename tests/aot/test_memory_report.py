@@ -1,0 +1,258 @@
+"""Verdicts, their words, their files, and the exit codes of the command."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+
+import pytest
+
+from unitemp_jax.aot import compiler, memory_report, report, table, topology
+from unitemp_jax.aot.collectives import Traffic
+from unitemp_jax.aot.compiler import GIB, Compiled
+from unitemp_jax.aot.flops import Flops
+from unitemp_jax.aot.step import Step
+from unitemp_jax.cli import aot, aot_steps
+from unitemp_jax.cli.main import main
+from unitemp_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+DISTILL = ROOT / 'configs' / 'wan_1p3b_distill.py'
+V5E = topology.parse('v5e:4x4')
+
+
+def compiled(peak=10.0, name='critic_only', **changes):
+  fields = {
+    'name': name,
+    'fits': True,
+    'peak': int(peak * GIB),
+    'scratch': 9 * GIB,
+    'roles': {'parameters student': 1 * GIB, 'optimizer student': 2 * GIB},
+    'resident': {},
+    'seconds': 30.0,
+    'traffic': [Traffic('all-gather', 2, 60.0, 4e9, 0.0)],
+    'flops': 16 * 197e12,
+    'attention': 1e12,
+    'rows': 8,
+    'mesh': {'data': 1, 'fsdp': 8, 'context': 2},
+    'largest': [],
+  }
+  return Compiled(**{**fields, **changes})
+
+
+def verdict_of(*made, **changes):
+  fields = {
+    'config': 'configs/wan_1p3b_distill.py',
+    'overrides': [],
+    'topology': 'v5e:4x4',
+    'slices': 1,
+    'chips': 16,
+    'chip_gib': 15.75,
+    'layers': None,
+    'mode': 'fast',
+    'utilisation': 0.5,
+    'versions': {'jax': '1'},
+  }
+  steps = [memory_report.judge(one, V5E, 0.5, share=4) for one in made]
+  return memory_report.Verdict(**{**fields, **changes}, steps=steps)
+
+
+@pytest.mark.parametrize(
+  ('peak', 'word', 'fits'),
+  [
+    (10.0, 'fits', True),
+    (12.59, 'fits', True),
+    (12.61, 'fits with less than 20 % to spare', True),
+    (15.76, 'DOES NOT FIT', False),
+  ],
+)
+def test_the_verdict_is_about_the_chip_and_its_headroom(peak, word, fits):
+  found = verdict_of(compiled(peak))
+  assert found.word(found.steps[0]) == word
+  assert found.fits == fits
+
+
+def test_numbers_follow_from_what_the_compiler_says():
+  step = verdict_of(compiled(resident={'vae': GIB // 2})).steps[0]
+  assert step.peak_gib == pytest.approx(10.5)
+  assert step.activations_gib == pytest.approx(7)
+  # One second of peak arithmetic on sixteen chips, at half of it.
+  assert (step.estimate_seconds, step.bound) == (pytest.approx(2.0), 'compute')
+  slow = Traffic('all-reduce', 1, 1.0, 4000e9, 0.0)
+  step = verdict_of(compiled(traffic=[slow])).steps[0]
+  assert (step.estimate_seconds, step.bound) == (pytest.approx(10), 'network')
+  far = dataclasses.replace(slow, between=4000e9)
+  step = verdict_of(compiled(traffic=[far])).steps[0]
+  assert step.estimate_seconds == pytest.approx(4000 / 3.125)
+
+
+def test_what_does_not_fit_is_named_with_what_to_change():
+  found = verdict_of(compiled(40.0), compiled(9.0, 'small'))
+  text = '\n'.join(report.lines(found))
+  assert 'critic_only: 40.00 of 15.75 GiB per device, DOES NOT FIT' in text
+  assert 'activations 37.00, optimizer student 2.00' in text
+  assert (
+    'to change: activations (37.00 GiB): more devices along context' in text
+  )
+  assert 'to change: optimizer student (2.00 GiB): more devices along f' in text
+  assert 'estimate: 2.00 s' in text
+  sentence = report.failure(found)
+  assert sentence.startswith('critic_only does not fit v5e:4x4: it needs 40.0')
+  assert '\n' not in sentence
+  fine = '\n'.join(report.lines(verdict_of(compiled(9.0))))
+  assert 'to change' not in fine
+
+
+def test_the_compilers_complaint_is_read():
+  message = (
+    'RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in '
+    'memory space hbm. Used 41.40G of 31.25G hbm. Exceeded by 10.15G.\n\n'
+    'Largest program allocations in hbm:\n\n'
+    '  1. Size: 15.00G\n     Operator: op_name="jit(f)/dot_general"\n'
+    '     Shape: bf16[4,12,32768]{2,1,0}\n     Unpadded size: 15.00G\n\n'
+    '  2. Size: 512.00M\n     Shape: f32[8]{0}\n'
+  )
+  peak, largest = compiler.read_exhausted(message)
+  assert peak == int(41.4 * GIB)
+  assert largest == [
+    '15.00 GiB bf16[4,12,32768] of jit(f)/dot_general',
+    '0.50 GiB f32[8]',
+  ]
+  short = (
+    'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required '
+    'for HLO temporaries (26.44G) exceeds available HBM (15.75G).'
+  )
+  assert compiler.read_exhausted(short) == (int(26.44 * GIB), [])
+  assert compiler.read_exhausted('something else') == (0, [])
+
+
+def test_a_file_holds_it_and_the_launcher_reads_it(tmp_path, monkeypatch):
+  found = verdict_of(compiled(), compiled(14.0, 'decode'))
+  path = tmp_path / 'sub' / 'report.json'
+  memory_report.write(path, found)
+  assert memory_report.read(path) == found
+  monkeypatch.syspath_prepend(str(ROOT / 'launch'))
+  from pod import cost, hardware
+
+  lines, fits = cost.memory_lines(path, hardware.parse('v5litepod-16', 1))
+  assert fits
+  assert lines[1:] == [
+    '  critic_only: 10.00 of 15.75 GiB per chip, fits',
+    '  decode: 14.00 of 15.75 GiB per chip, fits with less than 20 % to spare',
+  ]
+  for name in [name for name in sys.modules if name.startswith('pod')]:
+    monkeypatch.delitem(sys.modules, name)
+  path.write_text('{"steps": []}')
+  with pytest.raises(UserError, match='no verdict of this version'):
+    memory_report.read(path)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+  """Steps and their compilation without libtpu; records what is compiled."""
+  made = []
+
+  def run(step, target, fast):
+    made.append((step.name, str(target), fast))
+    return compiled(made_peak[0], step.name)
+
+  made_peak = [10.0]
+  monkeypatch.setattr(topology, 'devices', lambda target: [])
+  monkeypatch.setattr(aot.importlib.metadata, 'version', lambda name: '1')
+  monkeypatch.setattr(
+    aot_steps,
+    'steps_of',
+    lambda config, names, devices: [
+      Step(name, lambda: None, {}, {}, Flops(), 1, {}, 8) for name in names
+    ],
+  )
+  monkeypatch.setattr(compiler, 'run', run)
+  return made, made_peak
+
+
+def command(*more):
+  return ['aot', f'--config={DISTILL}', '--topology=v5e:4x4', *more]
+
+
+def test_exit_codes(no_compiler, capsys, tmp_path):
+  made, peak = no_compiler
+  out = tmp_path / 'r.json'
+  assert main(command('--steps=train', '--fast', f'--out={out}')) == 0
+  assert made == [('train', 'v5e:4x4', True)]
+  assert json.loads(out.read_text())['topology'] == 'v5e:4x4'
+  assert '37 % of the memory is left; 20 % kept' in capsys.readouterr().out
+  peak[0] = 100.0
+  assert main(command('--slices=2')) == aot.EXIT_DOES_NOT_FIT == 3
+  assert made[-1] == ('encode', '2 x v5e:4x4', False)
+  assert 'does not fit v5e:4x4' in capsys.readouterr().out
+
+
+BAD = [
+  (['aot'], '--config is missing'),
+  (['aot', f'--config={DISTILL}'], '--topology is missing'),
+  (command('--topology=v5e:3x3'), 'does not exist'),
+  (command('--slices=0'), 'too few'),
+  (command('--utilisation=2'), '--utilisation=2.0'),
+  (command('--depth=31'), '--depth=31 must be 1 to 30'),
+  (command('--config.mesh.fdsp=2'), 'did you mean mesh.fsdp'),
+  (['aot', '--table=nowhere.yaml'], 'cannot be read'),
+  (['aot', '--table=a.yaml', '--config=b'], 'leave one of them'),
+]
+
+
+@pytest.mark.parametrize(('argv', 'says'), BAD)
+def test_bad_input_is_one_sentence_before_any_compile(
+  no_compiler, argv, says, capsys
+):
+  assert main(argv) == 2
+  error = capsys.readouterr().err.strip()
+  assert says in error
+  assert '\n' not in error
+  assert not no_compiler[0]
+
+
+LIST = """tables:
+  Distillation:
+    - {name: a, config: CONFIG, topology: 'v5e:4x4', steps: [train]}
+growth:
+  Growth:
+    - name: b
+      config: CONFIG
+      topology: v5p:2x2x2
+      steps: [critic_only]
+      overrides: [batch_size=8]
+"""
+
+
+def test_a_table_compiles_what_is_missing_once(no_compiler, tmp_path, capsys):
+  made, _ = no_compiler
+  path, page = tmp_path / 'table.yaml', tmp_path / 'README.md'
+  path.write_text(LIST.replace('CONFIG', str(DISTILL)))
+  page.write_text('x\n<!-- begin aot -->\n<!-- end aot -->\ny\n')
+  argv = ['aot', f'--table={path}', f'--readme={page}']
+  assert main([*argv, '--known']) == 0
+  assert not made
+  assert 'not compiled' in page.read_text()
+  assert main(argv) == 0
+  assert [step for step, _, _ in made] == ['train', 'critic_only']
+  first = page.read_text()
+  assert '| 10.00 of 15.75 | fits |' in first
+  assert '| 8 | v5p:2x2x2 |' in first and '| 3.000 | 24.0 | 10.00 |' in first
+  assert main(argv) == 0
+  assert len(made) == 2 and page.read_text() == first
+  # Another entry of the same name is another program.
+  path.write_text(path.read_text().replace('batch_size=8', 'batch_size=16'))
+  assert main(argv) == 0
+  assert len(made) == 3
+  path.write_text(path.read_text().replace('name: b', 'name: a'))
+  capsys.readouterr()
+  assert main(argv) == 2
+  assert "two entries 'a'" in capsys.readouterr().err
+
+
+def test_what_is_committed_is_what_the_list_asks_for():
+  listed = table.read_list(ROOT / 'configs' / 'aot' / 'table.yaml')
+  assert listed.entries
+  for path in listed.results.glob('*.json'):
+    (entry,) = [e for e in listed.entries if e.name == path.stem]
+    assert entry.is_of(memory_report.read(path))

@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from unitemp_jax.data import falling_digits
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.classifiers.digits import DigitOracle
+from unitemp_jax.evaluation.metrics import diversity
+from unitemp_jax.evaluation.suites.bench import ORACLE
+
+
+def test_distance_is_to_the_others_of_the_class():
+  features = np.array([[0.0, 0.0], [3.0, 3.0], [1.0, 1.0], [9.0, 9.0]])
+  classes = np.array([0, 0, 0, 1])
+  found = diversity.class_distances(features, classes)
+  np.testing.assert_allclose(found[:3], [2.0, 2.5, 1.5])
+  assert np.isnan(found[3])
+
+
+def test_a_repeated_handwriting_is_seen():
+  clips = falling_digits.sample_clips(
+    falling_digits.FallingDigitsSpec(split='test'), range(100)
+  )
+  oracle = DigitOracle.load(ORACLE)
+
+  def spread(video):
+    glyphs = oracle.glyphs(video[:, -1])
+    return np.nanmean(diversity.class_distances(glyphs, clips['digit']))
+
+  first = np.array(
+    [np.flatnonzero(clips['digit'] == d)[0] for d in clips['digit']]
+  )
+  narrow = clips['video'][first]
+  assert spread(narrow) < 0.01 * spread(clips['video'])
+
+
+def test_lengths_must_agree():
+  with pytest.raises(UserError, match='one class'):
+    diversity.class_distances(np.zeros((3, 2)), np.zeros(2))

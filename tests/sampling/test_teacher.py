@@ -1,0 +1,87 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unitemp_jax.diffusion import guidance
+from unitemp_jax.errors import UserError
+from unitemp_jax.sampling import teacher
+from unitemp_jax.sampling.teacher import TeacherSettings
+
+MEAN, STD = 1.5, 0.4
+
+
+def velocity(mean):
+  """The exact one of data ~ N(mean, STD^2)."""
+
+  def of(x, sigma):
+    s = sigma[..., None, None, None]
+    variance = (1 - s) ** 2 * STD**2 + s**2
+    return (s - (1 - s) * STD**2) / variance * (x - (1 - s) * mean) - mean
+
+  return of
+
+
+def sample(settings, conditional=None, unconditional=None):
+  noise = jax.random.normal(jax.random.key(0), (2, 3, 2, 2, 4))
+  conditional = conditional or velocity(MEAN)
+  unconditional = unconditional or velocity(-MEAN)
+  run = jax.jit(
+    lambda x: teacher.sample_teacher(conditional, unconditional, x, settings)
+  )
+  return noise, run(noise)
+
+
+@pytest.mark.parametrize(
+  ('solver', 'steps', 'error'), [('euler', 300, 0.04), ('unipc', 20, 0.02)]
+)
+def test_noise_is_carried_to_the_data(solver, steps, error):
+  noise, made = sample(TeacherSettings(steps, 1.0, 1.0, solver))
+  assert jnp.abs(made - (MEAN + STD * noise)).max() < error
+
+
+def test_euler_is_far_off_where_unipc_is_not():
+  noise, made = sample(TeacherSettings(20, 1.0, 1.0, 'euler'))
+  assert jnp.abs(made - (MEAN + STD * noise)).max() > 0.05
+
+
+def test_guidance_leads_away_from_the_negative_prompt():
+  scale = 1.5
+  _, plain = sample(TeacherSettings(20, 5.0, 1.0))
+  _, guided = sample(TeacherSettings(20, 5.0, scale))
+  _, unguided = sample(
+    TeacherSettings(20, 5.0, scale), unconditional=velocity(MEAN)
+  )
+  assert (guided > plain).mean() > 0.9
+  np.testing.assert_allclose(unguided, plain, atol=1e-5)
+
+
+def test_conventions_differ_by_one():
+  c, u = jnp.asarray(2.0), jnp.asarray(0.5)
+  standard = guidance.standard_scale({'guidance': 6.0})
+  extra = guidance.standard_scale({'extra_guidance': 5.0, 'guidance': None})
+  assert standard == extra == 6.0
+  assert guidance.guide(c, u, standard) == u + 6 * (c - u) == c + 5 * (c - u)
+  assert guidance.guide(c, u, 1.0) == c
+
+
+@pytest.mark.parametrize(
+  'fields', [{}, {'guidance': 1.0, 'extra_guidance': 0.0}]
+)
+def test_a_scale_without_its_convention_is_refused(fields):
+  with pytest.raises(UserError, match='one of guidance'):
+    guidance.standard_scale(fields)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    ({'solver': 'ddim'}, 'no solver'),
+    ({'steps': 0}, 'at least 1 step'),
+    ({'shift': 0.0}, 'above 0'),
+  ],
+)
+def test_settings_that_no_sampler_has_are_refused(changes, words):
+  values = {'steps': 5, 'shift': 5.0, 'guidance': 6.0}
+  with pytest.raises(UserError, match=words):
+    TeacherSettings(**{**values, **changes})

@@ -1,0 +1,174 @@
+"""Tells whether a falling-digits clip plays forward.
+
+A classifier learns real clips against the same clips reversed, from a few
+features of any length of clip: the path of the ink, where in time it moves,
+whether pixels rise faster than they fade, and on which side of the motion the
+trail hangs. The answer is made antisymmetric, p(clip) + p(reversed) = 1, so a
+clip that is its own mirror image in time gets exactly one half.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import numpy as np
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.classifiers import classifier
+from unitemp_jax.evaluation.classifiers.augment import spoil
+from unitemp_jax.video.frames import check_clips, unit_pixels
+
+_CELLS = 16  # side of the picture whose changes are looked at
+_MOMENTS = 12  # points of a path, bins of a course in time
+_INK = 0.5  # ink above this part of the brightest is the digit, not its trail
+_BATCH = 64
+_CLIPS = 600
+_EPOCHS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrowOfTime:
+  """A fitted judge of the direction of play."""
+
+  judge: classifier.Classifier
+
+  @classmethod
+  def fit(cls, seed: int = 0) -> ArrowOfTime:
+    """Fits on the training split of falling digits, in seconds."""
+    from unitemp_jax.data import falling_digits
+
+    spec = falling_digits.FallingDigitsSpec(split='train', seed=seed)
+    clips = falling_digits.sample_clips(spec, range(_CLIPS))['video']
+    ink = unit_pixels(clips.max(axis=-1))
+    rng = np.random.default_rng(seed)
+    shape = (3, len(ink), 1)
+    # Clean once, then blurred with a little noise, as a model draws.
+    blur = rng.uniform(0, 1.3, shape) * np.array([0, 1, 1])[:, None, None]
+    noise = rng.uniform(0, 0.05, shape) * np.array([0, 0, 1])[:, None, None]
+    played = np.concatenate(
+      [_spoil_clips(ink, b, s, rng) for b, s in zip(blur, noise, strict=True)]
+    )
+    found = np.concatenate([features(played), features(played[:, ::-1])])
+    labels = np.repeat([1, 0], len(played))
+    judges = classifier.train(
+      lambda _: found,
+      labels,
+      hidden=(32,),
+      epochs=_EPOCHS,
+      seeds=(seed,),
+      decay=1e-2,
+    )
+    return cls(judges[0])
+
+  def save(self, path: str | os.PathLike[str]) -> None:
+    """Writes the judge as npz, without pickle."""
+    classifier.save_arrays(path, self.judge.to_arrays())
+
+  @classmethod
+  def load(cls, path: str | os.PathLike[str]) -> ArrowOfTime:
+    """Reads what `save` wrote.
+
+    Raises:
+      UserError: the file is missing or holds something else.
+    """
+    arrays = classifier.load_arrays(path)
+    try:
+      return cls(classifier.Classifier.from_arrays(arrays))
+    except KeyError as error:
+      raise UserError(
+        f'{path} is not a fitted arrow of time (no {error}); fit it again.'
+      ) from error
+
+  def read(self, video: np.ndarray) -> np.ndarray:
+    """Probability that each clip plays forward.
+
+    Args:
+      video: [n, T, H, W, 3], uint8 or floats in [0, 1]; H and W at least 16.
+
+    Returns:
+      [n] in [0, 1]; above one half it is called forward.
+
+    Raises:
+      UserError: fewer than 5 frames, or a wrong shape or range.
+    """
+    check_clips(video, at_least=5)
+    answers = []
+    for start in range(0, len(video), _BATCH):
+      ink = unit_pixels(video[start : start + _BATCH].max(axis=-1))
+      odds = self._log_odds(ink) - self._log_odds(ink[:, ::-1])
+      answers.append(1 / (1 + np.exp(-np.clip(odds / 2, -60, 60))))
+    return np.concatenate(answers)
+
+  def _log_odds(self, ink: np.ndarray) -> np.ndarray:
+    log_prob = self.judge.log_prob(features(ink)).astype(np.float64)
+    return log_prob[:, 1] - log_prob[:, 0]
+
+
+def features(ink: np.ndarray) -> np.ndarray:
+  """Features of order one, [n, k], of ink [n, T, H, W] in [0, 1]."""
+  small = _shrink(ink)
+  top = np.maximum(small.max(axis=(1, 2, 3), keepdims=True), 1e-3)
+  small = small / top
+  digit = _centre(np.maximum(small - _INK, 0))
+  every = _centre(np.maximum(small - 0.1, 0))
+
+  change = np.diff(small, axis=1)
+  cubed = (change**3).sum(axis=(1, 2, 3))
+  skew = cubed / np.maximum((np.abs(change) ** 3).sum(axis=(1, 2, 3)), 1e-6)
+
+  # The trail drags the centre of all ink behind the centre of the digit.
+  velocity = digit[:, 2:] - digit[:, :-2]
+  lead = (digit - every)[:, 1:-1]
+  norm = np.sqrt((velocity**2).sum(axis=(1, 2)) * (lead**2).sum(axis=(1, 2)))
+  drag = (velocity * lead).sum(axis=(1, 2)) / np.maximum(norm, 1e-6)
+
+  course = _resample(np.abs(change).mean(axis=(2, 3)))
+  course = course / np.maximum(course.mean(axis=1, keepdims=True), 1e-6)
+  height = _resample(digit[..., 0])
+  side = _resample(np.abs(velocity[..., 1]))
+  side = side / np.maximum(side.mean(axis=1, keepdims=True), 1e-3)
+  return np.concatenate(
+    [skew[:, None], drag[:, None], course - 1, height - 0.5, side - 1], axis=1
+  ).astype(np.float32)
+
+
+def _spoil_clips(
+  ink: np.ndarray,
+  blur: np.ndarray,
+  noise: np.ndarray,
+  rng: np.random.Generator,
+) -> np.ndarray:
+  """Spoils all frames of a clip alike; ink [n, T, H, W], amounts [n, 1]."""
+  length = ink.shape[1]
+  blurs, noises = (np.repeat(x[:, 0], length) for x in (blur, noise))
+  frames = ink.reshape(-1, *ink.shape[2:])
+  return spoil(frames, blurs, noises, rng).reshape(ink.shape)
+
+
+def _shrink(ink: np.ndarray) -> np.ndarray:
+  """Mean over cells, [n, T, H, W] to about [n, T, 16, 16]."""
+  n, length, height, width = ink.shape
+  factor = max(1, min(height, width) // _CELLS)
+  rows, columns = height // factor, width // factor
+  ink = ink[:, :, : rows * factor, : columns * factor]
+  ink = ink.reshape(n, length, rows, factor, columns, factor)
+  return ink.mean(axis=(3, 5))
+
+
+def _centre(weight: np.ndarray) -> np.ndarray:
+  """Centre (y, x) of weight [n, T, H, W] as parts of the frame, [n, T, 2]."""
+  total = np.maximum(weight.sum(axis=(2, 3)), 1e-6)
+  rows = np.linspace(0, 1, weight.shape[2], dtype=np.float32)
+  columns = np.linspace(0, 1, weight.shape[3], dtype=np.float32)
+  y = weight.sum(axis=3) @ rows / total
+  x = weight.sum(axis=2) @ columns / total
+  return np.stack([y, x], axis=-1)
+
+
+def _resample(course: np.ndarray) -> np.ndarray:
+  """Linear interpolation of [n, t] at 12 even moments, [n, 12]."""
+  place = np.linspace(0, course.shape[1] - 1, _MOMENTS)
+  left = np.minimum(place.astype(int), course.shape[1] - 2)
+  share = place - left
+  return course[:, left] * (1 - share) + course[:, left + 1] * share

@@ -1,0 +1,1 @@
+"""Measures any folder of clips, whoever made them."""

@@ -1,0 +1,306 @@
+"""Lists the clips of a folder that any system wrote, and what is known of each.
+
+What a clip's own record says (the JSON beside it, or the tags in the file) goes
+before what its name says. Nothing is decoded here but headers; what cannot be
+used is named and left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import av
+
+from unitemp_jax.data import video_folder
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.clips import naming
+from unitemp_jax.evaluation.clips.metrics import Layout
+from unitemp_jax.video import decode
+
+_FRAMES_PER_LATENT = 4
+# Rates at which Wan 2.2 5B systems write; they make blocks of 8 latents.
+_BLOCK_AT_RATE = {24: 8}
+_BLOCK = 3
+# What lies beside clips and is none: records, pictures, reports, prompts.
+_BESIDE = ('.json', '.jsonl', '.png', '.jpg', '.html', '.md', '.csv', '.npz')
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+  """Block boundaries of clips that do not say: first one and period, frames."""
+
+  first: int
+  period: int
+
+  @classmethod
+  def parse(cls, text: str) -> Blocks:
+    """Reads 'FIRST:PERIOD'; raises UserError for anything else."""
+    try:
+      first, period = map(int, text.split(':'))
+    except ValueError:
+      first = period = -1
+    if first < 0 or period < 2:
+      raise UserError(
+        f'--blocks={text} is not FIRST:PERIOD in frames, such as 8:12 for the '
+        'transition from frame 8 to 9 and every 12th after it.'
+      )
+    return cls(first, period)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipFile:
+  """One clip.
+
+  Attributes:
+    path: of the file.
+    name: path below the folder, with '/'.
+    prompt: what it is known by: the short prompt, or the file name; '' without.
+    cut: whether the prompt is the beginning of a longer one.
+    index: place in the list of prompts, or None.
+    sample: number of the clip of that prompt.
+    order: temporal order, '' if unknown.
+    frames: number of frames as the header says, 0 if it does not.
+    fps: frames per second.
+    height: pixels as made, before the file's were repeated.
+    width: the same.
+    scale: how many times each was repeated, 1 for most.
+    layout: blocks and given frames.
+    about: the record, {} without one.
+  """
+
+  path: Path
+  name: str
+  prompt: str
+  cut: bool
+  index: int | None
+  sample: int
+  order: str
+  frames: int
+  fps: float
+  height: int
+  width: int
+  scale: int
+  layout: Layout
+  about: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """The clips of a folder by name, and one sentence per thing left out."""
+
+  folder: Path
+  clips: tuple[ClipFile, ...]
+  problems: tuple[str, ...]
+
+
+def list_clips(
+  folder: Path, kind: str = 'folder', blocks: Blocks | None = None
+) -> Listing:
+  """Lists every clip below a folder.
+
+  Args:
+    folder: searched with its subfolders; hidden files are skipped.
+    kind: naming rule, one of `naming.KINDS`, for clips without a record.
+    blocks: for clips that do not say; None takes blocks of 3 latents (8 at 24
+      frames per second).
+
+  Raises:
+    UserError: there is no such folder, or not one usable clip in it.
+  """
+  if not folder.is_dir():
+    raise UserError(f'{folder} is not a folder; give one that holds clips.')
+  clips, problems, others = [], [], []
+  paths = [p for p in sorted(folder.rglob('*')) if _is_visible(p, folder)]
+  stages = _stages(paths)
+  for path in paths:
+    if path.suffix.lower() == '.txt' and path.with_suffix('.mp4').is_file():
+      continue  # LongLive's prompts
+    if path.suffix.lower() not in video_folder.SUFFIXES:
+      if path.suffix.lower() not in _BESIDE:
+        others.append(path.relative_to(folder).as_posix())
+      continue
+    if path in stages:
+      continue
+    try:
+      clips.append(_read(folder, path, kind, blocks))
+    except UserError as error:
+      problems.append(str(error))
+  if others:
+    problems.append(
+      f'{len(others)} other files were not read, such as {others[0]}.'
+    )
+  if not clips:
+    why = f' (first problem: {problems[0]})' if problems else ''
+    raise UserError(f'there is no usable clip in {folder}{why}.')
+  return Listing(folder, tuple(clips), tuple(problems))
+
+
+def _is_visible(path: Path, folder: Path) -> bool:
+  parts = path.relative_to(folder).parts
+  return path.is_file() and not any(part.startswith('.') for part in parts)
+
+
+def _stages(paths: list[Path]) -> set[Path]:
+  """Clips of unfinished stages that a sidecar names: no clips of their own."""
+  found = set()
+  for path in paths:
+    if path.suffix == '.json' and path.with_suffix('.mp4').is_file():
+      stages = _sidecar(path).get('stages') or ()
+      found.update(path.with_name(str(name)) for name in stages)
+  return found
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+  """The record in a JSON file; {} if it is none."""
+  try:
+    record = json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError):
+    return {}
+  return record if isinstance(record, dict) else {}
+
+
+def _read(
+  folder: Path, path: Path, kind: str, blocks: Blocks | None
+) -> ClipFile:
+  with decode.reading(path), av.open(str(path)) as container:
+    if not container.streams.video:
+      raise UserError(f'{path} holds no video.')
+    stream = container.streams.video[0]
+    frames, context = stream.frames, stream.codec_context
+    fps = float(decode.stream_rate(stream))
+    height, width = context.height, context.width
+    tags = dict(container.metadata)
+  scale = _scale(tags, height, width)
+  about = _sidecar(path.with_suffix('.json')) or _from_tags(tags)
+  name = naming.parse(kind, path.stem)
+  relative = path.relative_to(folder).as_posix()
+  prompt, cut = _prompt(path, about)
+  if not prompt and name is None:
+    raise UserError(
+      f'{relative} has no record and is not named as {kind} names clips; '
+      f'these names are understood as those of {naming.guess(path.stem)!r}.'
+    )
+  if not prompt and name is not None:
+    prompt, cut = name.prompt, name.cut
+  sample = about.get('sample')
+  if not isinstance(sample, int):
+    # The name of a clip with a record is a number and words, not a sample.
+    sample = 0 if about or name is None else name.sample
+  index = None if name is None else name.index
+  if about and index is None:
+    # `unitemp generate` and plain sets begin names with the prompt's number.
+    number = re.match(r'(\d{4,})-', path.stem)
+    index = int(number[1]) if number else None
+  return ClipFile(
+    path=path,
+    name=relative,
+    prompt=prompt,
+    cut=cut,
+    index=index,
+    sample=sample,
+    order=str(about.get('order') or ''),
+    frames=frames,
+    fps=fps,
+    height=height // scale,
+    width=width // scale,
+    scale=scale,
+    layout=_layout(about, frames, fps, blocks, relative),
+    about=about,
+  )
+
+
+def _scale(tags: Mapping[str, str], height: int, width: int) -> int:
+  """How many times the writer of the file repeated pixels, as its tag says."""
+  text = tags.get('scale', '')
+  scale = int(text) if text.isdecimal() else 1
+  whole = scale > 0 and height % scale == 0 and width % scale == 0
+  return scale if whole else 1
+
+
+def _from_tags(tags: Mapping[str, str]) -> dict[str, Any]:
+  """The record that `video_io.write_video` puts into the file's tags."""
+  record: dict[str, Any] = {}
+  for name, text in tags.items():
+    try:
+      record[name] = json.loads(text)
+    except ValueError:
+      record[name] = text
+  # Other programs keep whole graphs under this name.
+  return record if isinstance(record.get('prompt'), str) else {}
+
+
+def _prompt(path: Path, about: Mapping[str, Any]) -> tuple[str, bool]:
+  """The whole prompt, if the clip's own record has it."""
+  # A set's clip is known by its short prompt, whatever the model was given.
+  for key in ('name', 'prompt'):
+    if isinstance(about.get(key), str) and about[key]:
+      return about[key], False
+  beside = path.with_suffix('.txt')
+  if beside.is_file():
+    try:
+      prompts = naming.read_blocks(beside.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+      prompts = []
+    if prompts:
+      return prompts[0], False
+  return '', False
+
+
+def _layout(
+  about: Mapping[str, Any],
+  frames: int,
+  fps: float,
+  blocks: Blocks | None,
+  name: str,
+) -> Layout:
+  if blocks is None:
+    latents = _BLOCK_AT_RATE.get(round(fps), _BLOCK)
+    period = _FRAMES_PER_LATENT * latents
+    blocks = Blocks(period - _FRAMES_PER_LATENT, period)
+  at = tuple(range(blocks.first, max(frames - 1, 0), blocks.period))
+  period = blocks.period
+  try:
+    if 'boundary_frames' in about:
+      at = tuple(sorted(int(j) for j in about['boundary_frames']))
+      apart = {b - a for a, b in itertools.pairwise(at)}
+      period = apart.pop() if len(apart) == 1 else period
+    ends = about.get('given_frames') or (0, 0)
+    given = (int(ends[0]), int(ends[1]))
+    made = [tuple(map(int, b)) for b in about.get('generation_order') or ()]
+    spans = block_frames(made, frames)
+  except (TypeError, ValueError, IndexError) as error:
+    raise UserError(
+      f'{name}: its record has blocks that cannot be read ({error}); mend or '
+      'delete the JSON beside it.'
+    ) from error
+  return Layout(at, period, given, tuple(spans), fps)
+
+
+def block_frames(
+  blocks: list[tuple[int, ...]], frames: int
+) -> list[tuple[int, int]]:
+  """First and last frame of each block, in generation order.
+
+  Args:
+    blocks: temporal latent positions of each, negative ones too.
+    frames: length of the clip.
+  """
+  positions = [p for block in blocks for p in block]
+  if not positions or not frames:
+    return []
+  first, last = min(positions), max(positions)
+  # The first latent codes one frame, every later one the same number.
+  rate = (frames - 1) / max(last - first, 1)
+  spans = []
+  for block in blocks:
+    start = 0
+    if min(block) != first:
+      start = round((min(block) - first - 1) * rate) + 1
+    spans.append((start, round((max(block) - first) * rate)))
+  return spans

@@ -1,0 +1,292 @@
+"""The numbers of one clip, made from its curves, and how they are pooled.
+
+A metric that a clip cannot have (it is too short, has no block boundary, was
+given no frame) is left out of that clip, never replaced by a number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from unitemp_jax.evaluation.clips import drift
+from unitemp_jax.evaluation.metrics import bootstrap, flicker
+from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.evaluation.metrics.curves import QUALITIES, Curves
+
+_EPSILON = 1e-4  # as everywhere: keeps ratios of still clips finite
+_REPEATS = 0.25  # a last frame this near to the first is the first again
+
+# Looks whose change is drift; the mean step is added to them.
+_DRIFTS = (*QUALITIES, 'motion')
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+  """How a metric is shown, pooled over clips, and which way is better.
+
+  Attributes:
+    section: title of the table it belongs to.
+    pool: 'mean', 'geometric' or 'median'.
+    better: 'high', 'low', or '' where neither is better.
+    how: definition in a few words.
+    unit: as in `results.Result`.
+  """
+
+  section: str
+  pool: str
+  better: str
+  how: str
+  unit: str = 'ratio'
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """What must be known of a clip beyond its pixels.
+
+  Attributes:
+    boundaries: transitions between blocks; may be empty.
+    period: frames of a block, for the comb and the phase test.
+    given: number of given frames at the start and at the end.
+    spans: first and last frame of each block in the order made; () = as played.
+    fps: frames per second.
+  """
+
+  boundaries: tuple[int, ...]
+  period: int
+  given: tuple[int, int]
+  spans: tuple[tuple[int, int], ...]
+  fps: float
+
+
+_FLICKER, _LOOP, _MOTION = 'Flicker', 'Loop', 'Motion and joins'
+_PLAYED, _MADE = 'Drift as played', 'Drift in generation order'
+_ENDS = '|mean of the first 15 % - mean of the last 15 %| of the frames'
+_RELATIVE = (
+  'mean over seconds of |q - q of the first second| / q of the first second, '
+  'over brightness, contrast, saturation and sharpness, equal weights'
+)
+
+METRICS: dict[str, Metric] = {
+  'temporal flickering': Metric(
+    _FLICKER,
+    'mean',
+    'high',
+    'VBench: (255 - mean |f(t+1) - f(t)|) / 255; a still clip scores 1',
+  ),
+  'BFR': Metric(
+    _FLICKER,
+    'geometric',
+    'low',
+    'frame difference at block boundaries over the median around them; 1 = no '
+    'seam',
+  ),
+  'BFR, second difference': Metric(
+    _FLICKER,
+    'geometric',
+    'low',
+    'the same of |f(t+1) - 2 f(t) + f(t-1)|, blind to constant motion',
+  ),
+  'wide4': Metric(
+    _FLICKER,
+    'geometric',
+    'low',
+    'mean of the 4 frame differences from a boundary on over 4 on each side',
+  ),
+  'comb power': Metric(
+    _FLICKER,
+    'mean',
+    'low',
+    'share of the variation of log frame difference that repeats with the '
+    'blocks',
+  ),
+  'loop closure': Metric(
+    _LOOP,
+    'median',
+    '',
+    'difference from the last frame to the first over the median step; 1 = a '
+    'step like any other, 0 = the first frame again',
+  ),
+  'loop velocity': Metric(
+    _LOOP,
+    'geometric',
+    '',
+    'change of velocity across the seam over the median one; a last frame that '
+    'repeats the first is left out',
+  ),
+  'BFR of the loop seam': Metric(
+    _LOOP, 'geometric', '', 'the seam over the median of 4 steps on each side'
+  ),
+  'mean step': Metric(
+    _MOTION, 'mean', '', 'mean |f(t+1) - f(t)|, of the pixel range'
+  ),
+  'join jump, first': Metric(
+    _MOTION,
+    'geometric',
+    'low',
+    'step from the given first frames to the made ones over the median step',
+  ),
+  'join jump, last': Metric(
+    _MOTION,
+    'geometric',
+    'low',
+    'step from the made frames to the given last ones over the median step',
+  ),
+  **{
+    f'{quality} drift, {order}': Metric(
+      section, 'mean', 'low', f'{_ENDS}, {order}'
+    )
+    for order, section in (('as played', _PLAYED), ('as made', _MADE))
+    for quality in _DRIFTS
+  },
+  'relative drift, as played': Metric(
+    _PLAYED, 'mean', 'low', f'{_RELATIVE}, as played'
+  ),
+  'relative drift, as made': Metric(
+    _MADE, 'mean', 'low', f'{_RELATIVE}, as made'
+  ),
+  **{
+    f'{quality} slope': Metric(
+      'Slope per minute',
+      'mean',
+      '',
+      'least squares line through the frames as played',
+      'per minute',
+    )
+    for quality in _DRIFTS
+  },
+}
+
+
+def clip_metrics(curves: Curves, layout: Layout) -> dict[str, float]:
+  """All metrics of METRICS that this clip can have, by name.
+
+  Raises:
+    UserError: the blocks of the layout do not fit the clip.
+  """
+  found = {
+    'temporal flickering': float(
+      flicker.vbench_temporal_flickering(curves.steps[None])[0]
+    ),
+    'mean step': float(curves.steps.mean()),
+  }
+  found |= _seams(curves, layout)
+  found |= _loop(curves)
+  found |= _joins(curves, layout.given)
+  found |= _drifts(curves, layout)
+  return found
+
+
+def boundaries_inside(curves: Curves, layout: Layout) -> np.ndarray:
+  """The boundaries that have a step on both sides in this clip, int [m]."""
+  at = np.asarray(layout.boundaries, dtype=int)
+  return at[(at >= 1) & (at <= len(curves.steps) - 2)]
+
+
+def _seams(curves: Curves, layout: Layout) -> dict[str, float]:
+  found, steps = {}, curves.steps[None]
+  at = boundaries_inside(curves, layout)
+  if at.size:
+    # The turn on both sides of transition j belongs to it; the first
+    # transition that has two is number 1.
+    pairs = (curves.turns[1:] + curves.turns[:-1])[None] / 2
+    found['BFR'] = flicker.boundary_flicker_ratio(steps, at)[0]
+    found['wide4'] = flicker.wide_ratio(steps, at)[0]
+    inner = at[(at >= 2) & (at <= pairs.shape[1] - 1)]
+    if inner.size:
+      found['BFR, second difference'] = flicker.boundary_flicker_ratio(
+        pairs, inner - 1
+      )[0]
+    if len(curves.steps) >= 2 * layout.period:
+      found['comb power'] = flicker.comb_power(steps, layout.period)[0][0]
+  return {name: float(value) for name, value in found.items()}
+
+
+def _loop(curves: Curves) -> dict[str, float]:
+  steps, turns = curves.steps, curves.turns
+  seam, turn, early_seam, early_turn = curves.seam
+  closure = seam / (np.median(steps) + _EPSILON)
+  if closure < _REPEATS and len(steps) > 2:
+    steps, turns = steps[:-1], turns[:-1]
+    seam, turn = early_seam, early_turn
+  around = np.concatenate([steps[-4:], [seam], steps[:4]])[None]
+  middle = len(steps[-4:])
+  return {
+    'loop closure': float(closure),
+    'loop velocity': float((turn + _EPSILON) / (np.median(turns) + _EPSILON)),
+    'BFR of the loop seam': float(
+      flicker.boundary_flicker_ratio(around, [middle])[0]
+    ),
+  }
+
+
+def _joins(curves: Curves, given: tuple[int, int]) -> dict[str, float]:
+  last = len(curves.steps) - 1
+  joins = {}
+  if 0 < given[0] <= last:
+    joins['join jump, first'] = given[0] - 1
+  if 0 < given[1] <= last:
+    joins['join jump, last'] = last - given[1] + 1
+  inside = np.delete(curves.steps, list(joins.values()))
+  if not inside.size:
+    return {}
+  usual = np.median(inside) + _EPSILON
+  return {
+    name: float((curves.steps[j] + _EPSILON) / usual)
+    for name, j in joins.items()
+  }
+
+
+def _drifts(curves: Curves, layout: Layout) -> dict[str, float]:
+  # Frame 0 was reached by no step; it takes the first one.
+  motion = np.concatenate([curves.steps[:1], curves.steps])[:, None]
+  looks = np.concatenate([curves.looks, motion], axis=1)
+  order = np.arange(curves.frames)
+  if layout.spans:
+    order = drift.generation_order(layout.spans, curves.frames)
+  second = max(1, round(layout.fps))
+  found = {}
+  for name, series in (('as played', looks), ('as made', looks[order])):
+    ends = drift.end_difference(series)
+    for quality, value in zip(_DRIFTS, ends, strict=True):
+      found[f'{quality} drift, {name}'] = float(value)
+    relative = drift.relative_drift(series[:, :4], second)
+    found[f'relative drift, {name}'] = float(relative.mean())
+  slopes = drift.slope_per_minute(looks, layout.fps)
+  for quality, value in zip(_DRIFTS, slopes, strict=True):
+    found[f'{quality} slope'] = float(value)
+  return found
+
+
+def pooled(name: str, values: Sequence[float]) -> Interval:
+  """Pools one metric over clips as METRICS says, with its interval."""
+  values = np.asarray(values)
+  pool = METRICS[name].pool
+  if pool == 'geometric':
+    return bootstrap.geometric_mean(values)
+  if pool == 'median':
+    return bootstrap.interval(lambda x: np.median(x, axis=-1), values)
+  return bootstrap.mean(values)
+
+
+def paired(name: str, values: np.ndarray, baseline: np.ndarray) -> Interval:
+  """Compares a metric of the same n clips of two systems, both [n].
+
+  A difference of means or medians, or for metrics that are ratios themselves
+  the geometric mean of the quotients.
+  """
+  pool = METRICS[name].pool
+  if pool == 'geometric':
+    return bootstrap.paired_ratio(values, baseline)
+  if pool == 'median':
+    return bootstrap.interval(
+      lambda a, b: np.median(a - b, axis=-1), values, baseline
+    )
+  return bootstrap.paired_difference(values, baseline)
+
+
+def column(clips: Sequence[Mapping[str, float]], name: str) -> list[float]:
+  """The values of one metric, of the clips that have it."""
+  return [clip[name] for clip in clips if name in clip]

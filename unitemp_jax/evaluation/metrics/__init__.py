@@ -1,0 +1,1 @@
+"""Metrics on finished video, and their intervals."""

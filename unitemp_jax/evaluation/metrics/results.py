@@ -1,0 +1,163 @@
+"""The table that every evaluation writes and every document is made from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+
+from unitemp_jax import files
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.metrics.bootstrap import Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """One number with all that is needed to believe it.
+
+  Attributes:
+    metric: what was measured, for example 'boundary flicker, streaming'.
+    group: on what, for example 'backward, P = 3' or 'real clips'.
+    value: the number.
+    low: lower end of its 95 % interval; equal to value if it has none.
+    high: upper end.
+    n: clips behind it.
+    unit: 'dB', '%', 'ratio', ...
+    how: the command or the seeds and settings that made it.
+  """
+
+  metric: str
+  group: str
+  value: float
+  low: float
+  high: float
+  n: int
+  unit: str
+  how: str
+
+
+def result(
+  metric: str, group: str, measured: Interval, *, unit: str, how: str
+) -> Result:
+  """Makes a row from a bootstrap interval; the unit '%' scales it by 100."""
+  scale = 100.0 if unit == '%' else 1.0
+  return Result(
+    metric=metric,
+    group=group,
+    value=scale * measured.value,
+    low=scale * measured.low,
+    high=scale * measured.high,
+    n=measured.n,
+    unit=unit,
+    how=how,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultTable:
+  """Rows in the order in which they are shown."""
+
+  rows: tuple[Result, ...]
+
+  def to_json(self, path: str | os.PathLike[str]) -> None:
+    """Writes the table; a reader sees the old file or the whole new one."""
+    text = json.dumps(
+      {'results': [dataclasses.asdict(row) for row in self.rows]}, indent=1
+    )
+    files.write(path, text + '\n')
+
+  @classmethod
+  def from_json(cls, path: str | os.PathLike[str]) -> ResultTable:
+    """Reads a table.
+
+    Raises:
+      UserError: the file is missing or is not such a table.
+    """
+    try:
+      rows = json.loads(pathlib.Path(path).read_text())['results']
+      return cls(tuple(Result(**row) for row in rows))
+    except OSError as error:
+      raise UserError(
+        f'cannot read the results {path} ({error.strerror}); run the '
+        'evaluation first.'
+      ) from error
+    except (ValueError, KeyError, TypeError) as error:
+      raise UserError(
+        f'{path} is not a table of results ({error}); run the evaluation again.'
+      ) from error
+
+  def select(
+    self, metrics: Sequence[str] = (), groups: Sequence[str] = ()
+  ) -> ResultTable:
+    """Keeps the rows of these metrics and groups; empty means all."""
+    return ResultTable(
+      tuple(
+        row
+        for row in self.rows
+        if (not metrics or row.metric in metrics)
+        and (not groups or row.group in groups)
+      )
+    )
+
+  def to_markdown(self) -> str:
+    """One line per row, with its interval and how it was obtained."""
+    lines = ['| metric | group | value | 95 % | n | how |']
+    lines.append('|---|---|---|---|---|---|')
+    for row in self.rows:
+      unit = '' if row.unit == 'ratio' else f' {row.unit}'
+      lines.append(
+        f'| {row.metric} | {row.group} | {_number(row.value)}{unit} '
+        f'| {_span(row)} | {row.n} | {row.how} |'
+      )
+    return '\n'.join(lines) + '\n'
+
+  def to_grid(self) -> str:
+    """Markdown with one line per group and one column per metric.
+
+    Raises:
+      UserError: two rows have the same metric and group.
+    """
+    cells: dict[tuple[str, str], Result] = {}
+    for row in self.rows:
+      if (row.group, row.metric) in cells:
+        raise UserError(
+          f'two results are named {row.metric!r} of {row.group!r}; '
+          'rename one group.'
+        )
+      cells[row.group, row.metric] = row
+    groups = list(dict.fromkeys(row.group for row in self.rows))
+    metrics = list(dict.fromkeys(row.metric for row in self.rows))
+    units = {
+      row.metric: '' if row.unit == 'ratio' else f' ({row.unit})'
+      for row in self.rows
+    }
+    head = [f'{metric}{units[metric]}' for metric in metrics]
+    lines = [f'| | {" | ".join(head)} |', '|---' * (len(metrics) + 1) + '|']
+    for group in groups:
+      shown = [_cell(cells.get((group, metric))) for metric in metrics]
+      lines.append(f'| {group} | {" | ".join(shown)} |')
+    return '\n'.join(lines) + '\n'
+
+
+def _cell(row: Result | None) -> str:
+  if row is None:
+    return ''
+  return f'{_number(row.value)} {_span(row)}'.strip()
+
+
+def _span(row: Result) -> str:
+  if row.low == row.high:
+    return ''
+  return f'[{_number(row.low)} {_number(row.high)}]'
+
+
+def _number(value: float) -> str:
+  """Three significant digits, whole numbers above 100."""
+  if not math.isfinite(value):
+    return str(value)
+  if abs(value) >= 100:
+    return f'{value:.0f}'
+  return f'{value:.1f}' if abs(value) >= 10 else f'{value:.2f}'

@@ -1,0 +1,244 @@
+"""Loops, joins, motion, and likeness to a reference.
+
+Frames are [n, T, H, W, 3], uint8 or floats in [0, 1]; results have one entry
+per clip. d(a, b) is the mean absolute difference of two frames.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.metrics import flicker
+from unitemp_jax.video.frames import (
+  check_clips,
+  frame_steps,
+  unit_pixels,
+)
+
+# Keeps ratios of still clips finite; in units of the pixel range [0, 1].
+_EPSILON = 1e-4
+# Equal pictures would be infinitely alike; 100 dB is far beyond 8 bits.
+_LEAST_MSE = 1e-10
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopClosure:
+  """How well the end of each clip meets its start; all [n].
+
+  Attributes:
+    step: d(last, first) over the median step: 1 = the seam looks like any
+      other step, 0 = the last frame repeats the first.
+    velocity: change of velocity across the seam over the median change inside.
+    rolled: flicker ratio at the old seam after rolling the clip by half.
+  """
+
+  step: np.ndarray
+  velocity: np.ndarray
+  rolled: np.ndarray
+
+
+def loop_closure(frames: np.ndarray) -> LoopClosure:
+  """Measures the seam from the last frame back to the first.
+
+  Where the last frame is meant to *be* the first (a loop made by giving frame
+  0 again at the end), step should be near 0; pass `frames[:, :-1]` to measure
+  velocity and the rolled seam of the loop as it plays.
+
+  Raises:
+    UserError: fewer than 12 frames, or a wrong shape or range.
+  """
+  check_clips(frames, at_least=12)
+  first, last = unit_pixels(frames[:, 0]), unit_pixels(frames[:, -1])
+  seam = _distance(last, first)
+  inside = np.median(frame_steps(frames), axis=1)
+
+  before_last = unit_pixels(frames[:, -2])
+  turn = _distance(first - last, last - before_last)
+  turns = []
+  for t in range(1, frames.shape[1] - 1):
+    a, b, c = (unit_pixels(frames[:, t + k]) for k in (-1, 0, 1))
+    turns.append(_distance(c - b, b - a))
+  usual_turn = np.median(turns, axis=0)
+
+  length = frames.shape[1]
+  half = length // 2
+  rolled = frame_steps(np.roll(frames, half, axis=1))
+  return LoopClosure(
+    step=seam / (inside + _EPSILON),
+    velocity=(turn + _EPSILON) / (usual_turn + _EPSILON),
+    rolled=flicker.boundary_flicker_ratio(rolled, [half - 1]),
+  )
+
+
+def join_jump(frames: np.ndarray, joins: Sequence[int]) -> np.ndarray:
+  """Step at each join with given frames over the median of the other steps.
+
+  Args:
+    frames: clips.
+    joins: transitions between a given frame and a generated one.
+
+  Returns:
+    [n, len(joins)]; 1 = no jump.
+
+  Raises:
+    UserError: a join outside the clip, or a wrong shape or range.
+  """
+  steps = frame_steps(frames)
+  joins = np.asarray(joins, dtype=int)
+  inside = np.setdiff1d(np.arange(steps.shape[1]), joins)
+  if not inside.size or joins.min() < 0 or joins.max() >= steps.shape[1]:
+    raise UserError(
+      f'joins must be transitions 0 to {steps.shape[1] - 1} and leave some '
+      f'others, but got {joins.tolist()}; check the given frames.'
+    )
+  usual = np.median(steps[:, inside], axis=1, keepdims=True)
+  return (steps[:, joins] + _EPSILON) / (usual + _EPSILON)
+
+
+def motion_ratio(frames: np.ndarray, real: np.ndarray) -> np.ndarray:
+  """Mean step of each clip over the mean step of the real clips, [n].
+
+  A still picture gives 0, so that no metric can be won by standing still.
+  """
+  return frame_steps(frames).mean(axis=1) / frame_steps(real).mean()
+
+
+def above_motion_floor(
+  frames: np.ndarray, real: np.ndarray, floor: float = 0.5
+) -> np.ndarray:
+  """Whether each clip moves at least `floor` times as real, bool [n]."""
+  return motion_ratio(frames, real) >= floor
+
+
+def cross_fade(
+  first: np.ndarray, last: np.ndarray, num_frames: int
+) -> np.ndarray:
+  """Linear blend from one frame to another: what any inbetween must beat.
+
+  Args:
+    first: [n, H, W, 3] frame 0.
+    last: [n, H, W, 3] frame T-1.
+    num_frames: T.
+
+  Returns:
+    float32 [n, T, H, W, 3] in [0, 1].
+  """
+  share = np.linspace(0, 1, num_frames, dtype=np.float32)
+  share = share[None, :, None, None, None]
+  first, last = unit_pixels(first)[:, None], unit_pixels(last)[:, None]
+  return (1 - share) * first + share * last
+
+
+def nearest_frame(
+  first: np.ndarray, last: np.ndarray, num_frames: int
+) -> np.ndarray:
+  """Holds the first frame, then from the middle on the last.
+
+  Args and shapes as for `cross_fade`.
+  """
+  late = np.arange(num_frames) > (num_frames - 1) / 2
+  late = late[None, :, None, None, None]
+  first, last = unit_pixels(first)[:, None], unit_pixels(last)[:, None]
+  return np.where(late, last, first)
+
+
+def psnr(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
+  """Peak signal-to-noise ratio of each clip in dB, [n].
+
+  From the squared error over the whole clip; tables show the mean of these
+  per-clip values. At most 100 dB.
+
+  Raises:
+    UserError: the shapes differ.
+  """
+  return to_decibel(_squared_error(frames, reference).mean(axis=1))
+
+
+def psnr_curve(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
+  """Peak signal-to-noise ratio of each frame in dB, [n, T]; at most 100 dB.
+
+  Raises:
+    UserError: the shapes differ.
+  """
+  return to_decibel(_squared_error(frames, reference))
+
+
+def ssim(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
+  """Structural similarity of each clip, [n]; 1 = equal.
+
+  Wang et al. 2004: an 11x11 Gaussian window of sigma 1.5 where it lies wholly
+  inside the frame, each colour channel by itself, mean over the clip.
+
+  Raises:
+    UserError: the shapes differ, or frames are smaller than 11x11.
+  """
+  _check_pair(frames, reference)
+  if min(frames.shape[2:4]) < 11:
+    raise UserError(
+      f'SSIM needs frames of at least 11x11, but got {frames.shape[2:4]}; '
+      'use larger frames.'
+    )
+  total = np.zeros(len(frames))
+  for t in range(frames.shape[1]):
+    a, b = unit_pixels(frames[:, t]), unit_pixels(reference[:, t])
+    total += _ssim_map(a, b).mean(axis=(1, 2, 3), dtype=np.float64)
+  return total / frames.shape[1]
+
+
+def _ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  mean_a, mean_b = _window(a), _window(b)
+  var_a = _window(a * a) - mean_a**2
+  var_b = _window(b * b) - mean_b**2
+  covar = _window(a * b) - mean_a * mean_b
+  c1, c2 = 0.01**2, 0.03**2
+  light = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+  return light * (2 * covar + c2) / (var_a + var_b + c2)
+
+
+def _window(image: np.ndarray) -> np.ndarray:
+  """Gaussian window, separable, over the rows and columns of [n, H, W, C]."""
+  weight = np.exp(-(np.arange(-5, 6, dtype=np.float32) ** 2) / (2 * 1.5**2))
+  weight /= weight.sum()
+  rows, columns = image.shape[1] - 10, image.shape[2] - 10
+  image = _weighted([image[:, k : k + rows] for k in range(11)], weight)
+  return _weighted([image[:, :, k : k + columns] for k in range(11)], weight)
+
+
+def _weighted(images: Sequence[np.ndarray], weight: np.ndarray) -> np.ndarray:
+  """Weighted sum of images of one shape, in the memory of two."""
+  total = weight[0] * images[0]
+  part = np.empty_like(total)
+  for own, image in zip(weight[1:], images[1:], strict=True):
+    total += np.multiply(image, own, out=part)
+  return total
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  return np.abs(a - b).mean(axis=(1, 2, 3), dtype=np.float64)
+
+
+def _squared_error(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
+  _check_pair(frames, reference)
+  error = np.empty(frames.shape[:2])
+  for t in range(frames.shape[1]):
+    change = unit_pixels(frames[:, t]) - unit_pixels(reference[:, t])
+    error[:, t] = np.square(change).mean(axis=(1, 2, 3), dtype=np.float64)
+  return error
+
+
+def to_decibel(squared_error: np.ndarray) -> np.ndarray:
+  """PSNR of mean squared errors of pixels in [0, 1]; at most 100 dB."""
+  return -10 * np.log10(np.maximum(squared_error, _LEAST_MSE))
+
+
+def _check_pair(frames: np.ndarray, reference: np.ndarray) -> None:
+  check_clips(frames, at_least=1)
+  if frames.shape != reference.shape:
+    raise UserError(
+      f'clips of shape {list(frames.shape)} cannot be compared with a '
+      f'reference of shape {list(reference.shape)}; make them equal.'
+    )

@@ -1,0 +1,1 @@
+"""What `unitemp evaluate` runs on a model."""

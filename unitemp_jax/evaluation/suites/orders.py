@@ -1,0 +1,82 @@
+"""Suites `teacher` and `orders`: is the caption seen, does time run forward?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unitemp_jax import orders
+from unitemp_jax.evaluation.metrics import bootstrap, temporal
+from unitemp_jax.evaluation.suites.bench import TEACHER_STEPS, Bench, Section
+from unitemp_jax.evaluation.suites.vae import READ, read_rows
+
+TEACHER = f'teacher, {TEACHER_STEPS} steps'
+MOTION = 'mean frame difference of a clip over that of the real clips'
+_ARROW = (
+  'share of clips that a classifier of real clips against reversed ones calls '
+  'forward, joint decoding'
+)
+_PAIRED = 'percentage points, paired by caption'
+
+
+def run_teacher(bench: Bench) -> list[Section]:
+  """Reads what the teacher makes of the captions."""
+  read = bench.read(bench.decode(bench.teacher))
+  rows = read_rows(bench, TEACHER, read)
+  return [Section('Teacher', tuple(rows))]
+
+
+def run_orders(bench: Bench) -> list[Section]:
+  """Judges every order beside real clips, the VAE and the teacher."""
+  shown = {
+    'real clips': lambda: bench.real,
+    'VAE reconstruction': lambda: bench.reconstruction,
+    TEACHER: lambda: bench.decode(bench.teacher),
+  }
+  judged = {group: _judge(bench, video()) for group, video in shown.items()}
+  for name in orders.ORDERS:
+    judged[name] = _judge(bench, bench.joint(name))
+  rows = []
+  for group, values in judged.items():
+    rows += _rows(bench, group, values)
+  pairs = [(name, TEACHER) for name in orders.ORDERS]
+  pairs.append(('backward', 'forward'))
+  differences = []
+  for one, other in pairs:
+    differences += _differences(bench, judged, one, other)
+  return [
+    Section('Orders', tuple(rows)),
+    Section('Orders: differences in percentage points', tuple(differences)),
+  ]
+
+
+def _judge(bench, video) -> dict[str, np.ndarray]:
+  return {
+    **bench.read(video),
+    'called forward': bench.arrow.read(video) > 0.5,
+    'motion to real': temporal.motion_ratio(video, bench.real),
+  }
+
+
+def _rows(bench, group, values) -> list:
+  motion = bootstrap.mean(values['motion to real'])
+  read = {key: values[key] for key in ('digit read', 'colour read')}
+  return [
+    *read_rows(bench, group, read),
+    bench.share('called forward', group, values['called forward'], _ARROW),
+    bench.row('motion to real', group, motion, 'ratio', MOTION),
+  ]
+
+
+def _differences(bench, judged, one, other) -> list:
+  rows = []
+  for metric, how in (
+    ('digit read', f'{READ}, joint decoding'),
+    ('colour read', f'{READ}, joint decoding'),
+    ('called forward', _ARROW),
+  ):
+    apart = bootstrap.paired_difference(
+      judged[one][metric], judged[other][metric]
+    )
+    name, group = f'{metric}, difference', f'{one} - {other}'
+    rows.append(bench.row(name, group, apart, '%', f'{how}; {_PAIRED}'))
+  return rows

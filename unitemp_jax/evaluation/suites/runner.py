@@ -1,0 +1,226 @@
+"""Runs suites, keeps each one's results, and joins them into one table.
+
+A suite is finished when `OUT/SUITE.json` exists. It is kept under the hash of
+all that decides it, so that an interrupted evaluation continues, and numbers
+of two models never end up in one table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import unitemp_jax
+from unitemp_jax import files
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.metrics.results import Result, ResultTable
+from unitemp_jax.evaluation.suites import bench as suite_bench
+from unitemp_jax.evaluation.suites import (
+  ceiling,
+  diversity,
+  ends,
+  flicker,
+  keyframes,
+  long,
+  loops,
+  orders,
+  transitions,
+  vae,
+)
+from unitemp_jax.evaluation.suites.bench import Bench, Section, Settings
+from unitemp_jax.sampling import model_folder
+
+SUITES: dict[str, Callable[[Bench], list[Section]]] = {
+  'vae': vae.run,
+  'teacher': orders.run_teacher,
+  'orders': orders.run_orders,
+  'flicker': flicker.run,
+  'ceiling': ceiling.run,
+  'inbetween': ends.run_inbetween,
+  'loop': ends.run_loop,
+  'variety': diversity.run,
+  'loops': loops.run,
+  'transitions': transitions.run,
+  'keyframes': keyframes.run_keyframes,
+  'extend': keyframes.run_extend,
+  'long': long.run_long,
+  'schedule': long.run_schedule,
+}
+METRICS, TABLES = 'metrics.json', 'metrics.md'
+
+# Shares of the time that the suites take in this order, for the time left.
+_WORK = {
+  'vae': 2,
+  'teacher': 12,
+  'orders': 10,
+  'flicker': 8,
+  'ceiling': 4,
+  'inbetween': 3,
+  'loop': 1,
+  'variety': 1,
+  'loops': 9,
+  'transitions': 3,
+  'keyframes': 4,
+  'extend': 4,
+  'long': 14,
+  'schedule': 9,
+}
+
+
+def make_key(folder: Path, settings: Settings) -> dict[str, Any]:
+  """All that decides the numbers: model, judges, clips, seed, version.
+
+  Raises:
+    UserError: `folder` holds no whole model, or one that cannot be measured.
+  """
+  card = model_folder.read_card(folder)
+  if card.height != card.width:
+    raise UserError(
+      f'{folder} makes {card.height}x{card.width} pixels, but the held-out '
+      'clips are square; evaluate a model of square videos.'
+    )
+  teacher = folder / 'teacher.safetensors'
+  if not teacher.is_file():
+    raise UserError(f'{teacher} is missing; export the model again.')
+  return {
+    'model': model_folder.fingerprint(folder),
+    'teacher': _digest(teacher),
+    'judges': _digest(suite_bench.ORACLE, suite_bench.ARROW),
+    'num_clips': settings.num_clips,
+    'seed': settings.seed,
+    'version': unitemp_jax.__version__,
+  }
+
+
+def finished(out: Path, key: dict[str, Any]) -> dict[str, list[Section]]:
+  """Reads the suites that are there already, in the order of `SUITES`.
+
+  Raises:
+    UserError: one belongs to another model or other settings, or is damaged.
+  """
+  if out.exists() and not out.is_dir():
+    raise UserError(f'--out={out} is a file; choose a folder.')
+  done = {}
+  for name in SUITES:
+    path = out / f'{name}.json'
+    if not path.exists():
+      continue
+    try:
+      stored = json.loads(path.read_text())
+      theirs, sections = stored['key'], _sections(stored['sections'])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise UserError(
+        f'{path} is not a finished suite ({error}); delete it or choose '
+        'another --out.'
+      ) from error
+    if theirs != key:
+      other = sorted(k for k in key if theirs.get(k) != key[k])
+      raise UserError(
+        f'{path} was measured with another {" and ".join(other)}; choose '
+        'another --out or delete it.'
+      )
+    done[name] = sections
+  return done
+
+
+def run(
+  folder: Path,
+  out: Path,
+  names: Sequence[str],
+  settings: Settings,
+  report: Callable[[str], None] = print,
+) -> ResultTable:
+  """Runs the suites that are not finished and writes the tables of all.
+
+  Args:
+    folder: of the model.
+    out: folder for one file per suite, metrics.json and metrics.md.
+    names: which suites, of `SUITES`.
+    settings: how much to measure.
+    report: is given lines about the progress.
+
+  Returns:
+    The rows of every suite in `out`, each metric of a group once.
+
+  Raises:
+    UserError: a bad model, or `out` belongs to other measurements.
+  """
+  key = make_key(folder, settings)
+  done = finished(out, key)
+  todo = [name for name in SUITES if name in names and name not in done]
+  for name in names:
+    if name in done:
+      report(f'{name}: there already')
+  if todo:
+    bench = Bench(folder, settings, report)
+    out.mkdir(parents=True, exist_ok=True)
+    began, work = time.monotonic(), 0
+    for name in todo:
+      report(f'{name} ...')
+      done[name] = SUITES[name](bench)
+      _write_suite(out / f'{name}.json', key, done[name])
+      work += _WORK[name]
+      left = sum(_WORK[n] for n in todo) - work
+      seconds = (time.monotonic() - began) / work * left
+      report(f'{name}: done, about {seconds:.0f} s left in all')
+  sections = [section for name in SUITES for section in done.get(name, [])]
+  table = join(sections)
+  table.to_json(out / METRICS)
+  files.write(out / TABLES, to_markdown(sections))
+  return table
+
+
+def join(sections: Sequence[Section]) -> ResultTable:
+  """All rows; what a suite repeats of another to compare with is kept once."""
+  rows: dict[tuple[str, str], Result] = {}
+  for section in sections:
+    for row in section.rows:
+      rows.setdefault((row.metric, row.group), row)
+  return ResultTable(tuple(rows.values()))
+
+
+def to_markdown(sections: Sequence[Section]) -> str:
+  """One table per section, and below it how each number was obtained."""
+  parts = []
+  for section in sections:
+    hows: dict[str, list[str]] = {}
+    for row in section.rows:
+      names = hows.setdefault(row.how, [])
+      if row.metric not in names:
+        names.append(row.metric)
+    counts = sorted({row.n for row in section.rows})
+    parts.append(f'## {section.title}\n')
+    parts.append(ResultTable(section.rows).to_grid())
+    parts.append(
+      f'n = {", ".join(map(str, counts))} clips; 95 % intervals by bootstrap '
+      'over clips.\n'
+    )
+    parts.append(
+      ''.join(f'- {"; ".join(names)}: {how}\n' for how, names in hows.items())
+    )
+  return '\n'.join(parts)
+
+
+def _digest(*paths: Path) -> str:
+  digest = hashlib.sha256()
+  for path in paths:
+    digest.update(path.read_bytes())
+  return digest.hexdigest()[:16]
+
+
+def _sections(stored: list[dict]) -> list[Section]:
+  return [
+    Section(part['title'], tuple(Result(**row) for row in part['rows']))
+    for part in stored
+  ]
+
+
+def _write_suite(path: Path, key: dict, sections: list[Section]) -> None:
+  stored = [dataclasses.asdict(section) for section in sections]
+  text = json.dumps({'key': key, 'sections': stored}, indent=1)
+  files.write(path, text + '\n')

@@ -1,0 +1,1 @@
+"""Storyboards: files that describe a video scene by scene."""

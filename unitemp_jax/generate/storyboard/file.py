@@ -1,0 +1,360 @@
+"""A storyboard: scenes, what is given in them, and how one leads to the next.
+
+    size: 32x32              # height x width; may be left out
+    seed: 3
+    loop: true               # the last scene leads back to the first
+    scenes:
+      - name: fall
+        prompt: a red seven falls
+        length: 2s           # or frames: 32
+        first: start.png     # image or clip that the scene begins with
+        at: {16: middle.png, 1.5s: clip.mp4}
+      - name: bounce
+        prompt: a red two bounces
+        length: 32
+        last: end.png        # image or clip that the scene ends with
+    transitions:             # one block long where it is left out
+      - from: fall
+        to: bounce
+        length: 12
+        prompt: a red seven turns into a two
+
+Lengths are time between frames: 32 frames lead from frame 0 to frame 32. Every
+one is a whole number of latents; the video has one frame more than their sum,
+frame 0, and in a loop its last frame is its first. A transition without a
+prompt has those of its two scenes, half each. A time in `at` counts from the
+begin of its scene. Paths are relative to the storyboard's folder.
+"""
+
+import dataclasses
+import difflib
+import fractions
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from unitemp_jax.generate.storyboard import nodes
+from unitemp_jax.generate.storyboard.nodes import Node
+
+_BOARD = (
+  'size',
+  'seed',
+  'loop',
+  'anchors',
+  'window',
+  'scenes',
+  'transitions',
+)
+_SCENE = ('name', 'prompt', 'length', 'first', 'last', 'at')
+_TRANSITION = ('from', 'to', 'length', 'prompt')
+_SECONDS = re.compile(r'(\d+(?:\.\d+)?)\s*s')
+_SIZE = re.compile(r'(\d+)\s*x\s*(\d+)')
+_ROUNDING = 0.05  # frames by which a time in seconds may be off
+_TIME = 'frames, such as 32, or seconds, such as 2s'
+
+
+@dataclasses.dataclass(frozen=True)
+class Time:
+  """A length or a moment, in frames or in seconds.
+
+  Attributes:
+    amount: how many of them.
+    seconds: whether they are seconds; frames otherwise.
+    node: where it is written.
+  """
+
+  amount: fractions.Fraction
+  seconds: bool
+  node: Node
+
+  def frames(self, fps: float, stride: int, what: str) -> int:
+    """Returns a whole number of latents, in frames.
+
+    Args:
+      fps: frames per second.
+      stride: frames per latent.
+      what: name of the time in a complaint.
+
+    Raises:
+      UserError: it is no whole number of latents; the nearest ones are named.
+    """
+    rate = fractions.Fraction(fps).limit_denominator(1001)
+    count = self.amount * rate if self.seconds else self.amount
+    nearest = stride * round(count / stride)
+    # Nobody writes 28 frames at 12 per second as more than 2.333s.
+    if self.seconds and abs(count - nearest) < _ROUNDING:
+      count = fractions.Fraction(nearest)
+    if count % stride:
+      low = count // stride * stride
+      near = ' or '.join(
+        f'{n} frames ({round(float(n / rate), 3):g}s)'
+        for n in (low, low + stride)
+        if n
+      )
+      unit = 's' if self.seconds else ' frames'
+      self.node.fail(
+        f'{what} is {float(self.amount):g}{unit}, which is no whole number of '
+        f'latents of {stride} frames at {fps:g} frames per second; use {near}.'
+      )
+    return int(count)
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+  """An image or a clip that the user gives.
+
+  Attributes:
+    path: of the file.
+    at: when it begins, counted from the begin of its scene; or 'first', or
+      'last': it ends where the scene ends.
+    node: where it is written.
+  """
+
+  path: Path
+  at: Time | str
+  node: Node
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+  """One scene; attributes as the keys of the file."""
+
+  name: str
+  prompt: str
+  length: Time
+  given: tuple[Given, ...]
+  node: Node
+
+
+@dataclasses.dataclass(frozen=True)
+class Transition:
+  """The connection of two scenes.
+
+  Attributes:
+    source: name of the scene before.
+    target: name of the scene after.
+    length: None = one block of the model.
+    prompt: None = those of the two scenes, half each.
+    node: where it is written, or the scene before if it is not.
+  """
+
+  source: str
+  target: str
+  length: Time | None
+  prompt: str | None
+  node: Node
+
+
+@dataclasses.dataclass(frozen=True)
+class Storyboard:
+  """All that a storyboard file says.
+
+  Attributes:
+    path: of the file.
+    scenes: in the order of play.
+    transitions: the one after each scene, in the order of play; after the last
+      scene only in a loop.
+    loop: whether the last scene leads back to the first.
+    seed: of the noise.
+    size: (height, width), None = that of the first given frames, or else the
+      model's.
+    anchors: anchor latents, None = the model's.
+    window: latents that are visible at once, None = all.
+    node: the whole file.
+  """
+
+  path: Path
+  scenes: tuple[Scene, ...]
+  transitions: tuple[Transition, ...]
+  loop: bool
+  seed: int
+  size: tuple[int, int] | None
+  anchors: int | None
+  window: int | None
+  node: Node
+
+
+def read(path: str | Path) -> Storyboard:
+  """Reads a storyboard and checks all that needs no model.
+
+  Raises:
+    UserError: something is wrong; the sentence names the file, the line and
+      what would be allowed.
+  """
+  path = Path(path)
+  node = nodes.read(path)
+  entries = node.fields(_BOARD, ('scenes',), 'a storyboard')
+  scenes = _scenes(entries['scenes'])
+  loop = _flag(entries, 'loop')
+  if len(scenes) == 1 and not loop:
+    entries['scenes'].fail(
+      'one scene alone is no story; add another one, or loop: true.'
+    )
+  return Storyboard(
+    path=path,
+    scenes=scenes,
+    transitions=_transitions(entries.get('transitions'), scenes, loop),
+    loop=loop,
+    seed=_count(entries, 'seed', least=0) or 0,
+    size=_size(entries.get('size')),
+    anchors=_count(entries, 'anchors', least=0),
+    window=_count(entries, 'window', least=1),
+    node=node,
+  )
+
+
+def _flag(entries, key) -> bool:
+  return key in entries and entries[key].expect(bool, what=key)
+
+
+def _count(entries, key, least) -> int | None:
+  if key not in entries:
+    return None
+  value = entries[key].expect(int, what=key)
+  if not least <= value < 2**32:
+    entries[key].fail(f'{key} is {value}; it must be {least} or more.')
+  return value
+
+
+def _size(node: Node | None) -> tuple[int, int] | None:
+  if node is None:
+    return None
+  hint = 'height x width in pixels, such as 32x32'
+  match = _SIZE.fullmatch(node.expect(str, what='size', hint=hint))
+  if match:
+    return int(match[1]), int(match[2])
+  node.fail(f'size is {node.value!r}; it must be {hint}.')
+
+
+def _text(node, what) -> str:
+  value = node.expect(str, what=what).strip()
+  if not value:
+    node.fail(f'{what} is empty; write some words.')
+  return value
+
+
+def _time(node, what, text=None) -> Time:
+  """Reads a time from a node, or from a key of it that reads `text`."""
+  value = text
+  if text is None:
+    value = str(node.expect(int, str, what=what, hint=_TIME))
+  match = _SECONDS.fullmatch(value.strip())
+  if match is not None:
+    return Time(fractions.Fraction(match[1]), True, node)
+  if not value.strip().isdecimal():
+    node.fail(f'{what} is {value!r}; it must be {_TIME}.')
+  return Time(fractions.Fraction(value.strip()), False, node)
+
+
+def _length(node, what) -> Time:
+  time = _time(node, what)
+  if time.amount == 0:
+    node.fail(f'{what} is 0; it must be longer.')
+  return time
+
+
+def _scenes(node) -> tuple[Scene, ...]:
+  scenes: list[Scene] = []
+  for item in node.expect(list, what='scenes'):
+    scene = _scene(item)
+    for other in scenes:
+      if other.name == scene.name:
+        item.fields(_SCENE, (), 'a scene')['name'].fail(
+          f'the name {scene.name!r} is taken by the scene of line '
+          f'{other.node.line}; give each scene its own.'
+        )
+    scenes.append(scene)
+  if not scenes:
+    node.fail('scenes is empty; add one with name, prompt and length.')
+  return tuple(scenes)
+
+
+def _scene(node) -> Scene:
+  entries = node.fields(_SCENE, ('name', 'prompt', 'length'), 'a scene')
+  name = _text(entries['name'], 'the name of a scene')
+  given = [
+    _given(entries[key], entries[key], key, name)
+    for key in ('first', 'last')
+    if key in entries
+  ]
+  if 'at' in entries:
+    at = entries['at']
+    moments = at.expect(
+      dict, what='at', hint='a mapping of times to files, such as {16: a.png}'
+    )
+    for key, file in moments.items():
+      spot = dataclasses.replace(file, line=at.keys[key])
+      time = _time(spot, f'a time in "at" of scene {name!r}', key)
+      given.append(_given(file, spot, time, name))
+  return Scene(
+    name=name,
+    prompt=_text(entries['prompt'], f'the prompt of scene {name!r}'),
+    length=_length(entries['length'], f'the length of scene {name!r}'),
+    given=tuple(given),
+    node=node,
+  )
+
+
+def _given(file, node, at, name) -> Given:
+  path = file.path.parent / _text(file, f'a file of scene {name!r}')
+  if not path.is_file():
+    file.fail(
+      f'scene {name!r} is given {file.value!r}, but there is no file {path}; '
+      'paths are relative to the storyboard.'
+    )
+  return Given(path, at, node)
+
+
+def _transitions(node, scenes, loop) -> tuple[Transition, ...]:
+  names = [scene.name for scene in scenes]
+  after = dict(itertools.pairwise(names))
+  if loop:
+    after[names[-1]] = names[0]
+  found: dict[str, Transition] = {}
+  for item in node.expect(list, what='transitions') if node else ():
+    entries = item.fields(_TRANSITION, ('from', 'to'), 'a transition')
+    source, target = (_known(entries[key], names) for key in ('from', 'to'))
+    _check_neighbours(item, source, target, after, loop)
+    if source in found:
+      item.fail(
+        f'line {found[source].node.line} has the transition from {source!r} to '
+        f'{target!r} already; remove one.'
+      )
+    what = f'of the transition from {source!r} to {target!r}'
+    prompt = length = None
+    if 'prompt' in entries:
+      prompt = _text(entries['prompt'], f'the prompt {what}')
+    if 'length' in entries:
+      length = _length(entries['length'], f'the length {what}')
+    found[source] = Transition(source, target, length, prompt, item)
+  for scene in scenes:
+    if scene.name in after and scene.name not in found:
+      found[scene.name] = Transition(
+        scene.name, after[scene.name], None, None, scene.node
+      )
+  return tuple(found[name] for name in names if name in found)
+
+
+def _known(node, names: Sequence[str]) -> str:
+  name = _text(node, 'the scene of a transition')
+  if name not in names:
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f'did you mean {near[0]!r}? ' if near else ''
+    node.fail(
+      f'there is no scene {name!r}; {hint}The scenes are {", ".join(names)}.'
+    )
+  return name
+
+
+def _check_neighbours(node, source, target, after, loop):
+  if after.get(source) == target:
+    return
+  if source not in after:
+    allowed = f'{source!r} is the last scene; set loop: true to lead back'
+  else:
+    allowed = f'{source!r} leads to {after[source]!r}'
+  node.fail(
+    f'no transition leads from {source!r} to {target!r}, since scenes play in '
+    f'the order in which they are listed: {allowed}.'
+  )

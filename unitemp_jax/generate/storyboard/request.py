@@ -1,0 +1,229 @@
+"""Storyboards: from the file to the request, and to a text that shows it.
+
+The format is described in `storyboard_file`. On the timeline every scene and
+every transition is a stretch of whole latents; frame 0 belongs to the first
+scene besides. Given frames stand where a latent ends, so that what is given
+`first` stands 4 frames into every scene but the first.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from unitemp_jax import orders
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate.draft import Draft
+from unitemp_jax.generate.request import Request
+from unitemp_jax.generate.storyboard.file import (
+  Given,
+  Scene,
+  Storyboard,
+  Time,
+  Transition,
+  read,
+)
+from unitemp_jax.sampling.model_folder import ModelCard
+
+__all__ = ['Storyboard', 'Stretch', 'describe', 'read', 'stretches']
+
+_WIDTH = 60  # characters of a drawn timeline
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+  """A scene or a transition on the timeline.
+
+  Attributes:
+    what: the scene or the transition.
+    begin: frame at which it begins: the last one of the stretch before it.
+    end: its last frame.
+  """
+
+  what: Scene | Transition
+  begin: int
+  end: int
+
+
+def stretches(board: Storyboard, card: ModelCard) -> list[Stretch]:
+  """Returns scenes and transitions in the order of play, on the timeline.
+
+  Raises:
+    UserError: a length is no whole number of latents of the model.
+  """
+  found: list[Stretch] = []
+  end = 0
+  for k, scene in enumerate(board.scenes):
+    both: list[Scene | Transition] = [scene]
+    both += board.transitions[k : k + 1]
+    for what in both:
+      begin, end = end, end + _frames(what, card)
+      found.append(Stretch(what, begin, end))
+  return found
+
+
+def _frames(what: Scene | Transition, card: ModelCard) -> int:
+  if what.length is None:
+    return card.vae.temporal_stride * card.block
+  if isinstance(what, Scene):
+    name = f'the length of scene {what.name!r}'
+  else:
+    name = f'the length of the transition {what.source!r} to {what.target!r}'
+  return what.length.frames(card.fps, card.vae.temporal_stride, name)
+
+
+def to_request(board: Storyboard, card: ModelCard) -> Request:
+  """Returns what is to be generated.
+
+  Args:
+    board: from `read`.
+    card: of the model.
+
+  Raises:
+    UserError: a time or a given file does not fit; the sentence names the line.
+  """
+  line = stretches(board, card)
+  height, width = board.size or (None, None)
+  settings = {'seed': board.seed, 'height': height, 'width': width}
+  settings |= {'anchors': board.anchors, 'window': board.window}
+  try:
+    draft = Draft(card, settings)
+    given = _give(draft, line, card)
+    prompts, scenes, connections = _script(board, line, card)
+    return draft.finish(
+      'story',
+      prompts,
+      1 + line[-1].end,
+      orders.story,
+      scenes,
+      connections,
+      given=given,
+      loop=board.loop,
+    )
+  except UserError as error:
+    if str(error).startswith(str(board.path)):
+      raise
+    raise UserError(f'{board.path}: {error}') from error
+
+
+def _script(board, line, card):
+  """Prompts, scenes and connections as `orders.story` takes them."""
+  stride = card.vae.temporal_stride
+  prompts = [scene.prompt for scene in board.scenes]
+  scenes, connections = [], []
+  for stretch in line:
+    latents = (stretch.end - stretch.begin) // stride
+    if isinstance(stretch.what, Scene):
+      # The first frame of the video has a latent of its own.
+      first = int(stretch.begin == 0)
+      scenes.append(orders.Scene(latents + first, len(scenes)))
+      continue
+    own = None
+    if stretch.what.prompt is not None:
+      own = len(prompts)
+      prompts.append(stretch.what.prompt)
+    connections.append(orders.Connection(latents, prompt=own))
+  return prompts, scenes, connections
+
+
+def _give(draft: Draft, line: Sequence[Stretch], card) -> list[orders.Given]:
+  """Puts the given files into the draft, and returns their places."""
+  places: list[tuple[int, int, Given]] = []
+  for stretch in line:
+    if isinstance(stretch.what, Scene):
+      name = stretch.what.name
+      for given in stretch.what.given:
+        frames = _read(draft, given)
+        begin = _begin(given, name, frames, stretch, card)
+        places.append((begin, begin + len(frames) - 1, given))
+        draft.give(begin, frames)
+  places.sort(key=lambda place: place[0])
+  for (_, end, one), (begin, _, other) in itertools.pairwise(places):
+    if begin <= end:
+      other.node.fail(
+        f'{other.path.name} begins at frame {begin}, but {one.path.name} of '
+        f'line {one.node.line} lasts until frame {end}; move one of them.'
+      )
+  stride = card.vae.temporal_stride
+  return [
+    orders.Given(begin // stride, 1 + (end - begin) // stride)
+    for begin, end, _ in places
+  ]
+
+
+def _read(draft: Draft, given: Given) -> np.ndarray:
+  try:
+    return draft.read(given.path, given.path.name)
+  except UserError as error:
+    given.node.fail(str(error))
+
+
+def _begin(given: Given, scene: str, frames: np.ndarray, stretch, card) -> int:
+  """Frame of the video at which something given begins."""
+  stride = card.vae.temporal_stride
+  # Before this frame the scene has no latent of its own.
+  least = 0 if stretch.begin == 0 else stride
+  most = stretch.end - stretch.begin - (len(frames) - 1)
+  what = f'{given.path.name} of scene {scene!r}'
+  if most < least:
+    given.node.fail(
+      f'{what} has {len(frames)} frames, which do not fit: the scene lasts '
+      f'{stretch.end - stretch.begin}, of which {least} are before the first '
+      f'picture that can be given. Make the scene longer or the clip shorter.'
+    )
+  if isinstance(given.at, Time):
+    at = given.at.frames(card.fps, stride, f'the time of {what}')
+  else:
+    at = least if given.at == 'first' else most
+  if not least <= at <= most:
+    given.node.fail(
+      f'{what} begins {at} frames into the scene and has {len(frames)}; it can '
+      f'begin at {least} to {most}.'
+    )
+  return stretch.begin + at
+
+
+def describe(board: Storyboard, card: ModelCard) -> str:
+  """Draws the timeline of a storyboard in text: one line per stretch.
+
+  Raises:
+    UserError: as `stretches`.
+  """
+  line = stretches(board, card)
+  total = line[-1].end
+  lines = [
+    f'{board.path}: {len(board.scenes)} scenes, {total + 1} frames, '
+    f'{total / card.fps:.2f} s at {card.fps} frames per second'
+    + (', a loop' if board.loop else '')
+  ]
+  for stretch in line:
+    lines.append(_drawn(stretch, total, card.fps))
+    if isinstance(stretch.what, Scene):
+      lines += [_shown(given) for given in stretch.what.given]
+  return '\n'.join(lines) + '\n'
+
+
+def _drawn(stretch: Stretch, total: int, fps: float) -> str:
+  low = round(_WIDTH * stretch.begin / total)
+  high = max(low + 1, round(_WIDTH * stretch.end / total))
+  if isinstance(stretch.what, Scene):
+    mark, name = '#', stretch.what.name
+    text = stretch.what.prompt
+  else:
+    mark, name = '~', f'to {stretch.what.target}'
+    text = stretch.what.prompt or '(the prompts of both scenes, half each)'
+  bar = '.' * low + mark * (high - low) + '.' * (_WIDTH - high)
+  return (
+    f'  |{bar}| {stretch.begin / fps:7.2f} s  {stretch.begin:>5} .. '
+    f'{stretch.end:<5} {name}: {text}'
+  )
+
+
+def _shown(given: Given) -> str:
+  if isinstance(given.at, Time):
+    unit = ' s' if given.at.seconds else ' frames'
+    when = f'{float(given.at.amount):g}{unit} into it'
+  else:
+    when = {'first': 'at its start', 'last': 'at its end'}[given.at]
+  return f'   {" " * _WIDTH}  given: {given.path.name} {when}'

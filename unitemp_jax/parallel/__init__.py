@@ -1,0 +1,1 @@
+"""Meshes, sharding, hosts and compiled programs."""

@@ -1,0 +1,214 @@
+"""The device mesh, and how a table of rules shards a tree over it."""
+
+import contextlib
+import contextvars
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.parallel.activations import AXES
+from unitemp_jax.parallel.mesh_context import BATCH_AXES
+from unitemp_jax.parallel.tree_paths import path_name, rank_in_layer
+
+# (regex searched in the path of a leaf, how the leaf is split); the first match
+# wins. Vectors and scalars need no rule: they are replicated.
+Rules = tuple[tuple[str, PartitionSpec], ...]
+
+
+_alone: contextvars.ContextVar[bool] = contextvars.ContextVar('alone')
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+  """Within it a process makes meshes of its own devices, as if it were alone.
+
+  One of several processes can so run what the others do not take part in.
+  """
+  token = _alone.set(True)
+  try:
+    yield
+  finally:
+    _alone.reset(token)
+
+
+def make_mesh(
+  shape: Mapping[str, int], devices: Sequence[Any] | None = None
+) -> Mesh:
+  """Returns a mesh with the axes `data`, `fsdp` and `context`.
+
+  Rows of a batch are split over `data` and `fsdp`, the tokens of a row over
+  `context`, parameters over `fsdp` and `context`. Neighbours along `context`,
+  which talk most, are near each other; slices of a pod, which are far from each
+  other, differ along `data`.
+
+  Args:
+    shape: axis -> size; a missing axis has size 1, and one axis may be -1,
+      which means all devices that are left.
+    devices: all of them by default; those of a topology to compile for it.
+
+  Raises:
+    UserError: an unknown axis, or sizes that the devices cannot fill.
+  """
+  unknown = sorted(set(shape) - set(AXES))
+  if unknown:
+    raise UserError(f'mesh has no axis {unknown[0]!r}; use {", ".join(AXES)}.')
+  sizes = [int(shape.get(axis, 1)) for axis in AXES]
+  own = _alone.get(False) or jax.process_count() == 1
+  if devices is None:
+    devices = jax.local_devices() if own else jax.devices()
+  given = math.prod(size for size in sizes if size != -1)
+  fits = sizes.count(-1) <= 1 and given >= 1 and len(devices) % given == 0
+  if -1 in sizes and fits:
+    sizes[sizes.index(-1)] = len(devices) // given
+  # Several processes must all take part, so only one may leave devices idle.
+  whole = math.prod(sizes) == len(devices) or own
+  if min(sizes) < 1 or math.prod(sizes) > len(devices) or not whole:
+    raise UserError(
+      f'mesh {dict(zip(AXES, sizes, strict=True))} does not fit the '
+      f'{len(devices)} devices there are; change config.mesh.'
+    )
+  types = (AxisType.Auto,) * len(AXES)
+  used = devices[: math.prod(sizes)]
+  slices = {getattr(device, 'slice_index', 0) for device in used}
+  if used[0].platform == 'tpu' and len(slices) > 1:
+    return Mesh(_over_slices(sizes, used, len(slices)), AXES, axis_types=types)
+  return jax.make_mesh(sizes, AXES, axis_types=types, devices=used)
+
+
+def _over_slices(sizes: list[int], devices, slices: int) -> np.ndarray:
+  data, *others = sizes
+  if data % slices:
+    raise UserError(
+      f'config.mesh.data is {data}, which does not divide over the {slices} '
+      'slices; only `data` may reach from slice to slice.'
+    )
+  return mesh_utils.create_hybrid_device_mesh(
+    (data // slices, *others),
+    (slices, *(1 for _ in others)),
+    devices,
+    allow_split_physical_axes=True,
+  )
+
+
+def matching_rules(path: str, rules: Rules) -> list[int]:
+  """Returns the indices of all rules that match `path`, in table order."""
+  return [i for i, (regex, _) in enumerate(rules) if re.search(regex, path)]
+
+
+def _spec_of(path: str, leaf: Any, mesh: Mesh, rules: Rules) -> PartitionSpec:
+  matches = matching_rules(path, rules)
+  if not matches:
+    if rank_in_layer(path, leaf) <= 1:
+      return PartitionSpec()
+    raise ValueError(
+      f'No sharding rule for {path} {leaf.shape}; name it in sharding_rules.py.'
+    )
+  spec = rules[matches[0]][1]
+  if len(spec) > leaf.ndim:
+    raise ValueError(
+      f'Rule {rules[matches[0]]} has more axes than {path} {leaf.shape}.'
+    )
+  for size, axes in zip(leaf.shape, spec, strict=False):
+    names = axes if isinstance(axes, tuple) else (axes,)
+    parts = math.prod(mesh.shape[name] for name in names if name)
+    if size % parts:
+      raise UserError(
+        f'The parameter {path} {tuple(leaf.shape)} cannot be split {spec}: '
+        f'{size} does not divide by {parts}; change config.mesh.'
+      )
+  return spec
+
+
+def shardings_for(tree: Any, mesh: Mesh, rules: Rules) -> Any:
+  """Returns a NamedSharding for each leaf of `tree`, by the first rule.
+
+  Optimizer states and running means follow their parameter, because a rule is
+  searched anywhere in the path and theirs ends like the parameter's.
+
+  Args:
+    tree: arrays or their shapes (`jax.eval_shape`).
+    mesh: from `make_mesh`.
+    rules: see `Rules`.
+
+  Raises:
+    ValueError: a leaf with two or more axes (after the layers) has no rule.
+    UserError: a sharded axis does not divide; names the leaf.
+  """
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: NamedSharding(
+      mesh, _spec_of(path_name(path), leaf, mesh, rules)
+    ),
+    tree,
+  )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of a batch: rows over `data` and `fsdp`."""
+  return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def row_parts(mesh: Mesh) -> int:
+  """Returns into how many parts the rows of a batch are split."""
+  return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def local_rows(mesh: Mesh, batch_size: int, accumulate: int = 1) -> np.ndarray:
+  """Returns which rows of a global batch lie on this process, ascending.
+
+  Raises:
+    UserError: the rows of a micro-batch do not divide over the devices.
+  """
+  check_rows(batch_size, mesh, accumulate)
+  places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+  rows = [np.arange(batch_size)[place] for place in places.values()]
+  return np.unique(np.concatenate(rows))
+
+
+def check_rows(rows: int, mesh: Mesh, accumulate: int = 1) -> None:
+  """Refuses rows whose micro-batches do not divide over the devices."""
+  parts = row_parts(mesh)
+  if rows < 1 or accumulate < 1 or rows % (parts * accumulate):
+    passes = f' in {accumulate} passes' if accumulate != 1 else ''
+    raise UserError(
+      f'A batch of {rows}{passes} does not divide over {parts} devices (data '
+      'times fsdp); change batch_size, accumulate or config.mesh.'
+    )
+
+
+def put_batch(local_batch: Any, mesh: Mesh) -> Any:
+  """Returns the global batch made of every process's local one.
+
+  Args:
+    local_batch: tree of numpy arrays, the rows that `local_rows` names.
+    mesh: from `make_mesh`.
+
+  Raises:
+    UserError: the rows do not divide over the devices.
+    ValueError: an array holds strings or objects.
+  """
+  sharding = batch_sharding(mesh)
+  parts = row_parts(mesh)
+  places = sharding.addressable_devices_indices_map((parts,))
+  here = len({place[0].indices(parts) for place in places.values()})
+
+  def put(path, leaf):
+    leaf = np.asarray(leaf)
+    if leaf.dtype.kind not in 'biufV':
+      raise ValueError(
+        f'The loader yields {leaf.dtype} for {path_name(path)}; a batch holds '
+        'numbers only.'
+      )
+    rows = leaf.shape[0] * parts // here
+    check_rows(rows, mesh)
+    return jax.make_array_from_process_local_data(
+      sharding, leaf, (rows, *leaf.shape[1:])
+    )
+
+  return jax.tree_util.tree_map_with_path(put, local_batch)

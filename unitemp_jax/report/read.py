@@ -1,0 +1,275 @@
+"""Reads a folder of generated clips for the report.
+
+The folder holds `ORDER/CLIP.mp4` with a sidecar `ORDER/CLIP.json`, optionally
+`ORDER/CLIP.strip.png` (frames side by side, time running evenly from left to
+right: every third frame from frame 1 gives square tiles that end with the
+blocks), and optionally `metrics.json` from an evaluation. An evaluation set
+holds `videos/ORDER/CLIP.mp4` with `records/ORDER/CLIP.json`, and in the same
+way posters and plans. What cannot be used is named with its reason and left
+out; nothing is changed.
+"""
+
+import base64
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any
+from xml.etree import ElementTree
+
+import av
+import av.error
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.clips import folder as clip_folder
+from unitemp_jax.evaluation.metrics.results import Result, ResultTable
+from unitemp_jax.evaluation_sets import progress
+from unitemp_jax.plans import drawing, text
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """One generated video and what its sidecar says about it.
+
+  Paths are relative to the report's folder. `frame_difference[j]` is the change
+  from frame j to j + 1, and the numbers in `boundary_frames` are such j.
+  `generation_order` lists blocks, each by its temporal latent positions, in the
+  order in which they were made.
+  """
+
+  name: str
+  order: str
+  video: str
+  prompt: str
+  seed: int
+  frames: int
+  fps: float
+  width: int
+  height: int
+  boundary_frames: list[int]
+  frame_difference: list[float]
+  generation_order: list[list[int]]
+  checkpoint: str
+  version: str
+  timings: dict[str, float]
+  plan_image: str  # data URI of the plan's drawing, '' without one
+  poster: str  # '' without one
+  strip: str  # '' without one
+  stages: list[str]
+
+  sample: int | None = None  # number of the clip of its prompt, if it has one
+  note: str = ''  # shown below the video
+
+  def block_frames(self) -> list[tuple[int, int]]:
+    """Returns the first and last frame of each block, in generation order."""
+    blocks = [tuple(block) for block in self.generation_order]
+    return clip_folder.block_frames(blocks, self.frames)
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+  """All that a report shows: clips, measurements, and what was left out.
+
+  `effort` says what an evaluation set has cost, '' for other folders.
+  """
+
+  folder: pathlib.Path
+  clips: list[Clip]
+  results: list[Result]
+  problems: list[str]
+  effort: str = ''
+
+  @property
+  def orders(self) -> list[str]:
+    """The orders present: forward and backward first, then by name."""
+    first = {'forward': 0, 'backward': 1}
+    names = {clip.order for clip in self.clips}
+    return sorted(names, key=lambda name: (first.get(name, 2), name))
+
+
+def read_folder(folder: pathlib.Path) -> Contents:
+  """Reads every clip below a folder.
+
+  Raises:
+    UserError: there is no such folder or not one usable clip in it.
+  """
+  if not folder.is_dir():
+    raise UserError(
+      f'{folder} is not a folder; give the one that unitemp generate wrote.'
+    )
+  is_set = (folder / 'records').is_dir()
+  clips, problems = [], []
+  for path in sorted(
+    folder.glob('records/*/**/*.json' if is_set else '*/*.json')
+  ):
+    try:
+      clips.append(read_clip(folder, path))
+    except UserError as error:
+      problems.append(str(error))
+  named = {clip.video for clip in clips} | {
+    stage for clip in clips for stage in clip.stages
+  }
+  for path in sorted(folder.glob('videos/*/**/*.mp4' if is_set else '*/*.mp4')):
+    name = path.relative_to(folder).as_posix()
+    if name not in named and not _sidecar_of(folder, path).exists():
+      problems.append(f'{name} has no sidecar; make the clip again.')
+  if not clips:
+    reason = f' (first problem: {problems[0]})' if problems else ''
+    raise UserError(
+      f'there is no usable clip in {folder}{reason}; '
+      f'run unitemp generate --out={folder} first.'
+    )
+  results: list[Result] = []
+  if (folder / 'metrics.json').exists():
+    try:
+      results = list(ResultTable.from_json(folder / 'metrics.json').rows)
+    except UserError as error:
+      problems.append(str(error))
+  effort = str(progress.read_effort(folder) or '')
+  return Contents(folder, clips, results, problems, effort)
+
+
+def _sidecar_of(folder: pathlib.Path, video: pathlib.Path) -> pathlib.Path:
+  parts = video.relative_to(folder).with_suffix('.json').parts
+  if parts[0] == 'videos' and (folder / 'records').is_dir():
+    parts = ('records', *parts[1:])
+  return folder.joinpath(*parts)
+
+
+@functools.lru_cache(maxsize=64)
+def _plan_of(path: pathlib.Path) -> str:
+  """Drawing of the plan of a whole order; '' where there is none."""
+  return drawing.draw(text.load(path)) if path.is_file() else ''
+
+
+def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
+  """Reads one sidecar and the header of its video.
+
+  Raises:
+    UserError: the sidecar or the video is broken; the file is named.
+  """
+  name = sidecar.relative_to(folder).as_posix()
+  try:
+    record = json.loads(sidecar.read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
+    raise UserError(f'{name} cannot be read ({error}).') from error
+  if not isinstance(record, dict):
+    raise UserError(f'{name} is no sidecar: it holds no table of keys.')
+  fields = _Fields(name, record)
+  place = sidecar.relative_to(folder).with_suffix('')
+  order, poster = sidecar.parent.name, sidecar.with_suffix('.png')
+  video, plan = sidecar.with_suffix('.mp4'), ''
+  if place.parts[0] == 'records':
+    order = place.parts[1]
+    video = folder.joinpath('videos', *place.parts[1:-1], f'{place.name}.mp4')
+    poster = folder.joinpath('posters', *place.parts[1:-1], f'{place.name}.png')
+    plan = _plan_of(folder / 'plans' / f'{order}.json')
+  width, height = _read_size(folder, video)
+  frames = fields.get('frames', _is_int)
+  if frames < 1:
+    raise UserError(f'{name}: frames is {frames}, it must be at least 1.')
+
+  def below(path: pathlib.Path) -> str:
+    return path.relative_to(folder).as_posix() if path.is_file() else ''
+
+  def beside(file_name: str) -> str:
+    return below(video.parent / pathlib.PurePath(file_name).name)
+
+  stages = fields.get('stages', _is_list(_is_text), [])
+  sample = record.get('sample')
+  return Clip(
+    name=video.stem,
+    order=order,
+    video=video.relative_to(folder).as_posix(),
+    prompt=fields.get('prompt', _is_text),
+    seed=fields.get('seed', _is_int),
+    frames=frames,
+    fps=fields.get('fps', _is_number),
+    width=width,
+    height=height,
+    boundary_frames=fields.get('boundary_frames', _is_list(_is_int), []),
+    frame_difference=fields.get('frame_difference', _is_list(_is_number), []),
+    generation_order=fields.get('generation_order', _is_blocks, []),
+    checkpoint=fields.get('checkpoint', _is_text, ''),
+    version=fields.get('version', _is_text, ''),
+    timings=fields.get('timings', _is_timings, {}),
+    plan_image=_to_image(name, fields.get('plan_svg', _is_text, '') or plan),
+    poster=beside(fields.get('poster', _is_text, '')) or below(poster),
+    strip=beside(video.stem + '.strip.png'),
+    stages=[path for path in map(beside, stages) if path],
+    sample=sample if _is_int(sample) else None,
+  )
+
+
+class _Fields:
+  """The keys of one sidecar, checked as they are read."""
+
+  def __init__(self, name: str, record: dict[str, Any]):
+    self._name = name
+    self._record = record
+
+  def get(
+    self, key: str, check: Callable[[Any], bool], default: Any = None
+  ) -> Any:
+    value = self._record.get(key)
+    if value is None:
+      if default is None:
+        raise UserError(f'{self._name} has no {key!r}.')
+      return default
+    if not check(value):
+      shown = repr(value)
+      shown = shown if len(shown) <= 60 else shown[:60] + '...'
+      raise UserError(f'{self._name}: {key} is {shown}, which is of no use.')
+    return value
+
+
+def _is_text(value: Any) -> bool:
+  return isinstance(value, str)
+
+
+def _is_int(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+  return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)
+
+
+def _is_list(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+  return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+def _is_blocks(value: Any) -> bool:
+  is_block = _is_list(_is_int)
+  return isinstance(value, list) and all(is_block(b) and b for b in value)
+
+
+def _is_timings(value: Any) -> bool:
+  return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def _read_size(folder: pathlib.Path, video: pathlib.Path) -> tuple[int, int]:
+  """Returns width and height, which also shows that the file is a video."""
+  name = video.relative_to(folder).as_posix()
+  if not video.is_file():
+    raise UserError(f'{name} is missing beside its sidecar.')
+  try:
+    with av.open(str(video)) as container:
+      context = container.streams.video[0].codec_context
+      return context.width, context.height
+  except (av.error.FFmpegError, IndexError) as error:
+    raise UserError(f'{name} is no readable video ({error}).') from error
+
+
+def _to_image(name: str, svg: str) -> str:
+  """Wraps a drawing as an image, in which no script of it can run."""
+  if not svg:
+    return ''
+  try:
+    ElementTree.fromstring(svg)
+  except ElementTree.ParseError as error:
+    raise UserError(f'{name}: plan_svg is no drawing ({error}).') from error
+  code = base64.b64encode(svg.encode('utf-8')).decode('ascii')
+  return f'data:image/svg+xml;base64,{code}'

@@ -1,0 +1,1 @@
+"""Running plans: step, sampler, stream, decoding, teacher."""

@@ -1,0 +1,359 @@
+"""One generation step: few-step denoising of a block, then the clean write.
+
+Sampling and self-forcing training call this same function. All passes before
+the exit level run without gradient; the pass at the exit level carries it, and
+it stops at the cache (method.md sections 4 and 6.3; facts section 5.3).
+
+The `denoise` callable hides the network:
+
+  denoise(net, x_BFHWC, sigma_BF, positions_F, prompt, cache, slot, visible)
+    -> (velocity_BFHWC, cache)
+
+where `net` is a pytree (weights and text keys and values) and the pass stages
+its own keys at `slot` and sees the first `visible` slots.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from unitemp_jax.diffusion import flow, solvers
+from unitemp_jax.parallel import mesh_context
+
+Denoise = Callable[..., tuple[jax.Array, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepOptions:
+  """What is fixed for a model, and static in its programs.
+
+  Attributes:
+    draft_from: the latent of a block from which on carried anchors are a draft
+      of it: 0, or 1 where the first anchor is an image latent ("windowed",
+      method.md section 4).
+    through_cache: let gradient cross blocks through the cached keys and values,
+      as the released Self-Forcing code does, instead of stopping it there as
+      the paper says (facts section 5.5).
+    in_place: choose what a row does by loops of no or one turn. XLA updates the
+      state of a loop where it lies, where it copies what goes into a choice and
+      comes out of it, the cache. No gradient passes.
+  """
+
+  draft_from: int = 0
+  through_cache: bool = False
+  in_place: bool = False
+
+
+DEFAULTS = StepOptions()
+
+# What loops are called of which one at most turns, once (`in_place`).
+CHOSEN = 'chosen'
+
+
+def loops_choose() -> bool:
+  """Whether `in_place` pays: TPUs are short of memory, other programs stay."""
+  return mesh_context.platform() == 'tpu'
+
+
+@flax.struct.dataclass
+class Row:
+  """One plan row on the device; fields as in `plans.Plan`, without J.
+
+  `sinks` is None for a plan without, so that its program has no trace of them.
+  """
+
+  target: jax.Array
+  count: jax.Array
+  given: jax.Array
+  latent: jax.Array
+  anchor: jax.Array
+  start: jax.Array
+  visible: jax.Array
+  write: jax.Array
+  prompt: jax.Array
+  sinks: jax.Array | None
+  index: jax.Array  # number of the row
+
+
+@flax.struct.dataclass
+class Carry:
+  """What one step hands to the next.
+
+  Attributes:
+    cache: keys and values of what has been generated or given.
+    latents: buffer of clean latents, `[B, entries, h, w, C]`.
+    anchors: of the latest anchored row, `[B, P, h, w, C]`.
+    keys: one key per sample, never changed: a row draws from its number.
+    trace: of the latest row that was generated; None if nobody asks.
+  """
+
+  cache: Any
+  latents: jax.Array
+  anchors: jax.Array
+  keys: jax.Array
+  trace: 'Trace | None' = None
+
+
+@flax.struct.dataclass
+class Trace:
+  """The last pass of a row, anchors first, `[B, P + B, h, w, C]` each.
+
+  Attributes:
+    noisy: what went in.
+    clean: the prediction that came out.
+  """
+
+  noisy: jax.Array
+  clean: jax.Array
+
+
+def row_noise(keys, row: jax.Array, level, shape) -> jax.Array:
+  """Noise `[B, *shape]` that depends on sample, row and level only."""
+
+  def one(key):
+    key = jax.random.fold_in(jax.random.fold_in(key, row), level)
+    return jax.random.normal(key, shape)
+
+  return jax.vmap(one)(keys)
+
+
+def sigma_table(
+  levels, start, anchors: int, block: int, draft_from: int = 0
+) -> jax.Array:
+  """Noise level per level index and latent, `[n + 1, P + block]`.
+
+  Anchors follow the schedule. A block that starts from re-noised anchors waits
+  at its own lower level until the schedule reaches it, but for the latents
+  before `draft_from`, which start from noise.
+  """
+  cap = jnp.where(start > 0, levels[start], 1.0)
+  follow = (levels.shape[0], anchors + draft_from)
+  scheduled = jnp.broadcast_to(levels[:, None], follow)
+  capped = jnp.minimum(levels, cap)[:, None]
+  capped = jnp.broadcast_to(capped, (levels.shape[0], block - draft_from))
+  return jnp.concatenate([scheduled, capped], axis=1)
+
+
+def exit_pass(
+  denoise: Denoise,
+  net: Any,
+  x: jax.Array,
+  cache: Any,
+  row: Row,
+  sigmas: jax.Array,
+  **options: Any,
+) -> tuple[jax.Array, Any]:
+  """One pass over a block and the anchors before it.
+
+  Args:
+    denoise: the network (module docstring).
+    net: its pytree.
+    x: noisy anchors and block, `[B, F, h, w, C]`.
+    cache: what it sees.
+    row: the plan row.
+    sigmas: noise level of every latent, `[F]`.
+    **options: of `denoise`.
+
+  Returns:
+    The data estimate, and the cache that `denoise` returned.
+  """
+  batch, frames = x.shape[:2]
+  anchors = frames - row.target.shape[0]
+  before = row.target[0] - anchors + jnp.arange(anchors)
+  positions = jnp.concatenate([before, row.target]).astype(jnp.int32)
+  sigma = jnp.broadcast_to(sigmas[None], (batch, frames))
+  seen = row.visible + anchors + row.count
+  v, cache = denoise(
+    net, x, sigma, positions, row.prompt, cache, row.visible, seen, **options
+  )
+  return flow.to_x0(x, v, sigma), cache
+
+
+def denoise_block(
+  denoise: Denoise,
+  net: Any,
+  carry: Carry,
+  row: Row,
+  levels: jax.Array,
+  exit_level: jax.Array | int,
+  anchors: int,
+  options: StepOptions = DEFAULTS,
+) -> tuple[Trace, Any]:
+  """Denoises one block, with `anchors` anchor latents before it in time.
+
+  Args:
+    denoise: the network (module docstring).
+    net: its pytree; gradient flows into it from the last pass only.
+    carry: state before the step.
+    row: the plan row.
+    levels: noise levels, decreasing, the last one 0, `[n + 1]`.
+    exit_level: index of the level whose prediction is the result, < n.
+    anchors: P or 0, static.
+    options: see there.
+
+  Returns:
+    The last pass, and the cache with scratch behind the visible slots.
+  """
+  batch, _, *grid = carry.latents.shape
+  block = row.target.shape[0]
+  frames = anchors + block
+  sigmas = sigma_table(levels, row.start, anchors, block, options.draft_from)
+
+  def noise(level):
+    return row_noise(carry.keys, row.index, level, (frames, *grid))
+
+  def predict(net, x, cache, level):
+    return exit_pass(denoise, net, x, cache, row, sigmas[level])
+
+  def renoise(x0, level):
+    sigma = jnp.broadcast_to(sigmas[level][None], (batch, frames))
+    return solvers.renoise(x0, noise(level), sigma)
+
+  # What starts from noise needs the whole schedule; a block that starts from
+  # carried anchors altogether skips the levels above its own.
+  whole = anchors > 0 or options.draft_from > 0
+  first = 0 if whole else jnp.minimum(row.start, exit_level)
+  x = noise(0)
+  if carry.anchors.shape[1] == block:
+    draft = jnp.pad(
+      carry.anchors, ((0, 0), (anchors, 0)) + ((0, 0),) * (x.ndim - 2)
+    )
+    x = jnp.where(row.start > 0, renoise(draft, first), x)
+  net_fixed = lax.stop_gradient(net)
+
+  def body(level, state):
+    x0, cache = predict(net_fixed, state[0], state[1], level)
+    return renoise(x0, level + 1), cache
+
+  before = lax.stop_gradient((x, carry.cache))
+  x, cache = lax.fori_loop(first, exit_level, body, before)
+  # All passes only stage keys behind what is visible. The cache of the last one
+  # is handed on, because to keep the one before would be to copy it.
+  if options.through_cache:
+    x0, _ = predict(net, x, carry.cache, exit_level)
+    return Trace(x, x0), carry.cache
+  x0, cache = predict(net, x, cache, exit_level)
+  return Trace(x, x0), lax.stop_gradient(cache)
+
+
+def write_clean(
+  denoise: Denoise, net: Any, cache: Any, commit, clean: jax.Array, row: Row
+) -> Any:
+  """One pass at noise level 0 that stores the block's keys and values."""
+  sigma = jnp.zeros(clean.shape[:2])
+  seen = row.visible + row.count
+  _, cache = denoise(
+    net, clean, sigma, row.target, row.prompt, cache, row.visible, seen
+  )
+  return commit(cache, row.visible, row.write)
+
+
+def step(
+  denoise: Denoise,
+  commit,
+  net: Any,
+  carry: Carry,
+  row: Row,
+  levels: jax.Array,
+  exit_level: jax.Array | int,
+  options: StepOptions = DEFAULTS,
+  place=None,
+) -> tuple[Carry, jax.Array]:
+  """Runs one plan row: generated with or without anchors, given, or inert.
+
+  Args:
+    denoise: the network (module docstring).
+    commit: (cache, start, write) -> cache; `models.cache.commit`.
+    net: the network's pytree.
+    carry: state before.
+    row: the plan row.
+    levels: noise levels `[n + 1]`, the last one 0.
+    exit_level: see `denoise_block`.
+    options: see there.
+    place: (cache, positions) -> cache with the sinks at their positions in this
+      row; needed if the plan has sinks.
+
+  Returns:
+    The state after, and the anchors that this row was denoised with (those of
+    the latest anchored row otherwise), `[B, P, h, w, C]`.
+  """
+  num_anchors = carry.anchors.shape[1]
+  entry = jnp.where(row.latent < 0, carry.latents.shape[1], row.latent)
+
+  def write(cache, clean):
+    if options.through_cache:
+      return write_clean(denoise, net, cache, commit, clean, row)
+    fixed = lax.stop_gradient((net, cache, clean))
+    return write_clean(denoise, *fixed[:2], commit, fixed[2], row)
+
+  def placed(carry):
+    if row.sinks is None:
+      return carry
+    if place is None:
+      raise ValueError('a plan with sinks needs `place`')
+    return carry.replace(cache=place(carry.cache, row.sinks))
+
+  def generated(anchors):
+    def run(carry):
+      carry = placed(carry)
+      trace, cache = denoise_block(
+        denoise, net, carry, row, levels, exit_level, anchors, options
+      )
+      x0 = trace.clean
+      clean = x0[:, anchors:]
+      latents = carry.latents.at[:, entry].set(clean, mode='drop')
+      cache = write(cache, clean)
+      carry = carry.replace(cache=cache, latents=latents)
+      if anchors:
+        carry = carry.replace(anchors=x0[:, :anchors])
+      if carry.trace is not None:
+        carry = carry.replace(trace=_padded(trace, num_anchors - anchors))
+      return carry
+
+    return run
+
+  def given(carry):
+    carry = placed(carry)
+    clean = jnp.take(carry.latents, jnp.maximum(row.latent, 0), axis=1)
+    return carry.replace(cache=write(carry.cache, clean))
+
+  branches = [lambda carry: carry, given, generated(0)]
+  if num_anchors:
+    branches.append(generated(num_anchors))
+  choose = _choose_by_loops if options.in_place else lax.switch
+  carry = choose(kind_of(row, num_anchors), branches, carry)
+  return carry, carry.anchors
+
+
+def _choose_by_loops(kind: jax.Array, branches: list, carry: Carry) -> Carry:
+  """As `lax.switch`, if the first branch does nothing."""
+  for number, branch in enumerate(branches[1:], start=1):
+    turns = (kind == number).astype(jnp.int32)
+    with jax.named_scope(CHOSEN):
+      carry = lax.fori_loop(0, turns, lambda _, c, run=branch: run(c), carry)
+  return carry
+
+
+INERT, GIVEN, PLAIN, ANCHORED = range(4)
+
+
+def kind_of(row: Row, num_anchors: int) -> jax.Array:
+  """What a row does: `INERT`, `GIVEN`, `PLAIN` or `ANCHORED`."""
+  kind = jnp.where(row.given, GIVEN, PLAIN)
+  if num_anchors:
+    kind = jnp.where(row.given, GIVEN, jnp.where(row.anchor, ANCHORED, PLAIN))
+  # A given row that writes nothing only says what is part of the video.
+  idle = row.given & (row.write < 0).all()
+  return jnp.where((row.count == 0) | idle, INERT, kind)
+
+
+def _padded(trace: Trace, missing: int) -> Trace:
+  def pad(x):
+    return jnp.pad(x, ((0, 0), (missing, 0)) + ((0, 0),) * (x.ndim - 2))
+
+  return jax.tree.map(pad, trace)

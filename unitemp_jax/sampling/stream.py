@@ -1,0 +1,297 @@
+"""Runs a plan row by row, so that every block leaves as soon as it exists.
+
+The scan of `sampler` and this loop run the same two halves of a step. Here they
+are programs of their own: one makes a block, one stores its keys and values.
+The carry is donated from program to program; latents go to the host at once, so
+that the device holds weights, cache and one block, however long the video.
+
+A block that exists already is only stored, by the same program on the same
+latents. So a run that continues after an interruption has, bit for bit, the
+cache that it would have had.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unitemp_jax.models.dit import DiT
+from unitemp_jax.plans import Plan, bucketed
+from unitemp_jax.sampling import network, sampler
+from unitemp_jax.sampling.step import (
+  Carry,
+  Row,
+  StepOptions,
+  denoise_block,
+  write_clean,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MadeRow:
+  """One row of a plan, done.
+
+  Attributes:
+    row: its number.
+    latents: of its valid entries, `[1, count, h, w, C]`.
+    anchors: of the latest anchored row, `[1, P, h, w, C]`.
+    seconds: since the run began.
+    fresh: False if it was given, or made before an interruption.
+  """
+
+  row: int
+  latents: np.ndarray
+  anchors: np.ndarray
+  seconds: float
+  fresh: bool
+
+
+class RowPrograms:
+  """The two compiled halves of a step, for one clip at a time."""
+
+  def __init__(self, dit: DiT, levels: np.ndarray, options: StepOptions):
+    """Compiles nothing yet.
+
+    Args:
+      dit: the student.
+      levels: noise levels, decreasing, the last one 0.
+      options: of the model.
+    """
+    self.dit = dit
+    self._denoise = network.cached_denoise(dit)
+    self._levels = np.asarray(levels, np.float32)
+    self._options = options
+    self.make = jax.jit(
+      self._make_fn, static_argnames='anchored', donate_argnames='cache'
+    )
+    self.store = jax.jit(self._store_fn, donate_argnames='cache')
+
+  def _make_fn(self, net, cache, anchors, keys, row: Row, anchored: bool):
+    """Returns the cache, the clean anchors and the clean block."""
+    count = anchors.shape[1] if anchored else 0
+    cache = self._placed(cache, row, anchors.shape[2:4])
+    carry = Carry(cache, anchors[:, :0], anchors, keys)
+    trace, cache = denoise_block(
+      self._denoise,
+      net,
+      carry,
+      row,
+      jnp.asarray(self._levels),
+      len(self._levels) - 2,
+      count,
+      self._options,
+    )
+    clean = trace.clean
+    anchors = clean[:, :count] if anchored else anchors
+    return cache, anchors, clean[:, count:]
+
+  def _store_fn(self, net, cache, clean, row: Row):
+    """Returns the cache with the block's keys and values."""
+    cache = self._placed(cache, row, clean.shape[2:4])
+    tokens = self.dit.config.tokens_per_frame(*clean.shape[2:4])
+    commit = network.committer(tokens)
+    return write_clean(self._denoise, net, cache, commit, clean, row)
+
+  def _placed(self, cache, row: Row, grid):
+    """The cache with sinks where this row sees them; twice does no harm."""
+    if row.sinks is None:
+      return cache
+    return network.placer(self.dit.config, *grid)(cache, row.sinks)
+
+
+class Rows:
+  """One pass over a plan's rows; `finished` ones are stored, not made."""
+
+  def __init__(
+    self,
+    programs: RowPrograms,
+    nets: Mapping[int, Any],
+    plan: Plan,
+    latents: Mapping[int, np.ndarray],
+    grid: tuple[int, int],
+    seed: int,
+    put: Callable[[Any], Any],
+  ):
+    """Allocates the cache.
+
+    Args:
+      programs: of the student.
+      nets: weights and text keys and values, one prompt each, by `plan.prompt`.
+      plan: checked rows.
+      latents: given ones by buffer entry, `[h, w, C]`.
+      grid: rows and columns of a latent.
+      seed: of the noise.
+      put: places arrays on the devices, always in the same way: fresh and
+        finished rows must run the same executables.
+    """
+    self._programs, self._nets, self._plan = programs, nets, plan
+    self._put = put
+    self._buffer = dict(latents)
+    config = programs.dit.config
+    anchors = jnp.zeros((1, plan.num_anchors, *grid, config.channels))
+    # Padded, so that lengths share programs.
+    self._cache = put(network.cache_for(config, bucketed(plan), 1, *grid))
+    self._anchors = put(anchors)
+    self._keys = put(sampler.sample_keys([seed]))
+    self._rows = jax.tree.map(np.asarray, sampler.plan_rows(plan))
+    # Entry -> the last row that reads it.
+    self._read = {
+      entry: int(row)
+      for row in np.flatnonzero(plan.given)
+      for _, entry in plan.entries(row)
+    }
+    stored = (plan.write >= 0).any(axis=1)
+    # Nobody would read what the last row stores.
+    stored[np.flatnonzero(plan.count > 0)[-1]] = False
+    self._stored = stored
+
+  def _row(self, row: int) -> Row:
+    own = jax.tree.map(lambda leaf: leaf[row], self._rows)
+    # Its net has one prompt only.
+    return self._put(own.replace(prompt=np.zeros((), np.int32)))
+
+  def _block(self, latents: np.ndarray) -> jax.Array:
+    """Fills a short row up to the size of a block."""
+    short = self._plan.block - latents.shape[1]
+    last = np.repeat(latents[:, -1:], short, axis=1)
+    return self._put(np.concatenate([latents, last], axis=1))
+
+  def _make(self, row: int, own: Row, net: Any) -> jax.Array:
+    """Denoises a row and returns its block."""
+    self._cache, self._anchors, clean = self._programs.make(
+      net,
+      self._cache,
+      self._anchors,
+      self._keys,
+      own,
+      anchored=bool(self._plan.anchor[row]),
+    )
+    count = int(self._plan.count[row])
+    if count < self._plan.block:
+      # What a later run would read from disk has no padding either.
+      return self._block(np.asarray(clean)[:, :count])
+    return clean
+
+  def run(self, finished: Mapping[int, MadeRow]) -> Iterator[MadeRow]:
+    """Yields every row that is not inert, in order.
+
+    Args:
+      finished: rows that were made before, by number.
+    """
+    plan, began = self._plan, time.monotonic()
+    for row in range(plan.num_rows):
+      entries = [entry for _, entry in plan.entries(row)]
+      if not entries:
+        continue
+      own, net = self._row(row), self._nets[int(plan.prompt[row])]
+      fresh = False
+      if plan.given[row]:
+        given = np.stack([self._buffer[entry] for entry in entries])
+        clean = self._block(given[None])
+      elif row in finished:
+        clean = self._block(finished[row].latents)
+        self._anchors = self._put(finished[row].anchors)
+      else:
+        fresh, clean = True, self._make(row, own, net)
+      if self._stored[row]:
+        self._cache = self._programs.store(net, self._cache, clean, own)
+      latents = np.asarray(clean)[:, : len(entries)]
+      for k, entry in enumerate(entries):
+        if self._read.get(entry, -1) > row:
+          self._buffer[entry] = latents[0, k]
+        else:  # kept no longer than it is needed
+          self._buffer.pop(entry, None)
+      anchors = np.asarray(self._anchors)
+      yield MadeRow(row, latents, anchors, time.monotonic() - began, fresh)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+  """Latents of the video that are decoded one after the other.
+
+  Attributes:
+    first: index of the first frame of the video that they give.
+    num_frames: how many they give, the last ones of what is decoded.
+    past: latents to be decoded before them, `[m, h, w, C]`: none at the start
+      of the video, the image latent of a given clip, anchors, or the end of a
+      loop.
+    latents: `[n, h, w, C]`.
+  """
+
+  first: int
+  num_frames: int
+  past: np.ndarray
+  latents: np.ndarray
+
+
+def chains(plan: Plan, rows: Iterable[MadeRow]) -> list[Chain]:
+  """Cuts what exists of a video to what is decoded together, by time.
+
+  A given clip was encoded by itself, so it begins a chain, from its own image
+  latent on. So does whatever follows a gap, as long as not all rows are made.
+  A finished loop begins behind its end.
+  """
+  positions, entries = plan.timeline()
+  where = dict(zip(positions.tolist(), entries.tolist(), strict=True))
+  made_here = {
+    entry
+    for row in np.flatnonzero(~plan.given)
+    for _, entry in plan.entries(row)
+  }
+  held: dict[int, np.ndarray] = {}
+  heads: dict[int, np.ndarray] = {}
+  anchors: dict[int, np.ndarray] = {}
+  for made in rows:
+    for k, (position, entry) in enumerate(plan.entries(made.row)):
+      home = held if where.get(position) == entry else heads
+      home[position] = made.latents[0, k]
+    if plan.anchor[made.row]:
+      anchors[int(plan.target[made.row, 0])] = made.anchors[0]
+  found: list[tuple[int, np.ndarray, list[np.ndarray]]] = []
+  for position in sorted(held):
+    given = where[position] not in made_here
+    clip = given and position - 1 in heads and position > int(positions[0])
+    if clip or position - 1 not in held:
+      past = np.zeros((0, *held[position].shape), np.float32)
+      if clip:
+        past = heads[position - 1][None]
+      else:
+        past = anchors.get(position, past)
+      found.append((position, past, []))
+    found[-1][2].append(held[position])
+  cut = [_chain(plan, *one) for one in found]
+  if plan.loops and len(held) == len(positions):
+    return _around(plan, cut)
+  return cut
+
+
+def _chain(plan: Plan, position: int, past: np.ndarray, run) -> Chain:
+  """A chain from a position on."""
+  latents, count = np.stack(run), 4 * len(run)
+  if position > int(plan.timeline()[0][0]):
+    # Without a past, its first latent is taken for an image latent.
+    lost = 0 if len(past) else 3
+    first = 4 * (position - plan.begin) - 3 + lost
+    return Chain(first, count - lost, past, latents)
+  # Frame 0 is the last of the past, or of the first latent.
+  count += 1 if position > plan.begin else -3
+  return Chain(0, count, past, latents)
+
+
+def _around(plan: Plan, cut: list[Chain]) -> list[Chain]:
+  """The chains of a finished loop: the first one behind the last one."""
+  first, last = cut[0], cut[-1]
+  past = np.concatenate([last.past, last.latents])
+  if plan.opening is None:
+    # Its image latent is of the same frame as the last latent's last.
+    cut[0] = dataclasses.replace(first, past=past, latents=first.latents[1:])
+    return cut
+  cut[0] = dataclasses.replace(first, past=past)
+  again = np.concatenate([cut[-1].latents, first.latents[:1]])
+  count = cut[-1].num_frames + 4
+  cut[-1] = dataclasses.replace(cut[-1], num_frames=count, latents=again)
+  return cut

@@ -1,0 +1,1 @@
+"""Objectives as programs for the training loop."""

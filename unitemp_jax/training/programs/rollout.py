@@ -1,0 +1,169 @@
+"""The student's own rollout on a drawn plan, as distillation needs it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unitemp_jax.models.dit import DiT
+from unitemp_jax.plans import Plan
+from unitemp_jax.sampling import network, sampler
+from unitemp_jax.sampling.replay import run_plan as run_again
+from unitemp_jax.sampling.step import StepOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanChoice:
+  """Plans of equal shape, stacked, with what must be preloaded for each.
+
+  Attributes:
+    plans: one `Plan` whose arrays lead with D.
+    given: int `[D, entries]`; which given image an entry holds: 0 the first
+      frame's, 1 the last frame's, -1 none.
+    loops: bool `[D]`; whether the first image latent is seen once more, as
+      that of the last frame.
+    logits: float `[D]`, log of the sampling weights.
+    num_latents: N; entries 0..N-1 of the buffer are the timeline.
+  """
+
+  plans: Plan
+  given: np.ndarray
+  loops: np.ndarray
+  logits: np.ndarray
+  num_latents: int
+
+  @classmethod
+  def create(cls, plans: list[Plan], weights: list[float], num_latents: int):
+    """Stacks plans over one timeline of `num_latents` latents."""
+    given = np.full((len(plans), plans[0].num_latents), -1, np.int32)
+    for i, plan in enumerate(plans):
+      positions, entries = plan.timeline()
+      if not np.array_equal(positions, entries):
+        raise ValueError('the timeline must be the first entries of the buffer')
+      for position, entry in zip(*plan.preloaded(), strict=True):
+        given[i, entry] = int(position > 0)
+    copy = (num_latents - 1, 0)
+    loops = [
+      any(copy in plan.entries(row) for row in range(plan.num_rows))
+      for plan in plans
+    ]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *plans)
+    logits = np.log(np.asarray(weights, np.float32))
+    return cls(stacked, given, np.asarray(loops), logits, num_latents)
+
+  def draw(
+    self, key: jax.Array, anchor_drop: float
+  ) -> tuple[Plan, jax.Array, jax.Array]:
+    """One plan, with `given` of its buffer entries and whether it loops.
+
+    In a share `anchor_drop` of the draws the plan does without anchors.
+    """
+    key_plan, key_drop = jax.random.split(key)
+    i = jax.random.categorical(key_plan, jnp.asarray(self.logits))
+    plan = jax.tree.map(lambda leaf: jnp.asarray(leaf)[i], self.plans)
+    keep = jax.random.uniform(key_drop) >= anchor_drop
+    plan = dataclasses.replace(
+      plan,
+      anchor=plan.anchor & keep,
+      start=jnp.where(keep, plan.start, 0),
+    )
+    return plan, jnp.asarray(self.given)[i], jnp.asarray(self.loops)[i]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+  """What a rollout gives to the losses.
+
+  Attributes:
+    latents: the composed timeline `[B, N, h, w, C]`.
+    scored: the timeline in which one row's anchors stand in the place of the
+      block before it, in some of the rollouts.
+    pinned: float `[2]`, 1 where the first or last frame was given.
+    loops: bool, whether the last frame is to be the first one.
+    anchors: of that row, `[B, P, h, w, C]`.
+    anchors_from: int, the position of the first of them.
+    anchored: float, 1 if the row has any, else 0.
+  """
+
+  latents: jax.Array
+  scored: jax.Array
+  pinned: jax.Array
+  loops: jax.Array
+  anchors: jax.Array
+  anchors_from: jax.Array
+  anchored: jax.Array
+
+
+def roll_out(
+  dit: DiT,
+  params: Any,
+  text: jax.Array,
+  images: jax.Array,
+  key: jax.Array,
+  *,
+  choice: PlanChoice,
+  levels: np.ndarray,
+  anchor_drop: float,
+  options: StepOptions,
+  replay: bool = False,
+) -> Rollout:
+  """Generates a batch on one drawn plan, up to one drawn exit level.
+
+  Plan and exit level are shared by the whole batch (facts section 6.2). Anchors
+  get a score of their own (method.md section 6.3) in the place of the block
+  before, but for an image latent in the middle of the timeline, which no
+  teacher knows.
+
+  Args:
+    dit: the transformer.
+    params: the student's weights; gradient flows in from the last pass of each
+      block.
+    text: embeddings `[B, E, Dt]`.
+    images: image latents of the first and last frame, `[B, 2, h, w, C]`; used
+      by the plans that are given them.
+    key: key.
+    choice: plans to draw from.
+    levels: the student's noise levels, the last one 0.
+    anchor_drop: share of rollouts without anchors, so that the same weights
+      also run without.
+    options: of the sampler's step.
+    replay: run without gradient, and take it up again block by block.
+  """
+  keys = jax.random.split(key, 4)
+  plan, given, loops = choice.draw(keys[0], anchor_drop)
+  exit_level = jax.random.randint(keys[1], (), 0, len(levels) - 1)
+  batch, _, height, width, _ = images.shape
+  buffer = jnp.take(images, jnp.maximum(given, 0), axis=1)
+  shown = (given >= 0).astype(buffer.dtype).reshape(1, -1, 1, 1, 1)
+  config = dit.config
+  run_plan = run_again if replay else sampler.run_plan
+  latents, anchors = run_plan(
+    network.cached_denoise(dit),
+    network.committer(config.tokens_per_frame(height, width)),
+    network.make_net(dit, params, text[None]),
+    plan,
+    config.new_cache(batch, plan.num_slots, height, width),
+    buffer * shown,
+    jax.random.split(keys[2], batch),
+    levels,
+    exit_level,
+    options,
+  )
+  row = jax.random.randint(keys[3], (), 0, plan.num_rows)
+  first = plan.target[row, 0] - plan.num_anchors
+  number = jnp.arange(plan.num_anchors)
+  fits = (number >= options.draft_from) | (first == 0)
+  entry = jnp.where(plan.anchor[row] & fits, first + number, latents.shape[1])
+  scored = latents.at[:, entry].set(anchors[row], mode='drop')
+  pinned = jnp.stack([(given == 0).any(), (given == 1).any()])
+  return Rollout(
+    latents=latents[:, : choice.num_latents],
+    scored=scored[:, : choice.num_latents],
+    pinned=pinned.astype(latents.dtype),
+    loops=loops,
+    anchors=anchors[row],
+    anchors_from=first,
+    anchored=plan.anchor[row].astype(latents.dtype),
+  )

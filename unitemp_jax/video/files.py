@@ -1,0 +1,354 @@
+"""Reads and writes video and image files; the project's only clip writer.
+
+Video goes through PyAV, which brings its own codecs, images through Pillow.
+Frames are uint8 RGB arrays [T, H, W, 3] everywhere.
+"""
+
+import contextlib
+import fractions
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.video import decode
+
+Path = str | os.PathLike[str]
+_SMALL = 128  # clips with a shorter side are written enlarged
+_SHOWN = 256  # to about this size
+_CODEC_THREADS = 4  # fixed: the encoder's bytes depend on their number
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[str]:
+  """Yields a temporary name that replaces `path` when all went well.
+
+  The name is always the same, so that nothing piles up where writers are
+  killed.
+  """
+  folder, name = os.path.split(os.path.abspath(path))
+  part = os.path.join(folder, f'.{name}.part')
+  try:
+    os.makedirs(folder, exist_ok=True)
+    try:
+      yield part
+      os.replace(part, path)
+    finally:
+      with contextlib.suppress(FileNotFoundError):
+        os.unlink(part)
+  except (OSError, av.FFmpegError) as error:
+    raise UserError(
+      f'Cannot write {path}: {error.strerror or error}.'
+    ) from error
+
+
+def read_video(
+  path: Path, fps: float | None = None
+) -> tuple[np.ndarray, float]:
+  """Reads a whole video file.
+
+  Args:
+    path: mp4, mov, webm, gif or whatever else PyAV reads.
+    fps: frames per second to resample to, by nearest time; None keeps all.
+
+  Returns:
+    uint8 [T, H, W, 3] and its frames per second.
+
+  Raises:
+    UserError: the file is missing, damaged or holds no video.
+  """
+  if fps is not None and fps <= 0:
+    raise UserError(f'fps must be positive, got {fps}.')
+  decoded = decode.decode(path)
+  if fps is None:
+    frames = [pixels for _, _, pixels in decoded]
+  else:
+    frames = list(decode.resample(decoded, fps))
+  if len({frame.shape for frame in frames}) > 1:
+    raise UserError(f'The picture size changes within {os.fspath(path)}.')
+  return np.stack(frames), float(fps or decode.video_fps(path))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+  """Reads the tags of a video file; JSON values come back as such.
+
+  Raises:
+    UserError: the file is missing or damaged.
+  """
+  with decode.reading(path), av.open(os.fspath(path)) as container:
+    tags = dict(container.metadata)
+  for name, text in tags.items():
+    with contextlib.suppress(ValueError):
+      tags[name] = json.loads(text)
+  return tags
+
+
+def read_image(path: Path) -> np.ndarray:
+  """Reads a PNG, JPEG or other image file.
+
+  Returns:
+    uint8 [H, W, 3]; turned as the camera says, transparency on black.
+
+  Raises:
+    UserError: the file is missing or damaged.
+  """
+  with decode.reading(path), Image.open(path) as image:
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+      image = image.convert('RGBA')
+      black = Image.new('RGBA', image.size, (0, 0, 0, 255))
+      image = Image.alpha_composite(black, image)
+    return np.asarray(image.convert('RGB'))
+
+
+def fit(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+  """Resizes to cover height x width and crops the centre.
+
+  Sizes that are a multiple of the target by a whole number are averaged, which
+  is exactly the inverse of the enlarging `write_video` does.
+
+  Args:
+    frames: uint8 [..., H, W, 3].
+    height: pixels.
+    width: pixels.
+
+  Returns:
+    uint8 [..., height, width, 3].
+  """
+  h, w = frames.shape[-3:-1]
+  if (h, w) == (height, width):
+    return frames
+  scale = max(height / h, width / w)
+  box_h, box_w = min(h, height / scale), min(w, width / scale)
+  top, left = (h - box_h) / 2, (w - box_w) / 2
+  whole = h % height == 0 and h * width == w * height
+  how = Image.Resampling.BOX if whole else Image.Resampling.LANCZOS
+  fitted = [
+    np.asarray(
+      Image.fromarray(frame).resize(
+        (width, height), how, box=(left, top, left + box_w, top + box_h)
+      )
+    )
+    for frame in np.ascontiguousarray(frames).reshape(-1, h, w, 3)
+  ]
+  return np.stack(fitted).reshape(*frames.shape[:-3], height, width, 3)
+
+
+def _scale(frames: np.ndarray, scale: int | None) -> int:
+  """How many times pixels are repeated, so that players show small clips."""
+  side = min(frames.shape[-3:-1])
+  if scale is None:
+    scale = _SHOWN // side if side < _SMALL else 1
+  return scale
+
+
+def _enlarge(frames: np.ndarray, scale: int | None) -> np.ndarray:
+  scale = _scale(frames, scale)
+  return frames.repeat(scale, -3).repeat(scale, -2)
+
+
+def _as_tag(value: Any) -> str:
+  """Text of a tag that `read_metadata` turns back into the value."""
+  if isinstance(value, str):
+    try:
+      json.loads(value)
+    except ValueError:
+      return value
+  return json.dumps(value)
+
+
+@contextlib.contextmanager
+def open_video(
+  path: Path,
+  fps: float,
+  metadata: Mapping[str, Any] | None = None,
+  *,
+  scale: int | None = None,
+  crf: int = 18,
+  lossless: bool = False,
+) -> Iterator[Callable[[np.ndarray], None]]:
+  """Opens a video file that is written piece by piece, atomically.
+
+  The file appears when the block ends without an exception. The same frames
+  give the same bytes, however they are cut into pieces. (Where a side is odd,
+  the colour converter may differ in the last bit from run to run.)
+
+  Args:
+    path: file to write; an existing one is replaced.
+    fps: frames per second.
+    metadata: tags, texts or JSON values, see `read_metadata`.
+    scale: whole number by which pixels are repeated; None enlarges clips below
+      128 pixels to about 256. The file says so in its tag `scale`.
+    crf: quality, 0 is lossless but for the colour conversion, 18 looks so.
+    lossless: FFV1 in Matroska, every pixel as it is, nothing enlarged, instead
+      of H.264 in mp4.
+
+  Yields:
+    A function that appends frames, uint8 [n, H, W, 3]; an odd side grows by a
+    repeated row or column, but not if lossless.
+
+  Raises:
+    UserError: there is no frame, or the file cannot be written.
+  """
+  kind, codec, flags, options = (
+    'mp4',
+    'libx264',
+    {'movflags': 'use_metadata_tags+faststart'},
+    # With its tree of macroblocks x264 is not the same from run to run when
+    # many encoders work at once (1 clip in 50 of 64x64 pixels).
+    {'crf': str(crf), 'mbtree': '0'},
+  )
+  if lossless:
+    # Matroska would write the time and a random number.
+    kind, codec, flags, options = (
+      'matroska',
+      'ffv1',
+      {'fflags': '+bitexact'},
+      {},
+    )
+  with _writing(path) as part, av.open(part, 'w', kind, options=flags) as out:
+    for name, value in (metadata or {}).items():
+      out.metadata[name] = _as_tag(value)
+    rate = fractions.Fraction(fps).limit_denominator(1001)
+    stream = cast(
+      av.VideoStream, out.add_stream(codec, rate=rate, options=options)
+    )
+    stream.pix_fmt = 'bgr0' if lossless else 'yuv420p'
+    stream.codec_context.thread_count = _CODEC_THREADS
+    sizes = set()
+
+    def append(frames: np.ndarray) -> None:
+      if not lossless:
+        if not sizes and _scale(frames, scale) > 1:
+          out.metadata['scale'] = str(_scale(frames, scale))
+        frames = _enlarge(frames, scale)
+        odd = [(0, side % 2) for side in frames.shape[1:3]]
+        frames = np.pad(frames, [(0, 0), *odd, (0, 0)], mode='edge')
+      if not sizes:
+        stream.height, stream.width = frames.shape[1:3]
+      sizes.add(frames.shape[1:3])
+      for frame in frames:
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))
+        out.mux(stream.encode(picture))
+
+    yield append
+    if len(sizes) != 1:
+      raise UserError(
+        f'Cannot write {os.fspath(path)}: a video needs frames of one size, '
+        f'got {len(sizes)} sizes.'
+      )
+    out.mux(stream.encode())
+
+
+def write_video(
+  path: Path,
+  frames: np.ndarray,
+  fps: float,
+  metadata: Mapping[str, Any] | None = None,
+  **settings,
+) -> None:
+  """Writes an H.264 mp4 that every browser plays, atomically.
+
+  Args:
+    path: file to write; an existing one is replaced.
+    frames: uint8 [T, H, W, 3].
+    fps: frames per second.
+    metadata: tags, texts or JSON values, see `read_metadata`.
+    **settings: as for `open_video`.
+
+  Raises:
+    UserError: there is no frame, or the file cannot be written.
+  """
+  if frames.ndim != 4 or 0 in frames.shape or fps <= 0:
+    raise UserError(
+      f'Cannot write {os.fspath(path)}: a video needs frames [T, H, W, 3] and '
+      f'fps > 0, got {list(frames.shape)} and {fps}.'
+    )
+  with open_video(path, fps, metadata, **settings) as append:
+    append(frames)
+
+
+def write_gif(
+  path: Path, frames: np.ndarray, fps: float, *, scale: int | None = None
+) -> None:
+  """Writes an endlessly repeating GIF, atomically.
+
+  Args:
+    path: file to write.
+    frames: uint8 [T, H, W, 3].
+    fps: frames per second; GIF counts in hundredths of a second, so single
+      frames may be off by as much, the whole is not.
+    scale: as in `write_video`.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  ends = [round(100 * (t + 1) / fps) * 10 for t in range(len(frames))]
+  durations = [b - a for a, b in itertools.pairwise([0, *ends])]
+  pictures = [Image.fromarray(frame) for frame in _enlarge(frames, scale)]
+  with _writing(path) as part:
+    pictures[0].save(
+      part,
+      'GIF',
+      save_all=True,
+      append_images=pictures[1:],
+      duration=durations,
+      loop=0,
+    )
+
+
+def write_image(path: Path, picture: np.ndarray) -> None:
+  """Writes a picture uint8 [H, W, 3] as PNG, atomically."""
+  with _writing(path) as part:
+    Image.fromarray(picture).save(part, 'PNG')
+
+
+def write_sheet(
+  path: Path,
+  clips: Sequence[np.ndarray],
+  labels: Sequence[str] | None = None,
+  *,
+  columns: int = 12,
+  scale: int = 3,
+) -> None:
+  """Writes a contact sheet as PNG, a row of evenly spaced frames per clip.
+
+  Args:
+    path: file to write.
+    clips: n clips uint8 [T, H, W, 3] of one picture size; T may differ.
+    labels: text above each row.
+    columns: frames per row at most; the first and the last are always shown.
+    scale: whole number by which pixels are repeated.
+
+  Raises:
+    UserError: there is no clip, or the file cannot be written.
+  """
+  if not len(clips):
+    raise UserError(f'Cannot write {os.fspath(path)}: there is no clip.')
+  gap, text = 2, 14 if labels is not None else 0
+  height, width = (side * scale for side in clips[0].shape[1:3])
+  columns = min(columns, max(len(clip) for clip in clips))
+  size = (
+    columns * (width + gap) + gap,
+    len(clips) * (height + gap + text) + gap,
+  )
+  sheet = Image.new('RGB', size, (64, 64, 64))
+  draw = ImageDraw.Draw(sheet)
+  for row, clip in enumerate(clips):
+    y = gap + row * (height + gap + text)
+    if labels is not None:
+      draw.text((gap, y), labels[row], fill=(255, 255, 255))
+    shown = min(columns, len(clip))
+    for column, t in enumerate(np.linspace(0, len(clip) - 1, shown)):
+      frame = _enlarge(clip[round(t)], scale)
+      sheet.paste(
+        Image.fromarray(frame), (gap + column * (width + gap), y + text)
+      )
+  with _writing(path) as part:
+    sheet.save(part, 'PNG')
