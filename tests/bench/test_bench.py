@@ -105,7 +105,7 @@ def test_the_peers_make_the_same_block(tmp_path):
     (row.metric, row.group): row.value
     for row in outcomes['cache'].sections[0].rows
   }
-  group = f'{peers.RECOMPUTE}, 3 latents visible'
+  group = f'{baselines.RECOMPUTE}, 3 latents visible'
   assert rows['difference of the result', group] < 1e-4
   # Negative control: without the mask the result is another one.
   made = {

@@ -17,7 +17,7 @@ from unitemp_jax.cli import main as cli
 from unitemp_jax.plans import text as plan_text
 from unitemp_jax.video import files
 
-CONFIGS = Path(__file__).parents[1] / 'configs'
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 # Verb -> [(what is wrong, arguments, what the sentence must name)]. Paths are
 # relative to the shared folder; {c} is the folder of configs.

@@ -1,15 +1,9 @@
 """Folders as several systems write them, small."""
 
-import pathlib
-import sys
-
 import numpy as np
 import pytest
 
 from unitemp_jax.video import files
-
-# The clips that the tests of the metrics use too.
-sys.path.append(str(pathlib.Path(__file__).parents[1] / 'evaluation'))
 
 PROMPTS = [
   'a red seven falls.',

@@ -17,7 +17,7 @@ from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs import networks as program_networks
 from unitemp_jax.training.programs.abstract import abstract_program
 
-ROOT = pathlib.Path(__file__).parent.parent / 'configs'
+ROOT = pathlib.Path(__file__).parents[2] / 'configs'
 PARAMETERS = {
   'wan_1p3b_teacher': 1_418_996_800,
   'wan_1p3b_student_init': 1_418_996_800,

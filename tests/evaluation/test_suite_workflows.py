@@ -71,7 +71,7 @@ def test_loops_of_a_perfect_student_close(bench):
   groups = {group for _, group in found} - {loops.CUT}
   assert len(groups) == 8 and any('64 frames' in group for group in groups)
   for group in groups:
-    real = f'{suite_loops.REAL}, {group[:9]}'
+    real = f'{loops.REAL}, {group[:9]}'
     if not group.startswith(loops.REAL):
       # A real loop's frames 0 and 32 are rounded apart, by a byte at most.
       for metric, off in (

@@ -14,7 +14,7 @@ import pytest
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import processes
 
-TOY = Path(__file__).with_name('toy.py')
+TOY = Path(__file__).parents[1] / 'helpers' / 'toy.py'
 STEPS = 20
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import kill_harness
 import pytest
 
-TOY = Path(__file__).with_name('toy.py')
+TOY = Path(__file__).parents[1] / 'helpers' / 'toy.py'
 STEPS = 40
 
 

@@ -168,7 +168,7 @@ def _compile(
     attempt(name, backend, tiles)
   if not set(found) & set(tried):
     raise UserError(
-      f'{ambient.device_kind()} takes none of {len(tried)} sizes for '
+      f'{mesh_context.device_kind()} takes none of {len(tried)} sizes for '
       f'{call.shape}; use fewer --queries or --keys.'
     )
   return found

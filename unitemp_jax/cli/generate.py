@@ -183,7 +183,7 @@ def _show(todo: list[jobs.Job]) -> None:
   for job in todo:
     if job.request.plan is not shown:
       shown = job.request.plan
-      print(f'{job.request.workflow}:\n{plan_text.table(shown)}')
+      print(f'{job.request.workflow}:\n{text.table(shown)}')
     request = job.request
     size = f'{request.height}x{request.width}'
     print(

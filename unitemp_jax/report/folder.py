@@ -37,7 +37,7 @@ def write(
     shell.page(
       out.resolve().name,
       'unitemp measurements',
-      f'{report_shell.plural(len(sections), "table")}; every number with its '
+      f'{shell.plural(len(sections), "table")}; every number with its '
       f'95 % interval over clips. One line per clip in <a href="{CLIPS}">'
       f'{CLIPS}</a>.',
       tables(sections),

@@ -15,7 +15,7 @@ from unitemp_jax.generate.storyboard import request as storyboard
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.video import files
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[3]
 EXAMPLE = ROOT / 'configs' / 'storyboards' / 'three_digits.yaml'
 CARD = model_folder.read_card(model_folder.TINY)
 SIZE = CARD.height

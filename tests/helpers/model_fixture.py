@@ -18,7 +18,7 @@ from unitemp_jax.models import weights
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.training.programs.card import model_card
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @functools.cache
