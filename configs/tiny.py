@@ -28,8 +28,8 @@ def config_for(objective: str, arg: str | None) -> ConfigDict:
       'size': PIXELS,
       'num_frames': FRAMES,
       'num_clips': 12_000,
-      'hop_share': 0.2,
-      'turn_share': 0.15,
+      'hop_share': 0.25,
+      'turn_share': 0.25,
     }
   )
   config.model = ConfigDict(
@@ -63,7 +63,7 @@ def latent_stage(config: ConfigDict, arg: str | None) -> None:
         'text_width': 96,
         'freq_width': 128,
         'rope_theta': 100.0,
-        'unroll': 6,
+        'unroll': 1,
       },
       'text': {
         'vocab': 68,

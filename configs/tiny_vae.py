@@ -13,10 +13,14 @@ def get_config(arg: str | None = None):
   config.initial_logvar = -4.0
   # Weights to start from; the decoder alone is trained then.
   config.pretrained = ''
-  # Frames of a clip that a step sees. 0: all.
+  # Frames of a clip that a step sees, half of them from its start, the others
+  # from anywhere: image latents and resting digits occur at any time. 0: all.
   config.cut_frames = 0
   if arg == 'test':
     return config
+  config.data.num_frames = 65
+  config.cut_frames = 33
+  config.data.num_clips = 4_500
   config.num_steps = 10_000
   config.batch_size = 2
   config.optimizer.update(
