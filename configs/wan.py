@@ -1,11 +1,10 @@
 """Wan 2.1 at 480x832 and 81 frames: what its stages have in common.
 
-Sizes and constants are the published ones; sections are those of the notes on
-the Wan and Self-Forcing code that each value was read from:
-  1 transformer   2 VAE   3 text encoder   4 noise levels   6 training recipes
-None of these configs was run: no weights and no accelerators of that size were
-at hand. What is checked is that the shapes are those of the checkpoints, to
-the parameter: 1,418,996,800 (1.3B), 14,288,491,584 (14B), 126,892,531 (VAE).
+Sizes and constants are the published ones (Wan 2.1, arXiv 2503.20314). Files
+named below are those of Wan-Video/Wan2.1, if not said otherwise. None of these
+configs was run: no weights and no accelerators of that size were at hand. What
+is checked is that the shapes are those of the checkpoints, to the parameter:
+1,418,996,800 (1.3B), 14,288,491,584 (14B), 126,892,531 (VAE).
 
 81 frames are 21 latents of 60x104x16, seven blocks of three, 32,760 tokens.
 """
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 from configs import common
 from unitemp_jax.sampling.teacher import WAN_NEGATIVE_PROMPT
 
-# Section 1.1.
+# wan/configs/wan_t2v_1_3B.py, wan_t2v_14B.py.
 DIT_1P3B = {'width': 1536, 'ffn_width': 8960, 'heads': 12, 'layers': 30}
 DIT_14B = {'width': 5120, 'ffn_width': 13824, 'heads': 40, 'layers': 40}
 
@@ -29,7 +28,8 @@ def dit_config(size: dict) -> dict:
     'text_width': 4096,
     'freq_width': 256,
     'rope_theta': 10000.0,
-    # Products in bfloat16, modulation and residual sums in float32: 1.4.
+    # Products in bfloat16, modulation and residual sums in float32, as
+    # in wan/modules/model.py.
     'dtype': 'bfloat16',
     'remat': 'full',
   }
@@ -39,9 +39,9 @@ def _model(size: dict) -> ConfigDict:
   return ConfigDict(
     {
       'dit': dit_config(size),
-      # Section 2.3; it runs in float32, as Wan's own does, but for decoding:
-      # what a decoder remembers in float32 is more than fits on a small chip
-      # beside a student and its cache.
+      # wan/modules/vae.py. It runs in float32, as Wan's own does, but for
+      # decoding: what a decoder remembers in float32 is more than fits on a
+      # small chip beside a student and its cache.
       'vae': {
         'base_dim': 96,
         'dim_mult': (1, 2, 4, 4),
@@ -51,7 +51,7 @@ def _model(size: dict) -> ConfigDict:
         'patch': 1,
         'decode_dtype': 'bfloat16',
         'large_frames': True,
-        # Section 2.1; applied once, by the VAE itself.
+        # Statistics of the latents; applied once, by the VAE itself.
         'latent_mean': (
           *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517),
           *(1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497),
@@ -63,7 +63,7 @@ def _model(size: dict) -> ConfigDict:
           *(2.8251, 1.9160),
         ),
       },
-      # Section 3: UMT5-XXL's encoder, 512 positions.
+      # wan/modules/t5.py: UMT5-XXL's encoder, 512 positions.
       'text': {
         'vocab': 256384,
         'width': 4096,
@@ -105,7 +105,7 @@ def config_for(objective: str, dit: dict, arg: str | None) -> ConfigDict:
       # beside each video.
       'videos': 'videos',
       'captions': '',
-      'fps': 16,  # 1.1
+      'fps': 16,
       'height': 480,
       'width': 832,
       'num_frames': 81,
@@ -113,7 +113,7 @@ def config_for(objective: str, dit: dict, arg: str | None) -> ConfigDict:
   )
   config.teacher = 'weights/teacher.safetensors'
   config.student = ConfigDict(
-    # Sections 4 and 5.3: 1000, 937.5, 833.3 and 625 once shifted.
+    # Self-Forcing's: 1000, 937.5, 833.3 and 625 once shifted.
     {'timesteps': (1000, 750, 500, 250), 'shift': 5.0}
   )
   config.orders = ConfigDict(
@@ -139,14 +139,14 @@ def config_for(objective: str, dit: dict, arg: str | None) -> ConfigDict:
 
 
 def sampling(shift: float, guidance: float) -> ConfigDict:
-  """How the teacher is sampled; `guidance` is the standard scale, section 4."""
+  """How the teacher is sampled; `guidance` is w in u + w (c - u)."""
   return ConfigDict(
     {
-      'fps': 16,  # 1.1
+      'fps': 16,
       'teacher_shift': shift,
       'guidance': guidance,
-      'solver': 'unipc',  # 4
-      'steps': 50,  # 4
+      'solver': 'unipc',
+      'steps': 50,
       'negative_prompt': WAN_NEGATIVE_PROMPT,
     }
   )

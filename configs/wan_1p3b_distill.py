@@ -1,9 +1,10 @@
 """Bidirectional self-forcing DMD of the Wan 2.1 T2V 1.3B student.
 
-The numbers are Self-Forcing's (section 6.2). `:14b` takes the 14B as the
-teacher, as they did; without it the teacher has the student's size, as in
-CausVid, SiD and Self-Forcing++ (6.3). Not run. They took under 2 hours on 64
-H100. The prompts must hold Wan's negative prompt as a line of its own.
+The numbers are Self-Forcing's (arXiv 2506.08009; guandeh17/Self-Forcing,
+`configs/self_forcing_dmd.yaml`). `:14b` takes the 14B as the teacher, as they
+did; without it the teacher has the student's size, as in CausVid and
+Self-Forcing++ (arXiv 2510.02283). Not run. They took under 2 hours on 64 H100.
+The prompts must hold Wan's negative prompt as a line of its own.
 
   unitemp convert --teacher=Wan2.1-T2V-1.3B --out=weights/teacher.safetensors
   unitemp convert --teacher=Wan2.1-T2V-14B --fsdp=16 --out=weights/14b
@@ -28,7 +29,7 @@ def get_config(arg: str | None = None):
     'shift': 5.0,
     'sigma_min': 0.02,
     'sigma_max': 0.98,
-    # c + w (c - u) with w = 3: the standard guidance scale is 4 (section 4).
+    # c + w (c - u) with w = 3: the standard guidance scale is 4.
     'guidance': 3.0,
     'critic_updates': 5,
     # Our own settings, as in the tiny model.

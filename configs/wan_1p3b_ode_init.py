@@ -1,9 +1,9 @@
 """Regression on the teacher's ODE trajectories: the initial student.
 
-The recipe of CausVid and Self-Forcing (section 6.1), in any order: 48 Euler
-steps with the student's shift, guidance 6, states at the student's levels.
-Not run. A pair of 81 frames at 480x832 is about 21 MB in float16; CausVid took
-1,500 pairs, others 16,000.
+The recipe of CausVid (arXiv 2412.07772) and Self-Forcing (arXiv 2506.08009), in
+any order: 48 Euler steps with the student's shift, guidance 6, states at the
+student's levels. Not run. A pair of 81 frames at 480x832 is about 21 MB in
+float16; CausVid took 1,500 pairs, others 16,000.
 
   unitemp convert --teacher=Wan2.1-T2V-1.3B --out=weights/teacher.safetensors
   unitemp encode prompts.txt --checkpoint=models_t5_umt5-xxl-enc-bf16.pth \\

@@ -15,13 +15,13 @@ from configs import common, wan
 def get_config(arg: str | None = None):
   config = wan.config_for('teacher', wan.DIT_1P3B, arg)
   config.pretrained = config.teacher
-  # Section 4: shift 8 to 12, guidance 6, UniPC with 50 steps for the 1.3B.
+  # Wan-Video/Wan2.1, README: shift 8 to 12, guidance 6, UniPC with 50 steps.
   config.sampling = wan.sampling(shift=8.0, guidance=6.0)
-  # Section 4 (shift of the levels that losses are drawn at). Guidance leads
-  # away from a prompt, so no text is dropped to train a side without.
+  # The shift of the levels that losses are drawn at is Self-Forcing's. Guidance
+  # leads away from a prompt, so no text is dropped to train a side without.
   config.loss = {'shift': 5.0, 'text_drop': 0.0}
-  # Section 6.3: rate and decay rates of further training in Causal-Forcing
-  # and CausVid; weight decay and clipping of Self-Forcing, 6.2.
+  # Rate and decay rates of further training: Causal-Forcing (arXiv 2602.02214)
+  # and CausVid (arXiv 2412.07772); weight decay and clipping: Self-Forcing.
   config.optimizer = common.optimizer_config(
     learning_rate=2e-6,
     b1=0.9,
@@ -29,9 +29,9 @@ def get_config(arg: str | None = None):
     weight_decay=0.01,
     clip_norm=10.0,
   )
-  config.ema_decay = 0.99  # 6.2
-  config.num_steps = 2_000  # 6.3: at least so many
-  config.batch_size = 64  # 6.2
+  config.ema_decay = 0.99  # Self-Forcing
+  config.num_steps = 2_000  # Causal-Forcing: at least as many
+  config.batch_size = 64  # Self-Forcing
   config.accumulate = 8
   config.mesh = {'data': 1, 'fsdp': -1, 'context': 2}
   return config

@@ -1,7 +1,7 @@
 """Names and shapes of PyTorch's weights, written from their modules' structure.
 
-They are listed independently of the tables of the package (facts sections 1.8,
-2.6 and 3), so that a wrong line there shows.
+They are listed independently of the tables of the package, from the modules of
+Wan-Video/Wan2.1 (`wan/modules`), so that a wrong line there shows.
 """
 
 

@@ -4,7 +4,8 @@ diffusers has no causal Wan, so that this is our own reference: its modules in
 its order, but self-attention takes a mask and positions are given. A pass sees
 [clean latents | noisy latents] of one video. Clean queries see clean keys of
 their own and of earlier blocks; noisy ones see their own noisy block and clean
-keys of earlier blocks (facts section 5.4). The noisy half is what a student
+keys of earlier blocks, as in Self-Forcing's teacher forcing
+(`wan/modules/causal_model.py`). The noisy half is what a student
 computes that has written every earlier block to its cache at level 0.
 """
 

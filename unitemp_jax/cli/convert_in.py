@@ -204,7 +204,7 @@ def _finish_folder(
 
 
 def _new_card(networks: Mapping[str, incoming.Network]) -> ModelCard:
-  """A card with Wan 2.1's published settings (facts sections 0, 1.1 and 4).
+  """A card with Wan 2.1's published settings (Wan-Video/Wan2.1, `wan/configs`).
 
   Products are in bfloat16, as Wan's own are; the VAE stays in float32.
   """

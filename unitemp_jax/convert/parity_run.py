@@ -24,7 +24,8 @@ from unitemp_jax.convert import (
 from unitemp_jax.convert.parity import Row
 from unitemp_jax.models import sizes
 
-# The original's names of the text encoder and transformers' (facts section 3).
+# The text encoder's names in Wan-Video/Wan2.1 (`wan/modules/t5.py`) and in
+# transformers (`UMT5EncoderModel`).
 _UMT5 = (
   (r'^token_embedding\.', 'shared.'),
   (r'^norm\.', 'encoder.final_layer_norm.'),

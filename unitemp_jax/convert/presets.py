@@ -9,7 +9,7 @@ from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
 from unitemp_jax.models.vae3d import VAEConfig
 
-# Statistics of the latents (facts section 2.1).
+# Statistics of the latents: Wan-Video/Wan2.1, `wan/modules/vae.py`.
 LATENT_MEAN = (
   *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
   *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),

@@ -2,7 +2,7 @@
 
 Layouts: `wan` is the original repository's, used by Self-Forcing and CausVid as
 well; `diffusers` is that of Hugging Face, for the text encoder of transformers
-(facts sections 1.8, 2.6 and 3).
+(huggingface/diffusers, `scripts/convert_wan_to_diffusers.py`).
 """
 
 import re

@@ -30,7 +30,7 @@ Encode = Callable[[list[str]], list[list[int]]]
 
 
 def clean(text: str) -> str:
-  """Text as Wan hands it to its tokenizer (facts section 3).
+  """Text as Wan hands it to its tokenizer (`wan/modules/tokenizers.py`).
 
   Broken Unicode is mended, HTML entities are resolved (twice, as they come
   escaped twice), and runs of white space become one space.

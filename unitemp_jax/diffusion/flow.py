@@ -1,6 +1,6 @@
 """Flow matching: interpolant, conversions and the schedule shift.
 
-Conventions (facts section 4): sigma = 1 is noise, sigma = 0 is data,
+Conventions (arXiv 2209.03003; Wan 2.1): sigma = 1 is noise, sigma = 0 is data,
 
   x_sigma = (1 - sigma) x0 + sigma eps          (interpolant)
   v       = eps - x0                            (velocity, network output)

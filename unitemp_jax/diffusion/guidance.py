@@ -3,8 +3,8 @@
   guidance         u + w (c - u)    sampling in Wan; 1 is no guidance
   extra_guidance   c + w (c - u)    distillation; 0 is no guidance
 
-The second is the first with w + 1 (facts section 4), so that a number alone
-says nothing: the name of the field decides.
+The second, which CausVid and Self-Forcing use in their losses, is the first
+with w + 1, so that a number alone says nothing: the name of the field decides.
 """
 
 from collections.abc import Mapping

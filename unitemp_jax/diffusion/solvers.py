@@ -2,7 +2,7 @@
 
 The teacher integrates the flow with Euler steps or with UniPC. The student
 predicts x0 at each of its few levels and is re-noised to the next one with
-fresh noise (facts section 5.3; method.md section 4).
+fresh noise, as in Self-Forcing (arXiv 2506.08009).
 
 UniPC (Zhao et al., 2023) is used as Wan uses it: order 2, B(h) = e^h - 1, on
 estimates of x0, first order in the last step. Every step corrects the sample
@@ -22,7 +22,7 @@ def student_levels(
 ) -> np.ndarray:
   """Noise levels of the few-step student, float32 `[n + 1]`, last is 0.
 
-  For shift 5 they are 1, .9375, .8333, .625 and 0 (facts section 0).
+  For shift 5 they are 1, .9375, .8333, .625 and 0.
   """
   nominal = np.asarray(tuple(timesteps) + (0,), np.float64) / 1000.0
   return flow.shift_sigma(nominal, shift).astype(np.float32)
@@ -38,7 +38,8 @@ def unipc_levels(num_steps: int, shift: float = 5.0) -> np.ndarray:
   """Noise levels of Wan's UniPC sampler, float32 `[num_steps + 1]`.
 
   They start below 1, where the solver's logarithm would not end, and fall to
-  0: .999 (1 - i / n), then the shift (facts section 4).
+  0: .999 (1 - i / n), then the shift (Wan-Video/Wan2.1,
+  `wan/utils/fm_solvers_unipc.py`).
   """
   nominal = np.linspace(0.999, 0.0, num_steps + 1)
   return flow.shift_sigma(nominal, shift).astype(np.float32)

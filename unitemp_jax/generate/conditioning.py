@@ -39,7 +39,7 @@ class Ends:
     """Latents of both ends in the order of `Plan.preloaded`.
 
     Each clip is encoded by itself, so that its first latent is an image latent
-    (method.md section 4).
+    (`unitemp_jax/README.md`, Given frames).
     """
     parts = [encode(c) for c in (self.first, self.last) if c is not None]
     return np.concatenate(parts, axis=1) if parts else None

@@ -14,7 +14,7 @@ class Given:
   """Frames that are given, and where they stand on the finished timeline.
 
   They appear in the video pixel for pixel. A given clip is encoded by itself:
-  its first latent is an image latent (method.md section 4).
+  its first latent is an image latent (`unitemp_jax/README.md`, Given frames).
 
   Attributes:
     frame: timeline index of the first of them, 0 or a multiple of 4; frame 0

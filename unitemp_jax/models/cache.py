@@ -2,10 +2,10 @@
 
 One slot holds the keys and values of one latent frame, for every layer. Keys
 are stored after rotation, so their order in the cache does not matter and the
-visible context is a prefix (method.md section 5). A pass *stages* its own keys
-and values right behind the prefix it sees; `commit` then moves the staged ones
-to the slots the plan names. In the scan over layers the cache is a carry that
-is updated in place.
+visible context is a prefix (`unitemp_jax/README.md`, The cache). A pass
+*stages* its own keys and values right behind the prefix it sees; `commit` then
+moves the staged ones to the slots the plan names. In the scan over layers the
+cache is a carry that is updated in place.
 
 Sinks are the first slots. Their positions change from row to row, so their keys
 are kept unrotated beside the cache and `place` rotates them from there each

@@ -1,9 +1,10 @@
 """Causal 3-D convolution with explicit memory, its form chosen per backend.
 
 Time is padded on the left only. What would be padding is the layer's memory of
-earlier frames when a video is processed in chunks (facts section 2.4): every
-layer reads its past from a `Tape` and leaves the frames that the next chunk
-needs on it. A fresh tape supplies zeros, which is the padding of Wan's VAE.
+earlier frames when a video is processed in chunks, as in Wan's VAE
+(Wan-Video/Wan2.1, `wan/modules/vae.py`, `feat_cache`): every layer reads its
+past from a `Tape` and leaves the frames that the next chunk needs on it. A
+fresh tape supplies zeros, which is the padding of Wan's VAE.
 
 XLA's direct 3-D convolution on CPU is 5 to 14 times slower than one 2-D
 convolution with the time taps folded into the channels; on TPU and GPU the

@@ -1,7 +1,9 @@
 """The diffusion transformer of Wan 2.1: teacher, critic and student alike.
 
 Positions, per-frame noise levels, cache and visible length are inputs; weights
-and parameter names are the same for all three roles (facts sections 1.1-1.6).
+and parameter names are the same for all three roles
+(Wan-Video/Wan2.1, `wan/modules/model.py`; noise levels per frame as in
+guandeh17/Self-Forcing, `wan/modules/causal_model.py`).
 The network's output is the velocity, noise - data.
 """
 

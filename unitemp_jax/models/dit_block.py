@@ -1,4 +1,4 @@
-"""One transformer block of Wan 2.1 (facts section 1.4).
+"""One transformer block of Wan 2.1 (`wan/modules/model.py`).
 
 Self-attention and feed-forward are modulated per latent frame by the timestep;
 cross-attention is neither modulated nor gated. Statistics, modulation and

@@ -1,9 +1,10 @@
 """3-D rotary embedding for any integer positions, negative ones too.
 
-Wan 2.1 (facts section 1.3): the head's K / 2 complex pairs are split into
-c - 2 (c // 3) for time and c // 3 each for rows and columns; every axis has its
-own exponent range; pairs are interleaved. Attention sees position differences
-only, so angles are computed for the positions at hand and no table limits them.
+As in Wan 2.1 (`wan/modules/model.py`) the head's K / 2 complex pairs are split
+into c - 2 (c // 3) for time and c // 3 each for rows and columns; every axis
+has its own exponent range; pairs are interleaved. Attention sees position
+differences only, so angles are computed for the positions at hand and no table
+limits them.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""A UMT5-shaped text encoder (facts section 3).
+"""A UMT5-shaped text encoder (Wan-Video/Wan2.1, `wan/modules/t5.py`).
 
 Pre-norm with RMS statistics, no biases, no attention scaling, a relative-bias
 table of its own in every layer, gated-GELU feed-forward. Rows after the end of

@@ -1,4 +1,4 @@
-"""The causal 3-D VAE of Wan 2.1, over any size (facts section 2).
+"""The causal 3-D VAE of Wan 2.1, over any size (arXiv 2503.20314).
 
 1 + 4k pixel frames become 1 + k latents, space is divided by 8 (with the usual
 temporal and spatial strides). Pixels are in [-1, 1]; latents are normalised per

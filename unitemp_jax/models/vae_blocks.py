@@ -1,4 +1,4 @@
-"""Building blocks of the causal 3-D VAE (facts section 2.2), layout BTHWC."""
+"""Building blocks of the causal 3-D VAE of Wan 2.1, layout BTHWC."""
 
 import flax.linen as nn
 import jax
@@ -100,7 +100,7 @@ class Upsample(nn.Module):
   """Doubles space and halves channels; doubles time too if `temporal`.
 
   The first latent of a video is not doubled in time, and the time
-  convolution of the second one sees no history (facts section 2.4). With
+  convolution of the second one sees no history, as in Wan 2.1. With
   `one_by_one` only one frame at a time is of double size and all channels.
   """
 

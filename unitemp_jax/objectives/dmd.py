@@ -1,6 +1,7 @@
-"""Distribution matching distillation on a composed timeline (method.md 6.3).
+"""Distribution matching distillation on a composed timeline.
 
-Facts section 6.2: diffuse the student's sample to a random level, ask teacher
+DMD (arXiv 2311.18828, 2405.14867) as Self-Forcing has it (arXiv 2506.08009,
+`model/dmd.py`): diffuse the student's sample to a random level, ask teacher
 (with guidance) and critic for their data estimates, and move the sample along
 their difference, normalised by the distance to the teacher's.
 """

@@ -1,4 +1,4 @@
-"""Flow matching: the loss of teacher and critic (facts section 4)."""
+"""Flow matching: the loss of teacher and critic (arXiv 2209.03003)."""
 
 import jax
 import jax.numpy as jnp

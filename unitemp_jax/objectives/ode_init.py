@@ -2,8 +2,8 @@
 
 As `student_init`, but what is noisy was not made by adding noise: it is the
 teacher's own state on its way from noise to the clip, at the levels that the
-student will meet, and the target is the clip (CausVid, Self-Forcing; facts
-section 6.1). Any order, by the same masks.
+student will meet, and the target is the clip (CausVid, arXiv 2412.07772;
+Self-Forcing, arXiv 2506.08009). Any order, by the same masks.
 """
 
 import jax

@@ -1,9 +1,10 @@
 """Student initialisation: any-order teacher-forced flow matching.
 
 Every clip draws a plan, and all its blocks are denoised in one masked pass,
-each with the clean context that its row would find in the cache (method.md
-section 6.2). Blocks that the plan anchors learn their anchors too, unless
-these are dropped, so that the same weights also run without.
+each with the clean context that its row would find in the cache
+(`unitemp_jax/README.md`, Initialisation). Blocks that the plan anchors learn
+their anchors too, unless these are dropped, so that the same weights also run
+without.
 """
 
 import flax.struct

@@ -7,7 +7,7 @@ rows, B latents per block, P anchor latents, S sinks. Rows are numbered from 0.
 A *sliding window* needs no field of its own: rows see a prefix of the cache,
 and a latent that leaves the window has its slot written again. *Sinks* are the
 latents in slots 0..S-1. Once there they stay, and every row says at which
-temporal position it sees them (method.md section 5).
+temporal position it sees them (`unitemp_jax/README.md`, The cache).
 """
 
 import dataclasses

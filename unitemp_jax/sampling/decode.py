@@ -3,9 +3,9 @@
 A causal decoder needs the past of a block. Jointly it has all of it. Streaming,
 a block is decoded in the context that exists at that moment: what was decoded
 before it in time, else the anchors it was denoised with, else nothing
-(method.md section 4; P + B latents decode to 1 + 4 (P + B - 1) frames, of which
-the last 4 B are kept). The decoder's memory is handed from chunk to chunk, so
-that a block costs the same however long its past is.
+(`unitemp_jax/README.md`, Decoding; P + B latents decode to 1 + 4 (P + B - 1)
+frames, of which the last 4 B are kept). The decoder's memory is handed from
+chunk to chunk, so that a block costs the same however long its past is.
 """
 
 from collections.abc import Callable, Iterator

@@ -44,7 +44,7 @@ class ModelCard:
     fps: frames per second.
     block: latents per block.
     anchors: P.
-    anchor_kind: 'raw' or 'windowed' (method.md section 4).
+    anchor_kind: 'raw' or 'windowed' (`unitemp_jax/README.md`, Anchors).
     start: level at which a block starts from carried anchors; 0 for never.
     provenance: how the weights were made.
   """

@@ -1,8 +1,8 @@
 """Runs any plan: one program that scans over its rows.
 
-Temporal order is data (method.md section 3). Plans of equal shape share one
-compilation, whatever their order; the carry is cache, latents, anchors and the
-samples' keys.
+Temporal order is data (`unitemp_jax/README.md`, Plans). Plans of equal shape
+share one compilation, whatever their order; the carry is cache, latents,
+anchors and the samples' keys.
 """
 
 from typing import Any

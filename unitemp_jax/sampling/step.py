@@ -2,7 +2,7 @@
 
 Sampling and self-forcing training call this same function. All passes before
 the exit level run without gradient; the pass at the exit level carries it, and
-it stops at the cache (method.md sections 4 and 6.3; facts section 5.3).
+it stops at the cache (`unitemp_jax/README.md`, One step and Distillation).
 
 The `denoise` callable hides the network:
 
@@ -34,11 +34,10 @@ class StepOptions:
 
   Attributes:
     draft_from: the latent of a block from which on carried anchors are a draft
-      of it: 0, or 1 where the first anchor is an image latent ("windowed",
-      method.md section 4).
+      of it: 0, or 1 where the first anchor is an image latent ("windowed").
     through_cache: let gradient cross blocks through the cached keys and values,
       as the released Self-Forcing code does, instead of stopping it there as
-      the paper says (facts section 5.5).
+      the paper says (`unitemp_jax/README.md`, Distillation).
     in_place: choose what a row does by loops of no or one turn. XLA updates the
       state of a loop where it lies, where it copies what goes into a choice and
       comes out of it, the cache. No gradient passes.

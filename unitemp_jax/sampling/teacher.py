@@ -13,8 +13,8 @@ from unitemp_jax.errors import UserError
 
 SOLVERS = ('euler', 'unipc')
 
-# What Wan's own sampling leads away from (facts section 1.1). It ends with
-# "walking backwards".
+# What Wan's own sampling leads away from (Wan-Video/Wan2.1,
+# `wan/configs/shared_config.py`). It ends with "walking backwards".
 WAN_NEGATIVE_PROMPT = (
   '色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，'
   '整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，'

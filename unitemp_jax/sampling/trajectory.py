@@ -1,7 +1,8 @@
 """What a teacher passes on its way from noise to a clip.
 
-Students that take few steps are initialised on these states (facts section
-6.1): the levels of the student are among those of the teacher's Euler steps.
+Students that take few steps are initialised on these states (CausVid, arXiv
+2412.07772): the levels of the student are among those of the teacher's Euler
+steps.
 """
 
 import itertools

@@ -1,4 +1,6 @@
-"""Bidirectional self-forcing DMD as a program (method.md section 6.3).
+"""Bidirectional self-forcing DMD as a training program.
+
+The equations are in `unitemp_jax/README.md`, Distillation.
 
 The student rolls out on drawn plans through the sampler's own step, the critic
 follows its samples by flow matching, and the student is moved along the
@@ -44,7 +46,7 @@ from unitemp_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class DistillSettings:
-  """Numbers of the objective; names follow facts section 6.2.
+  """Numbers of the objective, named as in Self-Forcing where it has them.
 
   `guidance` is w in c + w (c - u). `pin` weighs how closely the timeline must
   hold the frames that were given to it, `closing` how closely the last frame

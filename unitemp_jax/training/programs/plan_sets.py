@@ -1,9 +1,9 @@
 """The plans and anchors that a student is trained on, from `config.orders`.
 
-Anchors are raw or windowed (method.md section 4). Raw ones are the latents that
-the video's own encoding has before a block. Windowed ones are the encoding of
-those frames by themselves: the first is an image latent, with which the causal
-decoder can begin.
+Anchors are raw or windowed (`unitemp_jax/README.md`, Anchors). Raw ones are the
+latents that the video's own encoding has before a block. Windowed ones are the
+encoding of those frames by themselves: the first is an image latent, with which
+the causal decoder can begin.
 """
 
 from ml_collections import ConfigDict

@@ -111,10 +111,10 @@ def roll_out(
 ) -> Rollout:
   """Generates a batch on one drawn plan, up to one drawn exit level.
 
-  Plan and exit level are shared by the whole batch (facts section 6.2). Anchors
-  get a score of their own (method.md section 6.3) in the place of the block
-  before, but for an image latent in the middle of the timeline, which no
-  teacher knows.
+  Plan and exit level are shared by the whole batch, as in Self-Forcing. Anchors
+  get a score of their own (`unitemp_jax/README.md`, Distillation) in the place
+  of the block before, but for an image latent in the middle of the timeline,
+  which no teacher knows.
 
   Args:
     dit: the transformer.
