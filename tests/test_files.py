@@ -1,5 +1,9 @@
 import errno
-import pathlib
+import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -7,15 +11,8 @@ from unitemp_jax import files
 from unitemp_jax.errors import UserError
 
 
-def fill_disk(monkeypatch):
-  """From now on, files are cut short after a few bytes, as on a full disk."""
-  write = pathlib.Path.write_bytes
-
-  def fail(path, data):
-    write(path, data[:3])
-    raise OSError(errno.ENOSPC, 'No space left on device')
-
-  monkeypatch.setattr(pathlib.Path, 'write_bytes', fail)
+def names(folder):
+  return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_full_disk_keeps_the_old_file_and_leaves_nothing(
@@ -24,8 +21,155 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_nothing(
   path = files.write(tmp_path / 'new' / 'a.txt', 'old')
   assert path.read_text() == 'old'
   assert files.write(path, 'newer').read_text() == 'newer'
-  fill_disk(monkeypatch)
+
+  def fail(descriptor):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(os, 'fsync', fail)
   with pytest.raises(UserError, match='No space left on device'):
     files.write(path, 'newest')
   assert path.read_text() == 'newer'
-  assert list(path.parent.iterdir()) == [path]
+  assert names(path.parent) == ['a.txt']
+
+
+def test_a_link_is_replaced_and_never_written_through(tmp_path):
+  precious = tmp_path / 'precious'
+  precious.write_text('mine')
+  link = tmp_path / 'out.txt'
+  link.symlink_to(precious)
+  files.write(link, 'new')
+  assert precious.read_text() == 'mine'
+  assert link.read_text() == 'new' and not link.is_symlink()
+
+
+def test_the_temporary_name_is_never_the_same(tmp_path):
+  seen = set()
+  for _ in range(3):
+    with files.writing(tmp_path / 'a') as temporary:
+      seen.add(temporary.name)
+  assert len(seen) == 3
+
+
+def test_an_existing_file_is_kept_unless_it_may_be_replaced(tmp_path):
+  path = files.write(tmp_path / 'a', 'one')
+  assert files.write(path, 'one', replace=False) == path
+  with pytest.raises(UserError, match='exists'):
+    files.write(path, 'two', replace=False)
+  assert path.read_text() == 'one'
+
+
+def test_a_folder_appears_complete_or_not_at_all(tmp_path):
+  with files.writing(tmp_path / 'f', folder=True) as folder:
+    (folder / 'a').write_text('1')
+    assert not (tmp_path / 'f').exists()
+  assert names(tmp_path / 'f') == ['a']
+  with (
+    pytest.raises(RuntimeError),
+    files.writing(tmp_path / 'g', folder=True) as folder,
+  ):
+    (folder / 'a').write_text('1')
+    raise RuntimeError
+  assert names(tmp_path) == ['f']
+  with (
+    pytest.raises(UserError, match='it is a folder'),
+    files.writing(tmp_path / 'f'),
+  ):
+    pass
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
+  code = (
+    'import os, sys; from unitemp_jax import files\n'
+    'with files.writing(sys.argv[1]) as t: os._exit(9)'
+  )
+  subprocess.run([sys.executable, '-c', code, tmp_path / 'a'], check=False)
+  assert len(names(tmp_path)) == 1
+  other = tmp_path / '.unitemp-elsewhere-1-abc.tmp'
+  other.write_text('of another machine')
+  with files.writing(tmp_path / 'b'):
+    with files.writing(tmp_path / 'c'):
+      pass
+    # Negative control: what this process writes is not swept.
+    assert len(names(tmp_path)) == 3
+  assert names(tmp_path) == [other.name, 'b', 'c']
+  os.utime(other, (0, 0))
+  files.write(tmp_path / 'b', 'x')
+  assert names(tmp_path) == ['b', 'c']
+
+
+def test_hashes(tmp_path):
+  one = files.write(tmp_path / 'one', 'ab')
+  two = files.write(tmp_path / 'two', b'c')
+  assert files.file_sha256(one, two) == files.sha256('abc')
+  assert files.sha256('abc').startswith('ba7816bf')
+
+
+BAD = {
+  'garbage': (b'{"a": ', 'no JSON'),
+  'empty': (b'', 'no JSON'),
+  'a list': (b'[1]', 'a list, not a table'),
+  'a number': (b'7', '7, not a table'),
+  'deep': (b'[' * 20_000, 'too deep'),
+  'not UTF-8': (b'"\xff"', 'UTF-8'),
+  'huge number': (b'9' * 5000, 'no JSON'),
+  'keys': (b'{"b": 1}', 'lacks a'),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_json_is_named_with_its_file(tmp_path, name):
+  content, why = BAD[name]
+  path = files.write(tmp_path / 'some.json', content)
+  with pytest.raises(UserError, match=rf'some\.json .*a table.*{why}.*mend it'):
+    files.read_json(path, 'a table', 'mend it', keys=['a'])
+
+
+def test_json_that_is_no_file(tmp_path):
+  with pytest.raises(UserError, match='missing'):
+    files.read_json(tmp_path / 'none')
+  with pytest.raises(UserError, match='directory'):
+    files.read_json(tmp_path)
+  path = files.write_json(tmp_path / 'good', {'a': 1})
+  assert files.read_json(path, keys=['a']) == {'a': 1}
+
+
+def test_a_second_writer_is_told_who_the_first_one_is(tmp_path):
+  with files.lock(tmp_path / 'run'):
+    who = f'process {os.getpid()} on .* since 20'
+    with pytest.raises(UserError, match=who), files.lock(tmp_path / 'run'):
+      pass
+    assert names(tmp_path / 'run') == [files.LOCK]
+  with files.lock(tmp_path / 'run'):
+    pass
+  assert names(tmp_path / 'run') == []
+
+
+def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path):
+  code = (
+    'import os, sys; from unitemp_jax import files\n'
+    'with files.lock(sys.argv[1]): os._exit(9)'
+  )
+  subprocess.run([sys.executable, '-c', code, tmp_path], check=False)
+  assert names(tmp_path) == [files.LOCK]
+  began = time.monotonic()
+  with files.lock(tmp_path):
+    pass
+  assert time.monotonic() - began < 5
+
+
+def test_the_lock_of_another_machine_holds_while_it_is_touched(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(files, '_BEAT', 0.02)
+  monkeypatch.setattr(files, '_WATCHED', 0.5)
+  machine = files._machine
+  monkeypatch.setattr(files, '_machine', lambda: 'there')
+  with files.lock(tmp_path):
+    monkeypatch.setattr(files, '_machine', machine)
+    taken = pytest.raises(UserError, match='has been writing')
+    with taken, files.lock(tmp_path):
+      pass
+    left = (tmp_path / files.LOCK).read_text()
+  (tmp_path / files.LOCK).write_text(left)
+  with files.lock(tmp_path):
+    assert json.loads((tmp_path / files.LOCK).read_text()) != json.loads(left)
