@@ -54,24 +54,24 @@ def latent_stage(config: ConfigDict, arg: str | None) -> None:
   config.model.update(
     {
       'dit': {
-        'width': 160,
-        'ffn_width': 640,
-        'heads': 5,
-        'layers': 6,
+        'dim': 160,
+        'ffn_dim': 640,
+        'num_heads': 5,
+        'num_layers': 6,
         'channels': 16,
         'patch': 2,
-        'text_width': 96,
-        'freq_width': 128,
+        'text_dim': 96,
+        'freq_dim': 128,
         'rope_theta': 100.0,
         'unroll': 1,
       },
       'text': {
         'vocab': 68,
-        'width': 96,
-        'heads': 4,
+        'dim': 96,
+        'num_heads': 4,
         'head_dim': 24,
-        'ffn_width': 192,
-        'layers': 2,
+        'ffn_dim': 192,
+        'num_layers': 2,
         'length': 20,
       },
     }
@@ -79,16 +79,16 @@ def latent_stage(config: ConfigDict, arg: str | None) -> None:
   if arg == 'test':
     config.model.dit.update(
       {
-        'width': 32,
-        'ffn_width': 64,
-        'heads': 2,
-        'layers': 2,
-        'text_width': 16,
+        'dim': 32,
+        'ffn_dim': 64,
+        'num_heads': 2,
+        'num_layers': 2,
+        'text_dim': 16,
         'unroll': 1,
       }
     )
     config.model.text.update(
-      {'width': 16, 'heads': 2, 'head_dim': 8, 'ffn_width': 32, 'layers': 1}
+      {'dim': 16, 'num_heads': 2, 'head_dim': 8, 'ffn_dim': 32, 'num_layers': 1}
     )
   config.latents = ConfigDict(
     {

@@ -15,8 +15,8 @@ from configs import common
 from unitemp_jax.sampling.teacher import WAN_NEGATIVE_PROMPT
 
 # wan/configs/wan_t2v_1_3B.py, wan_t2v_14B.py.
-DIT_1P3B = {'width': 1536, 'ffn_width': 8960, 'heads': 12, 'layers': 30}
-DIT_14B = {'width': 5120, 'ffn_width': 13824, 'heads': 40, 'layers': 40}
+DIT_1P3B = {'dim': 1536, 'ffn_dim': 8960, 'num_heads': 12, 'num_layers': 30}
+DIT_14B = {'dim': 5120, 'ffn_dim': 13824, 'num_heads': 40, 'num_layers': 40}
 
 
 def dit_config(size: dict) -> dict:
@@ -25,8 +25,8 @@ def dit_config(size: dict) -> dict:
     **size,
     'channels': 16,
     'patch': 2,
-    'text_width': 4096,
-    'freq_width': 256,
+    'text_dim': 4096,
+    'freq_dim': 256,
     'rope_theta': 10000.0,
     # Products in bfloat16, modulation and residual sums in float32, as
     # in wan/modules/model.py.
@@ -66,11 +66,11 @@ def _model(size: dict) -> ConfigDict:
       # wan/modules/t5.py: UMT5-XXL's encoder, 512 positions.
       'text': {
         'vocab': 256384,
-        'width': 4096,
-        'heads': 64,
+        'dim': 4096,
+        'num_heads': 64,
         'head_dim': 64,
-        'ffn_width': 10240,
-        'layers': 24,
+        'ffn_dim': 10240,
+        'num_layers': 24,
         'buckets': 32,
         'max_distance': 128,
         'length': 512,

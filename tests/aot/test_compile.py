@@ -13,7 +13,7 @@ from unitemp_jax.models import dit_block, sizes
 from unitemp_jax.models.dit import DiT, DiTConfig
 from unitemp_jax.parallel.mesh import batch_sharding, make_mesh
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
-from unitemp_jax.training.programs.stored import shapes_of
+from unitemp_jax.training.programs.lazy_weights import shapes_of
 
 pytest.importorskip(
   'libtpu', reason="the TPU compiler; pip install 'unitemp_jax[tpu]'"
@@ -21,11 +21,11 @@ pytest.importorskip(
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 SMALL = {
-  'model.dit.width': 256,
-  'model.dit.ffn_width': 512,
-  'model.dit.heads': 2,
-  'model.dit.text_width': 64,
-  'model.text.width': 64,
+  'model.dit.dim': 256,
+  'model.dit.ffn_dim': 512,
+  'model.dit.num_heads': 2,
+  'model.dit.text_dim': 64,
+  'model.text.dim': 64,
   'model.text.length': 32,
   'model.vae.base_dim': 8,
   'data.height': 64,
@@ -75,7 +75,7 @@ TOKENS = {96, 48, 288, 144}  # of a frame and of a row, whole and split
 def whole_activations(devices):
   """Collectives of a transformer that put activations together or add them."""
   dit = DiT(
-    DiTConfig(width=256, ffn_width=512, heads=2, layers=2, text_width=8)
+    DiTConfig(dim=256, ffn_dim=512, num_heads=2, num_layers=2, text_dim=8)
   )
   mesh = make_mesh({'fsdp': 2, 'context': 2}, devices)
   params = shapes_of(sizes.param_shapes(dit.config), mesh, MODEL_RULES)

@@ -17,12 +17,12 @@ from unitemp_jax.models.vae3d import VAE, VAEConfig
 
 # All layers unrolled, because XLA counts the body of a loop once.
 DIT = DiTConfig(
-  width=256,
-  ffn_width=512,
-  heads=2,
-  layers=2,
-  text_width=64,
-  freq_width=64,
+  dim=256,
+  ffn_dim=512,
+  num_heads=2,
+  num_layers=2,
+  text_dim=64,
+  freq_dim=64,
   unroll=2,
 )
 VAES = [
@@ -49,7 +49,7 @@ def array(*shape, dtype=jnp.float32):
 
 def test_one_layer_by_hand():
   config = DiTConfig(
-    width=4, ffn_width=8, heads=1, layers=1, channels=1, patch=1, freq_width=2
+    dim=4, ffn_dim=8, num_heads=1, num_layers=1, channels=1, patch=1, freq_dim=2
   )
   # Two frames of three tokens see nine keys, of a prompt of five tokens.
   found = flops.dit_pass(config, 1, 2, 3, keys=9, text=5)
@@ -78,7 +78,9 @@ def test_the_transformer_as_xla_counts_it():
   ours = flops.dit_pass(DIT, 2, 3, 64, 192, 24)
   ours += flops.text_context(DIT, 2, 24)
   assert by_xla(run, *shapes) == pytest.approx(ours.total, rel=0.03)
-  less = flops.dit_pass(dataclasses.replace(DIT, layers=1), 2, 3, 64, 192, 24)
+  less = flops.dit_pass(
+    dataclasses.replace(DIT, num_layers=1), 2, 3, 64, 192, 24
+  )
   assert by_xla(run, *shapes) != pytest.approx(less.total, rel=0.3)
 
 
@@ -125,11 +127,11 @@ def test_the_vae_as_xla_counts_it(config, start):
 def test_the_text_encoder_as_xla_counts_it():
   config = TextConfig(
     vocab=50,
-    width=128,
-    heads=4,
+    dim=128,
+    num_heads=4,
     head_dim=32,
-    ffn_width=256,
-    layers=2,
+    ffn_dim=256,
+    num_layers=2,
     length=64,
   )
   found = by_xla(

@@ -68,7 +68,7 @@ CASES = {
     (
       'teacher of another size',
       f'{STUDENT} --config.teacher=teacher.safetensors '
-      '--config.model.dit.width=64',
+      '--config.model.dit.dim=64',
       'teacher.safetensors does not fit',
     ),
     (
@@ -308,7 +308,7 @@ def damage(folder):
   del card['shift']
   (folder / 'old' / 'model.json').write_text(json.dumps(card))
   card = json.loads((folder / 'model' / 'model.json').read_text())
-  card['dit']['width'] *= 2
+  card['dit']['dim'] *= 2
   (folder / 'resized' / 'model.json').write_text(json.dumps(card))
 
 

@@ -38,7 +38,7 @@ def load(name):
 def test_transformers_have_the_published_number_of_parameters(name):
   config = builders.dit_config(load(name).model)
   assert sizes.count(sizes.param_shapes(config)) == PARAMETERS[name]
-  other = dataclasses.replace(config, layers=config.layers - 1)
+  other = dataclasses.replace(config, num_layers=config.num_layers - 1)
   assert sizes.count(sizes.param_shapes(other)) < PARAMETERS[name]
 
 
@@ -83,7 +83,7 @@ def test_distillation_is_self_forcings():
 
 def test_the_teacher_of_a_distillation_may_be_larger():
   config = load_config(f'{ROOT}/wan_1p3b_distill.py:14b', [])
-  teacher = program_networks.stored_teacher(config, frozen=True)['dit']
+  teacher = program_networks.lazy_teacher(config, frozen=True)['dit']
   assert sizes.count(teacher.shapes) == PARAMETERS['wan_14b_teacher']
   # In bfloat16, but for vectors, tables and what is computed in float32.
   held = sum(
@@ -100,11 +100,11 @@ def test_the_teacher_of_a_distillation_may_be_larger():
 
 
 SMALL = {
-  'model.dit.width': 64,
-  'model.dit.ffn_width': 64,
-  'model.dit.heads': 2,
-  'model.dit.layers': 1,
-  'model.dit.text_width': 8,
+  'model.dit.dim': 64,
+  'model.dit.ffn_dim': 64,
+  'model.dit.num_heads': 2,
+  'model.dit.num_layers': 1,
+  'model.dit.text_dim': 8,
   'data.height': 32,
   'data.width': 48,
   'data.num_frames': 33,
@@ -122,7 +122,7 @@ def shrunk(name, argument=''):
   )
   config.batch_size = config.accumulate = 2
   if 'teacher_model' in config:
-    small = {**config.model.dit.to_dict(), 'width': 128}
+    small = {**config.model.dit.to_dict(), 'dim': 128}
     config.teacher_model.dit.update(small)
   return config
 

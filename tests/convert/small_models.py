@@ -11,13 +11,13 @@ from unitemp_jax.models.vae3d import VAEConfig
 
 CONFIGS = {
   'dit': DiTConfig(
-    width=16,
-    ffn_width=40,
-    heads=2,
-    layers=3,
+    dim=16,
+    ffn_dim=40,
+    num_heads=2,
+    num_layers=3,
     channels=4,
-    text_width=24,
-    freq_width=8,
+    text_dim=24,
+    freq_dim=8,
   ),
   'vae': VAEConfig(
     base_dim=4,
@@ -27,7 +27,7 @@ CONFIGS = {
     z_dim=2,
   ),
   'umt5': TextConfig(
-    vocab=24, width=16, heads=2, head_dim=4, ffn_width=40, layers=2
+    vocab=24, dim=16, num_heads=2, head_dim=4, ffn_dim=40, num_layers=2
   ),
 }
 DTYPES = {

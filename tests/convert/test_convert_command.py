@@ -92,5 +92,5 @@ def test_teacher_and_text_encoder_as_one_file(tmp_path):
   assert 'text.layer1.q.kernel' in names
   run(*inputs, f'--out={tmp_path / "folder"}')
   fields = json.loads((tmp_path / 'folder' / 'model.json').read_text())
-  assert fields['dit']['width'] == small_models.CONFIGS['dit'].width
+  assert fields['dit']['dim'] == small_models.CONFIGS['dit'].dim
   assert fields['provenance']['converted']['teacher']['layout'] == 'diffusers'

@@ -12,13 +12,13 @@ GRID = (2, 4)
 CHANNELS = 4
 TOKENS = 2
 DIT = DiTConfig(
-  width=32,
-  ffn_width=64,
-  heads=2,
-  layers=2,
+  dim=32,
+  ffn_dim=64,
+  num_heads=2,
+  num_layers=2,
   channels=CHANNELS,
-  text_width=8,
-  freq_width=16,
+  text_dim=8,
+  freq_dim=16,
   rope_theta=100.0,
 )
 VAE_CONFIG = VAEConfig(
@@ -73,7 +73,7 @@ def make_dit(config=DIT, seed=0):
       jnp.zeros((1, 1, *GRID, config.channels)),
       jnp.zeros((1, 1)),
       jnp.arange(1),
-      jnp.zeros((1, 2, config.text_width)),
+      jnp.zeros((1, 2, config.text_dim)),
       method='init_all',
     ),
     seed=seed,

@@ -18,7 +18,7 @@ BATCH, FRAMES, SLOTS = 1, 3, 7
 def test_the_transformer_computes_the_same_with_the_kernel():
   """Self-attention through the cache at a traced length, and the text."""
   dit, params = make_dit()
-  text = noise(1, BATCH, 5, DIT.text_width)
+  text = noise(1, BATCH, 5, DIT.text_dim)
   x, sigma = latents(2, BATCH, FRAMES), jnp.full((BATCH, FRAMES), 0.4)
   empty = DIT.new_cache(BATCH, SLOTS, *GRID)
   leaves, tree = jax.tree.flatten(empty)

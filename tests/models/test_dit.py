@@ -29,7 +29,7 @@ REMAT = [
 def net():
   """(masked, cached) passes of one transformer, jitted, and its context."""
   dit, params = make_dit()
-  text = noise(1, BATCH, 5, DIT.text_width)
+  text = noise(1, BATCH, 5, DIT.text_dim)
   context = jax.jit(
     lambda text: dit.apply({'params': params}, text, method='text_context')
   )(text)
@@ -122,7 +122,7 @@ def test_slots_beyond_visible_have_no_gradient(net):
 
     grad = jax.grad(loss)(cache)
     each = [
-      jnp.abs(leaf).reshape(DIT.layers, BATCH, slots, -1).max((1, 3))
+      jnp.abs(leaf).reshape(DIT.num_layers, BATCH, slots, -1).max((1, 3))
       for leaf in jax.tree.leaves(grad)
     ]
     return jnp.stack(each)  # [k and v, layers, slots]
@@ -176,14 +176,14 @@ def test_the_text_matters(inputs):
     context = dit.apply({'params': params}, text, method='text_context')
     return dit.apply({'params': params}, x, sigma, positions, context)[0]
 
-  text = noise(1, BATCH, 5, DIT.text_width)
+  text = noise(1, BATCH, 5, DIT.text_dim)
   assert jnp.abs(velocity(text) - velocity(jnp.zeros_like(text))).max() > 1e-3
 
 
 def test_recomputed_and_unrolled_layers_compute_the_same(inputs):
   _, params = make_dit()
   x, sigma, positions, _ = inputs
-  text = noise(1, BATCH, 5, DIT.text_width)
+  text = noise(1, BATCH, 5, DIT.text_dim)
 
   def value_and_gradient(config, positions=positions):
     dit = DiT(config)
@@ -215,7 +215,7 @@ def test_bfloat16_follows_float32(net, inputs):
 
   @jax.jit
   def half(x):
-    text = noise(1, BATCH, 5, DIT.text_width)
+    text = noise(1, BATCH, 5, DIT.text_dim)
     context = dit.apply({'params': params}, text, method='text_context')
     return dit.apply(
       {'params': params}, x, sigma, positions, context, mask_BFF=mask[None]

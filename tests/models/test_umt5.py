@@ -7,7 +7,7 @@ from tiny_networks import random_params
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder, relative_bucket
 
 SIZE = TextConfig(
-  vocab=20, width=16, heads=2, head_dim=8, ffn_width=32, layers=2, length=8
+  vocab=20, dim=16, num_heads=2, head_dim=8, ffn_dim=32, num_layers=2, length=8
 )
 
 

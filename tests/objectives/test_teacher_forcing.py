@@ -50,7 +50,7 @@ class Passes:
 
   def __init__(self):
     self.dit, self.params = make_dit()
-    self.text = noise(1, BATCH, 5, DIT.text_width)
+    self.text = noise(1, BATCH, 5, DIT.text_dim)
     self.keys = sampler.sample_keys([3, 4])
     self.images = latents(7, BATCH, 2)
     self._roll_out = jax.jit(self._roll_out_fn)

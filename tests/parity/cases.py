@@ -26,16 +26,16 @@ LATENT_STD = (
 )
 
 DIT_TINY = DiTConfig(
-  width=48, ffn_width=80, heads=2, layers=3, text_width=24, freq_width=32
+  dim=48, ffn_dim=80, num_heads=2, num_layers=3, text_dim=24, freq_dim=32
 )
 VAE_FULL = VAEConfig(latent_mean=LATENT_MEAN, latent_std=LATENT_STD)
 # The full structure, narrow.
 VAE_NARROW = dataclasses.replace(VAE_FULL, base_dim=4)
 UMT5_TINY = TextConfig(
-  vocab=64, width=32, heads=4, head_dim=8, ffn_width=40, layers=3
+  vocab=64, dim=32, num_heads=4, head_dim=8, ffn_dim=40, num_layers=3
 )
 # The vocabulary is cut: a table of 256,384 rows is 4 GiB and only looked up.
-UMT5_WIDE = TextConfig(vocab=512, layers=2)
+UMT5_WIDE = TextConfig(vocab=512, num_layers=2)
 # Nine latents of 4x4 are three blocks of the student.
 STUDENT_GRID, STUDENT_BLOCK = (9, 4, 4), 3
 STUDENT_LEVELS = tuple(map(float, solvers.student_levels()[:-1]))
@@ -43,7 +43,7 @@ STUDENT_LEVELS = tuple(map(float, solvers.student_levels()[:-1]))
 
 def dit_wide(layers: int) -> DiTConfig:
   """The width of the 1.3B model."""
-  return DiTConfig(layers=layers)
+  return DiTConfig(num_layers=layers)
 
 
 def torch_shapes(kind: str, config: Any, layout: str = 'diffusers') -> dict:
@@ -81,7 +81,7 @@ def dit_input(config: DiTConfig, grid, tokens: int, batch: int = 1):
   levels = np.float32([1.0, 0.9375, 0.8333333, 0.625, 0.3, 0.02])
   x = parity_numbers.uniform('latents', (batch, *grid, config.channels))
   sigma = np.resize(levels, (batch, grid[0])).astype(np.float32)
-  text = parity_numbers.uniform('text', (batch, tokens, config.text_width))
+  text = parity_numbers.uniform('text', (batch, tokens, config.text_dim))
   text[:, -(tokens // 3) :] = 0
   return x, sigma, text
 

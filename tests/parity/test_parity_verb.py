@@ -18,11 +18,11 @@ CONFIG = """
 from ml_collections import ConfigDict
 def get_config(arg=None):
   return ConfigDict({'model': {
-    'dit': dict(width=48, ffn_width=80, heads=2, layers=3, text_width=24,
-                freq_width=32),
+    'dit': dict(dim=48, ffn_dim=80, num_heads=2, num_layers=3, text_dim=24,
+                freq_dim=32),
     'vae': dict(base_dim=4),
-    'text': dict(vocab=64, width=32, heads=4, head_dim=8, ffn_width=40,
-                 layers=3),
+    'text': dict(vocab=64, dim=32, num_heads=4, head_dim=8, ffn_dim=40,
+                 num_layers=3),
   }})
 """
 SMALL = ['--frames=2', '--height=4', '--width=4', '--tokens=40']

@@ -16,7 +16,7 @@ from unitemp_jax.diffusion import solvers
 from unitemp_jax.sampling import network, replay, sampler
 from unitemp_jax.sampling.step import StepOptions
 
-DIT = dataclasses.replace(TWO_LAYERS, layers=1)
+DIT = dataclasses.replace(TWO_LAYERS, num_layers=1)
 LEVELS = solvers.student_levels()
 BATCH = 2
 PLANS = plans.align(
@@ -24,7 +24,7 @@ PLANS = plans.align(
   orders.backward(9, anchors=3, start=2, given_last=1),
   orders.inbetween(9, anchors=3, start=2),
 )
-TEXT = noise(1, 1, BATCH, 5, DIT.text_width)
+TEXT = noise(1, 1, BATCH, 5, DIT.text_dim)
 
 
 @functools.cache

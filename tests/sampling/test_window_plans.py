@@ -32,7 +32,7 @@ class Networks:
 
   def __init__(self):
     self.dit, self.params = make_dit()
-    self.texts = noise(1, 2, BATCH, 5, DIT.text_width)
+    self.texts = noise(1, 2, BATCH, 5, DIT.text_dim)
     self.keys = sampler.sample_keys([3, 4])
     self.traces = []
     self._roll_out = jax.jit(self._roll_out_fn)

@@ -17,7 +17,7 @@ from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel.mesh import make_mesh, put_batch
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
-from unitemp_jax.training.programs import builders, stored
+from unitemp_jax.training.programs import builders, lazy_weights
 from unitemp_jax.training.programs.abstract import abstract_program
 from unitemp_jax.training.programs.by_name import build_program
 from unitemp_jax.training.programs.program import CompiledSteps, first_state
@@ -52,7 +52,7 @@ def small(stage):
   """A tiny stage with four tokens a frame, and all that saves memory."""
   config = load_config(
     f'{CONFIGS}/tiny_{stage}.py:test',
-    ['data.num_frames=21', 'model.dit.patch=1', 'model.dit.layers=1'],
+    ['data.num_frames=21', 'model.dit.patch=1', 'model.dit.num_layers=1'],
   )
   config.unlock()
   config.orders.anchor_kind = 'raw'
@@ -94,7 +94,7 @@ def taken(config, mesh_name):
   state = first_state(program, 0, mesh)
   # On the host: the step takes the state for itself.
   before = jax.tree.map(np.array, state.params)
-  frozen = stored.load(program.frozen, mesh, MODEL_RULES)
+  frozen = lazy_weights.load(program.frozen, mesh, MODEL_RULES)
   batch = put_batch(batch_of(config), mesh)
   steps = CompiledSteps(program, state, mesh)
   # A step of student and critic, where there are two kinds.

@@ -21,7 +21,7 @@ def flags_of(folder, workdir, steps, **mesh):
   return [
     *command('teacher', folder, workdir),
     '--config.model.dit.patch=1',
-    '--config.model.dit.layers=1',
+    '--config.model.dit.num_layers=1',
     f'--config.num_steps={steps}',
     *(f'--config.mesh.{axis}={size}' for axis, size in mesh.items()),
   ]

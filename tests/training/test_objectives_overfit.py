@@ -15,7 +15,7 @@ from unitemp_jax.data import latents
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.models import weights
 from unitemp_jax.models.vae3d import VAE
-from unitemp_jax.training.programs import builders, by_name, stored
+from unitemp_jax.training.programs import builders, by_name, lazy_weights
 from unitemp_jax.training.programs.teacher import latent_shape
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -59,7 +59,9 @@ def compiled(function):
 
 def fit(program, batch, steps, learn=True):
   """Takes steps on one batch; returns the state and all metrics."""
-  initial, frozen = stored.load((program.initial, program.frozen), None, ())
+  initial, frozen = lazy_weights.load(
+    (program.initial, program.frozen), None, ()
+  )
   state = jax.jit(program.init)(jax.random.key(0), initial)
   history = []
   for step in range(steps):
@@ -150,7 +152,7 @@ def test_distillation(teacher, tmp_path):
   )
   program = by_name.build_program(config, None)
   batch = make_batch(config)
-  frozen = stored.load(program.frozen, None, ())
+  frozen = lazy_weights.load(program.frozen, None, ())
 
   @jax.jit
   def distance(params, key):

@@ -13,7 +13,12 @@ from unitemp_jax.data import latents, prompt_embeddings
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, text_to_video, weights
 from unitemp_jax.models.umt5 import TextEncoder
-from unitemp_jax.training.programs import builders, by_name, stored, teacher
+from unitemp_jax.training.programs import (
+  builders,
+  by_name,
+  lazy_weights,
+  teacher,
+)
 
 CONFIG = pathlib.Path(__file__).parents[2] / 'configs/tiny_student_init.py'
 IDS = np.array([[5, 6, 1, *[0] * 17], [7, 1, *[0] * 18]], np.int32)
@@ -87,7 +92,7 @@ def test_a_student_is_trained_without_a_text_encoder(folder):
   program = by_name.build_program(config, None)
   assert jax.tree.leaves(program.frozen['text']) == []
   assert program.sample_fn is None
-  initial, frozen = stored.shapes_of(
+  initial, frozen = lazy_weights.shapes_of(
     (program.initial, program.frozen), None, ()
   )
   state = jax.eval_shape(program.init, jax.random.key(0), initial)

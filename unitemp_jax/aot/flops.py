@@ -70,29 +70,31 @@ def dit_pass(
     keys: tokens that are attended to, the pass's own included.
     text: E, tokens of the prompt, whose keys and values exist already.
   """
-  c, d = config, config.width
+  c, d = config, config.dim
   tokens = frames * frame
   # Self-attention q, k, v, o; cross-attention q, o; feed-forward.
-  layer = 2 * tokens * (4 * d * d + 2 * d * d + 2 * d * c.ffn_width)
+  layer = 2 * tokens * (4 * d * d + 2 * d * d + 2 * d * c.ffn_dim)
   attention = 4 * tokens * d * (keys + text)
   patch = c.channels * c.patch**2
   ends = 2 * tokens * 2 * patch * d
-  time = 2 * frames * (c.freq_width * d + d * d + 6 * d * d)
-  return batch * Flops(c.layers * layer + ends + time, c.layers * attention)
+  time = 2 * frames * (c.freq_dim * d + d * d + 6 * d * d)
+  return batch * Flops(
+    c.num_layers * layer + ends + time, c.num_layers * attention
+  )
 
 
 def text_context(config: DiTConfig, batch: int, text: int) -> Flops:
   """Keys and values of prompts for all layers, from their embeddings."""
-  d = config.width
-  ends = 2 * text * (config.text_width * d + d * d)
-  return batch * Flops(ends + config.layers * 2 * text * 2 * d * d)
+  d = config.dim
+  ends = 2 * text * (config.text_dim * d + d * d)
+  return batch * Flops(ends + config.num_layers * 2 * text * 2 * d * d)
 
 
 def text_encoder(config: TextConfig, batch: int) -> Flops:
   """The text encoder on prompts that are padded to its length."""
-  c, inner = config, config.heads * config.head_dim
-  dense = 2 * c.length * (4 * c.width * inner + 3 * c.width * c.ffn_width)
-  return batch * c.layers * Flops(dense, 4 * c.length * c.length * inner)
+  c, inner = config, config.num_heads * config.head_dim
+  dense = 2 * c.length * (4 * c.dim * inner + 3 * c.dim * c.ffn_dim)
+  return batch * c.num_layers * Flops(dense, 4 * c.length * c.length * inner)
 
 
 def _residual(size: int, before: int, after: int) -> float:

@@ -98,7 +98,7 @@ class Serving:
       'student': self._student(),
       'plan': _everywhere(jax.tree.map(np.asarray, plan), self.mesh),
       'latents': split(plan.num_latents, *self.grid, card.dit.channels),
-      'text': split(text, card.dit.text_width),
+      'text': split(text, card.dit.text_dim),
       'seeds': split(dtype=jnp.uint32),
     }
     one = plan_flops.sample(self._plan_rows(), last)
@@ -117,7 +117,7 @@ class Serving:
 
   def _row_arguments(self, names: Sequence[str]) -> dict[str, Any]:
     """Of one clip and one row of the plan, in the order of `names`."""
-    text = (1, 1, self.card.text.length, self.card.dit.text_width)
+    text = (1, 1, self.card.text.length, self.card.dit.text_dim)
     student = self._student()
 
     def context(params, text):

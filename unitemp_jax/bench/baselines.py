@@ -80,7 +80,7 @@ def _functions(context: Context, blocks: int) -> dict[str, Callable]:
   rng = np.random.default_rng(0)
   shape = (1, visible, *grid, card.dit.channels)
   past = jnp.asarray(rng.standard_normal(shape, np.float32))
-  text = (1, 1, card.text.length, card.dit.text_width)
+  text = (1, 1, card.text.length, card.dit.text_dim)
   text = jnp.asarray(rng.standard_normal(text, np.float32))
   net = jax.jit(lambda params: network.make_net(dit, params, text))(
     context.student

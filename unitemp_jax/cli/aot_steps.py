@@ -39,12 +39,12 @@ def with_depth(config: ConfigDict, layers: int) -> None:
   if config.get('teacher_model'):
     parts.append(config.teacher_model)
   for part in parts:
-    if not 1 <= layers <= part.dit.layers:
+    if not 1 <= layers <= part.dit.num_layers:
       raise UserError(
-        f'--depth={layers} must be 1 to {part.dit.layers}, the layers of the '
-        'config.'
+        f'--depth={layers} must be 1 to {part.dit.num_layers}, the '
+        'layers of the config.'
       )
-    part.dit.layers = layers
+    part.dit.num_layers = layers
 
 
 def steps_of(config: ConfigDict, names: list[str], devices) -> list[Step]:

@@ -12,6 +12,7 @@ from typing import Any
 import ml_collections
 
 from unitemp_jax.errors import UserError
+from unitemp_jax.models import sizes
 
 
 def parse_with_overrides(
@@ -29,7 +30,7 @@ def parse_with_overrides(
 
 
 def flatten_config(config: ml_collections.ConfigDict) -> Iterator[str]:
-  """Yields the dotted names of all values of a config: `model.width`."""
+  """Yields the dotted names of all values of a config: `model.dim`."""
   for key, value in config.items():
     if isinstance(value, ml_collections.ConfigDict):
       yield from (f'{key}.{rest}' for rest in flatten_config(value))
@@ -130,6 +131,9 @@ def _apply(config: ml_collections.ConfigDict, override: str) -> None:
       f'The override {override} has no value; write {name}=VALUE.'
     )
   known = list(flatten_config(config))
+  *path, key = name.split('.')
+  if path and path[-1] in ('dit', 'text'):
+    name = '.'.join((*path, sizes.CURRENT_NAMES.get(key, key)))
   if name not in known:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f'it has {", ".join(config)}.'

@@ -213,7 +213,7 @@ def _new_card(networks: Mapping[str, incoming.Network]) -> ModelCard:
     kind: next(iter(named.values())) for kind, named in presets.PRESETS.items()
   }
   sized = defaults | configs
-  small = sized['dit'].width == DiTConfig().width
+  small = sized['dit'].dim == DiTConfig().dim
   return ModelCard(
     vae=sized['vae'],
     dit=dataclasses.replace(sized['dit'], dtype='bfloat16'),

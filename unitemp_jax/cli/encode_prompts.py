@@ -159,7 +159,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     'tokenizer': tokenizer,
     'dtype': dtype,
     'length': config.length,
-    'width': config.width,
+    'width': config.dim,
     'shards': shards,
     'per_shard': _SHARD,
   }

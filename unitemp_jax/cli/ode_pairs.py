@@ -28,7 +28,7 @@ from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 from unitemp_jax.sampling import trajectory
 from unitemp_jax.sampling.sampler import sample_keys
 from unitemp_jax.sampling.teacher import TeacherSettings
-from unitemp_jax.training.programs import builders, stored
+from unitemp_jax.training.programs import builders, lazy_weights
 from unitemp_jax.training.programs import networks as program_networks
 from unitemp_jax.training.programs.plan_sets import anchor_windows
 from unitemp_jax.training.programs.student import student_levels
@@ -79,12 +79,14 @@ class _Maker:
     self.mean, self.std = vae.latent_mean, vae.latent_std
     self._shape = (*latent_shape(config), vae.z_dim)
     networks = program_networks.frozen_networks(config)
-    networks['vae'] = stored.Stored(config.latents.vae, sizes.param_shapes(vae))
-    stored.check(networks)
+    networks['vae'] = lazy_weights.LazyWeights(
+      config.latents.vae, sizes.param_shapes(vae)
+    )
+    lazy_weights.check(networks)
     self._tokenizer = Tokenizer.from_file(config.latents.tokenizer)
     embeddings = config.latents.get('embeddings')
     self._embeddings = PromptEmbeddings(embeddings) if embeddings else None
-    self._networks = stored.load(networks, self._mesh, MODEL_RULES)
+    self._networks = lazy_weights.load(networks, self._mesh, MODEL_RULES)
     windows = anchor_windows(config.orders, config.data.num_frames)
     self._recorder = ClipRecorder(vae, self._networks['vae'], windows)
     self._dit = DiT(program_networks.teacher_config(config))

@@ -15,6 +15,7 @@ import ml_collections
 
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.errors import UserError
+from unitemp_jax.models import sizes
 from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.compile_cache import enable_compile_cache
 from unitemp_jax.parallel.mesh import local_rows, make_mesh
@@ -24,7 +25,7 @@ from unitemp_jax.training.export import export_weights
 from unitemp_jax.training.guard import GuardSettings, TrainingStopped
 from unitemp_jax.training.loop import train
 from unitemp_jax.training.loop_settings import LoopSettings
-from unitemp_jax.training.programs import by_name, stored
+from unitemp_jax.training.programs import by_name, lazy_weights
 from unitemp_jax.training.programs.program import abstract_state
 
 # A run may be continued with these changed: no step depends on them, but for
@@ -101,6 +102,8 @@ def fingerprint(config: dict) -> str:
   if 'mesh' in config:
     # Runs from before a mesh was free to change had this one in their hash.
     fixed['mesh'] = {'data': -1, 'fsdp': 1}
+  # And those from before the sizes had the field's names.
+  fixed = sizes.rename(fixed, sizes.FORMER_NAMES)
   text = json.dumps(fixed, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -115,7 +118,7 @@ def _leaves(tree: dict, prefix: str = '') -> dict:
   return flat
 
 
-def _check_same_config(path: Path, config: dict) -> None:
+def check_same_config(path: Path, config: dict) -> None:
   """Refuses a workdir that belongs to another config, naming what differs."""
   if not path.exists():
     return
@@ -127,7 +130,7 @@ def _check_same_config(path: Path, config: dict) -> None:
     ) from error
   if fingerprint(old) == fingerprint(config):
     return
-  old, new = _leaves(old), _leaves(config)
+  old, new = _leaves(sizes.rename(old)), _leaves(sizes.rename(config))
   names = [
     key
     for key in sorted(old.keys() | new.keys())
@@ -152,7 +155,7 @@ def _claim(workdir: Path, config: dict):
     with processes.together(f'Opening {workdir}'):
       if jax.process_index() == 0:
         stack.enter_context(_locked(workdir))
-        _check_same_config(workdir / 'config.json', config)
+        check_same_config(workdir / 'config.json', config)
         _write_config(workdir / 'config.json', config)
     processes.check_shared(workdir)
     yield
@@ -224,7 +227,7 @@ def _run(
     program = by_name.build_program(config, mesh)
     # Shapes that do not divide are refused here, before anything is made.
     abstract_state(program, config.seed, mesh, MODEL_RULES)
-    stored.shapes_of(program.frozen, mesh, MODEL_RULES)
+    lazy_weights.shapes_of(program.frozen, mesh, MODEL_RULES)
     if args.dry_run:
       if jax.process_index() == 0:
         _describe(program, config, mesh, args.workdir)
@@ -266,7 +269,7 @@ def main(argv: list[str]) -> int:
   config = load_config(args.config, overrides)
   # As it would be read back: tuples become lists.
   plain = json.loads(json.dumps(config.to_dict()))
-  _check_same_config(args.workdir / 'config.json', plain)
+  check_same_config(args.workdir / 'config.json', plain)
   enable_compile_cache()
   processes.join(args.hosts, args.coordinator, args.host_index)
   try:

@@ -66,7 +66,7 @@ class _Ours:
 
   def time(self, sigma):
     def embed(m, sigma):
-      features = dit_lib.sinusoid(flow.timestep(sigma), m.config.freq_width)
+      features = dit_lib.sinusoid(flow.timestep(sigma), m.config.freq_dim)
       return m.time_out(jax.nn.silu(m.time_in(features)))
 
     return self._apply(embed, sigma)
@@ -86,7 +86,7 @@ class _Ours:
   def _block_fn(self, layer, x, text, e6):
     c = self.config
     dtype = jnp.dtype(c.dtype)
-    block = dit_block.Block(c.width, c.heads, c.ffn_width, dtype)
+    block = dit_block.Block(c.dim, c.num_heads, c.ffn_dim, dtype)
     variables = {'params': layer}
     text = text.astype(dtype)
     _, text_kv = block.apply(variables, None, text, method='text_kv')
@@ -122,7 +122,7 @@ def rows(config: DiTConfig, params: Any, module, x, sigma, text) -> list[Row]:
       f'{embed}.time_embedder',
       f'{embed}.time_proj',
       f'{embed}.text_embedder',
-      *map(block, range(config.layers)),
+      *map(block, range(config.num_layers)),
       'norm_out',
       'proj_out',
     ],
@@ -146,7 +146,7 @@ def rows(config: DiTConfig, params: Any, module, x, sigma, text) -> list[Row]:
     same(f'{embed}.text_embedder', ours=ours.text(text), theirs=context.output),
   ]
   e6 = e6.reshape(*e6.shape[:2], 6, -1)
-  for i in range(config.layers):
+  for i in range(config.num_layers):
     call = one[block(i)]
     made = ours.block(i, call.input, context.output, e6)
     found.append(same(block(i), ours=made, theirs=call.output))

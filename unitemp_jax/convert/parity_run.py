@@ -104,7 +104,7 @@ def _inputs(kind: str, config: Any, size: Input) -> tuple:
   if kind == 'dit':
     # Every latent frame has a noise level of its own, as the student's do.
     sigma = np.linspace(1.0, 0.0, size.frames, dtype=np.float32)[None]
-    text = normal(1, size.tokens, config.text_width)
+    text = normal(1, size.tokens, config.text_dim)
     text[:, size.tokens // 2 :] = 0  # Wan attends to the padding as well.
     return normal(1, *grid, config.channels), sigma, text
   if kind == 'vae':

@@ -44,14 +44,14 @@ def dit_module(config: DiTConfig):
   with torch.device('meta'):
     return diffusers.WanTransformer3DModel(
       patch_size=(1, config.patch, config.patch),
-      num_attention_heads=config.heads,
+      num_attention_heads=config.num_heads,
       attention_head_dim=config.head_dim,
       in_channels=config.channels,
       out_channels=config.channels,
-      text_dim=config.text_width,
-      freq_dim=config.freq_width,
-      ffn_dim=config.ffn_width,
-      num_layers=config.layers,
+      text_dim=config.text_dim,
+      freq_dim=config.freq_dim,
+      ffn_dim=config.ffn_dim,
+      num_layers=config.num_layers,
     )
 
 
@@ -79,11 +79,11 @@ def umt5_module(config: TextConfig):
     return transformers.UMT5EncoderModel(
       transformers.UMT5Config(
         vocab_size=config.vocab,
-        d_model=config.width,
+        d_model=config.dim,
         d_kv=config.head_dim,
-        d_ff=config.ffn_width,
-        num_layers=config.layers,
-        num_heads=config.heads,
+        d_ff=config.ffn_dim,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
         relative_attention_num_buckets=config.buckets,
         relative_attention_max_distance=config.max_distance,
         feed_forward_proj='gated-gelu',

@@ -45,7 +45,7 @@ def rows(config: TextConfig, params: Any, module, ids, mask) -> list[Row]:
   norm = 'encoder.final_layer_norm'
   theirs, calls = parity_torch.record(
     module,
-    ['encoder.embed_tokens', *map(block, range(config.layers)), norm],
+    ['encoder.embed_tokens', *map(block, range(config.num_layers)), norm],
     lambda: torch_encode(module, ids, mask),
   )
   mask = np.asarray(mask)
@@ -63,7 +63,7 @@ def rows(config: TextConfig, params: Any, module, ids, mask) -> list[Row]:
     module = umt5.TextLayer(config)
     return module.apply({'params': params}, x.astype(dtype), mask)
 
-  for i in range(config.layers):
+  for i in range(config.num_layers):
     add(block(i), layer(params[f'layer{i}'], calls[block(i)][0].input))
   x = jnp.asarray(calls[norm][0].input, dtype)
   add(norm, umt5.T5Norm().apply({'params': params['norm_out']}, x))

@@ -24,7 +24,7 @@ PRESETS: dict[str, dict[str, Any]] = {
   'dit': {
     'Wan 2.1 T2V 1.3B': DiTConfig(),
     'Wan 2.1 T2V 14B': DiTConfig(
-      width=5120, ffn_width=13824, heads=40, layers=40
+      dim=5120, ffn_dim=13824, num_heads=40, num_layers=40
     ),
   },
   'vae': {

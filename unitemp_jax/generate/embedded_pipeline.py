@@ -34,10 +34,10 @@ class EmbeddedPipeline(Pipeline):
     """
     folder = Path(folder)
     card, found = model_folder.read_card(folder), PromptEmbeddings(embeddings)
-    if found.width != card.dit.text_width:
+    if found.width != card.dit.text_dim:
       raise UserError(
         f'{embeddings} has embeddings of width {found.width} and the model '
-        f'takes {card.dit.text_width}; encode them with its text encoder.'
+        f'takes {card.dit.text_dim}; encode them with its text encoder.'
       )
     shapes = model_folder.held_shapes(card)
     digest = hashlib.sha256(found.text.encode())

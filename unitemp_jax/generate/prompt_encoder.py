@@ -22,7 +22,7 @@ def local_mesh(config: TextConfig) -> Mesh:
   Hosts encode other prompts each, so that they need not wait for each other.
   """
   devices = jax.local_devices()
-  if config.width % len(devices) or (config.heads * config.head_dim) % len(
+  if config.dim % len(devices) or (config.num_heads * config.head_dim) % len(
     devices
   ):
     devices = devices[:1]

@@ -55,7 +55,7 @@ class TeacherModel:
     parts = jax.device_count()
     even = all(
       size % parts == 0
-      for size in (card.dit.width, card.text.width, card.text.head_dim)
+      for size in (card.dit.dim, card.text.dim, card.text.head_dim)
     )
     self._mesh = device_mesh.make_mesh(
       {'data': 1, 'fsdp': -1} if even else {'data': -1}

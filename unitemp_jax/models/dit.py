@@ -33,14 +33,14 @@ class DiTConfig:
   `unroll` is how many layers one iteration of the scan runs.
   """
 
-  width: int = 1536
-  ffn_width: int = 8960
-  heads: int = 12
-  layers: int = 30
+  dim: int = 1536
+  ffn_dim: int = 8960
+  num_heads: int = 12
+  num_layers: int = 30
   channels: int = 16
   patch: int = 2
-  text_width: int = 4096
-  freq_width: int = 256
+  text_dim: int = 4096
+  freq_dim: int = 256
   rope_theta: float = rope.THETA
   dtype: str = 'float32'
   remat: str = 'none'
@@ -52,8 +52,8 @@ class DiTConfig:
 
   @property
   def head_dim(self) -> int:
-    """K, the width of one head."""
-    return self.width // self.heads
+    """K, the size of one head."""
+    return self.dim // self.num_heads
 
   def tokens_per_frame(self, height: int, width: int) -> int:
     """Tokens of one latent frame of height x width latents."""
@@ -75,11 +75,11 @@ class DiTConfig:
     """
     tokens = self.tokens_per_frame(height, width)
     return init_cache(
-      self.layers,
+      self.num_layers,
       batch,
       slots,
       tokens,
-      self.heads,
+      self.num_heads,
       self.head_dim,
       jnp.dtype(self.dtype),
       sinks,
@@ -95,9 +95,9 @@ class TextContext:
   v_LBENK: jax.Array
 
 
-def sinusoid(t: jax.Array, width: int) -> jax.Array:
-  """Timestep features, cosines first: `BF` to `[B, F, width]`."""
-  half = width // 2
+def sinusoid(t: jax.Array, dim: int) -> jax.Array:
+  """Timestep features, cosines first: `BF` to `[B, F, dim]`."""
+  half = dim // 2
   freq = np.exp(-np.log(10000.0) * np.arange(half) / half).astype(np.float32)
   angle = t[..., None] * jnp.asarray(freq)[None, None]
   return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
@@ -118,16 +118,16 @@ class DiT(nn.Module):
     def dense(features, init, dtype=dtype):
       return Linear(features, dtype=dtype, kernel_init=init)
 
-    self.patch_embedding = dense(c.width, xavier)
-    self.text_in = dense(c.width, small)
-    self.text_out = dense(c.width, small)
-    self.time_in = dense(c.width, small, jnp.float32)
-    self.time_out = dense(c.width, small, jnp.float32)
-    self.time_projection = dense(6 * c.width, xavier, jnp.float32)
+    self.patch_embedding = dense(c.dim, xavier)
+    self.text_in = dense(c.dim, small)
+    self.text_out = dense(c.dim, small)
+    self.time_in = dense(c.dim, small, jnp.float32)
+    self.time_out = dense(c.dim, small, jnp.float32)
+    self.time_projection = dense(6 * c.dim, xavier, jnp.float32)
     over_layers = {
       'variable_axes': {'params': 0},
       'split_rngs': {'params': True},
-      'length': c.layers,
+      'length': c.num_layers,
       'unroll': c.unroll,
     }
     self.blocks = nn.scan(
@@ -136,15 +136,15 @@ class DiT(nn.Module):
         '__call__': {'in_axes': (0,) + (nn.broadcast,) * 6, **over_layers},
         'text_kv': {'in_axes': nn.broadcast, **over_layers},
       },
-    )(c.width, c.heads, c.ffn_width, dtype)
-    init = nn.initializers.normal(c.width**-0.5)
-    self.head_modulation = self.param('head_modulation', init, (2, c.width))
+    )(c.dim, c.num_heads, c.ffn_dim, dtype)
+    init = nn.initializers.normal(c.dim**-0.5)
+    self.head_modulation = self.param('head_modulation', init, (2, c.dim))
     self.head = dense(
       c.channels * c.patch**2, nn.initializers.zeros, jnp.float32
     )
 
   def text_context(self, text: Text) -> TextContext:
-    """Text embeddings `[B, E, text_width]`, zero after the end, to `LBENK`.
+    """Text embeddings `[B, E, text_dim]`, zero after the end, to `LBENK`.
 
     All E positions are attended to, padding included, as in Wan.
     """
@@ -194,10 +194,10 @@ class DiT(nn.Module):
       q=c.patch,
     )
     x = split_tokens(self.patch_embedding(x))
-    e = sinusoid(flow.timestep(sigma_BF), c.freq_width)
+    e = sinusoid(flow.timestep(sigma_BF), c.freq_dim)
     e_BFD = self.time_out(nn.silu(self.time_in(e)))
     e6 = self.time_projection(nn.silu(e_BFD))
-    e_BF6D = e6.reshape(*e6.shape[:2], 6, c.width)
+    e_BF6D = e6.reshape(*e6.shape[:2], 6, c.dim)
     angle = rope.angles(positions_F, rows, columns, c.head_dim, c.rope_theta)
 
     token = kv_len = read = None

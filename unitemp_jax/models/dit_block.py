@@ -45,8 +45,8 @@ class RMSNorm(nn.Module):
 class Projections(nn.Module):
   """q, k, v, o of one attention, with RMSNorm on q and k."""
 
-  width: int
-  heads: int
+  dim: int
+  num_heads: int
   dtype: jnp.dtype
 
   def setup(self):
@@ -54,7 +54,7 @@ class Projections(nn.Module):
 
     def dense(name):
       init = nn.initializers.xavier_uniform()
-      return Linear(self.width, dtype=self.dtype, kernel_init=init, name=name)
+      return Linear(self.dim, dtype=self.dtype, kernel_init=init, name=name)
 
     self.q, self.k, self.v, self.o = (dense(n) for n in 'qkvo')
     self.norm_q = RMSNorm()
@@ -62,7 +62,7 @@ class Projections(nn.Module):
 
   def split(self, x: jax.Array) -> jax.Array:
     """`BTD` or `BFSD` to `BTNK`, T = F S."""
-    heads = x.reshape(*x.shape[:-1], self.heads, -1)
+    heads = x.reshape(*x.shape[:-1], self.num_heads, -1)
     if x.ndim == 4:
       heads = split_heads(heads)
     return heads.reshape(x.shape[0], -1, *heads.shape[-2:])
@@ -85,22 +85,22 @@ class Projections(nn.Module):
 class Block(nn.Module):
   """Self-attention, cross-attention, feed-forward; scanned over layers."""
 
-  width: int
-  heads: int
-  ffn_width: int
+  dim: int
+  num_heads: int
+  ffn_dim: int
   dtype: jnp.dtype
 
   def setup(self):
     """One layer's parameters."""
-    init = nn.initializers.normal(self.width**-0.5)
-    self.modulation = self.param('modulation', init, (6, self.width))
-    self.self_attn = Projections(self.width, self.heads, self.dtype)
-    self.cross_attn = Projections(self.width, self.heads, self.dtype)
+    init = nn.initializers.normal(self.dim**-0.5)
+    self.modulation = self.param('modulation', init, (6, self.dim))
+    self.self_attn = Projections(self.dim, self.num_heads, self.dtype)
+    self.cross_attn = Projections(self.dim, self.num_heads, self.dtype)
     # Not the fast variance, which loses all digits far from zero.
     self.norm_cross = nn.LayerNorm(epsilon=EPS, use_fast_variance=False)
     xavier = nn.initializers.xavier_uniform()
-    self.ffn_up = Linear(self.ffn_width, dtype=self.dtype, kernel_init=xavier)
-    self.ffn_down = Linear(self.width, dtype=self.dtype, kernel_init=xavier)
+    self.ffn_up = Linear(self.ffn_dim, dtype=self.dtype, kernel_init=xavier)
+    self.ffn_down = Linear(self.dim, dtype=self.dtype, kernel_init=xavier)
 
   def text_kv(self, carry, text: jax.Array):
     """This layer's keys and values of the text `BED`; the carry is unused."""

@@ -1,6 +1,7 @@
 """Parameter shapes of a network of any size, without making any."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,6 +10,58 @@ import jax.numpy as jnp
 from unitemp_jax.models.dit import DiT, DiTConfig
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
 from unitemp_jax.models.vae3d import VAE, VAEConfig
+
+# Sizes in model cards and configs from before they had the field's names.
+CURRENT_NAMES = {
+  'width': 'dim',
+  'ffn_width': 'ffn_dim',
+  'heads': 'num_heads',
+  'layers': 'num_layers',
+  'text_width': 'text_dim',
+  'freq_width': 'freq_dim',
+}
+FORMER_NAMES = {new: old for old, new in CURRENT_NAMES.items()}
+
+
+def rename(
+  fields: Mapping[str, Any],
+  names: Mapping[str, str] = CURRENT_NAMES,
+  network: bool = False,
+) -> dict[str, Any]:
+  """Renames the sizes of transformers and text encoders in a plain tree.
+
+  Args:
+    fields: a model card or a config, or with `network` one network's sizes.
+    names: new name of each; others stay.
+    network: whether `fields` are sizes, and not what holds them as `dit` and
+      `text` on any level.
+  """
+  return {
+    names.get(key, key) if network else key: rename(
+      value, names, key in ('dit', 'text')
+    )
+    if isinstance(value, Mapping)
+    else value
+    for key, value in fields.items()
+  }
+
+
+def config_from(kind: type, fields: Mapping[str, Any]) -> Any:
+  """Returns the dataclass `kind` of a network's sizes; lists become tuples.
+
+  Raises:
+    TypeError: a name that the dataclass does not have, or one size twice.
+  """
+  values = rename(fields, network=True)
+  if len(values) < len(fields):
+    twice = ', '.join(n for n in CURRENT_NAMES if n in fields)
+    raise TypeError(f'{twice} are former names of what is there as well')
+  return kind(
+    **{
+      name: tuple(value) if isinstance(value, list | tuple) else value
+      for name, value in values.items()
+    }
+  )
 
 
 def param_shapes(config: DiTConfig | VAEConfig | TextConfig, dtype=None) -> Any:
@@ -23,7 +76,7 @@ def param_shapes(config: DiTConfig | VAEConfig | TextConfig, dtype=None) -> Any:
     latents = jnp.zeros((1, 1, config.patch, config.patch, config.channels))
     arguments = (
       *(key, latents, jnp.zeros((1, 1)), jnp.arange(1)),
-      jnp.zeros((1, 1, config.text_width)),
+      jnp.zeros((1, 1, config.text_dim)),
     )
 
     def init(*arguments):

@@ -39,7 +39,7 @@ def init_teacher(
   key_dit, key_text = jax.random.split(key)
   c, t = dit.config, encoder.config
   ids = jnp.zeros((1, t.length), jnp.int32)
-  text = jnp.zeros((1, t.length, c.text_width))
+  text = jnp.zeros((1, t.length, c.text_dim))
   x = jnp.zeros((1, frames, height, width, c.channels))
   sigma, positions = jnp.zeros((1, frames)), jnp.arange(frames)
   return {

@@ -20,11 +20,11 @@ class TextConfig:
   """Size of the encoder; the defaults are UMT5-XXL's."""
 
   vocab: int = 256384
-  width: int = 4096
-  heads: int = 64
+  dim: int = 4096
+  num_heads: int = 64
   head_dim: int = 64
-  ffn_width: int = 10240
-  layers: int = 24
+  ffn_dim: int = 10240
+  num_layers: int = 24
   buckets: int = 32
   max_distance: int = 128
   length: int = 512
@@ -78,29 +78,29 @@ class TextLayer(nn.Module):
       )
 
     h = T5Norm(name='norm_attn')(x)
-    inner = c.heads * c.head_dim
+    inner = c.num_heads * c.head_dim
 
     def heads(y):
-      return y.reshape(*y.shape[:2], c.heads, c.head_dim)
+      return y.reshape(*y.shape[:2], c.num_heads, c.head_dim)
 
     # Logits are not scaled, so the queries start small (as in T5).
-    small = nn.initializers.normal((c.width * c.head_dim) ** -0.5)
+    small = nn.initializers.normal((c.dim * c.head_dim) ** -0.5)
     q = heads(dense(inner, 'q', small)(h))
     k, v = heads(dense(inner, 'k')(h)), heads(dense(inner, 'v')(h))
     bias = self.relative_bias(x.shape[1])
     y = jax.nn.dot_product_attention(
       q, k, v, bias=bias, mask=mask[:, None, None, :], scale=1.0
     )
-    x = x + dense(c.width, 'o')(y.reshape(*y.shape[:2], inner))
+    x = x + dense(c.dim, 'o')(y.reshape(*y.shape[:2], inner))
     h = T5Norm(name='norm_ffn')(x)
-    gate = nn.gelu(dense(c.ffn_width, 'gate')(h), approximate=True)
-    return x + dense(c.width, 'down')(gate * dense(c.ffn_width, 'up')(h))
+    gate = nn.gelu(dense(c.ffn_dim, 'gate')(h), approximate=True)
+    return x + dense(c.dim, 'down')(gate * dense(c.ffn_dim, 'up')(h))
 
   def relative_bias(self, length: int) -> jax.Array:
     """This layer's additive logits `[1, N, E, E]`."""
     c = self.config
     table = self.param(
-      'relative_bias', nn.initializers.normal(1.0), (c.buckets, c.heads)
+      'relative_bias', nn.initializers.normal(1.0), (c.buckets, c.num_heads)
     )
     index = jnp.arange(length)
     bucket = relative_bucket(
@@ -120,13 +120,13 @@ class TextEncoder(nn.Module):
     c = self.config
     embed = nn.Embed(
       c.vocab,
-      c.width,
+      c.dim,
       dtype=jnp.dtype(c.dtype),
       embedding_init=nn.initializers.normal(1.0),
       name='token_embedding',
     )
     x = embed(ids)
-    for i in range(c.layers):
+    for i in range(c.num_layers):
       x = TextLayer(c, name=f'layer{i}')(x, mask)
     x = T5Norm(name='norm_out')(x)
     return x * mask[..., None].astype(x.dtype)

@@ -1,4 +1,4 @@
-"""How activations lie on the ambient mesh; without one they stay as they are.
+"""How activations lie on the mesh of the context; without one, as they are.
 
 Training sets the mesh with `jax.set_mesh` (`training.mesh`). Rows of a batch
 are split over `data` and `fsdp`, the tokens of every frame over `context`: what

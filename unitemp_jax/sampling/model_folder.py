@@ -155,11 +155,7 @@ def read_card(folder: Path) -> ModelCard:
       'text': TextConfig,
     }
     for name, kind in kinds.items():
-      values = {
-        k: tuple(v) if isinstance(v, list) else v
-        for k, v in fields[name].items()
-      }
-      fields[name] = kind(**values)
+      fields[name] = sizes.config_from(kind, fields[name])
     fields['timesteps'] = tuple(fields['timesteps'])
     return ModelCard(**fields)
   except (KeyError, TypeError, AttributeError) as error:

@@ -48,7 +48,7 @@ class TeacherSampler:
     length = self._card.text.length
     ids, mask = self._tokenizer.encode(given, length, allow_empty=empty)
     if None in prompts:
-      return jnp.zeros((*ids.shape, self._card.dit.text_width))
+      return jnp.zeros((*ids.shape, self._card.dit.text_dim))
     if embeddings is not None:
       return spread(embeddings.lookup(ids, mask))
     return self._encode(params['text'], spread(ids), spread(mask))

@@ -26,7 +26,7 @@ from unitemp_jax.training.guard import Guard, TrainingStopped
 from unitemp_jax.training.loop_settings import LoopSettings
 from unitemp_jax.training.metrics import MetricsLog
 from unitemp_jax.training.profiler import Profiler
-from unitemp_jax.training.programs import stored
+from unitemp_jax.training.programs import lazy_weights
 from unitemp_jax.training.programs.program import (
   CompiledSteps,
   Loader,
@@ -186,7 +186,7 @@ class _Run:
     compiled = CompiledSteps(
       self.program, state, mesh, self.settings.guard.max_loss_ratio
     )
-    frozen = stored.load(self.program.frozen, mesh, rules)
+    frozen = lazy_weights.load(self.program.frozen, mesh, rules)
     means = self.guard.means
     for step in range(int(state.step) + 1, self.settings.num_steps + 1):
       with self.goodput.measure('data'):

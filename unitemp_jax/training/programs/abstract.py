@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
-from unitemp_jax.training.programs import builders, stored
+from unitemp_jax.training.programs import builders, lazy_weights
 from unitemp_jax.training.programs.by_name import build_program
 from unitemp_jax.training.programs.program import (
   CompiledSteps,
@@ -68,7 +68,7 @@ def abstract_program(config: ConfigDict, mesh: Mesh) -> AbstractProgram:
     share={name: share for name, (_, share) in program.steps.items()},
     state=state,
     batch=abstract_batch(config, mesh),
-    frozen=stored.shapes_of(program.frozen, mesh, MODEL_RULES),
+    frozen=lazy_weights.shapes_of(program.frozen, mesh, MODEL_RULES),
     mesh=mesh,
     compiler=CompiledSteps(program, state, mesh, config.max_loss_ratio),
   )
@@ -109,7 +109,7 @@ def abstract_batch(
     levels = len(config.student.timesteps)
     batch['trajectory'] = rows(levels, frames, *latent)
   if config.latents.get('embeddings'):
-    width = builders.dit_config(config.model).text_width
+    width = builders.dit_config(config.model).text_dim
     return {**batch, 'text': rows(text.length, width)}
   return {
     **batch,

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from unitemp_jax.data.falling_digits import FallingDigitsSpec
 from unitemp_jax.errors import UserError
+from unitemp_jax.models import sizes
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
 from unitemp_jax.models.vae3d import VAEConfig
@@ -18,12 +19,8 @@ def model_config(kind: type, values: ConfigDict | dict[str, Any]) -> Any:
   Raises:
     UserError: a name that the dataclass does not have.
   """
-  fields = {
-    name: tuple(value) if isinstance(value, list | tuple) else value
-    for name, value in values.items()
-  }
   try:
-    return kind(**fields)
+    return sizes.config_from(kind, values)
   except TypeError as error:
     raise UserError(
       f'the config of {kind.__name__} does not fit ({error}); remove or '

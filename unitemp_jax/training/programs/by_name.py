@@ -11,7 +11,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.training.programs import (
   builders,
   distill,
-  stored,
+  lazy_weights,
   student,
   teacher,
   vae,
@@ -47,7 +47,7 @@ def build_program(
     )
   program = _PROGRAMS[config.objective](config, mesh, abstract)
   if not abstract:
-    stored.check((program.frozen, program.initial))
+    lazy_weights.check((program.frozen, program.initial))
   return program
 
 

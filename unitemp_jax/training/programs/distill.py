@@ -28,6 +28,7 @@ from unitemp_jax.sampling.step import StepOptions
 from unitemp_jax.training.accumulate import accumulate_gradients
 from unitemp_jax.training.optim import ema_update
 from unitemp_jax.training.programs import anchor_window, builders, samples
+from unitemp_jax.training.programs.lazy_weights import LazyWeights
 from unitemp_jax.training.programs.networks import (
   frozen_networks,
   initial_networks,
@@ -38,7 +39,6 @@ from unitemp_jax.training.programs.plan_sets import training_plans, windowed
 from unitemp_jax.training.programs.program import StepFn
 from unitemp_jax.training.programs.rollout import PlanChoice, Rollout, roll_out
 from unitemp_jax.training.programs.single import warm_decay
-from unitemp_jax.training.programs.stored import Stored
 from unitemp_jax.training.programs.student import student_levels
 from unitemp_jax.training.programs.teacher import latent_shape
 from unitemp_jax.training.state import TrainState
@@ -112,7 +112,7 @@ class DistillProgram:
       # A whole float32 decoder beside a training is more than a small chip has.
       half = self._settings.decode_by_latent and self._dit.config.dtype
       shapes = sizes.param_shapes(self._vae.config, half or None)
-      self.frozen['vae'] = Stored(config.latents.vae, shapes)
+      self.frozen['vae'] = LazyWeights(config.latents.vae, shapes)
     self.initial = initial_networks(config)
     self._optimizers = {
       'student': builders.optimizer(config.optimizer),

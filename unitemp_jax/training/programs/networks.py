@@ -17,9 +17,9 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.vae3d import VAEConfig
-from unitemp_jax.training.programs import builders, stored
+from unitemp_jax.training.programs import builders, lazy_weights
 from unitemp_jax.training.programs.card import model_card
-from unitemp_jax.training.programs.stored import Stored
+from unitemp_jax.training.programs.lazy_weights import LazyWeights
 
 
 def teacher_config(config: ConfigDict) -> DiTConfig:
@@ -27,7 +27,7 @@ def teacher_config(config: ConfigDict) -> DiTConfig:
   return builders.dit_config(config.get('teacher_model') or config.model)
 
 
-def stored_teacher(config: ConfigDict, frozen: bool = False) -> dict[str, Any]:
+def lazy_teacher(config: ConfigDict, frozen: bool = False) -> dict[str, Any]:
   """Where the teacher's weights are: `{'dit', 'text'}` in `config.teacher`.
 
   With `config.latents.embeddings` the file holds the transformer alone, and
@@ -36,10 +36,10 @@ def stored_teacher(config: ConfigDict, frozen: bool = False) -> dict[str, Any]:
   shapes_of = sizes.held_shapes if frozen else sizes.param_shapes
   dit = shapes_of(teacher_config(config))
   if config.latents.get('embeddings'):
-    return {'dit': Stored(config.teacher, dit), 'text': {}}
+    return {'dit': LazyWeights(config.teacher, dit), 'text': {}}
   text = sizes.param_shapes(builders.text_config(config.model))
   shapes = {'dit': dit, 'text': text}
-  return {name: Stored(config.teacher, shapes, name) for name in shapes}
+  return {name: LazyWeights(config.teacher, shapes, name) for name in shapes}
 
 
 def load_teacher(config: ConfigDict) -> dict[str, Any]:
@@ -48,10 +48,10 @@ def load_teacher(config: ConfigDict) -> dict[str, Any]:
   Raises:
     UserError: they are missing or of another size.
   """
-  return stored.load(stored_teacher(config), None, ())
+  return lazy_weights.load(lazy_teacher(config), None, ())
 
 
-def initial_networks(config: ConfigDict) -> dict[str, Stored]:
+def initial_networks(config: ConfigDict) -> dict[str, LazyWeights]:
   """What student and critic of a distillation start from.
 
   The critic starts from `config.critic_init`, or from the teacher.
@@ -61,17 +61,20 @@ def initial_networks(config: ConfigDict) -> dict[str, Stored]:
   """
   own = builders.dit_config(config.model)
   shapes = sizes.param_shapes(own)
-  student = Stored(config.student_init, shapes)
+  student = LazyWeights(config.student_init, shapes)
   if config.get('critic_init'):
-    return {'student': student, 'critic': Stored(config.critic_init, shapes)}
+    return {
+      'student': student,
+      'critic': LazyWeights(config.critic_init, shapes),
+    }
   teacher = teacher_config(config)
   if sizes.param_shapes(teacher) != shapes:
     raise UserError(
       'config.critic_init is missing: the critic has the size of the student '
-      f'(width {own.width}), and cannot start from a teacher of width '
-      f'{teacher.width}; give weights of its size.'
+      f'(dim {own.dim}), and cannot start from a teacher of dim '
+      f'{teacher.dim}; give weights of its size.'
     )
-  return {'student': student, 'critic': stored_teacher(config)['dit']}
+  return {'student': student, 'critic': lazy_teacher(config)['dit']}
 
 
 def normalised_vae(config: ConfigDict, abstract: bool = False) -> VAEConfig:
@@ -92,7 +95,7 @@ def frozen_networks(
   Raises:
     UserError: the negative prompt is not among the embeddings.
   """
-  teacher = stored_teacher(config, frozen=True)
+  teacher = lazy_teacher(config, frozen=True)
   frozen = {'teacher': teacher['dit'], 'text': teacher['text']}
   return {**frozen, 'negative': negative_prompt(config, abstract)}
 
@@ -117,7 +120,7 @@ def negative_prompt(config: ConfigDict, abstract: bool) -> dict[str, Any]:
       name: jax.ShapeDtypeStruct((1, text.length), dtype)
       for name, dtype in rows.items()
     }
-    width = builders.dit_config(config.model).text_width
+    width = builders.dit_config(config.model).text_dim
     wide = jax.ShapeDtypeStruct((1, text.length, width), np.float32)
     return {'text': wide} if embeddings else shapes
   tokenizer = Tokenizer.from_file(config.latents.tokenizer)

@@ -15,7 +15,7 @@ from unitemp_jax.parallel.mesh import Rules
 from unitemp_jax.parallel.processes import say, together
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 from unitemp_jax.training.guard import guarded
-from unitemp_jax.training.programs import stored
+from unitemp_jax.training.programs import lazy_weights
 from unitemp_jax.training.state import TrainState
 
 StepFn = Callable[[TrainState, Any, Any], tuple[TrainState, dict]]
@@ -27,7 +27,7 @@ class Program(Protocol):
 
   Attributes:
     frozen: tree of weights that are not trained; passed to every step and not
-      written to checkpoints. Arrays, or `stored.Stored` for what is read later.
+      written to checkpoints. Arrays, or `LazyWeights` for what is read later.
     initial: likewise, what `init` starts from; not read by a resumed run.
     steps: the distinct functions that `step_fn` returns, by name, with how many
       of a round of steps each one takes.
@@ -70,9 +70,9 @@ def abstract_state(
   program: Program, seed: int, mesh: Mesh, rules: Rules = MODEL_RULES
 ) -> TrainState:
   """Returns the shapes, dtypes and shardings of the program's state."""
-  initial = stored.shapes_of(program.initial, None, rules)
+  initial = lazy_weights.shapes_of(program.initial, None, rules)
   shapes = jax.eval_shape(program.init, jax.random.key(seed), initial)
-  return stored.shapes_of(shapes, mesh, rules)
+  return lazy_weights.shapes_of(shapes, mesh, rules)
 
 
 def first_state(
@@ -85,7 +85,7 @@ def first_state(
   """
   shapes = abstract_state(program, seed, mesh, rules)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-  initial = stored.load(program.initial, mesh, rules)
+  initial = lazy_weights.load(program.initial, mesh, rules)
   arguments = jax.random.key(seed), initial
   with together('Compiling the first state'), jax.set_mesh(mesh):
     init = jax.jit(program.init, out_shardings=shardings)

@@ -19,7 +19,7 @@ from unitemp_jax.objectives.vae import to_unit
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs.card import model_card
-from unitemp_jax.training.programs.stored import Stored
+from unitemp_jax.training.programs.lazy_weights import LazyWeights
 from unitemp_jax.training.state import TrainState
 from unitemp_jax.video import files
 
@@ -103,12 +103,14 @@ def teacher_samples(config: ConfigDict, num_steps: int = 25) -> SampleFn:
   return sample
 
 
-def student_samples(config: ConfigDict, text: Stored | dict) -> SampleFn | None:
+def student_samples(
+  config: ConfigDict, text: LazyWeights | dict
+) -> SampleFn | None:
   """Held-out captions through the student, forward and backward.
 
   None without a text encoder: its captions are not among the embeddings.
   """
-  if not isinstance(text, Stored):
+  if not isinstance(text, LazyWeights):
     return None
   model = _Model(config)
 

@@ -9,7 +9,7 @@ from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import ode_init, student_init, teacher_forcing
 from unitemp_jax.training.programs import builders, samples
-from unitemp_jax.training.programs.networks import stored_teacher
+from unitemp_jax.training.programs.networks import lazy_teacher
 from unitemp_jax.training.programs.plan_sets import training_plans, windowed
 from unitemp_jax.training.programs.single import SingleLossProgram
 from unitemp_jax.training.programs.teacher import latent_shape
@@ -48,7 +48,7 @@ def _program(config: ConfigDict, loss_fn, **settings) -> SingleLossProgram:
   """Starts from the teacher."""
   dit = DiT(builders.dit_config(config.model))
   encoder = TextEncoder(builders.text_config(config.model))
-  teacher = stored_teacher(config)
+  teacher = lazy_teacher(config)
   frames = latent_shape(config)[0]
   plans, plan_weights = training_plans(config.orders, frames)
   layout = teacher_forcing.Layout(frames, plans[0].block, config.orders.anchors)

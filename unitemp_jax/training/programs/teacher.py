@@ -10,9 +10,9 @@ from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import flow_match
 from unitemp_jax.training.programs import builders, samples
+from unitemp_jax.training.programs.lazy_weights import LazyWeights
 from unitemp_jax.training.programs.plan_sets import windowed
 from unitemp_jax.training.programs.single import SingleLossProgram
-from unitemp_jax.training.programs.stored import Stored
 
 
 def latent_shape(config: ConfigDict) -> tuple[int, int, int]:
@@ -39,7 +39,7 @@ def teacher_program(
     shapes = sizes.param_shapes(dit.config)
     if not embedded:
       shapes = {'dit': shapes, 'text': sizes.param_shapes(encoder.config)}
-    initial['teacher'] = Stored(config.pretrained, shapes)
+    initial['teacher'] = LazyWeights(config.pretrained, shapes)
 
   def init_params(key, initial):
     if initial:

@@ -9,8 +9,8 @@ from unitemp_jax.models import sizes
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.objectives import vae as vae_objective
 from unitemp_jax.training.programs import builders, samples
+from unitemp_jax.training.programs.lazy_weights import LazyWeights
 from unitemp_jax.training.programs.single import SingleLossProgram
-from unitemp_jax.training.programs.stored import Stored
 
 # What makes latents of pixels.
 _ENCODER = ('encoder', 'to_moments')
@@ -34,7 +34,9 @@ def vae_program(
   pretrained = bool(config.pretrained)
   initial = {}
   if pretrained:
-    initial['vae'] = Stored(config.pretrained, sizes.param_shapes(vae.config))
+    initial['vae'] = LazyWeights(
+      config.pretrained, sizes.param_shapes(vae.config)
+    )
 
   def init_params(key, initial):
     if pretrained:

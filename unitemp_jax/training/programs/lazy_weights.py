@@ -1,4 +1,4 @@
-"""Weights on disk that a program needs, before and while they are read.
+"""Lazy weights: networks in files that a program reads when it needs them.
 
 A program names what it reads and in which shapes. So it can be described,
 compiled and refused without reading any of it, and every process later reads
@@ -16,7 +16,7 @@ from unitemp_jax.parallel.mesh import Rules, shardings_for
 
 
 @dataclasses.dataclass(frozen=True)
-class Stored:
+class LazyWeights:
   """One network in a file of weights.
 
   Attributes:
@@ -59,23 +59,23 @@ class Stored:
     return weights.load(self.path, whole, self.part)
 
 
-def _is_stored(leaf: Any) -> bool:
-  return isinstance(leaf, Stored)
+def _is_lazy(leaf: Any) -> bool:
+  return isinstance(leaf, LazyWeights)
 
 
 def check(tree: Any) -> None:
-  """Refuses what is missing or does not fit; see `Stored.check`."""
-  for leaf in jax.tree.leaves(tree, is_leaf=_is_stored):
-    if _is_stored(leaf):
+  """Refuses what is missing or does not fit; see `LazyWeights.check`."""
+  for leaf in jax.tree.leaves(tree, is_leaf=_is_lazy):
+    if _is_lazy(leaf):
       leaf.check()
 
 
 def shapes_of(tree: Any, mesh: Mesh | None, rules: Rules) -> Any:
-  """Returns the shapes of a tree of arrays and `Stored`, with shardings."""
+  """Returns the shapes of arrays and `LazyWeights`, with shardings."""
   shapes = jax.tree.map(
-    lambda leaf: leaf.tree if _is_stored(leaf) else leaf,
+    lambda leaf: leaf.tree if _is_lazy(leaf) else leaf,
     tree,
-    is_leaf=_is_stored,
+    is_leaf=_is_lazy,
   )
   if mesh is None:
     return jax.tree.map(
@@ -91,21 +91,21 @@ def shapes_of(tree: Any, mesh: Mesh | None, rules: Rules) -> Any:
 
 
 def load(tree: Any, mesh: Mesh | None, rules: Rules) -> Any:
-  """Returns the tree with every `Stored` read and everything on the devices.
+  """Returns the tree on the devices, every `LazyWeights` read.
 
   Args:
-    tree: of arrays and `Stored`.
+    tree: of arrays and `LazyWeights`.
     mesh: devices; None is the default one.
     rules: how it is split over them.
 
   Raises:
-    UserError: see `Stored.load`.
+    UserError: see `LazyWeights.load`.
   """
   shapes = shapes_of(tree, mesh, rules)
 
   def one(leaf, placed):
-    if _is_stored(leaf):
+    if _is_lazy(leaf):
       return leaf.load(placed)
     return jax.device_put(leaf, placed.sharding)
 
-  return jax.tree.map(one, tree, shapes, is_leaf=_is_stored)
+  return jax.tree.map(one, tree, shapes, is_leaf=_is_lazy)

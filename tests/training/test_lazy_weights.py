@@ -10,8 +10,8 @@ from unitemp_jax.cli import train as train_cli
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import weights
 from unitemp_jax.parallel.mesh import make_mesh
-from unitemp_jax.training.programs import by_name, stored
-from unitemp_jax.training.programs.stored import Stored
+from unitemp_jax.training.programs import by_name, lazy_weights
+from unitemp_jax.training.programs.lazy_weights import LazyWeights
 
 RULES = ((r'(^|/)kernel$', P('fsdp')),)
 TREE = {
@@ -44,13 +44,13 @@ def reads(monkeypatch):
 
 
 def test_each_device_reads_its_own_part(path, reads):
-  tree = {'teacher': Stored(path, shapes_of(TREE, jnp.bfloat16), 'dit')}
-  stored.check(tree)
+  tree = {'teacher': LazyWeights(path, shapes_of(TREE, jnp.bfloat16), 'dit')}
+  lazy_weights.check(tree)
   mesh = make_mesh({'fsdp': 4})
-  shapes = stored.shapes_of(tree, mesh, RULES)
+  shapes = lazy_weights.shapes_of(tree, mesh, RULES)
   assert shapes['teacher']['kernel'].dtype == jnp.bfloat16
   assert reads == []  # So far only names and shapes.
-  kernel = stored.load(tree, mesh, RULES)['teacher']['kernel']
+  kernel = lazy_weights.load(tree, mesh, RULES)['teacher']['kernel']
   assert kernel.sharding.spec == P('fsdp')
   np.testing.assert_array_equal(
     kernel.astype(np.float32), TREE['dit']['kernel']
@@ -63,9 +63,9 @@ def test_each_device_reads_its_own_part(path, reads):
 def test_another_model_is_refused_before_anything_is_read(path, reads):
   other = {**TREE, 'dit': {'kernel': np.ones((8, 5))}}
   with pytest.raises(UserError, match=r'dit.kernel has shape \[8, 4\], wanted'):
-    stored.check({'teacher': Stored(path, shapes_of(other), 'dit')})
+    lazy_weights.check({'teacher': LazyWeights(path, shapes_of(other), 'dit')})
   with pytest.raises(UserError, match='there are no weights'):
-    stored.check([Stored(path + '.gone', shapes_of(TREE))])
+    lazy_weights.check([LazyWeights(path + '.gone', shapes_of(TREE))])
   assert reads == []
 
 
