@@ -3,7 +3,7 @@
 #
 #   launch/evaluation_set.sh                      on the CPU
 #   launch/evaluation_set.sh --accelerator=cuda   on a GPU, or =tpu
-#   launch/evaluation_set.sh --readme=README.md   the table goes there too
+#   launch/evaluation_set.sh --markdown=FILE      the table goes there too
 #
 # What is done already is skipped: run it again at any time. Ends with a table
 # of wall times, clips per minute and the numbers of every order.
@@ -15,15 +15,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/environment.sh
 source launch/environment.sh
 
-accelerator='' readme=''
+accelerator='' markdown=''
 for argument in "$@"; do
   case "$argument" in
     --accelerator=cuda | --accelerator=tpu)
       accelerator="${argument#--accelerator=}"
       ;;
-    --readme=?*)
-      readme="${argument#--readme=}"
-      [[ -f "$readme" ]] || fail "there is no file $readme."
+    --markdown=?*)
+      markdown="${argument#--markdown=}"
+      [[ -d "$(dirname "$markdown")" ]] ||
+        fail "there is no folder $(dirname "$markdown")."
       ;;
     -h | --help)
       sed -n '2,13s/^# \{0,1\}//p' launch/evaluation_set.sh
@@ -31,7 +32,7 @@ for argument in "$@"; do
       ;;
     *)
       fail "unknown argument '$argument'; use --accelerator=cuda," \
-        "--accelerator=tpu, --readme=FILE or none."
+        "--accelerator=tpu, --markdown=FILE or none."
       ;;
   esac
 done
@@ -81,4 +82,4 @@ step generate generate
 step verify verify
 step measure measure
 step report unitemp report "$out/set"
-python launch/evaluation_set_table.py "$out" "$prompts" ${readme:+"$readme"}
+python launch/evaluation_set_table.py "$out" "$prompts" ${markdown:+"$markdown"}

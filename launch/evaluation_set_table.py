@@ -1,9 +1,9 @@
 """The table of an evaluation set: wall times, and the numbers of every order.
 
-usage: python launch/evaluation_set_table.py FOLDER PROMPTS [README]
+usage: python launch/evaluation_set_table.py FOLDER PROMPTS [MARKDOWN]
 
 FOLDER is what launch/evaluation_set.sh wrote. The table is printed, kept in
-FOLDER/table.md, and put between the marks `evaluation set` of the README.
+FOLDER/table.md, and written to the Markdown file.
 """
 
 import os
@@ -11,20 +11,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.metrics import readme
 from unitemp_jax.evaluation.metrics.results import ResultTable
 from unitemp_jax.evaluation_sets import progress
 from unitemp_jax.evaluation_sets.progress import duration
 from unitemp_jax.evaluation_sets.store import Store
 from unitemp_jax.report import shell
 
-MARK = 'evaluation set'
+COMMAND = 'launch/evaluation_set.sh'
 _STEPS = ('real clips', 'generate', 'verify', 'measure', 'report')
 _METRICS = (
   'temporal flickering, moving clips',
   'BFR',
-  'seam p-value',
   'loop closure',
   'motion to real',
   'moves',
@@ -85,7 +84,7 @@ def main(arguments: list[str]) -> None:
   text = make(folder, arguments[1])
   shell.write(folder / 'table.md', text)
   for path in arguments[2:]:
-    readme.insert(Path(path), text, MARK)
+    files.write_generated(path, f'# Results\n\n{text}', COMMAND)
   print(text)
   print(folder / 'set' / 'index.html')
 

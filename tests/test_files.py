@@ -32,6 +32,19 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_nothing(
   assert names(path.parent) == ['a.txt']
 
 
+def test_only_what_the_same_command_generated_is_replaced(tmp_path):
+  path = tmp_path / 'tables.md'
+  files.write_generated(path, 'one', 'a command')
+  files.write_generated(path, 'two', 'a command')
+  assert path.read_text().endswith('\n\ntwo\n')
+  with pytest.raises(UserError, match='another name'):
+    files.write_generated(path, 'three', 'another')
+  path.write_text('mine')
+  with pytest.raises(UserError, match='another name'):
+    files.write_generated(path, 'four', 'a command')
+  assert path.read_text() == 'mine'
+
+
 def test_a_link_is_replaced_and_never_written_through(tmp_path):
   precious = tmp_path / 'precious'
   precious.write_text('mine')

@@ -226,13 +226,12 @@ growth:
 
 def test_a_table_compiles_what_is_missing_once(no_compiler, tmp_path, capsys):
   made, _ = no_compiler
-  path, page = tmp_path / 'table.yaml', tmp_path / 'README.md'
+  path, page = tmp_path / 'table.yaml', tmp_path / 'tables.md'
   path.write_text(LIST.replace('CONFIG', str(DISTILL)))
-  page.write_text('x\n<!-- begin aot -->\n<!-- end aot -->\ny\n')
-  argv = ['aot', f'--table={path}', f'--readme={page}']
+  argv = ['aot', f'--table={path}', f'--markdown={page}']
   assert main([*argv, '--known']) == 0
   assert not made
-  assert 'not compiled' in page.read_text()
+  assert 'Not compiled: a.' in page.read_text()
   assert main(argv) == 0
   assert [step for step, _, _ in made] == ['train', 'critic_only']
   first = page.read_text()

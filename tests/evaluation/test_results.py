@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 
@@ -64,12 +65,29 @@ def test_markdown_shows_every_row():
 
 def test_grid_puts_groups_against_metrics():
   lines = table().to_grid().splitlines()
-  assert lines[0] == '| | digit read (%) | flicker |'
+  assert lines[0] == '|  | digit read (%) | flicker |'
   assert lines[2] == '| forward | 90.0 [85.0 95.0] |  |'
   assert lines[3] == '| backward | 85.0 [80.0 90.0] | 1.23 |'
   twice = results.ResultTable(table().rows * 2)
   with pytest.raises(UserError, match='two results'):
     twice.to_grid()
+
+
+def test_a_wide_grid_goes_on_below():
+  rows = tuple(
+    results.Result(f'long: metric {i}', group, i, i, i + 1, 3, '', '')
+    for i in range(12)
+    for group in ('a' * 20, 'b')
+    if i > 9 or group == 'b'
+  )
+  text = results.ResultTable(rows).to_grid()
+  assert max(map(len, text.splitlines())) <= 100
+  first, *_, last = text.split('\n\n')
+  # The shared name is left out, and groups without a number of this table.
+  assert first.startswith('|  | metric 0 | metric 1 |') and 'aaa' not in first
+  assert 'metric 11' in last and 'aaa' in last
+  cells = re.findall(r'metric (\d+)', text)
+  assert cells == [str(i) for i in range(12)]
 
 
 def test_select_keeps_the_named_rows():

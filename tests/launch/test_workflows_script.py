@@ -1,4 +1,4 @@
-"""launch/workflows.sh: the table holds the very commands that were run."""
+"""launch/workflows.sh: the page holds the very commands that were run."""
 
 import os
 import pathlib
@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-TABLE = 'out/workflows/table.md'
+PAGE = 'unitemp_jax/assets/readme/README.md'
 
 pytestmark = pytest.mark.skipif(
   shutil.which('bash') is None, reason='needs bash'
@@ -48,20 +48,20 @@ def run(folder):
     text=True,
   )
   assert done.returncode == 0, done.stderr
-  assert done.stdout.splitlines()[-1] == TABLE
+  assert done.stdout.splitlines()[-1] == PAGE
   calls = (folder / 'log').read_text().strip().split('\n\n')
   return [call.splitlines() for call in calls]
 
 
-def test_the_table_holds_what_was_run(sandbox):
+def test_the_page_holds_what_was_run(sandbox):
   calls = run(sandbox)
-  rows = (sandbox / TABLE).read_text().splitlines()[2:]
-  assert len(calls) == len(rows) >= 10
+  blocks = (sandbox / PAGE).read_text().split('\n## ')[1:]
+  assert len(calls) == len(blocks) >= 10
   pictures = (sandbox / 'pictures').read_text().splitlines()
-  for call, row, picture in zip(calls, rows, pictures, strict=True):
-    command = re.search('`(.*)`', row)[1]
+  for call, block, picture in zip(calls, blocks, pictures, strict=True):
+    command = re.search('```bash\n(.*)\n```', block)[1]
     assert command.startswith('unitemp generate ')
-    # A shell reads the command of the table as what was run, but for places.
+    # A shell reads the command of the page as what was run, but for places.
     words = subprocess.run(
       ['bash', '-c', f'for a in {command}; do echo "$a"; done'],
       capture_output=True,
@@ -71,7 +71,7 @@ def test_the_table_holds_what_was_run(sandbox):
     assert [w for w in words if not w.startswith('--out')] == [
       w for w in ours if not w.startswith(('--out', '--model'))
     ]
-    assert picture.split()[1] in row
+    assert f'({pathlib.Path(picture.split()[1]).name})' in block
     assert f'--out={picture.split()[0]}' in call
 
 
@@ -85,7 +85,7 @@ def test_folders_follow_the_command_and_the_model(sandbox):
     assert one[:-1] == other[:-1] and one[-1] != other[-1]
 
 
-def test_files_that_the_table_names_are_those_that_are_given():
+def test_files_that_the_page_names_are_those_that_are_given():
   script = (ROOT / 'launch' / 'workflows.sh').read_text()
   helper = (ROOT / 'launch' / 'workflow_pictures.py').read_text()
   named = set(re.findall(r'[= :]([a-z]+\.(?:png|mp4))', script))

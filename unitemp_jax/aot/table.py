@@ -1,13 +1,13 @@
 """Lists of configs and topologies, and their verdicts as Markdown tables."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from unitemp_jax.aot.memory_report import StepVerdict, Verdict
+from unitemp_jax.aot.memory_report import HEADROOM, StepVerdict, Verdict
 from unitemp_jax.errors import UserError
 
 
@@ -114,9 +114,9 @@ def markdown(listed: List, found: Mapping[str, Verdict]) -> str:
   """Returns all tables; entries without a verdict are said to be missing."""
   parts = []
   for title, names in listed.tables.items():
-    parts.append(_heading(title) + _verdicts(names, found))
+    parts.append(f'## {title}\n\n{_split(names, found, _verdicts)}')
   for title, names in listed.growth.items():
-    parts.append(_heading(title) + _growth(names, found))
+    parts.append(f'## {title}\n\n{_split(names, found, _growth)}')
   if found:
     parts.append(_how(found))
   return '\n'.join(parts)
@@ -130,83 +130,75 @@ def _how(found: Mapping[str, Verdict]) -> str:
   }
   shares = {f'{100 * one.utilisation:.0f} %' for one in found.values()}
   return (
-    f'Compiled with {", ".join(sorted(versions))}; nothing was run. Sizes are '
-    'per device. Operations are analytic, times are estimates at '
-    f'{", ".join(sorted(shares))} utilisation.\n'
+    'Mesh: data x fsdp x context. Tight: less than '
+    f'{100 * HEADROOM:.0f} % to spare. Sizes are per device. Operations are '
+    'counted from sizes; times are estimates at '
+    f'{", ".join(sorted(shares))} utilisation. Compiled with '
+    f'{", ".join(sorted(versions))}; nothing was run.\n'
   )
 
 
-def _heading(title: str) -> str:
-  return f'## {title}\n\n'
+def _split(
+  names: Sequence[str], found: Mapping[str, Verdict], tables: Callable
+) -> str:
+  """Tables of the entries, by config."""
+  configs: dict[str, list[Verdict]] = {}
+  for name in names:
+    if name in found:
+      configs.setdefault(found[name].config, []).append(found[name])
+  parts = [f'`{config}`:\n\n{tables(v)}' for config, v in configs.items()]
+  missing = [name for name in names if name not in found]
+  if missing:
+    parts.append(f'Not compiled: {", ".join(missing)}.\n')
+  return '\n'.join(parts)
 
 
-def _mesh(step: StepVerdict) -> str:
-  used = [f'{axis} {size}' for axis, size in step.mesh.items() if size > 1]
-  return ' '.join(used) or '1'
+def _where(one: Verdict, step: StepVerdict) -> list[str]:
+  slices = f'{one.slices} x ' if one.slices > 1 else ''
+  return [f'{slices}{one.topology}', 'x'.join(map(str, step.mesh.values()))]
 
 
-def _rows(cells: list[list[str]]) -> str:
-  head, *rest = cells
-  lines = [head, ['---'] * len(head), *rest]
+def _rows(head: str, cells: list[list[str]]) -> str:
+  titles = head.split(', ')
+  lines = [titles, ['---'] * len(titles), *cells]
   return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
 
 
-def _verdicts(names: list[str], found: Mapping[str, Verdict]) -> str:
-  head = ['config', 'topology', 'mesh', 'batch', 'step', 'peak of GiB']
-  head += ['verdict', 'largest (GiB)', 'TFLOP', 'estimate', 'how']
-  cells = [head]
-  for name in names:
-    if name not in found:
-      cells.append([name, *['not compiled'] * (len(head) - 1)])
-      continue
-    one = found[name]
-    slices = f'{one.slices} x ' if one.slices > 1 else ''
-    config = Path(one.config).name.replace('.py', '')
+def _verdicts(verdicts: Sequence[Verdict]) -> str:
+  memory, work = [], []
+  for one in verdicts:
     for step in one.steps:
-      largest = [f'{k} {v:.1f}' for k, v in step.contributors()[:3]]
-      took = f'{step.compile_seconds:.0f} s'
-      cells.append(
+      where = _where(one, step)
+      word = one.word(step)
+      memory.append(
         [
-          config,
-          f'{slices}{one.topology}',
-          _mesh(step),
+          *where,
           str(step.rows),
           step.name,
           f'{step.peak_gib:.2f} of {one.chip_gib:g}',
-          one.word(step),
-          ', '.join(largest),
+          'tight' if word.startswith('fits with') else word,
           f'{step.tflops:,.0f}',
           f'{step.estimate_seconds:.1f} s' if step.compiled else '',
-          f'compiled, {one.mode}, {took}',
         ]
       )
-  return _rows(cells)
+      largest = [f'{k} {v:.1f}' for k, v in step.contributors()[:2]]
+      took = f'{one.mode}, {step.compile_seconds:.0f} s'
+      work.append([*where, step.name, ', '.join(largest), took])
+  peaks = 'topology, mesh, batch, step, peak of GiB, verdict, TFLOP, estimate'
+  largest = _rows('topology, mesh, step, largest (GiB), compiled', work)
+  return f'{_rows(peaks, memory)}\n{largest}'
 
 
-def _growth(names: list[str], found: Mapping[str, Verdict]) -> str:
-  head = ['chips', 'topology', 'mesh', 'batch', 'step', 'trained state GiB']
-  head += [
-    'state x chips',
-    'peak GiB',
-    'GB sent',
-    'collectives',
-    'TFLOP per chip',
-  ]
-  cells = [head]
-  for name in names:
-    if name not in found:
-      cells.append([name, *['not compiled'] * (len(head) - 1)])
-      continue
-    one = found[name]
+def _growth(verdicts: Sequence[Verdict]) -> str:
+  steps: dict[str, list[list[str]]] = {}
+  for one in verdicts:
     for step in one.steps:
       state = step.state_gib()
-      cells.append(
+      steps.setdefault(step.name, []).append(
         [
           str(one.chips),
-          one.topology,
-          _mesh(step),
+          *_where(one, step),
           str(step.rows),
-          step.name,
           f'{state:.3f}',
           f'{state * one.chips:.1f}',
           f'{step.peak_gib:.2f}',
@@ -215,4 +207,12 @@ def _growth(names: list[str], found: Mapping[str, Verdict]) -> str:
           f'{step.tflops / one.chips:,.0f}',
         ]
       )
-  return _rows(cells)
+  head = (
+    'chips, topology, mesh, batch, state GiB, x chips, peak GiB, '
+    'GB sent, collectives, TFLOP'
+  )
+  return '\n'.join(
+    f'Step `{name}`, per chip; the state is what is trained:\n\n'
+    f'{_rows(head, cells)}'
+    for name, cells in steps.items()
+  )

@@ -5,22 +5,23 @@ import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
 
+from unitemp_jax import files
 from unitemp_jax.aot import compiler, memory_report, report, table, topology
 from unitemp_jax.aot.memory_report import Verdict
 from unitemp_jax.cli import aot_steps
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.metrics import readme
 
 EXIT_DOES_NOT_FIT = 3
 _UTILISATION = 0.4
+_COMMAND = 'unitemp aot --table'
 
 _EXAMPLE = f"""examples:
   unitemp aot --config=configs/wan_1p3b_distill.py --topology=v5e:4x4
   unitemp aot --config=configs/wan_1p3b_distill.py:14b --topology=v6e:4x4 \\
     --slices=2 --fast --config.mesh.context=4 --out=report.json
   unitemp aot --config=... --topology=v5e:1x1 --steps=sampler,decode
-  unitemp aot --table=configs/aot/table.yaml --readme=README.md
+  unitemp aot --table=configs/aot/table.yaml --markdown=configs/aot/tables.md
 
 steps: train (all training steps), {', '.join(aot_steps.SERVING)}; or single
 training steps by name. All of them by default.
@@ -59,10 +60,10 @@ def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add('--table', type=Path, metavar='FILE', help='compile a list of topologies')
   add('--known', action='store_true', help='of the list, only what is known')
   add(
-    '--readme',
+    '--markdown',
     type=Path,
     metavar='FILE',
-    help='put the tables between the marks of a Markdown file',
+    help='also write the tables to this Markdown file',
   )
   add('--dry_run', action='store_true', help='say what would be compiled')
   return parse_with_overrides(parser, argv)
@@ -164,6 +165,8 @@ def _one(args: argparse.Namespace, overrides: Iterable[str]) -> int:
 
 def _table(args: argparse.Namespace) -> int:
   listed = table.read_list(args.table)
+  if args.markdown is not None:
+    files.check_generated(args.markdown, _COMMAND)
   found: dict[str, Verdict] = {}
   for entry in listed.entries:
     path = listed.results / f'{entry.name}.json'
@@ -187,8 +190,9 @@ def _table(args: argparse.Namespace) -> int:
   if args.dry_run:
     return 0
   text = table.markdown(listed, found)
-  if args.readme is not None:
-    readme.insert(args.readme, text, 'aot')
+  if args.markdown is not None:
+    page = f'# Memory by topology\n\n{text}'
+    files.write_generated(args.markdown, page, _COMMAND)
   print(text)
   return 0
 

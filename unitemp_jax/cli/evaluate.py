@@ -4,8 +4,8 @@ import argparse
 import importlib
 from pathlib import Path
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.metrics import readme
 from unitemp_jax.evaluation.suites import runner
 from unitemp_jax.evaluation.suites.bench import Settings
 from unitemp_jax.parallel.compile_cache import enable_compile_cache
@@ -19,6 +19,8 @@ ACTIONS = {
   'verify': 'unitemp_jax.cli.evaluate_verify',
   'folder': 'unitemp_jax.cli.evaluate_folder',
 }
+
+_COMMAND = 'unitemp evaluate'
 
 _EXAMPLE = """suites:
   vae        what the VAE loses of held-out clips
@@ -74,16 +76,10 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
     help='suites with commas; all by default',
   )
   add(
-    '--readme',
+    '--markdown',
     type=Path,
     metavar='FILE',
-    help='also put the tables between the marks of a Markdown file',
-  )
-  add(
-    '--marks',
-    default='metrics',
-    metavar='NAME',
-    help='name in these marks (metrics)',
+    help='also write the tables to this Markdown file',
   )
   add('--dry_run', action='store_true', help='say what would be measured')
   return parser.parse_args(argv)
@@ -128,11 +124,13 @@ def main(argv: list[str]) -> int:
       print(f'  {name}: {state}')
     print(f'{settings.num_clips} held-out clips, to {args.out}')
     return 0
+  if args.markdown is not None:
+    files.check_generated(args.markdown, _COMMAND)
   enable_compile_cache()
   runner.run(args.model, args.out, names, settings)
   tables = (args.out / runner.TABLES).read_text()
-  if args.readme is not None:
-    readme.insert(args.readme, tables, args.marks)
+  if args.markdown is not None:
+    files.write_generated(args.markdown, f'# Results\n\n{tables}', _COMMAND)
   print(tables)
   print(args.out)
   return 0

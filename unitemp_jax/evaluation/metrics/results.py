@@ -13,6 +13,8 @@ from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 
+_WIDTH = 100  # characters of a line of a table
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -117,6 +119,9 @@ class ResultTable:
   def to_grid(self) -> str:
     """Markdown with one line per group and one column per metric.
 
+    What is wider than a screen goes on in a further table below. What all
+    metrics are named after, such as 'long: ', is left out.
+
     Raises:
       UserError: two rows have the same metric and group.
     """
@@ -129,17 +134,34 @@ class ResultTable:
         )
       cells[row.group, row.metric] = row
     groups = list(dict.fromkeys(row.group for row in self.rows))
-    metrics = list(dict.fromkeys(row.metric for row in self.rows))
     units = {
-      row.metric: '' if row.unit == 'ratio' else f' ({row.unit})'
+      row.metric: '' if row.unit in ('ratio', '') else f' ({row.unit})'
       for row in self.rows
     }
-    head = [f'{metric}{units[metric]}' for metric in metrics]
-    lines = [f'| | {" | ".join(head)} |', '|---' * (len(metrics) + 1) + '|']
-    for group in groups:
-      shown = [_cell(cells.get((group, metric))) for metric in metrics]
-      lines.append(f'| {group} | {" | ".join(shown)} |')
-    return '\n'.join(lines) + '\n'
+    prefixes = {metric.partition(': ')[0] for metric in units}
+    shared = f'{prefixes.pop()}: ' if len(prefixes) == 1 else ''
+    columns = [
+      [
+        metric.removeprefix(shared) + unit,
+        *(_cell(cells.get((group, metric))) for group in groups),
+      ]
+      for metric, unit in units.items()
+    ]
+    tables: list[str] = []
+    first = 0
+    for last in range(1, len(columns) + 1):
+      wider = _grid(groups, columns[first : last + 1])
+      if last == len(columns) or max(map(len, wider)) > _WIDTH:
+        tables.append('\n'.join(_grid(groups, columns[first:last])) + '\n')
+        first = last
+    return '\n'.join(tables)
+
+
+def _grid(groups: list[str], columns: list[list[str]]) -> list[str]:
+  """Lines of one table; groups of which it says nothing are left out."""
+  head, *rest = zip(['', *groups], *columns, strict=True)
+  shown = [head, ['---'] * len(head), *(row for row in rest if any(row[1:]))]
+  return [f'| {" | ".join(row)} |' for row in shown]
 
 
 def _cell(row: Result | None) -> str:

@@ -185,10 +185,10 @@ def join(sections: Sequence[Section]) -> ResultTable:
 
 
 def to_markdown(sections: Sequence[Section]) -> str:
-  """One table per section, and below it how each number was obtained."""
+  """Tables, one per section or more, and how each number is obtained."""
+  hows: dict[str, list[str]] = {}
   parts = []
   for section in sections:
-    hows: dict[str, list[str]] = {}
     for row in section.rows:
       names = hows.setdefault(row.how, [])
       if row.metric not in names:
@@ -200,9 +200,18 @@ def to_markdown(sections: Sequence[Section]) -> str:
       f'n = {", ".join(map(str, counts))} clips; 95 % intervals by bootstrap '
       'over clips.\n'
     )
-    parts.append(
-      ''.join(f'- {"; ".join(names)}: {how}\n' for how, names in hows.items())
+  # What all have in common, such as the model, is said once.
+  ends = {how.rpartition('; ')[2] for how in hows}
+  shared = ends.pop() if len(ends) == 1 < len(hows) else ''
+  parts.append('## How the numbers are defined\n')
+  if shared:
+    parts.append(f'All of them: {shared}.\n')
+  parts.append(
+    ''.join(
+      f'- *{"*; *".join(names)}*: {how.removesuffix(f"; {shared}")}\n'
+      for how, names in hows.items()
     )
+  )
   return '\n'.join(parts)
 
 
