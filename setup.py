@@ -21,6 +21,7 @@ REQUIRED = [
   'grain>=0.2.18',
   'jax>=0.10.2',
   'jaxtyping>=0.3.11',
+  'jinja2>=3.1.6',
   'ml-collections>=1.1.0',
   'numpy>=2.4.6',
   'optax>=0.2.8',

@@ -17,7 +17,6 @@ from unitemp_jax.evaluation.metrics.results import ResultTable
 from unitemp_jax.evaluation_sets import progress
 from unitemp_jax.evaluation_sets.progress import duration
 from unitemp_jax.evaluation_sets.store import Store
-from unitemp_jax.report import shell
 
 COMMAND = 'launch/evaluation_set.sh'
 _STEPS = ('real clips', 'generate', 'verify', 'measure', 'report')
@@ -82,7 +81,7 @@ def main(arguments: list[str]) -> None:
   """Writes and prints the table."""
   folder = Path(arguments[0])
   text = make(folder, arguments[1])
-  shell.write(folder / 'table.md', text)
+  files.write(folder / 'table.md', text)
   for path in arguments[2:]:
     files.write_generated(path, f'# Results\n\n{text}', COMMAND)
   print(text)

@@ -9,7 +9,7 @@ import pytest
 from conftest import PROMPTS
 
 from unitemp_jax.cli import main as cli
-from unitemp_jax.report import read, write
+from unitemp_jax.report import read, report
 
 pytestmark = [
   pytest.mark.slow,
@@ -98,7 +98,7 @@ def test_five_thousand_clips_are_listed_and_few_are_loaded(tmp_path):
     dataclasses.replace(contents.clips[0], prompt=f'number {i}', name=f'{i}')
     for i in range(5000)
   ]
-  page_file = write.write_page(dataclasses.replace(contents, clips=clips))
+  page_file = report.write_page(dataclasses.replace(contents, clips=clips))
   with chromium.Browser(tmp_path / 'profile') as page:
     page.open(page_file)
     assert page.evaluate("document.querySelectorAll('.row').length") == 5000

@@ -7,7 +7,8 @@ import pytest
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import drift
 from unitemp_jax.evaluation.clips import metrics as clip_metrics
-from unitemp_jax.evaluation.clips.metrics import METRICS, Layout
+from unitemp_jax.evaluation.clips.layout import Layout, generation_order
+from unitemp_jax.evaluation.clips.metrics import METRICS
 from unitemp_jax.evaluation.metrics import curves, flicker
 
 FORWARD = Layout((8, 20, 32), 12, (0, 0), (), 8.0)
@@ -122,11 +123,11 @@ def test_drift_of_a_ramp_is_known_and_its_order_matters():
 
 
 def test_order_of_generation_puts_given_frames_first():
-  order = drift.generation_order([(4, 6), (1, 3)], 8)
+  order = generation_order([(4, 6), (1, 3)], 8)
   np.testing.assert_array_equal(order, [0, 7, 4, 5, 6, 1, 2, 3])
   for spans in ([(0, 3), (3, 5)], [(0, 8)], [(-1, 2)]):
     with pytest.raises(UserError, match='at most once'):
-      drift.generation_order(spans, 8)
+      generation_order(spans, 8)
 
 
 def test_relative_drift_is_the_formula():

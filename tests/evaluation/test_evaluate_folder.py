@@ -14,6 +14,7 @@ from unitemp_jax.cli import main as cli
 from unitemp_jax.data import falling_digits
 from unitemp_jax.evaluation.clips import folder as clip_folder
 from unitemp_jax.evaluation.clips import groups, measure, metrics
+from unitemp_jax.evaluation.clips.layout import Layout
 from unitemp_jax.evaluation.metrics import curves, flicker
 from unitemp_jax.evaluation.metrics.results import ResultTable
 from unitemp_jax.video import decode, files
@@ -233,7 +234,7 @@ def test_a_gain_of_two_percent_is_seen_in_real_footage(
   """
   clip = real_footage(name, shrink)
   at = tuple(flicker.boundaries(24).tolist())
-  layout = metrics.Layout(at, 12, (0, 0), (), 25.0)
+  layout = Layout(at, 12, (0, 0), (), 25.0)
   found = []
   for gain in (0, 0.02, 0.05):
     made = curves.measure(moving_clips.with_gain(clip, gain))

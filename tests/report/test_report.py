@@ -14,7 +14,7 @@ import pytest
 
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
-from unitemp_jax.report import charts, read, write
+from unitemp_jax.report import charts, read, report
 
 BLOCKS = {
   'forward': [[0, 1, 2], [3, 4, 5], [6, 7, 8]],
@@ -150,7 +150,7 @@ class Page(html.parser.HTMLParser):
 
 
 def page_of(folder):
-  return Page(write.write_report(folder).read_text(encoding='utf-8'))
+  return Page(report.write_report(folder).read_text(encoding='utf-8'))
 
 
 def test_page_is_well_formed_and_complete(folder):
@@ -176,7 +176,7 @@ def test_everything_from_outside_is_escaped(folder):
 
 
 def test_nothing_is_fetched_from_elsewhere(folder):
-  text = write.write_report(folder).read_text(encoding='utf-8')
+  text = report.write_report(folder).read_text(encoding='utf-8')
   assert not re.findall(r'(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}', text)
   sources = [v['href'] for v in Page(text).players()]
   assert all((folder / source).is_file() for source in sources)
@@ -197,7 +197,7 @@ def test_poster_waits_until_the_video_is_near(folder):
 
 def test_names_with_odd_characters_still_link(tmp_path):
   write_clip(tmp_path, 'forward', "a'b (1) #50% & <x>", 'p')
-  text = write.write_report(tmp_path).read_text(encoding='utf-8')
+  text = report.write_report(tmp_path).read_text(encoding='utf-8')
   (video,) = Page(text).players()
   assert (
     video['href'] == 'forward/a%27b%20%281%29%20%2350%25%20%26%20%3Cx%3E.mp4'
@@ -220,7 +220,7 @@ def test_plan_drawing_cannot_run_anything(folder):
   ('content', 'reason'),
   [
     ('{"prompt": ', 'cannot be read'),
-    ('[1, 2]', 'holds no table'),
+    ('[1, 2]', 'it holds a list'),
     ('{"seed": 3, "frames": 33, "fps": 8}', "has no 'prompt'"),
   ],
 )
@@ -310,16 +310,16 @@ def test_an_evaluation_set_is_read_where_its_records_are(folder):
   contents = read.read_folder(place)
   assert len(contents.clips) == 3 and len(contents.problems) == 1
   assert 'videos/forward/b.mp4 has no sidecar' in contents.problems[0]
-  text = write.write_report(place).read_text(encoding='utf-8')
+  text = report.write_report(place).read_text(encoding='utf-8')
   assert text.count('<article class="row">') == 1
   assert 'data-poster="posters/backward/a.png"' in text
 
 
 def test_many_rows_get_a_search_and_few_do_not(folder):
-  assert 'class="finder"' not in write.write_report(folder).read_text()
+  assert 'class="finder"' not in report.write_report(folder).read_text()
   for number in range(9):
     write_clip(folder, 'forward', f'1{number}', f'prompt {number}')
-  text = write.write_report(folder).read_text()
+  text = report.write_report(folder).read_text()
   assert 'class="finder"' in text and '11 rows' in text
   assert text.count('class="switch"') == 3
 
@@ -332,19 +332,19 @@ def test_broken_metrics_are_named(folder):
 
 def test_folder_without_clips_is_refused_and_left_alone(tmp_path):
   with pytest.raises(UserError, match='is not a folder'):
-    write.write_report(tmp_path / 'nothing')
+    report.write_report(tmp_path / 'nothing')
   with pytest.raises(UserError, match='no usable clip'):
-    write.write_report(tmp_path)
+    report.write_report(tmp_path)
   sidecar = write_clip(tmp_path, 'forward', '000', 'p')
   sidecar.write_text('{')
   with pytest.raises(UserError, match=r'first problem: forward/000\.json'):
-    write.write_report(tmp_path)
+    report.write_report(tmp_path)
   assert not (tmp_path / 'index.html').exists()
 
 
 def test_second_report_replaces_the_first(folder):
-  first = write.write_report(folder).read_bytes()
-  assert write.write_report(folder).read_bytes() == first
+  first = report.write_report(folder).read_bytes()
+  assert report.write_report(folder).read_bytes() == first
   left = {p.name for p in folder.iterdir() if p.is_file()}
   assert left == {'index.html', 'metrics.json'}
 
@@ -352,18 +352,18 @@ def test_second_report_replaces_the_first(folder):
 def test_blocks_become_frames(tmp_path):
   write_clip(tmp_path, 'backward', '000', 'p')
   (clip,) = read.read_folder(tmp_path).clips
-  assert clip.block_frames() == [(21, 32), (9, 20), (0, 8)]
+  assert clip.block_frames == ((21, 32), (9, 20), (0, 8))
   # Positions may be negative: only their distance to the first counts.
   shifted = [[p - 5 for p in block] for block in BLOCKS['backward']]
   write_clip(tmp_path, 'backward', '000', 'p', generation_order=shifted)
   (clip,) = read.read_folder(tmp_path).clips
-  assert clip.block_frames() == [(21, 32), (9, 20), (0, 8)]
+  assert clip.block_frames == ((21, 32), (9, 20), (0, 8))
 
 
 def test_one_frame_is_one_block(tmp_path):
   write_clip(tmp_path, 'forward', '0', 'p', frames=1, generation_order=[[0]])
   (clip,) = read.read_folder(tmp_path).clips
-  assert clip.block_frames() == [(0, 0)]
+  assert clip.block_frames == ((0, 0),)
 
 
 def test_touching_ranges_merge():
@@ -381,9 +381,10 @@ def test_thinning_a_long_series_keeps_its_spike():
 
 
 def test_chart_marks_each_boundary_inside():
-  chart = charts.difference_chart([1.0] * 32, [8, 20, 99], 2.0)
-  assert chart.count('class="stem"') == 2
-  assert charts.difference_chart([1.0] * 32, [], 2.0).count('stem') == 0
+  line, edges = charts.difference_chart([1.0] * 32, [8, 20, 99], 2.0)
+  assert len(line.split(' ')) == 32
+  assert edges == [('272.7', '50.0'), ('636.4', '50.0')]
+  assert charts.difference_chart([1.0] * 32, [], 2.0)[1] == []
 
 
 def test_command_line(folder, capsys):
@@ -419,7 +420,7 @@ def browse(page, profile):
 
 @pytest.mark.skipif(CHROMIUM is None, reason='needs Chromium')
 def test_chromium_opens_it_from_disk_without_an_error(folder, tmp_path):
-  dom, console = browse(write.write_report(folder), tmp_path / 'profile')
+  dom, console = browse(report.write_report(folder), tmp_path / 'profile')
   assert console == []
   assert dom.count('>Play row</button>') == 2
   assert dom.count('aria-pressed="false"') == 2  # The script ran to its end.

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.clips.folder import Blocks
+from unitemp_jax.evaluation.clips.layout import Blocks
 
 
 def add(parser: argparse.ArgumentParser) -> None:

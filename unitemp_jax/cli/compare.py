@@ -13,7 +13,7 @@ from unitemp_jax.evaluation.clips import folder as clip_folder
 from unitemp_jax.evaluation.clips import naming
 from unitemp_jax.evaluation.metrics.results import ResultTable
 from unitemp_jax.evaluation_sets import manifests
-from unitemp_jax.report.shell import plural
+from unitemp_jax.report.pages import plural
 
 _EXAMPLE = """baselines, by how they name their clips:
   self_forcing  PROMPT[:100]-0.mp4 or 12-0_ema.mp4

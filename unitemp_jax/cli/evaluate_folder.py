@@ -11,7 +11,7 @@ from unitemp_jax.evaluation.clips import folder as clip_folder
 from unitemp_jax.evaluation.clips import groups as measure_folder
 from unitemp_jax.evaluation.metrics import frechet
 from unitemp_jax.evaluation.suites import runner
-from unitemp_jax.report import folder as report_folder
+from unitemp_jax.report import measurements
 
 _EXAMPLE = """example:
   unitemp evaluate folder out/set/videos --real=real_clips --out=out/measured
@@ -120,7 +120,7 @@ def main(argv: list[str]) -> int:
   for problem in problems:
     print(f'note: {problem}')
   shown = [*groups, *([real_group] if real_group else [])]
-  report_folder.write(args.out, sections, tables.to_csv(shown), problems)
+  measurements.write(args.out, sections, tables.to_csv(shown), problems)
   print(runner.to_markdown(sections))
   print(args.out / 'index.html')
   return 0

@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 
-from unitemp_jax.report import read, sheet, write
+from unitemp_jax.report import read, report
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -34,6 +34,6 @@ def main(argv: list[str]) -> int:
     print(f'left out: {problem}')
   print(f'{len(contents.clips)} clips, orders: {", ".join(contents.orders)}')
   if not arguments.dry_run:
-    print(sheet.write_sheet(contents))
-    print(write.write_page(contents))
+    print(report.write_sheet(contents))
+    print(report.write_page(contents))
   return 0

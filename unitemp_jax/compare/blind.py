@@ -7,20 +7,19 @@ derived from the key's secret, so the same command makes the same page.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import av
 
+from unitemp_jax import files
 from unitemp_jax.compare.pairing import Pair
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips.folder import ClipFile
-from unitemp_jax.report import shell
+from unitemp_jax.report import pages
 from unitemp_jax.video import decode
 from unitemp_jax.video import files as video_io
 
@@ -63,10 +62,10 @@ def write(
   for number, (pair, *sides) in enumerate(trials):
     words = [pair.prompt, pair.sample, *sides]
     trial = _name(secret, 'trial', *words)
-    files = [f'clips/{_name(secret, "clip", *words, s)}.mp4' for s in sides]
-    for name, file in zip(sides, files, strict=True):
+    paths = [f'clips/{_name(secret, "clip", *words, s)}.mp4' for s in sides]
+    for name, file in zip(sides, paths, strict=True):
       _copy(pair.clips[name], folder / file)
-    left, right = files
+    left, right = paths
     shown.append(
       {'id': trial, 'prompt': pair.prompt, 'left': left, 'right': right}
     )
@@ -87,8 +86,15 @@ def write(
     'systems': list(names),
     'trials': key,
   }
-  shell.write(out / KEY, json.dumps(about, indent=1) + '\n')
-  return shell.write(folder / 'index.html', _page(study, question, shown))
+  files.write_json(out / KEY, about)
+  return pages.write(
+    folder / 'index.html',
+    'blind.html',
+    title=question,
+    eyebrow='blind comparison',
+    problems=(),
+    study={'study': study, 'trials': shown},
+  )
 
 
 def _secret(names: Sequence[str], pairs: Sequence[Pair], seed: int) -> bytes:
@@ -127,71 +133,21 @@ def _trials(names, pairs, count, secret) -> list[tuple]:
 
 def _copy(clip: ClipFile, path: Path) -> None:
   """Copies the pictures of a clip, not what its file says about itself."""
-  partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if clip.path.suffix.lower() not in _PLAYABLE:
-      frames, fps = video_io.read_video(clip.path)
-      video_io.write_video(partial, frames, fps, scale=1)
-    else:
-      with (
-        decode.reading(clip.path),
-        av.open(str(clip.path)) as source,
-        av.open(
-          str(partial), 'w', 'mp4', options={'movflags': 'faststart'}
-        ) as target,
-      ):
-        stream = source.streams.video[0]
-        copy = target.add_stream_from_template(stream)
-        copy.metadata.clear()
-        for packet in source.demux(stream):
-          if packet.dts is not None:
-            packet.stream = copy
-            target.mux(packet)
-    os.replace(partial, path)
-  except OSError as error:
-    raise UserError(
-      f'cannot write {path} ({error.strerror or error}); make room or choose '
-      'another --out.'
-    ) from error
-  finally:
-    with contextlib.suppress(OSError):
-      partial.unlink(missing_ok=True)
-
-
-def _page(study: str, question: str, trials: list[dict]) -> str:
-  data = json.dumps({'study': study, 'trials': trials})
-  # Nothing in it may end the script element.
-  data = data.replace('<', '\\u003c')
-  stage = (
-    '<div id="start" class="card"><p>Choose the one that answers the '
-    'question better, or say that there is no difference.</p>'
-    '<label>Your name <input id="rater" autocomplete="off" maxlength="60">'
-    '</label><button type="button" id="begin" class="main">Begin</button>'
-    '<p class="meta">Keys: ← A, → B, ↓ no difference, R replay, '
-    'Backspace back.</p></div>'
-    '<div id="trial" class="card" hidden><p class="meta" id="place"></p>'
-    '<div class="progress"><i></i></div>'
-    '<h3 id="prompt"></h3><div class="sides">'
-    '<figure><video muted loop playsinline preload="auto"></video>'
-    '<button type="button" data-choice="left">A is better</button></figure>'
-    '<figure><video muted loop playsinline preload="auto"></video>'
-    '<button type="button" data-choice="right">B is better</button>'
-    '</figure></div><div class="choices">'
-    '<button type="button" data-choice="tie">No difference</button>'
-    '<button type="button" id="replay">Replay</button>'
-    '<button type="button" id="back">Back</button></div></div>'
-    '<div id="done" class="card" hidden><p>Thank you. Save your votes and send '
-    'the file to whoever asked you.</p>'
-    '<button type="button" id="save" class="main">Save votes</button></div>'
-    '<p class="meta"><button type="button" id="early">Save votes so far'
-    '</button></p>'
-    f'<script type="application/json" id="data">{data}</script>'
-  )
-  return shell.page(
-    question,
-    'blind comparison',
-    'Pairs of videos of one prompt, made by systems that are not named.',
-    [('vote', 'Videos', stage)],
-    scripts=('blind.js',),
-  )
+  if clip.path.suffix.lower() not in _PLAYABLE:
+    frames, fps = video_io.read_video(clip.path)
+    video_io.write_video(path, frames, fps, scale=1)
+    return
+  options = {'movflags': 'faststart'}
+  with (
+    files.writing(path) as temporary,
+    decode.reading(clip.path),
+    av.open(str(clip.path)) as source,
+    av.open(str(temporary), 'w', 'mp4', options=options) as target,
+  ):
+    stream = source.streams.video[0]
+    copy = target.add_stream_from_template(stream)
+    copy.metadata.clear()
+    for packet in source.demux(stream):
+      if packet.dts is not None:
+        packet.stream = copy
+        target.mux(packet)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unitemp_jax import files
 from unitemp_jax.compare import blind, gallery, numbers, pictures, table
 from unitemp_jax.compare.pairing import Pair, Pairing, System
 from unitemp_jax.errors import UserError
@@ -18,7 +19,6 @@ from unitemp_jax.evaluation.clips import groups, measure
 from unitemp_jax.evaluation.clips.folder import ClipFile, Listing
 from unitemp_jax.evaluation.clips.tables import Clip, Group
 from unitemp_jax.evaluation.metrics.results import Result, ResultTable
-from unitemp_jax.report import shell
 
 METRICS, TABLES, CLIPS, UNPAIRED = (
   'metrics.json',
@@ -145,13 +145,13 @@ def run(
 
 
 def _measure(pairs, out, workers, report, notes) -> dict[Path, Clip]:
-  files = {clip.path: clip for pair in pairs for clip in pair.clips.values()}
+  clips = {clip.path: clip for pair in pairs for clip in pair.clips.values()}
   found: dict[Path, Clip] = {}
-  jobs = [groups.job_of(file) for file in files.values()]
+  jobs = [groups.job_of(file) for file in clips.values()]
   for measured in measure.measure(
     jobs, out / 'measured', workers=workers, report=report
   ):
-    file = files[measured.path]
+    file = clips[measured.path]
     try:
       found[file.path] = groups.whole_clip(file, measured)
     except UserError as error:
@@ -254,12 +254,12 @@ def _write(out: Path, contents: gallery.Contents, results, report) -> str:
     for pair in contents.pairs
     for name, clip in pair.clips.items()
   ]
-  shell.write(
+  files.write(
     out / CLIPS, table.to_csv([(*line[:4], line[4].values) for line in lines])
   )
-  shell.write(out / UNPAIRED, _unpaired_csv(contents))
-  shell.write(out / TABLES, text)
-  shell.write(out / 'index.html', gallery.render(contents, out))
+  files.write(out / UNPAIRED, _unpaired_csv(contents))
+  files.write(out / TABLES, text)
+  files.write(out / 'index.html', gallery.render(contents, out))
   ResultTable(tuple(results)).to_json(out / METRICS)
   for note in contents.notes:
     report(f'note: {note}')

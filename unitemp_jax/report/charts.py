@@ -1,24 +1,13 @@
-"""The drawings of the report: HTML and SVG text made from plain numbers.
+"""The numbers behind the drawings of a page; templates turn them into SVG.
 
-Every drawing fills the width it is given; labels are HTML, so that they keep
-their size. All numbers are formatted here and no text from outside is used.
+Every drawing fills the width it is given.
 """
 
 import math
 from collections.abc import Sequence
-from urllib.parse import quote
 
 MAX_POINTS = 600  # of a line; more than the pixels it is drawn with
-
-
-def number(value: float) -> str:
-  """Formats with three significant digits; a dash for what is not finite."""
-  if not math.isfinite(value):
-    return '–'
-  if abs(value) >= 100:
-    return f'{value:.0f}'
-  digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
-  return f'{value:.{digits}f}'
+WIDTH, HEIGHT = 1000.0, 100.0  # of a chart, in its own units
 
 
 def thin(values: Sequence[float]) -> list[tuple[int, float]]:
@@ -37,45 +26,26 @@ def thin(values: Sequence[float]) -> list[tuple[int, float]]:
 
 def difference_chart(
   values: Sequence[float], boundaries: Sequence[int], top: float
-) -> str:
+) -> tuple[str, list[tuple[str, str]]]:
   """Draws frame difference over time with the block boundaries marked.
 
   Args:
     values: change from frame j to frame j + 1, for each j.
     boundaries: the j that cross from one block to the next.
     top: value at the upper edge, so that charts share a scale.
+
+  Returns:
+    The points of the line, and (x, y) of each boundary inside.
   """
-  if not values:
-    return '<p class="none">no frame differences recorded</p>'
-  width, height = 1000.0, 100.0
   top = top if top > 0 else 1.0
 
-  def x_of(j: float) -> float:
-    return width * (j + 1) / (len(values) + 1)  # The edge between two frames.
+  def place(j: int, value: float) -> tuple[str, str]:
+    x = WIDTH * (j + 1) / (len(values) + 1)  # The edge between two frames.
+    return f'{x:.1f}', f'{HEIGHT * (1 - min(value / top, 1.0)):.1f}'
 
-  def y_of(value: float) -> float:
-    return height * (1 - min(value / top, 1.0))
-
-  points = ' '.join(f'{x_of(j):.1f},{y_of(v):.1f}' for j, v in thin(values))
+  line = ' '.join(','.join(place(*point)) for point in thin(values))
   inside = [j for j in boundaries if 0 <= j < len(values)]
-  marks = ''.join(
-    f'<path class="edge" d="M{x_of(j):.1f} 0V{height:.0f}"/>'
-    f'<path class="stem" d="M{x_of(j):.1f} {height:.0f}'
-    f'V{y_of(values[j]):.1f}"/>'
-    for j in inside
-  )
-  label = (
-    f'frame difference over {len(values)} transitions, '
-    f'largest {number(max(values))}, {len(inside)} block boundaries'
-  )
-  return (
-    f'<div class="chart"><span class="top">{number(top)}</span>'
-    f'<svg viewBox="0 0 {width:.0f} {height:.0f}" preserveAspectRatio="none" '
-    f'role="img" aria-label="{label}">{marks}'
-    f'<polyline class="line" points="{points}"/></svg>'
-    f'<span class="from">0</span><span class="to">frame {len(values)}</span>'
-    '</div>'
-  )
+  return line, [place(j, values[j]) for j in inside]
 
 
 def merge(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -91,28 +61,27 @@ def merge(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def cascade(
   spans: Sequence[tuple[int, int]], frames: int, strip: str = ''
-) -> str:
+) -> list[list[tuple[str, str]]]:
   """Draws the clip as it grew: one line per step, time to the right.
 
   Args:
     spans: first and last frame of each block, in generation order.
     frames: length of the clip.
     strip: path of a picture of the whole clip; '' draws plain bars.
+
+  Returns:
+    The segments of each line: 'old' or 'new', and the style that places it.
   """
-  if not spans:
-    return '<p class="none">no generation order recorded</p>'
-  lines = []
-  for step, span in enumerate(spans):
-    earlier = ''.join(
-      _segment(run, frames, strip, 'old') for run in merge(spans[:step])
-    )
-    newest = _segment(span, frames, strip, 'new')
-    lines.append(f'<li>{earlier}{newest}</li>')
-  style = f' style="--strip:url(\'{quote(strip)}\')"' if strip else ''
-  return f'<ol class="cascade"{style}>{"".join(lines)}</ol>'
+  return [
+    [
+      *(('old', _place(old, frames, strip)) for old in merge(spans[:step])),
+      ('new', _place(span, frames, strip)),
+    ]
+    for step, span in enumerate(spans)
+  ]
 
 
-def _segment(span: tuple[int, int], frames: int, strip: str, kind: str) -> str:
+def _place(span: tuple[int, int], frames: int, strip: str) -> str:
   start, end = span
   length = end - start + 1
   style = f'left:{100 * start / frames:.2f}%;width:{100 * length / frames:.2f}%'
@@ -123,21 +92,23 @@ def _segment(span: tuple[int, int], frames: int, strip: str, kind: str) -> str:
       f';background-size:{100 * frames / length:.2f}% 100%'
       f';background-position:{shift:.2f}% 0'
     )
-  return f'<i class="{kind}" style="{style}"></i>'
+  return style
 
 
-def interval_bar(value: float, low: float, high: float, limits) -> str:
-  """Draws a value and its interval between the limits (left, right)."""
+def interval_bar(
+  value: float, low: float, high: float, limits: tuple[float, float]
+) -> tuple[str, str, str] | None:
+  """Places a value and its interval between the limits, in percent.
+
+  Returns:
+    Left end, width, and the value's place; None where one is not finite.
+  """
   left, right = limits
   if not all(map(math.isfinite, (value, low, high))) or right <= left:
-    return ''
+    return None
 
-  def place(number_: float) -> float:
-    return 100 * (min(max(number_, left), right) - left) / (right - left)
+  def place(number: float) -> float:
+    return 100 * (min(max(number, left), right) - left) / (right - left)
 
-  return (
-    '<div class="bar">'
-    f'<i style="left:{place(low):.1f}%;'
-    f'width:{max(place(high) - place(low), 0):.1f}%"></i>'
-    f'<b style="left:{place(value):.1f}%"></b></div>'
-  )
+  width = max(place(high) - place(low), 0)
+  return f'{place(low):.1f}', f'{width:.1f}', f'{place(value):.1f}'

@@ -12,18 +12,18 @@ out; nothing is changed.
 import base64
 import dataclasses
 import functools
-import json
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 import av
 import av.error
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.clips import folder as clip_folder
+from unitemp_jax.evaluation.clips import layout
 from unitemp_jax.evaluation.metrics.results import Result, ResultTable
 from unitemp_jax.evaluation_sets import progress
 from unitemp_jax.plans import drawing, text
@@ -31,41 +31,66 @@ from unitemp_jax.plans import drawing, text
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """One generated video and what its sidecar says about it.
+  """One generated video as a page shows it.
 
-  Paths are relative to the report's folder. `frame_difference[j]` is the change
-  from frame j to j + 1, and the numbers in `boundary_frames` are such j.
-  `generation_order` lists blocks, each by its temporal latent positions, in the
-  order in which they were made.
+  Paths are relative to the page's folder, '' where there is none.
+
+  Attributes:
+    name: of the file, without its ending.
+    order: temporal order, or the name of a system.
+    video: path.
+    prompt: plain text.
+    frames: number of frames.
+    fps: frames per second.
+    width: pixels.
+    height: pixels.
+    boundary_frames: transitions between blocks.
+    frame_difference: entry j is the change from frame j to j + 1.
+    block_frames: first and last frame of each block, in generation order.
+    seed: of the noise.
+    sample: number of the clip of its prompt, if it has one.
+    checkpoint: hash.
+    version: of the program.
+    timings: seconds by name.
+    plan_image: data URI of the plan's drawing.
+    poster: path of a picture.
+    strip: path of a picture of the whole clip.
+    stages: paths of unfinished videos.
+    note: shown below the video.
   """
 
   name: str
   order: str
   video: str
   prompt: str
-  seed: int
   frames: int
   fps: float
   width: int
   height: int
-  boundary_frames: list[int]
-  frame_difference: list[float]
-  generation_order: list[list[int]]
-  checkpoint: str
-  version: str
-  timings: dict[str, float]
-  plan_image: str  # data URI of the plan's drawing, '' without one
-  poster: str  # '' without one
-  strip: str  # '' without one
-  stages: list[str]
+  boundary_frames: Sequence[int] = ()
+  frame_difference: Sequence[float] = ()
+  block_frames: layout.Spans = ()
+  seed: int = 0
+  sample: int | None = None
+  checkpoint: str = ''
+  version: str = ''
+  timings: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  plan_image: str = ''
+  poster: str = ''
+  strip: str = ''
+  stages: Sequence[str] = ()
+  note: str = ''
 
-  sample: int | None = None  # number of the clip of its prompt, if it has one
-  note: str = ''  # shown below the video
+  @property
+  def shape(self) -> str:
+    """Length, size and rate in words."""
+    size = f'{self.width} × {self.height}'
+    return f'{self.frames} frames, {size}, {self.fps:g} per second'
 
-  def block_frames(self) -> list[tuple[int, int]]:
-    """Returns the first and last frame of each block, in generation order."""
-    blocks = [tuple(block) for block in self.generation_order]
-    return clip_folder.block_frames(blocks, self.frames)
+  @property
+  def largest_difference(self) -> float:
+    """The upper end of its chart."""
+    return max(self.frame_difference, default=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,11 +177,9 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
   """
   name = sidecar.relative_to(folder).as_posix()
   try:
-    record = json.loads(sidecar.read_text(encoding='utf-8'))
-  except (OSError, ValueError) as error:
-    raise UserError(f'{name} cannot be read ({error}).') from error
-  if not isinstance(record, dict):
-    raise UserError(f'{name} is no sidecar: it holds no table of keys.')
+    record = files.read_json(sidecar, 'a sidecar', 'make the clip again')
+  except UserError as error:
+    raise UserError(str(error).replace(str(sidecar), name, 1)) from error
   fields = _Fields(name, record)
   place = sidecar.relative_to(folder).with_suffix('')
   order, poster = sidecar.parent.name, sidecar.with_suffix('.png')
@@ -170,6 +193,11 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
   frames = fields.get('frames', _is_int)
   if frames < 1:
     raise UserError(f'{name}: frames is {frames}, it must be at least 1.')
+  fps = fields.get('fps', _is_number)
+  try:
+    blocks = layout.Layout.read(record, frames, fps)
+  except UserError as error:
+    raise UserError(f'{name}: {error}') from error
 
   def below(path: pathlib.Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_file() else ''
@@ -186,12 +214,12 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
     prompt=fields.get('prompt', _is_text),
     seed=fields.get('seed', _is_int),
     frames=frames,
-    fps=fields.get('fps', _is_number),
+    fps=fps,
     width=width,
     height=height,
-    boundary_frames=fields.get('boundary_frames', _is_list(_is_int), []),
+    boundary_frames=blocks.boundaries if 'boundary_frames' in record else (),
     frame_difference=fields.get('frame_difference', _is_list(_is_number), []),
-    generation_order=fields.get('generation_order', _is_blocks, []),
+    block_frames=blocks.spans,
     checkpoint=fields.get('checkpoint', _is_text, ''),
     version=fields.get('version', _is_text, ''),
     timings=fields.get('timings', _is_timings, {}),
@@ -234,16 +262,13 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-  return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)
+  if isinstance(value, float):
+    return math.isfinite(value)
+  return _is_int(value) and abs(value) < 2**63
 
 
 def _is_list(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
   return lambda value: isinstance(value, list) and all(map(check, value))
-
-
-def _is_blocks(value: Any) -> bool:
-  is_block = _is_list(_is_int)
-  return isinstance(value, list) and all(is_block(b) and b for b in value)
 
 
 def _is_timings(value: Any) -> bool:

@@ -7,40 +7,10 @@ only the second reading calls that the end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-
-from unitemp_jax.errors import UserError
 
 _SHARE = 0.15  # of the clip at each end that is compared
 _LEAST = 1e-3  # keeps relative changes of dark or flat clips finite
-
-
-def generation_order(
-  spans: Sequence[tuple[int, int]], num_frames: int
-) -> np.ndarray:
-  """Frame numbers in the order in which they were made, int [T].
-
-  Within a block frames keep the order of time. Frames that no block made (they
-  were given) are taken as made first.
-
-  Args:
-    spans: first and last frame of each block, first made first.
-    num_frames: T.
-
-  Raises:
-    UserError: a frame outside the clip, or one that was made twice.
-  """
-  made = [t for first, last in spans for t in range(first, last + 1)]
-  outside = [t for t in made if not 0 <= t < num_frames]
-  if outside or len(set(made)) != len(made):
-    raise UserError(
-      f'the blocks {list(spans)} do not make each of {num_frames} frames at '
-      'most once; mend the record of the clip.'
-    )
-  given = np.setdiff1d(np.arange(num_frames), made)
-  return np.concatenate([given, np.array(made, dtype=int)])
 
 
 def end_difference(curves: np.ndarray) -> np.ndarray:

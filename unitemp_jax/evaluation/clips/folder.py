@@ -8,7 +8,6 @@ used is named and left out.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -20,37 +19,11 @@ import av
 from unitemp_jax.data import video_folder
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import naming
-from unitemp_jax.evaluation.clips.metrics import Layout
+from unitemp_jax.evaluation.clips.layout import Blocks, Layout
 from unitemp_jax.video import decode
 
-_FRAMES_PER_LATENT = 4
-# Rates at which Wan 2.2 5B systems write; they make blocks of 8 latents.
-_BLOCK_AT_RATE = {24: 8}
-_BLOCK = 3
 # What lies beside clips and is none: records, pictures, reports, prompts.
 _BESIDE = ('.json', '.jsonl', '.png', '.jpg', '.html', '.md', '.csv', '.npz')
-
-
-@dataclasses.dataclass(frozen=True)
-class Blocks:
-  """Block boundaries of clips that do not say: first one and period, frames."""
-
-  first: int
-  period: int
-
-  @classmethod
-  def parse(cls, text: str) -> Blocks:
-    """Reads 'FIRST:PERIOD'; raises UserError for anything else."""
-    try:
-      first, period = map(int, text.split(':'))
-    except ValueError:
-      first = period = -1
-    if first < 0 or period < 2:
-      raise UserError(
-        f'--blocks={text} is not FIRST:PERIOD in frames, such as 8:12 for the '
-        'transition from frame 8 to 9 and every 12th after it.'
-      )
-    return cls(first, period)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +170,10 @@ def _read(
     # `unitemp generate` and plain sets begin names with the prompt's number.
     number = re.match(r'(\d{4,})-', path.stem)
     index = int(number[1]) if number else None
+  try:
+    layout = Layout.read(about, frames, fps, blocks)
+  except UserError as error:
+    raise UserError(f'{relative}: {error}') from error
   return ClipFile(
     path=path,
     name=relative,
@@ -210,7 +187,7 @@ def _read(
     height=height // scale,
     width=width // scale,
     scale=scale,
-    layout=_layout(about, frames, fps, blocks, relative),
+    layout=layout,
     about=about,
   )
 
@@ -250,57 +227,3 @@ def _prompt(path: Path, about: Mapping[str, Any]) -> tuple[str, bool]:
     if prompts:
       return prompts[0], False
   return '', False
-
-
-def _layout(
-  about: Mapping[str, Any],
-  frames: int,
-  fps: float,
-  blocks: Blocks | None,
-  name: str,
-) -> Layout:
-  if blocks is None:
-    latents = _BLOCK_AT_RATE.get(round(fps), _BLOCK)
-    period = _FRAMES_PER_LATENT * latents
-    blocks = Blocks(period - _FRAMES_PER_LATENT, period)
-  at = tuple(range(blocks.first, max(frames - 1, 0), blocks.period))
-  period = blocks.period
-  try:
-    if 'boundary_frames' in about:
-      at = tuple(sorted(int(j) for j in about['boundary_frames']))
-      apart = {b - a for a, b in itertools.pairwise(at)}
-      period = apart.pop() if len(apart) == 1 else period
-    ends = about.get('given_frames') or (0, 0)
-    given = (int(ends[0]), int(ends[1]))
-    made = [tuple(map(int, b)) for b in about.get('generation_order') or ()]
-    spans = block_frames(made, frames)
-  except (TypeError, ValueError, IndexError) as error:
-    raise UserError(
-      f'{name}: its record has blocks that cannot be read ({error}); mend or '
-      'delete the JSON beside it.'
-    ) from error
-  return Layout(at, period, given, tuple(spans), fps)
-
-
-def block_frames(
-  blocks: list[tuple[int, ...]], frames: int
-) -> list[tuple[int, int]]:
-  """First and last frame of each block, in generation order.
-
-  Args:
-    blocks: temporal latent positions of each, negative ones too.
-    frames: length of the clip.
-  """
-  positions = [p for block in blocks for p in block]
-  if not positions or not frames:
-    return []
-  first, last = min(positions), max(positions)
-  # The first latent codes one frame, every later one the same number.
-  rate = (frames - 1) / max(last - first, 1)
-  spans = []
-  for block in blocks:
-    start = 0
-    if min(block) != first:
-      start = round((min(block) - first - 1) * rate) + 1
-    spans.append((start, round((max(block) - first) * rate)))
-  return spans

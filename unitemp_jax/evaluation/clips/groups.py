@@ -11,8 +11,8 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import fidelity, measure, metrics
 from unitemp_jax.evaluation.clips.fidelity import Reference
 from unitemp_jax.evaluation.clips.folder import ClipFile, Listing
+from unitemp_jax.evaluation.clips.layout import Layout
 from unitemp_jax.evaluation.clips.measure import Job, Window
-from unitemp_jax.evaluation.clips.metrics import Layout
 from unitemp_jax.evaluation.clips.tables import REAL, Clip, Group
 from unitemp_jax.evaluation.metrics.curves import Curves
 

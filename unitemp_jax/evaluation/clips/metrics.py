@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from unitemp_jax.evaluation.clips import drift
+from unitemp_jax.evaluation.clips.layout import Layout, generation_order
 from unitemp_jax.evaluation.metrics import bootstrap, flicker
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.curves import QUALITIES, Curves
@@ -40,25 +41,6 @@ class Metric:
   better: str
   how: str
   unit: str = 'ratio'
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """What must be known of a clip beyond its pixels.
-
-  Attributes:
-    boundaries: transitions between blocks; may be empty.
-    period: frames of a block, for the comb and the phase test.
-    given: number of given frames at the start and at the end.
-    spans: first and last frame of each block in the order made; () = as played.
-    fps: frames per second.
-  """
-
-  boundaries: tuple[int, ...]
-  period: int
-  given: tuple[int, int]
-  spans: tuple[tuple[int, int], ...]
-  fps: float
 
 
 _FLICKER, _LOOP, _MOTION = 'Flicker', 'Loop', 'Motion and joins'
@@ -245,7 +227,7 @@ def _drifts(curves: Curves, layout: Layout) -> dict[str, float]:
   looks = np.concatenate([curves.looks, motion], axis=1)
   order = np.arange(curves.frames)
   if layout.spans:
-    order = drift.generation_order(layout.spans, curves.frames)
+    order = generation_order(layout.spans, curves.frames)
   second = max(1, round(layout.fps))
   found = {}
   for name, series in (('as played', looks), ('as made', looks[order])):

@@ -18,7 +18,8 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.classifiers import direction
 from unitemp_jax.evaluation.clips import metrics
 from unitemp_jax.evaluation.clips.folder import ClipFile
-from unitemp_jax.evaluation.clips.metrics import METRICS, Layout
+from unitemp_jax.evaluation.clips.layout import Layout
+from unitemp_jax.evaluation.clips.metrics import METRICS
 from unitemp_jax.evaluation.metrics import bootstrap, flicker, frechet, results
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.curves import Curves

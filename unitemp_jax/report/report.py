@@ -1,0 +1,134 @@
+"""The report: one static page, and one picture, of a folder of clips."""
+
+import os
+import pathlib
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from unitemp_jax.report import measurements, pages, read
+from unitemp_jax.report.read import Clip, Contents
+from unitemp_jax.video import files as video_files
+
+SHEET = 'sheet.png'
+
+
+def write_report(folder: str | os.PathLike[str]) -> pathlib.Path:
+  """Writes `folder/index.html` and returns its path.
+
+  Raises:
+    UserError: there is no such folder or not one usable clip in it.
+  """
+  return write_page(read.read_folder(pathlib.Path(folder)))
+
+
+def write_page(contents: Contents) -> pathlib.Path:
+  """Writes the page of what was read, and returns its path."""
+  clips, cards = contents.clips, orders(contents)
+  return pages.write(
+    contents.folder / 'index.html',
+    'report.html',
+    title=contents.folder.resolve().name,
+    eyebrow='unitemp report',
+    problems=contents.problems,
+    contents=contents,
+    prompts=len({clip.prompt for clip in clips}),
+    rows=rows(contents),
+    orders=cards,
+    top=max(max(card['mean'], default=0.0) for card in cards),
+    measured=measurements.tables(contents.results),
+    checkpoints=counted([clip.checkpoint for clip in clips]),
+    versions=counted([clip.version for clip in clips]),
+    shapes=counted([clip.shape for clip in clips]),
+    timings=timings(clips),
+  )
+
+
+def rows(contents: Contents) -> list[tuple[str, str, list[Clip]]]:
+  """Returns (prompt, seed or sample, clips in the order of orders)."""
+
+  def which(clip: Clip) -> str:
+    # Clips of a set have seeds of their own in every order.
+    if clip.sample is not None:
+      return f'sample {clip.sample}'
+    return f'seed {clip.seed}'
+
+  by_name = sorted(contents.clips, key=lambda c: c.name)
+  found = pages.grouped(((c.prompt, which(c)), c) for c in by_name)
+  place = {order: i for i, order in enumerate(contents.orders)}
+  return [
+    (*key, sorted(clips, key=lambda c: (place[c.order], c.name)))
+    for key, clips in found.items()
+  ]
+
+
+def orders(contents: Contents) -> list[dict[str, Any]]:
+  """Returns what is common to all clips of each order."""
+  cards = []
+  for order in contents.orders:
+    clips = [clip for clip in contents.clips if clip.order == order]
+    mean = mean_difference(clips)
+    edges = [j for j in clips[0].boundary_frames if 0 <= j < len(mean)]
+    inside = [v for j, v in enumerate(mean) if j not in edges]
+    means = ()
+    if edges and inside:
+      at = statistics.fmean(mean[j] for j in edges)
+      means = (at, statistics.fmean(inside))
+    plans = dict.fromkeys(c.plan_image for c in clips if c.plan_image)
+    cards.append(
+      dict(order=order, clips=clips, mean=mean, edges=edges)
+      | dict(means=means, plans=list(plans))
+    )
+  return cards
+
+
+def mean_difference(clips: Sequence[Clip]) -> list[float]:
+  """Averages over the clips that have the most common length."""
+  curves = [clip.frame_difference for clip in clips]
+  length = statistics.mode(map(len, curves))
+  same = [curve for curve in curves if len(curve) == length]
+  return [statistics.fmean(values) for values in zip(*same, strict=True)]
+
+
+def counted(values: Sequence[str]) -> list[tuple[str, int]]:
+  """Lists different values with their counts; 0 for one that all have."""
+  found = dict.fromkeys(value for value in values if value)
+  if len(found) == 1 and all(values):
+    return [(values[0], 0)]
+  return [(value, values.count(value)) for value in found]
+
+
+def timings(clips: Sequence[Clip]) -> list[tuple[str, float]]:
+  """Returns the mean of each recorded time in seconds."""
+  names = dict.fromkeys(name for clip in clips for name in clip.timings)
+  return [
+    (
+      name,
+      statistics.fmean(c.timings[name] for c in clips if name in c.timings),
+    )
+    for name in names
+  ]
+
+
+def write_sheet(contents: Contents) -> pathlib.Path:
+  """Writes `folder/sheet.png`: a row of frames of each order's first clip.
+
+  A sheet has one picture size: clips of another one than the first are left
+  out of it.
+  """
+  size = contents.clips[0].height, contents.clips[0].width
+  first: dict[str, Clip] = {}
+  for clip in contents.clips:
+    if (clip.height, clip.width) == size:
+      first.setdefault(clip.order, clip)
+  videos = [
+    video_files.read_video(contents.folder / clip.video)[0]
+    for clip in first.values()
+  ]
+  labels = [f'{order}: {clip.prompt}' for order, clip in first.items()]
+  # Small clips are written enlarged; undo that, the sheet enlarges by itself.
+  shrink = max(max(videos[0].shape[1:3]) // 64, 1)
+  videos = [video[:, ::shrink, ::shrink] for video in videos]
+  path = contents.folder / SHEET
+  video_files.write_sheet(path, videos, labels, columns=11, scale=1)
+  return path
