@@ -167,7 +167,7 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
   def full(path, *arguments, **more):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
-  monkeypatch.setattr(record.video_io, 'write_image', full)
+  monkeypatch.setattr(record.files, 'write_image', full)
   with pytest.raises(UserError, match=r'\(No space left on device\); make roo'):
     record.write_clip(
       store, clip, fake_worker.noise(clip), fake_worker.FORM, facts

@@ -25,10 +25,10 @@ def call(tmp_path, monkeypatch):
   """Returns a function that runs the verb on the toy in `tmp_path`/run."""
   (tmp_path / 'toy_config.py').write_text(FILE)
   monkeypatch.setattr(
-    train_cli.programs, 'build_program', lambda *_: ToyProgram(), raising=False
+    train_cli.by_name, 'build_program', lambda *_: ToyProgram(), raising=False
   )
   monkeypatch.setattr(
-    train_cli.programs,
+    train_cli.by_name,
     'build_loader',
     lambda config, *_: ToyLoader(config.batch_size),
     raising=False,
