@@ -120,7 +120,8 @@ def config_for(objective: str, dit: dict, arg: str | None) -> ConfigDict:
     {
       'block': 3,
       'anchors': 3,
-      # By the ceiling measured on the tiny VAE (README); not run at this size.
+      # By the ceiling of the tiny VAE (unitemp_jax/evaluation/results.md); not
+      # run at this size.
       'anchor_kind': 'windowed',
       'start': 3,
       'weights': {

@@ -7,6 +7,7 @@ import pathlib
 import re
 
 import pytest
+from test_layering import FLOORS
 
 from unitemp_jax.cli import main as cli
 from unitemp_jax.cli.config_args import load_config
@@ -162,6 +163,14 @@ def test_commands_have_their_options(path, monkeypatch):
   monkeypatch.chdir(ROOT)
   found = {one: wrong_options(one) for one in commands(path.read_text())}
   assert {one: wrong for one, wrong in found.items() if wrong} == {}
+
+
+def test_the_floors_are_those_that_are_tested():
+  text = (ROOT / 'unitemp_jax' / 'README.md').read_text()
+  rows = re.findall(r'^\| \d \| (.*) \|$', text, re.MULTILINE)
+  floors = [tuple(re.findall(r'`([\w.]+)`', row)) for row in rows]
+  assert floors == list(FLOORS)
+  assert floors[1:] != list(FLOORS)
 
 
 def test_controls(monkeypatch):
