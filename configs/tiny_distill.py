@@ -1,6 +1,9 @@
 """Bidirectional self-forcing DMD: the student learns to need 4 steps.
 
-unitemp train --config=configs/tiny_distill.py --workdir=runs/tiny_distill
+  unitemp train --config=configs/tiny_distill.py --workdir=runs/tiny_distill
+
+Shipped, with shares of hops and turns of .2 and .15: 44 min on 2 CPU cores.
+What comes out: unitemp_jax/evaluation/results.md.
 """
 
 from configs import common, tiny

@@ -2,6 +2,9 @@
 
   unitemp train --config=configs/tiny_student_init.py \\
     --workdir=runs/tiny_student_init
+
+Shipped, with shares of hops and turns of .2 and .15: 46 min on 2 CPU cores, a
+loss of .246 (blocks .242, anchors .264).
 """
 
 from configs import tiny

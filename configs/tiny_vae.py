@@ -1,6 +1,10 @@
 """The causal VAE of the tiny model.
 
-unitemp train --config=configs/tiny_vae.py --workdir=runs/tiny_vae
+  unitemp train --config=configs/tiny_vae.py --workdir=runs/tiny_vae
+
+On 2 CPU cores an earlier form, on clips of falls from their start, took 40 min
+for 8,684 steps and reached a PSNR of 33.2 dB in training; the shipped encoder
+is that one. As it is now, on all scenes from any time on: not run to its end.
 """
 
 from configs import tiny
