@@ -16,7 +16,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,22 @@ def write(path: Name, content: bytes | str, *, replace: bool = True) -> Path:
   with writing(path) as temporary, temporary.open('r+b') as file:
     file.write(data)
   return path
+
+
+def write_all(contents: Mapping[Path, bytes | str]) -> None:
+  """Writes several files: all of them appear, or none.
+
+  Raises:
+    UserError: one cannot be written.
+  """
+  with contextlib.ExitStack() as stack:
+    for path, content in contents.items():
+      data = content.encode() if isinstance(content, str) else content
+      with stack.enter_context(writing(path)).open('r+b') as file:
+        file.write(data)
+        # All must have found room before the first one appears.
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: Name, value: Any, *, indent: int | None = 1) -> Path:

@@ -1,6 +1,6 @@
 """What users have in their folders: named through the command, and survived."""
 
-import pathlib
+import os
 
 import moving_clips
 import pytest
@@ -71,7 +71,7 @@ def test_folders_are_compared_all_the_same(mixed, tmp_path, capsys):
 def test_a_full_disk_is_one_sentence(
   mixed, tmp_path, monkeypatch, capsys, verb
 ):
-  def fail(path, data):
+  def fail(*_):
     raise OSError(28, 'No space left on device')
 
   folders = [str(mixed / 'one')]
@@ -79,7 +79,7 @@ def test_a_full_disk_is_one_sentence(
     folders.append(str(mixed / 'two'))
   arguments = [*verb.split(), *folders, f'--out={tmp_path / "out"}']
   with monkeypatch.context() as patch:
-    patch.setattr(pathlib.Path, 'write_bytes', fail)
+    patch.setattr(os, 'replace', fail)
     assert cli.main(arguments) == 2
   error = capsys.readouterr().err
   assert error.count('\n') == 1 and 'No space left on device' in error

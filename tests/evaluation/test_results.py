@@ -49,11 +49,11 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 
 def test_bad_file_is_one_sentence(tmp_path):
   path = tmp_path / 'results.json'
-  with pytest.raises(UserError, match='cannot read'):
+  with pytest.raises(UserError, match='it is missing'):
     results.ResultTable.from_json(path)
   for text in ('{', '[]', '{"results": [{"metric": 1}]}'):
     path.write_text(text)
-    with pytest.raises(UserError, match='not a table'):
+    with pytest.raises(UserError, match='a table of results'):
       results.ResultTable.from_json(path)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unitemp_jax.cli import clip_options
-from unitemp_jax.compare import numbers, pairing, run, votes
+from unitemp_jax.compare import gallery, numbers, pairing, run, votes
 from unitemp_jax.compare.pairing import System
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import folder as clip_folder
@@ -84,18 +84,26 @@ def _kinds(text: str, count: int) -> list[str]:
   return kinds
 
 
+def _named(text: str) -> tuple[str, Path]:
+  """Splits NAME=DIR; a folder with `=` in its name is one."""
+  name, separator, folder = text.partition('=')
+  if not separator or Path(text).is_dir():
+    return '', Path(text)
+  return name, Path(folder)
+
+
 def _systems(args, problems: list[str]) -> list[tuple[System, Path]]:
   found: list[tuple[System, Path]] = []
   kinds = _kinds(args.baseline, len(args.folders))
   for text, kind in zip(args.folders, kinds, strict=True):
-    name, separator, folder = text.partition('=')
-    path = Path(folder if separator else text)
+    name, path = _named(text)
+    named = bool(name)
     if (path / 'set.json').is_file():
       path = path / 'videos'
     listing = clip_folder.list_clips(path, kind, args.blocks)
     problems += listing.problems
-    name = name if separator else path.resolve().name
-    if not separator and name == 'videos':
+    name = name or path.resolve().name
+    if not named and name == 'videos':
       name = path.resolve().parent.name
     # The orders of a single folder need not say whose they are.
     name = '' if len(args.folders) == 1 else name
@@ -118,7 +126,9 @@ def _distinct(
 
 
 def _check(args) -> None:
-  clip_options.check(args)
+  read = [path for _, path in map(_named, args.folders)]
+  read += [args.real] if args.real else []
+  clip_options.check(args, gallery.EYEBROW, read)
   if args.pictures < 0 or args.trials < 0:
     raise UserError('--pictures and --trials must be at least 0.')
   if args.long_prompts is not None and args.prompts is None:
@@ -207,7 +217,10 @@ def _votes(argv: list[str]) -> int:
     '--out', type=Path, metavar='FILE', help='also write the table as JSON'
   )
   args = parser.parse_args(argv)
-  key = votes.read_key(args.key or votes.find_key(args.votes))
+  path = args.key or votes.find_key(args.votes)
+  if args.out is not None:
+    _check_table(args.out, [path, *args.votes])
+  key = votes.read_key(path)
   cast, problems = votes.read_votes(args.votes, key)
   for problem in problems:
     print(f'note: {problem}')
@@ -215,10 +228,23 @@ def _votes(argv: list[str]) -> int:
   print(f'{len(cast)} votes. {key["question"]}')
   print(table.to_markdown())
   if args.out is not None:
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_json(args.out)
     print(args.out)
   return 0
+
+
+def _check_table(out: Path, read: Sequence[Path]) -> None:
+  """Raises UserError where a table of votes would replace something else."""
+  for path in read:
+    if out.exists() and path.exists() and out.samefile(path):
+      raise UserError(f'--out={out} is read as well; choose another file.')
+  if out.exists():
+    try:
+      ResultTable.from_json(out)
+    except UserError as error:
+      raise UserError(
+        f'--out={out} is there and no table of results; choose another file.'
+      ) from error
 
 
 def _numbers(argv: list[str]) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.metrics import readme
 from unitemp_jax.evaluation.suites import runner
 from unitemp_jax.evaluation.suites.bench import Settings
 from unitemp_jax.parallel.compile_cache import enable_compile_cache
@@ -81,6 +82,13 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
     metavar='FILE',
     help='also write the tables to this Markdown file',
   )
+  add(
+    '--readme',
+    type=Path,
+    metavar='FILE',
+    help='also put them between two marks of a file that you write',
+  )
+  add('--marks', default='metrics', help='name in these marks (metrics)')
   add('--dry_run', action='store_true', help='say what would be measured')
   return parser.parse_args(argv)
 
@@ -117,6 +125,10 @@ def main(argv: list[str]) -> int:
     return importlib.import_module(ACTIONS[argv[0]]).main(argv[1:])
   args = _parse_args(argv)
   names, settings = _suites(args.only), _settings(args)
+  if args.markdown is not None:
+    files.check_generated(args.markdown, _COMMAND)
+  if args.readme is not None:
+    readme.split(args.readme, args.marks)
   done = runner.finished(args.out, runner.make_key(args.model, settings))
   if args.dry_run:
     for name in names:
@@ -124,13 +136,13 @@ def main(argv: list[str]) -> int:
       print(f'  {name}: {state}')
     print(f'{settings.num_clips} held-out clips, to {args.out}')
     return 0
-  if args.markdown is not None:
-    files.check_generated(args.markdown, _COMMAND)
   enable_compile_cache()
   runner.run(args.model, args.out, names, settings)
   tables = (args.out / runner.TABLES).read_text()
   if args.markdown is not None:
     files.write_generated(args.markdown, f'# Results\n\n{tables}', _COMMAND)
+  if args.readme is not None:
+    readme.insert(args.readme, tables, args.marks)
   print(tables)
   print(args.out)
   return 0

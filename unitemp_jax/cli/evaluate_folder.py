@@ -51,7 +51,8 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
 
 
 def _check(args) -> None:
-  clip_options.check(args)
+  read = [p for p in (args.folder, args.real, args.reference) if p]
+  clip_options.check(args, measurements.EYEBROW, read)
   if (args.features is None) != (args.real_features is None):
     raise UserError(
       'the Frechet distance needs --features and --real_features; give both.'
@@ -85,6 +86,8 @@ def main(argv: list[str]) -> int:
     for path in (args.features, args.real_features)
     if path is not None
   ]
+  if features:
+    frechet.check_alike(*features)
   orders = sorted({clip.order for clip in listing.clips} - {''})
   print(f'{len(listing.clips)} clips in {args.folder}; orders: {orders or "-"}')
   if args.dry_run:

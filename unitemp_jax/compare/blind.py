@@ -23,12 +23,12 @@ from unitemp_jax.report import pages
 from unitemp_jax.video import decode
 from unitemp_jax.video import files as video_io
 
-KEY = 'blind_key.json'
+KEY, PAGE = 'blind_key.json', 'blind/index.html'
 FORMAT = 'unitemp blind key 1'
 _PLAYABLE = ('.mp4', '.m4v', '.mov')
 
 
-def write(
+def make(
   out: Path,
   names: Sequence[str],
   pairs: Sequence[Pair],
@@ -36,8 +36,8 @@ def write(
   count: int,
   question: str,
   seed: int = 0,
-) -> Path:
-  """Writes OUT/blind/ and OUT/blind_key.json.
+) -> dict[Path, str]:
+  """Copies clips to OUT/blind/clips; makes the page and OUT/blind_key.json.
 
   Args:
     out: folder.
@@ -48,7 +48,7 @@ def write(
     seed: of the choice of trials and sides.
 
   Returns:
-    The page.
+    The text of key and page by path, to be written.
 
   Raises:
     UserError: no pair can be shown, or a file cannot be written.
@@ -86,15 +86,14 @@ def write(
     'systems': list(names),
     'trials': key,
   }
-  files.write_json(out / KEY, about)
-  return pages.write(
-    folder / 'index.html',
+  page = pages.render(
     'blind.html',
     title=question,
     eyebrow='blind comparison',
     problems=(),
     study={'study': study, 'trials': shown},
   )
+  return {out / KEY: json.dumps(about, indent=1) + '\n', out / PAGE: page}
 
 
 def _secret(names: Sequence[str], pairs: Sequence[Pair], seed: int) -> bytes:

@@ -16,6 +16,7 @@ from unitemp_jax.evaluation.clips.tables import Clip as Measured
 from unitemp_jax.report import pages
 from unitemp_jax.report.read import Clip
 
+PAGE, EYEBROW = 'index.html', 'unitemp comparison'
 _LISTED = 400  # unpaired clips on the page; all are in the CSV
 
 
@@ -75,7 +76,7 @@ def render(contents: Contents, out: Path) -> str:
   return pages.render(
     'comparison.html',
     title=contents.title,
-    eyebrow='unitemp comparison',
+    eyebrow=EYEBROW,
     problems=contents.notes,
     contents=contents,
     matches=[

@@ -118,12 +118,11 @@ def run(
     results += table.to_results(match, rows, options.command)
     results += _numbers(match, both, options.command, notes)
   drawn = _pictures(pairs, measured, out, options)
-  page = ''
+  texts = {}
   if options.trials:
-    path = blind.write(
+    texts = blind.make(
       out, names, pairs, count=options.trials, question=options.question
     )
-    page = path.relative_to(out).as_posix()
   contents = gallery.Contents(
     title=(
       ' against '.join(names)
@@ -139,9 +138,9 @@ def run(
     unpaired=pairing.unpaired,
     notes=tuple(notes),
     command=options.command,
-    blind=page,
+    blind=blind.PAGE if texts else '',
   )
-  return _write(out, contents, results, report)
+  return _write(out, contents, results, texts, report)
 
 
 def _measure(pairs, out, workers, report, notes) -> dict[Path, Clip]:
@@ -191,6 +190,7 @@ def _unlike(systems, pairs, measured) -> list[str]:
     ('sizes', lambda c: f'{c.curves.height}x{c.curves.width}'),
     ('rates', lambda c: f'{c.layout.fps:g} frames per second'),
     ('lengths', lambda c: f'{c.curves.frames} frames'),
+    ('kinds of file', lambda c: c.file.path.suffix.lower()),
   ):
     common = {}
     for system, _ in systems:
@@ -243,7 +243,10 @@ def _pictures(pairs, measured, out, options):
   return dict(zip(clips, drawn, strict=True))
 
 
-def _write(out: Path, contents: gallery.Contents, results, report) -> str:
+def _write(
+  out: Path, contents: gallery.Contents, results, texts, report
+) -> str:
+  """Writes all files, or none: a page without its numbers is of no use."""
   parts = []
   for names, rows in contents.matches:
     parts.append(f'## {names[0]} against {names[1]}\n')
@@ -254,13 +257,17 @@ def _write(out: Path, contents: gallery.Contents, results, report) -> str:
     for pair in contents.pairs
     for name, clip in pair.clips.items()
   ]
-  files.write(
-    out / CLIPS, table.to_csv([(*line[:4], line[4].values) for line in lines])
+  csv_text = table.to_csv([(*line[:4], line[4].values) for line in lines])
+  files.write_all(
+    {
+      **texts,
+      out / CLIPS: csv_text,
+      out / UNPAIRED: _unpaired_csv(contents),
+      out / TABLES: text,
+      out / gallery.PAGE: gallery.render(contents, out),
+      out / METRICS: ResultTable(tuple(results)).to_text(),
+    }
   )
-  files.write(out / UNPAIRED, _unpaired_csv(contents))
-  files.write(out / TABLES, text)
-  files.write(out / 'index.html', gallery.render(contents, out))
-  ResultTable(tuple(results)).to_json(out / METRICS)
   for note in contents.notes:
     report(f'note: {note}')
   return text

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unitemp_jax import files
 from unitemp_jax.compare import blind
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
@@ -65,12 +65,25 @@ def read_key(path: Path) -> dict[str, Any]:
   Raises:
     UserError: it is missing or is none.
   """
-  key = _read_json(path)
-  if key.get('format') != blind.FORMAT or not isinstance(
-    key.get('trials'), dict
-  ):
-    raise UserError(f'{path} is no key of a blind comparison.')
+  mend = f'give the {blind.KEY} of the comparison with --key=FILE'
+  parts = ('format', 'study', 'question', 'systems', 'trials')
+  key = files.read_json(path, 'a key', mend, keys=parts)
+  if key['format'] != blind.FORMAT or not _is_key(key):
+    raise UserError(f'{path} is no key of a blind comparison; {mend}.')
   return key
+
+
+def _is_key(key: Mapping[str, Any]) -> bool:
+  systems, trials = key['systems'], key['trials']
+  if not isinstance(systems, list) or not isinstance(trials, dict):
+    return False
+  return all(
+    isinstance(trial, dict)
+    and trial.get('left') in systems
+    and trial.get('right') in systems
+    and systems[0] in (trial['left'], trial['right'])
+    for trial in trials.values()
+  ) and all(isinstance(system, str) for system in systems)
 
 
 def read_votes(
@@ -88,8 +101,10 @@ def read_votes(
   problems = []
   for path in paths:
     try:
-      about = _read_json(path)
-      if about.get('format') != FORMAT:
+      about = files.read_json(path, 'votes', 'save them again')
+      if about.get('format') != FORMAT or not isinstance(
+        about.get('votes'), list
+      ):
         raise UserError(f'{path} is no file of votes.')
       if about.get('study') != key['study']:
         raise UserError(f'{path} belongs to another comparison.')
@@ -98,10 +113,12 @@ def read_votes(
       continue
     rater = str(about.get('rater') or path.stem)
     again = 0
-    for entry in about.get('votes') or ():
+    for entry in about['votes']:
       vote = _vote(rater, entry, key)
       if vote is None:
-        problems.append(f'{path}: {entry!r} is no vote of this comparison.')
+        problems.append(
+          f'{path}: {repr(entry)[:60]} is no vote of this comparison.'
+        )
         continue
       again += (rater, vote.trial) in found
       found[rater, vote.trial] = vote
@@ -119,14 +136,14 @@ def read_votes(
 def _vote(rater: str, entry: Any, key: Mapping[str, Any]) -> Vote | None:
   if not isinstance(entry, dict) or entry.get('choice') not in _CHOICES:
     return None
-  trial = key['trials'].get(entry.get('trial'))
+  trial = key['trials'].get(str(entry.get('trial')))
   if trial is None:
     return None
   side = entry['choice']
   first = key['systems'][0]
   other = trial['right'] if trial['left'] == first else trial['left']
   choice = '' if side == 'tie' else trial[side]
-  return Vote(rater, entry['trial'], (first, other), choice, side)
+  return Vote(rater, str(entry['trial']), (first, other), choice, side)
 
 
 def score(votes: Sequence[Vote], how: str) -> list[Result]:
@@ -224,13 +241,3 @@ def _couples(votes: Sequence[Vote]) -> Iterable[tuple[Vote, Vote]]:
     for other in trials.setdefault(vote.trial, []):
       yield other, vote
     trials[vote.trial].append(vote)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-  try:
-    found = json.loads(path.read_text(encoding='utf-8'))
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path} cannot be read ({error}).') from error
-  if not isinstance(found, dict):
-    raise UserError(f'{path} holds no table of keys.')
-  return found

@@ -1,6 +1,7 @@
 """Measured numbers as tables, their intervals drawn to scale."""
 
 import dataclasses
+import json
 import math
 import pathlib
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from unitemp_jax.evaluation.suites import runner
 from unitemp_jax.evaluation.suites.bench import Section
 from unitemp_jax.report import pages
 
-CLIPS = 'clips.csv'
+CLIPS, PAGE = 'clips.csv', 'index.html'
+EYEBROW = 'unitemp measurements'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,16 +73,20 @@ def write(
   Raises:
     UserError: a file cannot be written.
   """
-  files.write(out / CLIPS, clips)
-  files.write(out / runner.TABLES, runner.to_markdown(sections))
-  files.write_json(out / 'notes.json', list(problems))
-  pages.write(
-    out / 'index.html',
+  page = pages.render(
     'measured.html',
     title=out.resolve().name,
-    eyebrow='unitemp measurements',
+    eyebrow=EYEBROW,
     problems=problems,
     parts=[(section.title, tables(section.rows)) for section in sections],
     clips=CLIPS,
   )
-  runner.join(sections).to_json(out / runner.METRICS)
+  files.write_all(
+    {
+      out / CLIPS: clips,
+      out / runner.TABLES: runner.to_markdown(sections),
+      out / 'notes.json': json.dumps(list(problems), indent=1) + '\n',
+      out / PAGE: page,
+      out / runner.METRICS: runner.join(sections).to_text(),
+    }
+  )

@@ -15,6 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from unitemp_jax import files
+from unitemp_jax.errors import UserError
 from unitemp_jax.report import charts
 
 _ASSETS = pathlib.Path(__file__).parents[1] / 'assets' / 'report'
@@ -82,6 +83,28 @@ def render(template: str, **context: Any) -> str:
   """Returns the page of a template; what is no Unicode becomes `?`."""
   text = _TEMPLATES.get_template(template).render(**context)
   return text.encode('utf-8', 'replace').decode('utf-8')
+
+
+def check_own(path: pathlib.Path, eyebrow: str) -> None:
+  """Raises UserError where a page of another kind, or no page, is in the way.
+
+  Args:
+    path: where a page will be written.
+    eyebrow: of that page.
+  """
+  try:
+    head = path.read_text(encoding='utf-8', errors='replace')
+  except FileNotFoundError:
+    return
+  except OSError as error:
+    raise UserError(
+      f'{path} cannot be replaced ({error.strerror}); choose another folder.'
+    ) from error
+  if f'<p class="eyebrow">{eyebrow}</p>' not in head:
+    raise UserError(
+      f'{path} is there already and no page of {eyebrow!r}; choose another '
+      'folder or delete it.'
+    )
 
 
 def write(path: pathlib.Path, template: str, **context: Any) -> pathlib.Path:

@@ -10,7 +10,7 @@ from unitemp_jax.report import measurements, pages, read
 from unitemp_jax.report.read import Clip, Contents
 from unitemp_jax.video import files as video_files
 
-SHEET = 'sheet.png'
+SHEET, PAGE, EYEBROW = 'sheet.png', 'index.html', 'unitemp report'
 
 
 def write_report(folder: str | os.PathLike[str]) -> pathlib.Path:
@@ -23,13 +23,18 @@ def write_report(folder: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def write_page(contents: Contents) -> pathlib.Path:
-  """Writes the page of what was read, and returns its path."""
+  """Writes the page of what was read, and returns its path.
+
+  Raises:
+    UserError: it cannot be written, or another page is there.
+  """
+  pages.check_own(contents.folder / PAGE, EYEBROW)
   clips, cards = contents.clips, orders(contents)
   return pages.write(
-    contents.folder / 'index.html',
+    contents.folder / PAGE,
     'report.html',
     title=contents.folder.resolve().name,
-    eyebrow='unitemp report',
+    eyebrow=EYEBROW,
     problems=contents.problems,
     contents=contents,
     prompts=len({clip.prompt for clip in clips}),

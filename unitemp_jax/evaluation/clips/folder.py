@@ -16,6 +16,7 @@ from typing import Any
 
 import av
 
+from unitemp_jax import files
 from unitemp_jax.data import video_folder
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import naming
@@ -90,7 +91,14 @@ def list_clips(
     raise UserError(f'{folder} is not a folder; give one that holds clips.')
   clips, problems, others = [], [], []
   paths = [p for p in sorted(folder.rglob('*')) if _is_visible(p, folder)]
-  stages = _stages(paths)
+  skipped = _stages(paths)
+  twins = _twins(paths)
+  if twins:
+    problems.append(
+      f'{len(twins)} clips are there as mp4 too, such as {twins[0].name}: the '
+      'mp4 is measured, as it is of systems that write nothing else.'
+    )
+  skipped.update(twins)
   for path in paths:
     if path.suffix.lower() == '.txt' and path.with_suffix('.mp4').is_file():
       continue  # LongLive's prompts
@@ -98,7 +106,7 @@ def list_clips(
       if path.suffix.lower() not in _BESIDE:
         others.append(path.relative_to(folder).as_posix())
       continue
-    if path in stages:
+    if path in skipped:
       continue
     try:
       clips.append(_read(folder, path, kind, blocks))
@@ -115,8 +123,23 @@ def list_clips(
 
 
 def _is_visible(path: Path, folder: Path) -> bool:
+  """Whether a file is neither hidden nor a copy for a blind comparison."""
   parts = path.relative_to(folder).parts
-  return path.is_file() and not any(part.startswith('.') for part in parts)
+  if any(part.startswith('.') for part in parts) or not path.is_file():
+    return False
+  return not any(
+    above.name == 'blind' and (above.parent / 'blind_key.json').is_file()
+    for above in path.parents[: len(parts) - 1]
+  )
+
+
+def _twins(paths: list[Path]) -> list[Path]:
+  """Lossless copies (--lossless) of clips that are there as mp4."""
+  return [
+    path
+    for path in paths
+    if path.suffix.lower() == '.mkv' and path.with_suffix('.mp4').is_file()
+  ]
 
 
 def _stages(paths: list[Path]) -> set[Path]:
@@ -132,10 +155,9 @@ def _stages(paths: list[Path]) -> set[Path]:
 def _sidecar(path: Path) -> dict[str, Any]:
   """The record in a JSON file; {} if it is none."""
   try:
-    record = json.loads(path.read_text(encoding='utf-8'))
-  except (OSError, ValueError):
+    return files.read_json(path)
+  except UserError:
     return {}
-  return record if isinstance(record, dict) else {}
 
 
 def _read(
@@ -206,7 +228,7 @@ def _from_tags(tags: Mapping[str, str]) -> dict[str, Any]:
   for name, text in tags.items():
     try:
       record[name] = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
       record[name] = text
   # Other programs keep whole graphs under this name.
   return record if isinstance(record.get('prompt'), str) else {}

@@ -247,11 +247,7 @@ def frechet_section(
   Raises:
     UserError: the features are of two networks.
   """
-  if made.network != real.network:
-    raise UserError(
-      f'the features come from {made.network!r} and {real.network!r}; compare '
-      'features of one network.'
-    )
+  frechet.check_alike(made, real)
   metric = f'Frechet distance, {made.network or "features of unnamed origin"}'
   if made.network.lower().startswith('i3d'):
     metric = f'FVD ({made.network})'

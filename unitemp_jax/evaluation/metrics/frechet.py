@@ -67,6 +67,21 @@ def read_features(path: str | os.PathLike[str]) -> Features:
   return Features(values, network)
 
 
+def check_alike(made: Features, real: Features) -> None:
+  """Raises UserError for features that two networks made."""
+  if made.network != real.network:
+    raise UserError(
+      f'the features come from {made.network!r} and {real.network!r}; compare '
+      'features of one network.'
+    )
+  widths = made.values.shape[1], real.values.shape[1]
+  if widths[0] != widths[1]:
+    raise UserError(
+      f'--features has {widths[0]} numbers per clip and --real_features '
+      f'{widths[1]}; compare features of one network.'
+    )
+
+
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
   """Frechet distance of the Gaussians fitted to two sets [n, d] and [m, d].
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import os
-import pathlib
 from collections.abc import Sequence
 
 from unitemp_jax import files
@@ -66,10 +65,12 @@ class ResultTable:
 
   def to_json(self, path: str | os.PathLike[str]) -> None:
     """Writes the table; a reader sees the old file or the whole new one."""
-    text = json.dumps(
-      {'results': [dataclasses.asdict(row) for row in self.rows]}, indent=1
-    )
-    files.write(path, text + '\n')
+    files.write(path, self.to_text())
+
+  def to_text(self) -> str:
+    """The table as JSON."""
+    rows = [dataclasses.asdict(row) for row in self.rows]
+    return json.dumps({'results': rows}, indent=1) + '\n'
 
   @classmethod
   def from_json(cls, path: str | os.PathLike[str]) -> ResultTable:
@@ -78,17 +79,13 @@ class ResultTable:
     Raises:
       UserError: the file is missing or is not such a table.
     """
+    mend = 'run the evaluation again'
+    stored = files.read_json(path, 'a table of results', mend, keys=['results'])
     try:
-      rows = json.loads(pathlib.Path(path).read_text())['results']
-      return cls(tuple(Result(**row) for row in rows))
-    except OSError as error:
+      return cls(tuple(Result(**row) for row in stored['results']))
+    except TypeError as error:
       raise UserError(
-        f'cannot read the results {path} ({error.strerror}); run the '
-        'evaluation first.'
-      ) from error
-    except (ValueError, KeyError, TypeError) as error:
-      raise UserError(
-        f'{path} is not a table of results ({error}); run the evaluation again.'
+        f'{path} is not a table of results ({error}); {mend}.'
       ) from error
 
   def select(
