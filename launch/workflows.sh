@@ -4,8 +4,8 @@
 #   launch/workflows.sh                the shipped model
 #   launch/workflows.sh --model=DIR    another one
 #
-# The commands and the pictures of the page come from the list below. Clips that are there already, made by the same command and model, are
-# kept.
+# The commands and the pictures of the page come from the list below. Clips that
+# are there already, made by the same command and model, are kept.
 #
 # UNITEMP_OUT       where the videos go (default out/workflows)
 # UNITEMP_PICTURES  where pictures and page go (default unitemp_jax/assets/readme)
