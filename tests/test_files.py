@@ -118,13 +118,13 @@ def test_hashes(tmp_path):
 
 
 BAD = {
-  'garbage': (b'{"a": ', 'no JSON'),
-  'empty': (b'', 'no JSON'),
+  'garbage': (b'{"a": ', 'not JSON'),
+  'empty': (b'', 'not JSON'),
   'a list': (b'[1]', 'a list, not a table'),
   'a number': (b'7', '7, not a table'),
   'deep': (b'[' * 20_000, 'too deep'),
   'not UTF-8': (b'"\xff"', 'UTF-8'),
-  'huge number': (b'9' * 5000, 'no JSON'),
+  'huge number': (b'9' * 5000, 'not JSON'),
   'keys': (b'{"b": 1}', 'lacks a'),
 }
 
@@ -168,6 +168,27 @@ def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path):
   with files.lock(tmp_path):
     pass
   assert time.monotonic() - began < 5
+
+
+def test_a_later_process_of_the_same_number_does_not_hold_the_lock(tmp_path):
+  with files.lock(tmp_path):
+    about = json.loads((tmp_path / files.LOCK).read_text())
+  left = json.dumps({**about, 'born': 'before'})
+  (tmp_path / files.LOCK).write_text(left)
+  with files.lock(tmp_path):
+    pass
+  # Negative control: as it was, this very process would hold it.
+  (tmp_path / files.LOCK).write_text(json.dumps(about))
+  with pytest.raises(UserError, match='writing'), files.lock(tmp_path):
+    pass
+
+
+def test_a_zombie_is_not_alive():
+  child = subprocess.Popen([sys.executable, '-c', ''], stdout=subprocess.PIPE)
+  child.stdout.read()  # Ends with the process, which nobody has waited for.
+  time.sleep(0.2)
+  assert not files.is_alive(child.pid) and files.is_alive(os.getpid())
+  child.wait()
 
 
 def test_the_lock_of_another_machine_holds_while_it_is_touched(

@@ -183,7 +183,10 @@ def sweep(folder: Path) -> None:
     if path in _writing:
       continue
     _, machine, pid, _ = path.name.split('-', 3)
-    dead = machine == _machine() and not is_alive(int(pid), but_this=True)
+    # One of this process's number that it does not write is of a former one.
+    dead = machine == _machine() and (
+      int(pid) == os.getpid() or not is_alive(int(pid))
+    )
     with contextlib.suppress(OSError):
       if dead or time.time() - path.lstat().st_mtime > _DAY:
         _remove(path)
@@ -198,17 +201,24 @@ def _machine() -> str:
   return sha256(' '.join(parts))[:12]
 
 
-def is_alive(pid: int, *, but_this: bool = False) -> bool:
-  """Whether a process of this machine runs; `but_this`: and is another one."""
-  if pid == os.getpid():
-    return not but_this
+def is_alive(pid: int) -> bool:
+  """Whether a process of this machine runs."""
+  return bool(_birth(pid))
+
+
+def _birth(pid: int) -> str:
+  """When a process began, which tells it from a later one; '' if it ended."""
   try:
     os.kill(pid, 0)
   except (ProcessLookupError, OverflowError):
-    return False
+    return ''
   except PermissionError:
-    return True
-  return True
+    pass
+  try:
+    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+  except OSError:
+    return 'unknown'
+  return '' if fields[0] in 'ZX' else fields[19]
 
 
 def sha256(content: bytes | str) -> str:
@@ -254,11 +264,11 @@ def read_json(
     if not isinstance(error, FileNotFoundError):
       why = str(error.strerror or error)
   except UnicodeDecodeError:
-    why = 'it is no text in UTF-8'
+    why = 'it is not text in UTF-8'
   except RecursionError:
     why = 'it is nested too deep'
   except ValueError as error:
-    why = f'it is no JSON: {error}'
+    why = f'it is not JSON: {error}'
   else:
     why = _unfit(value, kind, keys)
     if not why:
@@ -294,6 +304,7 @@ def lock(folder: Name) -> Iterator[None]:
     'host': socket.gethostname(),
     'machine': _machine(),
     'pid': os.getpid(),
+    'born': _birth(os.getpid()),
     'since': time.strftime('%Y-%m-%d %H:%M:%S %Z'),
     'token': secrets.token_hex(8),
   }
@@ -334,7 +345,8 @@ def _take_over(path: Path) -> None:
   holder = _holder(path)
   mine = holder.get('machine') == _machine()
   if mine and isinstance(holder.get('pid'), int):
-    alive = is_alive(holder['pid'])
+    born = _birth(holder['pid'])
+    alive = born != '' and born == holder.get('born')
   else:
     alive = _beats(path)
   if alive:

@@ -38,9 +38,8 @@ def pack(root):
         digest.update(f'{name}\0'.encode() + file.read() + b'\0')
       archive.add(path, arcname=name, recursive=False)
   name = f'unitemp-{digest.hexdigest()[:16]}.tar.gz'
-  path = os.path.join(tempfile.gettempdir(), name)
-  temporary = f'{path}.{os.getpid()}'
-  with open(temporary, 'wb') as file:
+  # A folder of its own: others may write to that of temporary files.
+  path = os.path.join(tempfile.mkdtemp(prefix='unitemp-'), name)
+  with open(path, 'wb') as file:
     file.write(stream.getvalue())
-  os.replace(temporary, path)
   return path

@@ -85,7 +85,7 @@ CASES = {
     (
       'workdir whose config is damaged',
       '--config={c}/tiny_vae.py:test --workdir=torn_run',
-      'torn_run/config.json is not JSON',
+      'torn_run/config.json cannot be read',
     ),
   ],
   'bench': [
@@ -241,7 +241,7 @@ CASES = {
     ('32 frames', '--order=forward --frames=32', '29 or 33'),
     ('unknown order', '--order=sideways', 'sideways'),
     ('a picture of another kind', '--order=loop --out=new.png', 'new.png'),
-    ('no folder', '--order=loop --out=no/new.svg', 'no/new.svg'),
+    ('no folder', '--order=loop --out=image.png/a.svg', 'image.png/a.svg'),
     ('nothing between', '--order=inbetween --frames=1', 'at least 2'),
   ],
   'aot': [

@@ -96,7 +96,7 @@ def test_dry_run_writes_nothing(tmp_path):
     (['--order=story', '--scenes=a'], 'whole numbers with commas'),
     (['--order=long', '--sinks=both'], 'give span'),
     (['--plan=missing.json'], 'cannot be read'),
-    (['--order=forward', '--out=missing/plan.svg'], 'cannot be written'),
+    (['--order=forward', '--out=/dev/null/plan.svg'], 'cannot write'),
   ],
 )
 def test_bad_input_is_one_sentence(tmp_path, monkeypatch, arguments, words):

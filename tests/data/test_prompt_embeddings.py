@@ -102,7 +102,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
   def fail(*_):
     raise OSError('disk full')
 
-  monkeypatch.setattr(pe.os, 'replace', fail)
-  with pytest.raises(OSError, match='disk full'):
+  monkeypatch.setattr(pe.files.os, 'replace', fail)
+  with pytest.raises(UserError, match='disk full'):
     pe.write_shard(pe.shard_path(tmp_path, 0), ROWS)
   assert list(tmp_path.iterdir()) == []

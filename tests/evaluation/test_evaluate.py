@@ -186,7 +186,7 @@ def test_numbers_of_another_model_are_never_mixed_in(whole, tmp_path):
 
 def test_a_damaged_suite_and_a_file_as_out_are_refused(tmp_path):
   (tmp_path / 'vae.json').write_text('{')
-  with pytest.raises(UserError, match='not a finished suite'):
+  with pytest.raises(UserError, match='finished suite'):
     evaluate.main(arguments(tmp_path))
   with pytest.raises(UserError, match='is a file'):
     evaluate.main(arguments(tmp_path / 'vae.json'))

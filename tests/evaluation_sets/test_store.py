@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -13,7 +12,7 @@ from fake_worker import SETTINGS, files, wanted, work
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import progress, status
-from unitemp_jax.evaluation_sets.store import Store, is_alive
+from unitemp_jax.evaluation_sets.store import Store
 
 
 def test_a_set_may_grow_but_not_change(tmp_path):
@@ -87,24 +86,21 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_leftovers_of_the_dead_are_swept(tmp_path):
-  child = subprocess.Popen([sys.executable, '-c', ''])
-  child.wait()
-  assert not is_alive(child.pid) and is_alive(os.getpid())
-  host, partial = socket.gethostname(), tmp_path / 'partial'
-  folders = {
-    'dead': partial / f'{host}-{child.pid}',
-    'my earlier life': partial / f'{host}-{os.getpid()}',
-    'alive': partial / f'{host}-{os.getppid()}',
-    'elsewhere': partial / f'elsewhere-{child.pid}',
-    'old': partial / 'other-1',
-  }
-  for folder in folders.values():
-    folder.mkdir(parents=True)
-    (folder / '0.mp4').write_text('half')
-  os.utime(folders['old'], (0, 0))
+  code = (
+    'import os, sys; from pathlib import Path\n'
+    'from unitemp_jax.evaluation_sets.store import Store\n'
+    'with Store(Path(sys.argv[1])).writing(Path(sys.argv[1], "a")):\n'
+    '  os._exit(9)'
+  )
+  subprocess.run([sys.executable, '-c', code, tmp_path], check=False)
+  partial = tmp_path / 'partial'
+  assert len(list(partial.iterdir())) == 1
+  for name in ('new', 'old'):  # Of an earlier version.
+    (partial / f'{name}-1').mkdir()
+    (partial / f'{name}-1' / '0.mp4').write_text('half')
+  os.utime(partial / 'old-1', (0, 0))
   Store(tmp_path).sweep()
-  left = {name for name, folder in folders.items() if folder.exists()}
-  assert left == {'alive', 'elsewhere'}
+  assert [path.name for path in partial.iterdir()] == ['new-1']
 
 
 def test_status_tells_the_running_from_the_stopped(tmp_path):

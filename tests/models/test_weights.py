@@ -83,8 +83,8 @@ def test_a_failed_write_leaves_the_old_file(tree, path, monkeypatch):
   def fail(*_):
     raise OSError('disk full')
 
-  monkeypatch.setattr(weights.os, 'replace', fail)
-  with pytest.raises(OSError, match='disk full'):
+  monkeypatch.setattr(weights.files.os, 'replace', fail)
+  with pytest.raises(UserError, match='disk full'):
     weights.save(path, {'other': jnp.ones(3)})
   assert path.read_bytes() == before
   assert [p.name for p in path.parent.iterdir()] == [path.name]

@@ -122,7 +122,7 @@ def test_second_training_in_the_same_workdir_is_refused(
   call()
 
   def nested(*_, **__):
-    with pytest.raises(UserError, match='Another training'):
+    with pytest.raises(UserError, match='has been writing to'):
       call('--config.num_steps=6')
     return loop.TrainResult(None, 4, 'finished', tmp_path)
 

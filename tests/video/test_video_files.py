@@ -186,7 +186,7 @@ def test_refused_writes_leave_the_old_file(mp4, clip, tmp_path):
     with pytest.raises(UserError):
       files.write_video(mp4, frames, fps)
   (tmp_path / 'file').write_text('x')
-  with pytest.raises(UserError, match='Cannot write'):
+  with pytest.raises(UserError, match='cannot write'):
     files.write_video(tmp_path / 'file' / 'a.mp4', clip, 16)
   with pytest.raises(TypeError):  # a value that is no JSON, found while writing
     files.write_video(mp4, clip, 16, {'bad': object()})

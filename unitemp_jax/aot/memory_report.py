@@ -1,11 +1,9 @@
 """What a config needs of a topology: numbers, a verdict, and what to change."""
 
 import dataclasses
-import json
-import os
 from pathlib import Path
-from typing import Any
 
+from unitemp_jax import files
 from unitemp_jax.aot.collectives import Traffic
 from unitemp_jax.aot.compiler import GIB, Compiled
 from unitemp_jax.aot.topology import Topology
@@ -162,16 +160,7 @@ def judge(
 
 def write(path: Path, verdict: Verdict) -> None:
   """Writes a verdict as JSON, atomically; see `launch/tpu_pod.py`."""
-  text = json.dumps(dataclasses.asdict(verdict), indent=1)
-  partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(text + '\n')
-    os.replace(partial, path)
-  except OSError as error:
-    raise UserError(
-      f'{path} cannot be written ({error.strerror}); choose another --out.'
-    ) from error
+  files.write_json(path, dataclasses.asdict(verdict))
 
 
 def read(path: Path) -> Verdict:
@@ -180,16 +169,12 @@ def read(path: Path) -> Verdict:
   Raises:
     UserError: it is missing, or no verdict of this version.
   """
+  fields = files.read_json(path, 'a verdict', 'compile it again')
   try:
-    fields: dict[str, Any] = json.loads(path.read_text())
     steps = fields.pop('steps')
     for step in steps:
       step['traffic'] = [Traffic(**one) for one in step['traffic']]
     return Verdict(**fields, steps=[StepVerdict(**step) for step in steps])
-  except OSError as error:
-    raise UserError(
-      f'{path} cannot be read ({error.strerror}); compile it again.'
-    ) from error
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise UserError(
       f'{path} is no verdict of this version ({error!r}); delete it and '

@@ -6,10 +6,10 @@ BENCHMARKS and the command has it.
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from unitemp_jax import files
 from unitemp_jax.bench import attention, baselines, long, machine
 from unitemp_jax.bench.context import Context, Outcome
 from unitemp_jax.errors import UserError
@@ -52,14 +52,14 @@ def run(
     outcomes[name] = BENCHMARKS[name](context)
     out.mkdir(parents=True, exist_ok=True)
     for file, text in outcomes[name].files.items():
-      _write(out / file, text)
+      files.write(out / file, text)
     stored = {
       key: {**dataclasses.asdict(one), 'files': sorted(one.files)}
       for key, one in outcomes.items()
     }
     text = json.dumps({'about': about, 'benchmarks': stored}, indent=1)
-    _write(out / RESULTS, text + '\n')
-    _write(out / TABLES, tables(about, outcomes))
+    files.write(out / RESULTS, text + '\n')
+    files.write(out / TABLES, tables(about, outcomes))
   return outcomes
 
 
@@ -81,10 +81,3 @@ def _table(section: Section) -> str:
   hows = dict.fromkeys(f'- {row.metric}: {row.how}' for row in section.rows)
   grid = ResultTable(section.rows).to_grid()
   return f'## {section.title}\n\n{grid}\n' + '\n'.join(hows) + '\n'
-
-
-def _write(path: Path, text: str) -> None:
-  """A reader sees the old file or the whole new one."""
-  partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  partial.write_text(text)
-  os.replace(partial, path)

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from unitemp_jax import files
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.convert import incoming, presets
 from unitemp_jax.convert.stream_writer import file_size
@@ -178,9 +178,8 @@ def _finish_folder(
   """Adds tokenizer and card, and says what is missing."""
   out = args.out
   if args.tokenizer:
-    temporary = out / '.tokenizer.json.part'
-    shutil.copyfile(args.tokenizer, temporary)
-    os.replace(temporary, out / 'tokenizer.json')
+    with files.writing(out / 'tokenizer.json') as temporary:
+      shutil.copyfile(args.tokenizer, temporary)
   about = {name: network.about() for name, network in networks.items()}
   card = card or _new_card(networks)
   known = card.provenance.get('converted', {})

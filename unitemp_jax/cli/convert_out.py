@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from unitemp_jax import files
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.convert import foreign_configs, incoming, outgoing, presets
 from unitemp_jax.convert.stream_writer import file_size
@@ -172,4 +173,4 @@ def _write(
   paths = outgoing.write_safetensors(
     folder, stem, tensors, about, limit, progress
   )
-  return [*paths, outgoing.write_json(folder / 'config.json', fields)]
+  return [*paths, files.write_json(folder / 'config.json', fields, indent=2)]

@@ -1,13 +1,13 @@
 """`unitemp encode`: clips to latents, or prompts to embeddings, by shards."""
 
 import argparse
-import hashlib
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from unitemp_jax import files
 from unitemp_jax.cli import encode_prompts, encode_videos
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.data import digits_builder, latents
@@ -69,7 +69,7 @@ def _encoder(config):
       {'params': params}, to_unit(video), method='encode'
     )[0]
   )
-  return encode, hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+  return encode, files.file_sha256(path)[:16]
 
 
 def encode_clips(

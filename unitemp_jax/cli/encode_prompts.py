@@ -1,13 +1,13 @@
 """Prompts to embeddings, shard by shard."""
 
 import argparse
-import hashlib
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from unitemp_jax import files
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.convert import fit, load_torch, presets, sources
 from unitemp_jax.data import prompt_embeddings
@@ -128,7 +128,7 @@ def _tokens(args, config):
   full = int(mask[rows].all(1).sum())
   if full:
     print(f'{full} prompts fill all {config.length} positions or were cut')
-  digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+  digest = files.file_sha256(path)[:16]
   return ids[rows], mask[rows], list(seen), digest
 
 

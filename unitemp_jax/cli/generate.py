@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from unitemp_jax import orders
+from unitemp_jax import files, orders
 from unitemp_jax.cli import generate_requests
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import jobs, resume
@@ -156,7 +156,8 @@ def main(argv: list[str]) -> int:
   if args.draw:
     if args.draw.suffix != '.svg':
       raise UserError(f'--draw={args.draw}: must end in .svg.')
-    text.write_text(args.draw, drawing.draw(todo[0].request.plan))
+    page = drawing.draw(todo[0].request.plan)
+    files.write(args.draw, page, replace=False)
     print(f'drew {args.draw}')
   if args.dry_run:
     return 0

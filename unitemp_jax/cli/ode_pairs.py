@@ -1,7 +1,6 @@
 """`unitemp ode_pairs`: a teacher's way from noise to clips, to train on."""
 
 import argparse
-import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from unitemp_jax import files
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.cli.encode_prompts import part_of, read_prompts
 from unitemp_jax.data import latents
@@ -150,7 +150,7 @@ def _normalised(config: ConfigDict):
 
 
 def _about(args, config: ConfigDict, prompts: list[str]) -> dict[str, Any]:
-  digest = hashlib.sha256('\n'.join(prompts).encode()).hexdigest()[:16]
+  digest = files.sha256('\n'.join(prompts))[:16]
   about = {
     'prompts': digest,
     'clips': len(prompts),

@@ -3,6 +3,7 @@
 import argparse
 from typing import NoReturn
 
+from unitemp_jax import files
 from unitemp_jax.cli import plan_request
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import Plan, check, drawing, text
@@ -46,10 +47,8 @@ def main(argv: list[str]) -> int:
   if args.out and args.dry_run:
     print(f'would write {args.out}')
   elif args.out:
-    if args.out.endswith('.json'):
-      text.save(plan, args.out)
-    else:
-      text.write_text(args.out, drawing.draw(plan))
+    draw = text.to_json if args.out.endswith('.json') else drawing.draw
+    files.write(args.out, draw(plan), replace=False)
     print(f'wrote {args.out}')
   return 0
 

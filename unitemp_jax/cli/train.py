@@ -2,17 +2,15 @@
 
 import argparse
 import contextlib
-import fcntl
-import hashlib
 import json
 import math
-import os
 import sys
 from pathlib import Path
 
 import jax
 import ml_collections
 
+from unitemp_jax import files
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
@@ -105,7 +103,7 @@ def fingerprint(config: dict) -> str:
   # And those from before the sizes had the field's names.
   fixed = sizes.rename(fixed, sizes.FORMER_NAMES)
   text = json.dumps(fixed, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
+  return files.sha256(text)[:16]
 
 
 def _leaves(tree: dict, prefix: str = '') -> dict:
@@ -122,12 +120,9 @@ def check_same_config(path: Path, config: dict) -> None:
   """Refuses a workdir that belongs to another config, naming what differs."""
   if not path.exists():
     return
-  try:
-    old = json.loads(path.read_text())
-  except ValueError as error:
-    raise UserError(
-      f'{path} is not JSON; restore it or choose another --workdir.'
-    ) from error
+  old = files.read_json(
+    path, 'a config', 'restore it or choose another --workdir'
+  )
   if fingerprint(old) == fingerprint(config):
     return
   old, new = _leaves(sizes.rename(old)), _leaves(sizes.rename(config))
@@ -142,44 +137,16 @@ def check_same_config(path: Path, config: dict) -> None:
   )
 
 
-def _write_config(path: Path, config: dict) -> None:
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(json.dumps(config, indent=2) + '\n')
-  os.replace(temporary, path)
-
-
 @contextlib.contextmanager
 def _claim(workdir: Path, config: dict):
   """Keeps a second training out of `workdir`, and writes the config there."""
   with contextlib.ExitStack() as stack:
     with processes.together(f'Opening {workdir}'):
       if jax.process_index() == 0:
-        stack.enter_context(_locked(workdir))
+        stack.enter_context(files.lock(workdir))
         check_same_config(workdir / 'config.json', config)
-        _write_config(workdir / 'config.json', config)
+        files.write_json(workdir / 'config.json', config, indent=2)
     processes.check_shared(workdir)
-    yield
-
-
-@contextlib.contextmanager
-def _locked(workdir: Path):
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    file = (workdir / '.lock').open('w')
-  except OSError as error:
-    raise UserError(
-      f'{workdir} cannot be written ({error.strerror}); choose another '
-      '--workdir or mend its permissions.'
-    ) from error
-  with file:
-    try:
-      # The system releases it with the process, however that ends.
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      raise UserError(
-        f'Another training is writing to {workdir}; wait for it or choose '
-        'another --workdir.'
-      ) from error
     yield
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
-import hashlib
 import io
 import multiprocessing
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unitemp_jax import files as whole_file
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.video import decode
 from unitemp_jax.video import files as video_io
@@ -57,7 +56,7 @@ def _draw(clip: tuple[Path, int], *, out: Path) -> Pictures:
   path, frames = clip
   about = path.stat()
   words = f'{path.resolve()} {about.st_size} {about.st_mtime_ns}'
-  name = hashlib.sha256(words.encode()).hexdigest()[:20]
+  name = files.sha256(words)[:20]
   made = Pictures(f'pictures/{name}.jpg', f'pictures/{name}.strip.jpg')
   if (out / made.poster).exists() and (out / made.strip).exists():
     return made
@@ -87,4 +86,4 @@ def _shrink(frame: np.ndarray, height: int) -> np.ndarray:
 def _write(path: Path, picture: np.ndarray) -> None:
   buffer = io.BytesIO()
   Image.fromarray(picture).save(buffer, 'JPEG', quality=82)
-  whole_file.write(path, buffer.getvalue())
+  files.write(path, buffer.getvalue())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from unitemp_jax import files
 from unitemp_jax.convert import fingerprint, fit, keymap, presets, sources
 from unitemp_jax.convert.stream_writer import StreamWriter
 from unitemp_jax.convert.tensors import NAMES, Tensor
@@ -302,6 +303,4 @@ def _spread(
 def _write_index(output: Output, axes: Mapping[str, int | None]) -> None:
   path = weights.index_path(output.path)
   fields = {'files': [file.name for file in output.files()], 'axes': axes}
-  temporary = path.with_name(f'.{path.name}.part')
-  temporary.write_text(json.dumps(fields, indent=1, sort_keys=True) + '\n')
-  temporary.replace(path)
+  files.write(path, json.dumps(fields, indent=1, sort_keys=True) + '\n')

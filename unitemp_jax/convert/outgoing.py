@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from unitemp_jax import files
 from unitemp_jax.convert import fingerprint, keymap, torch_zip_write, wan
 from unitemp_jax.convert.incoming import POLICIES, Progress
 from unitemp_jax.convert.stream_writer import StreamWriter
@@ -216,7 +217,7 @@ def write_safetensors(
   if len(groups) > 1:
     paths.append(folder / f'{stem}.safetensors.index.json')
     fields = {'metadata': {'total_size': total}, 'weight_map': where}
-    write_json(paths[-1], fields)
+    files.write_json(paths[-1], fields, indent=2)
   return paths
 
 
@@ -280,12 +281,4 @@ def write_pt(
     progress(written[0], total)
 
   torch_zip_write.write(path, values, note, count)
-  return path
-
-
-def write_json(path: Path, fields: Mapping[str, Any]) -> Path:
-  """Writes JSON atomically."""
-  temporary = path.with_name(f'.{path.name}.part')
-  temporary.write_text(json.dumps(fields, indent=2) + '\n')
-  temporary.replace(path)
   return path

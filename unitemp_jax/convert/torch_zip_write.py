@@ -6,7 +6,6 @@ The file is what `torch.save` writes of nested dicts of tensors, and what
 
 import dataclasses
 import math
-import os
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from unitemp_jax import files
 
 _STORAGES = {
   'float64': 'DoubleStorage',
@@ -59,28 +60,23 @@ def write(
   """
   storages: dict[int, tuple[str, Lazy]] = {}
   head = b'\x80\x02' + _dict(values, storages) + b'.'
-  part = path.with_name(f'.{path.name}.part')
-  path.parent.mkdir(parents=True, exist_ok=True)
-  try:
-    with (
-      part.open('wb') as file,
-      zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive,
-    ):
-      _add(archive, 'data.pkl', head)
-      _add(archive, 'byteorder', b'little')
-      if note:
-        _add(archive, 'unitemp.json', note.encode())
-      for key, tensor in storages.values():
-        array = tensor.read()
-        if array.shape != tensor.shape or array.dtype != tensor.dtype:
-          raise ValueError(f'tensor {key} is not what was announced')
-        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        _add(archive, f'data/{key}', data.data)
-        progress(data.nbytes)
-      _add(archive, 'version', b'3\n')
-    os.replace(part, path)
-  finally:
-    part.unlink(missing_ok=True)
+  with (
+    files.writing(path) as part,
+    part.open('wb') as file,
+    zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive,
+  ):
+    _add(archive, 'data.pkl', head)
+    _add(archive, 'byteorder', b'little')
+    if note:
+      _add(archive, 'unitemp.json', note.encode())
+    for key, tensor in storages.values():
+      array = tensor.read()
+      if array.shape != tensor.shape or array.dtype != tensor.dtype:
+        raise ValueError(f'tensor {key} is not what was announced')
+      data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+      _add(archive, f'data/{key}', data.data)
+      progress(data.nbytes)
+    _add(archive, 'version', b'3\n')
 
 
 def read_note(path: Path) -> str:

@@ -6,7 +6,6 @@ needed.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from unitemp_jax import files
 from unitemp_jax.data import falling_digits, prepared
 from unitemp_jax.errors import UserError
 
@@ -123,7 +123,7 @@ def prepare_folder(
   if num_clips < 1:
     raise UserError(f'num_clips must be at least 1, got {num_clips}.')
   fields = json.dumps(dataclasses.asdict(spec), sort_keys=True)
-  digest = hashlib.sha256(fields.encode()).hexdigest()[:8]
+  digest = files.sha256(fields)[:8]
   config = FallingDigitsConfig(
     name=f'{spec.size}px_{spec.num_frames}f_seed{spec.seed}_'
     f'{spec.split}{num_clips}_{digest}',

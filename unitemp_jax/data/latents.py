@@ -11,8 +11,6 @@ of the clip. `latents.json` is written last and holds what
 belongs to the whole set: mean and standard deviation per channel.
 """
 
-import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,9 @@ from typing import Any
 import grain
 import numpy as np
 import safetensors.numpy
-from array_record.python import array_record_module
 
-from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
+from unitemp_jax import files
+from unitemp_jax.data.prompt_embeddings import PromptEmbeddings, write_records
 from unitemp_jax.errors import UserError
 
 INDEX = 'latents.json'
@@ -35,12 +33,8 @@ def shard_path(folder: str | Path, shard: int) -> Path:
 
 def write_shard(path: Path, examples: list[dict[str, np.ndarray]]) -> None:
   """Writes one shard atomically."""
-  temporary = path.with_name(path.name + '.tmp')
-  writer = array_record_module.ArrayRecordWriter(str(temporary), 'group_size:1')
-  for example in examples:
-    writer.write(safetensors.numpy.save(example))
-  writer.close()
-  os.replace(temporary, path)
+  records = (safetensors.numpy.save(example) for example in examples)
+  write_records(path, records)
 
 
 def read_shard(path: Path) -> Iterator[dict[str, np.ndarray]]:
@@ -67,11 +61,7 @@ def write_index(
     'latent_mean': [round(float(m), 5) for m in mean],
     'latent_std': [round(float(s), 5) for s in std],
   }
-  path = Path(folder) / INDEX
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(json.dumps(index, indent=2) + '\n')
-  os.replace(temporary, path)
-  return path
+  return files.write_json(Path(folder) / INDEX, index, indent=2)
 
 
 def _statistics(folder: str | Path, shards: int):
@@ -95,17 +85,14 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     UserError: there is none, or it is not JSON.
   """
   path = Path(folder) / INDEX
-  try:
-    return json.loads(path.read_text())
-  except FileNotFoundError as error:
+  if not path.exists():
     raise UserError(
       f'{folder} holds no finished latents ({INDEX} is missing); run '
       '"unitemp encode" with --out there first.'
-    ) from error
-  except ValueError as error:
-    raise UserError(
-      f'{path} is not JSON ({error}); delete it and run "unitemp encode" again.'
-    ) from error
+    )
+  return files.read_json(
+    path, 'an index of latents', 'delete it and run "unitemp encode" again'
+  )
 
 
 class LatentSource:

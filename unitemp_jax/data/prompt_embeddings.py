@@ -8,10 +8,7 @@ the text; beyond it all rows are zero. A prompt is found by its token ids, so
 that it need not be spelled with the same white space.
 """
 
-import hashlib
-import json
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ import numpy as np
 import safetensors.numpy
 from array_record.python import array_record_module
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 
 INDEX = 'embeddings.json'
@@ -31,7 +29,7 @@ DTYPES = {'float32': np.float32, 'bfloat16': ml_dtypes.bfloat16}
 def key_of(ids: np.ndarray, mask: np.ndarray) -> str:
   """What a prompt is found by: a hash of its token ids, `[E]` each."""
   tokens = np.asarray(ids)[np.asarray(mask, bool)].astype('<i4')
-  return hashlib.sha256(tokens.tobytes()).hexdigest()[:20]
+  return files.sha256(tokens.tobytes())[:20]
 
 
 def shard_path(folder: str | Path, shard: int) -> Path:
@@ -41,21 +39,27 @@ def shard_path(folder: str | Path, shard: int) -> Path:
 
 def write_shard(path: Path, embeddings: Sequence[np.ndarray]) -> None:
   """Writes `[tokens, D]` arrays, float32 or bfloat16, atomically."""
-  temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  try:
+  # The bits: not every version of safetensors knows bfloat16 in numpy.
+  bits = (
+    np.ascontiguousarray(embedding).view(
+      np.uint16 if embedding.dtype.itemsize == 2 else np.uint32
+    )
+    for embedding in embeddings
+  )
+  write_records(
+    path, (safetensors.numpy.save({'embedding': array}) for array in bits)
+  )
+
+
+def write_records(path: Path, records: Iterable[bytes]) -> None:
+  """Writes an array_record file of single records, atomically."""
+  with files.writing(path) as temporary:
     writer = array_record_module.ArrayRecordWriter(
       str(temporary), 'group_size:1'
     )
-    for embedding in embeddings:
-      # The bits: not every version of safetensors knows bfloat16 in numpy.
-      bits = np.ascontiguousarray(embedding).view(
-        np.uint16 if embedding.dtype.itemsize == 2 else np.uint32
-      )
-      writer.write(safetensors.numpy.save({'embedding': bits}))
+    for record in records:
+      writer.write(record)
     writer.close()
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def write_index(
@@ -66,7 +70,7 @@ def write_index(
   Raises:
     UserError: the folder holds the embeddings of other prompts or weights.
   """
-  digest = hashlib.sha256('\n'.join(keys).encode()).hexdigest()[:16]
+  digest = files.sha256('\n'.join(keys))[:16]
   index = {**about, 'prompts': len(keys), 'keys': digest}
   if (folder / INDEX).exists():
     if _read_json(folder / INDEX) != index:
@@ -75,26 +79,18 @@ def write_index(
         'choose another --out.'
       )
     return
-  folder.mkdir(parents=True, exist_ok=True)
-  for name, content in ((KEYS, list(keys)), (INDEX, index)):
-    temporary = folder / f'{name}.{os.getpid()}.tmp'
-    temporary.write_text(json.dumps(content, indent=1) + '\n')
-    os.replace(temporary, folder / name)
+  files.write_json(folder / KEYS, list(keys))
+  files.write_json(folder / INDEX, index)
 
 
-def _read_json(path: Path) -> Any:
-  try:
-    return json.loads(path.read_text())
-  except FileNotFoundError as error:
+def _read_json(path: Path, kind: type = dict) -> Any:
+  if not path.exists():
     raise UserError(
       f'{path.parent} holds no embeddings ({path.name} is missing); run '
       '"unitemp encode PROMPTS" with --out there first.'
-    ) from error
-  except (OSError, ValueError) as error:
-    raise UserError(
-      f'{path} cannot be read as JSON ({error}); delete the folder and run '
-      '"unitemp encode PROMPTS" again.'
-    ) from error
+    )
+  mend = 'delete the folder and run "unitemp encode PROMPTS" again'
+  return files.read_json(path, mend=mend, kind=kind)
 
 
 class PromptEmbeddings:
@@ -110,7 +106,7 @@ class PromptEmbeddings:
     """Opens a folder; raises UserError if it is not finished."""
     folder = Path(folder)
     index = _read_json(folder / INDEX)
-    keys = _read_json(folder / KEYS)
+    keys = _read_json(folder / KEYS, list)
     try:
       self.length, self.width = index['length'], index['width']
       self.text, self._dtype = index['text'], DTYPES[index['dtype']]

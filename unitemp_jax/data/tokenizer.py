@@ -10,7 +10,6 @@ import html
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 
 import ftfy
@@ -18,6 +17,7 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from unitemp_jax import files
 from unitemp_jax.data import falling_digits_captions
 from unitemp_jax.errors import UserError
 
@@ -181,16 +181,7 @@ def save_falling_digits_tokenizer(path: str | os.PathLike[str]) -> None:
     UserError: the folder cannot be written.
   """
   built = build_word_tokenizer(falling_digits_captions.vocabulary())
-  path = os.path.abspath(path)
-  try:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
-      part = os.path.join(folder, 'tokenizer.json')
-      with open(part, 'w', encoding='utf-8') as file:
-        file.write(built.to_str(pretty=True) + '\n')
-      os.replace(part, path)
-  except OSError as error:
-    raise UserError(f'Cannot write {path}: {error.strerror}.') from error
+  files.write(path, built.to_str(pretty=True) + '\n')
 
 
 if __name__ == '__main__':

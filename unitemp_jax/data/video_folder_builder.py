@@ -5,7 +5,6 @@ needed.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from unitemp_jax import files
 from unitemp_jax.data import prepared, video_folder
 from unitemp_jax.errors import UserError
 
@@ -160,7 +160,7 @@ def _digest(spec: video_folder.VideoFolderSpec) -> str:
     if os.path.isfile(path)
   ]
   fields = json.dumps([dataclasses.asdict(spec), stats], sort_keys=True)
-  return hashlib.sha256(fields.encode()).hexdigest()[:8]
+  return files.sha256(fields)[:8]
 
 
 def prepare(

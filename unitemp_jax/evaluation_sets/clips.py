@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.manifests import Prompt
 from unitemp_jax.evaluation_sets.suites import Suite
@@ -47,7 +48,7 @@ def clip_seed(seed: int, prompt_id: str, sample: int, order: str) -> int:
 
 def content_key(*parts: Any) -> str:
   """Hash of JSON values that decide a clip's content, 16 hex digits."""
-  return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+  return files.sha256(json.dumps(parts))[:16]
 
 
 def list_clips(

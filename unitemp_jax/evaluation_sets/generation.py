@@ -1,14 +1,13 @@
 """Connects an evaluation set to the model: plans, keys, batches of clips."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unitemp_jax import orders, plans
+from unitemp_jax import files, orders, plans
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import clips as set_clips
 from unitemp_jax.evaluation_sets.clips import Clip
@@ -125,8 +124,7 @@ def with_keys(
 
 def _digest(path: Path) -> str:
   try:
-    with path.open('rb') as file:
-      return hashlib.file_digest(file, 'sha256').hexdigest()
+    return files.file_sha256(path)
   except OSError as error:
     raise UserError(f'{path} cannot be read ({error.strerror}).') from error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation_sets.store import is_alive
+from unitemp_jax.files import is_alive
 
 # A shard on another machine that wrote nothing for so long counts as stopped;
 # compiling a large model takes minutes.

@@ -1,7 +1,6 @@
 """Writes one clip of a set: mp4, poster, and last its record."""
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,13 @@ from typing import Any
 import numpy as np
 
 import unitemp_jax
+from unitemp_jax import files
 from unitemp_jax.evaluation_sets.clips import Clip
 from unitemp_jax.evaluation_sets.store import Store
 from unitemp_jax.plans import Plan, text
 from unitemp_jax.sampling import decode
-from unitemp_jax.video import files, frames
+from unitemp_jax.video import files as video_io
+from unitemp_jax.video import frames
 
 _POSTER = 160  # pixels, the longer side
 
@@ -88,11 +89,11 @@ def write_clip(
   }
   path = store.video(clip)
   with store.writing(path) as temporary:
-    files.write_video(temporary, video, form.fps, about, scale=form.scale)
-    content = temporary.read_bytes()
+    video_io.write_video(temporary, video, form.fps, about, scale=form.scale)
+    size, digest = temporary.stat().st_size, files.file_sha256(temporary)
   with store.writing(store.poster(clip)) as temporary:
     step = max(1, max(video.shape[1:3]) // _POSTER)
-    files.write_image(temporary, video[len(video) // 2, ::step, ::step])
+    video_io.write_image(temporary, video[len(video) // 2, ::step, ::step])
   steps = frames.frame_steps(video[None])[0]
   store.write_json(
     store.record(clip),
@@ -103,8 +104,8 @@ def write_clip(
       'width': video.shape[2] * form.scale,
       'scale': form.scale,
       'frame_difference': [round(float(step), 6) for step in steps],
-      'bytes': len(content),
-      'sha256': hashlib.sha256(content).hexdigest(),
+      'bytes': size,
+      'sha256': digest,
     },
     indent=None,
   )
@@ -115,7 +116,7 @@ def write_truth(store: Store, name: str, video: np.ndarray, form: Form) -> Path:
   path = store.root / 'real' / f'{name}.mp4'
   if not path.exists():
     with store.writing(path) as temporary:
-      files.write_video(temporary, video, form.fps, scale=form.scale)
+      video_io.write_video(temporary, video, form.fps, scale=form.scale)
   return path
 
 

@@ -14,16 +14,15 @@ wherever the work was interrupted.
 """
 
 import contextlib
-import itertools
 import json
 import os
 import shutil
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.clips import Clip
 
@@ -35,8 +34,7 @@ class Store:
 
   def __init__(self, root: Path):
     self.root = root
-    self._partial = root / 'partial' / f'{socket.gethostname()}-{os.getpid()}'
-    self._numbers = itertools.count()
+    self._partial = root / 'partial'
 
   def video(self, clip: Clip) -> Path:
     """The clip's mp4."""
@@ -57,23 +55,8 @@ class Store:
     Raises:
       UserError: the disk is full or the folder cannot be written.
     """
-    temporary = self._partial / f'{next(self._numbers)}{path.suffix}'
-    try:
-      self._partial.mkdir(parents=True, exist_ok=True)
+    with files.writing(path, within=self._partial) as temporary:
       yield temporary
-      path.parent.mkdir(parents=True, exist_ok=True)
-      os.replace(temporary, path)
-    except (OSError, UserError) as error:
-      cause = error.__cause__ if isinstance(error, UserError) else error
-      if not isinstance(cause, OSError):
-        raise
-      raise UserError(
-        f'cannot write {path} ({cause.strerror or cause}); make room and run '
-        'the same command again: what is finished stays.'
-      ) from error
-    finally:
-      with contextlib.suppress(OSError):
-        temporary.unlink(missing_ok=True)
 
   def write_text(self, path: Path, text: str) -> None:
     """Writes a file atomically."""
@@ -87,15 +70,12 @@ class Store:
   def read_settings(self) -> dict[str, Any]:
     """Reads set.json; raises UserError if this is no set."""
     path = self.root / 'set.json'
-    try:
-      return json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError as error:
+    if not path.exists():
       raise UserError(
         f'{self.root} is no evaluation set (set.json is missing); make one '
         'with "unitemp evaluate generate".'
-      ) from error
-    except (OSError, ValueError) as error:
-      raise UserError(f'{path} cannot be read ({error}).') from error
+      )
+    return files.read_json(path, 'an evaluation set')
 
   def read_clips(self) -> list[dict[str, Any]]:
     """Reads clips.jsonl; raises UserError if it is missing or damaged."""
@@ -174,42 +154,25 @@ class Store:
   def read_record(self, path: Path) -> dict[str, Any]:
     """Reads a record; empty if it is missing or damaged."""
     try:
-      record = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError):
+      return files.read_json(path)
+    except UserError:
       return {}
-    return record if isinstance(record, dict) else {}
 
   def sweep(self) -> None:
     """Removes what killed processes left in `partial/`.
 
-    That is what has this process's name (an earlier life of it, as containers
-    have), belongs to a dead process of this machine, or is older than a day.
+    Earlier versions kept a folder per process there; these go after a day.
     """
-    for folder in self._partial.parent.glob('*-*'):
-      host, _, pid = folder.name.rpartition('-')
-      with contextlib.suppress(OSError, ValueError):
-        old = time.time() - folder.stat().st_mtime > _DAY
-        here = host == socket.gethostname()
-        dead = here and (int(pid) == os.getpid() or not is_alive(int(pid)))
-        if old or dead:
+    files.sweep(self._partial)
+    for folder in self._partial.glob('*-*'):
+      with contextlib.suppress(OSError):
+        if folder.is_dir() and time.time() - folder.stat().st_mtime > _DAY:
           shutil.rmtree(folder, ignore_errors=True)
 
   def leave(self) -> None:
-    """Removes this process's empty folders."""
-    for folder in (self._partial, self._partial.parent):
-      with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-def is_alive(pid: int) -> bool:
-  """Whether a process of this machine runs."""
-  try:
-    os.kill(pid, 0)
-  except ProcessLookupError:
-    return False
-  except PermissionError:
-    return True
-  return True
+    """Removes `partial/` if nobody writes there."""
+    with contextlib.suppress(OSError):
+      self._partial.rmdir()
 
 
 def describe(clip: Clip) -> dict[str, Any]:

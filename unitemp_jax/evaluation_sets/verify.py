@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import difflib
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.store import Store
 from unitemp_jax.video import decode
@@ -142,8 +142,7 @@ def _look(
   """Checks one file; returns the hash of its content too."""
   path = root / name
   try:
-    with path.open('rb') as file:
-      digest = hashlib.file_digest(file, 'sha256').hexdigest()
+    digest = files.file_sha256(path)
   except OSError as error:
     return [Problem('unreadable', name, str(error.strerror))], name
   if digest == record.get('sha256'):

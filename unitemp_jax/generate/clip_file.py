@@ -4,8 +4,6 @@ The frames come piece by piece and are forgotten at once, so that a long clip
 takes no more memory than a short one.
 """
 
-import json
-import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from unitemp_jax import files
 from unitemp_jax.generate.request import Given, Request
 from unitemp_jax.plans import Plan
 from unitemp_jax.sampling.decode import new_positions, with_ends
-from unitemp_jax.video import files
+from unitemp_jax.video import files as video_files
 from unitemp_jax.video import frames as pixels
 
 _TILES = 64  # at most, in a strip
@@ -160,29 +159,24 @@ def write(
   watch = _Watch(request)
   with ExitStack() as stack:
     fps = tags['fps']
-    outs = [stack.enter_context(files.open_video(path, fps, tags))]
+    outs = [stack.enter_context(video_files.open_video(path, fps, tags))]
     if lossless:
-      exact = files.open_video(path.with_suffix('.mkv'), fps, lossless=True)
+      exact = video_files.open_video(
+        path.with_suffix('.mkv'), fps, lossless=True
+      )
       outs.append(stack.enter_context(exact))
     for frames in decoded:
       shown = watch.add(frames)
       for append in outs:
         append(shown)
-  files.write_image(path.with_suffix('.png'), watch.poster)
+  video_files.write_image(path.with_suffix('.png'), watch.poster)
   if watch.tiles:
     strip = np.concatenate(watch.tiles, axis=1)
-    files.write_image(path.with_suffix('.strip.png'), strip)
+    video_files.write_image(path.with_suffix('.strip.png'), strip)
   sidecar = {
     **tags,
     'given': watch.given(),
     'frame_difference': [round(step, 6) for step in watch.steps],
     **more,
   }
-  write_json(path.with_suffix('.json'), sidecar)
-
-
-def write_json(path: Path, tree: Any) -> None:
-  """Writes JSON atomically."""
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(json.dumps(tree, indent=1) + '\n')
-  os.replace(temporary, path)
+  files.write_json(path.with_suffix('.json'), sidecar)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import unitemp_jax
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file, conditioning
 from unitemp_jax.generate.pipeline import Pipeline
@@ -88,10 +89,8 @@ def unfinished(jobs: list[Job], model: str) -> list[Job]:
     if not job.sidecar.exists():
       left.append(job)
       continue
-    try:
-      key = json.loads(job.sidecar.read_text()).get('key')
-    except ValueError:
-      key = None
+    made = files.read_json(job.sidecar, 'a clip made here', 'delete it')
+    key = made.get('key')
     if key != job.key(model):
       raise UserError(
         f'{job.path} was made by another command or model; choose another '

@@ -7,8 +7,6 @@ Ctrl-C, what is finished is written as a clip of its own.
 """
 
 import contextlib
-import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +15,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import clip_file, jobs
+from unitemp_jax.generate import jobs
 from unitemp_jax.generate.jobs import Job
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.sampling import decode
 from unitemp_jax.sampling.stream import MadeRow
-from unitemp_jax.video import files
+from unitemp_jax.video import files as video_files
 
 _KEY = 'key.json'
 
@@ -45,13 +44,13 @@ class RowFolder:
     path.mkdir(parents=True, exist_ok=True)
     record = path / _KEY
     if record.exists():
-      if json.loads(record.read_text()) != key:
+      if files.read_json(record, kind=object) != key:
         raise UserError(
           f'{path} was left by another command or model; choose another --out '
           'or delete it.'
         )
     else:
-      clip_file.write_json(record, key)
+      files.write_json(record, key)
 
   def load(self) -> dict[int, MadeRow]:
     """Rows by number; a file that cannot be read is a row to be made again."""
@@ -67,10 +66,8 @@ class RowFolder:
   def save(self, made: MadeRow) -> None:
     """Keeps a row."""
     path = self.path / f'row{made.row:06d}.npz'
-    temporary = path.with_suffix('.tmp')
-    with temporary.open('wb') as file:
+    with files.writing(path) as temporary, temporary.open('wb') as file:
       np.savez(file, latents=made.latents, anchors=made.anchors)
-    os.replace(temporary, path)
 
   def remove(self) -> None:
     """Deletes the folder once the clip is there."""
@@ -150,7 +147,7 @@ class _Run:
     kept = f'{fresh} of {self.total} blocks are kept in {self.folder.path}'
     path = partial_path(self.job)
     if 0 < fresh < self.total:
-      with files.open_video(path, self.pipeline.card.fps) as append:
+      with video_files.open_video(path, self.pipeline.card.fps) as append:
         for first, frames in self.pipeline.joint(request.plan, self.rows):
           append(request.paste(first, frames))
       kept += f', and {path} shows them'

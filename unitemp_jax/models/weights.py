@@ -7,7 +7,6 @@ leaves no partial file.
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 
 
@@ -35,13 +35,8 @@ def save(
     for name, value in sorted(flat.items())
   }
   text = {'unitemp': json.dumps(metadata or {}, sort_keys=True)}
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  try:
+  with files.writing(path) as temporary:
     safetensors.numpy.save_file(arrays, temporary, metadata=text)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
   return path
 
 
@@ -156,8 +151,10 @@ class Files:
     self._stack.close()
 
   def _read_index(self, index: Path) -> None:
+    fields = files.read_json(
+      index, 'an index of weights', 'write it again', keys=('files', 'axes')
+    )
     try:
-      fields = json.loads(index.read_text())
       self._paths = [index.parent / name for name in fields['files']]
       self._axes = dict(fields['axes'])
     except (ValueError, KeyError, TypeError) as error:

@@ -3,11 +3,11 @@
 import json
 import os
 import pathlib
-import tempfile
 from typing import Any
 
 import numpy as np
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import (
   DATA_FIELDS,
@@ -100,9 +100,9 @@ def save(plan: Plan, path: str | os.PathLike) -> None:
   """Writes the plan as JSON, all or nothing.
 
   Raises:
-    UserError: the folder cannot be written to.
+    UserError: it cannot be written.
   """
-  write_text(path, to_json(plan))
+  files.write(path, to_json(plan))
 
 
 def load(path: str | os.PathLike) -> Plan:
@@ -119,36 +119,6 @@ def load(path: str | os.PathLike) -> Plan:
     return from_json(text)
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-  """Writes a text file, all or nothing.
-
-  Raises:
-    UserError: the folder cannot be written to.
-  """
-  path = pathlib.Path(path)
-  temporary = None
-  try:
-    if path.is_dir():
-      raise IsADirectoryError('it is a folder')
-    with tempfile.NamedTemporaryFile(
-      'w', encoding='utf-8', dir=path.parent, prefix=path.name, delete=False
-    ) as file:
-      temporary = file.name
-      file.write(text)
-    # A temporary file is private; what it becomes follows the user's mask.
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(temporary, 0o666 & ~mask)
-    os.replace(temporary, path)
-  except OSError as error:
-    if temporary is not None:
-      pathlib.Path(temporary).unlink(missing_ok=True)
-    raise UserError(
-      f'{path}: cannot be written ({error}); name a file in a folder that '
-      'exists and that you may write to'
-    ) from error
 
 
 def table(plan: Plan) -> str:

@@ -6,15 +6,13 @@ teacher.safetensors   (optional)                tokenizer.json
 """
 
 import dataclasses
-import hashlib
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, text_to_video, vae3d, weights
 from unitemp_jax.models.dit import DiT, DiTConfig
@@ -122,12 +120,7 @@ def held_shapes(card: ModelCard) -> dict[str, Any]:
 
 def write_card(folder: Path, card: ModelCard) -> Path:
   """Writes `model.json` atomically."""
-  path = folder / INDEX
-  temporary = path.with_name(path.name + '.tmp')
-  text = json.dumps(dataclasses.asdict(card), indent=2)
-  temporary.write_text(text + '\n')
-  os.replace(temporary, path)
-  return path
+  return files.write_json(folder / INDEX, dataclasses.asdict(card), indent=2)
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -137,17 +130,12 @@ def read_card(folder: Path) -> ModelCard:
     UserError: no such file, or it does not describe a model.
   """
   path = folder / INDEX
-  try:
-    fields = json.loads(path.read_text())
-  except OSError as error:
+  if not path.exists():
     raise UserError(
       f'{folder} is not a model folder ({INDEX} is missing); give the folder '
       'that "unitemp export" wrote.'
-    ) from error
-  except ValueError as error:
-    raise UserError(
-      f'{path} is not JSON ({error}); restore or export it again.'
-    ) from error
+    )
+  fields = files.read_json(path, 'a model', 'restore or export it again')
   try:
     kinds: dict[str, Any] = {
       'vae': VAEConfig,
@@ -167,7 +155,7 @@ def read_card(folder: Path) -> ModelCard:
 
 def fingerprint(folder: Path) -> str:
   """Hash of all that decides what the model generates, 16 hex digits."""
-  digest = hashlib.sha256()
+  found = []
   names = [f'{name}.safetensors' for name in ('vae', 'student', 'text')]
   for name in (*names, INDEX, 'tokenizer.json'):
     path = folder / name
@@ -178,7 +166,5 @@ def fingerprint(folder: Path) -> str:
     for part in parts:
       if not part.is_file():
         raise UserError(f'{part} is missing; export the model again.')
-      with part.open('rb') as file:
-        while chunk := file.read(1 << 22):
-          digest.update(chunk)
-  return digest.hexdigest()[:16]
+    found += parts
+  return files.file_sha256(*found)[:16]

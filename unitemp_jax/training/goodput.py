@@ -7,13 +7,14 @@ during which nothing ran and the steps that have to be done again.
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from unitemp_jax import files
 
 # Besides 'initialise', 'compile', 'data', 'checkpoint' and 'sample': the rest.
 STEP = 'step'
@@ -106,9 +107,7 @@ class Goodput:
     """Takes off the end of a line that a kill cut off."""
     data = self._path.read_bytes() if self._path.exists() else b''
     if data and not data.endswith(b'\n'):
-      temporary = self._path.with_name(self._path.name + '.tmp')
-      temporary.write_bytes(data[: data.rfind(b'\n') + 1])
-      os.replace(temporary, self._path)
+      files.write(self._path, data[: data.rfind(b'\n') + 1])
 
   @contextlib.contextmanager
   def measure(self, kind: str) -> Iterator[None]:

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
-import shutil
 import time
 import zlib
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from unitemp_jax import files
 from unitemp_jax.parallel.mesh import Rules, alone, put_batch
 from unitemp_jax.parallel.preemption import StopSignal
 from unitemp_jax.parallel.processes import say, to_host, together
@@ -106,18 +105,13 @@ def _write_samples(
   if jax.process_count() > 1:
     state = state.replace(params={}, opt_state={}, ema=to_host(state.ema))
   folder = parent / f'{step:08}'
-  temporary = folder.with_name(folder.name + '.tmp')
   with together('Sampling'):
     if jax.process_index() != 0:
       return
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    with alone():
-      sample_fn(state, temporary)
     if folder.exists():  # Written before an interruption, from the same state.
-      shutil.rmtree(temporary)
-    else:
-      os.replace(temporary, folder)
+      return
+    with files.writing(folder, folder=True) as temporary, alone():
+      sample_fn(state, temporary)
 
 
 def _restore_or_init(

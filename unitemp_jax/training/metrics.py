@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from unitemp_jax import files
 from unitemp_jax.training.guard import SKIPPED, Guard
 
 # Fields that differ between two equal runs.
@@ -30,9 +31,7 @@ def truncate_lines(path: Path, last_step: int) -> None:
     kept.append(line)
   kept = b''.join(kept)
   if kept != text:
-    temporary = path.with_name(path.name + '.tmp')
-    temporary.write_bytes(kept)
-    os.replace(temporary, path)
+    files.write(path, kept)
 
 
 class MetricsLog:

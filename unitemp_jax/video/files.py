@@ -16,6 +16,7 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.video import decode
 
@@ -27,25 +28,12 @@ _CODEC_THREADS = 4  # fixed: the encoder's bytes depend on their number
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[str]:
-  """Yields a temporary name that replaces `path` when all went well.
-
-  The name is always the same, so that nothing piles up where writers are
-  killed.
-  """
-  folder, name = os.path.split(os.path.abspath(path))
-  part = os.path.join(folder, f'.{name}.part')
-  try:
-    os.makedirs(folder, exist_ok=True)
+  """Yields a temporary name that becomes `path` when all went well."""
+  with files.writing(path) as temporary:
     try:
-      yield part
-      os.replace(part, path)
-    finally:
-      with contextlib.suppress(FileNotFoundError):
-        os.unlink(part)
-  except (OSError, av.FFmpegError) as error:
-    raise UserError(
-      f'Cannot write {path}: {error.strerror or error}.'
-    ) from error
+      yield str(temporary)
+    except av.FFmpegError as error:
+      raise OSError(error.errno, error.strerror) from error
 
 
 def read_video(

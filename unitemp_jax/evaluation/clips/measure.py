@@ -11,7 +11,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.classifiers import classifier
 from unitemp_jax.evaluation.clips.fidelity import (
@@ -28,7 +28,8 @@ from unitemp_jax.evaluation.clips.fidelity import (
 )
 from unitemp_jax.evaluation.metrics import curves
 from unitemp_jax.evaluation.metrics.curves import Curves
-from unitemp_jax.video import decode, files
+from unitemp_jax.video import decode
+from unitemp_jax.video import files as video_files
 
 _VERSION = 2  # of what is computed of a clip
 # Clips of one reference that one process takes together.
@@ -158,7 +159,7 @@ def _key(job: Job) -> str:
   for path in paths:
     about = path.stat()
     words += [str(path.resolve()), about.st_size, about.st_mtime_ns]
-  return hashlib.sha256(repr(words).encode()).hexdigest()[:24]
+  return files.sha256(repr(words))[:24]
 
 
 def _measure(job: Job) -> Measured:
@@ -178,7 +179,7 @@ def _measure(job: Job) -> Measured:
 
 def _shrink(frame: np.ndarray, scale: int) -> np.ndarray:
   height, width = (side // scale for side in frame.shape[:2])
-  return files.fit(frame, height, width)
+  return video_files.fit(frame, height, width)
 
 
 def _measure_windows(path: Path, window: Window, decoded) -> Measured:
@@ -198,7 +199,7 @@ def _windows(
   """Cuts a stream into whole windows; a remainder is left out."""
   clip: list[np.ndarray] = []
   for frame in frames:
-    clip.append(files.fit(frame, window.height, window.width))
+    clip.append(video_files.fit(frame, window.height, window.width))
     if len(clip) == window.frames:
       yield clip
       clip = []

@@ -8,8 +8,6 @@ of two models never end up in one table.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -89,8 +87,8 @@ def make_key(folder: Path, settings: Settings) -> dict[str, Any]:
     raise UserError(f'{teacher} is missing; export the model again.')
   return {
     'model': model_folder.fingerprint(folder),
-    'teacher': _digest(teacher),
-    'judges': _digest(suite_bench.ORACLE, suite_bench.ARROW),
+    'teacher': files.file_sha256(teacher)[:16],
+    'judges': files.file_sha256(suite_bench.ORACLE, suite_bench.ARROW)[:16],
     'num_clips': settings.num_clips,
     'seed': settings.seed,
     'version': unitemp_jax.__version__,
@@ -110,10 +108,13 @@ def finished(out: Path, key: dict[str, Any]) -> dict[str, list[Section]]:
     path = out / f'{name}.json'
     if not path.exists():
       continue
+    mend = 'delete it or choose another --out'
+    stored = files.read_json(
+      path, 'a finished suite', mend, keys=('key', 'sections')
+    )
     try:
-      stored = json.loads(path.read_text())
       theirs, sections = stored['key'], _sections(stored['sections'])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
       raise UserError(
         f'{path} is not a finished suite ({error}); delete it or choose '
         'another --out.'
@@ -215,13 +216,6 @@ def to_markdown(sections: Sequence[Section]) -> str:
   return '\n'.join(parts)
 
 
-def _digest(*paths: Path) -> str:
-  digest = hashlib.sha256()
-  for path in paths:
-    digest.update(path.read_bytes())
-  return digest.hexdigest()[:16]
-
-
 def _sections(stored: list[dict]) -> list[Section]:
   return [
     Section(part['title'], tuple(Result(**row) for row in part['rows']))
@@ -231,5 +225,4 @@ def _sections(stored: list[dict]) -> list[Section]:
 
 def _write_suite(path: Path, key: dict, sections: list[Section]) -> None:
   stored = [dataclasses.asdict(section) for section in sections]
-  text = json.dumps({'key': key, 'sections': stored}, indent=1)
-  files.write(path, text + '\n')
+  files.write_json(path, {'key': key, 'sections': stored})
