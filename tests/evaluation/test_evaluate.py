@@ -19,7 +19,8 @@ ORDERS = tuple(orders.ORDERS)
 SIDES = tuple(name for name in ORDERS if name.startswith('inbetween'))
 # A loop has no block boundary where the others have theirs.
 LINES = tuple(name for name in ORDERS if name != 'loop')
-VARIANTS = (*LINES, 'backward, start off', 'backward, P = 0')
+LAST = 'backward, last frame given'
+VARIANTS = (*LINES, 'backward, start off', LAST, f'{LAST}, P = 0')
 BESIDE = ('real clips', 'VAE reconstruction', 'teacher, 50 steps')
 
 # Those of workflows have tests of their own, with a student that is perfect.
@@ -47,19 +48,19 @@ WANTED = {
   ),
   'called forward, difference': ('backward - forward',),
   'digit read, streaming': VARIANTS,
-  'colour read, late': ('backward, P = 0',),
+  'colour read, late': (f'{LAST}, P = 0',),
   'BFR, joint': ('real clips', 'VAE reconstruction', 'swapped block'),
   'wide4, joint': VARIANTS,
   'latent step': ('VAE reconstruction', 'swapped block', *VARIANTS),
   'BFR, streaming': VARIANTS,
   'wide4 at 20 alone, streaming': VARIANTS,
-  'BFR, late': ('backward, P = 0',),
+  'BFR, late': (f'{LAST}, P = 0',),
   'excess BFR, streaming': VARIANTS,
   'excess latent step': VARIANTS,
-  'removed excess BFR': ('backward', 'backward, start off'),
-  'removed excess BFR at 20 alone': ('backward', 'backward, start off'),
-  'BFR, streaming / P = 0 joint': ('backward', 'backward, start off'),
-  'BFR, streaming / P = 0 late': ('backward', 'backward, start off'),
+  'removed excess BFR': (LAST,),
+  'removed excess BFR at 20 alone': (LAST,),
+  'BFR, streaming / P = 0 joint': (LAST,),
+  'BFR, streaming / P = 0 late': (LAST,),
   'window BFR at 32, raw': ('joint', *(f'P = {p}' for p in range(7))),
   'window BFR at 32, windowed': ('joint', *(f'P = {p}' for p in range(7))),
   'window BFR at 20, raw': ('P = 5', 'P = 6 (all there is)'),

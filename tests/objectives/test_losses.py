@@ -103,9 +103,6 @@ def test_student_init_counts_blocks_and_anchors_in_use():
   assert metrics['block'] == pytest.approx(0.25, rel=1e-3)
   assert metrics['anchor'] == pytest.approx(0.25, rel=1e-3)
   # Without anchors in use they cost nothing.
-  settings['anchor_drop'] = 1.0
-  _, metrics = init_loss(denoise, 0.5, **settings)
-  assert metrics['anchor'] == 0
   _, metrics = init_loss(denoise, 0.5, names=('forward',))
   assert metrics['anchor'] == 0
 
@@ -132,16 +129,18 @@ def test_clean_context_stays_clean_and_levels_are_per_block():
   np.testing.assert_array_equal(positions, LAYOUT.positions())
 
 
-def test_dropped_anchors_are_seen_by_nobody():
+def test_anchors_are_dropped_where_something_else_is_seen():
   backward = {'names': ('backward',)}
-  anchors = slice(20, 26)
+  dropped, kept = slice(20, 23), slice(23, 26)  # of blocks 1 and 2
   _, _, _, mask = ask(anchor_drop=1.0, **backward)
-  own = np.eye(26, dtype=bool)[:, anchors]
+  own = np.eye(26, dtype=bool)[:, dropped]
   np.testing.assert_array_equal(
-    mask[:, :, anchors], np.broadcast_to(own, (4, 26, 6))
+    mask[:, :, dropped], np.broadcast_to(own, (4, 26, 3))
   )
+  # The last block is made first: nothing else says that it has a past.
+  assert mask[:, 17:20, kept].all()
   _, _, _, mask = ask(anchor_drop=0.0, **backward)
-  assert mask[:, 11:20, anchors].any()
+  assert mask[:, 14:17, dropped].all()
 
 
 def test_drafted_blocks_start_low_and_their_anchors_do_not():

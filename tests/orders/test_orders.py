@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lawful import made
 
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
-from unitemp_jax.plans import DATA_FIELDS, check
+from unitemp_jax.plans import DATA_FIELDS, check, text
 
 
 def generated(plan):
@@ -48,6 +49,10 @@ def broken_laws(plan, length):
       and first > 0
       and first - 1 not in known
     )
+    if not (
+      plan.given[row] or plan.anchor[row] or plan.visible[row] or not first
+    ):
+      found.append(f'row {row} is made from nothing')
     if plan.anchor[row] != wants:
       found.append(f'anchors of row {row}')
     if plan.anchor[row] and first - plan.num_anchors < 0:
@@ -93,7 +98,7 @@ def test_every_order_obeys_the_laws(request, name):
   if name.startswith('inbetween'):
     request['given_first'] = max(request['given_first'], 1)
     request['given_last'] = max(request['given_last'], 1)
-  plan = orders.ORDERS[name](**request)
+  plan = made(orders.ORDERS[name], **request)
   check(plan)
   assert broken_laws(plan, request['num_latents']) == []
 
@@ -156,7 +161,30 @@ def test_forward_and_backward():
   assert generated(plan) == [[6, 7, 8], [3, 4, 5], [0, 1, 2]]
   assert anchored(plan) == [True, True, False]
   assert plan.start.tolist() == [0, 2, 2]
-  assert anchored(orders.backward(9, anchors=0)) == [False] * 3
+  plan = orders.backward(9, anchors=0, given_last=1)
+  assert anchored(plan) == [False] * 3
+
+
+@pytest.mark.parametrize('order', ['backward', 'loop', 'story', 'json', 'long'])
+def test_what_would_be_made_from_nothing_is_refused(order):
+  with pytest.raises(UserError, match=r'from nothing.*--last=PICTURE'):
+    if order == 'loop':  # its middle is too far from what is there
+      orders.loop(30, side='middle_out', span=9, anchors=0)
+    elif order == 'story':
+      orders.story([orders.Scene(6), orders.Scene(6)], anchors=0)
+    elif order == 'long':
+      orders.long(30, sinks='future', span=9, anchors=0)
+    elif order == 'json':
+      plan = orders.backward(9)
+      bare = {'anchor': np.zeros(3, bool), 'start': np.zeros(3, np.int32)}
+      text.from_json(text.to_json(dataclasses.replace(plan, **bare)))
+    else:
+      orders.backward(9, anchors=0)
+  # The controls: something to see, anchors, or the head of the video.
+  orders.backward(9, anchors=0, given_last=1)
+  orders.backward(9, anchors=0, given_first=1)
+  orders.backward(9, anchors=1)
+  orders.forward(9, anchors=0)
 
 
 def test_the_short_block_comes_last():

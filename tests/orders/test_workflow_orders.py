@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lawful import made
 
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
@@ -65,6 +66,8 @@ def broken_laws(
         found.append(f'row {row} reads what is not there')
     if plan.given[row] and (plan.write[row] < 0).all():
       continue  # computes nothing
+    if not (plan.given[row] or anchored or visible or own[0][0] == begin):
+      found.append(f'row {row} is made from nothing')
     if any(slot not in cache for slot in range(visible)):
       found.append(f'row {row} sees a slot that holds nothing good')
     if window is not None and visible - plan.num_sinks > window:
@@ -150,7 +153,7 @@ def test_keyframes_obey_the_laws(data, length, side):
   given = data.draw(some_given(length))
   style = data.draw(styles(0, length))
   is_open = maybe_open(data, style, begun=0 in dict(given), length=length)
-  plan = orders.keyframes(length, given, side=side, **style)
+  plan = made(orders.keyframes, length, given, side=side, **style)
   assert broken_laws(plan, 0, length, **law_of(style), is_open=is_open) == []
   wanted = [
     position
@@ -206,7 +209,7 @@ def test_loops_obey_the_laws(data, length, first, side):
     least = style['block'] + style['anchors'] + 1
     laws['span'] = max(length, least)
   is_open = first == 0 and style['anchors'] > 0
-  plan = orders.loop(length, side=side, given_first=first, **style)
+  plan = made(orders.loop, length, side=side, given_first=first, **style)
   assert broken_laws(plan, 0, length, **laws, is_open=is_open) == []
   assert plan.loops
   homes = plan.homes()
@@ -268,7 +271,8 @@ def test_stories_obey_the_laws(data, parts, loop, side):
     is_open = style['anchors'] > 0 and not begun
   parts[0] = dataclasses.replace(parts[0], length=parts[0].length + is_open)
   prompts, end = story_prompts(parts, links)
-  plan = orders.story(parts, links, given=given, loop=loop, side=side, **style)
+  style |= {'given': given, 'loop': loop, 'side': side}
+  plan = made(orders.story, parts, links, **style)
   laws = {**law_of(style), 'prompts': prompts, 'is_open': is_open}
   found = broken_laws(plan, 0, end, **laws)
   assert found == []
@@ -307,7 +311,7 @@ def long_requests(draw):
 @settings(max_examples=200, deadline=None)
 @given(long_requests())
 def test_long_videos_obey_the_laws(request):
-  plan = orders.long(**request)
+  plan = made(orders.long, **request)
   length, span = request['num_latents'], request['span']
   window = plan.num_slots - plan.num_sinks - plan.block - plan.num_anchors
   assert broken_laws(plan, 0, length, window=window, span=span) == []

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lawful import made
 
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
@@ -296,7 +297,7 @@ def test_a_plan_is_a_pytree_with_static_sizes():
   st.integers(0, 4),
 )
 def test_json_round_trip(order, length, anchors, extra):
-  plan = orders.ORDERS[order](length, anchors=anchors, start=1)
+  plan = made(orders.ORDERS[order], length, anchors=anchors, start=1)
   plan = plan.pad(rows=plan.num_rows + extra)
   assert same(text.from_json(text.to_json(plan)), plan)
 

@@ -71,8 +71,10 @@ def test_backward_streaming_decodes_after_the_anchors():
   np.testing.assert_allclose(video[:, :9], WHOLE[:, :9])
   # The seam that true latents in the anchors' place would lessen.
   true = decode.compose(decode.stream(causal, plan, LATENTS, anchors - 0.1))
+  bare = orders.backward(N, anchors=0, given_last=1)
+  buffer = np.concatenate([LATENTS, LATENTS[:, -1:]], axis=1)
   none = decode.compose(
-    decode.stream(causal, orders.backward(N, anchors=0), LATENTS, anchors)
+    decode.stream(causal, bare, buffer, np.repeat(anchors[:1], 4, axis=0))
   )
   error = [np.abs(v - WHOLE)[:, 21].max() for v in (true, video, none)]
   assert error[0] < error[1] < error[2]

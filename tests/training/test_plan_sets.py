@@ -51,3 +51,18 @@ def test_only_loops_are_drawn_as_loops():
     given, loops = draw(jax.random.key(seed))
     # What is given is not what is copied.
     assert not (bool(loops) and bool((given >= 0).any()))
+
+
+@pytest.mark.parametrize(
+  ('name', 'wanted'),
+  [('backward', [True, False, False]), ('backward+last', [False] * 3)],
+)
+def test_anchors_are_dropped_where_something_else_is_seen(name, wanted):
+  plans, weights = plans_of(name)
+  choice = PlanChoice.create(plans, weights, 9)
+  made = ~plans[0].given
+  plan, _, _ = choice.draw(jax.random.key(0), 1.0)
+  assert plan.anchor[made].tolist() == wanted
+  assert not plan.start.any()
+  plan, _, _ = choice.draw(jax.random.key(0), 0.0)
+  assert plan.anchor[made].tolist() == [True, True, False]

@@ -43,7 +43,8 @@ def rows(
     frame: tokens of a latent frame.
     text: tokens of a prompt.
     draft_from: see `generate.step.StepOptions`.
-    anchored: False leaves the anchors out, as dropping them does.
+    anchored: False leaves the anchors out of rows with context, as dropping
+      them in training does.
   """
   found = []
   for row in range(plan.num_rows):
@@ -56,7 +57,8 @@ def rows(
       found.append(Row(Flops(), write, 0))
       continue
     # A short row runs with a full block and sees its valid entries.
-    more = plan.num_anchors if anchored and plan.anchor[row] else 0
+    has = bool(plan.anchor[row]) and (anchored or visible == 0)
+    more = plan.num_anchors if has else 0
     frames, keys = plan.block + more, keys + more * frame
     denoise = dit_pass(config, 1, frames, frame, keys, text)
     # Anchors, and what is before the draft, start from noise.

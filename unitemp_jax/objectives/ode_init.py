@@ -49,7 +49,7 @@ def loss(
     table: plans to draw from.
     levels: noise levels of the student, the last one 0.
     start: the level at which a block starts from carried anchors.
-    anchor_drop: share of clips that do without anchors.
+    anchor_drop: share of clips whose blocks with context have no anchors.
     draft_share: share of the drafted blocks that start there.
     draft_from: the latent of such a block from which on it is drafted. With 1
       anchors are of the windowed kind, which no trajectory passes: noise is

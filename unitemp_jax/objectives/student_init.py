@@ -4,7 +4,8 @@ Every clip draws a plan, and all its blocks are denoised in one masked pass,
 each with the clean context that its row would find in the cache
 (`unitemp_jax/README.md`, Initialisation). Blocks that the plan anchors learn
 their anchors too, unless these are dropped, so that the same weights also run
-without.
+without. A block that sees nothing else keeps them: without, it would be the
+opening of a video.
 """
 
 import flax.struct
@@ -24,12 +25,14 @@ class PlanTable:
     mask: bool `[D, F, F]`.
     anchored: bool `[D, blocks]`.
     drafted: bool `[D, blocks]`.
+    alone: bool `[D, blocks]`, which blocks see no context.
     logits: float `[D]`, log of the sampling weights.
   """
 
   mask: jax.Array
   anchored: jax.Array
   drafted: jax.Array
+  alone: jax.Array
   logits: jax.Array
 
 
@@ -39,6 +42,7 @@ def plan_table(masks: list[PlanMask], weights: list[float]) -> PlanTable:
     mask=np.stack([m.mask for m in masks]),
     anchored=np.stack([m.anchored for m in masks]),
     drafted=np.stack([m.drafted for m in masks]),
+    alone=np.stack([m.alone for m in masks]),
     logits=np.log(np.asarray(weights, np.float32)),
   )
 
@@ -89,7 +93,8 @@ def draw_plans(
     keys[0], jnp.asarray(table.logits), shape=(batch,)
   )
   use = jax.random.uniform(keys[1], (batch, 1)) >= anchor_drop
-  anchored = jnp.asarray(table.anchored)[plan] & use
+  kept = use | jnp.asarray(table.alone)[plan]
+  anchored = jnp.asarray(table.anchored)[plan] & kept
   low = jax.random.uniform(keys[2], anchored.shape) < draft_share
   draft = jnp.asarray(table.drafted)[plan] & use & low
   seen = jnp.ones((batch, layout.frames), bool)
@@ -134,7 +139,7 @@ def loss(
     layout: of the training sequence.
     table: plans to draw from.
     shift: of the noise levels towards noise.
-    anchor_drop: share of clips that do without anchors.
+    anchor_drop: share of clips whose blocks with context have no anchors.
     draft_share: share of the drafted blocks that start low.
     draft_sigma: highest level of such a block.
     draft_from: the latent of such a block from which on it is drafted; see

@@ -75,11 +75,13 @@ class PlanMask:
     mask: bool `[F, F]`, who sees whom, anchors in use.
     anchored: bool `[blocks]`, which blocks have anchors.
     drafted: bool `[blocks]`, which blocks start from carried anchors.
+    alone: bool `[blocks]`, which blocks see no context.
   """
 
   mask: np.ndarray
   anchored: np.ndarray
   drafted: np.ndarray
+  alone: np.ndarray
 
 
 def plan_mask(plan: Plan, layout: Layout) -> PlanMask:
@@ -92,6 +94,7 @@ def plan_mask(plan: Plan, layout: Layout) -> PlanMask:
   mask = np.eye(layout.frames, dtype=bool)
   anchored = np.zeros(layout.blocks, bool)
   drafted = np.zeros(layout.blocks, bool)
+  alone = np.zeros(layout.blocks, bool)
   slots: dict[int, int] = {}
   for row in range(plan.num_rows):
     entries = plan.entries(row)
@@ -108,8 +111,9 @@ def plan_mask(plan: Plan, layout: Layout) -> PlanMask:
         anchored[block] = True
         noisy += list(range(*layout.anchor(block).indices(layout.frames)))
       drafted[block] = plan.start[row] > 0
+      alone[block] = not context
       mask[np.ix_(noisy, noisy + context)] = True
     mask[np.ix_(own, own + context)] = True
     for k, index in enumerate(own):
       slots[int(plan.write[row, k])] = index
-  return PlanMask(mask, anchored, drafted)
+  return PlanMask(mask, anchored, drafted, alone)

@@ -2,7 +2,8 @@
 
 Nothing is read before it is written, nothing is made twice, the video has no
 hole, no visible set is larger than the window, and with sinks no row sees
-temporal positions farther apart than those the model was trained on.
+temporal positions farther apart than those the model was trained on. What is
+made from nothing is the head of the video.
 """
 
 from typing import NoReturn
@@ -20,7 +21,11 @@ from unitemp_jax.plans.plan import (
 
 
 def check(
-  plan: Plan, *, window: int | None = None, span: int | None = None
+  plan: Plan,
+  *,
+  window: int | None = None,
+  span: int | None = None,
+  void: bool = False,
 ) -> None:
   """Checks every law of a plan before anything is computed with it.
 
@@ -29,6 +34,7 @@ def check(
     window: most latents that a row may see, sinks not counted; None = any.
     span: latents that the model was trained on: positions that meet in one row
       must differ by less; None = any.
+    void: let rows be made from nothing anywhere; for negative controls alone.
 
   Raises:
     UserError: a law is broken; the sentence names the row.
@@ -41,6 +47,8 @@ def check(
   _check_buffer(plan)
   _check_timeline(plan)
   _check_anchors(plan)
+  if not void:
+    _check_beginnings(plan)
   if window is not None:
     _check_window(plan, window)
   if span is not None:
@@ -241,3 +249,19 @@ def _check_anchors(plan):
           f'video begins at {begin}; make the blocks before it longer',
         )
       carried = first - plan.num_anchors
+
+
+def _check_beginnings(plan):
+  # Attention sees relative positions only. Without context and anchors a row
+  # has the very inputs of a forward run's first one, and makes an opening.
+  begin = int(plan.timeline()[0][0])
+  for row in np.flatnonzero(~plan.given & ~plan.anchor & (plan.visible == 0)):
+    first, count = int(plan.target[row, 0]), int(plan.count[row])
+    if first != begin:
+      low = 4 * (first - plan.begin) - 3
+      _fail(
+        row,
+        f'makes frames {low}..{low + 4 * count - 1} from nothing, as if the '
+        'video began there; give a frame beside them (--last=PICTURE for the '
+        'last one), or use anchors',
+      )

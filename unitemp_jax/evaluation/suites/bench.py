@@ -35,7 +35,8 @@ _SEED_STRIDE = 100_003
 
 # Plans beside those of `orders.ORDERS`.
 START_OFF = 'backward, start off'
-NO_ANCHORS = 'backward, P = 0'
+LAST_GIVEN = 'backward, last frame given'
+NO_ANCHORS = f'{LAST_GIVEN}, P = 0'
 FIRST_GIVEN = 'forward, first frame given'
 
 
@@ -98,9 +99,14 @@ def make_plans(card: model_folder.ModelCard) -> dict[str, Plan]:
   made[FIRST_GIVEN] = orders.forward(
     latents, start=card.start, given_first=1, **sizes
   )
+  made[LAST_GIVEN] = orders.backward(
+    latents, start=card.start, given_last=1, **sizes
+  )
   aligned = plans.align(*made.values())
   made = dict(zip(made, aligned, strict=True))
-  made[NO_ANCHORS] = orders.backward(latents, block=card.block, anchors=0)
+  made[NO_ANCHORS] = orders.backward(
+    latents, block=card.block, anchors=0, given_last=1
+  )
   return made
 
 
@@ -200,6 +206,8 @@ class Bench:
     """What a plan is given of the real clips: nothing, one end, or both."""
     if name.startswith('inbetween'):
       return Ends(self.real[:, :1], self.real[:, -1:])
+    if name in (LAST_GIVEN, NO_ANCHORS):
+      return Ends(last=self.real[:, -1:])
     return Ends(self.real[:, :1] if name == FIRST_GIVEN else None)
 
   def made(self, name: str) -> Generated:

@@ -16,6 +16,7 @@ from unitemp_jax import orders
 from unitemp_jax.evaluation.metrics import bootstrap, flicker
 from unitemp_jax.evaluation.metrics.swapped_block import swap_block
 from unitemp_jax.evaluation.suites.bench import (
+  LAST_GIVEN,
   NO_ANCHORS,
   START_OFF,
   Bench,
@@ -56,7 +57,7 @@ def run(bench: Bench) -> list[Section]:
   seams[SWAPPED] = _swapped(bench, spots)
   # The blocks of a loop begin elsewhere; its seam has a suite of its own.
   names = [name for name in orders.ORDERS if name != 'loop']
-  for name in (*names, START_OFF, NO_ANCHORS):
+  for name in (*names, START_OFF, LAST_GIVEN, NO_ANCHORS):
     seams[name] = _generated(bench, name, spots)
   at = ' and '.join(str(j) for j in next(iter(spots.values())))
   sections = []
@@ -187,7 +188,7 @@ def _remedies(bench, seams, spots) -> list:
     for kind in ('BFR', 'wide4'):
       metric = f'{kind}{spot}'
       stream = f'{metric}, streaming'
-      for group in ('backward', START_OFF):
+      for group in (LAST_GIVEN,):
         with_anchors = seams[group].ratios[stream]
         gone = bootstrap.removed_excess(
           with_anchors, without[stream], floor[stream]

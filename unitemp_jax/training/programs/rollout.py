@@ -58,7 +58,8 @@ class PlanChoice:
   ) -> tuple[Plan, jax.Array, jax.Array]:
     """One plan, with `given` of its buffer entries and whether it loops.
 
-    In a share `anchor_drop` of the draws the plan does without anchors.
+    In a share `anchor_drop` of the draws the rows do without anchors, but for
+    those that see nothing else: they would make an opening (`plans.laws`).
     """
     key_plan, key_drop = jax.random.split(key)
     i = jax.random.categorical(key_plan, jnp.asarray(self.logits))
@@ -66,7 +67,7 @@ class PlanChoice:
     keep = jax.random.uniform(key_drop) >= anchor_drop
     plan = dataclasses.replace(
       plan,
-      anchor=plan.anchor & keep,
+      anchor=plan.anchor & (keep | (plan.visible == 0)),
       start=jnp.where(keep, plan.start, 0),
     )
     return plan, jnp.asarray(self.given)[i], jnp.asarray(self.loops)[i]
@@ -126,8 +127,8 @@ def roll_out(
     key: key.
     choice: plans to draw from.
     levels: the student's noise levels, the last one 0.
-    anchor_drop: share of rollouts without anchors, so that the same weights
-      also run without.
+    anchor_drop: share of rollouts whose rows with context have no anchors, so
+      that the same weights also run without.
     options: of the sampler's step.
     replay: run without gradient, and take it up again block by block.
   """
