@@ -8,7 +8,7 @@ import pytest
 from flax.errors import ScopeParamShapeError
 
 from unitemp_jax.cli.config_args import load_config
-from unitemp_jax.convert import presets
+from unitemp_jax.convert import fit
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
 from unitemp_jax.parallel.mesh import make_mesh
@@ -50,10 +50,10 @@ def test_vae_and_text_encoder_too():
   # The same weights, computed in pieces that one chip has room for.
   assert vae.large_frames and vae.decode_dtype == 'bfloat16'
   whole = dataclasses.replace(vae, large_frames=False, decode_dtype='float32')
-  assert whole == presets.PRESETS['vae']['Wan 2.1 VAE']
+  assert whole == fit.PRESETS['vae']['Wan 2.1 VAE']
   assert (
     dataclasses.replace(text, dtype='float32')
-    == (presets.PRESETS['umt5']['UMT5-XXL'])
+    == (fit.PRESETS['umt5']['UMT5-XXL'])
   )
 
 

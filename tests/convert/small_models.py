@@ -3,8 +3,8 @@
 import ml_dtypes
 import numpy as np
 import published_names
+import safetensors.numpy
 
-from unitemp_jax.convert import torch_zip_write
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
 from unitemp_jax.models.vae3d import VAEConfig
@@ -58,13 +58,20 @@ def state_dict(kind, layout, dtype='float32', seed=0):
   }
 
 
-def write_pt(path, values):
-  """Writes nested dicts of arrays as a `.pt` and returns the path."""
+def write(path, values):
+  """Writes nested dicts of arrays as safetensors and returns the path.
 
-  def lazy(value):
-    if isinstance(value, dict):
-      return {name: lazy(inner) for name, inner in value.items()}
-    return torch_zip_write.Lazy(value.shape, value.dtype, lambda: value)
+  Nested names are joined by dots, as they are when a `.pt` is read.
+  """
+  flat = {}
 
-  torch_zip_write.write(path, lazy(values))
+  def visit(value, prefix):
+    for name, inner in value.items():
+      if isinstance(inner, dict):
+        visit(inner, f'{prefix}{name}.')
+      else:
+        flat[prefix + name] = np.ascontiguousarray(inner)
+
+  visit(values, '')
+  safetensors.numpy.save_file(flat, path)
   return path

@@ -1,6 +1,7 @@
 """What does not fit is refused in one sentence, and nothing is written."""
 
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import safetensors.numpy
 import small_models
 
 from unitemp_jax.cli import main as cli
-from unitemp_jax.convert import fit, load_torch, sources
+from unitemp_jax.convert import checkpoints, fit, load_torch
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
 from unitemp_jax.sampling import model_folder
@@ -28,17 +29,31 @@ def get_config():
 """
 
 
+def wan(kind='dit', **changes):
+  """Names and arrays of a small network."""
+  return {**small_models.state_dict(kind, 'wan'), **changes}
+
+
+def with_nan():
+  """A value of a stack's second layer that is not a number."""
+  given = wan()
+  given['blocks.1.ffn.0.weight'][3, 5] = np.nan
+  return given
+
+
+def tensors_only(given, dtype):
+  """The same names with small arrays of a type."""
+  return {name: np.ones(3, dtype) for name in given}
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
   """Checkpoints, good and bad, in the current folder."""
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'small.py').write_text(CONFIG)
+  save = safetensors.numpy.save_file
   for kind in small_models.CONFIGS:
-    given = small_models.state_dict(kind, 'wan')
-    small_models.write_pt(tmp_path / f'{kind}.pt', given)
-    safetensors.numpy.save_file(given, tmp_path / f'{kind}.safetensors')
-  whole = (tmp_path / 'dit.pt').read_bytes()
-  (tmp_path / 'cut.pt').write_bytes(whole[: len(whole) // 2])
+    save(wan(kind), f'{kind}.safetensors')
   whole = (tmp_path / 'dit.safetensors').read_bytes()
   (tmp_path / 'cut.safetensors').write_bytes(whole[: len(whole) - 8])
   (tmp_path / 'text.pt').write_text('not a checkpoint')
@@ -48,12 +63,36 @@ def folder(tmp_path, monkeypatch):
   parts.mkdir()
   index = {'weight_map': {'a': 'one.safetensors', 'b': 'two.safetensors'}}
   (parts / 'm.safetensors.index.json').write_text(json.dumps(index))
-  integers = {k: np.ones(3, int) for k in small_models.state_dict('dit', 'wan')}
-  small_models_file = tmp_path / 'integers.safetensors'
-  safetensors.numpy.save_file(integers, small_models_file)
+  for name, text in (('list', '[1]'), ('deep', '[' * 20_000)):
+    (tmp_path / f'{name}.index.json').write_text(text)
+  save(tensors_only(wan(), int), 'integers.safetensors')
+  save(tensors_only(wan(), np.int8), 'int8.safetensors')
+  save(with_nan(), 'nan.safetensors')
   image = {'time_projection.1.weight': np.ones((6, 1), np.float32)}
   image['img_emb.proj.0.weight'] = np.ones(3, np.float32)
-  safetensors.numpy.save_file(image, tmp_path / 'i2v.safetensors')
+  save(image, 'i2v.safetensors')
+  lora = {f'blocks.0.self_attn.q.lora_{x}.weight': np.ones(2) for x in 'AB'}
+  save(lora, 'lora.safetensors')
+  kohya = {'lora_unet_blocks_0_ffn_0.lora_down.weight': np.ones(2)}
+  save(kohya, 'kohya.safetensors')
+  # What fp8 tools write: the same names, one byte per value.
+  header = {
+    'time_projection.1.weight': {
+      'dtype': 'F8_E4M3',
+      'shape': [4],
+      'data_offsets': [0, 4],
+    }
+  }
+  text = json.dumps(header).encode()
+  content = struct.pack('<Q', len(text)) + text + bytes(4)
+  (tmp_path / 'fp8.safetensors').write_bytes(content)
+  # The number of heads is in no shape: only the file's own words say it.
+  said = tmp_path / 'said'
+  said.mkdir()
+  save(wan(), said / 'dit.safetensors')
+  fields = {'_class_name': 'WanModel', 'num_heads': 4}
+  (said / 'config.json').write_text(json.dumps(fields))
+  save(wan(), 'header.safetensors', {'config': '{"num_attention_heads": 8}'})
   return tmp_path
 
 
@@ -67,40 +106,69 @@ def snapshot(folder):
 
 
 SMALL = '--config=small.py --out=new'
+DIT = '--student=dit.safetensors'
 CASES = [
   ('nothing given', '--out=new', 'see unitemp convert --help'),
-  ('both ways', '--student=dit.pt --model=x --out=new', 'either checkpoints'),
+  ('both ways', f'{DIT} --model=x --out=new', 'either checkpoints'),
   ('no file', f'--student=none.pt {SMALL}', 'no checkpoint none.pt'),
   ('other file', f'--student=weights.onnx {SMALL}', 'weights.onnx'),
-  ('cut .pt', f'--student=cut.pt {SMALL}', 'cut.pt is cut off'),
   ('cut file', f'--student=cut.safetensors {SMALL}', 'cut.safetensors cannot'),
-  ('text', f'--student=text.pt {SMALL}', 'text.pt is no PyTorch file'),
+  ('text', f'--student=text.pt {SMALL}', 'text.pt'),
   ('old pickle', f'--student=evil.pt {SMALL}', 'evil.pt'),
   ('missing parts', f'--student=parts {SMALL}', '2 of them are missing'),
   ('whole folder', f'--student=. {SMALL}', 'name the one file to read'),
   (
     'VAE as student',
-    f'--student=vae.pt {SMALL}',
+    f'--student=vae.safetensors {SMALL}',
     'but a vae in the layout wan',
   ),
-  ('layout', f'--student=dit.pt --layout=diffusers {SMALL}', 'diffusers'),
-  ('part', f'--student=dit.pt --part=critic {SMALL}', "under 'critic'"),
-  ('size', '--student=dit.pt --out=new', 'size that was not published'),
+  ('layout', f'{DIT} --layout=diffusers {SMALL}', 'diffusers'),
+  ('part', f'{DIT} --part=critic {SMALL}', "under 'critic'"),
+  ('size', f'{DIT} --out=new', 'size that was not published'),
   ('image model', '--student=i2v.safetensors --out=new', 'image-to-video'),
   ('whole numbers', f'--student=integers.safetensors {SMALL}', 'wrong'),
-  ('second is bad', f'--vae=vae.pt --student=cut.pt {SMALL}', 'cut.pt'),
-  ('no tokenizer', f'--vae=vae.pt --tokenizer=no.json {SMALL}', 'no.json'),
-  ('parts', f'--student=dit.pt --fsdp=3 {SMALL}', 'change --fsdp'),
-  ('no parts', f'--student=dit.pt --fsdp=0 {SMALL}', '--fsdp is 0'),
+  (
+    'second is bad',
+    f'--vae=vae.safetensors --student=cut.safetensors {SMALL}',
+    'cut.safetensors',
+  ),
+  (
+    'no tokenizer',
+    f'--vae=vae.safetensors --tokenizer=no.json {SMALL}',
+    'no.json',
+  ),
+  ('parts', f'{DIT} --fsdp=3 {SMALL}', 'change --fsdp'),
+  ('no parts', f'{DIT} --fsdp=0 {SMALL}', '--fsdp is 0'),
   (
     'one file for two',
-    '--vae=vae.pt --student=dit.pt --config=small.py --out=new.safetensors',
+    f'--vae=vae.safetensors {DIT} --config=small.py --out=new.safetensors',
     'give a folder',
   ),
-  ('overrides', '--vae=vae.pt --out=new --config.model.x=1', 'needs --config'),
+  (
+    'overrides',
+    '--vae=vae.safetensors --out=new --config.model.x=1',
+    'needs --config',
+  ),
   ('no target', '--model=dit.safetensors --out=new', '--to'),
   ('not ours', '--model=dit.safetensors --to=wan --out=new', 'none of our'),
   ('no folder', '--model=none --to=wan --out=new', 'no weights at none'),
+  ('a list', f'--student=list.index.json {SMALL}', 'not a table'),
+  ('nested', f'--student=deep.index.json {SMALL}', 'nested too deep'),
+  ('LoRA', f'--student=lora.safetensors {SMALL}', 'is a LoRA'),
+  ('LoRA of kohya', f'--student=kohya.safetensors {SMALL}', 'is a LoRA'),
+  ('fp8', f'--student=fp8.safetensors {SMALL}', 'quantised weights (fp8'),
+  ('int8', f'--student=int8.safetensors {SMALL}', 'quantised weights'),
+  ('heads beside', f'--student=said {SMALL}', 'says that it has 4 heads'),
+  (
+    'heads within',
+    f'--student=header.safetensors {SMALL}',
+    'says that it has 8 heads',
+  ),
+  (
+    'on itself',
+    f'{DIT} --config=small.py --out=dit.safetensors',
+    'would write over dit.safetensors',
+  ),
   ('no card', '--model=parts --to=wan --out=new', 'not a model folder'),
 ]
 
@@ -113,7 +181,7 @@ def test_bad_input_is_refused(folder, capsys):
     assert error.startswith('unitemp: error: ') and expected in error, what
     assert snapshot(folder) == before, what
   # Negative control: with nothing wrong the same command writes.
-  good = f'convert --student=dit.pt --tokenizer={model_folder.TINY}'
+  good = f'convert {DIT} --tokenizer={model_folder.TINY}'
   good = f'{good}/tokenizer.json {SMALL}'
   assert cli.main([*good.split(), '--dry_run']) == 0
   assert snapshot(folder) == before
@@ -166,4 +234,17 @@ def test_names_with_and_without_wrappers_do_not_mix():
   given = small_models.state_dict('dit', 'wan')
   given['_orig_mod.head.modulation'] = given['head.modulation']
   with pytest.raises(UserError, match='twice'):
-    fit.find(sources.open_checkpoint(given), 'the state dict')
+    fit.find(checkpoints.open_checkpoint(given))
+
+
+def test_weights_that_are_not_finite_are_refused_where_they_are(folder, capsys):
+  """Nothing of them is left behind; the tensor is named."""
+  before = snapshot(folder)
+  command = f'convert --student=nan.safetensors {SMALL}'
+  assert cli.main(command.split()) == 2
+  error = capsys.readouterr().err
+  assert 'nan.safetensors' in error and 'blocks.1.ffn.0.weight' in error
+  assert snapshot(folder) == before
+  shapes = sizes.param_shapes(small_models.CONFIGS['dit'])
+  with pytest.raises(UserError, match=r'blocks\.1\.ffn\.0\.weight .*\[3, 5\]'):
+    load_torch(with_nan(), 'dit', shapes)

@@ -5,7 +5,13 @@ import pytest
 import safetensors.numpy
 import small_models
 
-from unitemp_jax.convert import incoming, keymap, load_torch, outgoing, sources
+from unitemp_jax.convert import (
+  checkpoints,
+  incoming,
+  keymap,
+  load_torch,
+  outgoing,
+)
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
 
@@ -44,8 +50,8 @@ def test_round_trip(kind, layout, dtype, tmp_path):
     other = {'wan': 'diffusers', 'diffusers': 'wan'}[layout]
     foreign = outgoing.state_dict(network, files, other)
     foreign = {name: tensor.read() for name, tensor in foreign.items()}
-  second = tmp_path / 'second.pt'
-  small_models.write_pt(second, foreign)
+  second = tmp_path / 'second.safetensors'
+  small_models.write(second, foreign)
   again = convert(second, kind, tmp_path / 'again.safetensors')
   a, b = (safetensors.numpy.load_file(path) for path in (ours, again))
   assert {n: bits(x) for n, x in a.items()} == {
@@ -68,7 +74,7 @@ def test_file_and_memory_agree(kind, tmp_path):
   given = small_models.state_dict(kind, 'wan')
   shapes = sizes.param_shapes(small_models.CONFIGS[kind])
   direct = load_torch(given, kind, shapes)
-  source = small_models.write_pt(tmp_path / 'a.pt', {'generator': given})
+  source = small_models.write(tmp_path / 'a.safetensors', {'generator': given})
   ours = convert(source, kind, tmp_path / 'ours.safetensors')
   flat = lambda tree: {  # noqa: E731
     name: bits(np.asarray(leaf))
@@ -80,9 +86,9 @@ def test_file_and_memory_agree(kind, tmp_path):
 @pytest.mark.parametrize('policy', ['float32', 'bfloat16'])
 def test_dtype_policy(policy, tmp_path):
   given = small_models.state_dict('dit', 'wan', 'float16')
-  source = small_models.write_pt(tmp_path / 'a.pt', given)
+  source = small_models.write(tmp_path / 'a.safetensors', given)
   ours = convert(source, 'dit', tmp_path / 'o.safetensors', dtype=policy)
-  read = sources.open_checkpoint(ours)
+  read = checkpoints.open_checkpoint(ours).tensors
   assert {tensor.dtype for tensor in read.values()} == {
     small_models.DTYPES[policy]
   }
@@ -95,7 +101,7 @@ def test_layers_of_several_types_need_a_policy(tmp_path):
   given = small_models.state_dict('dit', 'wan')
   name = 'blocks.1.ffn.0.weight'
   given[name] = given[name].astype(np.float16)
-  source = small_models.write_pt(tmp_path / 'a.pt', given)
+  source = small_models.write(tmp_path / 'a.safetensors', given)
   with pytest.raises(UserError, match=r'different types .*--dtype'):
     convert(source, 'dit', tmp_path / 'o.safetensors')
   assert not (tmp_path / 'o.safetensors').exists()
@@ -126,7 +132,7 @@ def test_wrapped_checkpoints(form, tmp_path):
   given = small_models.state_dict('dit', 'wan')
   shapes = sizes.param_shapes(small_models.CONFIGS['dit'])
   wanted = load_torch(given, 'dit', shapes)
-  path = small_models.write_pt(tmp_path / 'a.pt', WRAPPED[form](given))
+  path = small_models.write(tmp_path / 'a.safetensors', WRAPPED[form](given))
   read = load_torch(path, 'dit', shapes)
   np.testing.assert_array_equal(
     read['blocks']['ffn_up']['kernel'], wanted['blocks']['ffn_up']['kernel']
@@ -137,12 +143,12 @@ def test_the_part_is_chosen(tmp_path):
   given = small_models.state_dict('dit', 'wan')
   values = WRAPPED['self forcing'](given)
   shapes = sizes.param_shapes(small_models.CONFIGS['dit'])
-  path = small_models.write_pt(tmp_path / 'a.pt', values)
+  path = small_models.write(tmp_path / 'a.safetensors', values)
   ema = load_torch(path, 'dit', shapes)['text_in']['bias']
   critic = load_torch(path, 'dit', shapes, part='critic')['text_in']['bias']
   np.testing.assert_array_equal(2 * ema, critic)
   del values['generator'], values['generator_ema']
   values['fake'] = values['critic']
-  path = small_models.write_pt(tmp_path / 'b.pt', values)
+  path = small_models.write(tmp_path / 'b.safetensors', values)
   with pytest.raises(UserError, match=r'several networks .*--part'):
     load_torch(path, 'dit', shapes)

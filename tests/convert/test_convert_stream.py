@@ -26,10 +26,10 @@ SHAPES = {
 
 def output(tmp_path, kind='dit', parts=1, name='out', seed=0, dtype='keep'):
   """What converts a small network."""
-  source = tmp_path / f'{kind}{seed}.pt'
+  source = tmp_path / f'{kind}{seed}.safetensors'
   if not source.exists():
     given = small_models.state_dict(kind, 'wan', seed=seed)
-    small_models.write_pt(source, {'generator': given})
+    small_models.write(source, {'generator': given})
   network = incoming.open_network(
     source, kind, config=small_models.CONFIGS[kind], dtype=dtype
   )
@@ -49,7 +49,7 @@ def test_the_library_reads_what_is_streamed(tmp_path):
   out = output(tmp_path)
   incoming.write(out, silent)
   read = safetensors.numpy.load_file(out.path)
-  wanted = load_torch(tmp_path / 'dit0.pt', 'dit', SHAPES['dit'])
+  wanted = load_torch(tmp_path / 'dit0.safetensors', 'dit', SHAPES['dit'])
   for path, leaf in keymap.flat_shapes(wanted).items():
     np.testing.assert_array_equal(read[path.replace('/', '.')], leaf)
   assert out.is_done()
@@ -58,15 +58,13 @@ def test_the_library_reads_what_is_streamed(tmp_path):
 def test_rows_and_layers_arrive_in_any_order(tmp_path):
   x = np.arange(24, dtype=np.float16).reshape(4, 6)
   specs = {'x': (x.shape, x.dtype), 'y': ((2,), np.dtype(np.float32))}
-  writer = stream_writer.StreamWriter(tmp_path / 'a.safetensors', specs, {})
-  for row in (2, 0, 3, 1):
-    writer.write('x', 6 * row, x[row])
-  writer.write('y', 0, np.ones(2, np.float64))
-  with pytest.raises(UserError, match='another process'):
-    stream_writer.StreamWriter(tmp_path / 'a.safetensors', specs, {})
-  assert not (tmp_path / 'a.safetensors').exists()
-  writer.finish()
-  read = safetensors.numpy.load_file(tmp_path / 'a.safetensors')
+  path = tmp_path / 'a.safetensors'
+  with stream_writer.streaming(path, specs, {}) as writer:
+    for row in (2, 0, 3, 1):
+      writer.write('x', 6 * row, x[row])
+    writer.write('y', 0, np.ones(2, np.float64))
+    assert not path.exists()
+  read = safetensors.numpy.load_file(path)
   np.testing.assert_array_equal(read['x'], x)
   np.testing.assert_array_equal(read['y'], 1)
 
@@ -91,16 +89,15 @@ def test_killed_and_run_again_gives_the_same_files(tmp_path):
   script = textwrap.dedent("""
     import os, sys, pathlib
     import test_convert_stream as t
-    from unitemp_jax.convert import incoming, stream_writer
+    from unitemp_jax.convert import incoming
     when, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     die = lambda *_: os.kill(os.getpid(), 9)
-    finish = stream_writer.StreamWriter.finish
-    calls = []
-    def finish_one(self):
-      finish(self)
+    replace = os.replace
+    def replace_one(*names):
+      replace(*names)
       die()
     if when == 'between':
-      stream_writer.StreamWriter.finish = finish_one
+      os.replace = replace_one
     out = t.output(folder, parts=2, name=when)
     incoming.write(out, die if when == 'first' else t.silent)
   """)
@@ -139,7 +136,7 @@ def test_parts_are_read_onto_a_mesh(kind, tmp_path):
   index = json.loads(weights.index_path(out.path).read_text())
   assert len(index['files']) == 8
   assert any(axis is not None for axis in index['axes'].values())
-  whole = load_torch(tmp_path / f'{kind}0.pt', kind, SHAPES[kind])
+  whole = load_torch(tmp_path / f'{kind}0.safetensors', kind, SHAPES[kind])
   for fsdp in (8, 2, 1):
     mesh = make_mesh({'data': 1, 'fsdp': fsdp})
     shapes = jax.tree.map(
@@ -149,7 +146,7 @@ def test_parts_are_read_onto_a_mesh(kind, tmp_path):
       SHAPES[kind],
       shardings_for(SHAPES[kind], mesh, MODEL_RULES),
     )
-    direct = load_torch(tmp_path / f'{kind}0.pt', kind, shapes)
+    direct = load_torch(tmp_path / f'{kind}0.safetensors', kind, shapes)
     for read in (weights.load(out.path, shapes), direct):
       jax.tree.map(np.testing.assert_array_equal, read, whole)
       cut = [

@@ -7,7 +7,7 @@ import published_names
 import pytest
 import small_models
 
-from unitemp_jax.convert import keymap, presets, wan
+from unitemp_jax.convert import fit, keymap, wan
 from unitemp_jax.models import sizes
 
 LAYOUTS = ('wan', 'diffusers')
@@ -37,7 +37,7 @@ def table_names(kind, config, layout):
 @pytest.mark.parametrize('size', PUBLISHED)
 def test_published_sizes(size, layout):
   kind, arguments, parameters = PUBLISHED[size]
-  named = table_names(kind, presets.PRESETS[kind][size], layout)
+  named = table_names(kind, fit.PRESETS[kind][size], layout)
   assert named == getattr(published_names, kind)(layout, **arguments)
   assert sum(map(math.prod, named.values())) == parameters
 
@@ -53,7 +53,7 @@ def test_small_sizes(kind, layout):
 def test_every_row_is_used_and_no_path_is_without(kind):
   """Negative control: a table that lacks a row is found out."""
   table = wan.TABLES[kind]
-  shapes = sizes.param_shapes(next(iter(presets.PRESETS[kind].values())))
+  shapes = sizes.param_shapes(next(iter(fit.PRESETS[kind].values())))
   paths = keymap.flat_shapes(shapes)
   for row in table.rows:
     less = tuple(other for other in table.rows if other is not row)

@@ -1,47 +1,44 @@
-"""`.pt` files: read without PyTorch, and without running what is in them."""
+"""`.pt` files: read and written by PyTorch, and no code in them is run."""
 
 import pathlib
 import pickle
-import struct
-import zipfile
+import sys
 
 import make_torch_file
 import numpy as np
 import pytest
 import small_models
 
-from unitemp_jax.convert import sources, torch_zip
+from unitemp_jax.cli import main as cli
+from unitemp_jax.convert import checkpoints, load_torch
 from unitemp_jax.errors import UserError
+from unitemp_jax.models import sizes
+from unitemp_jax.sampling import model_folder
 
 BASE = np.arange(24, dtype=np.float32).reshape(4, 6) / 8
 
 
-def test_a_file_that_pytorch_wrote():
-  tensors = sources.open_checkpoint(make_torch_file.PATH)
-  read = {
-    name.removeprefix('generator.model.'): tensor.read()
-    for name, tensor in tensors.items()
-    if tensor.dtype is not None
-  }
-  half, brain = small_models.DTYPES['float16'], small_models.DTYPES['bfloat16']
-  expected = {
-    'float32': BASE,
-    'float16': BASE.astype(half),
-    'bfloat16': BASE.astype(brain),
-    'tied': BASE.astype(brain),
-    'transposed': BASE.T,
-    'slice': BASE[1:3, 2:5],
-    'parameter': BASE[0],
-    'empty': np.zeros((0, 3), np.float32),
-  }
-  assert read.keys() == expected.keys()
-  for name, value in expected.items():
-    assert read[name].dtype == value.dtype
-    np.testing.assert_array_equal(read[name], value)
-  rows = tensors['generator.model.float32'].read(slice(1, 3))
-  np.testing.assert_array_equal(rows, BASE[1:3])
-  # A whole number is no weight: it is there, and of no type of ours.
-  assert tensors['generator.model.counter'].dtype is None
+class WithoutTorch:
+  """Finds no PyTorch."""
+
+  def find_spec(self, name, path=None, target=None):
+    if name == 'torch':
+      raise ImportError('it is not installed')
+
+
+def test_without_pytorch_a_sentence_says_what_to_install(
+  tmp_path, monkeypatch, capsys
+):
+  """To read and to write; nothing is left behind."""
+  monkeypatch.delitem(sys.modules, 'torch', raising=False)
+  monkeypatch.setattr(sys, 'meta_path', [WithoutTorch(), *sys.meta_path])
+  with pytest.raises(UserError, match=r'pip install "unitemp_jax\[torch\]"'):
+    checkpoints.open_checkpoint(make_torch_file.PATH)
+  command = f'convert --model={model_folder.TINY} --out={tmp_path / "out"}'
+  for to in ('self_forcing', 'wan --networks=student,vae'):
+    assert cli.main([*command.split(), *f'--to={to}'.split()]) == 2
+    assert 'pip install "unitemp_jax[torch]"' in capsys.readouterr().err
+  assert not (tmp_path / 'out').exists()
 
 
 class Evil:
@@ -54,118 +51,114 @@ class Evil:
     return pathlib.Path.touch, (self.target,)
 
 
-def zip_file(path, pickled, storages=(), compress=zipfile.ZIP_STORED):
-  """A `.pt` with a pickle of one's own."""
-  with zipfile.ZipFile(path, 'w', compress) as archive:
-    archive.writestr('archive/data.pkl', pickled)
-    for key, data in storages:
-      archive.writestr(f'archive/data/{key}', data)
-  return path
+class TestWithPyTorch:
+  """What needs it."""
 
+  @pytest.fixture(autouse=True)
+  def torch(self):
+    return pytest.importorskip('torch')
 
-@pytest.mark.parametrize('protocol', range(5))
-def test_code_is_not_run(protocol, tmp_path):
-  marker = tmp_path / 'ran'
-  code = pickle.dumps({'a': Evil(marker)}, protocol)
-  path = zip_file(tmp_path / 'evil.pt', code)
-  with pytest.raises(UserError, match=r'asks to call .*only functions'):
-    torch_zip.read(path)
-  bare = tmp_path / 'bare.pt'
-  bare.write_bytes(code)
-  with pytest.raises(UserError):
-    torch_zip.read(bare)
-  assert not marker.exists()
-  # Negative control: the pickle does run what it holds if one lets it.
-  pickle.loads(code)
-  assert marker.exists()
+  def test_a_file_that_pytorch_wrote(self):
+    tensors = checkpoints.open_checkpoint(make_torch_file.PATH).tensors
+    read = {
+      name.removeprefix('generator.model.'): tensor.read()
+      for name, tensor in tensors.items()
+      if tensor.dtype is not None
+    }
+    half = small_models.DTYPES['float16']
+    brain = small_models.DTYPES['bfloat16']
+    expected = {
+      'float32': BASE,
+      'float16': BASE.astype(half),
+      'bfloat16': BASE.astype(brain),
+      'tied': BASE.astype(brain),
+      'transposed': BASE.T,
+      'slice': BASE[1:3, 2:5],
+      'parameter': BASE[0],
+      'empty': np.zeros((0, 3), np.float32),
+    }
+    assert read.keys() == expected.keys()
+    for name, value in expected.items():
+      assert read[name].dtype == value.dtype
+      np.testing.assert_array_equal(read[name], value)
+    rows = tensors['generator.model.bfloat16'].read(slice(1, 3))
+    np.testing.assert_array_equal(rows, BASE[1:3].astype(brain))
+    # A whole number is no weight: it is there, and of no type of ours.
+    assert tensors['generator.model.counter'].dtype is None
 
+  @pytest.mark.parametrize('zipped', [True, False])
+  def test_both_formats(self, zipped, torch, tmp_path):
+    path = tmp_path / 'a.pth'
+    torch.save(
+      {'w': torch.arange(3.0)}, path, _use_new_zipfile_serialization=zipped
+    )
+    read = checkpoints.open_checkpoint(path).tensors['w'].read()
+    np.testing.assert_array_equal(read, [0, 1, 2])
 
-@pytest.mark.parametrize(
-  'name',
-  [
-    'os system',
-    'builtins eval',
-    'builtins getattr',
-    'torch.storage _load_from_bytes',
-    'torch load',
-    'collections OrderedDict.fromkeys',
-    'numpy._core.multiarray scalar',
-  ],
-)
-def test_only_names_on_the_list(name, tmp_path):
-  module, function = name.split()
-  code = f'c{module}\n{function}\n'.encode() + b"(S'echo'\ntR."
-  with pytest.raises(UserError, match='asks to call'):
-    torch_zip.read(zip_file(tmp_path / 'a.pt', code))
+  def test_code_is_not_run(self, torch, tmp_path):
+    marker = tmp_path / 'ran'
+    torch.save({'a': Evil(marker)}, tmp_path / 'evil.pt')
+    bare = pickle.dumps({'a': Evil(marker)})
+    (tmp_path / 'bare.pt').write_bytes(bare)
+    with pytest.raises(UserError, match='asks to run'):
+      checkpoints.open_checkpoint(tmp_path / 'evil.pt')
+    with pytest.raises(UserError, match='cannot be read as weights'):
+      checkpoints.open_checkpoint(tmp_path / 'bare.pt')
+    assert not marker.exists()
+    # Negative control: the pickle does run what it holds if one lets it.
+    pickle.loads(bare)
+    assert marker.exists()
 
+  def test_dicts_without_end_are_refused(self, torch, tmp_path):
+    endless = {'w': torch.zeros(1)}
+    endless['again'] = endless
+    torch.save(endless, tmp_path / 'a.pt')
+    with pytest.raises(UserError, match='without end'):
+      checkpoints.open_checkpoint(tmp_path / 'a.pt')
 
-def tensor_pickle(offset=0, size=(2, 3), stride=(3, 1), numel=6, key='0'):
-  """What PyTorch writes for {'w': tensor}, with numbers of one's own."""
+  def test_what_is_cut_off_is_refused(self, torch, tmp_path):
+    torch.save({'w': torch.zeros(600)}, tmp_path / 'a.pt')
+    whole = (tmp_path / 'a.pt').read_bytes()
+    for length in range(0, len(whole), len(whole) // 40):
+      (tmp_path / 'cut.pt').write_bytes(whole[:length])
+      with pytest.raises(UserError, match=r'cut\.pt'):
+        checkpoints.open_checkpoint(tmp_path / 'cut.pt')
 
-  def numbers(values):
-    inner = b''.join(b'J' + struct.pack('<i', v) for v in values)
-    return b'(' + inner + b't'
+  def test_fp8_is_called_what_it_is(self, torch, tmp_path):
+    given = small_models.state_dict('dit', 'wan')
+    state = {
+      k: torch.tensor(v).to(torch.float8_e4m3fn) for k, v in given.items()
+    }
+    torch.save(state, tmp_path / 'a.pt')
+    shapes = sizes.param_shapes(small_models.CONFIGS['dit'])
+    with pytest.raises(UserError, match='quantised weights'):
+      load_torch(tmp_path / 'a.pt', 'dit', shapes)
 
-  text = lambda value: b'X' + struct.pack('<I', len(value)) + value  # noqa: E731
-  return (
-    b'\x80\x02}('
-    + text(b'w')
-    + b'ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storage'
-    + b'ctorch\nFloatStorage\n'
-    + text(key.encode())
-    + text(b'cpu')
-    + b'J'
-    + struct.pack('<i', numel)
-    + b'tQJ'
-    + struct.pack('<i', offset)
-    + numbers(size)
-    + numbers(stride)
-    + b'\x89ccollections\nOrderedDict\n)RtRu.'
-  )
+  def test_a_state_dict_and_its_file_give_the_same_tree(self, torch, tmp_path):
+    given = small_models.state_dict('umt5', 'wan')
+    state = {k: torch.tensor(v).to(torch.bfloat16) for k, v in given.items()}
+    shapes = sizes.param_shapes(small_models.CONFIGS['umt5'])
+    torch.save({'generator': state}, tmp_path / 'a.pt')
+    expected = state['blocks.1.attn.q.weight'].float().numpy().T
+    for source in (state, tmp_path / 'a.pt'):
+      tree = load_torch(source, 'umt5', shapes)
+      np.testing.assert_array_equal(tree['layer1']['q']['kernel'], expected)
 
-
-DATA = np.arange(6, dtype=np.float32).tobytes()
-WRONG = {
-  'beyond its storage': {'size': (3, 3)},
-  'described wrongly': {'offset': -1},
-  'storage 0 is shorter than it says': {'numel': 7},
-  'a tensor is described': {'stride': (1,)},
-  'data of storage 5 is missing': {'key': '5'},
-}
-
-
-@pytest.mark.parametrize('what', WRONG)
-def test_numbers_that_reach_elsewhere(what, tmp_path):
-  """Negative control first: the right numbers are read."""
-  right = zip_file(tmp_path / 'right.pt', tensor_pickle(), [('0', DATA)])
-  tensor = torch_zip.read(right)['w']
-  np.testing.assert_array_equal(tensor.read(), np.arange(6.0).reshape(2, 3))
-  wrong = tensor_pickle(**WRONG[what])
-  path = zip_file(tmp_path / 'wrong.pt', wrong, [('0', DATA)])
-  with pytest.raises(UserError, match=what):
-    torch_zip.read(path)
-
-
-def test_compressed_storages_are_refused(tmp_path):
-  path = tmp_path / 'a.pt'
-  zip_file(path, tensor_pickle(), [('0', DATA)], zipfile.ZIP_DEFLATED)
-  with pytest.raises(UserError, match='compressed'):
-    torch_zip.read(path)
-
-
-def test_every_truncation_is_refused(tmp_path):
-  given = {'w': np.arange(6, dtype=np.float32), 'v': np.ones(3, np.float16)}
-  whole = small_models.write_pt(tmp_path / 'a.pt', given).read_bytes()
-  path = tmp_path / 'cut.pt'
-  for length in range(0, len(whole), 7):
-    path.write_bytes(whole[:length])
-    with pytest.raises(UserError):
-      sources.open_checkpoint(path)
-
-
-def test_the_same_bytes_every_time(tmp_path):
-  given = small_models.state_dict('umt5', 'wan')
-  first = small_models.write_pt(tmp_path / 'a.pt', given).read_bytes()
-  assert small_models.write_pt(tmp_path / 'b.pt', given).read_bytes() == first
-  tensor = torch_zip.read(tmp_path / 'a.pt')['norm.weight']
-  assert tensor.offset % 64 == 0
+  @pytest.mark.parametrize('dtype', ['keep', 'bfloat16'])
+  def test_pytorch_loads_what_we_export(self, dtype, torch, tmp_path):
+    """A Self-Forcing file, twice: the second call leaves it alone."""
+    command = f'convert --model={model_folder.TINY} --to=self_forcing'
+    command += f' --out={tmp_path} --dtype={dtype}'
+    assert cli.main(command.split()) == 0
+    path = tmp_path / 'student.pt'
+    state = torch.load(path, weights_only=True, mmap=True)
+    name = 'model.time_projection.1.weight'
+    tensor = state['generator_ema'][name]
+    assert torch.equal(tensor, state['generator'][name])
+    wanted = {'keep': torch.float16, 'bfloat16': torch.bfloat16}[dtype]
+    assert tensor.dtype == wanted and tensor.shape == (960, 160)
+    before = path.stat().st_mtime_ns
+    assert cli.main(command.split()) == 0
+    assert path.stat().st_mtime_ns == before
+    other = {'keep': 'float32', 'bfloat16': 'keep'}[dtype]
+    assert cli.main([*command.split()[:-1], f'--dtype={other}']) == 2

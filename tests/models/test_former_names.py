@@ -40,7 +40,10 @@ TEXT = {
   'dtype': 'float32',
 }
 CARD = {
-  'vae': {'base_dim': 16, 'dim_mult': [1, 2, 4], 'patch': 2},
+  'vae': {
+    **{'base_dim': 16, 'dim_mult': [1, 2, 4], 'patch': 2},
+    'temporal_down': [True, True],
+  },
   'dit': DIT,
   'text': TEXT,
   'timesteps': [1000, 750, 500, 250],

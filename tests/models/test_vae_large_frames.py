@@ -91,7 +91,7 @@ def test_a_codec_of_large_frames_takes_a_latent_at_a_time(networks):
 def test_decoding_in_bfloat16_is_close_and_half_as_large(networks):
   params, small, _ = networks
   half = dataclasses.replace(small, decode_dtype='bfloat16')
-  held = sizes.held_shapes(half)
+  held = sizes.inference_shapes(half)
   assert held['decoder']['conv_in']['kernel'].dtype == jnp.bfloat16
   assert held['decoder']['conv_in']['bias'].dtype == jnp.float32
   assert held['encoder']['conv_in']['kernel'].dtype == jnp.float32

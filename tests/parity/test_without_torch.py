@@ -21,23 +21,25 @@ def test_errors_are_measured_against_pytorchs_norm():
   theirs = np.full((10, 10), 2.0)
   ours = theirs.copy()
   ours[0, 0] += 0.2
-  row = parity.compare('blocks.3', 'float32', ours, theirs)
+  row = parity_torch.compare('blocks.3', 'float32', ours, theirs)
   assert row.max_error == pytest.approx(0.2)
   assert row.relative_error == pytest.approx(0.01)
   assert not row.passed
-  assert parity.compare('blocks.3', 'bfloat16', ours, theirs).passed
+  assert parity_torch.compare('blocks.3', 'bfloat16', ours, theirs).passed
   assert 'FAILS' in parity.format_rows([row])
 
 
 def test_nan_and_other_shapes_never_pass():
   theirs = np.ones(3)
-  assert not parity.compare('x', 'float32', theirs * np.nan, theirs).passed
-  assert parity.compare('x', 'float32', theirs, theirs).passed
+  assert not parity_torch.compare(
+    'x', 'float32', theirs * np.nan, theirs
+  ).passed
+  assert parity_torch.compare('x', 'float32', theirs, theirs).passed
   with pytest.raises(ValueError, match='in PyTorch'):
-    parity.compare('x', 'float32', np.ones((3, 1)), theirs)
+    parity_torch.compare('x', 'float32', np.ones((3, 1)), theirs)
 
 
 def test_a_whole_network_may_differ_more_than_a_module():
   ours, theirs = np.full(4, 1 + 5e-5), np.ones(4)
-  assert parity.compare('network', 'float32', ours, theirs).passed
-  assert not parity.compare('blocks.0', 'float32', ours, theirs).passed
+  assert parity_torch.compare('network', 'float32', ours, theirs).passed
+  assert not parity_torch.compare('blocks.0', 'float32', ours, theirs).passed

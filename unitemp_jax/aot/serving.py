@@ -58,10 +58,10 @@ class Serving:
     return self.card.latent_grid(self.card.height, self.card.width)
 
   def _student(self) -> Any:
-    return _everywhere(sizes.held_shapes(self.card.dit), self.mesh)
+    return _everywhere(sizes.inference_shapes(self.card.dit), self.mesh)
 
   def _vae(self) -> Any:
-    return _everywhere(sizes.held_shapes(self.card.vae), self.mesh)
+    return _everywhere(sizes.inference_shapes(self.card.vae), self.mesh)
 
   def _cache(self) -> Any:
     plan = plans.bucketed(self.plan)

@@ -3,14 +3,21 @@
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unitemp_jax.cli import convert_in, convert_out
-from unitemp_jax.cli.config_args import parse_with_overrides
-from unitemp_jax.convert import incoming
+from ml_collections import ConfigDict
+
+from unitemp_jax import files
+from unitemp_jax.cli.config_args import load_config, parse_with_overrides
+from unitemp_jax.convert import folder, foreign_configs, incoming, outgoing
 from unitemp_jax.convert.stream_writer import file_size
 from unitemp_jax.errors import UserError
+from unitemp_jax.sampling import model_folder
+from unitemp_jax.sampling.model_folder import ModelCard
+from unitemp_jax.training.programs import builders
+from unitemp_jax.training.programs.card import model_card
 
 _EXAMPLE = """examples:
   Self-Forcing (or CausVid) on Wan 2.1, ready to generate:
@@ -26,10 +33,16 @@ _EXAMPLE = """examples:
   Back, a trained student for PyTorch tools:
     unitemp convert --model=runs/distill/weights/student.safetensors \\
       --to=diffusers --out=exported
-Inputs are .pt, .pth or .safetensors files, an .index.json of several, or a
-folder that holds one of these. A .pt is read without running code in it.
-Nothing is written unless all names and shapes fit. A conversion that was
-killed is run again with the same command."""
+Inputs are .safetensors, .pt or .pth files, an .index.json of several, or a
+folder that holds one of these. A .pt is read by PyTorch, without running code
+in it: pip install "unitemp_jax[torch]". Nothing is written unless all names and
+shapes fit. A conversion that was killed is run again with the same command."""
+
+_BUILD = {
+  'dit': builders.dit_config,
+  'vae': builders.vae_config,
+  'umt5': builders.text_config,
+}
 
 
 def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -94,7 +107,7 @@ def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     metavar='PATH',
     help='a model folder, or a weights file of a training',
   )
-  group.add_argument('--to', choices=convert_out.TARGETS)
+  group.add_argument('--to', choices=outgoing.TARGETS)
   group.add_argument(
     '--networks',
     default='student',
@@ -106,26 +119,23 @@ def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   return parse_with_overrides(parser, argv)
 
 
-class ProgressLine:
-  """Prints how far a network is and how long the rest will take."""
+def progress_line(name: str) -> incoming.Progress:
+  """Returns what prints how far a network is, every 2 seconds at most."""
+  began = shown = time.monotonic()
 
-  def __init__(self, name: str):
-    self._name = name
-    self._began = self._shown = time.monotonic()
-
-  def __call__(self, done: int, total: int) -> None:
-    """Prints at most every 2 seconds."""
+  def show(done: int, total: int) -> None:
+    nonlocal shown
     now = time.monotonic()
-    if now - self._shown < 2:
-      return
-    self._shown = now
-    left = (now - self._began) / done * (total - done)
-    print(
-      f'{self._name}: {file_size(done)} of {file_size(total)}, '
-      f'about {left:.0f} s left',
-      file=sys.stderr,
-      flush=True,
-    )
+    if now - shown >= 2:
+      shown, left = now, (now - began) / done * (total - done)
+      print(
+        f'{name}: {file_size(done)} of {file_size(total)}, about {left:.0f} s '
+        'left',
+        file=sys.stderr,
+        flush=True,
+      )
+
+  return show
 
 
 def main(argv: list[str]) -> int:
@@ -138,7 +148,7 @@ def main(argv: list[str]) -> int:
   args, overrides = _parse_args(argv)
   if overrides and not args.config:
     raise UserError(f'{overrides[0]} needs --config; name the config file.')
-  given: dict[str, Any] = {
+  given = {
     name: value
     for name in ('student', 'teacher', 'vae', 'text')
     if (value := getattr(args, name)) is not None
@@ -148,6 +158,144 @@ def main(argv: list[str]) -> int:
       'convert needs either checkpoints (--student, --teacher, --vae, --text) '
       'or --model with --to; see unitemp convert --help.'
     )
+  config = load_config(args.config, overrides) if args.config else None
   if args.model:
-    return convert_out.run(args, overrides, ProgressLine)
-  return convert_in.run(args, overrides, given, ProgressLine)
+    return _to_pytorch(args, config)
+  return _from_pytorch(args, config, given)
+
+
+def _sizes(config: ConfigDict | None) -> dict[str, Any]:
+  """Kind -> the size that a config describes."""
+  fields = {'dit': 'dit', 'vae': 'vae', 'umt5': 'text'}
+  return {
+    kind: _BUILD[kind](config.model)
+    for kind, field in fields.items()
+    if config is not None and field in config.model
+  }
+
+
+def _from_pytorch(
+  args: argparse.Namespace, config: ConfigDict | None, given: Mapping[str, str]
+) -> int:
+  if args.fsdp < 1:
+    raise UserError(f'--fsdp is {args.fsdp}; it must be at least 1.')
+  is_folder = args.out.suffix != '.safetensors'
+  card = _card(args.out, config) if is_folder else None
+  wanted = folder.sizes_of(card) if card else _sizes(config)
+  networks = folder.open_networks(
+    given, wanted, layout=args.layout, part=args.part, dtype=args.dtype
+  )
+  outputs = folder.outputs(args.out, networks, args.fsdp)
+  folder.check_sources([*given.values(), args.tokenizer], args.out, outputs)
+  folder.check_tokenizer(args.tokenizer)
+  for name, network in networks.items():
+    print(folder.describe(name, network))
+    if args.dry_run:
+      print('\n'.join(f'  {line}' for line in folder.mapping(network)))
+  if args.dry_run:
+    for output in outputs.values():
+      for file in output.files():
+        print(f'would write {file}')
+    return 0
+  finished = {name: output.is_done() for name, output in outputs.items()}
+  with files.lock(args.out if is_folder else args.out.parent):
+    for name, output in outputs.items():
+      if finished[name]:
+        print(f'{output.path}: there already, from the same checkpoint')
+        continue
+      incoming.write(output, progress_line(name))
+      print(output.path if output.parts == 1 else f'{output.path} (in parts)')
+    if is_folder:
+      told = None if config is None else config.model
+      card = card or folder.new_card(networks, told)
+      print(folder.finish(args.out, card, networks, args.tokenizer))
+  if is_folder and args.fsdp == 1:
+    missing = folder.missing(args.out)
+    if missing:
+      print(
+        f'to generate with {args.out}, run again with {", ".join(missing)} and '
+        'the same --out'
+      )
+    else:
+      order = '' if not card or not card.orders else f' {card.orders[0]} only:'
+      print(
+        f'next:{order} unitemp generate --model={args.out} --orders=forward '
+        '--prompt=...'
+      )
+  return 0
+
+
+def _card(out: Path, config: ConfigDict | None) -> ModelCard | None:
+  """The card that the folder has, or that a student's config describes."""
+  if (out / model_folder.INDEX).exists():
+    return model_folder.read_card(out)
+  needed = ('model', 'data', 'student', 'sampling', 'orders')
+  if config is None or not all(key in config for key in needed):
+    return None
+  vae = builders.vae_config(config.model)
+  if not vae.latent_mean:
+    print('note: the config has no statistics of the latents; they stay as is')
+  statistics = {'latent_mean': vae.latent_mean, 'latent_std': vae.latent_std}
+  return model_card(config, statistics, {})
+
+
+def _to_pytorch(args: argparse.Namespace, config: ConfigDict | None) -> int:
+  if args.to is None:
+    raise UserError(
+      f'name the layout with --to ({", ".join(outgoing.TARGETS)}).'
+    )
+  if not args.max_shard_gb > 0:
+    raise UserError(f'--max_shard_gb is {args.max_shard_gb}; give more than 0.')
+  card, paths = None, [args.model]
+  if args.model.is_dir():
+    card = model_folder.read_card(args.model)
+    names = [name.strip() for name in args.networks.split(',')]
+    paths = [args.model / f'{name}.safetensors' for name in names]
+  networks = [n for path in paths for n in outgoing.open_networks(path)]
+  kinds = [network.kind for network in networks]
+  twice = {kind for kind in kinds if kinds.count(kind) > 1}
+  if twice:
+    raise UserError(
+      f'{args.model}: two networks of the kind {twice.pop()} would get one '
+      'name; export them one by one, each to its own --out.'
+    )
+  if args.to == 'self_forcing' and kinds != ['dit']:
+    raise UserError(
+      'the layout self_forcing is for one transformer; choose it with '
+      '--networks, and export the rest with --to=wan.'
+    )
+  told = _sizes(config) or (folder.sizes_of(card) if card else {})
+  for network in networks:
+    if network.kind not in told:
+      told[network.kind] = _size_of(network)
+    network.check(told[network.kind])
+  if not args.dry_run and any(outgoing.pickled(k, args.to) for k in kinds):
+    outgoing.require_torch()
+  for network in networks:
+    size = told[network.kind]
+    print(outgoing.describe(network, args.to, args.dtype, args.dry_run))
+    differs = foreign_configs.what_differs(size)
+    if differs:
+      print(f'note: {differs}')
+    if args.dry_run:
+      continue
+    for path in outgoing.export(
+      *(network, size, args.to, args.out, progress_line(network.kind)),
+      dtype=args.dtype,
+      max_bytes=args.max_shard_gb * 1e9,
+    ):
+      print(path)
+  return 0
+
+
+def _size_of(network: outgoing.Network) -> Any:
+  """The size of a network by its own header, or a published one."""
+  trained = network.said.get('config', {}).get('model', {})
+  if network.field in trained:
+    return _BUILD[network.kind](trained)
+  published = network.published()
+  if published is None:
+    raise UserError(
+      f'{network.path} does not say its size; name it with --config.'
+    )
+  return published

@@ -9,7 +9,7 @@ import numpy as np
 
 from unitemp_jax import files
 from unitemp_jax.cli.config_args import load_config
-from unitemp_jax.convert import fit, load_torch, presets, sources
+from unitemp_jax.convert import checkpoints, fit, load_torch
 from unitemp_jax.data import prompt_embeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
@@ -97,12 +97,11 @@ def _text_config(args, overrides):
     return config, path, lambda shapes: weights.load(path, shapes)
   if args.tokenizer is None:
     raise UserError('--checkpoint needs --tokenizer; give its tokenizer.json.')
-  where = str(args.checkpoint)
-  found = fit.find(sources.open_checkpoint(args.checkpoint), where, 'umt5')
+  found = fit.find(checkpoints.open_checkpoint(args.checkpoint), 'umt5')
   if args.config:
     config = builders.text_config(load_config(args.config, overrides).model)
   else:
-    config = presets.recognise(found, where)
+    config = fit.recognise(found)
   return (
     config,
     args.checkpoint,

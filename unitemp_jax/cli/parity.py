@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
-from unitemp_jax.convert import fit, parity, parity_run, presets, sources
-from unitemp_jax.convert.parity_run import Input
+from unitemp_jax.convert import checkpoints, fit, parity
+from unitemp_jax.convert.parity import Input
 from unitemp_jax.errors import UserError
 from unitemp_jax.training.programs import builders
 
@@ -104,18 +104,17 @@ def main(argv: list[str]) -> int:
   args, overrides = _parse_args(argv)
   dtypes, size = _dtypes(args.dtypes), _size(args)
   where = str(args.checkpoint)
-  tensors = sources.open_checkpoint(args.checkpoint)
-  found = fit.find(tensors, where, part=args.part)
+  found = fit.find(checkpoints.open_checkpoint(where), part=args.part)
   if args.config:
     model = load_config(args.config, overrides).model
     config = _BUILD[found.kind](model)
   else:
-    config = presets.recognise(found, where)
-  name = presets.name_of(found.kind, config)
+    config = fit.recognise(found)
+  name = fit.name_of(found.kind, config)
   print(f'{where}: {found.kind}, {name}, layout {found.layout}')
   if args.dry_run:
     return 0
-  rows = parity_run.compare_checkpoint(where, found, config, dtypes, size)
+  rows = parity.compare_checkpoint(found, config, dtypes, size)
   print(parity.format_rows(rows))
   failed = sum(not row.passed for row in rows)
   if failed:

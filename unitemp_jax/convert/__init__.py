@@ -1,5 +1,5 @@
 """PyTorch checkpoints to our weights and back."""
 
-from unitemp_jax.convert.load import load_torch
+from unitemp_jax.convert.incoming import load_torch
 
 __all__ = ['load_torch']

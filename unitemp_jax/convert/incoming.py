@@ -1,5 +1,6 @@
 """From PyTorch checkpoints to our files, one tensor at a time."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -7,12 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from unitemp_jax import files
-from unitemp_jax.convert import fingerprint, fit, keymap, presets, sources
-from unitemp_jax.convert.stream_writer import StreamWriter
-from unitemp_jax.convert.tensors import NAMES, Tensor
+from unitemp_jax.convert import checkpoints, fit, keymap
+from unitemp_jax.convert.checkpoints import DTYPES, Tensor
+from unitemp_jax.convert.stream_writer import StreamWriter, streaming
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel import mesh as device_mesh
@@ -30,19 +34,82 @@ _PIECE_BYTES = 128 * 2**20  # of a large array, read at a time
 Progress = Callable[[int, int], None]
 
 
+def load_torch(
+  source: str | Path | Mapping[str, Any],
+  kind: str,
+  shapes: Any,
+  *,
+  layout: str | None = None,
+  part: str | None = None,
+) -> Any:
+  """Reads a checkpoint of any known layout into a parameter tree.
+
+  Args:
+    source: a file, an index, a folder, or a state dict of PyTorch or numpy
+      arrays.
+    kind: 'dit', 'vae' or 'umt5'.
+    shapes: tree of arrays or ShapeDtypeStructs to read into. Values are cast
+      to these types. A leaf with a sharding is made piece by piece: no host
+      holds more of it than its devices and one tensor of the file.
+    layout: 'wan' or 'diffusers'; found by the names if None.
+    part: of a file with several networks, such as 'generator' or 'critic'; the
+      running mean if None.
+
+  Raises:
+    UserError: the checkpoint cannot be read or does not fit; all that is wrong
+      is listed. Or it holds values that are not finite.
+  """
+  opened = checkpoints.open_checkpoint(source)
+  found = fit.find(opened, kind, layout, part)
+  entries = fit.check(found, shapes)
+  flat = {
+    path: _make(leaf, entries[path], found)
+    for path, leaf in keymap.flat_shapes(shapes).items()
+  }
+  return traverse_util.unflatten_dict(flat, sep='/')
+
+
+def _make(
+  leaf: Any, entries: list[keymap.Entry], found: fit.Found
+) -> jax.Array:
+  dtype = np.dtype(leaf.dtype)
+
+  def layer(entry: keymap.Entry) -> np.ndarray:
+    return _values(entry, found).astype(dtype)
+
+  if getattr(leaf, 'sharding', None) is None or isinstance(leaf, jax.Array):
+    if entries[0].layer is None:
+      return jnp.asarray(layer(entries[0]))
+    return jnp.asarray(np.stack([layer(entry) for entry in entries]))
+
+  def piece(index: tuple[slice, ...]) -> np.ndarray:
+    if entries[0].layer is None:
+      return np.ascontiguousarray(layer(entries[0])[index])
+    return np.stack([layer(e)[index[1:]] for e in entries[index[0]]])
+
+  return jax.make_array_from_callback(tuple(leaf.shape), leaf.sharding, piece)
+
+
+def _values(
+  entry: keymap.Entry, found: fit.Found, rows: slice | None = None
+) -> np.ndarray:
+  """Values of a tensor in our layout, checked to be finite."""
+  values = found.tensors[entry.name].read(rows)
+  weights.check_finite(values, entry.name, found.where)
+  return entry.pattern.to_flax(values)
+
+
 @dataclasses.dataclass(frozen=True)
 class Network:
   """A network of a checkpoint that fits ours, not read yet.
 
   Attributes:
-    where: the checkpoint.
-    found: the network in it.
+    found: the network in its checkpoint.
     config: its size.
     leaves: our path `a/b` -> (shape, dtype to write).
     entries: our path -> the tensors that make it, in order.
   """
 
-  where: str
   found: fit.Found
   config: Any
   leaves: Mapping[str, tuple[tuple[int, ...], np.dtype]]
@@ -56,12 +123,31 @@ class Network:
   def about(self) -> dict[str, Any]:
     """Where the weights come from, for the header of their file."""
     return {
-      'source': Path(self.where).name,
+      'source': Path(self.found.where).name,
       'kind': self.found.kind,
       'layout': self.found.layout,
       'prefix': self.found.prefix,
-      'fingerprint': fingerprint.of_tensors(self.found.tensors),
+      'fingerprint': checkpoints.fingerprint(self.found.tensors),
     }
+
+  def pieces(self, path: str) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (first row, rows) of one of our arrays.
+
+    A piece is one layer of a stack, a range of rows of a large array that
+    needs no change of layout, or the whole.
+    """
+    shape, dtype = self.leaves[path]
+    for entry in self.entries[path]:
+      if entry.layer is not None:
+        yield entry.layer, _values(entry, self.found)[None]
+      elif entry.pattern.forward is None:
+        row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        rows = max(1, _PIECE_BYTES // max(1, row_bytes))
+        for row in range(0, shape[0], rows):
+          here = slice(row, min(row + rows, shape[0]))
+          yield row, _values(entry, self.found, here)
+      else:
+        yield 0, _values(entry, self.found)
 
 
 def open_network(
@@ -86,22 +172,17 @@ def open_network(
   Raises:
     UserError: it cannot be read or does not fit; all that is wrong is listed.
   """
-  where = str(source)
-  found = fit.find(sources.open_checkpoint(source), where, kind, layout, part)
+  found = fit.find(checkpoints.open_checkpoint(source), kind, layout, part)
   if config is None:
-    config = presets.recognise(found, where)
+    config = fit.recognise(found)
   shapes = sizes.param_shapes(config)
-  grouped: dict[str, list[keymap.Entry]] = {}
-  for entry in fit.check(found, shapes, where):
-    grouped.setdefault(entry.path, []).append(entry)
+  entries = fit.check(found, shapes)
+  fit.check_heads(found, config)
   leaves = {
-    path: (
-      tuple(leaf.shape),
-      _dtype(grouped[path], found.tensors, dtype, where),
-    )
-    for path, leaf in keymap.flat_shapes(shapes).items()
+    path: (shape, _dtype(entries[path], found.tensors, dtype, found.where))
+    for path, shape in keymap.plain_shapes(shapes).items()
   }
-  return Network(where, found, config, leaves, grouped)
+  return Network(found, config, leaves, entries)
 
 
 def _dtype(
@@ -112,50 +193,21 @@ def _dtype(
 ) -> np.dtype:
   name = POLICIES[policy]
   if name is not None:
-    return next(d for d, known in NAMES.items() if known == name)
-  there = {tensors[entry.name].dtype for entry in entries}
+    return DTYPES[name]
+  there = {tensors[entry.name].kind for entry in entries}
   if len(there) > 1:
     raise UserError(
       f'{where} stores {entries[0].name} and the same of other layers in '
-      f'different types ({", ".join(sorted(map(str, there)))}); choose one '
-      'with --dtype.'
+      f'different types ({", ".join(sorted(there))}); choose one with --dtype.'
     )
-  dtype = there.pop()
-  assert dtype is not None  # `fit.check` has refused that.
-  return dtype
-
-
-def pieces(network: Network, path: str) -> Iterator[tuple[int, np.ndarray]]:
-  """Yields (first row, rows) of one of our arrays, in the file's dtype.
-
-  A piece is one layer of a stack, a range of rows of a large array that needs
-  no change of layout, or the whole.
-  """
-  shape, dtype = network.leaves[path]
-  for entry in network.entries[path]:
-    tensor = network.found.tensors[entry.name]
-    if entry.layer is not None:
-      yield entry.layer, entry.pattern.to_flax(tensor.read())[None]
-    elif entry.pattern.forward is None:
-      row_bytes = math.prod(shape[1:]) * dtype.itemsize
-      rows = max(1, _PIECE_BYTES // max(1, row_bytes))
-      for row in range(0, shape[0], rows):
-        yield row, tensor.read(slice(row, min(row + rows, shape[0])))
-    else:
-      yield 0, entry.pattern.to_flax(tensor.read())
-
-
-def plain_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
-  """Our paths and their shapes."""
-  flat = keymap.flat_shapes(shapes)
-  return {path: tuple(leaf.shape) for path, leaf in flat.items()}
+  return DTYPES[there.pop()]
 
 
 def split_axis(path: str, shape: tuple[int, ...], parts: int) -> int | None:
   """The axis along which the sharding table cuts an array; None for none.
 
   Raises:
-    UserError: that axis does not divide into so many parts.
+    UserError: that axis does not divide into `parts` parts.
   """
   matches = device_mesh.matching_rules(path, MODEL_RULES)
   spec = MODEL_RULES[matches[0]][1] if matches else ()
@@ -192,12 +244,27 @@ class Output:
     )
     return {'converted': listed, 'dtypes': types, 'parts': self.parts}
 
-  def axes(self) -> dict[str, int | None]:
-    """Name of every array -> axis along which it is cut."""
+  def heads(self) -> dict[str, int]:
+    """Heads of attention by prefix, which names and shapes do not say."""
     return {
-      prefix + path.replace('/', '.'): split_axis(path, shape, self.parts)
+      key: network.config.num_heads
+      for key, network in self.networks.items()
+      if hasattr(network.config, 'num_heads')
+    }
+
+  def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype, int | None]]:
+    """Name of every array -> its shape, its type, the axis it is cut along.
+
+    Raises:
+      UserError: an array does not divide into the parts.
+    """
+    return {
+      prefix + path.replace('/', '.'): (
+        *(shape, dtype),
+        split_axis(path, shape, self.parts),
+      )
       for prefix, network in self.networks.items()
-      for path, (shape, _) in network.leaves.items()
+      for path, (shape, dtype) in network.leaves.items()
     }
 
   def files(self) -> list[Path]:
@@ -220,11 +287,9 @@ class Output:
     there = [p for p in (self.path, index) if p.exists()]
     if not there:
       return False
-    try:
-      with weights.Files(self.path) as files:
-        same = files.metadata == self.about()
-    except UserError:
-      same = False
+    same = False
+    with contextlib.suppress(UserError), weights.Files(self.path) as opened:
+      same = {**opened.metadata, 'heads': 0} == {**self.about(), 'heads': 0}
     if not same or there != [self.path if self.parts == 1 else index]:
       raise UserError(
         f'{there[0]} holds other weights; remove it or choose another --out.'
@@ -234,38 +299,31 @@ class Output:
 
 def write(output: Output, progress: Progress) -> None:
   """Writes an output; a call that is killed leaves nothing under its name."""
-  axes = output.axes()
-  whole = {
-    prefix + path.replace('/', '.'): spec
-    for prefix, network in output.networks.items()
-    for path, spec in network.leaves.items()
-  }
-  metadata = {'unitemp': json.dumps(output.about(), sort_keys=True)}
-  writers: list[StreamWriter] = []
-  try:
+  arrays = output.arrays()
+  about = {**output.about(), 'heads': output.heads()}
+  metadata = {'unitemp': json.dumps(about, sort_keys=True)}
+  done, total = 0, sum(n.bytes for n in output.networks.values())
+  with contextlib.ExitStack() as stack:
+    writers = []
     for number, file in enumerate(output.files()):
       specs = {
-        name: (_part_shape(shape, axes[name], output.parts), dtype)
-        for name, (shape, dtype) in whole.items()
-        if number == 0 or axes[name] is not None
+        name: (_part_shape(shape, axis, output.parts), dtype)
+        for name, (shape, dtype, axis) in arrays.items()
+        if number == 0 or axis is not None
       }
-      writers.append(StreamWriter(file, specs, metadata))
-    done, total = 0, sum(n.bytes for n in output.networks.values())
+      writers.append(stack.enter_context(streaming(file, specs, metadata)))
     for prefix, network in output.networks.items():
-      for path, (shape, dtype) in network.leaves.items():
+      for path in network.leaves:
         name = prefix + path.replace('/', '.')
-        for row, values in pieces(network, path):
-          _spread(writers, name, axes[name], shape, row, values)
+        shape, dtype, axis = arrays[name]
+        for row, values in network.pieces(path):
+          _spread(writers, name, axis, shape, row, values)
           done += values.size * dtype.itemsize
           progress(done, total)
-  except BaseException:
-    for writer in writers:
-      writer.abandon()
-    raise
-  for writer in writers:
-    writer.finish()
   if output.parts > 1:
-    _write_index(output, axes)
+    axes = {name: axis for name, (_, _, axis) in sorted(arrays.items())}
+    listed = {'axes': axes, 'files': [file.name for file in output.files()]}
+    files.write_json(weights.index_path(output.path), listed)
 
 
 def _part_shape(
@@ -298,9 +356,3 @@ def _spread(
     if first < last:
       cut = values[first - row : last - row]
       writer.write(name, (first - low) * per_row, cut)
-
-
-def _write_index(output: Output, axes: Mapping[str, int | None]) -> None:
-  path = weights.index_path(output.path)
-  fields = {'files': [file.name for file in output.files()], 'axes': axes}
-  files.write(path, json.dumps(fields, indent=1, sort_keys=True) + '\n')

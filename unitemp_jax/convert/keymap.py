@@ -85,11 +85,6 @@ class Table:
     Callable[[Sequence[str]], Callable[[dict[str, int]], dict[str, int]]] | None
   ) = None
 
-  @property
-  def layouts(self) -> tuple[str, ...]:
-    """Names of the layouts."""
-    return tuple(self.signatures)
-
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -99,7 +94,6 @@ class Entry:
     name: in the PyTorch layout, without prefix.
     path: of our array, `a/b/c`.
     layer: index into the leading axis of our array; None for the whole.
-    layers: length of that axis, 1 without one.
     pattern: how the array changes.
     shape: of the PyTorch tensor.
     alias: another name for the same tensor, or None.
@@ -108,19 +102,9 @@ class Entry:
   name: str
   path: str
   layer: int | None
-  layers: int
   pattern: Pattern
   shape: tuple[int, ...]
   alias: str | None = None
-
-
-def _regex(template: str) -> re.Pattern[str]:
-  parts = re.split(r'\{(\w+)\}', template)
-  out = [
-    f'(?P<{part}>\\d+)' if i % 2 else re.escape(part)
-    for i, part in enumerate(parts)
-  ]
-  return re.compile(''.join(out))
 
 
 def flat_shapes(shapes: Any) -> dict[str, jax.ShapeDtypeStruct]:
@@ -128,22 +112,27 @@ def flat_shapes(shapes: Any) -> dict[str, jax.ShapeDtypeStruct]:
   return dict(sorted(traverse_util.flatten_dict(shapes, sep='/').items()))
 
 
+def plain_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
+  """Returns our paths and their shapes."""
+  return {path: tuple(leaf.shape) for path, leaf in flat_shapes(shapes).items()}
+
+
 def entries(table: Table, layout: str, shapes: Any) -> list[Entry]:
   """Lists every tensor that a network of these shapes has in a layout.
 
   Args:
     table: of the kind of network.
-    layout: one of `table.layouts`.
+    layout: a key of `table.signatures`.
     shapes: tree of arrays or ShapeDtypeStructs.
 
   Raises:
     ValueError: a path meets no row or several; the table is wrong.
   """
-  flat = flat_shapes(shapes)
+  flat = plain_shapes(shapes)
   extend = table.numbering(list(flat)) if table.numbering else None
   rows = [(_regex(row.path), row) for row in table.rows]
   out: list[Entry] = []
-  for path, leaf in flat.items():
+  for path, shape in flat.items():
     found = [
       (match, row) for regex, row in rows if (match := regex.fullmatch(path))
     ]
@@ -153,33 +142,26 @@ def entries(table: Table, layout: str, shapes: Any) -> list[Entry]:
     fields = {key: int(value) for key, value in match.groupdict().items()}
     if extend:
       fields = extend(fields)
-    out += _expand(row, layout, path, tuple(leaf.shape), fields)
+    name, alias = row.names[layout], row.aliases.get(layout)
+    layers: Sequence[int | None] = [None]
+    if '{layer}' in name and 'layer' not in fields:
+      layers, shape = range(shape[0]), shape[1:]
+    theirs = row.pattern.torch_shape(shape)
+    out += [
+      Entry(
+        name.format(**({'layer': n} | fields)),
+        *(path, n, row.pattern, theirs, alias),
+      )
+      for n in layers
+    ]
   return out
 
 
-def _expand(
-  row: Row,
-  layout: str,
-  path: str,
-  shape: tuple[int, ...],
-  fields: dict[str, int],
-) -> list[Entry]:
-  name, alias = row.names[layout], row.aliases.get(layout)
-  stacked = '{layer}' in name and 'layer' not in fields
-  if stacked:
-    numbers, layers, shape = range(shape[0]), shape[0], shape[1:]
-  else:
-    numbers, layers = range(1), 1
-  torch_shape = row.pattern.torch_shape(shape)
-  return [
-    Entry(
-      name.format(**({'layer': n} | fields)),
-      path,
-      n if stacked else None,
-      layers,
-      row.pattern,
-      torch_shape,
-      alias,
+def _regex(template: str) -> re.Pattern[str]:
+  parts = re.split(r'\{(\w+)\}', template)
+  return re.compile(
+    ''.join(
+      f'(?P<{part}>\\d+)' if i % 2 else re.escape(part)
+      for i, part in enumerate(parts)
     )
-    for n in numbers
-  ]
+  )

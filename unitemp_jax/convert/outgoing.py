@@ -3,8 +3,7 @@
 import dataclasses
 import functools
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,20 @@ import numpy as np
 from flax import traverse_util
 
 from unitemp_jax import files
-from unitemp_jax.convert import fingerprint, keymap, torch_zip_write, wan
+from unitemp_jax.convert import (
+  checkpoints,
+  fit,
+  foreign_configs,
+  keymap,
+  wan,
+)
+from unitemp_jax.convert.checkpoints import DTYPES, NAMES, Tensor
 from unitemp_jax.convert.incoming import POLICIES, Progress
-from unitemp_jax.convert.stream_writer import StreamWriter
-from unitemp_jax.convert.tensors import DTYPES
+from unitemp_jax.convert.stream_writer import file_size, streaming
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import weights
+from unitemp_jax.models import sizes, weights
+
+TARGETS = ('diffusers', 'self_forcing', 'wan')
 
 # A name that only this kind of network has, in our own files.
 _OURS = {
@@ -26,20 +33,17 @@ _OURS = {
   'vae': 'encoder.conv_in.kernel',
   'umt5': 'token_embedding.embedding',
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-  """One PyTorch tensor to write: `read` makes it from our file."""
-
-  shape: tuple[int, ...]
-  dtype: np.dtype
-  read: Callable[[], np.ndarray]
-
-  @property
-  def nbytes(self) -> int:
-    """Its size."""
-    return math.prod(self.shape) * self.dtype.itemsize
+# Where diffusers' pipelines look: folder, stem, config.
+_DIFFUSERS: dict[str, tuple[str, str, Callable[[Any], dict[str, Any]]]] = {
+  'dit': (
+    *('transformer', 'diffusion_pytorch_model'),
+    foreign_configs.dit_diffusers,
+  ),
+  'vae': ('vae', 'diffusion_pytorch_model', foreign_configs.vae_diffusers),
+  'umt5': ('text_encoder', 'model', foreign_configs.umt5_transformers),
+}
+# Where the original repository looks for what is not the transformer.
+_WAN = {'vae': 'Wan2.1_VAE.pth', 'umt5': 'models_t5_umt5-xxl-enc-bf16.pth'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,39 +55,43 @@ class Network:
     kind: 'dit', 'vae' or 'umt5'.
     prefix: of its names in the file.
     shapes: tree of its shapes and types.
+    said: what the file says of its weights.
   """
 
   path: Path
   kind: str
   prefix: str
   shapes: Any
+  said: Mapping[str, Any]
 
+  @property
+  def field(self) -> str:
+    """Its name in model cards and configs."""
+    return {'umt5': 'text'}.get(self.kind, self.kind)
 
-@dataclasses.dataclass(frozen=True)
-class _Stored:
-  """An array of one of our files, as fingerprints want it."""
+  def published(self) -> Any:
+    """The published size that it has, or None."""
+    there = keymap.plain_shapes(self.shapes)
+    for config in fit.PRESETS[self.kind].values():
+      if keymap.plain_shapes(sizes.param_shapes(config)) == there:
+        return config
+    return None
 
-  files: weights.Files
-  name: str
-  shape: tuple[int, ...]
-  dtype: np.dtype
+  def check(self, config: Any) -> None:
+    """Refuses a config of another size.
 
-  def read(self, rows: slice | None = None) -> np.ndarray:
-    """Returns the values, or those of a range of the first axis."""
-    if rows is None:
-      return self.files.read(self.name)
-    rest = (slice(None),) * (len(self.shape) - 1)
-    return self.files.read(self.name, (rows, *rest))
-
-
-def fingerprint_of(files: weights.Files) -> str:
-  """See `fingerprint.of_tensors`."""
-  return fingerprint.of_tensors(
-    {
-      name: _Stored(files, name, shape, files.dtype(name))
-      for name, shape in files.shapes.items()
-    }
-  )
+    Raises:
+      UserError: shapes or heads of attention differ.
+    """
+    wanted = keymap.plain_shapes(sizes.param_shapes(config))
+    heads = weights.heads(self.said, self.field, self.prefix)
+    if wanted != keymap.plain_shapes(self.shapes) or (
+      heads not in (None, getattr(config, 'num_heads', None))
+    ):
+      raise UserError(
+        f'{self.path} does not have the size that its config says; name the '
+        'right one with --config.'
+      )
 
 
 def open_networks(path: Path) -> list[Network]:
@@ -92,10 +100,11 @@ def open_networks(path: Path) -> list[Network]:
   Raises:
     UserError: the file cannot be read, or holds none.
   """
-  with weights.Files(path) as files:
+  with weights.Files(path) as opened:
+    said = opened.metadata
     names = {
-      name: jax.ShapeDtypeStruct(shape, files.dtype(name))
-      for name, shape in files.shapes.items()
+      name: jax.ShapeDtypeStruct(shape, opened.dtype(name))
+      for name, shape in opened.shapes.items()
     }
   found = []
   for kind, signature in _OURS.items():
@@ -108,7 +117,7 @@ def open_networks(path: Path) -> list[Network]:
           if n.startswith(prefix)
         }
         tree = traverse_util.unflatten_dict(flat, sep='.')
-        found.append(Network(path, kind, prefix, tree))
+        found.append(Network(path, kind, prefix, tree, said))
   if not found:
     raise UserError(
       f'{path} holds none of our networks (its names begin with '
@@ -119,13 +128,13 @@ def open_networks(path: Path) -> list[Network]:
 
 
 def state_dict(
-  network: Network, files: weights.Files, layout: str, dtype: str = 'keep'
+  network: Network, opened: weights.Files, layout: str, dtype: str = 'keep'
 ) -> dict[str, Tensor]:
   """Returns the PyTorch tensors of a network, to be read one at a time.
 
   Args:
     network: from `open_networks`.
-    files: its file, open for as long as tensors are read.
+    opened: its file, open for as long as tensors are read.
     layout: 'wan' or 'diffusers'.
     dtype: a name of `incoming.POLICIES`.
 
@@ -133,7 +142,6 @@ def state_dict(
     UserError: the file does not hold all of such a network.
   """
   flat = keymap.flat_shapes(network.shapes)
-  policy = POLICIES[dtype]
   try:
     entries = keymap.entries(wan.TABLES[network.kind], layout, network.shapes)
   except ValueError as error:
@@ -142,25 +150,122 @@ def state_dict(
       'that "unitemp train" or "unitemp convert" wrote.'
     ) from error
 
-  def read(entry: keymap.Entry, dtype: np.dtype) -> np.ndarray:
+  def read(
+    entry: keymap.Entry, dtype: np.dtype, rows: slice | None
+  ) -> np.ndarray:
     name = network.prefix + entry.path.replace('/', '.')
     if entry.layer is None:
-      value = files.read(name)
+      value = opened.read(name)
     else:
       rest = (slice(None),) * (len(flat[entry.path].shape) - 1)
       at = slice(entry.layer, entry.layer + 1)
-      value = files.read(name, (at, *rest))[0]
-    return np.ascontiguousarray(entry.pattern.to_torch(value)).astype(
-      dtype, copy=False
-    )
+      value = opened.read(name, (at, *rest))[0]
+    weights.check_finite(value, name, network.path)
+    value = np.ascontiguousarray(entry.pattern.to_torch(value))
+    return value.astype(dtype, copy=False)[rows or slice(None)]
 
   out = {}
   for entry in entries:
-    kind = DTYPES[policy] if policy else np.dtype(flat[entry.path].dtype)
-    out[entry.name] = Tensor(
-      entry.shape, kind, functools.partial(read, entry, kind)
-    )
+    kind = POLICIES[dtype] or NAMES[np.dtype(flat[entry.path].dtype)]
+    load = functools.partial(read, entry, DTYPES[kind])
+    out[entry.name] = Tensor(entry.shape, kind, load)
   return out
+
+
+def export(
+  network: Network,
+  config: Any,
+  target: str,
+  out: Path,
+  progress: Progress,
+  *,
+  dtype: str = 'keep',
+  max_bytes: float = 1e10,
+) -> list[Path]:
+  """Writes a network as PyTorch tools load it, and returns the paths.
+
+  Args:
+    network: from `open_networks`.
+    config: its size.
+    target: one of `TARGETS`.
+    out: folder.
+    progress: see `incoming.Progress`.
+    dtype: a name of `incoming.POLICIES`.
+    max_bytes: of tensors in one safetensors file.
+
+  Raises:
+    UserError: files are there that hold other weights, or PyTorch is missing
+      for a `.pt`.
+  """
+  layout = 'diffusers' if target == 'diffusers' else 'wan'
+  with weights.Files(network.path) as opened:
+    tensors = state_dict(network, opened, layout, dtype)
+    if pickled(network.kind, target):
+      if target == 'wan':
+        path, parts = out / _WAN[network.kind], ['']
+      else:
+        path = out / 'student.pt'
+        parts = ['generator.model.', 'generator_ema.model.']
+      return [write_pt(path, tensors, parts, progress)]
+    if target == 'wan':
+      folder, stem = out, 'diffusion_pytorch_model'
+      fields = foreign_configs.dit_wan(config)
+    else:
+      name, stem, describe = _DIFFUSERS[network.kind]
+      folder, fields = out / name, describe(config)
+    about = {
+      'exported': network.prefix + network.kind,
+      'layout': target,
+      'dtype': dtype,
+      'fingerprint': _fingerprint(opened),
+    }
+    heads = getattr(config, 'num_heads', None)
+    paths = write_safetensors(
+      folder, stem, tensors, about, heads, max_bytes, progress
+    )
+  config_path = folder / 'config.json'
+  return [*paths, files.write_json(config_path, fields, indent=2)]
+
+
+def describe(
+  network: Network, target: str, dtype: str, verbose: bool = False
+) -> str:
+  """What an export holds: a line, and with `verbose` one per tensor.
+
+  Raises:
+    UserError: see `state_dict`.
+  """
+  layout = 'diffusers' if target == 'diffusers' else 'wan'
+  with weights.Files(network.path) as opened:
+    tensors = state_dict(network, opened, layout, dtype)
+  size = file_size(sum(map(_nbytes, tensors.values())))
+  line = (
+    f'{network.kind}: {len(tensors)} tensors in the layout {target}, {size}'
+  )
+  names = [f'  {n} {list(t.shape)} {t.dtype}' for n, t in tensors.items()]
+  return '\n'.join([line, *(names if verbose else [])])
+
+
+def pickled(kind: str, target: str) -> bool:
+  """Whether a target wants a network of this kind as a `.pt`."""
+  return target == 'self_forcing' or (target == 'wan' and kind != 'dit')
+
+
+def _fingerprint(opened: weights.Files) -> str:
+  """See `checkpoints.fingerprint`, of one of our files."""
+
+  def load(rows: slice | None, name: str) -> np.ndarray:
+    rest = (slice(None),) * (len(opened.shapes[name]) - 1)
+    return opened.read(name, (rows or slice(None), *rest))
+
+  return checkpoints.fingerprint(
+    {
+      name: Tensor(
+        *(shape, NAMES[opened.dtype(name)]), functools.partial(load, name=name)
+      )
+      for name, shape in opened.shapes.items()
+    }
+  )
 
 
 def write_safetensors(
@@ -168,6 +273,7 @@ def write_safetensors(
   stem: str,
   tensors: Mapping[str, Tensor],
   about: Mapping[str, Any],
+  heads: int | None,
   max_bytes: float,
   progress: Progress,
 ) -> list[Path]:
@@ -177,7 +283,9 @@ def write_safetensors(
     folder: where.
     stem: name without suffix.
     tensors: name -> tensor.
-    about: kept in the headers.
+    about: where they come from, kept in the headers; files of the same are
+      left alone.
+    heads: of attention, kept in the headers.
     max_bytes: of tensors in one file.
     progress: see `incoming.Progress`.
 
@@ -187,12 +295,11 @@ def write_safetensors(
   Raises:
     UserError: the files are there and hold other weights.
   """
-  groups = _groups(tensors, max_bytes)
-  metadata = {
-    'format': 'pt',
-    'unitemp': json.dumps(about, sort_keys=True),
-  }
-  total = sum(tensor.nbytes for tensor in tensors.values())
+  groups = list(_groups(tensors, max_bytes))
+  metadata = {'format': 'pt', 'unitemp': json.dumps(about, sort_keys=True)}
+  if heads is not None:
+    metadata['config'] = json.dumps({'num_heads': heads})
+  total = sum(map(_nbytes, tensors.values()))
   done, paths, where = 0, [], {}
   for number, group in enumerate(groups):
     name = f'{stem}.safetensors'
@@ -200,20 +307,15 @@ def write_safetensors(
       name = f'{stem}-{number + 1:05}-of-{len(groups):05}.safetensors'
     paths.append(folder / name)
     where |= dict.fromkeys(group, name)
-    if not _is_same(folder / name, metadata['unitemp']):
-      specs = {n: (tensors[n].shape, tensors[n].dtype) for n in group}
-      writer = StreamWriter(folder / name, specs, metadata)
-      try:
-        for n in group:
-          writer.write(n, 0, tensors[n].read())
-          done += tensors[n].nbytes
-          progress(done, total)
-      except BaseException:
-        writer.abandon()
-        raise
-      writer.finish()
-    else:
-      done += sum(tensors[n].nbytes for n in group)
+    if _is_same(folder / name, about):
+      done += sum(_nbytes(tensors[n]) for n in group)
+      continue
+    specs = {n: (tensors[n].shape, DTYPES[tensors[n].kind]) for n in group}
+    with streaming(folder / name, specs, metadata) as writer:
+      for n in group:
+        writer.write(n, 0, tensors[n].read())
+        done += _nbytes(tensors[n])
+        progress(done, total)
   if len(groups) > 1:
     paths.append(folder / f'{stem}.safetensors.index.json')
     fields = {'metadata': {'total_size': total}, 'weight_map': where}
@@ -221,64 +323,94 @@ def write_safetensors(
   return paths
 
 
-def _groups(tensors: Mapping[str, Tensor], max_bytes: float) -> list[list[str]]:
-  """Names in order, so many to a file that it stays below a size."""
-  groups: list[list[str]] = [[]]
+def _nbytes(tensor: Tensor) -> int:
+  return int(np.prod(tensor.shape)) * DTYPES[tensor.kind].itemsize
+
+
+def _groups(
+  tensors: Mapping[str, Tensor], max_bytes: float
+) -> Iterator[list[str]]:
+  """Names in order, as many to a file as it may hold."""
+  group: list[str] = []
   size = 0
   for name, tensor in tensors.items():
-    if groups[-1] and size + tensor.nbytes > max_bytes:
-      groups.append([])
-      size = 0
-    groups[-1].append(name)
-    size += tensor.nbytes
-  return groups
+    if group and size + _nbytes(tensor) > max_bytes:
+      yield group
+      group, size = [], 0
+    group.append(name)
+    size += _nbytes(tensor)
+  yield group
 
 
-def _is_same(path: Path, about: str) -> bool:
+def _is_same(path: Path, about: Mapping[str, Any]) -> bool:
   """Whether a file is there from the same input; UserError if from another."""
   if not path.exists():
     return False
-  with weights.Files(path) as files:
-    if json.dumps(files.metadata, sort_keys=True) == about:
+  with weights.Files(path) as opened:
+    if opened.metadata == about:
       return True
-  raise UserError(
+  raise _other_weights(path)
+
+
+def _other_weights(path: Path) -> UserError:
+  return UserError(
     f'{path} holds other weights; remove it or choose another --out.'
   )
 
 
+def require_torch() -> None:
+  """Raises UserError unless PyTorch is there, which writes `.pt` files."""
+  try:
+    import torch  # noqa: F401
+  except ImportError as error:
+    raise UserError(
+      'this layout is a .pt file, and PyTorch, which writes it, is not '
+      'installed; run: pip install "unitemp_jax[torch]", or use '
+      '--to=diffusers.'
+    ) from error
+
+
 def write_pt(
   path: Path,
-  tensors: Mapping[str, Any],
-  about: Mapping[str, Any],
+  tensors: Mapping[str, Tensor],
+  parts: list[str],
   progress: Progress,
 ) -> Path:
-  """Writes a `.pt` of nested dicts of tensors.
+  """Writes a `.pt` by PyTorch; the network is in memory as a whole.
+
+  Args:
+    path: of the file; one of the same weights is left alone.
+    tensors: name -> tensor.
+    parts: dicts that hold them, such as `generator.model.`: within the dict
+      `generator` names begin with `model.`. '' for the file itself.
+    progress: see `incoming.Progress`.
 
   Raises:
-    UserError: the file is there and holds other weights.
+    UserError: the file is there and holds other weights, or PyTorch is missing.
   """
-  note = json.dumps(about, sort_keys=True)
+  require_torch()
+  import torch
+
   if path.exists():
-    if torch_zip_write.read_note(path) == note:
-      return path
-    raise UserError(
-      f'{path} holds other weights; remove it or choose another --out.'
-    )
-  lazy: dict[int, torch_zip_write.Lazy] = {}
-
-  def convert(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-      return {name: convert(inner) for name, inner in value.items()}
-    made = torch_zip_write.Lazy(value.shape, value.dtype, value.read)
-    return lazy.setdefault(id(value), made)
-
-  values = convert(tensors)
-  total = sum(math.prod(t.shape) * t.dtype.itemsize for t in lazy.values())
-  written = [0]
-
-  def count(nbytes: int) -> None:
-    written[0] += nbytes
-    progress(written[0], total)
-
-  torch_zip_write.write(path, values, note, count)
+    there = checkpoints.open_checkpoint(path).tensors
+    wanted = {p + name: t for p in parts for name, t in tensors.items()}
+    if checkpoints.fingerprint(there) != checkpoints.fingerprint(wanted):
+      raise _other_weights(path)
+    return path
+  total, done, made = sum(map(_nbytes, tensors.values())), 0, {}
+  for name, tensor in tensors.items():
+    values = np.array(tensor.read())
+    if tensor.kind == 'BF16':
+      made[name] = torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
+    else:
+      made[name] = torch.from_numpy(values)
+    done += values.nbytes
+    progress(done, total)
+  out: dict[str, Any] = {}
+  for part in parts:
+    outer, _, inner = part.partition('.')
+    named = {inner + name: value for name, value in made.items()}
+    out |= {outer: named} if outer else named
+  with files.writing(path) as temporary:
+    torch.save(out, temporary)
   return path

@@ -1,26 +1,70 @@
-"""The PyTorch side: diffusers' and transformers' modules, and what they saw.
+"""The PyTorch side of parity: modules, what they saw, and errors against them.
 
-PyTorch is imported when a function is called, and only here and in the other
-modules of `convert`.
+PyTorch is imported when a function is called, and only in `convert`.
 """
 
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from unitemp_jax.convert import foreign_configs
 from unitemp_jax.errors import UserError
-from unitemp_jax.models.dit import DiTConfig
-from unitemp_jax.models.umt5 import TextConfig
-from unitemp_jax.models.vae3d import VAEConfig
+
+# dtype -> largest relative error of (a module, a whole network). bfloat16 has
+# 8 bits, so that one rounding is up to 2^-9 = .002, and both sides round.
+TOLERANCES = {'float32': (1e-5, 1e-4), 'bfloat16': (2e-2, 5e-2)}
 
 # What diffusers keeps in float32 when it loads a transformer in bfloat16.
 _FLOAT32 = {
   *('rope', 'time_embedder', 'scale_shift_table'),
   *('norm1', 'norm2', 'norm3'),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """The comparison of one module.
+
+  Attributes:
+    module: its name in PyTorch, or `network` and what was run.
+    dtype: that both sides computed in.
+    max_error: largest absolute difference of two outputs.
+    relative_error: norm of the difference over norm of PyTorch's output.
+    tolerance: the largest relative error allowed.
+  """
+
+  module: str
+  dtype: str
+  max_error: float
+  relative_error: float
+  tolerance: float
+
+  @property
+  def passed(self) -> bool:
+    """Whether the error is within the tolerance; never for NaN."""
+    return self.relative_error <= self.tolerance
+
+
+def compare(module: str, dtype: str, ours, theirs) -> Row:
+  """Compares two outputs of equal shape; a name with `network` is a whole one.
+
+  Raises:
+    ValueError: the shapes differ.
+  """
+  ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+  if ours.shape != theirs.shape:
+    raise ValueError(f'{module}: {ours.shape} here, {theirs.shape} in PyTorch')
+  size = max(float(np.linalg.norm(theirs)), 1e-30)
+  return Row(
+    module,
+    dtype,
+    float(np.abs(ours - theirs).max()),
+    float(np.linalg.norm(ours - theirs)) / size,
+    TOLERANCES[dtype][module.startswith('network')],
+  )
 
 
 def require() -> None:
@@ -36,71 +80,28 @@ def require() -> None:
     ) from error
 
 
-def dit_module(config: DiTConfig):
-  """diffusers' transformer of this size, on the meta device."""
+def module_of(kind: str, config: Any):
+  """diffusers' or transformers' module of a size, on the meta device."""
   import diffusers
-  import torch
-
-  with torch.device('meta'):
-    return diffusers.WanTransformer3DModel(
-      patch_size=(1, config.patch, config.patch),
-      num_attention_heads=config.num_heads,
-      attention_head_dim=config.head_dim,
-      in_channels=config.channels,
-      out_channels=config.channels,
-      text_dim=config.text_dim,
-      freq_dim=config.freq_dim,
-      ffn_dim=config.ffn_dim,
-      num_layers=config.num_layers,
-    )
-
-
-def vae_module(config: VAEConfig):
-  """diffusers' VAE of this size, on the meta device."""
-  import diffusers
-  import torch
-
-  with torch.device('meta'):
-    return diffusers.AutoencoderKLWan(
-      base_dim=config.base_dim,
-      z_dim=config.z_dim,
-      dim_mult=list(config.dim_mult),
-      num_res_blocks=config.num_res_blocks,
-      temperal_downsample=list(config.temporal_down),
-    )
-
-
-def umt5_module(config: TextConfig):
-  """transformers' UMT5 encoder of this size, on the meta device."""
   import torch
   import transformers
 
   with torch.device('meta'):
-    return transformers.UMT5EncoderModel(
-      transformers.UMT5Config(
-        vocab_size=config.vocab,
-        d_model=config.dim,
-        d_kv=config.head_dim,
-        d_ff=config.ffn_dim,
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        relative_attention_num_buckets=config.buckets,
-        relative_attention_max_distance=config.max_distance,
-        feed_forward_proj='gated-gelu',
+    if kind == 'dit':
+      return diffusers.WanTransformer3DModel.from_config(
+        foreign_configs.dit_diffusers(config)
       )
-    )
-
-
-BUILDERS: dict[str, Callable[[Any], Any]] = {
-  'dit': dit_module,
-  'vae': vae_module,
-  'umt5': umt5_module,
-}
+    if kind == 'vae':
+      return diffusers.AutoencoderKLWan.from_config(
+        foreign_configs.vae_diffusers(config)
+      )
+    fields = foreign_configs.umt5_transformers(config)
+    return transformers.UMT5EncoderModel(transformers.UMT5Config(**fields))
 
 
 def torch_shapes(kind: str, config: Any) -> dict[str, tuple[int, ...]]:
   """Names and shapes of the reference's state dict."""
-  module = BUILDERS[kind](config)
+  module = module_of(kind, config)
   return {k: tuple(v.shape) for k, v in module.state_dict().items()}
 
 
@@ -111,14 +112,14 @@ def build(kind: str, config: Any, state: Mapping[str, np.ndarray], dtype: str):
     kind: 'dit', 'vae' or 'umt5'.
     config: its size.
     state: weights in diffusers' (transformers') layout.
-    dtype: 'float32' or 'bfloat16'.
+    dtype: a name of `TOLERANCES`.
 
   Raises:
     UserError: names or shapes do not fit.
   """
   import torch
 
-  module = BUILDERS[kind](config)
+  module = module_of(kind, config)
   tensors = {
     k: torch.from_numpy(np.array(v, np.float32)) for k, v in state.items()
   }

@@ -1,23 +1,22 @@
 """Writes safetensors piece by piece, so that no array need be whole in memory.
 
 The library writes what it is given at once. The format allows more: a header
-says where every array lies, so that its parts may be written in any order. A
-file carries its name only once it is complete.
+says where every array lies, so that its parts may be written in any order.
 """
 
-import fcntl
+import contextlib
 import json
 import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unitemp_jax.convert.tensors import NAMES
-from unitemp_jax.errors import UserError
+from unitemp_jax import files
+from unitemp_jax.convert.checkpoints import NAMES
 
 _COPY_BYTES = 32 * 2**20  # at a time
 
@@ -29,23 +28,36 @@ def file_size(size: int) -> str:
   return f'{size / 1e9:.2f} GB' if size >= 1e9 else f'{size / 1e6:.1f} MB'
 
 
+@contextlib.contextmanager
+def streaming(
+  path: Path, specs: Specs, metadata: Mapping[str, str]
+) -> Iterator['StreamWriter']:
+  """Opens a file that appears under its name when the block succeeds.
+
+  Args:
+    path: of the finished file.
+    specs: name -> (shape, dtype) of every array.
+    metadata: texts kept in the header.
+
+  Raises:
+    UserError: the folder cannot be written to, or the disk is too small.
+  """
+  with files.writing(path) as temporary:
+    descriptor = os.open(temporary, os.O_RDWR)
+    try:
+      yield StreamWriter(descriptor, specs, metadata)
+    finally:
+      os.close(descriptor)
+
+
 class StreamWriter:
-  """One safetensors file that appears under its name when all is written."""
+  """One safetensors file whose arrays are written in any order."""
 
-  def __init__(self, path: Path, specs: Specs, metadata: Mapping[str, str]):
-    """Reserves the file.
-
-    Args:
-      path: of the finished file.
-      specs: name -> (shape, dtype) of every array.
-      metadata: texts kept in the header.
-
-    Raises:
-      UserError: the folder cannot be written to, the disk is too small, or
-        another process is writing the same file.
-    """
-    self._path = path
-    self._part = path.with_name(f'.{path.name}.part')
+  def __init__(
+    self, descriptor: int, specs: Specs, metadata: Mapping[str, str]
+  ):
+    """Reserves the file's space and writes its header; see `streaming`."""
+    self._file = descriptor
     header: dict[str, Any] = {'__metadata__': dict(metadata)}
     self._offsets: dict[str, tuple[int, np.dtype]] = {}
     end = 0
@@ -62,31 +74,9 @@ class StreamWriter:
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)
     self._base = 8 + len(text)
-    self._open(struct.pack('<Q', len(text)) + text, self._base + end)
-
-  def _open(self, header: bytes, size: int) -> None:
-    try:
-      self._path.parent.mkdir(parents=True, exist_ok=True)
-      self._file = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
-      try:
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except OSError as error:
-        os.close(self._file)
-        raise UserError(
-          f'another process is writing {self._path}; wait for it.'
-        ) from error
-      os.ftruncate(self._file, 0)
-      if hasattr(os, 'posix_fallocate'):
-        os.posix_fallocate(self._file, 0, size)
-      else:
-        os.ftruncate(self._file, size)
-      self._put(header, 0)
-    except OSError as error:
-      self._part.unlink(missing_ok=True)
-      raise UserError(
-        f'{self._path} cannot be written ({error.strerror}); it needs '
-        f'{file_size(size)} of free space.'
-      ) from error
+    if hasattr(os, 'posix_fallocate'):
+      os.posix_fallocate(descriptor, 0, self._base + end)
+    self._put(struct.pack('<Q', len(text)) + text, 0)
 
   def _put(self, data: Any, offset: int) -> None:
     view = memoryview(data).cast('B')
@@ -110,14 +100,3 @@ class StreamWriter:
       copy = np.ascontiguousarray(values[row : row + rows], dtype)
       self._put(copy.reshape(-1).view(np.uint8), offset)
       offset += copy.nbytes
-
-  def finish(self) -> None:
-    """Gives the file its name."""
-    os.fsync(self._file)
-    os.replace(self._part, self._path)
-    os.close(self._file)
-
-  def abandon(self) -> None:
-    """Removes what was written."""
-    self._part.unlink(missing_ok=True)
-    os.close(self._file)

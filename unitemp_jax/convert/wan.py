@@ -1,8 +1,9 @@
 """Tables of Wan 2.1's networks: our path, PyTorch names, change of layout.
 
-Layouts: `wan` is the original repository's, used by Self-Forcing and CausVid as
-well; `diffusers` is that of Hugging Face, for the text encoder of transformers
-(huggingface/diffusers, `scripts/convert_wan_to_diffusers.py`).
+Layouts: `wan` is the original repository's (wan/modules/model.py, vae.py,
+t5.py), used by Self-Forcing and CausVid as well; `diffusers` is that of Hugging
+Face (WanTransformer3DModel, AutoencoderKLWan), for the text encoder that of
+transformers (UMT5EncoderModel).
 """
 
 import re
@@ -10,210 +11,126 @@ from collections.abc import Callable, Sequence
 
 from unitemp_jax.convert.keymap import Pattern, Row, Table
 
-KEEP = Pattern(None)
-LINEAR = Pattern('o i -> i o')
-MODULATION = Pattern('1 k d -> k d')
-# The patch is flattened channels first on the way in.
-PATCH = Pattern('o c 1 p q -> (c p q) o', (('p', 2), ('q', 2)))
-CONV3D = Pattern('o i t h w -> t h w i o')
-CONV2D = Pattern('o i h w -> h w i o')
-POINT3D = Pattern('o i 1 1 1 -> i o')
-POINT2D = Pattern('o i 1 1 -> i o')
-TIME_TAPS = Pattern('o i t 1 1 -> (t i) o', (('t', 3),))
-GAMMA3D = Pattern('c 1 1 1 -> c')
-GAMMA2D = Pattern('c 1 1 -> c')
+_PATTERNS = {
+  'keep': Pattern(None),
+  'linear': Pattern('o i -> i o'),
+  'modulation': Pattern('1 k d -> k d'),
+  # The patch is flattened channels first on the way in.
+  'patch': Pattern('o c 1 p q -> (c p q) o', (('p', 2), ('q', 2))),
+  'conv3d': Pattern('o i t h w -> t h w i o'),
+  'conv2d': Pattern('o i h w -> h w i o'),
+  'point3d': Pattern('o i 1 1 1 -> i o'),
+  'point2d': Pattern('o i 1 1 -> i o'),
+  'time_taps': Pattern('o i t 1 1 -> (t i) o', (('t', 3),)),
+  'gamma3d': Pattern('c 1 1 1 -> c'),
+  'gamma2d': Pattern('c 1 1 -> c'),
+}
 
 
-def _row(path: str, wan: str, diffusers: str, pattern: Pattern) -> Row:
-  return Row(path, {'wan': wan, 'diffusers': diffusers}, pattern)
+def _rows(text: str, ours='', wan='', diffusers='') -> list[Row]:
+  """Rows of lines `ours wan diffusers pattern`, after these prefixes.
+
+  A pattern with `+bias` is a layer: its kernel and its bias.
+  """
+  out = []
+  for line in text.strip().splitlines():
+    path, one, other, pattern = line.split()
+    path = ours + path
+    names = {'wan': wan + one, 'diffusers': diffusers + other}
+    name, _, bias = pattern.partition('+')
+    if not bias:
+      out.append(Row(path, names, _PATTERNS[name]))
+      continue
+    for leaf, theirs in (('kernel', 'weight'), ('bias', 'bias')):
+      found = {layout: f'{name}.{theirs}' for layout, name in names.items()}
+      change = _PATTERNS[name if leaf == 'kernel' else 'keep']
+      out.append(Row(f'{path}/{leaf}', found, change))
+  return out
 
 
-def _pair(path: str, wan: str, diffusers: str, pattern: Pattern) -> list[Row]:
-  """Kernel and bias of one layer."""
-  return [
-    _row(f'{path}/kernel', f'{wan}.weight', f'{diffusers}.weight', pattern),
-    _row(f'{path}/bias', f'{wan}.bias', f'{diffusers}.bias', KEEP),
-  ]
-
-
-# q, k, v, o in the diffusers layout.
-_ATTENTION = ('to_q', 'to_k', 'to_v', 'to_out.0')
+_DIT = """
+patch_embedding patch_embedding patch_embedding patch+bias
+text_in text_embedding.0 condition_embedder.text_embedder.linear_1 linear+bias
+text_out text_embedding.2 condition_embedder.text_embedder.linear_2 linear+bias
+time_in time_embedding.0 condition_embedder.time_embedder.linear_1 linear+bias
+time_out time_embedding.2 condition_embedder.time_embedder.linear_2 linear+bias
+time_projection time_projection.1 condition_embedder.time_proj linear+bias
+head head.head proj_out linear+bias
+head_modulation head.modulation scale_shift_table modulation
+"""
+# The affine norm before cross-attention is number 3 in one layout and number 2
+# in the other; the remaining norms have no parameters.
+_BLOCK = """
+modulation modulation scale_shift_table modulation
+norm_cross/scale norm3.weight norm2.weight keep
+norm_cross/bias norm3.bias norm2.bias keep
+ffn_up ffn.0 ffn.net.0.proj linear+bias
+ffn_down ffn.2 ffn.net.2 linear+bias
+"""
+_ATTENTION = """
+q q to_q linear+bias
+k k to_k linear+bias
+v v to_v linear+bias
+o o to_out.0 linear+bias
+norm_q/scale norm_q.weight norm_q.weight keep
+norm_k/scale norm_k.weight norm_k.weight keep
+"""
 
 
 def _dit_rows() -> tuple[Row, ...]:
-  text = 'condition_embedder.text_embedder'
-  time = 'condition_embedder.time_embedder'
-  block = 'blocks.{layer}'
-  rows = [
-    *_pair('patch_embedding', 'patch_embedding', 'patch_embedding', PATCH),
-    *_pair('text_in', 'text_embedding.0', f'{text}.linear_1', LINEAR),
-    *_pair('text_out', 'text_embedding.2', f'{text}.linear_2', LINEAR),
-    *_pair('time_in', 'time_embedding.0', f'{time}.linear_1', LINEAR),
-    *_pair('time_out', 'time_embedding.2', f'{time}.linear_2', LINEAR),
-    *_pair(
-      'time_projection',
-      'time_projection.1',
-      'condition_embedder.time_proj',
-      LINEAR,
-    ),
-    *_pair('head', 'head.head', 'proj_out', LINEAR),
-    _row('head_modulation', 'head.modulation', 'scale_shift_table', MODULATION),
-    _row(
-      'blocks/modulation',
-      f'{block}.modulation',
-      f'{block}.scale_shift_table',
-      MODULATION,
-    ),
-    # The affine norm before cross-attention is number 3 in one layout and
-    # number 2 in the other; the remaining norms have no parameters.
-    _row(
-      'blocks/norm_cross/scale',
-      f'{block}.norm3.weight',
-      f'{block}.norm2.weight',
-      KEEP,
-    ),
-    _row(
-      'blocks/norm_cross/bias',
-      f'{block}.norm3.bias',
-      f'{block}.norm2.bias',
-      KEEP,
-    ),
-    *_pair(
-      'blocks/ffn_up', f'{block}.ffn.0', f'{block}.ffn.net.0.proj', LINEAR
-    ),
-    *_pair('blocks/ffn_down', f'{block}.ffn.2', f'{block}.ffn.net.2', LINEAR),
-  ]
+  block = 'blocks.{layer}.'
+  rows = _rows(_DIT) + _rows(_BLOCK, 'blocks/', block, block)
   for ours, theirs in (('self_attn', 'attn1'), ('cross_attn', 'attn2')):
-    for part, name in zip('qkvo', _ATTENTION, strict=True):
-      rows += _pair(
-        f'blocks/{ours}/{part}',
-        f'{block}.{ours}.{part}',
-        f'{block}.{theirs}.{name}',
-        LINEAR,
-      )
-    rows += [
-      _row(
-        f'blocks/{ours}/{norm}/scale',
-        f'{block}.{ours}.{norm}.weight',
-        f'{block}.{theirs}.{norm}.weight',
-        KEEP,
-      )
-      for norm in ('norm_q', 'norm_k')
-    ]
+    prefixes = f'blocks/{ours}/', f'{block}{ours}.', f'{block}{theirs}.'
+    rows += _rows(_ATTENTION, *prefixes)
   return tuple(rows)
 
 
-def _residual(path: str, wan: str, diffusers: str) -> list[Row]:
-  """One residual block of the VAE."""
-  rows = []
-  for ours, index in (('1', 0), ('2', 3)):
-    rows += [
-      _row(
-        f'{path}/norm{ours}/gamma',
-        f'{wan}.residual.{index}.gamma',
-        f'{diffusers}.norm{ours}.gamma',
-        GAMMA3D,
-      ),
-      *_pair(
-        f'{path}/conv{ours}',
-        f'{wan}.residual.{index + (2 if index == 0 else 3)}',
-        f'{diffusers}.conv{ours}',
-        CONV3D,
-      ),
-    ]
-  return rows
-
-
-def _vae_half(half: str, stages: list[Row]) -> list[Row]:
-  """What encoder and decoder share, around their stages."""
-  middle, theirs = f'{half}.middle', f'{half}.mid_block'
-  attention = f'{theirs}.attentions.0'
-  return [
-    *_pair(f'{half}/conv_in', f'{half}.conv1', f'{half}.conv_in', CONV3D),
-    *stages,
-    *_residual(f'{half}/middle/res0', f'{middle}.0', f'{theirs}.resnets.0'),
-    _row(
-      f'{half}/middle/attention/norm/gamma',
-      f'{middle}.1.norm.gamma',
-      f'{attention}.norm.gamma',
-      GAMMA2D,
-    ),
-    *_pair(
-      f'{half}/middle/attention/to_qkv',
-      f'{middle}.1.to_qkv',
-      f'{attention}.to_qkv',
-      POINT2D,
-    ),
-    *_pair(
-      f'{half}/middle/attention/proj',
-      f'{middle}.1.proj',
-      f'{attention}.proj',
-      POINT2D,
-    ),
-    *_residual(f'{half}/middle/res1', f'{middle}.2', f'{theirs}.resnets.1'),
-    _row(
-      f'{half}/norm_out/gamma',
-      f'{half}.head.0.gamma',
-      f'{half}.norm_out.gamma',
-      GAMMA3D,
-    ),
-    *_pair(f'{half}/conv_out', f'{half}.head.2', f'{half}.conv_out', CONV3D),
-  ]
+_RESIDUAL = """
+norm1/gamma residual.0.gamma norm1.gamma gamma3d
+conv1 residual.2 conv1 conv3d+bias
+norm2/gamma residual.3.gamma norm2.gamma gamma3d
+conv2 residual.6 conv2 conv3d+bias
+"""
+_SHORTCUT = 'shortcut shortcut conv_shortcut conv3d+bias'
+# What encoder and decoder share.
+_HALF = """
+conv_in conv1 conv_in conv3d+bias
+middle/attention/norm/gamma middle.1.norm.gamma @0.norm.gamma gamma2d
+middle/attention/to_qkv middle.1.to_qkv @0.to_qkv point2d+bias
+middle/attention/proj middle.1.proj @0.proj point2d+bias
+norm_out/gamma head.0.gamma norm_out.gamma gamma3d
+conv_out head.2 conv_out conv3d+bias
+""".replace('@', 'mid_block.attentions.')
+_RESAMPLE = """
+resample resample.1 resample.1 conv2d+bias
+time_conv time_conv time_conv time_taps+bias
+"""
 
 
 def _vae_rows() -> tuple[Row, ...]:
-  down = 'encoder/stage{i}_res{j}'
-  wan_down = 'encoder.downsamples.{down}'
-  hf_down = 'encoder.down_blocks.{down}'
-  up = 'decoder/stage{i}_res{j}'
-  wan_up = 'decoder.upsamples.{up}'
-  hf_res = 'decoder.up_blocks.{i}.resnets.{j}'
-  hf_up = 'decoder.up_blocks.{i}.upsamplers.0'
-  encoder = [
-    *_residual(down, wan_down, hf_down),
-    *_pair(
-      f'{down}/shortcut',
-      f'{wan_down}.shortcut',
-      f'{hf_down}.conv_shortcut',
-      CONV3D,
+  rows = _rows('to_moments conv1 quant_conv point3d+bias')
+  rows += _rows('from_latents conv2 post_quant_conv point3d+bias')
+  for half in ('encoder', 'decoder'):
+    rows += _rows(_HALF, f'{half}/', f'{half}.', f'{half}.')
+    for i, place in enumerate((0, 2)):
+      theirs = f'{half}.middle.{place}.', f'{half}.mid_block.resnets.{i}.'
+      rows += _rows(_RESIDUAL, f'{half}/middle/res{i}/', *theirs)
+  for ours, wan, block, resampler in (
+    (
+      *('encoder/stage{i}_', 'encoder.downsamples.{down}.'),
+      *('encoder.down_blocks.{down}.', 'encoder.down_blocks.{down}.'),
     ),
-    *_pair(
-      'encoder/stage{i}_down/resample',
-      f'{wan_down}.resample.1',
-      f'{hf_down}.resample.1',
-      CONV2D,
+    (
+      *('decoder/stage{i}_', 'decoder.upsamples.{up}.'),
+      'decoder.up_blocks.{i}.resnets.{j}.',
+      'decoder.up_blocks.{i}.upsamplers.0.',
     ),
-    *_pair(
-      'encoder/stage{i}_down/time_conv',
-      f'{wan_down}.time_conv',
-      f'{hf_down}.time_conv',
-      TIME_TAPS,
-    ),
-  ]
-  decoder = [
-    *_residual(up, wan_up, hf_res),
-    *_pair(
-      f'{up}/shortcut', f'{wan_up}.shortcut', f'{hf_res}.conv_shortcut', CONV3D
-    ),
-    *_pair(
-      'decoder/stage{i}_up/resample',
-      f'{wan_up}.resample.1',
-      f'{hf_up}.resample.1',
-      CONV2D,
-    ),
-    *_pair(
-      'decoder/stage{i}_up/time_conv',
-      f'{wan_up}.time_conv',
-      f'{hf_up}.time_conv',
-      TIME_TAPS,
-    ),
-  ]
-  return (
-    *_pair('to_moments', 'conv1', 'quant_conv', POINT3D),
-    *_pair('from_latents', 'conv2', 'post_quant_conv', POINT3D),
-    *_vae_half('encoder', encoder),
-    *_vae_half('decoder', decoder),
-  )
+  ):
+    rows += _rows(_RESIDUAL + _SHORTCUT, ours + 'res{j}/', wan, block)
+    name = 'down/' if 'encoder' in ours else 'up/'
+    rows += _rows(_RESAMPLE, ours + name, wan, resampler)
+  return tuple(rows)
 
 
 def _vae_numbering(
@@ -235,59 +152,30 @@ def _vae_numbering(
   return extend
 
 
+_UMT5_LAYER = """
+q/kernel attn.q.weight 0.SelfAttention.q.weight linear
+k/kernel attn.k.weight 0.SelfAttention.k.weight linear
+v/kernel attn.v.weight 0.SelfAttention.v.weight linear
+o/kernel attn.o.weight 0.SelfAttention.o.weight linear
+gate/kernel ffn.gate.0.weight 1.DenseReluDense.wi_0.weight linear
+up/kernel ffn.fc1.weight 1.DenseReluDense.wi_1.weight linear
+down/kernel ffn.fc2.weight 1.DenseReluDense.wo.weight linear
+relative_bias pos_embedding.embedding.weight 0.SelfAttention.@.weight keep
+norm_attn/scale norm1.weight 0.layer_norm.weight keep
+norm_ffn/scale norm2.weight 1.layer_norm.weight keep
+""".replace('@', 'relative_attention_bias')
+
+
 def _umt5_rows() -> tuple[Row, ...]:
-  ours, wan, hf = (
-    'layer{layer}',
-    'blocks.{layer}',
-    'encoder.block.{layer}.layer',
-  )
-  feed = f'{hf}.1.DenseReluDense'
   embedding = Row(
     'token_embedding/embedding',
     {'wan': 'token_embedding.weight', 'diffusers': 'shared.weight'},
-    KEEP,
+    _PATTERNS['keep'],
     {'diffusers': 'encoder.embed_tokens.weight'},
   )
-  linear = [
-    *((n, f'attn.{n}', f'{hf}.0.SelfAttention.{n}') for n in 'qkvo'),
-    ('gate', 'ffn.gate.0', f'{feed}.wi_0'),
-    ('up', 'ffn.fc1', f'{feed}.wi_1'),
-    ('down', 'ffn.fc2', f'{feed}.wo'),
-  ]
-  bias = 'relative_attention_bias'
-  return (
-    embedding,
-    *(
-      _row(
-        f'{ours}/{name}/kernel',
-        f'{wan}.{theirs}.weight',
-        f'{other}.weight',
-        LINEAR,
-      )
-      for name, theirs, other in linear
-    ),
-    _row(
-      f'{ours}/relative_bias',
-      f'{wan}.pos_embedding.embedding.weight',
-      f'{hf}.0.SelfAttention.{bias}.weight',
-      KEEP,
-    ),
-    _row(
-      f'{ours}/norm_attn/scale',
-      f'{wan}.norm1.weight',
-      f'{hf}.0.layer_norm.weight',
-      KEEP,
-    ),
-    _row(
-      f'{ours}/norm_ffn/scale',
-      f'{wan}.norm2.weight',
-      f'{hf}.1.layer_norm.weight',
-      KEEP,
-    ),
-    _row(
-      'norm_out/scale', 'norm.weight', 'encoder.final_layer_norm.weight', KEEP
-    ),
-  )
+  prefixes = 'layer{layer}/', 'blocks.{layer}.', 'encoder.block.{layer}.layer.'
+  end = 'norm_out/scale norm.weight encoder.final_layer_norm.weight keep'
+  return embedding, *_rows(_UMT5_LAYER, *prefixes), *_rows(end)
 
 
 TABLES = {

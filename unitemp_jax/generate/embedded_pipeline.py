@@ -39,7 +39,7 @@ class EmbeddedPipeline(Pipeline):
         f'{embeddings} has embeddings of width {found.width} and the model '
         f'takes {card.dit.text_dim}; encode them with its text encoder.'
       )
-    shapes = model_folder.held_shapes(card)
+    shapes = model_folder.inference_shapes(card)
     digest = hashlib.sha256(found.text.encode())
     params = {}
     for name in ('vae', 'student'):

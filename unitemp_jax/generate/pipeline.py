@@ -126,7 +126,7 @@ class Pipeline:
     folder = Path(folder)
     card = model_folder.read_card(folder)
     model_hash = model_folder.fingerprint(folder)
-    shapes = model_folder.held_shapes(card)
+    shapes = model_folder.inference_shapes(card)
     params = {
       name: weights.load(folder / f'{name}.safetensors', tree)
       for name, tree in shapes.items()

@@ -24,7 +24,7 @@ from unitemp_jax.sampling.teacher_sampler import TeacherSampler
 
 
 def _load(path: Path, config: Any, mesh) -> Any:
-  shapes = sizes.held_shapes(config)
+  shapes = sizes.inference_shapes(config)
   shardings = device_mesh.shardings_for(shapes, mesh, MODEL_RULES)
 
   def placed(leaf, sharding):

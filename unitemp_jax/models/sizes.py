@@ -105,7 +105,7 @@ _FLOAT32 = ('time_in', 'time_out', 'time_projection', 'head')
 _ENCODER = ('encoder', 'to_moments')
 
 
-def held_shapes(config: DiTConfig | VAEConfig | TextConfig) -> Any:
+def inference_shapes(config: DiTConfig | VAEConfig | TextConfig) -> Any:
   """The shapes of a network that is used and not trained.
 
   Kernels are held in the dtype that they are used in; vectors, tables and what

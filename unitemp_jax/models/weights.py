@@ -1,17 +1,17 @@
 """Weights on disk: one safetensors file per network, names joined by dots.
 
 Safetensors holds arrays and text only, so that reading a file cannot run code.
-Files are written beside their target and renamed, so that a killed process
-leaves no partial file.
 """
 
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -19,6 +19,7 @@ from flax import traverse_util
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
+from unitemp_jax.models import sizes
 
 
 def save(
@@ -50,11 +51,52 @@ def exist(path: str | Path) -> bool:
   return Path(path).is_file() or index_path(path).is_file()
 
 
+def heads(
+  metadata: Mapping[str, Any], network: str, prefix: str = ''
+) -> int | None:
+  """Heads of attention by a file's own metadata, None if it does not say.
+
+  Args:
+    metadata: see `Files.metadata`.
+    network: 'dit' or 'text'.
+    prefix: of its names in the file.
+  """
+  try:
+    if 'heads' in metadata:
+      told = metadata['heads'].get(prefix)
+    else:  # A training's config.
+      told = sizes.rename(metadata['config']['model'])[network]['num_heads']
+  except (KeyError, TypeError, AttributeError):
+    return None
+  return told if isinstance(told, int) else None
+
+
+def check_finite(values: np.ndarray, name: str, where: str | Path) -> None:
+  """Refuses weights that are infinite or not a number.
+
+  Raises:
+    UserError: the file, the array and how many of its values.
+  """
+  if values.dtype == ml_dtypes.bfloat16:  # By its bits: several times faster.
+    bad = (values.view(np.uint16) & 0x7F80) == 0x7F80
+  elif values.dtype.kind == 'f':
+    bad = ~np.isfinite(values)
+  else:
+    return
+  if bad.any():
+    first = tuple(int(i) for i in np.argwhere(bad)[0])
+    raise UserError(
+      f'{where} is damaged or of a training that diverged: {int(bad.sum())} '
+      f'values of {name} are not finite, the first is {values[first]} at '
+      f'{list(first)}; copy it again, or use an earlier one.'
+    )
+
+
 def check(path: str | Path, shapes: Any) -> None:
   """Reads names and shapes only; UserError as `load` raises it."""
   path = Path(path)
-  with Files(path) as files:
-    _check(path, _flat_shapes(shapes), files)
+  with Files(path) as opened:
+    _check(path, _flat_shapes(shapes), opened)
 
 
 def _flat_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
@@ -75,31 +117,36 @@ def load(path: str | Path, shapes: Any, part: str | None = None) -> Any:
     part: read and return only this branch of the tree.
 
   Raises:
-    UserError: no such file, not safetensors, or other names or shapes.
+    UserError: no such file, not safetensors, other names or shapes, or values
+      that are not finite.
   """
   path = Path(path)
   wanted = traverse_util.flatten_dict(
     shapes if part is None else {part: shapes[part]}, sep='.'
   )
-  with Files(path) as files:
-    _check(path, _flat_shapes(shapes), files)
-    flat = {name: _make(files, name, wanted[name]) for name in wanted}
+  with Files(path) as opened:
+    _check(path, _flat_shapes(shapes), opened)
+    flat = {name: _make(opened, name, wanted[name]) for name in wanted}
   tree = traverse_util.unflatten_dict(flat, sep='.')
   return tree if part is None else tree[part]
 
 
-def _make(files: 'Files', name: str, leaf: Any) -> jax.Array:
+def _make(opened: 'Files', name: str, leaf: Any) -> jax.Array:
   dtype, shape = leaf.dtype, tuple(leaf.shape)
+
+  def read(index=None):
+    values = opened.read(name, index)
+    check_finite(values, name, opened.path)
+    return values.astype(dtype)
+
   # Arrays have a sharding as well, but ask for shape and dtype only.
   if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is not None:
-    return jax.make_array_from_callback(
-      shape, leaf.sharding, lambda index: files.read(name, index).astype(dtype)
-    )
-  return jnp.asarray(files.read(name), dtype)
+    return jax.make_array_from_callback(shape, leaf.sharding, read)
+  return jnp.asarray(read())
 
 
-def _check(path: Path, wanted: dict[str, tuple[int, ...]], files: 'Files'):
-  there = files.shapes
+def _check(path: Path, wanted: dict[str, tuple[int, ...]], opened: 'Files'):
+  there = opened.shapes
   problems = [f'{n} is missing' for n in sorted(set(wanted) - set(there))]
   problems += [f'{n} is unknown' for n in sorted(set(there) - set(wanted))]
   problems += [
@@ -129,6 +176,7 @@ class Files:
     self._stack = contextlib.ExitStack()
     self._open: dict[int, Any] = {}
     self._axes: dict[str, int | None] = {}
+    self.path = path
     self._paths = [path]
     index = index_path(path)
     if not path.is_file():
@@ -178,7 +226,11 @@ class Files:
   @property
   def metadata(self) -> dict[str, Any]:
     """What was said about the weights when they were written."""
-    return json.loads((self._file(0).metadata() or {}).get('unitemp', '{}'))
+    try:
+      said = json.loads((self._file(0).metadata() or {}).get('unitemp', '{}'))
+    except (ValueError, RecursionError):
+      return {}
+    return said if isinstance(said, dict) else {}
 
   def dtype(self, name: str) -> np.dtype:
     """The type of an array."""

@@ -6,6 +6,7 @@ teacher.safetensors   (optional)                tokenizer.json
 """
 
 import dataclasses
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ class ModelCard:
     anchor_kind: 'raw' or 'windowed' (`unitemp_jax/README.md`, Anchors).
     start: level at which a block starts from carried anchors; 0 for never.
     provenance: how the weights were made.
+    orders: that the student was trained on; empty for all.
+    window: latents that a block sees at most, as in training; None for all.
+    sinks: ends of a long video that stay in view unless asked otherwise.
   """
 
   vae: VAEConfig
@@ -57,12 +61,24 @@ class ModelCard:
   frames: int
   height: int
   width: int
-  fps: int
+  fps: float
   block: int
   anchors: int
   anchor_kind: str
   start: int
   provenance: dict[str, Any]
+  orders: tuple[str, ...] = ()
+  window: int | None = None
+  sinks: str = 'both'
+
+  def untrained(self, order: str) -> str | None:
+    """A warning about an order that the student was not trained on."""
+    if not self.orders or order in self.orders:
+      return None
+    return (
+      f'this model was trained on the order {", ".join(self.orders)} only; '
+      f'{order} works, with worse pictures to expect'
+    )
 
   @property
   def size_step(self) -> int:
@@ -107,13 +123,13 @@ def param_shapes(card: ModelCard) -> dict[str, Any]:
   }
 
 
-def held_shapes(card: ModelCard) -> dict[str, Any]:
+def inference_shapes(card: ModelCard) -> dict[str, Any]:
   """The same in the dtypes that a finished model is held in."""
-  dit = sizes.held_shapes(card.dit)
+  dit = sizes.inference_shapes(card.dit)
   return {
-    'vae': sizes.held_shapes(card.vae),
+    'vae': sizes.inference_shapes(card.vae),
     'student': dit,
-    'text': sizes.held_shapes(card.text),
+    'text': sizes.inference_shapes(card.text),
     'teacher': dit,
   }
 
@@ -127,7 +143,7 @@ def read_card(folder: Path) -> ModelCard:
   """Reads `model.json`.
 
   Raises:
-    UserError: no such file, or it does not describe a model.
+    UserError: no such file, or it does not describe a model that can run.
   """
   path = folder / INDEX
   if not path.exists():
@@ -135,36 +151,187 @@ def read_card(folder: Path) -> ModelCard:
       f'{folder} is not a model folder ({INDEX} is missing); give the folder '
       'that "unitemp export" wrote.'
     )
-  fields = files.read_json(path, 'a model', 'restore or export it again')
+  mend = 'restore it or export the model again'
+  fields = files.read_json(path, 'a model card', mend)
   try:
-    kinds: dict[str, Any] = {
-      'vae': VAEConfig,
-      'dit': DiTConfig,
-      'text': TextConfig,
-    }
-    for name, kind in kinds.items():
+    for name, kind in (
+      ('vae', VAEConfig),
+      ('dit', DiTConfig),
+      ('text', TextConfig),
+    ):
       fields[name] = sizes.config_from(kind, fields[name])
-    fields['timesteps'] = tuple(fields['timesteps'])
-    return ModelCard(**fields)
-  except (KeyError, TypeError, AttributeError) as error:
+    for name in ('timesteps', 'orders'):
+      if name in fields:
+        fields[name] = tuple(fields[name])
+    card = ModelCard(**fields)
+  except (KeyError, TypeError, AttributeError, UserError) as error:
     raise UserError(
-      f'{path} does not describe a model of this version ({error}); export the '
-      'model again.'
+      f'{path} does not describe a model of this version ({error}); {mend}.'
     ) from error
+  problem = problem_of(card)
+  if problem:
+    raise UserError(f'{path} does not describe a model: {problem}; {mend}.')
+  for name, network in (('student', 'dit'), ('text', 'text')):
+    check_heads(folder / f'{name}.safetensors', network, getattr(card, network))
+  return card
+
+
+def check_heads(path: Path, network: str, config: Any) -> None:
+  """Refuses weights that say they have another number of heads.
+
+  Shapes are the same for any number of heads.
+
+  Args:
+    path: of the weights; a missing file is passed over.
+    network: 'dit' or 'text'.
+    config: its size.
+
+  Raises:
+    UserError: they differ.
+  """
+  if not weights.exist(path):
+    return
+  with weights.Files(path) as opened:
+    heads = weights.heads(opened.metadata, network)
+  if heads not in (None, config.num_heads):
+    raise UserError(
+      f'{path} has {heads} heads of attention by its own header, and the model '
+      f'is described with {config.num_heads} ({network}.num_heads); correct '
+      'the description.'
+    )
+
+
+_LARGEST = 2**20  # of any size; a mistake or an attack beyond
+_DTYPES = ('float32', 'bfloat16', 'float16')
+
+
+def _misfits(value: Any, kind: Any, name: str) -> str | None:
+  """Says what is wrong with the type or range of a value, None if nothing."""
+  if dataclasses.is_dataclass(value):
+    hints = typing.get_type_hints(type(value))
+    found = (
+      _misfits(getattr(value, field), hint, f'{name}.{field}'.lstrip('.'))
+      for field, hint in hints.items()
+    )
+    return next(filter(None, found), None)
+  if typing.get_origin(kind) is tuple:
+    item = typing.get_args(kind)[0]
+    if not isinstance(value, tuple):
+      return f'{name} is {value!r:.60}, not a list'
+    return next(filter(None, (_misfits(v, item, name) for v in value)), None)
+  if value is None and type(None) in typing.get_args(kind):
+    return None
+  if float in (kind, *typing.get_args(kind)):
+    good = type(value) in (int, float) and abs(value) < 1e9
+    return None if good else f'{name} is {value!r:.60}, not a number'
+  if int in (kind, *typing.get_args(kind)):
+    good = type(value) is int and abs(value) <= _LARGEST
+    return None if good else f'{name} is {value!r:.60}, not a whole number'
+  if kind in (bool, str) and type(value) is not kind:
+    wanted = 'a text' if kind is str else 'true or false'
+    return f'{name} is {value!r:.60}, not {wanted}'
+  return None
+
+
+def problem_of(card: ModelCard) -> str | None:
+  """Says why a model of this description cannot run, None if it can."""
+  wrong = _misfits(card, ModelCard, '')
+  if wrong:
+    return wrong
+  vae, dit, text = card.vae, card.dit, card.text
+  levels, window = card.timesteps, card.window
+  positive = {
+    **{n: getattr(card, n) for n in ('frames', 'height', 'width', 'block')},
+    **{n: getattr(card, n) for n in ('fps', 'shift', 'teacher_shift')},
+    **{'window': 1 if window is None else window},
+    **{'dit.rope_theta': dit.rope_theta},
+  }
+  for name, config in (('vae', vae), ('dit', dit), ('text', text)):
+    for field, value in dataclasses.asdict(config).items():
+      if type(value) is int:
+        positive[f'{name}.{field}'] = value
+  for name, value in positive.items():
+    if value <= 0:
+      return f'{name} is {value} and must be above 0'
+  deep = max(dit.num_layers, text.num_layers, vae.num_res_blocks)
+  kinds = {vae.decode_dtype, dit.dtype, text.dtype}
+  statistics = {len(vae.latent_mean), len(vae.latent_std)}
+  rules = (
+    (
+      min((1, *vae.dim_mult)) == 1
+      and len(vae.temporal_down) == len(vae.dim_mult) - 1 <= 8,
+      'vae.dim_mult and vae.temporal_down do not fit each other',
+    ),
+    (
+      dit.dim % (2 * dit.num_heads) == 0,
+      f'dit.dim {dit.dim} does not divide into {dit.num_heads} heads of an '
+      'even size',
+    ),
+    (
+      not (card.height % card.size_step or card.width % card.size_step),
+      f'height {card.height} and width {card.width} are not multiples of '
+      f'{card.size_step}',
+    ),
+    (max(card.height, card.width) <= 2**14, 'height or width is too large'),
+    (
+      (card.frames - 1) % vae.temporal_stride == 0,
+      f'frames {card.frames} is not 1 + {vae.temporal_stride}k',
+    ),
+    (
+      dit.channels == vae.z_dim,
+      f'dit.channels is {dit.channels}, but vae.z_dim {vae.z_dim}',
+    ),
+    (
+      statistics <= {0, vae.z_dim} and min((1, *vae.latent_std)) > 0,
+      'vae.latent_mean and vae.latent_std are not vae.z_dim numbers, or 0',
+    ),
+    (deep <= 1000, f'{deep} layers are too many'),
+    (
+      levels == tuple(sorted(set(levels), reverse=True))
+      and all(0 < level <= 1000 for level in levels)
+      and levels,
+      f'timesteps {levels} do not fall within 1000 to 1',
+    ),
+    (
+      0 <= card.anchors <= card.block,
+      f'anchors is {card.anchors}, not 0 to block {card.block}',
+    ),
+    (
+      0 <= card.start <= len(levels),
+      f'start is {card.start}, not 0 to {len(levels)} timesteps',
+    ),
+    (
+      card.anchor_kind in ('raw', 'windowed'),
+      f'anchor_kind is {card.anchor_kind!r:.60}, not raw or windowed',
+    ),
+    (
+      card.sinks in ('none', 'past', 'future', 'both'),
+      f'sinks is {card.sinks!r:.60}, not none, past, future or both',
+    ),
+    (
+      vae.conv_form in ('auto', 'direct', 'folded'),
+      f'vae.conv_form is {vae.conv_form!r:.60}, not auto, direct or folded',
+    ),
+    (
+      kinds <= set(_DTYPES),
+      f'a dtype is not one of {", ".join(_DTYPES)}',
+    ),
+  )
+  return next((problem for holds, problem in rules if not holds), None)
 
 
 def fingerprint(folder: Path) -> str:
   """Hash of all that decides what the model generates, 16 hex digits."""
-  found = []
+  parts: list[Path] = []
   names = [f'{name}.safetensors' for name in ('vae', 'student', 'text')]
   for name in (*names, INDEX, 'tokenizer.json'):
     path = folder / name
-    parts = [path]
     if weights.index_path(path).is_file():  # Weights in parts.
       stem = path.name.removesuffix('.safetensors')
-      parts = sorted(folder.glob(f'{stem}-*.safetensors'))
-    for part in parts:
-      if not part.is_file():
-        raise UserError(f'{part} is missing; export the model again.')
-    found += parts
-  return files.file_sha256(*found)[:16]
+      parts += sorted(folder.glob(f'{stem}-*.safetensors'))
+    else:
+      parts.append(path)
+  for part in parts:
+    if not part.is_file():
+      raise UserError(f'{part} is missing; export the model again.')
+  return files.file_sha256(*parts)[:16]

@@ -33,7 +33,7 @@ def lazy_teacher(config: ConfigDict, frozen: bool = False) -> dict[str, Any]:
   With `config.latents.embeddings` the file holds the transformer alone, and
   `text` is empty. A `frozen` one is held in the dtypes that it is used in.
   """
-  shapes_of = sizes.held_shapes if frozen else sizes.param_shapes
+  shapes_of = sizes.inference_shapes if frozen else sizes.param_shapes
   dit = shapes_of(teacher_config(config))
   if config.latents.get('embeddings'):
     return {'dit': LazyWeights(config.teacher, dit), 'text': {}}

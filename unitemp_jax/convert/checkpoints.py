@@ -1,0 +1,276 @@
+"""Checkpoints of PyTorch tools: safetensors, `.pt`, indices, folders.
+
+Opening reads names, shapes and types; values are read tensor by tensor. A
+`.pt` is read by PyTorch itself, without running code in it
+(`torch.load(weights_only=True, mmap=True)`), so that it needs PyTorch.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from unitemp_jax import files
+from unitemp_jax.errors import UserError
+
+# Safetensors' names of the types that weights may have.
+DTYPES: Mapping[str, np.dtype] = {
+  'F64': np.dtype(np.float64),
+  'F32': np.dtype(np.float32),
+  'F16': np.dtype(np.float16),
+  'BF16': np.dtype(ml_dtypes.bfloat16),
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+_TORCH_NAMES = {
+  'torch.float64': 'F64',
+  'torch.float32': 'F32',
+  'torch.float16': 'F16',
+  'torch.bfloat16': 'BF16',
+}
+_INDEX = '.index.json'
+_PICKLES = ('.pt', '.pth', '.bin', '.ckpt')
+_SUFFIXES = ('.safetensors', *_PICKLES)
+_DEEPEST = 20  # levels of nested dicts
+_SAMPLE = 256  # values per tensor that a fingerprint reads
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+  """One tensor of a checkpoint.
+
+  Attributes:
+    shape: its shape.
+    kind: name of its type, such as 'F32', or 'F8_E4M3' and others that weights
+      cannot have here.
+    load: returns the values of a range of the first axis; of all if None.
+  """
+
+  shape: tuple[int, ...]
+  kind: str
+  load: Callable[[slice | None], np.ndarray]
+
+  @property
+  def dtype(self) -> np.dtype | None:
+    """Its type, None if weights cannot have it."""
+    return DTYPES.get(self.kind)
+
+  def read(self, rows: slice | None = None) -> np.ndarray:
+    """Returns the values, or those of a range of the first axis."""
+    return self.load(rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """The tensors of a checkpoint.
+
+  Attributes:
+    where: its name, for messages.
+    tensors: by name; nested names are joined by dots.
+    configs: what its header or the config.json beside it says of networks.
+  """
+
+  where: str
+  tensors: Mapping[str, Tensor]
+  configs: tuple[Mapping[str, Any], ...] = ()
+
+
+def open_checkpoint(source: str | Path | Mapping[str, Any]) -> Checkpoint:
+  """Opens a checkpoint.
+
+  Args:
+    source: a file, an index of several, a folder with one of these, or a state
+      dict of PyTorch or numpy arrays.
+
+  Raises:
+    UserError: missing, cut off, not a checkpoint, one that runs code, or a
+      `.pt` without PyTorch to read it.
+  """
+  if isinstance(source, Mapping):
+    where = 'the state dict'
+    return Checkpoint(where, _flatten(source, where))
+  path = Path(source)
+  if path.is_dir():
+    path = _in_folder(path)
+  if not path.is_file():
+    raise UserError(f'there is no checkpoint {path}; check the path.')
+  if path.name.endswith(_INDEX):
+    tensors, configs = _open_index(path)
+  else:
+    tensors, configs = _open_file(path)
+  beside = path.parent / 'config.json'
+  if beside.is_file():
+    with contextlib.suppress(UserError):  # It may be of something else.
+      configs.append(files.read_json(beside))
+  return Checkpoint(str(source), tensors, tuple(configs))
+
+
+Opened = tuple[dict[str, Tensor], list[Mapping[str, Any]]]
+
+
+def _open_file(path: Path) -> Opened:
+  if path.suffix == '.safetensors':
+    return _open_safetensors(path)
+  if path.suffix in _PICKLES:
+    return _flatten(_load_pickle(path), str(path)), []
+  raise UserError(
+    f'{path} is no checkpoint that is known; give a file that ends in '
+    f'{", ".join(_SUFFIXES)} or in {_INDEX}.'
+  )
+
+
+def _in_folder(folder: Path) -> Path:
+  """The one checkpoint of a folder; an index goes before its parts."""
+  found = sorted(folder.glob(f'*{_INDEX}')) or sorted(
+    path for path in folder.iterdir() if path.suffix in _SUFFIXES
+  )
+  if len(found) == 1:
+    return found[0]
+  what = ', '.join(path.name for path in found[:5]) or 'no checkpoint'
+  raise UserError(f'{folder} holds {what}; name the one file to read.')
+
+
+def _open_index(path: Path) -> Opened:
+  mend = 'download it again'
+  fields = files.read_json(path, 'an index', mend, keys=('weight_map',))
+  names = fields['weight_map']
+  if not isinstance(names, dict) or not all(
+    isinstance(name, str) for name in names.values()
+  ):
+    raise UserError(f'{path} maps no names to files; {mend}.')
+  parts = {file: path.parent / file for file in sorted(set(names.values()))}
+  absent = [file for file, part in parts.items() if not part.is_file()]
+  if absent:
+    raise UserError(
+      f'{path} names {len(parts)} files and {len(absent)} of them are missing: '
+      f'{", ".join(absent)}; put them beside it.'
+    )
+  opened = {file: _open_file(part) for file, part in parts.items()}
+  lost = sorted(n for n, file in names.items() if n not in opened[file][0])
+  if lost:
+    raise UserError(
+      f'{path} names {len(lost)} tensors that its files do not hold, the first '
+      f'is {lost[0]}; download it and its files again.'
+    )
+  tensors = {name: opened[file][0][name] for name, file in names.items()}
+  return tensors, [config for _, found in opened.values() for config in found]
+
+
+def _open_safetensors(path: Path) -> Opened:
+  try:
+    opened = safetensors.safe_open(path, framework='np')
+  except (safetensors.SafetensorError, OSError) as error:
+    raise UserError(
+      f'{path} cannot be read as safetensors ({error}); copy or download it '
+      'again.'
+    ) from error
+  tensors = {}
+  for name in opened.keys():  # noqa: SIM118 (no mapping)
+    part = opened.get_slice(name)
+    shape = tuple(part.get_shape())
+
+    def load(rows, part=part, name=name):
+      return opened.get_tensor(name) if rows is None else part[rows]
+
+    tensors[name] = Tensor(shape, part.get_dtype(), load)
+  configs = []
+  for text in (opened.metadata() or {}).values():
+    with contextlib.suppress(ValueError, RecursionError, AttributeError):
+      said = json.loads(text)
+      configs += [said, said.get('config')]
+  return tensors, [config for config in configs if isinstance(config, dict)]
+
+
+def _load_pickle(path: Path) -> Any:
+  """Reads a `.pt` by PyTorch, which runs no code of it and maps its values."""
+  try:
+    import torch
+  except ImportError as error:
+    raise UserError(
+      f'{path} is a PyTorch file, and PyTorch, which reads it, is not '
+      'installed; run: pip install "unitemp_jax[torch]", or give a '
+      '.safetensors file.'
+    ) from error
+  try:
+    # The format before 2020 is no zip file and cannot be mapped.
+    mapped = zipfile.is_zipfile(path)
+    return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
+  except Exception as error:  # Whatever its unpickler meets.
+    asked = re.search(r'GLOBAL (\S+)', str(error))
+    why = str(error).splitlines()[0][:120] if str(error) else repr(error)
+    if asked:
+      why = f'it asks to run {asked[1]}, and only weights are read'
+    raise UserError(
+      f'{path} cannot be read as weights of PyTorch ({why}); download it again '
+      'or save a state dict.'
+    ) from error
+
+
+def _flatten(values: Any, where: str) -> dict[str, Tensor]:
+  """Joins the names of nested dicts; what is no tensor is passed over."""
+  out: dict[str, Tensor] = {}
+
+  def visit(value: Any, name: str, depth: int) -> None:
+    tensor = _as_tensor(value)
+    if tensor is not None:
+      out[name] = tensor
+    elif isinstance(value, Mapping):
+      if depth > _DEEPEST:
+        raise UserError(
+          f'{where} holds dicts within dicts without end; save a state dict.'
+        )
+      for key, inner in value.items():
+        visit(inner, f'{name}.{key}' if name else str(key), depth + 1)
+
+  visit(values, '', 0)
+  if not out:
+    raise UserError(f'{where} holds no tensors by name; give a state dict.')
+  return out
+
+
+def _as_tensor(value: Any) -> Tensor | None:
+  if isinstance(value, np.ndarray):
+    kind = NAMES.get(value.dtype, str(value.dtype))
+    return Tensor(value.shape, kind, lambda rows: value[rows or slice(None)])
+  if hasattr(value, 'detach') and hasattr(value, 'layout'):
+    kind = _TORCH_NAMES.get(str(value.dtype), str(value.dtype))
+    if str(value.layout) != 'torch.strided' or value.is_quantized:
+      kind = f'{value.layout} {value.dtype}'
+    return Tensor(
+      tuple(value.shape), kind, lambda rows: _torch_values(value, rows)
+    )
+  return None
+
+
+def _torch_values(tensor: Any, rows: slice | None) -> np.ndarray:
+  tensor = tensor.detach()
+  tensor = (tensor if rows is None else tensor[rows]).cpu()
+  if str(tensor.dtype) != 'torch.bfloat16':
+    return tensor.numpy()
+  import torch
+
+  # numpy does not know bfloat16: its bits are handed over.
+  return tensor.view(torch.int16).numpy().view(DTYPES['BF16'])
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+  """Hash of all names, shapes, types and the first values of every tensor."""
+  digest = hashlib.sha256()
+  for name in sorted(tensors):
+    tensor = tensors[name]
+    digest.update(f'{name} {tensor.shape} {tensor.dtype}\n'.encode())
+    if tensor.dtype is not None and tensor.shape and 0 not in tensor.shape:
+      rows = max(1, _SAMPLE // max(1, int(np.prod(tensor.shape[1:]))))
+      head = tensor.read(slice(0, min(rows, tensor.shape[0])))
+      flat = np.ascontiguousarray(head).reshape(-1)[:_SAMPLE]
+      digest.update(flat.view(np.uint8).data)
+  return digest.hexdigest()[:16]
