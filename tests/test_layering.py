@@ -16,9 +16,9 @@ FLOORS = (
   ('files', 'timeline', 'diffusion', 'parallel', 'plans', 'video'),
   ('orders', 'data', 'models', 'objectives', 'evaluation.metrics'),
   ('sampling', 'convert', 'evaluation.classifiers'),
-  ('generate', 'aot'),
+  ('generate',),
   ('training', 'evaluation_sets', 'evaluation.suites'),
-  ('evaluation.clips', 'bench'),
+  ('evaluation.clips', 'bench', 'aot'),
   ('report',),
   ('compare',),
   ('cli',),
@@ -44,7 +44,8 @@ ONLY_IN = {
   # Config is read by the command line and by what builds objects from it.
   'ml_collections': [
     'cli',
-    'training.programs',
+    'training',
+    'aot.steps',
   ],
 }
 

@@ -13,7 +13,7 @@ from unitemp_jax.models import dit_block, sizes
 from unitemp_jax.models.dit import DiT, DiTConfig
 from unitemp_jax.parallel.mesh import batch_sharding, make_mesh
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
-from unitemp_jax.training.programs.lazy_weights import shapes_of
+from unitemp_jax.training.lazy_weights import shapes_of
 
 pytest.importorskip(
   'libtpu', reason="the TPU compiler; pip install 'unitemp_jax[tpu]'"

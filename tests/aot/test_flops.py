@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from unitemp_jax import orders
-from unitemp_jax.aot import flops, plan_flops, training_flops
-from unitemp_jax.aot.flops import Flops
-from unitemp_jax.models import sizes
+from unitemp_jax.models import flops, sizes
 from unitemp_jax.models.dit import DiT, DiTConfig
+from unitemp_jax.models.flops import Flops
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
 from unitemp_jax.models.vae3d import VAE, VAEConfig
+from unitemp_jax.training import flops as training_flops
 
 # All layers unrolled, because XLA counts the body of a loop once.
 DIT = DiTConfig(
@@ -146,17 +146,19 @@ def test_the_text_encoder_as_xla_counts_it():
 def test_a_plan_costs_what_its_rows_see():
   """Forward, blocks of three: rows see 3, 6, 9 latents, growing."""
   plan = orders.ORDERS['forward'](9, anchors=3, start=3)
-  rows = plan_flops.rows(DIT, plan, 10, 5, draft_from=1)
+  rows = training_flops.plan_rows(DIT, plan, 10, 5, draft_from=1)
   expected = [flops.dit_pass(DIT, 1, 3, 10, 10 * n, 5) for n in (3, 6, 9)]
   assert [row.write for row in rows] == expected
   assert [row.denoise for row in rows] == expected
-  total = plan_flops.sample(rows, exit_level=3)
+  total = training_flops.sample(rows, exit_level=3)
   assert total.total == pytest.approx(5 * sum(e.total for e in expected))
   # Backward, blocks but the first in time have anchors, and cost more.
   back = orders.ORDERS['backward'](9, anchors=3, start=3)
-  more = plan_flops.rows(DIT, back, 10, 5, draft_from=1)
-  assert plan_flops.sample(more, 3).total > total.total
-  without = plan_flops.rows(DIT, back, 10, 5, draft_from=1, anchored=False)
+  more = training_flops.plan_rows(DIT, back, 10, 5, draft_from=1)
+  assert training_flops.sample(more, 3).total > total.total
+  without = training_flops.plan_rows(
+    DIT, back, 10, 5, draft_from=1, anchored=False
+  )
   # Dropped, but where nothing else says that there is a past.
   assert without[0] == more[0]
   assert [row.denoise for row in without[1:]] == expected[1:]
@@ -166,13 +168,13 @@ def test_a_rollout_is_the_mean_of_what_it_draws():
   plan = orders.ORDERS['backward'](9, anchors=3, start=3)
   clip = training_flops.Clip(frames=9, frame=10, text=5)
   settings = {'levels': 2, 'draft_from': 1}
-  found = training_flops.rollout(
+  before, last = training_flops.rollout(
     DIT, [(plan, 2.0)], clip, anchor_drop=0.0, **settings
   )
-  rows = plan_flops.rows(DIT, plan, 10, 5, draft_from=1)
-  mean = np.mean([plan_flops.sample(rows, level).total for level in (0, 1)])
-  assert (found.before + found.last).total == pytest.approx(mean)
-  dropped = training_flops.rollout(
+  rows = training_flops.plan_rows(DIT, plan, 10, 5, draft_from=1)
+  mean = np.mean([training_flops.sample(rows, level).total for level in (0, 1)])
+  assert (before + last).total == pytest.approx(mean)
+  _, dropped = training_flops.rollout(
     DIT, [(plan, 2.0)], clip, anchor_drop=1.0, **settings
   )
-  assert dropped.last.total < found.last.total
+  assert dropped.total < last.total

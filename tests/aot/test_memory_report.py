@@ -1,4 +1,4 @@
-"""Verdicts, their words, their files, and the exit codes of the command."""
+"""Memory reports, their text and files, and the exit codes."""
 
 import dataclasses
 import json
@@ -7,40 +7,50 @@ import sys
 
 import pytest
 
-from unitemp_jax.aot import compiler, memory_report, report, table, topology
+from unitemp_jax.aot import compiler, memory_report, steps, table, topology
 from unitemp_jax.aot.collectives import Traffic
-from unitemp_jax.aot.compiler import GIB, Compiled
-from unitemp_jax.aot.flops import Flops
+from unitemp_jax.aot.memory_report import GIB, MemoryReport
 from unitemp_jax.aot.step import Step
-from unitemp_jax.cli import aot, aot_steps
+from unitemp_jax.cli import aot
 from unitemp_jax.cli.main import main
 from unitemp_jax.errors import UserError
+from unitemp_jax.models.flops import Flops
 
 ROOT = pathlib.Path(__file__).parents[2]
 DISTILL = ROOT / 'configs' / 'wan_1p3b_distill.py'
 V5E = topology.parse('v5e:4x4')
 
 
-def compiled(peak=10.0, name='critic_only', **changes):
+def step_of(name='critic_only', **changes):
+  """16 chips of peak arithmetic for a second; 3 GiB of arguments."""
   fields = {
-    'name': name,
-    'fits': True,
-    'peak': int(peak * GIB),
-    'scratch': 9 * GIB,
-    'roles': {'parameters student': 1 * GIB, 'optimizer student': 2 * GIB},
+    'arguments': {'parameters student': GIB, 'optimizer student': 2 * GIB},
     'resident': {},
-    'seconds': 30.0,
-    'traffic': [Traffic('all-gather', 2, 60.0, 4e9, 0.0)],
-    'flops': 16 * 197e12,
-    'attention': 1e12,
-    'rows': 8,
+    'flops': Flops(16 * 197e12 - 1e12, 1e12),
+    'loops': 1,
     'mesh': {'data': 1, 'fsdp': 8, 'context': 2},
-    'largest': [],
+    'rows': 8,
+    'share': 4,
   }
-  return Compiled(**{**fields, **changes})
+  return Step(name, lambda: None, **{**fields, **changes})
 
 
-def verdict_of(*made, **changes):
+def compiled(peak=10.0, name='critic_only', traffic=None, resident=None):
+  default = [Traffic('all-gather', 2, 60.0, 4e9, 0.0)]
+  return memory_report.step_report(
+    step_of(name, resident=resident or {}),
+    V5E,
+    0.5,
+    compiled=True,
+    peak=int(peak * GIB),
+    scratch=9 * GIB,
+    seconds=30.0,
+    traffic=default if traffic is None else traffic,
+    largest=[],
+  )
+
+
+def report_of(*steps, **changes):
   fields = {
     'config': 'configs/wan_1p3b_distill.py',
     'overrides': [],
@@ -53,8 +63,13 @@ def verdict_of(*made, **changes):
     'utilisation': 0.5,
     'versions': {'jax': '1'},
   }
-  steps = [memory_report.judge(one, V5E, 0.5, share=4) for one in made]
-  return memory_report.Verdict(**{**fields, **changes}, steps=steps)
+  return MemoryReport(**{**fields, **changes}, steps=list(steps))
+
+
+@pytest.fixture(autouse=True)
+def sizes_are_numbers(monkeypatch):
+  """Trees of these steps are their sizes in bytes."""
+  monkeypatch.setattr(memory_report, 'device_bytes', lambda size: size)
 
 
 @pytest.mark.parametrize(
@@ -66,29 +81,29 @@ def verdict_of(*made, **changes):
     (15.76, 'DOES NOT FIT', False),
   ],
 )
-def test_the_verdict_is_about_the_chip_and_its_headroom(peak, word, fits):
-  found = verdict_of(compiled(peak))
-  assert found.word(found.steps[0]) == word
+def test_the_outcome_is_about_the_chip_and_its_headroom(peak, word, fits):
+  found = report_of(compiled(peak))
+  assert found.outcome(found.steps[0]) == word
   assert found.fits == fits
 
 
 def test_numbers_follow_from_what_the_compiler_says():
-  step = verdict_of(compiled(resident={'vae': GIB // 2})).steps[0]
+  step = compiled(resident={'vae': GIB // 2})
   assert step.peak_gib == pytest.approx(10.5)
   assert step.activations_gib == pytest.approx(7)
   # One second of peak arithmetic on sixteen chips, at half of it.
   assert (step.estimate_seconds, step.bound) == (pytest.approx(2.0), 'compute')
   slow = Traffic('all-reduce', 1, 1.0, 4000e9, 0.0)
-  step = verdict_of(compiled(traffic=[slow])).steps[0]
+  step = compiled(traffic=[slow])
   assert (step.estimate_seconds, step.bound) == (pytest.approx(10), 'network')
   far = dataclasses.replace(slow, between=4000e9)
-  step = verdict_of(compiled(traffic=[far])).steps[0]
+  step = compiled(traffic=[far])
   assert step.estimate_seconds == pytest.approx(4000 / 3.125)
 
 
 def test_what_does_not_fit_is_named_with_what_to_change():
-  found = verdict_of(compiled(40.0), compiled(9.0, 'small'))
-  text = '\n'.join(report.lines(found))
+  found = report_of(compiled(40.0), compiled(9.0, 'small'))
+  text = found.text()
   assert 'critic_only: 40.00 of 15.75 GiB per device, DOES NOT FIT' in text
   assert 'activations 37.00, optimizer student 2.00' in text
   assert (
@@ -96,10 +111,10 @@ def test_what_does_not_fit_is_named_with_what_to_change():
   )
   assert 'to change: optimizer student (2.00 GiB): more devices along f' in text
   assert 'estimate: 2.00 s' in text
-  sentence = report.failure(found)
+  sentence = found.summary()
   assert sentence.startswith('critic_only does not fit v5e:4x4: it needs 40.0')
   assert '\n' not in sentence
-  fine = '\n'.join(report.lines(verdict_of(compiled(9.0))))
+  fine = report_of(compiled(9.0)).text()
   assert 'to change' not in fine
 
 
@@ -127,7 +142,7 @@ def test_the_compilers_complaint_is_read():
 
 
 def test_a_file_holds_it_and_the_launcher_reads_it(tmp_path, monkeypatch):
-  found = verdict_of(compiled(), compiled(14.0, 'decode'))
+  found = report_of(compiled(), compiled(14.0, 'decode'))
   path = tmp_path / 'sub' / 'report.json'
   memory_report.write(path, found)
   assert memory_report.read(path) == found
@@ -143,7 +158,7 @@ def test_a_file_holds_it_and_the_launcher_reads_it(tmp_path, monkeypatch):
   for name in [name for name in sys.modules if name.startswith('pod')]:
     monkeypatch.delitem(sys.modules, name)
   path.write_text('{"steps": []}')
-  with pytest.raises(UserError, match='no verdict of this version'):
+  with pytest.raises(UserError, match='no memory report of this version'):
     memory_report.read(path)
 
 
@@ -152,7 +167,7 @@ def no_compiler(monkeypatch):
   """Steps and their compilation without libtpu; records what is compiled."""
   made = []
 
-  def run(step, target, fast):
+  def run(step, target, fast, utilisation):
     made.append((step.name, str(target), fast))
     return compiled(made_peak[0], step.name)
 
@@ -160,11 +175,9 @@ def no_compiler(monkeypatch):
   monkeypatch.setattr(topology, 'devices', lambda target: [])
   monkeypatch.setattr(aot.importlib.metadata, 'version', lambda name: '1')
   monkeypatch.setattr(
-    aot_steps,
+    steps,
     'steps_of',
-    lambda config, names, devices: [
-      Step(name, lambda: None, {}, {}, Flops(), 1, {}, 8) for name in names
-    ],
+    lambda config, names, devices: [step_of(name) for name in names],
   )
   monkeypatch.setattr(compiler, 'run', run)
   return made, made_peak

@@ -12,10 +12,13 @@ from unitemp_jax.convert import fit
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
 from unitemp_jax.parallel.mesh import make_mesh
+from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 from unitemp_jax.sampling.teacher import TeacherSettings
+from unitemp_jax.training import lazy_weights
+from unitemp_jax.training.build import build_program
+from unitemp_jax.training.program import abstract_state
 from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs import networks as program_networks
-from unitemp_jax.training.programs.abstract import abstract_program
 
 ROOT = pathlib.Path(__file__).parents[2] / 'configs'
 PARAMETERS = {
@@ -142,16 +145,16 @@ def test_every_stage_is_one_that_trains(name):
   """Shrunk, its steps can be traced, without any file that they need."""
   stem, _, argument = name.partition(':')
   config = shrunk(stem, f':{argument}' if argument else '')
-  program = abstract_program(config, make_mesh(MESH))
-  for function in program.steps.values():
-    state, metrics = jax.eval_shape(
-      function, program.state, program.batch, program.frozen
-    )
-    assert jax.tree.structure(state) == jax.tree.structure(program.state)
+  program, mesh = build_program(config), make_mesh(MESH)
+  given = abstract_state(program, 0, mesh)
+  frozen = lazy_weights.shapes_of(program.frozen, mesh, MODEL_RULES)
+  for function, _ in program.steps.values():
+    state, metrics = jax.eval_shape(function, given, program.batch_spec, frozen)
+    assert jax.tree.structure(state) == jax.tree.structure(given)
     assert metrics['critic' if 'distill' in name else 'loss'].shape == ()
     # Control: latents of another VAE do not fit.
-    latents = program.batch['latents']
+    latents = program.batch_spec['latents']
     wrong = latents.update(shape=(*latents.shape[:-1], 8))
     with pytest.raises((TypeError, ValueError, ScopeParamShapeError)):
-      other = {**program.batch, 'latents': wrong}
-      jax.eval_shape(function, program.state, other, program.frozen)
+      other = {**program.batch_spec, 'latents': wrong}
+      jax.eval_shape(function, given, other, frozen)

@@ -16,7 +16,7 @@ import numpy as np
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.models import weights
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.training.programs.card import model_card
+from unitemp_jax.training.programs.builders import model_card
 
 ROOT = pathlib.Path(__file__).parents[2]
 

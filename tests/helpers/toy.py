@@ -15,11 +15,13 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.compile_cache import enable_compile_cache
 from unitemp_jax.parallel.mesh import make_mesh
-from unitemp_jax.training.accumulate import accumulate_gradients
-from unitemp_jax.training.loop import train
-from unitemp_jax.training.loop_settings import LoopSettings
-from unitemp_jax.training.optim import ema_update, make_optimizer
-from unitemp_jax.training.state import TrainState
+from unitemp_jax.training.loop import LoopSettings, train
+from unitemp_jax.training.optim import (
+  accumulate_gradients,
+  ema_update,
+  make_optimizer,
+)
+from unitemp_jax.training.program import TrainState
 
 
 class ToyLoader:
@@ -66,13 +68,14 @@ def toy_loss(params, batch, key):
 class ToyProgram:
   """A network and a critic; only every third step trains the network."""
 
-  def __init__(self, accumulate=1, learning_rate=1e-2):
+  def __init__(self, accumulate=1, learning_rate=1e-2, sample=None):
     optimizer = make_optimizer(learning_rate=learning_rate, weight_decay=0.01)
     self.optimizers = {'net': optimizer, 'critic': optimizer}
     self.frozen = {'scale': np.ones((), np.float32)}
     self.initial = {}
     self.accumulate = accumulate
-    self._steps = {True: self._make(True), False: self._make(False)}
+    self.sample = sample
+    self.steps = {'both': (self._make(True), 1), 'one': (self._make(False), 2)}
 
   def init(self, key, _):
     key, *keys = jax.random.split(key, 3)
@@ -85,8 +88,8 @@ class ToyProgram:
     }
     return TrainState.create(key, params, self.optimizers, ema=('net',))
 
-  def step_fn(self, step):
-    return self._steps[step % 3 == 0]
+  def step_name(self, step):
+    return 'one' if step % 3 else 'both'
 
   def _make(self, both):
     names = ('net', 'critic') if both else ('critic',)
@@ -104,6 +107,7 @@ class ToyProgram:
         )
         params[name] = jax.tree.map(jnp.add, params[name], updates)
         metrics[f'{name}_loss'] = values['loss'] * frozen['scale']
+      metrics['loss'] = sum(metrics.values())
       ema['net'] = ema_update(state.ema['net'], params['net'], 0.9)
       return state.replace(params=params, opt_state=opt_state, ema=ema), metrics
 
@@ -139,14 +143,14 @@ def sample(state, folder):
 
 def run(args):
   mesh = make_mesh({'data': -1, 'fsdp': args.fsdp})
-  with processes.together('Opening the data'):
+  with processes.sync('Opening the data'):
     loader = (Doomed if args.doomed else ToyLoader)(
       forgetful=args.forgetful,
       delay=args.delay,
       shard=(jax.process_index(), jax.process_count()),
     )
   return train(
-    ToyProgram(accumulate=2),
+    ToyProgram(accumulate=2, sample=sample),
     loader,
     LoopSettings(
       num_steps=args.num_steps,
@@ -157,7 +161,6 @@ def run(args):
     workdir=args.workdir,
     mesh=mesh,
     rules=TOY_RULES,
-    sample_fn=sample,
   )
 
 
@@ -181,7 +184,7 @@ def main():
   except Exception as error:
     if args.hosts == 1:
       raise
-    processes.leave(error, 1)
+    processes.abort(error, 1)
   print(result.outcome, result.checkpoint)
   if args.hosts > 1:
     jax.distributed.shutdown()

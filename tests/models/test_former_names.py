@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from unitemp_jax.cli import train
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.errors import UserError
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
 from unitemp_jax.sampling import model_folder
+from unitemp_jax.training import workdir
 from unitemp_jax.training.programs import builders
 
 # As `unitemp export` wrote it.
@@ -117,12 +117,14 @@ def test_a_former_workdir_holds_the_same_run(tmp_path):
       },
     },
   }
-  assert train.fingerprint(RUN) == train.fingerprint(renamed) == RUN_FINGERPRINT
-  train.check_same_config(path, renamed)
+  assert (
+    workdir.fingerprint(RUN) == workdir.fingerprint(renamed) == RUN_FINGERPRINT
+  )
+  workdir.check_config(tmp_path, renamed)
   other = {**renamed, 'model': {**renamed['model'], 'dit': {'dim': 32}}}
-  assert train.fingerprint(other) != RUN_FINGERPRINT
+  assert workdir.fingerprint(other) != RUN_FINGERPRINT
   with pytest.raises(UserError, match=r'model\.dit\.dim') as raised:
-    train.check_same_config(path, other)
+    workdir.check_config(tmp_path, other)
   assert 'width' not in str(raised.value)
 
 

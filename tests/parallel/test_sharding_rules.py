@@ -13,11 +13,16 @@ from unitemp_jax.models import sizes
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
 from unitemp_jax.models.vae3d import VAEConfig
-from unitemp_jax.parallel.mesh import make_mesh, matching_rules, shardings_for
+from unitemp_jax.parallel.mesh import (
+  make_mesh,
+  matching_rules,
+  path_name,
+  rank_in_layer,
+  shardings_for,
+)
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
-from unitemp_jax.parallel.tree_paths import path_name, rank_in_layer
 from unitemp_jax.training.optim import make_optimizer
-from unitemp_jax.training.state import TrainState
+from unitemp_jax.training.program import TrainState
 
 ADAM = make_optimizer(learning_rate=1e-3)
 TEXT = jax.ShapeDtypeStruct((1, 512, 4096), jnp.float32)

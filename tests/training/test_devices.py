@@ -17,10 +17,10 @@ from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel.mesh import make_mesh, put_batch
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
-from unitemp_jax.training.programs import builders, lazy_weights
-from unitemp_jax.training.programs.abstract import abstract_program
-from unitemp_jax.training.programs.by_name import build_program
-from unitemp_jax.training.programs.program import CompiledSteps, first_state
+from unitemp_jax.training import lazy_weights
+from unitemp_jax.training.build import build_program
+from unitemp_jax.training.program import CompiledSteps, first_state
+from unitemp_jax.training.programs import builders
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 ROWS = 16
@@ -80,9 +80,7 @@ def distillation(tmp_path_factory):
 
 
 def batch_of(config):
-  mesh = make_mesh(MESHES['one'])
-  shapes = abstract_program(config, mesh).batch
-  batch = random_like(shapes, 2)
+  batch = random_like(build_program(config).batch_spec, 2)
   batch['ids'] = np.random.default_rng(3).integers(1, 40, batch['ids'].shape)
   return {**batch, 'mask': np.ones(batch['mask'].shape, bool)}
 
@@ -90,7 +88,7 @@ def batch_of(config):
 def taken(config, mesh_name):
   """(how the parameters moved, metrics) in one step."""
   mesh = make_mesh(MESHES[mesh_name])
-  program = build_program(config, mesh)
+  program = build_program(config)
   state = first_state(program, 0, mesh)
   # On the host: the step takes the state for itself.
   before = jax.tree.map(np.array, state.params)
@@ -98,8 +96,9 @@ def taken(config, mesh_name):
   batch = put_batch(batch_of(config), mesh)
   steps = CompiledSteps(program, state, mesh)
   # A step of student and critic, where there are two kinds.
-  run = steps.get(config.loss.get('critic_updates', 0), state, batch, frozen)
-  state, metrics, _ = run.run(state, batch, frozen, steps.put_mean(np.zeros(2)))
+  name = program.step_name(config.loss.get('critic_updates', 0))
+  steps.compile(name, state, batch, frozen)
+  state, metrics, _ = steps(name, state, batch, frozen, np.zeros(2))
   moved = jax.tree.map(lambda a, b: np.asarray(a) - b, state.params, before)
   return moved, jax.tree.map(np.asarray, metrics)
 

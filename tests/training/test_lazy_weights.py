@@ -10,8 +10,8 @@ from unitemp_jax.cli import train as train_cli
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import weights
 from unitemp_jax.parallel.mesh import make_mesh
-from unitemp_jax.training.programs import by_name, lazy_weights
-from unitemp_jax.training.programs.lazy_weights import LazyWeights
+from unitemp_jax.training import build, lazy_weights
+from unitemp_jax.training.lazy_weights import LazyWeights
 
 RULES = ((r'(^|/)kernel$', P('fsdp')),)
 TREE = {
@@ -86,8 +86,8 @@ def test_a_width_that_does_not_divide_leaves_no_trace(tmp_path, monkeypatch):
     '  return training_config(batch_size=8)\n'
   )
   opened = []
-  monkeypatch.setattr(by_name, 'build_program', lambda *_: Split())
-  monkeypatch.setattr(by_name, 'build_loader', lambda *_: opened.append(1))
+  monkeypatch.setattr(build, 'build_program', lambda *_: Split())
+  monkeypatch.setattr(build, 'build_loader', lambda *_: opened.append(1))
   monkeypatch.setattr(train_cli, 'MODEL_RULES', RULES)
   monkeypatch.setattr(train_cli, 'enable_compile_cache', lambda: None)
   flags = [f'--config={tmp_path / "split.py"}', f'--workdir={tmp_path / "run"}']

@@ -8,10 +8,9 @@ from jax.experimental.compilation_cache import compilation_cache
 from toy import TOY_RULES, ToyLoader, ToyProgram
 
 from unitemp_jax.parallel.mesh import make_mesh
-from unitemp_jax.training.guard import Guard, GuardSettings, TrainingStopped
-from unitemp_jax.training.loop import train
-from unitemp_jax.training.loop_settings import LoopSettings
-from unitemp_jax.training.metrics import MetricsLog, truncate_lines
+from unitemp_jax.training.guard import Guard, TrainingStopped
+from unitemp_jax.training.loop import LoopSettings, train
+from unitemp_jax.training.metrics import MetricsLog
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -32,9 +31,7 @@ def compile_cache(tmp_path_factory):
   compilation_cache.reset_cache()
 
 
-def run(
-  workdir, program=None, loader=None, mesh=None, sample_fn=None, **settings
-):
+def run(workdir, program=None, loader=None, mesh=None, **settings):
   return train(
     program or ToyProgram(),
     loader or ToyLoader(),
@@ -42,7 +39,6 @@ def run(
     workdir=workdir,
     mesh=make_mesh(mesh or {}),
     rules=TOY_RULES,
-    sample_fn=sample_fn,
   )
 
 
@@ -56,8 +52,9 @@ class BrokenProgram(ToyProgram):
 
   def __init__(self, what, bad, factor=np.nan):
     super().__init__()
-    for kind, inner in self._steps.items():
-      self._steps[kind] = self._break(inner, what, jnp.asarray(bad), factor)
+    for name, (inner, share) in self.steps.items():
+      broken = self._break(inner, what, jnp.asarray(bad), factor)
+      self.steps[name] = (broken, share)
 
   def _break(self, inner, what, bad, factor):
 
@@ -77,7 +74,7 @@ class BrokenProgram(ToyProgram):
 @pytest.mark.parametrize('what', ['both', 'parameter'])
 def test_nan_stops_and_leaves_the_last_good_checkpoint(tmp_path, what):
   program = BrokenProgram(what, range(4, 99))
-  options = {'checkpoint_every': 2, 'guard': GuardSettings(max_skipped=2)}
+  options = {'checkpoint_every': 2, 'max_skipped': 2}
   with pytest.raises(TrainingStopped, match='training stopped'):
     run(tmp_path, program, **options)
   kept = [p.name for p in (tmp_path / 'checkpoints').iterdir()]
@@ -92,13 +89,15 @@ def test_skipped_steps_leave_no_trace_in_the_weights(tmp_path, capsys):
   """Equal to a training that was not updated in those steps."""
 
   class Idle(ToyProgram):
-    def step_fn(self, step):
-      if step + 1 not in (3, 4):
-        return super().step_fn(step)
-      return self._idle
+    def __init__(self):
+      super().__init__()
+      self.steps['idle'] = (self._idle, 0)
+
+    def step_name(self, step):
+      return 'idle' if step + 1 in (3, 4) else super().step_name(step)
 
     def _idle(self, state, batch, frozen):
-      return state, {'critic_loss': jnp.ones(())}
+      return state, {'critic_loss': jnp.ones(()), 'loss': jnp.ones(())}
 
   broken = run(tmp_path / 'broken', BrokenProgram('both', [3, 4]))
   idle = run(tmp_path / 'idle', Idle())
@@ -122,11 +121,10 @@ def test_skipped_steps_leave_no_trace_in_the_weights(tmp_path, capsys):
 
 
 def test_exploding_loss_is_skipped_after_a_resume_as_without_one(tmp_path):
-  guard = GuardSettings(max_loss_ratio=30.0)
   program = BrokenProgram('loss', [36], factor=100.0)
-  whole = run(tmp_path / 'whole', program, guard=guard, num_steps=37)
-  run(tmp_path / 'parts', program, guard=guard, num_steps=34)
-  parts = run(tmp_path / 'parts', program, guard=guard, num_steps=37)
+  whole = run(tmp_path / 'whole', program, max_loss_ratio=30.0, num_steps=37)
+  run(tmp_path / 'parts', program, max_loss_ratio=30.0, num_steps=34)
+  parts = run(tmp_path / 'parts', program, max_loss_ratio=30.0, num_steps=37)
   for x, y in zip(
     jax.tree.leaves(whole.state.replace(key=0)),
     jax.tree.leaves(parts.state.replace(key=0)),
@@ -194,7 +192,8 @@ def test_checkpoint_moves_between_meshes(tmp_path):
 
 def test_each_kind_of_step_is_compiled_once(tmp_path, capsys):
   result = run(tmp_path, num_steps=9)
-  assert capsys.readouterr().out.count('compiled toy_step') == 2
+  out = capsys.readouterr().out
+  assert out.count('compiled both') == out.count('compiled one') == 1
   assert int(result.state.step) == 9
 
 
@@ -231,12 +230,13 @@ def test_resume_inside_a_window_keeps_its_sums(tmp_path):
 def test_samples_appear_complete_and_once(tmp_path):
   seen = []
 
-  def sample_fn(state, folder):
+  def sample(state, folder):
     seen.append(int(state.step))
     assert not (tmp_path / f'samples/{int(state.step):08}').exists()
     (folder / 'clip.txt').write_text(str(int(state.step)))
 
-  run(tmp_path, sample_every=2, sample_fn=sample_fn, num_steps=5)
+  program = ToyProgram(sample=sample)
+  run(tmp_path, program, sample_every=2, num_steps=5)
   assert seen == [2, 4]
   names = sorted(p.name for p in (tmp_path / 'samples').iterdir())
   assert names == ['00000002', '00000004']
@@ -244,8 +244,12 @@ def test_samples_appear_complete_and_once(tmp_path):
 
 
 def test_checkpoints_by_the_clock(tmp_path):
-  run(tmp_path / 'late', checkpoint_minutes=1e-9, num_steps=3, keep=9)
-  run(tmp_path / 'end', checkpoint_minutes=60.0, num_steps=3, keep=9)
+  run(
+    tmp_path / 'late', checkpoint_minutes=1e-9, num_steps=3, keep_checkpoints=9
+  )
+  run(
+    tmp_path / 'end', checkpoint_minutes=60.0, num_steps=3, keep_checkpoints=9
+  )
   counts = [
     len(list((tmp_path / name / 'checkpoints').iterdir()))
     for name in ('late', 'end')
@@ -255,9 +259,9 @@ def test_checkpoints_by_the_clock(tmp_path):
 
 def test_truncation_drops_later_and_broken_lines(tmp_path):
   path = tmp_path / 'metrics.jsonl'
-  truncate_lines(path, 3)  # No file, no error.
+  open_log(path, 3).close()  # No file, no error.
   path.write_text('{"step": 2}\n{"step": 3}\n{"step": 4}\n{"st')
-  truncate_lines(path, 3)
+  open_log(path, 3).close()
   assert path.read_text() == '{"step": 2}\n{"step": 3}\n'
   assert list(tmp_path.iterdir()) == [path]
 
@@ -269,7 +273,7 @@ def test_metrics_are_fetched_one_step_late(tmp_path):
     num_steps=9,
     log_every=1,
     sums={},
-    guard=Guard(GuardSettings(), {}),
+    guard=Guard(5, {}),
   )
   log.push(1, {'loss': jnp.ones(())}, 0)
   assert (tmp_path / 'm.jsonl').read_text() == ''

@@ -14,8 +14,9 @@ import pytest
 from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.data import latents
 from unitemp_jax.models import sizes, weights
-from unitemp_jax.training.programs import builders, by_name
-from unitemp_jax.training.programs.teacher import latent_shape
+from unitemp_jax.training.build import build_program
+from unitemp_jax.training.programs import builders
+from unitemp_jax.training.programs.builders import latent_shape
 
 ROOT = Path(__file__).parents[2]
 STEPS = 16
@@ -57,7 +58,7 @@ def inputs(tmp_path_factory):
   (folder / 'latents').mkdir()
   latents.write_shard(latents.shard_path(folder / 'latents', 0), examples)
   latents.write_index(folder / 'latents', 1, {})
-  program = by_name.build_program(config, None)
+  program = build_program(config)
   shapes = jax.eval_shape(program.init, jax.random.key(0), {}).params['teacher']
   teacher = jax.tree.map(
     lambda leaf: 0.1 * rng.standard_normal(leaf.shape, np.float32), shapes

@@ -15,8 +15,10 @@ from unitemp_jax.data import latents
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.models import weights
 from unitemp_jax.models.vae3d import VAE
-from unitemp_jax.training.programs import builders, by_name, lazy_weights
-from unitemp_jax.training.programs.teacher import latent_shape
+from unitemp_jax.training import lazy_weights
+from unitemp_jax.training.build import build_program
+from unitemp_jax.training.programs import builders
+from unitemp_jax.training.programs.builders import latent_shape
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SETTINGS = ('optimizer.schedule=constant', 'optimizer.learning_rate=0.01')
@@ -59,13 +61,11 @@ def compiled(function):
 
 def fit(program, batch, steps, learn=True):
   """Takes steps on one batch; returns the state and all metrics."""
-  initial, frozen = lazy_weights.load(
-    (program.initial, program.frozen), None, ()
-  )
+  initial, frozen = lazy_weights.load((program.initial, program.frozen))
   state = jax.jit(program.init)(jax.random.key(0), initial)
   history = []
   for step in range(steps):
-    run = compiled(program.step_fn(step))
+    run = compiled(program.steps[program.step_name(step)][0])
     new, metrics = run(state, batch, frozen)
     state = (new if learn else state).replace(step=state.step + 1)
     history.append(metrics)
@@ -84,7 +84,7 @@ def check_falls(history, name, factor):
 
 def test_vae():
   config = make_config('vae', 'data.num_frames=5')
-  program = by_name.build_program(config, None)
+  program = build_program(config)
   spec = FallingDigitsSpec(num_frames=5, size=16)
   batch = {'video': sample_clips(spec, range(2))['video']}
   _, history = fit(program, batch, 60)
@@ -95,7 +95,7 @@ def test_vae():
 @pytest.fixture(scope='module')
 def teacher():
   """A teacher that knows its two clips: (program, state, metrics)."""
-  program = by_name.build_program(make_config('teacher'), None)
+  program = build_program(make_config('teacher'))
   return program, *fit(program, make_batch(make_config('teacher')), 250)
 
 
@@ -115,7 +115,7 @@ def test_student_init(teacher, tmp_path):
   untrained = program.init(jax.random.key(1), {}).params['teacher']
   path = weights.save(tmp_path / 'teacher.safetensors', untrained)
   config = make_config('student_init', f'teacher={path}')
-  program = by_name.build_program(config, None)
+  program = build_program(config)
   _, history = fit(program, make_batch(config), 200)
   for name in ('block', 'anchor', 'loss'):
     check_falls(history, name, 0.5)
@@ -150,9 +150,9 @@ def test_distillation(teacher, tmp_path):
     'optimizer.learning_rate=0.001',
     'critic_optimizer.learning_rate=0.002',
   )
-  program = by_name.build_program(config, None)
+  program = build_program(config)
   batch = make_batch(config)
-  frozen = lazy_weights.load(program.frozen, None, ())
+  frozen = lazy_weights.load(program.frozen)
 
   @jax.jit
   def distance(params, key):

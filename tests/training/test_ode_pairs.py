@@ -15,8 +15,9 @@ from unitemp_jax.data.video_folder_builder import PreparedVideos
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.models.vae3d import VAE
-from unitemp_jax.training.programs import builders, by_name
-from unitemp_jax.training.programs.teacher import latent_shape
+from unitemp_jax.training.build import build_loader
+from unitemp_jax.training.programs import builders
+from unitemp_jax.training.programs.builders import latent_shape
 
 ROOT = Path(__file__).parents[2]
 PROMPTS = ['a red 7 falls', 'a blue 3 falls', 'a green 5 falls']
@@ -144,7 +145,7 @@ def test_what_is_written_is_read(setup, capsys):
     ode_pairs.main([*arguments, '--seed=1'])
   # The loader hands it on; clips without a trajectory are refused.
   config.latents.dir, config.batch_size = str(folder / 'pairs'), 2
-  batch = next(by_name.build_loader(config, [0, 1]))
+  batch = next(build_loader(config, [0, 1]))
   assert batch['trajectory'].shape == (2, 4, *shape)
   plain = {k: v for k, v in first.items() if k != 'trajectory'}
   bare = folder / 'bare'
@@ -153,4 +154,4 @@ def test_what_is_written_is_read(setup, capsys):
   latents.write_index(bare, 1, {})
   config.latents.dir = str(bare)
   with pytest.raises(UserError, match='unitemp ode_pairs'):
-    next(by_name.build_loader(config, [0, 1]))
+    next(build_loader(config, [0, 1]))

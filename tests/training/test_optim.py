@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.training.accumulate import accumulate_gradients
 from unitemp_jax.training.optim import (
+  accumulate_gradients,
   decay_mask,
   ema_update,
   make_optimizer,

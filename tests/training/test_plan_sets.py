@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.training.programs.plan_sets import training_plans
+from unitemp_jax.training.programs.builders import training_plans
 from unitemp_jax.training.programs.rollout import PlanChoice
 
 ORDERS = {'block': 3, 'anchors': 3, 'start': 3}

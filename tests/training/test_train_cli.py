@@ -6,7 +6,7 @@ from toy import TOY_RULES, ToyLoader, ToyProgram
 
 from unitemp_jax.cli import train as train_cli
 from unitemp_jax.errors import UserError
-from unitemp_jax.training import loop
+from unitemp_jax.training import loop, workdir
 from unitemp_jax.training.guard import TrainingStopped
 
 FILE = """
@@ -24,14 +24,11 @@ def get_config(arg=None):
 def call(tmp_path, monkeypatch):
   """Returns a function that runs the verb on the toy in `tmp_path`/run."""
   (tmp_path / 'toy_config.py').write_text(FILE)
+  monkeypatch.setattr(train_cli.build, 'build_program', lambda *_: ToyProgram())
   monkeypatch.setattr(
-    train_cli.by_name, 'build_program', lambda *_: ToyProgram(), raising=False
-  )
-  monkeypatch.setattr(
-    train_cli.by_name,
+    train_cli.build,
     'build_loader',
     lambda config, *_: ToyLoader(config.batch_size),
-    raising=False,
   )
   monkeypatch.setattr(train_cli, 'MODEL_RULES', TOY_RULES)
   monkeypatch.setattr(train_cli, 'enable_compile_cache', lambda: None)
@@ -92,10 +89,10 @@ def test_fingerprint_outlives_new_settings():
   """Runs from before the newer keys existed can still be resumed."""
   old = {'seed': 0, 'mesh': {'data': -1, 'fsdp': 1}, 'num_steps': 3}
   new = {**old, 'max_skipped': 5, 'num_devices': 8, 'profile_steps': 0}
-  assert train_cli.fingerprint(old) == train_cli.fingerprint(new)
-  assert train_cli.fingerprint(old) == '90446dfb7cb31a36'
+  assert workdir.fingerprint(old) == workdir.fingerprint(new)
+  assert workdir.fingerprint(old) == '90446dfb7cb31a36'
   assert (
-    train_cli.fingerprint({**new, 'seed': 1}) != '90446dfb7cb31a36'
+    workdir.fingerprint({**new, 'seed': 1}) != '90446dfb7cb31a36'
   )  # Control.
 
 
@@ -128,7 +125,7 @@ def test_second_training_in_the_same_workdir_is_refused(
 
   with monkeypatch.context() as patch:
     patch.setattr(train_cli, 'train', nested)
-    patch.setattr(train_cli, 'export_weights', lambda *_: [])
+    patch.setattr(workdir, 'export_weights', lambda *_: [])
     patch.setattr(jax, 'process_index', lambda: 0)
     assert call('--config.num_steps=5') == 0
   assert call('--config.num_steps=5') == 0  # The lock is released.

@@ -13,12 +13,9 @@ from unitemp_jax.data import latents, prompt_embeddings
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, text_to_video, weights
 from unitemp_jax.models.umt5 import TextEncoder
-from unitemp_jax.training.programs import (
-  builders,
-  by_name,
-  lazy_weights,
-  teacher,
-)
+from unitemp_jax.training import lazy_weights
+from unitemp_jax.training.build import build_program
+from unitemp_jax.training.programs import batches, builders
 
 CONFIG = pathlib.Path(__file__).parents[2] / 'configs/tiny_student_init.py'
 IDS = np.array([[5, 6, 1, *[0] * 17], [7, 1, *[0] * 18]], np.int32)
@@ -62,7 +59,7 @@ def batch_of(source):
   stacked = {k: np.stack([row[k] for row in rows]) for k in rows[0]}
   orders = load_config(f'{CONFIG}:test', []).orders
   orders.anchor_kind = 'raw'
-  return teacher.latent_batch(stacked, orders)
+  return batches.latent_batch(stacked, orders)
 
 
 def test_both_kinds_of_batch_hold_the_same_text(folder):
@@ -89,15 +86,16 @@ def test_a_student_is_trained_without_a_text_encoder(folder):
   )
   with config.unlocked():
     config.latents.embeddings = str(path)
-  program = by_name.build_program(config, None)
+  program = build_program(config)
   assert jax.tree.leaves(program.frozen['text']) == []
-  assert program.sample_fn is None
+  assert program.sample is None
   initial, frozen = lazy_weights.shapes_of(
     (program.initial, program.frozen), None, ()
   )
   state = jax.eval_shape(program.init, jax.random.key(0), initial)
   batch = batch_of(latents.LatentSource(path, path))
-  shapes, metrics = jax.eval_shape(program.step_fn(0), state, batch, frozen)
+  run, _ = program.steps['step']
+  shapes, metrics = jax.eval_shape(run, state, batch, frozen)
   assert metrics['loss'].shape == ()
   assert jax.tree.structure(shapes) == jax.tree.structure(state)
 

@@ -1,22 +1,40 @@
-"""What a config needs of a topology: numbers, a verdict, and what to change."""
+"""What the steps of a config need of a topology: numbers, text, JSON."""
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from unitemp_jax import files
 from unitemp_jax.aot.collectives import Traffic
-from unitemp_jax.aot.compiler import GIB, Compiled
+from unitemp_jax.aot.step import Step, device_bytes
 from unitemp_jax.aot.topology import Topology
 from unitemp_jax.errors import UserError
 
+GIB = 2**30
 HEADROOM = 0.2  # Of a chip's memory that should stay free.
 
 # First words of the roles that make up the state of a training.
 _STATE = ('parameters', 'optimizer', 'EMA')
+_SPLIT = 'more devices along fsdp (config.mesh.fsdp)'
+# Role, by its first word -> what makes it smaller.
+_CHANGES = {
+  **dict.fromkeys(_STATE, _SPLIT),
+  'frozen': f'{_SPLIT}, or a smaller teacher',
+  'batch': 'a smaller config.batch_size',
+  'student': 'a chip with more memory, or weights split over several',
+  'vae': 'a chip with more memory',
+  'cache': 'a shorter window of latents',
+  'memory': 'a smaller picture',
+  'activations': 'a smaller picture, fewer latents at a time',
+}
+_TRAINING_ACTIVATIONS = (
+  'more devices along context (config.mesh.context), config.model.dit.remat='
+  'full, a larger config.accumulate or a smaller config.batch_size'
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class StepVerdict:
+class StepReport:
   """One compiled step; sizes in GiB per device.
 
   Attributes:
@@ -33,9 +51,9 @@ class StepVerdict:
     traffic: collectives of one run, bytes sent by one device.
     rows: of the batch, on all devices.
     mesh: sizes of its axes.
-    share: how often the step is taken in a round of steps.
-    estimate_seconds: for one run; an estimate, see `Verdict.utilisation`.
-    bound: what it is bound by, 'compute' or 'network'.
+    share: how often the step is taken in a round of training steps.
+    estimate_seconds: for one run, see `MemoryReport.utilisation`.
+    bound: what the estimate is bound by, 'compute' or 'network'.
     largest: the largest allocations, where the compiler gave up.
   """
 
@@ -63,22 +81,74 @@ class StepVerdict:
     return sum(one.bytes for one in self.traffic)
 
   def contributors(self) -> list[tuple[str, float]]:
-    """What takes memory, the largest first."""
+    """Returns what takes memory, the largest first."""
     parts = {**self.arguments, **self.resident}
     parts['activations'] = self.activations_gib
     return sorted(parts.items(), key=lambda part: -part[1])
 
   def state_gib(self) -> float:
-    """Parameters, optimizer state and running means: what is trained."""
+    """Returns parameters, optimizer state and running means together."""
     return sum(
       size
       for role, size in self.arguments.items()
       if role.split(' ')[0] in _STATE
     )
 
+  def advice(self) -> list[str]:
+    """Returns what to change, for the largest contributors first."""
+    found = []
+    for role, size in self.contributors()[:3]:
+      change = _CHANGES.get(role.split(' ')[0])
+      if role == 'activations' and self.share:
+        change = _TRAINING_ACTIVATIONS
+      if change and size >= 5e-3:
+        found.append(f'{role} ({size:.2f} GiB): {change}')
+    return found
+
+
+def step_report(
+  step: Step,
+  topology: Topology,
+  utilisation: float,
+  *,
+  compiled: bool,
+  peak: int,
+  scratch: int,
+  seconds: float,
+  traffic: list[Traffic],
+  largest: list[str],
+) -> StepReport:
+  """Returns the report on a step; `peak` and `scratch` in bytes."""
+  arguments = {k: device_bytes(v) / GIB for k, v in step.arguments.items()}
+  resident = {k: device_bytes(v) / GIB for k, v in step.resident.items()}
+  chip, total = topology.chip, step.flops.total
+  compute = total / (topology.devices * chip.tflops * 1e12 * utilisation)
+  inside = sum(one.bytes - one.between for one in traffic)
+  between = sum(one.between for one in traffic)
+  network = inside / (chip.ici * 1e9) + between / (chip.dcn * 1e9)
+  return StepReport(
+    name=step.name,
+    compiled=compiled,
+    peak_gib=peak / GIB + sum(resident.values()),
+    arguments=arguments,
+    resident=resident,
+    activations_gib=max(peak / GIB - sum(arguments.values()), 0.0),
+    scratch_gib=scratch / GIB,
+    compile_seconds=seconds,
+    tflops=total / 1e12,
+    attention_tflops=step.flops.attention / 1e12,
+    traffic=traffic,
+    rows=step.rows,
+    mesh=dict(step.mesh),
+    share=step.share,
+    estimate_seconds=max(compute, network),
+    bound='compute' if compute >= network else 'network',
+    largest=largest,
+  )
+
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class MemoryReport:
   """What was compiled for a topology, and how.
 
   Attributes:
@@ -105,78 +175,122 @@ class Verdict:
   mode: str
   utilisation: float
   versions: dict[str, str]
-  steps: list[StepVerdict]
+  steps: list[StepReport]
 
   @property
   def fits(self) -> bool:
     """Whether every step fits, without regard to headroom."""
     return all(self.step_fits(step) for step in self.steps)
 
-  def step_fits(self, step: StepVerdict) -> bool:
-    """Whether one step fits."""
+  def step_fits(self, step: StepReport) -> bool:
+    """Returns whether one step fits."""
     return step.compiled and step.peak_gib <= self.chip_gib
 
-  def word(self, step: StepVerdict) -> str:
-    """The verdict on a step."""
+  def outcome(self, step: StepReport) -> str:
+    """Returns whether a step fits, in words."""
     if not self.step_fits(step):
       return 'DOES NOT FIT'
     if step.peak_gib > (1 - HEADROOM) * self.chip_gib:
       return f'fits with less than {100 * HEADROOM:.0f} % to spare'
     return 'fits'
 
+  def text(self) -> str:
+    """Returns the whole report, many lines."""
+    slices = f'{self.slices} x ' if self.slices > 1 else ''
+    depth = '' if self.layers is None else f', {self.layers} layers only'
+    versions = ', '.join(f'{k} {v}' for k, v in self.versions.items())
+    found = [
+      f'{self.config} for {slices}{self.topology}: {self.chips} chips, '
+      f'{self.chip_gib:g} GiB per device{depth}',
+      f'compiled, not run; {self.mode} effort, {versions}',
+    ]
+    for step in self.steps:
+      found += self._step_lines(step)
+    if self.layers is not None:
+      found.append(
+        'A reduced depth says nothing about the memory of the whole.'
+      )
+    rounds = [step for step in self.steps if step.share]
+    if len(rounds) > 1 and all(step.compiled for step in rounds):
+      number = sum(step.share for step in rounds)
+      total = sum(step.share * step.estimate_seconds for step in rounds)
+      found.append(
+        f'estimate: {total / number:.2f} s per step on average over {number} '
+        f'steps, at {100 * self.utilisation:.0f} % utilisation'
+      )
+    return '\n'.join(found)
 
-def judge(
-  made: Compiled, topology: Topology, utilisation: float, share: int
-) -> StepVerdict:
-  """Turns bytes into a verdict on a step of a topology."""
-  arguments = {role: size / GIB for role, size in made.roles.items()}
-  resident = {role: size / GIB for role, size in made.resident.items()}
-  peak = made.peak / GIB
-  chip, devices = topology.chip, topology.devices
-  compute = made.flops / (devices * chip.tflops * 1e12 * utilisation)
-  inside = sum(one.bytes - one.between for one in made.traffic)
-  between = sum(one.between for one in made.traffic)
-  network = inside / (chip.ici * 1e9) + between / (chip.dcn * 1e9)
-  return StepVerdict(
-    name=made.name,
-    compiled=made.fits,
-    peak_gib=peak + sum(resident.values()),
-    arguments=arguments,
-    resident=resident,
-    activations_gib=max(peak - sum(arguments.values()), 0.0),
-    scratch_gib=made.scratch / GIB,
-    compile_seconds=made.seconds,
-    tflops=made.flops / 1e12,
-    attention_tflops=made.attention / 1e12,
-    traffic=made.traffic,
-    rows=made.rows,
-    mesh=made.mesh,
-    share=share,
-    estimate_seconds=max(compute, network),
-    bound='compute' if compute >= network else 'network',
-    largest=made.largest,
-  )
+  def _step_lines(self, step: StepReport) -> list[str]:
+    mesh = ' '.join(f'{axis} {n}' for axis, n in step.mesh.items() if n > 1)
+    amount = f'{step.peak_gib:.2f}' if step.peak_gib else 'more than there is'
+    parts = ', '.join(
+      f'{role} {size:.2f}' for role, size in step.contributors() if size >= 5e-3
+    )
+    found = [
+      f'{step.name}: {amount} of {self.chip_gib:g} GiB per device, '
+      f'{self.outcome(step)}',
+      f'  mesh {mesh or "of one device"}, batch {step.rows}; arguments '
+      f'{sum(step.arguments.values()):.2f} GiB, scratch '
+      f'{step.scratch_gib:.2f} GiB; compiled in {step.compile_seconds:.0f} s',
+      f'  memory: {parts}',
+      f'  {step.tflops:,.1f} TFLOP (analytic), {step.attention_tflops:,.1f} of '
+      'them attention',
+    ]
+    for one in step.traffic:
+      between = f', {one.between / 1e9:.3f} GB between slices'
+      found.append(
+        f'  {one.kind}: {one.count:,.0f} x ({one.sites} in the program), '
+        f'{one.bytes / 1e9:.3f} GB sent per device'
+        + (between if one.between else '')
+      )
+    if step.compiled:
+      found.append(
+        f'  estimate: {step.estimate_seconds:.2f} s, bound by {step.bound}, at '
+        f'{100 * self.utilisation:.0f} % utilisation and full bandwidth'
+      )
+    if self.outcome(step) != 'fits':
+      found += [f'  largest: {one}' for one in step.largest]
+      found += [f'  to change: {one}' for one in step.advice()]
+    return found
+
+  def summary(self) -> str:
+    """Returns one sentence on what does not fit, or on how much is left."""
+    if not self.fits:
+      steps = [step for step in self.steps if not self.step_fits(step)]
+      worst = max(steps, key=lambda step: step.peak_gib)
+      parts = ', '.join(
+        f'{role} {size:.1f} GiB' for role, size in worst.contributors()[:3]
+      )
+      return (
+        f'{worst.name} does not fit {self.topology}: it needs '
+        f'{worst.peak_gib:.1f} of {self.chip_gib:g} GiB per device (largest: '
+        f'{parts}); to change: {"; ".join(worst.advice()[:1])}.'
+      )
+    least = min(1 - step.peak_gib / self.chip_gib for step in self.steps)
+    kept = 'kept' if least >= HEADROOM else 'NOT kept'
+    wanted = f'{100 * HEADROOM:.0f} %'
+    return f'{100 * least:.0f} % of the memory is left; {wanted} {kept}'
 
 
-def write(path: Path, verdict: Verdict) -> None:
-  """Writes a verdict as JSON, atomically; see `launch/tpu_pod.py`."""
-  files.write_json(path, dataclasses.asdict(verdict))
+def write(path: Path, report: MemoryReport) -> None:
+  """Writes a report as JSON, which `launch/tpu_pod.py` reads too."""
+  files.write_json(path, dataclasses.asdict(report))
 
 
-def read(path: Path) -> Verdict:
+def read(path: Path) -> MemoryReport:
   """Reads what `write` wrote.
 
   Raises:
-    UserError: it is missing, or no verdict of this version.
+    UserError: it is missing, or no report of this version.
   """
-  fields = files.read_json(path, 'a verdict', 'compile it again')
+  mend = 'delete it and compile again'
+  fields: dict[str, Any] = files.read_json(path, 'a memory report', mend)
   try:
     steps = fields.pop('steps')
     for step in steps:
       step['traffic'] = [Traffic(**one) for one in step['traffic']]
-    return Verdict(**fields, steps=[StepVerdict(**step) for step in steps])
-  except (ValueError, TypeError, KeyError, AttributeError) as error:
+    return MemoryReport(**fields, steps=[StepReport(**step) for step in steps])
+  except (TypeError, KeyError, AttributeError) as error:
     raise UserError(
-      f'{path} is no verdict of this version ({error!r}); delete it and '
-      'compile again.'
+      f'{path} is no memory report of this version ({error!r}); {mend}.'
     ) from error

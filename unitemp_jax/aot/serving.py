@@ -16,10 +16,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unitemp_jax import plans
-from unitemp_jax.aot import flops, plan_flops
 from unitemp_jax.aot.step import Step
 from unitemp_jax.diffusion import solvers
-from unitemp_jax.models import sizes
+from unitemp_jax.models import flops, sizes
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.parallel.mesh import batch_sharding
 from unitemp_jax.plans import Plan
@@ -28,6 +27,7 @@ from unitemp_jax.sampling.codec import Codec
 from unitemp_jax.sampling.model_folder import ModelCard
 from unitemp_jax.sampling.stream import RowPrograms
 from unitemp_jax.sampling.whole_plan import sample
+from unitemp_jax.training import flops as training_flops
 
 
 def _everywhere(tree: Any, mesh: Mesh) -> Any:
@@ -101,7 +101,7 @@ class Serving:
       'text': split(text, card.dit.text_dim),
       'seeds': split(dtype=jnp.uint32),
     }
-    one = plan_flops.sample(self._plan_rows(), last)
+    one = training_flops.sample(self._plan_rows(), last)
     one += flops.text_context(card.dit, 1, text)
     return self._step(
       'sampler',
@@ -192,9 +192,9 @@ class Serving:
       rows=1,
     )
 
-  def _plan_rows(self) -> list[plan_flops.Row]:
+  def _plan_rows(self) -> list[training_flops.Row]:
     card = self.card
-    return plan_flops.rows(
+    return training_flops.plan_rows(
       card.dit,
       self.plan,
       card.dit.tokens_per_frame(*self.grid),

@@ -1,4 +1,4 @@
-"""One jitted step of a config, before it is compiled."""
+"""A program to compile, with what is known of it before."""
 
 import dataclasses
 import math
@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 
-from unitemp_jax.aot.flops import Flops
+from unitemp_jax.models.flops import Flops
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """A program, with what is known of it without compiling.
+  """A program that was not compiled yet.
 
   Attributes:
     name: of the step.
@@ -24,6 +24,8 @@ class Step:
     loops: turns of loops whose number is decided at run time, at most.
     mesh: sizes of the axes.
     rows: of the batch, over all devices.
+    share: how often it is taken in a round of training steps; 0 if it trains
+      nothing.
   """
 
   name: str
@@ -34,6 +36,11 @@ class Step:
   loops: int
   mesh: Mapping[str, int]
   rows: int
+  share: int = 0
+
+  def argument_bytes(self) -> int:
+    """Returns the bytes of all arguments on each device."""
+    return sum(map(device_bytes, self.arguments.values()))
 
 
 def device_bytes(tree: Any) -> int:

@@ -1,4 +1,4 @@
-"""Lists of configs and topologies, and their verdicts as Markdown tables."""
+"""Lists of configs and topologies, and their reports as Markdown tables."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -7,8 +7,15 @@ from typing import Any
 
 import yaml
 
-from unitemp_jax.aot.memory_report import HEADROOM, StepVerdict, Verdict
+from unitemp_jax.aot.memory_report import (
+  HEADROOM,
+  MemoryReport,
+  StepReport,
+)
 from unitemp_jax.errors import UserError
+
+# Title of a column -> what stands there.
+Cells = Mapping[str, Callable[[MemoryReport, StepReport], str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +40,8 @@ class Entry:
   overrides: tuple[str, ...] = ()
   fast: bool = True
 
-  def is_of(self, known: Verdict) -> bool:
-    """Whether a verdict is the one that is asked for."""
+  def is_of(self, known: MemoryReport) -> bool:
+    """Returns whether a report is the one that is asked for."""
     return (
       known.config == self.config
       and known.topology == self.topology
@@ -50,16 +57,20 @@ class List:
   """What a file of entries says.
 
   Attributes:
-    results: folder of the verdicts.
-    tables: title -> names of entries, in order.
-    growth: title -> names, for tables of how costs grow.
-    entries: all of them.
+    results: folder of the reports.
+    tables: title -> entries, in order.
+    growth: likewise, for tables of how costs grow.
   """
 
   results: Path
-  tables: dict[str, list[str]]
-  growth: dict[str, list[str]]
-  entries: tuple[Entry, ...]
+  tables: dict[str, list[Entry]]
+  growth: dict[str, list[Entry]]
+
+  @property
+  def entries(self) -> list[Entry]:
+    """All of them."""
+    tables = (*self.tables.values(), *self.growth.values())
+    return [entry for entries in tables for entry in entries]
 
 
 def read_list(path: Path) -> List:
@@ -70,10 +81,10 @@ def read_list(path: Path) -> List:
   """
   try:
     fields: dict[str, Any] = yaml.safe_load(path.read_text())
-    parts = {
-      kind: {title: _entries(rows) for title, rows in fields[kind].items()}
-      for kind in ('tables', 'growth')
-    }
+    tables, growth = (
+      {title: [_entry(row) for row in rows] for title, rows in part.items()}
+      for part in (fields['tables'], fields['growth'])
+    )
   except OSError as error:
     raise UserError(
       f'--table={path} cannot be read ({error.strerror}); check the path.'
@@ -83,136 +94,110 @@ def read_list(path: Path) -> List:
       f'--table={path} is no list of topologies ({error}); see '
       'configs/aot/table.yaml.'
     ) from error
-  entries = [
-    e for kind in parts.values() for rows in kind.values() for e in rows
-  ]
-  names = [entry.name for entry in entries]
+  listed = List(path.parent / 'results', tables, growth)
+  names = [entry.name for entry in listed.entries]
   twice = sorted({name for name in names if names.count(name) > 1})
   if twice:
     raise UserError(f'--table={path} has two entries {twice[0]!r}; rename one.')
-  named = {
-    kind: {title: [e.name for e in rows] for title, rows in tables.items()}
-    for kind, tables in parts.items()
+  return listed
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+  values: dict[str, Any] = {
+    k: tuple(v) if isinstance(v, list) else v for k, v in row.items()
   }
-  return List(
-    path.parent / 'results', named['tables'], named['growth'], tuple(entries)
-  )
+  return Entry(**values)
 
 
-def _entries(rows: Sequence[Mapping[str, Any]]) -> list[Entry]:
-  found = []
-  for row in rows:
-    values: dict[str, Any] = {
-      name: tuple(value) if isinstance(value, list) else value
-      for name, value in row.items()
-    }
-    found.append(Entry(**values))
-  return found
+_WHERE: Cells = {
+  'topology': lambda one, _: (
+    f'{one.slices} x {one.topology}' if one.slices > 1 else one.topology
+  ),
+  'mesh': lambda _, step: 'x'.join(map(str, step.mesh.values())),
+}
+_MEMORY: Cells = {
+  **_WHERE,
+  'batch': lambda _, step: str(step.rows),
+  'step': lambda _, step: step.name,
+  'peak of GiB': lambda one, step: f'{step.peak_gib:.2f} of {one.chip_gib:g}',
+  'outcome': lambda one, step: (
+    'tight' if 'to spare' in one.outcome(step) else one.outcome(step)
+  ),
+  'TFLOP': lambda _, step: f'{step.tflops:,.0f}',
+  'estimate': lambda _, step: (
+    f'{step.estimate_seconds:.1f} s' if step.compiled else ''
+  ),
+}
+_LARGEST: Cells = {
+  **_WHERE,
+  'step': lambda _, step: step.name,
+  'largest (GiB)': lambda _, step: ', '.join(
+    f'{k} {v:.1f}' for k, v in step.contributors()[:2]
+  ),
+  'compiled': lambda one, step: f'{one.mode}, {step.compile_seconds:.0f} s',
+}
+_GROWTH: Cells = {
+  'chips': lambda one, _: str(one.chips),
+  **_WHERE,
+  'batch': lambda _, step: str(step.rows),
+  'state GiB': lambda _, step: f'{step.state_gib():.3f}',
+  'x chips': lambda one, step: f'{step.state_gib() * one.chips:.1f}',
+  'peak GiB': lambda _, step: f'{step.peak_gib:.2f}',
+  'GB sent': lambda _, step: f'{step.sent / 1e9:.2f}',
+  'collectives': lambda _, step: f'{sum(t.count for t in step.traffic):,.0f}',
+  'TFLOP': lambda one, step: f'{step.tflops / one.chips:,.0f}',
+}
 
 
-def markdown(listed: List, found: Mapping[str, Verdict]) -> str:
-  """Returns all tables; entries without a verdict are said to be missing."""
+def markdown(listed: List, found: Mapping[str, MemoryReport]) -> str:
+  """Returns all tables; entries without a report are said to be missing."""
   parts = []
-  for title, names in listed.tables.items():
-    parts.append(f'## {title}\n\n{_split(names, found, _verdicts)}')
-  for title, names in listed.growth.items():
-    parts.append(f'## {title}\n\n{_split(names, found, _growth)}')
+  for grows, tables in ((False, listed.tables), (True, listed.growth)):
+    for title, entries in tables.items():
+      parts.append(f'## {title}\n')
+      reports = [found[e.name] for e in entries if e.name in found]
+      for config in dict.fromkeys(one.config for one in reports):
+        own = [one for one in reports if one.config == config]
+        parts.append(
+          f'`{config}`:\n\n{_growth(own) if grows else _memory(own)}'
+        )
+      missing = [e.name for e in entries if e.name not in found]
+      if missing:
+        parts.append(f'Not compiled: {", ".join(missing)}.\n')
   if found:
-    parts.append(_how(found))
+    versions = {
+      f'{name} {number}'
+      for one in found.values()
+      for name, number in one.versions.items()
+    }
+    shares = {f'{100 * one.utilisation:.0f} %' for one in found.values()}
+    parts.append(
+      'Mesh: data x fsdp x context. Tight: less than '
+      f'{100 * HEADROOM:.0f} % to spare. Sizes are per device. Operations are '
+      'counted from sizes; times are estimates at '
+      f'{", ".join(sorted(shares))} utilisation. Compiled with '
+      f'{", ".join(sorted(versions))}; nothing was run.\n'
+    )
   return '\n'.join(parts)
 
 
-def _how(found: Mapping[str, Verdict]) -> str:
-  versions = {
-    f'{name} {number}'
-    for one in found.values()
-    for name, number in one.versions.items()
-  }
-  shares = {f'{100 * one.utilisation:.0f} %' for one in found.values()}
-  return (
-    'Mesh: data x fsdp x context. Tight: less than '
-    f'{100 * HEADROOM:.0f} % to spare. Sizes are per device. Operations are '
-    'counted from sizes; times are estimates at '
-    f'{", ".join(sorted(shares))} utilisation. Compiled with '
-    f'{", ".join(sorted(versions))}; nothing was run.\n'
-  )
+def _memory(reports: Sequence[MemoryReport]) -> str:
+  rows = [(one, step) for one in reports for step in one.steps]
+  return f'{_table(_MEMORY, rows)}\n{_table(_LARGEST, rows)}'
 
 
-def _split(
-  names: Sequence[str], found: Mapping[str, Verdict], tables: Callable
-) -> str:
-  """Tables of the entries, by config."""
-  configs: dict[str, list[Verdict]] = {}
-  for name in names:
-    if name in found:
-      configs.setdefault(found[name].config, []).append(found[name])
-  parts = [f'`{config}`:\n\n{tables(v)}' for config, v in configs.items()]
-  missing = [name for name in names if name not in found]
-  if missing:
-    parts.append(f'Not compiled: {", ".join(missing)}.\n')
-  return '\n'.join(parts)
-
-
-def _where(one: Verdict, step: StepVerdict) -> list[str]:
-  slices = f'{one.slices} x ' if one.slices > 1 else ''
-  return [f'{slices}{one.topology}', 'x'.join(map(str, step.mesh.values()))]
-
-
-def _rows(head: str, cells: list[list[str]]) -> str:
-  titles = head.split(', ')
-  lines = [titles, ['---'] * len(titles), *cells]
-  return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
-
-
-def _verdicts(verdicts: Sequence[Verdict]) -> str:
-  memory, work = [], []
-  for one in verdicts:
-    for step in one.steps:
-      where = _where(one, step)
-      word = one.word(step)
-      memory.append(
-        [
-          *where,
-          str(step.rows),
-          step.name,
-          f'{step.peak_gib:.2f} of {one.chip_gib:g}',
-          'tight' if word.startswith('fits with') else word,
-          f'{step.tflops:,.0f}',
-          f'{step.estimate_seconds:.1f} s' if step.compiled else '',
-        ]
-      )
-      largest = [f'{k} {v:.1f}' for k, v in step.contributors()[:2]]
-      took = f'{one.mode}, {step.compile_seconds:.0f} s'
-      work.append([*where, step.name, ', '.join(largest), took])
-  peaks = 'topology, mesh, batch, step, peak of GiB, verdict, TFLOP, estimate'
-  largest = _rows('topology, mesh, step, largest (GiB), compiled', work)
-  return f'{_rows(peaks, memory)}\n{largest}'
-
-
-def _growth(verdicts: Sequence[Verdict]) -> str:
-  steps: dict[str, list[list[str]]] = {}
-  for one in verdicts:
-    for step in one.steps:
-      state = step.state_gib()
-      steps.setdefault(step.name, []).append(
-        [
-          str(one.chips),
-          *_where(one, step),
-          str(step.rows),
-          f'{state:.3f}',
-          f'{state * one.chips:.1f}',
-          f'{step.peak_gib:.2f}',
-          f'{step.sent / 1e9:.2f}',
-          f'{sum(t.count for t in step.traffic):,.0f}',
-          f'{step.tflops / one.chips:,.0f}',
-        ]
-      )
-  head = (
-    'chips, topology, mesh, batch, state GiB, x chips, peak GiB, '
-    'GB sent, collectives, TFLOP'
-  )
+def _growth(reports: Sequence[MemoryReport]) -> str:
+  rows = [(one, step) for one in reports for step in one.steps]
   return '\n'.join(
     f'Step `{name}`, per chip; the state is what is trained:\n\n'
-    f'{_rows(head, cells)}'
-    for name, cells in steps.items()
+    + _table(_GROWTH, [row for row in rows if row[1].name == name])
+    for name in dict.fromkeys(step.name for _, step in rows)
   )
+
+
+def _table(
+  cells: Cells, rows: Sequence[tuple[MemoryReport, StepReport]]
+) -> str:
+  lines = [list(cells), ['---'] * len(cells)]
+  lines += [[cell(*row) for cell in cells.values()] for row in rows]
+  return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unitemp_jax import files
-from unitemp_jax.aot import compiler, memory_report, report, table, topology
-from unitemp_jax.aot.memory_report import Verdict
-from unitemp_jax.cli import aot_steps
+from unitemp_jax.aot import compiler, memory_report, steps, table, topology
+from unitemp_jax.aot.memory_report import MemoryReport
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.errors import UserError
 
@@ -23,7 +22,7 @@ _EXAMPLE = f"""examples:
   unitemp aot --config=... --topology=v5e:1x1 --steps=sampler,decode
   unitemp aot --table=configs/aot/table.yaml --markdown=configs/aot/tables.md
 
-steps: train (all training steps), {', '.join(aot_steps.SERVING)}; or single
+steps: train (all training steps), {', '.join(steps.SERVING)}; or single
 training steps by name. All of them by default.
 
 Every step is compiled by the TPU compiler for the topology; nothing is run.
@@ -84,53 +83,37 @@ def _check(args: argparse.Namespace) -> None:
     )
 
 
-def judged(
-  config_name: str,
+def _compiled(
+  name: str,
   overrides: list[str],
   target: topology.Topology,
   names: list[str] | None,
-  *,
-  depth: int | None,
+  args: argparse.Namespace,
   fast: bool,
-  utilisation: float,
-  dry_run: bool = False,
-) -> Verdict:
-  """Compiles the steps of a config; with `dry_run` only names them.
-
-  Raises:
-    UserError: bad input, before anything is compiled.
-  """
-  config = load_config(
-    config_name, [f'--config.{override}' for override in overrides]
-  )
-  if depth is not None:
-    aot_steps.with_depth(config, depth)
+) -> MemoryReport:
+  """Compiles the steps of a config; with `--dry_run` only names them."""
+  config = load_config(name, [f'--config.{one}' for one in overrides])
+  if args.depth is not None:
+    steps.with_depth(config, args.depth)
   if names is None:
-    names = list(aot_steps.NAMES)
-    if 'student' not in config:
-      names = [aot_steps.TRAIN]
-  devices = topology.devices(target)
-  steps = aot_steps.steps_of(config, names, devices)
-  shares = aot_steps.shares_of(config, steps)
+    names = list(steps.NAMES) if 'student' in config else [steps.TRAIN]
   made = []
-  for step in steps:
-    if dry_run:
+  for step in steps.steps_of(config, names, topology.devices(target)):
+    if args.dry_run:
       print(f'would compile {step.name} for {target}, batch {step.rows}')
       continue
     print(f'compiling {step.name} for {target} ...', flush=True)
-    done = compiler.run(step, target, fast)
-    judged = memory_report.judge(done, target, utilisation, shares[step.name])
-    made.append(judged)
-  return Verdict(
-    config=config_name,
+    made.append(compiler.run(step, target, fast, args.utilisation))
+  return MemoryReport(
+    config=name,
     overrides=overrides,
     topology=target.name,
     slices=target.slices,
     chips=target.chips,
     chip_gib=target.chip.gib,
-    layers=depth,
+    layers=args.depth,
     mode='fast' if fast else 'exact',
-    utilisation=utilisation,
+    utilisation=args.utilisation,
     versions={
       name: importlib.metadata.version(name) for name in ('jax', 'libtpu')
     },
@@ -139,35 +122,29 @@ def judged(
 
 
 def _one(args: argparse.Namespace, overrides: Iterable[str]) -> int:
-  target = topology.parse(args.topology, args.slices)
-  found = judged(
+  found = _compiled(
     args.config,
     [word.removeprefix('--config.') for word in overrides],
-    target,
+    topology.parse(args.topology, args.slices),
     args.steps.split(',') if args.steps else None,
-    depth=args.depth,
-    fast=args.fast,
-    utilisation=args.utilisation,
-    dry_run=args.dry_run,
+    args,
+    args.fast,
   )
   if args.dry_run:
     return 0
-  print('\n'.join(report.lines(found)))
+  print(found.text())
   if args.out is not None:
     memory_report.write(args.out, found)
     print(args.out)
-  if not found.fits:
-    print(report.failure(found))
-    return EXIT_DOES_NOT_FIT
-  print(report.headroom(found))
-  return 0
+  print(found.summary())
+  return 0 if found.fits else EXIT_DOES_NOT_FIT
 
 
 def _table(args: argparse.Namespace) -> int:
   listed = table.read_list(args.table)
   if args.markdown is not None:
     files.check_generated(args.markdown, _COMMAND)
-  found: dict[str, Verdict] = {}
+  found: dict[str, MemoryReport] = {}
   for entry in listed.entries:
     path = listed.results / f'{entry.name}.json'
     known = memory_report.read(path) if path.exists() else None
@@ -175,14 +152,10 @@ def _table(args: argparse.Namespace) -> int:
       if args.known or args.dry_run:
         print(f'{entry.name}: to be compiled')
         continue
-      known = judged(
-        entry.config,
-        list(entry.overrides),
-        topology.parse(entry.topology, entry.slices),
-        list(entry.steps),
-        depth=None,
-        fast=entry.fast,
-        utilisation=args.utilisation,
+      target = topology.parse(entry.topology, entry.slices)
+      overrides, names = list(entry.overrides), list(entry.steps)
+      known = _compiled(
+        entry.config, overrides, target, names, args, entry.fast
       )
       memory_report.write(path, known)
     print(f'{entry.name}: {path}')

@@ -17,7 +17,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.sampling.model_folder import ModelCard
 from unitemp_jax.training.programs import builders
-from unitemp_jax.training.programs.card import model_card
+from unitemp_jax.training.programs.builders import model_card
 
 _EXAMPLE = """examples:
   Self-Forcing (or CausVid) on Wan 2.1, ready to generate:

@@ -17,7 +17,7 @@ from unitemp_jax.models import weights
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.objectives.vae import to_unit
 from unitemp_jax.training.programs import builders
-from unitemp_jax.training.programs.plan_sets import anchor_windows
+from unitemp_jax.training.programs.builders import anchor_windows
 
 _SHARD = 512  # clips
 _BATCH = 16

@@ -15,7 +15,7 @@ from unitemp_jax.generate.clip_records import ClipRecorder
 from unitemp_jax.generate.prompt_encoder import fingerprint
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.training.programs import builders
-from unitemp_jax.training.programs.plan_sets import anchor_windows
+from unitemp_jax.training.programs.builders import anchor_windows
 
 _SHARD = 64  # clips
 

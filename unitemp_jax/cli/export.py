@@ -12,8 +12,8 @@ from unitemp_jax.data import latents
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.models import weights
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.training import provenance
-from unitemp_jax.training.programs.card import model_card
+from unitemp_jax.training import workdir
+from unitemp_jax.training.programs.builders import model_card
 from unitemp_jax.training.programs.networks import load_teacher
 
 _EXAMPLE = """example:
@@ -40,12 +40,12 @@ def _parse_args(argv: list[str]):
 def _provenance(config, student: Path) -> dict:
   """Every stage's run, the commit and the hardware of this command."""
   return {
-    'commit': provenance.commit(),
-    'hardware': provenance.hardware(),
-    'vae': provenance.stage(config.latents.vae),
-    'teacher': provenance.stage(config.teacher),
-    'student_init': provenance.stage(config.student_init),
-    'student': provenance.stage(student),
+    'commit': workdir.commit(),
+    'hardware': workdir.hardware(),
+    'vae': workdir.provenance(config.latents.vae),
+    'teacher': workdir.provenance(config.teacher),
+    'student_init': workdir.provenance(config.student_init),
+    'student': workdir.provenance(student),
   }
 
 

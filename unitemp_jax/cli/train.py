@@ -1,48 +1,25 @@
 """`unitemp train`: trains what a config describes, and resumes by itself."""
 
 import argparse
-import contextlib
+import dataclasses
 import json
 import math
 import sys
 from pathlib import Path
 
 import jax
-import ml_collections
+from clu import parameter_overview
 
-from unitemp_jax import files
 from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import sizes
 from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.compile_cache import enable_compile_cache
 from unitemp_jax.parallel.mesh import local_rows, make_mesh
-from unitemp_jax.parallel.processes import say
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
-from unitemp_jax.training.export import export_weights
-from unitemp_jax.training.guard import GuardSettings, TrainingStopped
-from unitemp_jax.training.loop import train
-from unitemp_jax.training.loop_settings import LoopSettings
-from unitemp_jax.training.programs import by_name, lazy_weights
-from unitemp_jax.training.programs.program import abstract_state
-
-# A run may be continued with these changed: no step depends on them, but for
-# the order of sums over a mesh and for which steps are skipped.
-_FREE_KEYS = (
-  'mesh',
-  'num_steps',
-  'log_every',
-  'checkpoint_every',
-  'checkpoint_minutes',
-  'keep_checkpoints',
-  'keep_every',
-  'sample_every',
-  'num_devices',
-  'max_loss_ratio',
-  'max_skipped',
-  'profile_step',
-  'profile_steps',
-)
+from unitemp_jax.training import build, lazy_weights, workdir
+from unitemp_jax.training.guard import TrainingStopped
+from unitemp_jax.training.loop import LoopSettings, train
+from unitemp_jax.training.program import abstract_state
 
 # Of errors with a sentence; anything else is 1.
 EXIT_CODES: dict[type[BaseException], int] = {UserError: 2, TrainingStopped: 4}
@@ -68,94 +45,35 @@ def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  parser.add_argument('--config', required=True, metavar='FILE[:ARG]')
-  parser.add_argument('--workdir', required=True, type=Path, metavar='DIR')
-  parser.add_argument(
+  add = parser.add_argument
+  add('--config', required=True, metavar='FILE[:ARG]')
+  add('--workdir', required=True, type=Path, metavar='DIR')
+  add(
     '--hosts',
     type=int,
     default=1,
     metavar='N',
     help='how many hosts run this command together (default 1)',
   )
-  parser.add_argument(
+  add(
     '--coordinator',
     metavar='ADDRESS:PORT',
     help='of host 0; not needed on TPU pods, GKE, Slurm and MPI',
   )
-  parser.add_argument(
+  add(
     '--host_index',
     type=int,
     metavar='I',
     help='which host this is, 0 to N - 1; goes with --coordinator',
   )
-  parser.add_argument(
-    '--dry_run', action='store_true', help='say what would be done and stop'
-  )
+  add('--dry_run', action='store_true', help='say what would be done and stop')
   return parse_with_overrides(parser, argv)
 
 
-def fingerprint(config: dict) -> str:
-  """Returns a hash of what a step depends on in a plain config dict."""
-  fixed = {key: v for key, v in config.items() if key not in _FREE_KEYS}
-  if 'mesh' in config:
-    # Runs from before a mesh was free to change had this one in their hash.
-    fixed['mesh'] = {'data': -1, 'fsdp': 1}
-  # And those from before the sizes had the field's names.
-  fixed = sizes.rename(fixed, sizes.FORMER_NAMES)
-  text = json.dumps(fixed, sort_keys=True)
-  return files.sha256(text)[:16]
-
-
-def _leaves(tree: dict, prefix: str = '') -> dict:
-  flat = {}
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      flat |= _leaves(value, f'{prefix}{key}.')
-    else:
-      flat[prefix + key] = value
-  return flat
-
-
-def check_same_config(path: Path, config: dict) -> None:
-  """Refuses a workdir that belongs to another config, naming what differs."""
-  if not path.exists():
-    return
-  old = files.read_json(
-    path, 'a config', 'restore it or choose another --workdir'
-  )
-  if fingerprint(old) == fingerprint(config):
-    return
-  old, new = _leaves(sizes.rename(old)), _leaves(sizes.rename(config))
-  names = [
-    key
-    for key in sorted(old.keys() | new.keys())
-    if old.get(key) != new.get(key) and key.split('.')[0] not in _FREE_KEYS
-  ]
-  raise UserError(
-    f'{path.parent} holds a run with another config (differs in '
-    f'{", ".join(names[:5])}); choose another --workdir or use that config.'
-  )
-
-
-@contextlib.contextmanager
-def _claim(workdir: Path, config: dict):
-  """Keeps a second training out of `workdir`, and writes the config there."""
-  with contextlib.ExitStack() as stack:
-    with processes.together(f'Opening {workdir}'):
-      if jax.process_index() == 0:
-        stack.enter_context(files.lock(workdir))
-        check_same_config(workdir / 'config.json', config)
-        files.write_json(workdir / 'config.json', config, indent=2)
-    processes.check_shared(workdir)
-    yield
-
-
-def _describe(
-  program, config: ml_collections.ConfigDict, mesh, workdir: Path
-) -> None:
+def _describe(state, config, mesh, folder: Path) -> None:
   """Prints what a training would do, and how it splits what it trains."""
-  shapes = abstract_state(program, config.seed, mesh, MODEL_RULES)
-  for name, tree in shapes.params.items():
+  for name, tree in state.params.items():
+    print(parameter_overview.get_parameter_overview(tree))
     leaves = jax.tree.leaves(tree)
     total = sum(math.prod(leaf.shape) for leaf in leaves)
     here = sum(math.prod(l.sharding.shard_shape(l.shape)) for l in leaves)
@@ -164,65 +82,50 @@ def _describe(
   print(f'mesh: {sizes} on {jax.default_backend()}')
   print(
     f'would train up to step {config.num_steps} in batches of '
-    f'{config.batch_size} and write to {workdir}'
+    f'{config.batch_size} and write to {folder}'
   )
 
 
-def _settings(config: ml_collections.ConfigDict) -> LoopSettings:
-  return LoopSettings(
-    num_steps=config.num_steps,
-    log_every=config.log_every,
-    checkpoint_every=config.checkpoint_every,
-    checkpoint_minutes=config.checkpoint_minutes,
-    keep=config.keep_checkpoints,
-    keep_every=config.keep_every,
-    sample_every=config.sample_every,
-    profile_step=config.profile_step,
-    profile_steps=config.profile_steps,
-    guard=GuardSettings(config.max_loss_ratio, config.max_skipped),
-  )
-
-
-def _run(
-  args: argparse.Namespace, config: ml_collections.ConfigDict, plain: dict
-) -> None:
+def _run(args: argparse.Namespace, config, plain: dict) -> None:
   """Everything after the hosts have found each other."""
-  with processes.together('Setting up'):
+  with processes.sync('Setting up'):
     processes.check_devices(config.num_devices)
     mesh = make_mesh(config.mesh)
     rows = local_rows(mesh, config.batch_size, config.accumulate)
-    program = by_name.build_program(config, mesh)
+    program = build.build_program(config)
+    build.check_weights(program)
     # Shapes that do not divide are refused here, before anything is made.
-    abstract_state(program, config.seed, mesh, MODEL_RULES)
+    state = abstract_state(program, config.seed, mesh, MODEL_RULES)
     lazy_weights.shapes_of(program.frozen, mesh, MODEL_RULES)
     if args.dry_run:
       if jax.process_index() == 0:
-        _describe(program, config, mesh, args.workdir)
+        _describe(state, config, mesh, args.workdir)
       return
   for first in (True, False):
     # Host 0 prepares the data while the others, which may share the folder with
     # it, wait.
-    with processes.together('Opening the data'):
+    with processes.sync('Opening the data'):
       if (jax.process_index() == 0) == first:
-        loader = by_name.build_loader(config, rows)
+        loader = build.build_loader(config, rows)
+  names = [field.name for field in dataclasses.fields(LoopSettings)]
   # Last of all, so that bad input leaves no trace in the workdir.
-  with _claim(args.workdir, plain):
+  with workdir.claimed(args.workdir, plain):
     result = train(
       program,
       loader,
-      _settings(config),
+      LoopSettings(**{name: config[name] for name in names}),
       workdir=args.workdir,
       mesh=mesh,
       rules=MODEL_RULES,
       seed=config.seed,
-      fingerprint=fingerprint(plain),
-      sample_fn=getattr(program, 'sample_fn', None),
+      fingerprint=workdir.fingerprint(plain),
     )
     if result.outcome == 'was finished':
-      say(f'nothing to do: step {result.step} of {config.num_steps} is done')
+      done = f'step {result.step} of {config.num_steps} is done'
+      processes.log(f'nothing to do: {done}')
     print(f'{result.outcome} at step {result.step}: {result.checkpoint}')
-    with processes.together('Exporting the weights'):
-      for path in export_weights(result.state, args.workdir, plain):
+    with processes.sync('Exporting the weights'):
+      for path in workdir.export_weights(result.state, args.workdir, plain):
         print(path)
 
 
@@ -236,7 +139,7 @@ def main(argv: list[str]) -> int:
   config = load_config(args.config, overrides)
   # As it would be read back: tuples become lists.
   plain = json.loads(json.dumps(config.to_dict()))
-  check_same_config(args.workdir / 'config.json', plain)
+  workdir.check_config(args.workdir, plain)
   enable_compile_cache()
   processes.join(args.hosts, args.coordinator, args.host_index)
   try:
@@ -244,7 +147,7 @@ def main(argv: list[str]) -> int:
   except BaseException as error:
     code = EXIT_CODES.get(type(error), 1)
     if args.hosts > 1:
-      processes.leave(error, code)
+      processes.abort(error, code)
     if not isinstance(error, TrainingStopped):
       raise
     print(f'unitemp: error: {error}', file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The device mesh, and how a table of rules shards a tree over it."""
+"""The device mesh, and how rules shard trees and batches over it."""
 
 import contextlib
 import contextvars
@@ -15,27 +15,38 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel.activations import AXES
 from unitemp_jax.parallel.mesh_context import BATCH_AXES
-from unitemp_jax.parallel.tree_paths import path_name, rank_in_layer
 
 # (regex searched in the path of a leaf, how the leaf is split); the first match
 # wins. Vectors and scalars need no rule: they are replicated.
 Rules = tuple[tuple[str, PartitionSpec], ...]
 
+# A scan over layers stacks the parameters of all layers along a leading axis,
+# under a module called `blocks`.
+_LAYER_STACK = re.compile(r'(^|/)blocks/')
+_local: contextvars.ContextVar[bool] = contextvars.ContextVar('local')
 
-_alone: contextvars.ContextVar[bool] = contextvars.ContextVar('alone')
+
+def path_name(key_path) -> str:
+  """Returns a jax key path as `a/b/c`, the form that rules are written for."""
+  return jax.tree_util.keystr(key_path, simple=True, separator='/')
+
+
+def rank_in_layer(path: str, leaf) -> int:
+  """Returns the number of axes of `leaf`, not counting a stack of layers."""
+  return leaf.ndim - bool(_LAYER_STACK.search(path))
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-  """Within it a process makes meshes of its own devices, as if it were alone.
+def local_mesh() -> Iterator[None]:
+  """Context in which a process makes meshes of its own devices only.
 
-  One of several processes can so run what the others do not take part in.
+  So one of several processes can run what the others do not take part in.
   """
-  token = _alone.set(True)
+  token = _local.set(True)
   try:
     yield
   finally:
-    _alone.reset(token)
+    _local.reset(token)
 
 
 def make_mesh(
@@ -60,7 +71,7 @@ def make_mesh(
   if unknown:
     raise UserError(f'mesh has no axis {unknown[0]!r}; use {", ".join(AXES)}.')
   sizes = [int(shape.get(axis, 1)) for axis in AXES]
-  own = _alone.get(False) or jax.process_count() == 1
+  own = _local.get(False) or jax.process_count() == 1
   if devices is None:
     devices = jax.local_devices() if own else jax.devices()
   given = math.prod(size for size in sizes if size != -1)

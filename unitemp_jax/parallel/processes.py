@@ -1,13 +1,14 @@
-"""Several hosts as one training: joining, agreeing, failing aloud.
+"""Several hosts in one training: joining, errors, preemption, logging.
 
 Each host runs one process, and all run the same program on their own devices.
-What only one of them can see (a file that is missing there, a lock that is
-taken) is told to all, so that none waits for a host that has given up.
+An error that one of them has alone (a missing file, a lock that is taken) is
+raised on all, so that none waits for a host that has given up.
 """
 
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -126,14 +127,14 @@ def check_devices(expected: int) -> None:
     )
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
   """Prints a line on host 0."""
   if jax.process_index() == 0:
     print(text, flush=True)
 
 
 @contextlib.contextmanager
-def together(doing: str) -> Iterator[None]:
+def sync(doing: str) -> Iterator[None]:
   """Makes an error in the body on one host an error on all of them.
 
   Args:
@@ -193,10 +194,10 @@ def check_shared(folder: Path) -> None:
   token = np.frombuffer(secrets.token_bytes(8), np.uint8)
   token = np.asarray(multihost_utils.broadcast_one_to_all(token))
   path = folder / f'.shared-{token.tobytes().hex()}'
-  with together(f'Writing to {folder}'):
+  with sync(f'Writing to {folder}'):
     if jax.process_index() == 0:
       path.touch()
-  with together(f'Looking into {folder}'):
+  with sync(f'Looking into {folder}'):
     if not path.exists():
       raise UserError(
         f'{folder} is not the same folder on all hosts; choose a --workdir '
@@ -222,8 +223,8 @@ def to_host(tree: Any) -> Any:
   return jax.tree.map(whole, tree)
 
 
-def leave(error: BaseException, code: int) -> None:
-  """Ends one of several processes at once, saying which one and why.
+def abort(error: BaseException, code: int) -> None:
+  """Ends one of several processes at once; prints which one and why.
 
   An ordinary exit would wait for the others, which wait for this one.
   """
@@ -236,3 +237,32 @@ def leave(error: BaseException, code: int) -> None:
   print('\n'.join(lines), file=sys.stderr, flush=True)
   sys.stdout.flush()
   os._exit(code)
+
+
+class StopSignal:
+  """SIGTERM and preemption handling: asks for a stop after the current step.
+
+  A context. One process handles the signal itself. With several, jax's
+  preemption service does, and makes all of them agree on the step to stop at.
+  """
+
+  def __enter__(self) -> 'StopSignal':
+    self._asked = False
+    self._previous = None
+    self._single = jax.process_count() == 1
+    if self._single and threading.current_thread() is threading.main_thread():
+      self._previous = signal.signal(signal.SIGTERM, self._ask)
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._previous is not None:
+      signal.signal(signal.SIGTERM, self._previous)
+
+  def _ask(self, *_) -> None:
+    self._asked = True
+
+  def asked(self, step: int) -> bool:
+    """Returns whether to stop after `step`; call it once for every step."""
+    if self._single:
+      return self._asked
+    return multihost_utils.reached_preemption_sync_point(step)

@@ -165,7 +165,7 @@ class Checkpoints:
   def _try_restore(self, step: int, stored_shapes: Any):
     """Returns (stored, data_state), None where a process cannot read it."""
     restored = None
-    with processes.together(f'Reading the checkpoint {self.path(step)}'):
+    with processes.sync(f'Reading the checkpoint {self.path(step)}'):
       try:
         restored = self._restore(step, stored_shapes)
       except UserError:

@@ -10,11 +10,11 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 
-from unitemp_jax import files
+from unitemp_jax.training.metrics import open_log
 
 # Besides 'initialise', 'compile', 'data', 'checkpoint' and 'sample': the rest.
 STEP = 'step'
@@ -91,23 +91,15 @@ class Goodput:
     self._last = started
     self._spent: dict[str, float] = {}
     self._nested = 0.0
-    self._file = None
     self._path = path
+    self._file: TextIO | None = None
     if jax.process_index() != 0:
       return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    self._repair()
-    self._file = path.open('a')
+    self._file = open_log(path)
     if before:
       down = started - before[-1]['time']
       restarts = 1 + sum('restart' in line for line in before)
       self._append(first_step, {'down': down}, started, restart=restarts)
-
-  def _repair(self) -> None:
-    """Takes off the end of a line that a kill cut off."""
-    data = self._path.read_bytes() if self._path.exists() else b''
-    if data and not data.endswith(b'\n'):
-      files.write(self._path, data[: data.rfind(b'\n') + 1])
 
   @contextlib.contextmanager
   def measure(self, kind: str) -> Iterator[None]:
@@ -128,11 +120,7 @@ class Goodput:
     self._spent['initialise'] = self._clock() - self._last - known
 
   def write(self, step: int) -> None:
-    """Accounts for the time since the last line.
-
-    Args:
-      step: number of finished steps.
-    """
+    """Accounts for the time since the last line; `step` steps are finished."""
     now = self._clock()
     spent, self._spent = self._spent, {}
     spent[STEP] = now - self._last - sum(spent.values())

@@ -1,13 +1,17 @@
 """Metrics as JSON lines that a resumed run continues without a trace."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
+import numpy as np
+from clu import metrics
 
 from unitemp_jax import files
 from unitemp_jax.training.guard import SKIPPED, Guard
@@ -16,22 +20,25 @@ from unitemp_jax.training.guard import SKIPPED, Guard
 TIME_FIELDS = ('seconds', 'steps_per_second')
 
 
-def truncate_lines(path: Path, last_step: int) -> None:
-  """Drops all lines of `path` beyond `last_step`, and a half-written one.
+def open_log(path: Path, last_step: int | None = None) -> TextIO:
+  """Opens a file of JSON lines to append to, without a half-written line.
 
-  The file is replaced atomically, or left alone if nothing is to be dropped.
+  Args:
+    path: created with its folder.
+    last_step: lines of later steps are dropped too, atomically.
   """
-  if not path.exists():
-    return
-  text = path.read_bytes()
+  path.parent.mkdir(parents=True, exist_ok=True)
+  text = path.read_bytes() if path.exists() else b''
   kept = []
   for line in text.splitlines(keepends=True):
-    if not line.endswith(b'\n') or json.loads(line)['step'] > last_step:
+    if not line.endswith(b'\n'):
+      break
+    if last_step is not None and json.loads(line)['step'] > last_step:
       break
     kept.append(line)
-  kept = b''.join(kept)
-  if kept != text:
-    files.write(path, kept)
+  if (whole := b''.join(kept)) != text:
+    files.write(path, whole)
+  return path.open('a')
 
 
 class MetricsLog:
@@ -40,7 +47,8 @@ class MetricsLog:
   The metrics of a step are fetched after the next step has been dispatched, so
   that the device never waits for the host. Each metric is averaged over the
   steps that reported it, so steps of different kinds may report different ones.
-  Skipped steps are counted and left out of the means.
+  Skipped steps are counted and left out of the means. Where TensorFlow is
+  installed the lines are written for TensorBoard too.
   """
 
   def __init__(
@@ -67,53 +75,65 @@ class MetricsLog:
     self._num_steps = num_steps
     self._log_every = log_every
     self._pending: tuple[int, Any, int] | None = None
-    self._window = {name: list(pair) for name, pair in sums.items()}
+    self._window = {
+      name: metrics.Average(np.float64(total), np.int64(count))
+      for name, (total, count) in sums.items()
+    }
     self._start = self._last_time = time.monotonic()
     self._last_step = first_step
-    self._file = None
+    self._file: TextIO | None = None
+    self._board: Any = None
     if jax.process_index() == 0:
-      path.parent.mkdir(parents=True, exist_ok=True)
-      truncate_lines(path, first_step)
-      self._file = path.open('a')
+      self._file = open_log(path, first_step)
+      if importlib.util.find_spec('tensorflow'):
+        # clu's writers cannot be imported without it.
+        from clu import metric_writers
+
+        self._board = metric_writers.create_default_writer(
+          path.parent / 'tensorboard'
+        )
 
   def get_state(self) -> dict:
     """Returns the sums since the last line, as JSON-able values."""
-    return {name: list(pair) for name, pair in self._window.items()}
+    return {
+      name: [float(mean.total), int(mean.count)]
+      for name, mean in self._window.items()
+    }
 
-  def push(self, step: int, metrics: Any, data_crc: int) -> None:
+  def push(self, step: int, values: Any, data_crc: int) -> None:
     """Takes the metrics of `step` and handles those of the step before.
 
     Args:
       step: number of finished steps, this one included.
-      metrics: name -> scalar on the device.
+      values: name -> scalar on the device.
       data_crc: checksum of all batches so far.
 
     Raises:
       TrainingStopped: too many steps in a row were skipped.
     """
     self.flush()
-    self._pending = (step, metrics, data_crc)
+    self._pending = (step, values, data_crc)
 
   def flush(self) -> None:
     """Waits for the metrics that were pushed last and handles them."""
     if self._pending is None:
       return
-    step, metrics, data_crc = self._pending
+    step, pending, data_crc = self._pending
     self._pending = None
-    values = {name: float(v) for name, v in jax.device_get(metrics).items()}
+    values = {name: float(v) for name, v in jax.device_get(pending).items()}
     if self._guard.count(step, values):
       values = {}
     values.pop(SKIPPED, None)
     for name, value in values.items():
-      total, count = self._window.get(name, (0.0, 0))
-      self._window[name] = [total + value, count + 1]
+      mean = metrics.Average(np.float64(value), np.int64(1))
+      if name in self._window:
+        mean = self._window[name].merge(mean)
+      self._window[name] = mean
     if step % self._log_every == 0 or step == self._num_steps:
       self._write(step, data_crc)
 
   def _write(self, step: int, data_crc: int) -> None:
-    means = {
-      name: total / count for name, (total, count) in self._window.items()
-    }
+    means = {name: float(m.compute()) for name, m in self._window.items()}
     self._window = {}
     now = time.monotonic()
     rate = (step - self._last_step) / max(now - self._last_time, 1e-9)
@@ -126,15 +146,13 @@ class MetricsLog:
     line |= {'steps_per_second': round(rate, 4)}
     self._file.write(json.dumps(line) + '\n')
     self._file.flush()
-    self._print(step, means, rate)
-
-  def _print(self, step: int, means: dict[str, float], rate: float) -> None:
+    if self._board is not None:
+      self._board.write_scalars(step, {**means, 'steps_per_second': rate})
     left = round((self._num_steps - step) / rate)
-    hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
     shown = '  '.join(f'{name} {value:.4g}' for name, value in means.items())
     print(
       f'step {step}/{self._num_steps}  {shown}  {rate:.3g} steps/s  '
-      f'{hours}:{minutes:02}:{seconds:02} left',
+      f'{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left',
       flush=True,
     )
 
@@ -145,7 +163,7 @@ class MetricsLog:
       os.fsync(self._file.fileno())
 
   @contextlib.contextmanager
-  def paused(self):
+  def paused(self) -> Iterator[None]:
     """Leaves the time inside the context out of the steps per second."""
     start = time.monotonic()
     yield
@@ -155,3 +173,5 @@ class MetricsLog:
     """Closes the file; metrics that were not flushed are dropped."""
     if self._file is not None:
       self._file.close()
+    if self._board is not None:
+      self._board.close()

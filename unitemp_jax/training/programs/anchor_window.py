@@ -76,3 +76,36 @@ def encoded(vae: VAE, params: Any, video: jax.Array) -> jax.Array:
     latent, memory = encode(video[:, start : start + stride], memory)
     parts.append(latent)
   return jnp.concatenate(parts, axis=1)
+
+
+def target(
+  vae: VAE,
+  params: Any,
+  latents: jax.Array,
+  first: jax.Array,
+  count: int,
+  by_latent: bool,
+) -> jax.Array:
+  """Returns what windowed anchors should be: their frames, encoded alone.
+
+  Args:
+    vae: the VAE.
+    params: its weights.
+    latents: the timeline, `[B, N, h, w, C]`.
+    first: int scalar, where the anchors begin.
+    count: P.
+    by_latent: decode latent by latent, in a fraction of the memory.
+
+  Returns:
+    `[B, P, h, w, C]`; no gradient flows.
+  """
+  if by_latent:
+    window = decoded(vae, params, latents, first, count)
+    return jax.lax.stop_gradient(encoded(vae, params, window))
+  stride = vae.config.temporal_stride
+  video, _ = vae.apply({'params': params}, latents, method='decode')
+  window = lax.dynamic_slice_in_dim(
+    video, stride * first, stride * (count - 1) + 1, axis=1
+  )
+  made, _ = vae.apply({'params': params}, window, method='encode')
+  return jax.lax.stop_gradient(made)

@@ -1,16 +1,25 @@
-"""From config dicts to the frozen dataclasses that the models take."""
+"""From config dicts to what models, plans and trainings are made of."""
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
+from unitemp_jax import orders, plans
 from unitemp_jax.data.falling_digits import FallingDigitsSpec
+from unitemp_jax.diffusion import solvers
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import sizes
+from unitemp_jax.models import sizes, vae3d
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
 from unitemp_jax.models.vae3d import VAEConfig
+from unitemp_jax.sampling.model_folder import ModelCard
 from unitemp_jax.training.optim import make_optimizer
+
+ANCHOR_KINDS = ('raw', 'windowed')
 
 
 def model_config(kind: type, values: ConfigDict | dict[str, Any]) -> Any:
@@ -61,5 +70,150 @@ def clip_spec(data: ConfigDict) -> FallingDigitsSpec:
 
 
 def optimizer(values: ConfigDict):
-  """AdamW from a `config.optimizer`."""
+  """The optimizer of a `config.optimizer`."""
   return make_optimizer(**values.to_dict())
+
+
+def rows(
+  config: ConfigDict, shapes: Mapping[str, tuple[tuple[int, ...], Any]]
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """A global batch of rows of these shapes and dtypes."""
+  return {
+    name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
+    for name, (shape, dtype) in shapes.items()
+  }
+
+
+def latent_shape(
+  config: ConfigDict, frames: int | None = None
+) -> tuple[int, int, int]:
+  """Frames, rows and columns of the latents of a config's clips."""
+  vae = vae_config(config.model)
+  latents = vae3d.num_latents(
+    frames or config.data.num_frames, vae.temporal_stride
+  )
+  return latents, *vae3d.latent_grid(vae, *frame_size(config.data))
+
+
+def student_levels(config: ConfigDict) -> np.ndarray:
+  """Sigmas of the few-step student, the last one 0."""
+  return solvers.student_levels(
+    tuple(config.student.timesteps), config.student.shift
+  )
+
+
+def model_card(
+  config: ConfigDict, index: dict[str, Any], provenance: dict[str, Any]
+) -> ModelCard:
+  """What a model folder says about itself.
+
+  Args:
+    config: of a student stage.
+    index: of the latents it was trained on (`data.latents.read_index`).
+    provenance: how the weights were made.
+  """
+  vae = dataclasses.replace(
+    vae_config(config.model),
+    latent_mean=tuple(index['latent_mean']),
+    latent_std=tuple(index['latent_std']),
+  )
+  height, width = frame_size(config.data)
+  return ModelCard(
+    vae=vae,
+    dit=dit_config(config.model),
+    text=text_config(config.model),
+    timesteps=tuple(config.student.timesteps),
+    shift=config.student.shift,
+    teacher_shift=config.sampling.teacher_shift,
+    guidance=config.sampling.guidance,
+    frames=config.data.num_frames,
+    height=height,
+    width=width,
+    fps=config.sampling.fps,
+    block=config.orders.block,
+    anchors=config.orders.anchors,
+    anchor_kind=config.orders.anchor_kind,
+    start=config.orders.start,
+    provenance=provenance,
+  )
+
+
+def training_plans(
+  settings: ConfigDict, num_latents: int
+) -> tuple[list[plans.Plan], list[float]]:
+  """Plans of equal shape and their sampling weights.
+
+  Args:
+    settings: `weights` maps names of `orders.ORDERS` to weights, a name may end
+      in `+first` or `+last` for a given first or last frame. A `loop` begins
+      with an image latent here, as all that a teacher knows; its end sees that
+      one alone, or with `+overlap` its whole first block. `anchors` and `start`
+      are the arguments of the order functions.
+    num_latents: N.
+
+  Raises:
+    UserError: an unknown order, or what it does not take.
+  """
+  known = {
+    'first': {'given_first': 1},
+    'last': {'given_last': 1},
+    'overlap': {'overlap': settings.block},
+  }
+  # How loops are trained.
+  special = {'loop': {'side': 'past', 'closed': True, 'overlap': 1}}
+  made, weights = [], []
+  for name, weight in settings.weights.items():
+    order, *extras = name.split('+')
+    if order not in orders.ORDERS:
+      raise UserError(
+        f'config.orders.weights names {order!r}; use one of '
+        f'{", ".join(orders.ORDERS)}.'
+      )
+    keywords = dict(special.get(order, {}))
+    for extra in extras:
+      if extra not in known:
+        raise UserError(
+          f'config.orders.weights names {name!r}; after the order use '
+          f'{", ".join(f"+{one}" for one in known)}.'
+        )
+      keywords.update(known[extra])
+    made.append(
+      orders.ORDERS[order](
+        num_latents,
+        block=settings.block,
+        anchors=settings.anchors,
+        start=settings.start,
+        **keywords,
+      )
+    )
+    weights.append(float(weight))
+  return plans.align(*made), weights
+
+
+def windowed(settings: ConfigDict) -> bool:
+  """Whether a `config.orders` asks for windowed anchors.
+
+  Raises:
+    UserError: an unknown kind.
+  """
+  if settings.anchor_kind not in ANCHOR_KINDS:
+    raise UserError(
+      f'config.orders.anchor_kind is {settings.anchor_kind!r}; use one of '
+      f'{", ".join(ANCHOR_KINDS)}.'
+    )
+  return settings.anchors > 0 and settings.anchor_kind == 'windowed'
+
+
+def anchor_windows(settings: ConfigDict, num_frames: int) -> list[slice]:
+  """Frames of the anchors of every block but the first; none if they are raw.
+
+  Anchors at positions a .. a + P - 1 stand for the frames 4a .. 4 (a + P - 1).
+  """
+  if not windowed(settings):
+    return []
+  num_latents = 1 + (num_frames - 1) // 4
+  firsts = range(settings.block, num_latents, settings.block)
+  return [
+    slice(4 * (first - settings.anchors), 4 * (first - 1) + 1)
+    for first in firsts
+  ]

@@ -1,10 +1,9 @@
-"""Bidirectional self-forcing DMD as a training program.
-
-The equations are in `unitemp_jax/README.md`, Distillation.
+"""Bidirectional self-forcing DMD: student and critic, trained in turn.
 
 The student rolls out on drawn plans through the sampler's own step, the critic
 follows its samples by flow matching, and the student is moved along the
-difference between critic and frozen teacher.
+difference between critic and frozen teacher. The equations are in
+`unitemp_jax/README.md`, Distillation.
 """
 
 import dataclasses
@@ -17,47 +16,56 @@ from ml_collections import ConfigDict
 
 from unitemp_jax.diffusion import flow
 from unitemp_jax.errors import UserError
+from unitemp_jax.models import flops as model_flops
 from unitemp_jax.models import sizes, text_to_video
 from unitemp_jax.models.dit import DiT
+from unitemp_jax.models.flops import Flops, trained
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.objectives import dmd, flow_match
 from unitemp_jax.plans import Plan
 from unitemp_jax.sampling import replay
 from unitemp_jax.sampling.step import StepOptions
-from unitemp_jax.training.accumulate import accumulate_gradients
-from unitemp_jax.training.optim import ema_update
-from unitemp_jax.training.programs import anchor_window, builders, samples
-from unitemp_jax.training.programs.lazy_weights import LazyWeights
-from unitemp_jax.training.programs.networks import (
-  frozen_networks,
-  initial_networks,
-  normalised_vae,
-  teacher_config,
+from unitemp_jax.training import flops
+from unitemp_jax.training.lazy_weights import LazyWeights
+from unitemp_jax.training.optim import (
+  accumulate_gradients,
+  ema_update,
+  warm_decay,
 )
-from unitemp_jax.training.programs.plan_sets import training_plans, windowed
-from unitemp_jax.training.programs.program import StepFn
+from unitemp_jax.training.program import StepFn, TrainState
+from unitemp_jax.training.programs import (
+  anchor_window,
+  batches,
+  builders,
+  networks,
+  samples,
+)
 from unitemp_jax.training.programs.rollout import PlanChoice, Rollout, roll_out
-from unitemp_jax.training.programs.single import warm_decay
-from unitemp_jax.training.programs.student import student_levels
-from unitemp_jax.training.programs.teacher import latent_shape
-from unitemp_jax.training.state import TrainState
+from unitemp_jax.training.programs.single import update
 
 
 @dataclasses.dataclass(frozen=True)
 class DistillSettings:
   """Numbers of the objective, named as in Self-Forcing where it has them.
 
-  `guidance` is w in c + w (c - u). `pin` weighs how closely the timeline must
-  hold the frames that were given to it, `closing` how closely the last frame
-  of a loop must be its first, `anchor_match` how closely windowed anchors must
-  be the encoding of what was then generated before the block.
-  `through_cache` lets gradient cross blocks (`generate.step.StepOptions`). The
-  student is updated in every `critic_updates`-th step, after `critic_warmup`
-  steps in which the critic alone learns what the initial student's samples
-  look like. `checkpoint_rollout` trades one more pass per block for a backward
-  pass that holds one block at a time (`generate.replay`), `decode_by_latent`
-  decodes for `anchor_match` only as far as is needed (`anchor_window`).
+  Attributes:
+    shift: of the sigmas that samples are diffused to.
+    sigma_min: lowest of them.
+    sigma_max: highest.
+    guidance: w in c + w (c - u), of the teacher.
+    pin: how closely the timeline must hold the frames that were given to it.
+    closing: how closely the last frame of a loop must be its first.
+    anchor_match: how closely windowed anchors must be the encoding of what was
+      then generated before the block.
+    through_cache: lets gradient cross blocks, see `StepOptions`.
+    anchor_drop: share of rollouts without anchors.
+    critic_updates: the student is updated in every so manyth step.
+    critic_warmup: first steps in which the critic alone learns what the initial
+      student's samples look like.
+    checkpoint_rollout: one more pass per block for a backward pass that holds
+      one block at a time (`sampling.replay`).
+    decode_by_latent: see `anchor_window.target`.
   """
 
   shift: float
@@ -89,54 +97,85 @@ def check_rollout(settings: DistillSettings, plans: list[Plan]) -> None:
 class DistillProgram:
   """Student and critic, trained in turn; the teacher is frozen."""
 
-  def __init__(self, config: ConfigDict, abstract: bool):
-    """Names what is read and stacks the plans; see `distill_program`."""
+  def __init__(self, config: ConfigDict):
+    """Reads the sections of `configs/tiny_distill.py`."""
+    self._config = config
     self._dit = DiT(builders.dit_config(config.model))
-    self._teacher_dit = DiT(teacher_config(config))
+    self._teacher_dit = DiT(networks.teacher_config(config))
     self._encoder = TextEncoder(builders.text_config(config.model))
-    self._settings = DistillSettings(**config.loss.to_dict())
-    self._levels = student_levels(config)
-    frames = latent_shape(config)[0]
-    plans, plan_weights = training_plans(config.orders, frames)
-    self._choice = PlanChoice.create(plans, plan_weights, frames)
-    check_rollout(self._settings, plans)
+    self._settings = s = DistillSettings(**config.loss.to_dict())
+    self._levels = builders.student_levels(config)
+    frames = builders.latent_shape(config)[0]
+    plans, weights = builders.training_plans(config.orders, frames)
+    check_rollout(s, plans)
+    self._plans = list(zip(plans, weights, strict=True))
+    self._choice = PlanChoice.create(plans, weights, frames)
     self._loops = bool(self._choice.loops.any())
-    self._windowed = windowed(config.orders)
+    self._windowed = builders.windowed(config.orders)
     self._options = StepOptions(
-      draft_from=int(self._windowed),
-      through_cache=self._settings.through_cache,
+      draft_from=int(self._windowed), through_cache=s.through_cache
     )
-    self.frozen = frozen_networks(config, abstract)
+    self.frozen = networks.frozen_networks(config)
     if self._windowed or self._loops:
-      self._vae = VAE(normalised_vae(config, abstract))
+      self._vae = VAE(networks.normalised_vae(config))
       # A whole float32 decoder beside a training is more than a small chip has.
-      half = self._settings.decode_by_latent and self._dit.config.dtype
+      half = s.decode_by_latent and self._dit.config.dtype
       shapes = sizes.param_shapes(self._vae.config, half or None)
       self.frozen['vae'] = LazyWeights(config.latents.vae, shapes)
-    self.initial = initial_networks(config)
+    self.initial = networks.initial_networks(config)
     self._optimizers = {
       'student': builders.optimizer(config.optimizer),
       'critic': builders.optimizer(config.critic_optimizer),
     }
-    self._ema_decay = config.ema_decay
-    self._accumulate = config.accumulate
-    self.sample_fn = samples.student_samples(config, self.frozen['text'])
-    rest = self._settings.critic_updates - 1
+    self.batch_spec = batches.latent_spec(config)
+    self.sample = samples.student_sampler(config, self.frozen['text'])
+    rest = s.critic_updates - 1
     self.steps: dict[str, tuple[StepFn, int]] = {
       'student_and_critic': (self._student_and_critic, 1),
-      **({'critic_only': (self._critic_only, rest)} if rest else {}),
+      'critic_only': (self._critic_only, rest),
     }
+    if not rest and not s.critic_warmup:
+      del self.steps['critic_only']
 
   def init(self, key: jax.Array, initial: Any) -> TrainState:
-    """Student and critic from their own weights."""
+    """Returns student and critic, each with its own weights."""
     return TrainState.create(key, initial, self._optimizers, ema=('student',))
 
-  def step_fn(self, step: int):
-    """Student and critic, or the critic alone (see `DistillSettings`)."""
+  def step_name(self, step: int) -> str:
+    """Returns whose step it is (see `DistillSettings`)."""
     warm = step >= self._settings.critic_warmup
     if warm and step % self._settings.critic_updates == 0:
-      return self._student_and_critic
-    return self._critic_only
+      return 'student_and_critic'
+    return 'critic_only'
+
+  def flops(self) -> dict[str, Flops]:
+    """Returns the operations of the steps per row, on average."""
+    config, dit = self._config, self._dit.config
+    teacher, clip = self._teacher_dit.config, flops.Clip.of(config)
+    before, last = flops.rollout(
+      dit,
+      self._plans,
+      clip,
+      levels=len(self._levels) - 1,
+      anchor_drop=self._settings.anchor_drop,
+      draft_from=self._options.draft_from,
+    )
+    remat = dit.remat != 'none'
+    score, context = clip.bidirectional(dit), clip.context(dit)
+    critic = before + last + context + trained(score + context, remat)
+    # The last passes run once more, with gradient, if a rollout is replayed.
+    again = remat + self._settings.checkpoint_rollout
+    student = before + trained(last, again) + trained(context, remat)
+    real = 2 * (clip.bidirectional(teacher) + clip.context(teacher))
+    student += real + score + context
+    if self._windowed:
+      latents, vae = builders.latent_shape(config), self._vae.config
+      window = 1 + vae.temporal_stride * (config.orders.anchors - 1)
+      size = builders.frame_size(config.data)
+      student += model_flops.vae_decode(vae, *latents)
+      student += model_flops.vae_encode(vae, window, *size)
+    both = {'student_and_critic': student + critic, 'critic_only': critic}
+    return {name: both[name] for name in self.steps}
 
   def _text(self, frozen, batch) -> jax.Array:
     return text_to_video.batch_text(self._encoder, frozen['text'], batch)
@@ -234,27 +273,16 @@ class DistillProgram:
 
   def _anchor_error(self, rollout: Rollout, frozen) -> jax.Array:
     """Squared distance of anchors to the window of what was generated there."""
-    if self._settings.decode_by_latent:
-      window = anchor_window.decoded(
-        self._vae,
-        frozen['vae'],
-        rollout.latents,
-        rollout.anchors_from,
-        rollout.anchors.shape[1],
-      )
-      target = anchor_window.encoded(self._vae, frozen['vae'], window)
-    else:
-      target = self._window_encoded(rollout, {'params': frozen['vae']})
-    error = (rollout.anchors - jax.lax.stop_gradient(target)) ** 2
-    return rollout.anchored * error.mean()
-
-  def _window_encoded(self, rollout: Rollout, vae) -> jax.Array:
-    frames = 4 * (rollout.anchors.shape[1] - 1) + 1
-    video, _ = self._vae.apply(vae, rollout.latents, method='decode')
-    window = jax.lax.dynamic_slice_in_dim(
-      video, 4 * rollout.anchors_from, frames, axis=1
+    target = anchor_window.target(
+      self._vae,
+      frozen['vae'],
+      rollout.latents,
+      rollout.anchors_from,
+      rollout.anchors.shape[1],
+      self._settings.decode_by_latent,
     )
-    return self._vae.apply(vae, window, method='encode')[0]
+    error = (rollout.anchors - target) ** 2
+    return rollout.anchored * error.mean()
 
   def _critic_loss(self, params, student, frozen, batch, key):
     """Flow matching on the student's samples, conditional prompts only."""
@@ -274,16 +302,6 @@ class DistillProgram:
     )
     return loss, {'critic': loss}
 
-  def _update(self, state: TrainState, name: str, grads) -> TrainState:
-    updates, opt_state = self._optimizers[name].update(
-      grads, state.opt_state[name], state.params[name]
-    )
-    params = optax.apply_updates(state.params[name], updates)
-    return state.replace(
-      params={**state.params, name: params},
-      opt_state={**state.opt_state, name: opt_state},
-    )
-
   def _critic_only(self, state: TrainState, batch, frozen):
     student = jax.lax.stop_gradient(state.params['student'])
     grads, metrics = accumulate_gradients(
@@ -291,9 +309,9 @@ class DistillProgram:
       state.params['critic'],
       batch,
       jax.random.fold_in(state.step_key(), 1),
-      self._accumulate,
+      self._config.accumulate,
     )
-    return self._update(state, 'critic', grads), metrics
+    return update(state, 'critic', self._optimizers['critic'], grads), metrics
 
   def _student_and_critic(self, state: TrainState, batch, frozen):
     critic = state.params['critic']
@@ -302,24 +320,16 @@ class DistillProgram:
       state.params['student'],
       batch,
       jax.random.fold_in(state.step_key(), 0),
-      self._accumulate,
+      self._config.accumulate,
     )
-    state = self._update(state, 'student', grads)
+    state = update(state, 'student', self._optimizers['student'], grads)
     updates = state.step // self._settings.critic_updates
     ema = ema_update(
       state.ema['student'],
       state.params['student'],
-      warm_decay(self._ema_decay, updates),
+      warm_decay(self._config.ema_decay, updates),
     )
     state = state.replace(ema={'student': ema})
     metrics['student_grad_norm'] = optax.global_norm(grads)
     state, critic_metrics = self._critic_only(state, batch, frozen)
     return state, {**metrics, 'critic': critic_metrics['critic']}
-
-
-def distill_program(
-  config: ConfigDict, mesh, abstract: bool = False
-) -> DistillProgram:
-  """Builds the program; UserError if weights are missing or do not fit."""
-  del mesh
-  return DistillProgram(config, abstract)

@@ -4,6 +4,7 @@ Distillation has a student, a critic of the student's size, and a teacher that
 may be larger (`config.teacher_model`), as the published 14B one is.
 """
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,9 +18,9 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.vae3d import VAEConfig
-from unitemp_jax.training.programs import builders, lazy_weights
-from unitemp_jax.training.programs.card import model_card
-from unitemp_jax.training.programs.lazy_weights import LazyWeights
+from unitemp_jax.training import lazy_weights
+from unitemp_jax.training.lazy_weights import Lazy, LazyWeights
+from unitemp_jax.training.programs import builders
 
 
 def teacher_config(config: ConfigDict) -> DiTConfig:
@@ -48,7 +49,7 @@ def load_teacher(config: ConfigDict) -> dict[str, Any]:
   Raises:
     UserError: they are missing or of another size.
   """
-  return lazy_weights.load(lazy_teacher(config), None, ())
+  return lazy_weights.load(lazy_teacher(config))
 
 
 def initial_networks(config: ConfigDict) -> dict[str, LazyWeights]:
@@ -77,60 +78,71 @@ def initial_networks(config: ConfigDict) -> dict[str, LazyWeights]:
   return {'student': student, 'critic': lazy_teacher(config)['dit']}
 
 
-def normalised_vae(config: ConfigDict, abstract: bool = False) -> VAEConfig:
-  """The VAE with the statistics of the config's latents.
-
-  An `abstract` one has the config's own, so that no file is needed.
-  """
-  if abstract:
+def normalised_vae(config: ConfigDict) -> VAEConfig:
+  """The VAE with the statistics of the config's latents, if they are there."""
+  if not (Path(config.latents.dir) / latents.INDEX).exists():
     return builders.vae_config(config.model)
-  return model_card(config, latents.read_index(config.latents.dir), {}).vae
+  index = latents.read_index(config.latents.dir)
+  return builders.model_card(config, index, {}).vae
 
 
-def frozen_networks(
-  config: ConfigDict, abstract: bool = False
-) -> dict[str, Any]:
+def frozen_networks(config: ConfigDict) -> dict[str, Any]:
   """What a distillation reads and does not train.
 
-  Raises:
-    UserError: the negative prompt is not among the embeddings.
+  `negative` is what guidance leads away from, `config.sampling.negative_prompt`
+  as a batch of one row: `text` `[1, E, Dt]` from the embeddings, or `ids` and
+  `mask` `[1, E]`; {} is no text.
   """
   teacher = lazy_teacher(config, frozen=True)
-  frozen = {'teacher': teacher['dit'], 'text': teacher['text']}
-  return {**frozen, 'negative': negative_prompt(config, abstract)}
-
-
-def negative_prompt(config: ConfigDict, abstract: bool) -> dict[str, Any]:
-  """What guidance leads away from, as a batch of one row; {} is no text.
-
-  It is `config.sampling.negative_prompt`, `text` `[1, E, Dt]` from the
-  embeddings, or `ids` and `mask` `[1, E]`.
-
-  Raises:
-    UserError: it is not among the embeddings.
-  """
   prompt = config.sampling.get('negative_prompt')
-  if prompt is None:
-    return {}
-  text = builders.text_config(config.model)
-  embeddings = config.latents.get('embeddings')
-  if abstract:
-    rows = {'ids': np.int32, 'mask': bool}
-    shapes = {
-      name: jax.ShapeDtypeStruct((1, text.length), dtype)
-      for name, dtype in rows.items()
-    }
+  negative = {} if prompt is None else LazyPrompt(config, prompt)
+  return {
+    'teacher': teacher['dit'],
+    'text': teacher['text'],
+    'negative': negative,
+  }
+
+
+class LazyPrompt(Lazy):
+  """A prompt as a batch of one row, see `frozen_networks`."""
+
+  def __init__(self, config: ConfigDict, prompt: str):
+    self._latents, self._prompt = config.latents, prompt
+    self._embeddings = config.latents.get('embeddings')
+    length = builders.text_config(config.model).length
     width = builders.dit_config(config.model).text_dim
-    wide = jax.ShapeDtypeStruct((1, text.length, width), np.float32)
-    return {'text': wide} if embeddings else shapes
-  tokenizer = Tokenizer.from_file(config.latents.tokenizer)
-  ids, mask = tokenizer.encode([prompt], text.length, allow_empty=not prompt)
-  if embeddings:
+    if self._embeddings:
+      shapes = {'text': ((1, length, width), np.float32)}
+    else:
+      shapes = {'ids': ((1, length), np.int32), 'mask': ((1, length), bool)}
+    self.tree = {k: jax.ShapeDtypeStruct(*v) for k, v in shapes.items()}
+
+  def check(self) -> None:
+    """Raises UserError if it is not among the embeddings."""
+    self._read()
+
+  def _read(self) -> dict[str, np.ndarray]:
+    tokenizer = Tokenizer.from_file(self._latents.tokenizer)
+    length = next(iter(self.tree.values())).shape[1]
+    ids, mask = tokenizer.encode(
+      [self._prompt], length, allow_empty=not self._prompt
+    )
+    if not self._embeddings:
+      return {'ids': ids, 'mask': mask}
     try:
-      found = PromptEmbeddings(embeddings).lookup(ids, mask)
+      return {'text': PromptEmbeddings(self._embeddings).lookup(ids, mask)}
     except UserError as error:
       raise UserError(
         f'config.sampling.negative_prompt cannot be read ({error}).'
       ) from error
-    return {'text': np.asarray(found, np.float32)}
-  return {'ids': np.asarray(ids, np.int32), 'mask': np.asarray(mask, bool)}
+
+  def load(self, placed: Any = None) -> dict[str, jax.Array]:
+    """Reads it; see `Lazy.load`."""
+    placed = self.tree if placed is None else placed
+    return jax.tree.map(
+      lambda row, shape: jax.device_put(
+        np.asarray(row, shape.dtype), shape.sharding
+      ),
+      self._read(),
+      placed,
+    )

@@ -1,88 +1,93 @@
 """A program with one loss and one optimizer: VAE, teacher, student init."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
-from unitemp_jax.training.accumulate import accumulate_gradients
-from unitemp_jax.training.optim import ema_update
-from unitemp_jax.training.programs.program import StepFn
-from unitemp_jax.training.state import TrainState
-
-# (params, frozen, batch, key) -> (loss, metrics)
-LossFn = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, dict]]
-
-
-def warm_decay(decay: float, step: jax.Array) -> jax.Array:
-  """EMA decay that starts low, so that the first weights are forgotten."""
-  step = step.astype(jnp.float32)
-  return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+from unitemp_jax.models.flops import Flops
+from unitemp_jax.training.optim import (
+  accumulate_gradients,
+  ema_update,
+  warm_decay,
+)
+from unitemp_jax.training.program import SampleFn, StepFn, TrainState
+from unitemp_jax.training.programs import builders
 
 
 class SingleLossProgram:
-  """Trains the network `name` on one loss, with a running mean of it."""
+  """Trains one network on one loss, with a running mean of it.
 
-  def __init__(
-    self,
-    name: str,
-    *,
-    init_params: Callable[[jax.Array, Any], Any],
-    loss: LossFn,
-    optimizer: optax.GradientTransformation,
-    ema_decay: float,
-    frozen: Any = None,
-    initial: Any = None,
-    accumulate: int = 1,
-    sample_fn: Callable[[TrainState, Any], None] | None = None,
-  ):
-    """Joins the pieces.
+  Attributes:
+    name: of the network.
+    frozen: see `Program`, as all below.
+    initial: what `init_params` is given.
+    batch_spec: set by the subclass.
+    sample: set by the subclass if it can.
+  """
 
-    `init_params` maps a key and what `initial` holds to the network's tree.
-    """
-    self.sample_fn = sample_fn
-    self.name = name
-    self.frozen = {} if frozen is None else frozen
-    self.initial = {} if initial is None else initial
+  name: str
+  batch_spec: dict[str, jax.ShapeDtypeStruct]
+  sample: SampleFn | None = None
+
+  def __init__(self, config: ConfigDict):
+    self.frozen: dict[str, Any] = {}
+    self.initial: dict[str, Any] = {}
     self.steps: dict[str, tuple[StepFn, int]] = {'step': (self._step, 1)}
-    self._init_params = init_params
-    self._loss = loss
-    self._optimizer = optimizer
-    self._ema_decay = ema_decay
-    self._accumulate = accumulate
+    self._config = config
+    self._optimizer = builders.optimizer(config.optimizer)
+
+  def init_params(self, key: jax.Array, initial: Any) -> Any:
+    """Returns the network's tree."""
+    raise NotImplementedError
+
+  def loss(self, params, frozen, batch, key) -> tuple[jax.Array, dict]:
+    """Returns the loss and metrics."""
+    raise NotImplementedError
 
   def init(self, key: jax.Array, initial: Any) -> TrainState:
-    """The state before the first step."""
-    key_params = jax.random.fold_in(key, 0)
-    params = {self.name: self._init_params(key_params, initial)}
-    return TrainState.create(
-      key, params, {self.name: self._optimizer}, ema=(self.name,)
-    )
+    """Returns the state before the first step."""
+    params = {self.name: self.init_params(jax.random.fold_in(key, 0), initial)}
+    optimizers = {self.name: self._optimizer}
+    return TrainState.create(key, params, optimizers, ema=(self.name,))
 
-  def step_fn(self, step: int):
-    """Every step is the same function."""
-    del step
-    return self._step
+  def step_name(self, step: int) -> str:
+    """Every step is the same."""
+    return next(iter(self.steps))
+
+  def flops(self) -> dict[str, Flops]:
+    """Returns the operations of a step per row."""
+    raise NotImplementedError
 
   def _step(self, state: TrainState, batch, frozen):
     name = self.name
     grads, metrics = accumulate_gradients(
-      lambda params, micro, key: self._loss(params, frozen, micro, key),
+      lambda params, micro, key: self.loss(params, frozen, micro, key),
       state.params[name],
       batch,
       state.step_key(),
-      self._accumulate,
+      self._config.accumulate,
     )
-    updates, opt_state = self._optimizer.update(
-      grads, state.opt_state[name], state.params[name]
-    )
-    params = optax.apply_updates(state.params[name], updates)
-    decay = warm_decay(self._ema_decay, state.step)
     metrics['grad_norm'] = optax.global_norm(grads)
-    return state.replace(
-      params={name: params},
-      opt_state={name: opt_state},
-      ema={name: ema_update(state.ema[name], params, decay)},
-    ), metrics
+    state = update(state, name, self._optimizer, grads)
+    decay = warm_decay(self._config.ema_decay, state.step)
+    ema = ema_update(state.ema[name], state.params[name], decay)
+    return state.replace(ema={name: ema}), metrics
+
+
+def update(
+  state: TrainState,
+  name: str,
+  optimizer: optax.GradientTransformation,
+  grads: Any,
+) -> TrainState:
+  """Returns the state after one optimizer step of the network `name`."""
+  updates, opt_state = optimizer.update(
+    grads, state.opt_state[name], state.params[name]
+  )
+  params = optax.apply_updates(state.params[name], updates)
+  return state.replace(
+    params={**state.params, name: params},
+    opt_state={**state.opt_state, name: opt_state},
+  )

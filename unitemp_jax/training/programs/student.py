@@ -1,62 +1,58 @@
-"""Student initialisation as a program: clips, or the teacher's trajectories."""
+"""Training the initial student: on clips, or on the teacher's trajectories."""
 
-import numpy as np
+from collections.abc import Callable
+from typing import Any
+
 from ml_collections import ConfigDict
 
-from unitemp_jax.diffusion import solvers
-from unitemp_jax.models import text_to_video
+from unitemp_jax.models import flops, text_to_video
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import ode_init, student_init, teacher_forcing
-from unitemp_jax.training.programs import builders, samples
-from unitemp_jax.training.programs.networks import lazy_teacher
-from unitemp_jax.training.programs.plan_sets import training_plans, windowed
+from unitemp_jax.training.flops import Clip
+from unitemp_jax.training.programs import batches, builders, networks, samples
 from unitemp_jax.training.programs.single import SingleLossProgram
-from unitemp_jax.training.programs.teacher import latent_shape
 
 
-def student_levels(config: ConfigDict) -> np.ndarray:
-  """Noise levels of the few-step student, the last one 0."""
-  return solvers.student_levels(
-    tuple(config.student.timesteps), config.student.shift
+class StudentInitProgram(SingleLossProgram):
+  """Any-order teacher forcing on clips; starts from the teacher."""
+
+  name = 'student'
+  loss_fn: Callable[..., tuple[jax.Array, dict]] = staticmethod(
+    student_init.loss
   )
 
+  def __init__(self, config: ConfigDict):
+    """Reads `model`, `teacher`, `orders`, `student` and `loss`."""
+    super().__init__(config)
+    self._dit = DiT(builders.dit_config(config.model))
+    self._encoder = TextEncoder(builders.text_config(config.model))
+    teacher = networks.lazy_teacher(config)
+    self.frozen = {'text': teacher['text']}
+    self.initial = {'dit': teacher['dit']}
+    self.batch_spec = batches.latent_spec(config)
+    self.sample = samples.student_sampler(config, teacher['text'])
+    frames = builders.latent_shape(config)[0]
+    plans, weights = builders.training_plans(config.orders, frames)
+    self._layout = teacher_forcing.Layout(
+      frames, plans[0].block, config.orders.anchors
+    )
+    masks = [teacher_forcing.plan_mask(plan, self._layout) for plan in plans]
+    self._table = student_init.plan_table(masks, weights)
 
-def student_init_program(
-  config: ConfigDict, mesh, abstract: bool = False
-) -> SingleLossProgram:
-  """Any-order teacher forcing on clips; the trained tree is a transformer."""
-  del mesh, abstract
-  draft_sigma = float(student_levels(config)[config.orders.start])
-  return _program(config, student_init.loss, draft_sigma=draft_sigma)
+  def settings(self) -> dict[str, Any]:
+    """Returns what `loss_fn` takes besides the numbers of `config.loss`."""
+    levels = builders.student_levels(self._config)
+    return {'draft_sigma': float(levels[self._config.orders.start])}
 
+  def init_params(self, key, initial):
+    """Returns the teacher's transformer."""
+    return initial['dit']
 
-def ode_init_program(
-  config: ConfigDict, mesh, abstract: bool = False
-) -> SingleLossProgram:
-  """The same on the teacher's trajectories (`unitemp ode_pairs`)."""
-  del mesh, abstract
-  return _program(
-    config,
-    ode_init.loss,
-    levels=student_levels(config),
-    start=config.orders.start,
-  )
-
-
-def _program(config: ConfigDict, loss_fn, **settings) -> SingleLossProgram:
-  """Starts from the teacher."""
-  dit = DiT(builders.dit_config(config.model))
-  encoder = TextEncoder(builders.text_config(config.model))
-  teacher = lazy_teacher(config)
-  frames = latent_shape(config)[0]
-  plans, plan_weights = training_plans(config.orders, frames)
-  layout = teacher_forcing.Layout(frames, plans[0].block, config.orders.anchors)
-  masks = [teacher_forcing.plan_mask(plan, layout) for plan in plans]
-  table = student_init.plan_table(masks, plan_weights)
-
-  def loss(params, frozen, batch, key):
-    text = text_to_video.batch_text(encoder, frozen['text'], batch)
+  def loss(self, params, frozen, batch, key):
+    """Returns the masked loss of all blocks; see `loss_fn`."""
+    config, dit = self._config, self._dit
+    text = text_to_video.batch_text(self._encoder, frozen['text'], batch)
     context = text_to_video.text_context(dit, params, text)
 
     def denoise(params, x, sigma, positions, mask):
@@ -64,26 +60,42 @@ def _program(config: ConfigDict, loss_fn, **settings) -> SingleLossProgram:
         {'params': params}, x, sigma, positions, context, mask_BFF=mask
       )[0]
 
-    return loss_fn(
+    return self.loss_fn(
       params,
       batch,
       key,
       denoise=denoise,
-      layout=layout,
-      table=table,
-      draft_from=int(windowed(config.orders)),
-      **settings,
+      layout=self._layout,
+      table=self._table,
+      draft_from=int(builders.windowed(config.orders)),
+      **self.settings(),
       **config.loss.to_dict(),
     )
 
-  return SingleLossProgram(
-    'student',
-    init_params=lambda key, initial: initial['dit'],
-    loss=loss,
-    optimizer=builders.optimizer(config.optimizer),
-    ema_decay=config.ema_decay,
-    frozen={'text': teacher['text']},
-    initial={'dit': teacher['dit']},
-    accumulate=config.accumulate,
-    sample_fn=samples.student_samples(config, teacher['text']),
-  )
+  def flops(self) -> dict[str, flops.Flops]:
+    """Returns the operations per row if all frames see each other.
+
+    An upper bound: a mask leaves most of them out.
+    """
+    clip, dit = Clip.of(self._config), self._dit.config
+    whole = Clip(self._layout.frames, clip.frame, clip.text)
+    score = flops.trained(whole.bidirectional(dit), dit.remat != 'none')
+    return {'step': score + flops.trained(clip.context(dit))}
+
+
+class ODEInitProgram(StudentInitProgram):
+  """The same on the teacher's trajectories (`unitemp ode_pairs`)."""
+
+  loss_fn = staticmethod(ode_init.loss)
+
+  def __init__(self, config: ConfigDict):
+    """Reads the same as `StudentInitProgram`."""
+    super().__init__(config)
+    self.batch_spec = batches.latent_spec(config, trajectories=True)
+
+  def settings(self) -> dict[str, Any]:
+    """Returns what `loss_fn` takes besides the numbers of `config.loss`."""
+    return {
+      'levels': builders.student_levels(self._config),
+      'start': self._config.orders.start,
+    }

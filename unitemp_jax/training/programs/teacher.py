@@ -1,61 +1,67 @@
-"""The teacher stage: bidirectional flow matching, text encoder included."""
+"""Training the teacher: bidirectional flow matching, text encoder included."""
+
+import functools
+from pathlib import Path
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from unitemp_jax.errors import UserError
-from unitemp_jax.models import sizes, text_to_video, vae3d
+from unitemp_jax.models import flops, sizes, text_to_video
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import flow_match
-from unitemp_jax.training.programs import builders, samples
-from unitemp_jax.training.programs.lazy_weights import LazyWeights
-from unitemp_jax.training.programs.plan_sets import windowed
+from unitemp_jax.training.flops import Clip
+from unitemp_jax.training.lazy_weights import LazyWeights
+from unitemp_jax.training.program import TrainState
+from unitemp_jax.training.programs import batches, builders, samples
 from unitemp_jax.training.programs.single import SingleLossProgram
 
-
-def latent_shape(config: ConfigDict) -> tuple[int, int, int]:
-  """Frames, rows and columns of the latents of a config's clips."""
-  vae = builders.vae_config(config.model)
-  frames = vae3d.num_latents(config.data.num_frames, vae.temporal_stride)
-  return frames, *vae3d.latent_grid(vae, *builders.frame_size(config.data))
+_SAMPLE_STEPS = 25
 
 
-def teacher_program(
-  config: ConfigDict, mesh, abstract: bool = False
-) -> SingleLossProgram:
+class TeacherProgram(SingleLossProgram):
   """Flow matching on latents; the trained tree is {'dit', 'text'}.
 
   With `config.latents.embeddings` it is the transformer alone. With
   `config.pretrained` the training goes on from these weights.
   """
-  del mesh, abstract
-  dit = DiT(builders.dit_config(config.model))
-  encoder = TextEncoder(builders.text_config(config.model))
-  embedded = bool(config.latents.get('embeddings'))
-  initial = {}
-  if config.get('pretrained'):
-    shapes = sizes.param_shapes(dit.config)
-    if not embedded:
-      shapes = {'dit': shapes, 'text': sizes.param_shapes(encoder.config)}
-    initial['teacher'] = LazyWeights(config.pretrained, shapes)
 
-  def init_params(key, initial):
+  name = 'teacher'
+
+  def __init__(self, config: ConfigDict):
+    """Reads `model`, `latents`, `pretrained` and `loss`."""
+    super().__init__(config)
+    self._dit = DiT(builders.dit_config(config.model))
+    self._encoder = TextEncoder(builders.text_config(config.model))
+    self._embedded = bool(config.latents.get('embeddings'))
+    self.batch_spec = batches.latent_spec(config)
+    if not self._embedded:  # Its captions are not among the embeddings.
+      self.sample = self._sample
+    if config.get('pretrained'):
+      shapes = sizes.param_shapes(self._dit.config)
+      if not self._embedded:
+        text = sizes.param_shapes(self._encoder.config)
+        shapes = {'dit': shapes, 'text': text}
+      self.initial = {'teacher': LazyWeights(config.pretrained, shapes)}
+
+  def init_params(self, key, initial):
+    """Returns `pretrained`, or fresh networks."""
     if initial:
       return initial['teacher']
-    tree = text_to_video.init_teacher(dit, encoder, key, *latent_shape(config))
-    return tree['dit'] if embedded else tree
+    shape = builders.latent_shape(self._config)
+    tree = text_to_video.init_teacher(self._dit, self._encoder, key, *shape)
+    return tree['dit'] if self._embedded else tree
 
-  def loss(params, frozen, batch, key):
-    del frozen
+  def loss(self, params, frozen, batch, key):
+    """Returns the error of the velocity; some rows go without their text."""
+    config, dit = self._config.loss, self._dit
     key_drop, key_flow = jax.random.split(key)
-    if embedded:
+    if self._embedded:
       params = {'dit': params, 'text': {}}
-    text = text_to_video.batch_text(encoder, params['text'], batch)
+    text = text_to_video.batch_text(self._encoder, params['text'], batch)
     # Without its text a clip trains the unconditional side of guidance.
     shape = (text.shape[0], 1, 1)
-    keep = jax.random.uniform(key_drop, shape) >= config.loss.text_drop
+    keep = jax.random.uniform(key_drop, shape) >= config.text_drop
     text = text * keep.astype(text.dtype)
     context = text_to_video.text_context(dit, params['dit'], text)
     return flow_match.loss(
@@ -65,66 +71,26 @@ def teacher_program(
       denoise=lambda p, x, sigma: text_to_video.bidirectional(
         dit, p, x, sigma, context
       ),
-      shift=config.loss.shift,
+      shift=config.shift,
     )
 
-  return SingleLossProgram(
-    'teacher',
-    init_params=init_params,
-    initial=initial,
-    loss=loss,
-    optimizer=builders.optimizer(config.optimizer),
-    ema_decay=config.ema_decay,
-    accumulate=config.accumulate,
-    sample_fn=None if embedded else samples.teacher_samples(config),
-  )
+  def flops(self) -> dict[str, flops.Flops]:
+    """Returns the operations of a step per row."""
+    clip, dit = Clip.of(self._config), self._dit.config
+    text = flops.text_encoder(self._encoder.config, 1)
+    score = flops.trained(clip.bidirectional(dit), dit.remat != 'none')
+    return {'step': score + flops.trained(clip.context(dit) + text)}
 
+  @functools.cached_property
+  def _model(self) -> samples.Model:
+    return samples.Model(self._config)
 
-def latent_batch(
-  examples: dict[str, np.ndarray],
-  orders: ConfigDict,
-  trajectories: bool = False,
-) -> dict[str, np.ndarray]:
-  """Keeps of a loader's batch what stages learn from.
-
-  Returns:
-    latents `[B, N, h, w, C]`; last_image `[B, 1, h, w, C]`; anchors `[B, blocks
-    - 1, P, h, w, C]` of the kind that `orders` wants; ids and mask `[B, E]`, or
-    text `[B, E, Dt]`; with `trajectories` trajectory `[B, levels, N, h, w,
-    C]`.
-
-  Raises:
-    UserError: the latents were encoded for anchors of the other kind, or are
-      not those of trajectories.
-  """
-  kept = {
-    'latents': np.float32,
-    'last_image': np.float32,
-    'anchors': np.float32,
-    'ids': np.int32,
-    'mask': bool,
-    'text': np.float32,
-  }
-  batch = {
-    name: np.asarray(examples[name], dtype)
-    for name, dtype in kept.items()
-    if name in examples
-  }
-  if trajectories:
-    if 'trajectory' not in examples:
-      raise UserError(
-        'config.latents.dir holds no trajectories of a teacher; make them with '
-        '"unitemp ode_pairs".'
-      )
-    batch['trajectory'] = np.asarray(examples['trajectory'], np.float32)
-  if not windowed(orders):
-    latents = batch['latents']
-    firsts = range(orders.block, latents.shape[1], orders.block)
-    rows = [latents[:, first - orders.anchors : first] for first in firsts]
-    batch['anchors'] = np.stack(rows, axis=1)
-  elif 'anchors' not in batch:
-    raise UserError(
-      'config.orders.anchor_kind is "windowed", but the latents in '
-      'config.latents.dir hold no windows; encode them again elsewhere.'
-    )
-  return batch
+  def _sample(self, state: TrainState, folder: Path) -> None:
+    """Writes held-out captions through the teacher."""
+    clips = samples.held_out(self._config)
+    tree = state.ema['teacher']
+    pipeline = self._model.with_weights(teacher=tree['dit'], text=tree['text'])
+    seeds = range(len(clips['caption']))
+    made = pipeline.sample_teacher(clips['caption'], seeds, _SAMPLE_STEPS)
+    videos = pipeline.decode(made)
+    samples.write(folder, 'teacher', videos, clips['caption'])

@@ -1,80 +1,95 @@
-"""The VAE stage as a program for the training loop."""
+"""Training the causal VAE: reconstruction of pixels."""
+
+import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from unitemp_jax.models import sizes
+from unitemp_jax.models import flops, sizes
 from unitemp_jax.models.vae3d import VAE
-from unitemp_jax.objectives import vae as vae_objective
+from unitemp_jax.objectives import vae as objective
+from unitemp_jax.training.lazy_weights import LazyWeights
+from unitemp_jax.training.program import TrainState
 from unitemp_jax.training.programs import builders, samples
-from unitemp_jax.training.programs.lazy_weights import LazyWeights
 from unitemp_jax.training.programs.single import SingleLossProgram
 
 # What makes latents of pixels.
 _ENCODER = ('encoder', 'to_moments')
 
 
-def vae_program(
-  config: ConfigDict, mesh, abstract: bool = False
-) -> SingleLossProgram:
-  """Reconstruction of pixels; the trained tree is named `vae`.
+class VAEProgram(SingleLossProgram):
+  """Trains the VAE, or with `config.pretrained` its decoder alone.
 
-  With `config.pretrained` the decoder alone is trained, from these weights, so
-  that the latents stay what they are. With `config.cut_frames` half of the
+  The latents stay what they are then. With `config.cut_frames` half of the
   clips are cut at random to this length, the others at their start.
-
-  Raises:
-    UserError: the weights are missing or of another size.
   """
-  del mesh, abstract
-  vae = VAE(builders.vae_config(config.model))
-  shape = (1, config.data.num_frames, config.data.size, config.data.size, 3)
-  pretrained = bool(config.pretrained)
-  initial = {}
-  if pretrained:
-    initial['vae'] = LazyWeights(
-      config.pretrained, sizes.param_shapes(vae.config)
-    )
 
-  def init_params(key, initial):
-    if pretrained:
+  name = 'vae'
+
+  def __init__(self, config: ConfigDict):
+    """Reads `model.vae`, `pretrained`, `initial_logvar`, `cut_frames`."""
+    super().__init__(config)
+    self._vae = VAE(builders.vae_config(config.model))
+    clip = (config.data.num_frames, *builders.frame_size(config.data), 3)
+    self.sample = self._sample
+    self.batch_spec = builders.rows(config, {'video': (clip, np.uint8)})
+    if config.pretrained:
+      shapes = sizes.param_shapes(self._vae.config)
+      self.initial = {'vae': LazyWeights(config.pretrained, shapes)}
+
+  def init_params(self, key, initial):
+    """Returns `pretrained`, or an encoder that adds hardly any noise."""
+    if initial:
       return initial['vae']
-    params = vae.init(key, jnp.zeros(shape))['params']
-    z = vae.config.z_dim
+    video = self.batch_spec['video'].shape[1:]
+    params = self._vae.init(key, jnp.zeros((1, *video)))['params']
     bias = params['to_moments']['bias']
-    params['to_moments']['bias'] = bias.at[z:].add(config.initial_logvar)
+    variance = bias.at[self._vae.config.z_dim :].add(
+      self._config.initial_logvar
+    )
+    params['to_moments']['bias'] = variance
     return params
 
-  def reconstruct(params, video, key):
-    if pretrained:
-      fixed = {name: params[name] for name in _ENCODER}
-      params = {**params, **jax.lax.stop_gradient(fixed)}
-    return vae.apply({'params': params}, video, key)
-
-  def loss(params, frozen, batch, key):
-    del frozen
+  def loss(self, params, frozen, batch, key):
+    """Returns weighted reconstruction and KL, see `objectives.vae.loss`."""
+    config = self._config
     if config.cut_frames:
       key, key_cut = jax.random.split(key)
-      video = vae_objective.cut(batch['video'], key_cut, config.cut_frames)
+      video = objective.cut(batch['video'], key_cut, config.cut_frames)
       batch = {**batch, 'video': video}
-    return vae_objective.loss(
-      params, batch, key, reconstruct=reconstruct, **config.loss.to_dict()
+    return objective.loss(
+      params, batch, key, reconstruct=self._apply, **config.loss.to_dict()
     )
 
-  return SingleLossProgram(
-    'vae',
-    init_params=init_params,
-    loss=loss,
-    initial=initial,
-    optimizer=builders.optimizer(config.optimizer),
-    ema_decay=config.ema_decay,
-    accumulate=config.accumulate,
-    sample_fn=samples.vae_samples(config),
-  )
+  def _apply(self, params, video, key=None):
+    if self.initial:
+      fixed = {name: params[name] for name in _ENCODER}
+      params = {**params, **jax.lax.stop_gradient(fixed)}
+    return self._vae.apply({'params': params}, video, key)
 
+  def flops(self) -> dict[str, flops.Flops]:
+    """Returns the operations of a step per row."""
+    vae, data = self._vae.config, self._config.data
+    frames = self._config.cut_frames or data.num_frames
+    latents = builders.latent_shape(self._config, frames)
+    whole = flops.vae_decode(vae, *latents)
+    whole += flops.vae_encode(vae, frames, *builders.frame_size(data))
+    return {'step': flops.trained(whole, backward_attention=2.0)}
 
-def video_batch(examples: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-  """Keeps the pixels of a loader's batch."""
-  return {'video': examples['video']}
+  @functools.cached_property
+  def _reconstruct(self):
+    @jax.jit
+    def run(params, video):
+      pixels = self._vae.apply({'params': params}, objective.to_unit(video))[0]
+      return jnp.clip((pixels + 1.0) * 127.5, 0, 255).astype('uint8')
+
+    return run
+
+  def _sample(self, state: TrainState, folder: Path) -> None:
+    """Writes held-out clips through the VAE."""
+    clips = samples.held_out(self._config)
+    videos = np.asarray(self._reconstruct(state.ema['vae'], clips['video']))
+    samples.write(folder, 'reconstruction', videos, clips['caption'])

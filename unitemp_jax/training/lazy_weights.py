@@ -1,4 +1,4 @@
-"""Lazy weights: networks in files that a program reads when it needs them.
+"""Weights on disk that a training needs, before and while they are read.
 
 A program names what it reads and in which shapes. So it can be described,
 compiled and refused without reading any of it, and every process later reads
@@ -15,8 +15,26 @@ from unitemp_jax.models import weights
 from unitemp_jax.parallel.mesh import Rules, shardings_for
 
 
+class Lazy:
+  """A leaf of a tree that stands for a tree of arrays in a file.
+
+  Attributes:
+    tree: ShapeDtypeStructs of these arrays.
+  """
+
+  tree: Any
+
+  def check(self) -> None:
+    """Raises UserError if the file is missing or does not fit."""
+    raise NotImplementedError
+
+  def load(self, placed: Any = None) -> Any:
+    """Reads `tree`, split as in `placed` (`tree` with shardings), or whole."""
+    raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True)
-class LazyWeights:
+class LazyWeights(Lazy):
   """One network in a file of weights.
 
   Attributes:
@@ -36,22 +54,11 @@ class LazyWeights:
     return self.shapes if self.part is None else self.shapes[self.part]
 
   def check(self) -> None:
-    """Reads the names and shapes in the file.
-
-    Raises:
-      UserError: it is missing or of another size.
-    """
+    """Compares names and shapes with those in the file; see `Lazy.check`."""
     weights.check(self.path, self.shapes)
 
   def load(self, placed: Any = None) -> Any:
-    """Reads the network.
-
-    Args:
-      placed: `tree` with shardings; without them it is read whole.
-
-    Raises:
-      UserError: the file is missing or of another size.
-    """
+    """Reads the network; see `Lazy.load`."""
     placed = self.tree if placed is None else placed
     if self.part is None:
       return weights.load(self.path, placed)
@@ -60,22 +67,20 @@ class LazyWeights:
 
 
 def _is_lazy(leaf: Any) -> bool:
-  return isinstance(leaf, LazyWeights)
+  return isinstance(leaf, Lazy)
 
 
 def check(tree: Any) -> None:
-  """Refuses what is missing or does not fit; see `LazyWeights.check`."""
+  """Raises UserError for files that are missing or do not fit."""
   for leaf in jax.tree.leaves(tree, is_leaf=_is_lazy):
     if _is_lazy(leaf):
       leaf.check()
 
 
 def shapes_of(tree: Any, mesh: Mesh | None, rules: Rules) -> Any:
-  """Returns the shapes of arrays and `LazyWeights`, with shardings."""
+  """Returns the shapes of a tree of arrays and `Lazy`, with shardings."""
   shapes = jax.tree.map(
-    lambda leaf: leaf.tree if _is_lazy(leaf) else leaf,
-    tree,
-    is_leaf=_is_lazy,
+    lambda leaf: leaf.tree if _is_lazy(leaf) else leaf, tree, is_leaf=_is_lazy
   )
   if mesh is None:
     return jax.tree.map(
@@ -90,22 +95,21 @@ def shapes_of(tree: Any, mesh: Mesh | None, rules: Rules) -> Any:
   )
 
 
-def load(tree: Any, mesh: Mesh | None, rules: Rules) -> Any:
-  """Returns the tree on the devices, every `LazyWeights` read.
+def load(tree: Any, mesh: Mesh | None = None, rules: Rules = ()) -> Any:
+  """Returns the tree with every `Lazy` read and everything on the devices.
 
   Args:
-    tree: of arrays and `LazyWeights`.
+    tree: of arrays and `Lazy`.
     mesh: devices; None is the default one.
     rules: how it is split over them.
 
   Raises:
-    UserError: see `LazyWeights.load`.
+    UserError: a file is missing or does not fit.
   """
-  shapes = shapes_of(tree, mesh, rules)
 
   def one(leaf, placed):
     if _is_lazy(leaf):
       return leaf.load(placed)
     return jax.device_put(leaf, placed.sharding)
 
-  return jax.tree.map(one, tree, shapes, is_leaf=_is_lazy)
+  return jax.tree.map(one, tree, shapes_of(tree, mesh, rules), is_leaf=_is_lazy)

@@ -1,0 +1,76 @@
+"""The program and the data of a config: what `unitemp train` runs."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+from ml_collections import ConfigDict
+
+from unitemp_jax.data import digits_builder, latents, loader
+from unitemp_jax.errors import UserError
+from unitemp_jax.training import lazy_weights
+from unitemp_jax.training.program import Program
+from unitemp_jax.training.programs import batches, builders
+from unitemp_jax.training.programs.distill import DistillProgram
+from unitemp_jax.training.programs.student import (
+  ODEInitProgram,
+  StudentInitProgram,
+)
+from unitemp_jax.training.programs.teacher import TeacherProgram
+from unitemp_jax.training.programs.vae import VAEProgram
+
+PROGRAMS: dict[str, Callable[[ConfigDict], Program]] = {
+  'vae': VAEProgram,
+  'teacher': TeacherProgram,
+  'student_init': StudentInitProgram,
+  'ode_init': ODEInitProgram,
+  'distill': DistillProgram,
+}
+
+
+def build_program(config: ConfigDict) -> Program:
+  """Returns the program of `config.objective`; reads no weights.
+
+  Raises:
+    UserError: an objective that does not exist.
+  """
+  if config.objective not in PROGRAMS:
+    raise UserError(
+      f'config.objective is {config.objective!r}; use one of '
+      f'{", ".join(PROGRAMS)}.'
+    )
+  return PROGRAMS[config.objective](config)
+
+
+def check_weights(program: Program) -> None:
+  """Raises UserError for weights that are missing or do not fit."""
+  lazy_weights.check((program.frozen, program.initial))
+
+
+def build_loader(config: ConfigDict, rows: Sequence[int]) -> loader.Loader:
+  """Returns this host's rows of every batch, as an endless loader."""
+  data = config.data
+  if 'latents' in config:
+    source = latents.LatentSource(
+      config.latents.dir, config.latents.get('embeddings')
+    )
+    transform = functools.partial(
+      batches.latent_batch,
+      orders=config.orders,
+      trajectories=config.objective == 'ode_init',
+    )
+  else:
+    source = digits_builder.prepare(
+      data.dir, builders.clip_spec(data), data.num_clips
+    )
+    transform = _video_batch
+  return loader.make_loader(
+    source,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    rows=rows,
+    transform=transform,
+  )
+
+
+def _video_batch(examples):
+  return {'video': examples['video']}

@@ -1,0 +1,155 @@
+"""Operations of plans and rollouts, per sample, from sizes alone.
+
+What a training step draws (plan, exit level, whether anchors are dropped) is
+averaged over.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from unitemp_jax.models import flops
+from unitemp_jax.models.dit import DiTConfig
+from unitemp_jax.models.flops import Flops
+from unitemp_jax.plans import Plan
+from unitemp_jax.training.programs import builders
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """Size of what is trained on.
+
+  Attributes:
+    frames: N, latents of a clip.
+    frame: tokens of a latent.
+    text: E, tokens of a prompt.
+  """
+
+  frames: int
+  frame: int
+  text: int
+
+  @classmethod
+  def of(cls, config: ConfigDict) -> 'Clip':
+    """Returns the size of a config's clips."""
+    frames, *grid = builders.latent_shape(config)
+    dit = builders.dit_config(config.model)
+    text = builders.text_config(config.model).length
+    return cls(frames, dit.tokens_per_frame(*grid), text)
+
+  def bidirectional(self, config: DiTConfig) -> Flops:
+    """A pass over the whole clip, everything seeing everything."""
+    keys = self.frames * self.frame
+    return flops.dit_pass(config, 1, self.frames, self.frame, keys, self.text)
+
+  def context(self, config: DiTConfig) -> Flops:
+    """Text keys and values of its prompt."""
+    return flops.text_context(config, 1, self.text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """What one row of a plan takes, for one sample.
+
+  Attributes:
+    denoise: one pass at one noise level; nothing for a given row.
+    write: the pass that stores its clean keys.
+    start: the noise level that it starts from.
+  """
+
+  denoise: Flops
+  write: Flops
+  start: int
+
+  def passes(self, exit_level: int) -> int:
+    """Denoising passes up to and with the one at a level."""
+    return exit_level + 1 - min(self.start, exit_level)
+
+
+def plan_rows(
+  config: DiTConfig,
+  plan: Plan,
+  frame: int,
+  text: int,
+  *,
+  draft_from: int,
+  anchored: bool = True,
+) -> list[Row]:
+  """Returns what the rows of a plan take that compute anything.
+
+  Args:
+    config: of the transformer.
+    plan: any.
+    frame: tokens of a latent frame.
+    text: tokens of a prompt.
+    draft_from: see `sampling.step.StepOptions`.
+    anchored: False leaves the anchors out, as dropping them does.
+  """
+  found = []
+  for row in range(plan.num_rows):
+    count, visible = int(plan.count[row]), int(plan.visible[row])
+    if not count or plan.idle(row):
+      continue
+    keys = (visible + count) * frame
+    write = flops.dit_pass(config, 1, plan.block, frame, keys, text)
+    if plan.given[row]:
+      found.append(Row(Flops(), write, 0))
+      continue
+    # A short row runs with a full block and sees its valid entries.
+    more = plan.num_anchors if anchored and plan.anchor[row] else 0
+    frames, keys = plan.block + more, keys + more * frame
+    denoise = flops.dit_pass(config, 1, frames, frame, keys, text)
+    # Anchors, and what is before the draft, start from noise.
+    whole = more > 0 or draft_from > 0 or not anchored
+    start = 0 if whole else int(plan.start[row])
+    found.append(Row(denoise, write, start))
+  return found
+
+
+def sample(rows: list[Row], exit_level: int) -> Flops:
+  """Generates all rows up to one noise level, and writes them."""
+  total = Flops()
+  for row in rows:
+    total += row.passes(exit_level) * row.denoise + row.write
+  return total
+
+
+def rollout(
+  config: DiTConfig,
+  plans: Sequence[tuple[Plan, float]],
+  clip: Clip,
+  *,
+  levels: int,
+  anchor_drop: float,
+  draft_from: int,
+) -> tuple[Flops, Flops]:
+  """Averages over plans, exit levels and dropped anchors.
+
+  Args:
+    config: of the student.
+    plans: with the weights that they are drawn by.
+    clip: what they are rolled out over.
+    levels: of the student; each is as often the last one.
+    anchor_drop: share of rollouts without anchors.
+    draft_from: see `sampling.step.StepOptions`.
+
+  Returns:
+    Of the passes above the exit level and those that write, and of the passes
+    at the exit level, through which gradient flows.
+  """
+  before, last = Flops(), Flops()
+  whole = sum(weight for _, weight in plans)
+  for plan, weight in plans:
+    for anchored, share in ((True, 1 - anchor_drop), (False, anchor_drop)):
+      probability = share * weight / whole
+      for row in plan_rows(
+        *(config, plan, clip.frame, clip.text),
+        draft_from=draft_from,
+        anchored=anchored,
+      ):
+        last += probability * row.denoise
+        before += probability * row.write
+        passes = sum(row.passes(level) - 1 for level in range(levels)) / levels
+        before += probability * passes * row.denoise
+  return before, last

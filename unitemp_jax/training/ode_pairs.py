@@ -1,0 +1,141 @@
+"""The teacher's way from noise to clips, as records to train students on."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
+from unitemp_jax.data.tokenizer import Tokenizer
+from unitemp_jax.generate.clip_records import ClipRecorder
+from unitemp_jax.generate.prompt_encoder import fingerprint
+from unitemp_jax.models import sizes, text_to_video
+from unitemp_jax.models.dit import DiT
+from unitemp_jax.models.umt5 import TextEncoder
+from unitemp_jax.parallel.mesh import make_mesh, put_batch, row_parts
+from unitemp_jax.parallel.sharding_rules import MODEL_RULES
+from unitemp_jax.sampling import trajectory
+from unitemp_jax.sampling.sampler import sample_keys
+from unitemp_jax.sampling.teacher import TeacherSettings
+from unitemp_jax.training import lazy_weights
+from unitemp_jax.training.lazy_weights import LazyWeights
+from unitemp_jax.training.programs import builders, networks
+
+
+class TrajectoryMaker:
+  """Teacher and VAE of a config on its mesh, which make trajectories.
+
+  Attributes:
+    rows: clips per call.
+    statistics: mean and standard deviation of the latents.
+  """
+
+  def __init__(self, config: ConfigDict, steps: int):
+    """Reads all weights.
+
+    Args:
+      config: with `student`, such as `configs/wan_1p3b_ode_init.py`.
+      steps: of Euler; they must meet the student's sigmas.
+
+    Raises:
+      UserError: weights are missing or do not fit, or the steps do not.
+    """
+    self._config = config
+    self._settings = TeacherSettings(
+      steps, config.student.shift, config.sampling.guidance
+    )
+    self._levels = builders.student_levels(config)
+    trajectory.places(self._levels, self._settings)
+    self._mesh = make_mesh(config.mesh)
+    self.rows = row_parts(self._mesh)
+    vae = builders.vae_config(config.model)
+    if not vae.latent_mean:
+      vae = networks.normalised_vae(config)
+    self.statistics = vae.latent_mean, vae.latent_std
+    self._shape = (*builders.latent_shape(config), vae.z_dim)
+    trees = networks.frozen_networks(config)
+    trees['vae'] = LazyWeights(config.latents.vae, sizes.param_shapes(vae))
+    lazy_weights.check(trees)
+    self._tokenizer = Tokenizer.from_file(config.latents.tokenizer)
+    embeddings = config.latents.get('embeddings')
+    self._embeddings = PromptEmbeddings(embeddings) if embeddings else None
+    self._networks = lazy_weights.load(trees, self._mesh, MODEL_RULES)
+    self._windows = builders.anchor_windows(
+      config.orders, config.data.num_frames
+    )
+    self._recorder = ClipRecorder(vae, self._networks['vae'], self._windows)
+    self._dit = DiT(networks.teacher_config(config))
+    self._encoder = TextEncoder(builders.text_config(config.model))
+    self._run = jax.jit(self._run_fn)
+
+  def about(self, prompts: Sequence[str], seed: int) -> dict[str, Any]:
+    """Returns what tells one set of trajectories from another."""
+    text = '\n'.join(prompts)
+    return {
+      'prompts': hashlib.sha256(text.encode()).hexdigest()[:16],
+      'clips': len(prompts),
+      'teacher': fingerprint(Path(self._config.teacher)),
+      'steps': self._settings.steps,
+      'seed': seed,
+      'shift': self._settings.shift,
+      'guidance': self._settings.guidance,
+      'windows': [[one.start, one.stop] for one in self._windows],
+    }
+
+  def _run_fn(self, trees, noise, batch):
+    text = text_to_video.batch_text(self._encoder, trees['text'], batch)
+    other = jnp.zeros_like(text)
+    if trees['negative']:
+      one = text_to_video.batch_text(
+        self._encoder, trees['text'], trees['negative']
+      )
+      other = jnp.broadcast_to(one.astype(text.dtype), text.shape)
+
+    def velocity(text):
+      context = text_to_video.text_context(self._dit, trees['teacher'], text)
+      return lambda x, sigma: text_to_video.bidirectional(
+        self._dit, trees['teacher'], x, sigma, context
+      )
+
+    return trajectory.sample(
+      velocity(text), velocity(other), noise, self._settings, self._levels
+    )
+
+  def make(self, prompts: Sequence[str], seed: int) -> list[dict]:
+    """Returns the records of clips, as `data.latents` describes them.
+
+    Args:
+      prompts: at most `rows`.
+      seed: of the first clip; the next is + 1.
+    """
+    # Too few are filled up, so that all share one compilation.
+    extra = self.rows - len(prompts)
+    rows = [*prompts, *[prompts[-1]] * extra]
+    ids, mask = self._tokenizer.encode(rows, self._config.model.text.length)
+    batch = {'ids': ids.astype(np.int32), 'mask': mask.astype(bool)}
+    given: dict[str, Any] = batch
+    if self._embeddings is not None:
+      given = {'text': self._embeddings.lookup(ids, mask)}
+    seeds = [(seed + i) % 2**32 for i in range(len(prompts))]
+    noise = jax.vmap(lambda key: jax.random.normal(key, self._shape))(
+      sample_keys(seeds + seeds[-1:] * extra)
+    )
+    with jax.set_mesh(self._mesh):
+      states = self._run(
+        self._networks,
+        put_batch(np.asarray(noise), self._mesh),
+        put_batch(given, self._mesh),
+      )
+    records = []
+    for i in range(len(prompts)):
+      *way, clip = np.asarray(states)[:, i]
+      record = self._recorder.record(
+        clip, self._recorder.decode(clip), trajectory=np.stack(way)
+      )
+      records.append({**record, **{name: batch[name][i] for name in batch}})
+    return records
