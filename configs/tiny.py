@@ -102,9 +102,9 @@ def latent_stage(config: ConfigDict, arg: str | None) -> None:
   config.student = ConfigDict(
     {'timesteps': (1000, 750, 500, 250), 'shift': 5.0}
   )
-  # How the teacher is sampled; the guidance is the standard scale.
+  # How the teacher is sampled.
   config.sampling = ConfigDict(
-    {'fps': 12, 'teacher_shift': 3.0, 'guidance': 3.0}
+    {'fps': 12, 'teacher_shift': 3.0, 'guidance_scale': 3.0}
   )
   config.orders = _orders()
 

@@ -20,8 +20,8 @@ def get_config(arg: str | None = None):
     'shift': 5.0,
     'sigma_min': 0.02,
     'sigma_max': 0.98,
-    # c + w (c - u): the standard guidance scale is w + 1.
-    'guidance': 2.0,
+    # w in u + w (c - u).
+    'guidance_scale': 3.0,
     'pin': 3.0,
     'closing': 10.0,
     'anchor_match': 1.0,

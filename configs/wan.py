@@ -139,13 +139,13 @@ def config_for(objective: str, dit: dict, arg: str | None) -> ConfigDict:
   return config
 
 
-def sampling(shift: float, guidance: float) -> ConfigDict:
-  """How the teacher is sampled; `guidance` is w in u + w (c - u)."""
+def sampling(shift: float, guidance_scale: float) -> ConfigDict:
+  """How the teacher is sampled; `guidance_scale` is w in u + w (c - u)."""
   return ConfigDict(
     {
       'fps': 16,
       'teacher_shift': shift,
-      'guidance': guidance,
+      'guidance_scale': guidance_scale,
       'solver': 'unipc',
       'steps': 50,
       'negative_prompt': WAN_NEGATIVE_PROMPT,

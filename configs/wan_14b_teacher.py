@@ -15,7 +15,7 @@ def get_config(arg: str | None = None):
   config = wan.config_for('teacher', wan.DIT_14B, arg)
   config.pretrained = 'weights/14b/teacher.safetensors'
   # Wan-Video/Wan2.1, `generate.py`: guidance 5, shift 5, UniPC with 50 steps.
-  config.sampling = wan.sampling(shift=5.0, guidance=5.0)
+  config.sampling = wan.sampling(shift=5.0, guidance_scale=5.0)
   # As for the 1.3B model; nothing is published on training it further.
   config.loss = {'shift': 5.0, 'text_drop': 0.0}
   config.optimizer = common.optimizer_config(

@@ -23,14 +23,14 @@ def get_config(arg: str | None = None):
     config.teacher_model = {'dit': wan.dit_config(wan.DIT_14B)}
     config.critic_init = config.teacher
     config.teacher = 'weights/14b/teacher.safetensors'
-  config.sampling = wan.sampling(shift=8.0, guidance=6.0)
+  config.sampling = wan.sampling(shift=8.0, guidance_scale=6.0)
   config.student_init = 'runs/wan_student_init/weights/student.safetensors'
   config.loss = {
     'shift': 5.0,
     'sigma_min': 0.02,
     'sigma_max': 0.98,
-    # c + w (c - u) with w = 3: the standard guidance scale is 4.
-    'guidance': 3.0,
+    # w in u + w (c - u); Self-Forcing's 3 is in c + w (c - u).
+    'guidance_scale': 4.0,
     'critic_updates': 5,
     # Our own settings, as in the tiny model.
     'pin': 1.0,

@@ -17,7 +17,7 @@ from configs import common, wan
 
 def get_config(arg: str | None = None):
   config = wan.config_for('student_init', wan.DIT_1P3B, arg)
-  config.sampling = wan.sampling(shift=8.0, guidance=6.0)
+  config.sampling = wan.sampling(shift=8.0, guidance_scale=6.0)
   # The shift is Self-Forcing's; the rest are ours, as in the tiny model.
   config.loss = {'shift': 5.0, 'anchor_drop': 0.2, 'draft_share': 0.5}
   # CausVid (rate, decay rates) and Causal-Forcing (rate).

@@ -16,7 +16,7 @@ def get_config(arg: str | None = None):
   config = wan.config_for('teacher', wan.DIT_1P3B, arg)
   config.pretrained = config.teacher
   # Wan-Video/Wan2.1, README: shift 8 to 12, guidance 6, UniPC with 50 steps.
-  config.sampling = wan.sampling(shift=8.0, guidance=6.0)
+  config.sampling = wan.sampling(shift=8.0, guidance_scale=6.0)
   # The shift of the levels that losses are drawn at is Self-Forcing's. Guidance
   # leads away from a prompt, so no text is dropped to train a side without.
   config.loss = {'shift': 5.0, 'text_drop': 0.0}

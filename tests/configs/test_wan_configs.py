@@ -65,7 +65,7 @@ def test_every_config_says_that_it_was_not_run_and_how_to_sample(name):
   assert 'Not run.' in (ROOT / f'{name}.py').read_text()
   config = load(name)
   how = config.sampling
-  TeacherSettings(how.steps, how.teacher_shift, how.guidance, how.solver)
+  TeacherSettings(how.steps, how.teacher_shift, how.guidance_scale, how.solver)
   assert how.negative_prompt.endswith('倒着走')
   # 81 frames at 480x832: 32,760 tokens in seven blocks of three latents.
   data, dit = config.data, builders.dit_config(config.model)

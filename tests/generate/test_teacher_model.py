@@ -14,7 +14,7 @@ from unitemp_jax.generate.teacher_model import TeacherModel
 from unitemp_jax.video import files
 
 PROMPTS = ['a red seven falls', 'a blue one slides']
-SETTINGS = {'num_steps': 3, 'solver': 'unipc', 'guidance': 3.0}
+SETTINGS = {'num_steps': 3, 'solver': 'unipc', 'guidance_scale': 3.0}
 
 
 @pytest.fixture(scope='module')
@@ -49,7 +49,7 @@ def test_the_negative_prompt_matters_only_with_guidance(model):
   assert np.abs(made('a green two') - made(None)).max() > 1e-3
   # With the prompt itself there is nothing to lead away from.
   same = made(PROMPTS[0])[0]
-  np.testing.assert_allclose(same, made(None, guidance=1.0)[0], atol=2e-5)
+  np.testing.assert_allclose(same, made(None, guidance_scale=1.0)[0], atol=2e-5)
 
 
 def test_the_verb_writes_clips_and_continues(folder, tmp_path, capsys):
@@ -61,7 +61,7 @@ def test_the_verb_writes_clips_and_continues(folder, tmp_path, capsys):
   (path,) = (tmp_path / 'out').iterdir()
   tags = files.read_metadata(path)
   assert tags['prompt'] == PROMPTS[0]
-  assert tags['teacher']['guidance'] == 3.0
+  assert tags['teacher']['guidance_scale'] == 3.0
   before = path.stat().st_mtime_ns
   assert cli.main(arguments) == 0
   assert path.stat().st_mtime_ns == before
@@ -71,7 +71,10 @@ def test_the_verb_writes_clips_and_continues(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
   ('more', 'words'),
   [
-    (['--prompt=a', '--guidance=3', '--extra_guidance=2'], 'one of guidance'),
+    (
+      ['--prompt=a', '--guidance=3', '--extra_guidance=2'],
+      'one guidance_scale',
+    ),
     (['--prompt= '], 'prompt is empty'),
     ([], '--prompt or --prompts'),
     (

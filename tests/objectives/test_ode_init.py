@@ -16,7 +16,7 @@ from unitemp_jax.sampling import teacher, trajectory
 from unitemp_jax.sampling.teacher import TeacherSettings
 
 LEVELS = solvers.student_levels()
-SETTINGS = TeacherSettings(steps=48, shift=5.0, guidance=3.0)
+SETTINGS = TeacherSettings(steps=48, shift=5.0, guidance_scale=3.0)
 BATCH, FRAMES = 3, 9
 GRID = (2, 2, 4)
 
@@ -49,7 +49,7 @@ def test_states_are_on_the_way_of_the_teachers_euler():
   for now, then in itertools.pairwise(grid[24:]):
     sigma = jnp.full(x.shape[:2], now)
     v = unconditional(x, sigma)
-    v = v + SETTINGS.guidance * (conditional(x, sigma) - v)
+    v = v + SETTINGS.guidance_scale * (conditional(x, sigma) - v)
     x = solvers.euler_step(x, v, sigma, jnp.full_like(sigma, then))
   np.testing.assert_allclose(x, whole, atol=1e-4)
   assert jnp.abs(states[1] - states[2]).max() > 1e-2  # Control.

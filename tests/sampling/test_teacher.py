@@ -56,21 +56,24 @@ def test_guidance_leads_away_from_the_negative_prompt():
   np.testing.assert_allclose(unguided, plain, atol=1e-5)
 
 
-def test_conventions_differ_by_one():
+def test_former_names_of_the_scale_are_read():
   c, u = jnp.asarray(2.0), jnp.asarray(0.5)
-  standard = guidance.standard_scale({'guidance': 6.0})
-  extra = guidance.standard_scale({'extra_guidance': 5.0, 'guidance': None})
-  assert standard == extra == 6.0
-  assert guidance.guide(c, u, standard) == u + 6 * (c - u) == c + 5 * (c - u)
+  fields = [
+    {'guidance_scale': 6.0},
+    {'guidance': 6.0},
+    {'extra_guidance': 5.0, 'guidance': None},
+  ]
+  assert [guidance.read_scale(f, 'a test') for f in fields] == [6.0] * 3
+  assert guidance.guide(c, u, 6.0) == u + 6 * (c - u) == c + 5 * (c - u)
   assert guidance.guide(c, u, 1.0) == c
 
 
 @pytest.mark.parametrize(
-  'fields', [{}, {'guidance': 1.0, 'extra_guidance': 0.0}]
+  'fields', [{}, {'guidance_scale': 1.0, 'extra_guidance': 0.0}]
 )
-def test_a_scale_without_its_convention_is_refused(fields):
-  with pytest.raises(UserError, match='one of guidance'):
-    guidance.standard_scale(fields)
+def test_no_scale_and_two_are_refused(fields):
+  with pytest.raises(UserError, match='must give one guidance_scale'):
+    guidance.read_scale(fields, 'a test')
 
 
 @pytest.mark.parametrize(
@@ -82,6 +85,6 @@ def test_a_scale_without_its_convention_is_refused(fields):
   ],
 )
 def test_settings_that_no_sampler_has_are_refused(changes, words):
-  values = {'steps': 5, 'shift': 5.0, 'guidance': 6.0}
+  values = {'steps': 5, 'shift': 5.0, 'guidance_scale': 6.0}
   with pytest.raises(UserError, match=words):
     TeacherSettings(**{**values, **changes})

@@ -143,7 +143,7 @@ def test_distillation(teacher, tmp_path):
     f'teacher={weights.save(tmp_path / "teacher.safetensors", known)}',
     f'student_init={weights.save(tmp_path / "student.safetensors", worn)}',
     *fresh_vae(make_config('distill'), tmp_path),
-    'loss.guidance=0.0',
+    'loss.guidance_scale=1.0',
     # That VAE says nothing about these latents.
     'loss.anchor_match=0.0',
     'loss.closing=0.0',

@@ -11,6 +11,7 @@ from typing import Any
 
 import ml_collections
 
+from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
 
@@ -134,6 +135,9 @@ def _apply(config: ml_collections.ConfigDict, override: str) -> None:
   *path, key = name.split('.')
   if path and path[-1] in ('dit', 'text'):
     name = '.'.join((*path, sizes.CURRENT_NAMES.get(key, key)))
+  if key == 'guidance' and name not in known:  # Its former name.
+    name, added = f'{name}_scale', guidance.FORMER_CONFIG.get(path[-1], 0.0)
+    text = str(_parse(name, text, 0.0) + added)
   if name not in known:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f'it has {", ".join(config)}.'

@@ -14,12 +14,13 @@ from unitemp_jax.video import files
 _EXAMPLE = """examples:
   unitemp teacher --model=models/wan --prompt="a red kite" --out=out/teacher
   unitemp teacher --model=models/wan --prompts=prompts.txt --solver=unipc \\
-    --steps=50 --shift=8 --guidance=6 --wan_negative_prompt --out=out/t
+    --steps=50 --shift=8 --guidance_scale=6 --wan_negative_prompt --out=out/t
   unitemp teacher --model=models/wan --prompts=prompts.txt \\
     --embeddings=data/prompts --out=out/t
 The folder holds teacher.safetensors, vae.safetensors, tokenizer.json and,
-unless prompts come as embeddings, text.safetensors. --guidance is w in
-u + w (c - u), --extra_guidance in c + w (c - u), one less for the same.
+unless prompts come as embeddings, text.safetensors. --guidance_scale is w in
+u + w (c - u). Its former options, --guidance and --extra_guidance (w - 1), are
+still understood.
 Run the same command again to continue after an interruption."""
 
 
@@ -46,8 +47,9 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
   add('--solver', default='unipc', choices=SOLVERS)
   add('--steps', type=int, default=50)
   add('--shift', type=float, help="default: the model's")
-  add('--guidance', type=float, help="default: the model's; 1 for none")
-  add('--extra_guidance', type=float, help='0 for none')
+  add('--guidance_scale', type=float, help="default: the model's; 1 for none")
+  for former in guidance.FORMER:
+    add(f'--{former}', type=float, help=argparse.SUPPRESS)
   add('--seed', type=int, default=0, help='of the first clip; the next is + 1')
   add('--batch_size', type=int, default=1)
   add('--dry_run', action='store_true')
@@ -73,9 +75,10 @@ def _prompts(args: argparse.Namespace) -> list[str]:
 
 
 def _settings(args: argparse.Namespace) -> dict:
+  names = ('guidance_scale', *guidance.FORMER)
   scale = None
-  if args.guidance is not None or args.extra_guidance is not None:
-    scale = guidance.standard_scale(vars(args), 'the command')
+  if any(getattr(args, name) is not None for name in names):
+    scale = guidance.read_scale(vars(args), 'the command')
   negative = args.negative_prompt
   if args.wan_negative_prompt:
     if negative is not None:
@@ -87,7 +90,7 @@ def _settings(args: argparse.Namespace) -> dict:
     'num_steps': args.steps,
     'solver': args.solver,
     'shift': args.shift,
-    'guidance': scale,
+    'guidance_scale': scale,
     'negative_prompt': negative,
   }
 

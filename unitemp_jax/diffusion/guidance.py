@@ -1,10 +1,9 @@
-"""Classifier-free guidance in the two conventions that are in use.
+"""Classifier-free guidance, u + w (c - u) (arXiv 2207.12598).
 
-  guidance         u + w (c - u)    sampling in Wan; 1 is no guidance
-  extra_guidance   c + w (c - u)    distillation; 0 is no guidance
-
-The second, which CausVid and Self-Forcing use in their losses, is the first
-with w + 1, so that a number alone says nothing: the name of the field decides.
+The one name of w is `guidance_scale`; 1 is no guidance. CausVid and
+Self-Forcing write c + w' (c - u) in their losses, whose w' is w - 1. So did
+earlier versions of this package: `guidance` of a `config.loss` and
+`extra_guidance` were w', any other `guidance` was w. They are still read.
 """
 
 from collections.abc import Mapping
@@ -12,28 +11,50 @@ from typing import Any
 
 from unitemp_jax.errors import UserError
 
-NAMES = ('guidance', 'extra_guidance')
+# Former name of w -> what is added to its value.
+FORMER = {'guidance': 0.0, 'extra_guidance': 1.0}
+# Sections of configs with a former `guidance` -> the same.
+FORMER_CONFIG = {'sampling': 0.0, 'loss': 1.0}
 
 
-def standard_scale(fields: Mapping[str, Any], where: str = 'config') -> float:
-  """Reads the standard scale from the one field that is given.
+def guide(conditional, unconditional, guidance_scale):
+  """Returns the guided velocity u + w (c - u)."""
+  return unconditional + guidance_scale * (conditional - unconditional)
+
+
+def read_scale(fields: Mapping[str, Any], where: str) -> float:
+  """Returns w from the one field that is given.
 
   Args:
-    fields: holds `guidance` or `extra_guidance`; None is as good as absent.
+    fields: holds `guidance_scale` or a former name; None is as good as absent.
     where: for errors.
 
   Raises:
-    UserError: both fields are given, or none.
+    UserError: several fields are given, or none.
   """
-  given = [name for name in NAMES if fields.get(name) is not None]
+  added = {'guidance_scale': 0.0, **FORMER}
+  given = [name for name in added if fields.get(name) is not None]
   if len(given) != 1:
     raise UserError(
-      f'{where} must give one of guidance (u + w (c - u)) and extra_guidance '
-      f'(c + w (c - u)), not {" and ".join(given) or "neither"}.'
+      f'{where} must give one guidance_scale, w in u + w (c - u), not '
+      f'{" and ".join(given) or "none"}.'
     )
-  return float(fields[given[0]]) + NAMES.index(given[0])
+  return float(fields[given[0]]) + added[given[0]]
 
 
-def guide(conditional, unconditional, scale):
-  """Guided velocity u + scale (c - u); 1 is no guidance."""
-  return unconditional + scale * (conditional - unconditional)
+def config_scale(config: Mapping[str, Any], section: str) -> float:
+  """Returns w of `config.sampling` or `config.loss`; see `read_scale`."""
+  values = dict(config[section])
+  if 'guidance' in values:
+    values['guidance'] += FORMER_CONFIG[section]
+  return read_scale(values, f'config.{section}')
+
+
+def former_config(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a plain config with the former names, for fingerprints of runs."""
+  former = dict(config)
+  for section, added in FORMER_CONFIG.items():
+    if 'guidance_scale' in (values := dict(config.get(section) or {})):
+      values['guidance'] = values.pop('guidance_scale') - added
+      former[section] = values
+  return former

@@ -14,9 +14,11 @@ from unitemp_jax.objectives.flow_match import draw_sigma
 from unitemp_jax.shapes import Latents
 
 
-def guided(conditional: jax.Array, unconditional: jax.Array, scale: float):
-  """c + w (c - u); w = 3 equals the standard guidance scale 4."""
-  return conditional + scale * (conditional - unconditional)
+def guided(
+  conditional: jax.Array, unconditional: jax.Array, guidance_scale: float
+) -> jax.Array:
+  """Returns u + w (c - u), summed from c so that w = 1 is c exactly."""
+  return conditional + (guidance_scale - 1.0) * (conditional - unconditional)
 
 
 def gradient(

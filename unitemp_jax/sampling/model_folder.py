@@ -36,7 +36,7 @@ class ModelCard:
     timesteps: nominal timesteps of the student.
     shift: of the student's and the teacher's noise levels.
     teacher_shift: of the teacher's noise levels.
-    guidance: standard guidance scale of the teacher.
+    guidance_scale: of the teacher, w in u + w (c - u).
     frames: pixel frames of a clip.
     height: pixels.
     width: pixels.
@@ -57,7 +57,7 @@ class ModelCard:
   timesteps: tuple[int, ...]
   shift: float
   teacher_shift: float
-  guidance: float
+  guidance_scale: float
   frames: int
   height: int
   width: int
@@ -163,6 +163,8 @@ def read_card(folder: Path) -> ModelCard:
     for name in ('timesteps', 'orders'):
       if name in fields:
         fields[name] = tuple(fields[name])
+    if 'guidance' in fields:  # Its former name.
+      fields['guidance_scale'] = fields.pop('guidance')
     card = ModelCard(**fields)
   except (KeyError, TypeError, AttributeError, UserError) as error:
     raise UserError(

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unitemp_jax.diffusion import flow, solvers
-from unitemp_jax.diffusion import guidance as guidance_lib
+from unitemp_jax.diffusion import flow, guidance, solvers
 from unitemp_jax.errors import UserError
 
 SOLVERS = ('euler', 'unipc')
@@ -30,13 +29,13 @@ class TeacherSettings:
   Attributes:
     steps: of the solver.
     shift: of the noise levels towards noise.
-    guidance: standard scale w in u + w (c - u); 1 is no guidance.
+    guidance_scale: w in u + w (c - u); 1 is no guidance.
     solver: 'euler' or 'unipc'.
   """
 
   steps: int
   shift: float
-  guidance: float
+  guidance_scale: float
   solver: str = 'euler'
 
   def __post_init__(self):
@@ -75,10 +74,10 @@ def sample_teacher(
   def velocity(x, level):
     sigma = jnp.full(x.shape[:2], level)
     with_text = conditional(x, sigma)
-    if settings.guidance == 1.0:
+    if settings.guidance_scale == 1.0:
       return with_text
     without = unconditional(x, sigma)
-    return guidance_lib.guide(with_text, without, settings.guidance)
+    return guidance.guide(with_text, without, settings.guidance_scale)
 
   run = {'euler': _euler, 'unipc': _unipc}[settings.solver]
   return run(velocity, noise, settings)

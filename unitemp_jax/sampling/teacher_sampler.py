@@ -64,7 +64,7 @@ class TeacherSampler:
     *,
     solver: str = 'euler',
     shift: float | None = None,
-    guidance: float | None = None,
+    guidance_scale: float | None = None,
     negative_prompt: str | None = None,
     embeddings: PromptEmbeddings | None = None,
   ) -> np.ndarray:
@@ -79,7 +79,7 @@ class TeacherSampler:
       num_steps: of the solver.
       solver: 'euler' or 'unipc'.
       shift: of the noise levels; default is the model card's.
-      guidance: standard scale; default is the model card's.
+      guidance_scale: w in u + w (c - u); default is the model card's.
       negative_prompt: what guidance leads away from; None is no text at all,
         an empty one the end token alone.
       embeddings: of the prompts, in place of the text encoder.
@@ -96,7 +96,9 @@ class TeacherSampler:
     settings = TeacherSettings(
       steps=num_steps,
       shift=card.teacher_shift if shift is None else shift,
-      guidance=card.guidance if guidance is None else guidance,
+      guidance_scale=(
+        card.guidance_scale if guidance_scale is None else guidance_scale
+      ),
       solver=solver,
     )
     negative = [negative_prompt] * len(prompts)

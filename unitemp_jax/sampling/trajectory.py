@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unitemp_jax.diffusion import guidance as guidance_lib
-from unitemp_jax.diffusion import solvers
+from unitemp_jax.diffusion import guidance, solvers
 from unitemp_jax.errors import UserError
 from unitemp_jax.sampling.teacher import TeacherSettings, Velocity
 
@@ -63,8 +62,8 @@ def sample(
   def body(x, pair):
     sigma = jnp.full(x.shape[:2], pair[0])
     v = conditional(x, sigma)
-    if settings.guidance != 1.0:
-      v = guidance_lib.guide(v, unconditional(x, sigma), settings.guidance)
+    if settings.guidance_scale != 1.0:
+      v = guidance.guide(v, unconditional(x, sigma), settings.guidance_scale)
     return solvers.euler_step(x, v, sigma, jnp.full_like(sigma, pair[1])), None
 
   stops = places(levels, settings)

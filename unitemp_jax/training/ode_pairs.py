@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.data.tokenizer import Tokenizer
+from unitemp_jax.diffusion import guidance
 from unitemp_jax.generate.clip_records import ClipRecorder
 from unitemp_jax.generate.prompt_encoder import fingerprint
 from unitemp_jax.models import sizes, text_to_video
@@ -47,7 +48,9 @@ class TrajectoryMaker:
     """
     self._config = config
     self._settings = TeacherSettings(
-      steps, config.student.shift, config.sampling.guidance
+      steps,
+      config.student.shift,
+      guidance.config_scale(config, 'sampling'),
     )
     self._levels = builders.student_levels(config)
     trajectory.places(self._levels, self._settings)
@@ -83,7 +86,8 @@ class TrajectoryMaker:
       'steps': self._settings.steps,
       'seed': seed,
       'shift': self._settings.shift,
-      'guidance': self._settings.guidance,
+      # Under its former name, which folders that exist have.
+      'guidance': self._settings.guidance_scale,
       'windows': [[one.start, one.stop] for one in self._windows],
     }
 

@@ -13,6 +13,7 @@ import jax
 import safetensors
 
 from unitemp_jax import files
+from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel import processes
@@ -45,6 +46,7 @@ def fingerprint(config: dict) -> str:
     fixed['mesh'] = {'data': -1, 'fsdp': 1}
   # And those from before the sizes had the field's names.
   fixed = sizes.rename(fixed, sizes.FORMER_NAMES)
+  fixed = guidance.former_config(fixed)
   text = json.dumps(fixed, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -72,7 +74,9 @@ def check_config(workdir: Path, config: dict) -> None:
   old = files.read_json(path, 'the config of a run', mend)
   if fingerprint(old) == fingerprint(config):
     return
-  old, new = _leaves(sizes.rename(old)), _leaves(sizes.rename(config))
+  old, new = (
+    _leaves(guidance.former_config(sizes.rename(run))) for run in (old, config)
+  )
   names = [
     key
     for key in sorted(old.keys() | new.keys())

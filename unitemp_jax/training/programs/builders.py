@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from unitemp_jax import orders, plans
 from unitemp_jax.data.falling_digits import FallingDigitsSpec
-from unitemp_jax.diffusion import solvers
+from unitemp_jax.diffusion import guidance, solvers
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, vae3d
 from unitemp_jax.models.dit import DiTConfig
@@ -125,7 +125,7 @@ def model_card(
     timesteps=tuple(config.student.timesteps),
     shift=config.student.shift,
     teacher_shift=config.sampling.teacher_shift,
-    guidance=config.sampling.guidance,
+    guidance_scale=guidance.config_scale(config, 'sampling'),
     frames=config.data.num_frames,
     height=height,
     width=width,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from unitemp_jax.diffusion import flow
+from unitemp_jax.diffusion import flow, guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import flops as model_flops
 from unitemp_jax.models import sizes, text_to_video
@@ -53,7 +53,7 @@ class DistillSettings:
     shift: of the sigmas that samples are diffused to.
     sigma_min: lowest of them.
     sigma_max: highest.
-    guidance: w in c + w (c - u), of the teacher.
+    guidance_scale: of the teacher, see `diffusion.guidance`.
     pin: how closely the timeline must hold the frames that were given to it.
     closing: how closely the last frame of a loop must be its first.
     anchor_match: how closely windowed anchors must be the encoding of what was
@@ -71,7 +71,7 @@ class DistillSettings:
   shift: float
   sigma_min: float
   sigma_max: float
-  guidance: float
+  guidance_scale: float
   pin: float
   closing: float
   anchor_match: float
@@ -81,6 +81,14 @@ class DistillSettings:
   critic_warmup: int
   checkpoint_rollout: bool = False
   decode_by_latent: bool = False
+
+
+def settings_of(config: ConfigDict) -> DistillSettings:
+  """Returns the numbers of a `config.loss`, former names included."""
+  values = config.loss.to_dict()
+  values.pop('guidance', None)
+  values['guidance_scale'] = guidance.config_scale(config, 'loss')
+  return DistillSettings(**values)
 
 
 def check_rollout(settings: DistillSettings, plans: list[Plan]) -> None:
@@ -103,7 +111,7 @@ class DistillProgram:
     self._dit = DiT(builders.dit_config(config.model))
     self._teacher_dit = DiT(networks.teacher_config(config))
     self._encoder = TextEncoder(builders.text_config(config.model))
-    self._settings = s = DistillSettings(**config.loss.to_dict())
+    self._settings = s = settings_of(config)
     self._levels = builders.student_levels(config)
     frames = builders.latent_shape(config)[0]
     plans, weights = builders.training_plans(config.orders, frames)
@@ -229,7 +237,7 @@ class DistillProgram:
 
     def real_x0(x, sigma):
       return dmd.guided(
-        conditional(x, sigma), unconditional(x, sigma), s.guidance
+        conditional(x, sigma), unconditional(x, sigma), s.guidance_scale
       )
 
     grad = dmd.gradient(
