@@ -1,4 +1,4 @@
-"""`guidance_scale` is w in u + w (c - u) in every config, as it always meant."""
+"""`guidance_scale` is w in u + w (c - u) in every config, as it was meant."""
 
 import json
 

@@ -142,3 +142,17 @@ def test_guidance_is_the_standard_one():
   np.testing.assert_allclose(ours, standard(4.0), atol=1e-5)
   assert jnp.abs(ours - standard(3.0)).max() > 0.1
   np.testing.assert_array_equal(dmd.guided(with_text, without, 1.0), with_text)
+
+
+def test_given_frames_are_left_out_of_the_mean():
+  """As a clip without them, times what is kept; no gradient into them."""
+  latents, grad = noise(0, *SHAPE), noise(1, *SHAPE)
+  mask = jnp.asarray([False, True])
+  found = jax.grad(dmd.surrogate)(latents, grad, mask)
+  np.testing.assert_array_equal(found[:, 0], 0)
+  alone = jax.grad(dmd.surrogate)(latents[:, 1:], grad[:, 1:])
+  np.testing.assert_allclose(found[:, 1:], alone, rtol=1e-5, atol=1e-9)
+  whole = jax.grad(dmd.surrogate)(latents, grad)
+  everything = jax.grad(dmd.surrogate)(latents, grad, jnp.ones(2, bool))
+  np.testing.assert_allclose(everything, whole, rtol=1e-4, atol=1e-9)
+  assert jnp.abs(found[:, 1:] - whole[:, 1:]).max() > 1e-4  # Control.

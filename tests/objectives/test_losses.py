@@ -47,6 +47,26 @@ def test_levels_are_uniform_before_the_warp():
   assert float(sigma.mean()) > float(flat.mean()) + 0.2
 
 
+def test_levels_are_clipped_only_where_they_lie_outside():
+  latents, seen = jnp.zeros((512, 1, 1, 1, 1)), []
+
+  def spy(params, x, sigma):
+    seen.append(np.asarray(sigma))
+    return x
+
+  run = functools.partial(
+    flow_match.loss, 0.0, latents, jax.random.key(0), denoise=spy, shift=5.0
+  )
+  run()
+  run(sigma_range=(0.02, 0.98))
+  drawn, clipped = seen
+  outside = (drawn < 0.02) | (drawn > 0.98)
+  # u > .98 / (5 - 4 .98), and the few below: 9.3 % at a shift of 5.
+  assert outside.mean() == pytest.approx(0.093, abs=0.03)
+  np.testing.assert_array_equal(clipped[~outside], drawn[~outside])
+  assert clipped.min() >= np.float32(0.02) and clipped.max() <= np.float32(0.98)
+
+
 NAMES = ('forward', 'backward', 'inbetween', 'inbetween_future')
 LAYOUT = Layout(9, 3, 3)
 # Windowed ones are other latents than the clip has in their place.

@@ -9,6 +9,7 @@ import pytest
 
 from unitemp_jax import orders
 from unitemp_jax.diffusion import flow, solvers
+from unitemp_jax.models import cache as kv_cache
 from unitemp_jax.sampling import sampler, step
 from unitemp_jax.sampling.step import row_noise
 
@@ -102,6 +103,24 @@ def with_memory(net, x, sigma, positions, prompt, cache, slot, visible):
   return net * x + (cache * seen).sum(1, keepdims=True), cache
 
 
+def commit(cache, start, write, exit_cache=None, exit_start=None):
+  """What is staged is there already; gradient as `models.cache.commit` does."""
+  if exit_cache is None:
+    return cache
+  stop = jax.lax.stop_gradient
+  return stop(cache) + (exit_cache - stop(exit_cache))
+
+
+def exit_input(weight, row, exit_level):
+  """Input of the last pass of a row that sees nothing, `[3]`."""
+  x = row_noise(KEYS, row, 0, (3, 1, 1, 1))
+  for level in range(exit_level):
+    x0 = x - LEVELS[level] * weight * x
+    eps = row_noise(KEYS, row, level + 1, (3, 1, 1, 1))
+    x = flow.interpolate(x0, eps, jnp.full((1, 3), LEVELS[level + 1]))
+  return x[0, :, 0, 0, 0]
+
+
 def test_gradient_stops_at_the_cache(monkeypatch):
   """The second block sees the first as a constant."""
   plan = orders.forward(6, anchors=0)
@@ -110,7 +129,7 @@ def test_gradient_stops_at_the_cache(monkeypatch):
   def made(weight, plan, buffer, options=step.DEFAULTS):
     return sampler.run_plan(
       with_memory,
-      lambda cache, start, write: cache,
+      commit,
       weight,
       plan,
       jnp.zeros((BATCH, plan.num_slots, 1, 1, 1)),
@@ -146,10 +165,74 @@ def test_gradient_stops_at_the_cache(monkeypatch):
   assert jnp.abs(leaking - whole).max() > 0.1
   monkeypatch.undo()
 
-  # The option lets it through: by the cache, and by nothing else.
+  # The option lets it through as Self-Forcing's code does. The second block
+  # sees the sum of what the first one cached: w x0 of the clean pass, with the
+  # derivative of the exit pass's w x, that is x.
   options = step.StepOptions(through_cache=True)
   option_value, crossing = slope(plan, zeros, options=options)
   np.testing.assert_allclose(option_value, value, rtol=1e-5)
-  assert jnp.abs(crossing - whole).max() > 0.1
+  seen = exit_input(weight, 0, 1).sum()
+  assert jnp.abs(seen) > 0.1
+  np.testing.assert_allclose(crossing, whole - LEVELS[1] * seen, rtol=1e-4)
   back = jax.grad(lambda w: made(w, plan, zeros, options).sum())(weight)
   assert jnp.isfinite(back)
+
+
+def test_a_written_cache_passes_gradient_to_the_exit_pass():
+  """Values of the clean pass, gradient into what the exit pass staged."""
+  slots, anchors = 6, 2
+
+  def cache_of(key):
+    return kv_cache.KVCache(
+      *jax.random.normal(jax.random.key(key), (2, 1, 1, slots, 1, 1))
+    )
+
+  clean, write = cache_of(0), jnp.asarray([1, 2])
+  plain = kv_cache.commit(clean, jnp.asarray(1), write, 1)
+  weights = jnp.arange(1.0, slots + 1)
+
+  def seen(exit_cache, staged):
+    made = kv_cache.commit(clean, jnp.asarray(1), write, 1, exit_cache, staged)
+    total = (made.k_LBSNK[0, 0, :, 0, 0] * weights).sum()
+    return total + 0.0 * made.v_LBSNK.sum(), made
+
+  for staged, wanted in (
+    (jnp.asarray(1 + anchors), [1, 0, 0, 2 + 4, 3 + 5, 6]),
+    (None, [1, 0, 0, 4, 5, 6]),  # A given row: no gradient into it.
+  ):
+    grads, made = jax.grad(seen, has_aux=True)(cache_of(1), staged)
+    jax.tree.map(np.testing.assert_array_equal, made, plain)
+    np.testing.assert_array_equal(grads.k_LBSNK[0, 0, :, 0, 0], wanted)
+
+
+def test_context_gets_noise_in_training_only_if_asked():
+  """The clean pass sees the block with sigma of fresh noise, and is told 0."""
+  plan, seen = orders.forward(6, anchors=0), []
+
+  def spy(net, x, sigma, *rest):
+    jax.debug.callback(lambda *pair: seen.append(pair), x, sigma, ordered=True)
+    return linear(net, x, sigma, *rest)
+
+  def contexts(**options):
+    seen.clear()
+    made, _ = sampler.run_plan(
+      spy,
+      lambda cache, start, write: cache,
+      jnp.asarray(0.3),
+      plan,
+      jnp.zeros(()),
+      jnp.zeros((BATCH, plan.num_latents, 1, 1, 1)),
+      KEYS,
+      LEVELS,
+      0,
+      step.StepOptions(**options),
+    )
+    jax.effects_barrier()
+    return made, [np.asarray(x) for x, sigma in seen if not sigma.any()]
+
+  made, plain = contexts()
+  np.testing.assert_array_equal(plain[0], made[:, :3])
+  noisy, context = contexts(context_sigma=0.1)
+  np.testing.assert_array_equal(noisy[:, :3], made[:, :3])
+  apart = context[0] - 0.9 * plain[0]
+  assert 0.01 < np.abs(apart).max() < 0.1 * 4

@@ -10,7 +10,7 @@ from toy import TOY_RULES, ToyLoader, ToyProgram
 from unitemp_jax.parallel.mesh import make_mesh
 from unitemp_jax.training.guard import Guard, TrainingStopped
 from unitemp_jax.training.loop import LoopSettings, train
-from unitemp_jax.training.metrics import MetricsLog
+from unitemp_jax.training.metrics import MetricsLog, open_log
 
 
 @pytest.fixture(scope='module', autouse=True)

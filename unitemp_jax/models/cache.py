@@ -126,23 +126,55 @@ def beside(
 
 
 def commit(
-  cache: KVCache, start: jax.Array, write: jax.Array, tokens_per_frame: int
+  cache: KVCache,
+  start: jax.Array,
+  write: jax.Array,
+  tokens_per_frame: int,
+  exit_cache: KVCache | None = None,
+  exit_start: jax.Array | None = None,
 ) -> KVCache:
   """Moves staged slots start, start + 1, ... to the slots `write` `[B]`.
 
   An entry of -1 is not written. Staging behind the prefix and appending there,
   as every plan does that evicts nothing, leaves the values as they are.
+
+  Args:
+    cache: as a pass returned it.
+    start: first staged slot.
+    write: slots that are written.
+    tokens_per_frame: tokens of a slot.
+    exit_cache: the values stay those of `cache`, and gradient flows into this
+      one instead (straight-through): into its slots, and for those that are
+      written into what it staged at `exit_start`; none there without it.
+      Sinks pass no gradient.
+    exit_start: see above.
   """
   num = write.shape[0]
 
-  def move(whole, start, limit):
-    l, b, s, n, k = whole.shape
-    slots = whole.reshape(l, b, s // tokens_per_frame, tokens_per_frame, n, k)
-    staged = lax.dynamic_slice_in_dim(slots, start, num, axis=2)
+  def target_of(slots, limit):
     kept = (write >= 0) & (write < limit)
-    target = jnp.where(kept, write, slots.shape[2])
+    return jnp.where(kept, write, slots)
+
+  def slots_of(whole):
+    l, b, s, n, k = whole.shape
+    return whole.reshape(l, b, s // tokens_per_frame, tokens_per_frame, n, k)
+
+  def move(whole, start, limit):
+    slots = slots_of(whole)
+    staged = lax.dynamic_slice_in_dim(slots, start, num, axis=2)
+    target = target_of(slots.shape[2], limit)
     slots = slots.at[:, :, target].set(staged, mode='drop')
     return split_cache(slots.reshape(whole.shape))
+
+  def through(written, whole):
+    slots = slots_of(whole)
+    staged = jnp.zeros((*slots.shape[:2], num, *slots.shape[3:]), slots.dtype)
+    if exit_start is not None:
+      staged = lax.dynamic_slice_in_dim(slots, exit_start, num, axis=2)
+    target = target_of(slots.shape[2], every)
+    slots = slots.at[:, :, target].set(staged, mode='drop')
+    carrier = split_cache(slots.reshape(whole.shape))
+    return lax.stop_gradient(written) + (carrier - lax.stop_gradient(carrier))
 
   every = cache.k_LBSNK.shape[2] // tokens_per_frame
   cache = dataclasses.replace(
@@ -150,6 +182,12 @@ def commit(
     k_LBSNK=move(cache.k_LBSNK, start, every),
     v_LBSNK=move(cache.v_LBSNK, start, every),
   )
+  if exit_cache is not None:
+    cache = dataclasses.replace(
+      cache,
+      k_LBSNK=through(cache.k_LBSNK, exit_cache.k_LBSNK),
+      v_LBSNK=through(cache.v_LBSNK, exit_cache.v_LBSNK),
+    )
   if cache.raw_LBSNK is None:
     return cache
   sinks = cache.sink_tokens // tokens_per_frame

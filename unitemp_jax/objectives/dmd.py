@@ -56,7 +56,19 @@ def gradient(
   return jax.lax.stop_gradient((fake - real) / jnp.maximum(distance, 1e-6))
 
 
-def surrogate(latents: Latents, grad: Latents) -> jax.Array:
-  """A loss whose gradient is `grad / size`: 0.5 mean |x - sg(x - g)|^2."""
+def surrogate(
+  latents: Latents, grad: Latents, mask: jax.Array | None = None
+) -> jax.Array:
+  """A loss whose gradient is `grad / size`: 0.5 mean |x - sg(x - g)|^2.
+
+  Args:
+    latents: samples x.
+    grad: g.
+    mask: bool `[F]`, the frames that the mean is over; None is all.
+  """
   target = jax.lax.stop_gradient(latents - grad)
-  return 0.5 * ((latents - target) ** 2).mean()
+  error = (latents - target) ** 2
+  if mask is None:
+    return 0.5 * error.mean()
+  per_frame = error.mean(axis=(0, *range(2, error.ndim)))
+  return 0.5 * (per_frame * mask).sum() / mask.sum()

@@ -19,6 +19,7 @@ def loss(
   *,
   denoise,
   shift: float,
+  sigma_range: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Squared error of the velocity at one random level per clip.
 
@@ -28,6 +29,7 @@ def loss(
     rng: key.
     denoise: (params, x `BFHWC`, sigma `BF`) -> velocity.
     shift: of the noise levels towards noise.
+    sigma_range: levels are clipped to it; all are inside the default.
 
   Returns:
     The mean squared error and metrics.
@@ -35,6 +37,8 @@ def loss(
   key_sigma, key_noise = jax.random.split(rng)
   batch, frames = latents.shape[:2]
   sigma = draw_sigma(key_sigma, batch, shift)
+  if sigma_range != (0.0, 1.0):
+    sigma = jnp.clip(sigma, *sigma_range)
   sigma = jnp.broadcast_to(sigma, (batch, frames))
   noise = jax.random.normal(key_noise, latents.shape, latents.dtype)
   x = flow.interpolate(latents, noise, sigma)

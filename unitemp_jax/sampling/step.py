@@ -35,9 +35,13 @@ class StepOptions:
   Attributes:
     draft_from: the latent of a block from which on carried anchors are a draft
       of it: 0, or 1 where the first anchor is an image latent ("windowed").
-    through_cache: let gradient cross blocks through the cached keys and values,
-      as the released Self-Forcing code does, instead of stopping it there as
-      the paper says (`unitemp_jax/README.md`, Distillation).
+    through_cache: let gradient cross blocks through the cached keys and values
+      instead of stopping it there, as Self-Forcing's paper says. Its released
+      code lets it: into the keys and values of the exit pass, in the place of
+      those of the clean pass, sg(clean) + exit - sg(exit).
+    context_sigma: in training, sigma of the fresh noise that a generated block
+      gets before its clean pass, which is told 0. Self-Forcing's released
+      training has 0.00498, its sampling none.
     in_place: choose what a row does by loops of no or one turn. XLA updates the
       state of a loop where it lies, where it copies what goes into a choice and
       comes out of it, the cache. No gradient passes.
@@ -45,6 +49,7 @@ class StepOptions:
 
   draft_from: int = 0
   through_cache: bool = False
+  context_sigma: float = 0.0
   in_place: bool = False
 
 
@@ -196,7 +201,7 @@ def denoise_block(
     options: see there.
 
   Returns:
-    The last pass, and the cache with scratch behind the visible slots.
+    The last pass, and the cache with what it staged behind the visible slots.
   """
   batch, _, *grid = carry.latents.shape
   block = row.target.shape[0]
@@ -234,22 +239,32 @@ def denoise_block(
   # All passes only stage keys behind what is visible. The cache of the last one
   # is handed on, because to keep the one before would be to copy it.
   if options.through_cache:
-    x0, _ = predict(net, x, carry.cache, exit_level)
-    return Trace(x, x0), carry.cache
+    x0, cache = predict(net, x, carry.cache, exit_level)
+    return Trace(x, x0), cache
   x0, cache = predict(net, x, cache, exit_level)
   return Trace(x, x0), lax.stop_gradient(cache)
 
 
 def write_clean(
-  denoise: Denoise, net: Any, cache: Any, commit, clean: jax.Array, row: Row
+  denoise: Denoise,
+  net: Any,
+  cache: Any,
+  commit,
+  clean: jax.Array,
+  row: Row,
+  **gradient: Any,
 ) -> Any:
-  """One pass at noise level 0 that stores the block's keys and values."""
+  """One pass at noise level 0 that stores the block's keys and values.
+
+  `gradient` goes to `commit`. Nothing else passes any.
+  """
+  net, cache, clean = lax.stop_gradient((net, cache, clean))
   sigma = jnp.zeros(clean.shape[:2])
   seen = row.visible + row.count
   _, cache = denoise(
     net, clean, sigma, row.target, row.prompt, cache, row.visible, seen
   )
-  return commit(cache, row.visible, row.write)
+  return commit(cache, row.visible, row.write, **gradient)
 
 
 def step(
@@ -284,11 +299,17 @@ def step(
   num_anchors = carry.anchors.shape[1]
   entry = jnp.where(row.latent < 0, carry.latents.shape[1], row.latent)
 
-  def write(cache, clean):
+  def write(cache, clean, anchors=None):
+    gradient = {}
     if options.through_cache:
-      return write_clean(denoise, net, cache, commit, clean, row)
-    fixed = lax.stop_gradient((net, cache, clean))
-    return write_clean(denoise, *fixed[:2], commit, fixed[2], row)
+      staged = None if anchors is None else row.visible + anchors
+      gradient = {'exit_cache': cache, 'exit_start': staged}
+    if options.context_sigma and anchors is not None:
+      shape = clean.shape[1:]
+      fresh = row_noise(carry.keys, row.index, levels.shape[0], shape)
+      sigma = jnp.full(clean.shape[:2], options.context_sigma)
+      clean = solvers.renoise(clean, fresh, sigma)
+    return write_clean(denoise, net, cache, commit, clean, row, **gradient)
 
   def placed(carry):
     if row.sinks is None:
@@ -306,7 +327,7 @@ def step(
       x0 = trace.clean
       clean = x0[:, anchors:]
       latents = carry.latents.at[:, entry].set(clean, mode='drop')
-      cache = write(cache, clean)
+      cache = write(cache, clean, anchors)
       carry = carry.replace(cache=cache, latents=latents)
       if anchors:
         carry = carry.replace(anchors=x0[:, :anchors])

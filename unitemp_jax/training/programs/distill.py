@@ -59,6 +59,9 @@ class DistillSettings:
     anchor_match: how closely windowed anchors must be the encoding of what was
       then generated before the block.
     through_cache: lets gradient cross blocks, see `StepOptions`.
+    context_sigma: of the noise on blocks that become context, likewise.
+    critic_clamp: clip the critic's levels to those of the student, too.
+    mask_given: leave given frames out of the matching; `pin` holds them.
     anchor_drop: share of rollouts without anchors.
     critic_updates: the student is updated in every so manyth step.
     critic_warmup: first steps in which the critic alone learns what the initial
@@ -81,6 +84,9 @@ class DistillSettings:
   critic_warmup: int
   checkpoint_rollout: bool = False
   decode_by_latent: bool = False
+  context_sigma: float = 0.0
+  critic_clamp: bool = False
+  mask_given: bool = False
 
 
 def settings_of(config: ConfigDict) -> DistillSettings:
@@ -121,7 +127,9 @@ class DistillProgram:
     self._loops = bool(self._choice.loops.any())
     self._windowed = builders.windowed(config.orders)
     self._options = StepOptions(
-      draft_from=int(self._windowed), through_cache=s.through_cache
+      draft_from=int(self._windowed),
+      through_cache=s.through_cache,
+      context_sigma=s.context_sigma,
     )
     self.frozen = networks.frozen_networks(config)
     if self._windowed or self._loops:
@@ -248,8 +256,12 @@ class DistillProgram:
       shift=s.shift,
       sigma_range=(s.sigma_min, s.sigma_max),
     )
-    matching = dmd.surrogate(rollout.scored, grad)
     ends = jnp.array([0, rollout.scored.shape[1] - 1])
+    mask = None
+    if s.mask_given:
+      given = rollout.pinned > 0
+      mask = jnp.ones(rollout.scored.shape[1], bool).at[ends].set(~given)
+    matching = dmd.surrogate(rollout.scored, grad, mask)
     off = ((rollout.scored - batch['latents'])[:, ends] ** 2).mean((0, 2, 3, 4))
     pin = (off * rollout.pinned).sum()
     total = matching + s.pin * pin
@@ -294,6 +306,7 @@ class DistillProgram:
 
   def _critic_loss(self, params, student, frozen, batch, key):
     """Flow matching on the student's samples, conditional prompts only."""
+    s = self._settings
     key_roll, key_flow = jax.random.split(key)
     made = self._roll_out(student, frozen, batch, key_roll).scored
     context = text_to_video.text_context(
@@ -306,7 +319,8 @@ class DistillProgram:
       denoise=lambda p, x, sigma: text_to_video.bidirectional(
         self._dit, p, x, sigma, context
       ),
-      shift=self._settings.shift,
+      shift=s.shift,
+      sigma_range=(s.sigma_min, s.sigma_max) if s.critic_clamp else (0.0, 1.0),
     )
     return loss, {'critic': loss}
 

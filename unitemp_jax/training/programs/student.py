@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from unitemp_jax.models import flops, text_to_video
