@@ -84,7 +84,7 @@ def plan_rows(
     frame: tokens of a latent frame.
     text: tokens of a prompt.
     draft_from: see `sampling.step.StepOptions`.
-    anchored: False leaves the anchors out, as dropping them does.
+    anchored: False leaves the anchors out that can be dropped.
   """
   found = []
   for row in range(plan.num_rows):
@@ -97,7 +97,8 @@ def plan_rows(
       found.append(Row(Flops(), write, 0))
       continue
     # A short row runs with a full block and sees its valid entries.
-    more = plan.num_anchors if anchored and plan.anchor[row] else 0
+    keeps = plan.anchor[row] and (anchored or not visible)
+    more = plan.num_anchors if keeps else 0
     frames, keys = plan.block + more, keys + more * frame
     denoise = flops.dit_pass(config, 1, frames, frame, keys, text)
     # Anchors, and what is before the draft, start from noise.

@@ -145,10 +145,11 @@ def training_plans(
 
   Args:
     settings: `weights` maps names of `orders.ORDERS` to weights, a name may end
-      in `+first` or `+last` for a given first or last frame. A `loop` begins
-      with an image latent here, as all that a teacher knows; its end sees that
-      one alone, or with `+overlap` its whole first block. `anchors` and `start`
-      are the arguments of the order functions.
+      in `+first` or `+last` for a given first or last frame, in `+window` for
+      rows that see one block alone. A `loop` begins with an image latent here,
+      as all that a teacher knows; its end sees that one alone, or with
+      `+overlap` its whole first block. `anchors` and `start` are the arguments
+      of the order functions.
     num_latents: N.
 
   Raises:
@@ -158,6 +159,7 @@ def training_plans(
     'first': {'given_first': 1},
     'last': {'given_last': 1},
     'overlap': {'overlap': settings.block},
+    'window': {'window': settings.block},
   }
   # How loops are trained.
   special = {'loop': {'side': 'past', 'closed': True, 'overlap': 1}}

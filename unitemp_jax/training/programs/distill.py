@@ -62,6 +62,11 @@ class DistillSettings:
     context_sigma: of the noise on blocks that become context, likewise.
     critic_clamp: clip the critic's levels to those of the student, too.
     mask_given: leave given frames out of the matching; `pin` holds them.
+    score_anchors: let the teacher score a row's anchors in the place of the
+      block before it. It expects raw latents there, so that with windowed
+      anchors `anchor_match` has another aim.
+    pin_last: how closely the last frame must be the given one, in pixels; 0
+      pins the last latent instead, with frames that nobody gave.
     anchor_drop: share of rollouts without anchors.
     critic_updates: the student is updated in every so manyth step.
     critic_warmup: first steps in which the critic alone learns what the initial
@@ -87,6 +92,8 @@ class DistillSettings:
   context_sigma: float = 0.0
   critic_clamp: bool = False
   mask_given: bool = False
+  score_anchors: bool = True
+  pin_last: float = 0.0
 
 
 def settings_of(config: ConfigDict) -> DistillSettings:
@@ -132,7 +139,7 @@ class DistillProgram:
       context_sigma=s.context_sigma,
     )
     self.frozen = networks.frozen_networks(config)
-    if self._windowed or self._loops:
+    if self._windowed or self._loops or s.pin_last:
       self._vae = VAE(networks.normalised_vae(config))
       # A whole float32 decoder beside a training is more than a small chip has.
       half = s.decode_by_latent and self._dit.config.dtype
@@ -218,6 +225,7 @@ class DistillProgram:
       anchor_drop=self._settings.anchor_drop,
       options=self._options,
       replay=self._settings.checkpoint_rollout,
+      score_anchors=self._settings.score_anchors,
     )
 
   def _x0(self, dit: DiT, params: Any, text: jax.Array):
@@ -263,17 +271,28 @@ class DistillProgram:
       mask = jnp.ones(rollout.scored.shape[1], bool).at[ends].set(~given)
     matching = dmd.surrogate(rollout.scored, grad, mask)
     off = ((rollout.scored - batch['latents'])[:, ends] ** 2).mean((0, 2, 3, 4))
-    pin = (off * rollout.pinned).sum()
+    pinned = rollout.pinned
+    if s.pin_last:
+      pinned = pinned.at[1].set(0.0)
+    pin = (off * pinned).sum()
     total = matching + s.pin * pin
     metrics = {
       'dmd': matching,
       'pin': pin,
       'gradient_size': jnp.abs(grad).mean(),
     }
+    if s.pin_last:
+      last = jax.lax.cond(
+        rollout.pinned[1] > 0,
+        lambda: self._last_frame(rollout, frozen, batch['last_image']),
+        lambda: jnp.zeros(()),
+      )
+      total = total + s.pin_last * last
+      metrics['last_frame'] = last
     if self._loops:
       opening = jax.lax.cond(
         rollout.loops,
-        lambda: self._opening(rollout, frozen),
+        lambda: self._last_frame(rollout, frozen),
         lambda: jnp.zeros(()),
       )
       total = total + s.closing * opening
@@ -284,12 +303,17 @@ class DistillProgram:
       metrics['anchor'] = match
     return total, metrics
 
-  def _opening(self, rollout: Rollout, frozen) -> jax.Array:
-    """Squared distance of the last frame of a loop to its first, in pixels."""
+  def _last_frame(self, rollout: Rollout, frozen, image=None) -> jax.Array:
+    """Squared distance of the last frame to an image latent's, in pixels.
+
+    Without one it is that to the first frame, which closes a loop.
+    """
     vae = {'params': frozen['vae']}
     video, _ = self._vae.apply(vae, rollout.latents, method='decode')
-    first = jax.lax.stop_gradient(video[:, 0])
-    return ((video[:, -1] - first) ** 2).mean()
+    wanted = video[:, 0]
+    if image is not None:
+      wanted = self._vae.apply(vae, image, method='decode')[0][:, 0]
+    return ((video[:, -1] - jax.lax.stop_gradient(wanted)) ** 2).mean()
 
   def _anchor_error(self, rollout: Rollout, frozen) -> jax.Array:
     """Squared distance of anchors to the window of what was generated there."""

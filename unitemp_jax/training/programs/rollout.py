@@ -109,6 +109,7 @@ def roll_out(
   anchor_drop: float,
   options: StepOptions,
   replay: bool = False,
+  score_anchors: bool = True,
 ) -> Rollout:
   """Generates a batch on one drawn plan, up to one drawn exit level.
 
@@ -131,6 +132,7 @@ def roll_out(
       that the same weights also run without.
     options: of the sampler's step.
     replay: run without gradient, and take it up again block by block.
+    score_anchors: put a row's anchors into the timeline that is scored.
   """
   keys = jax.random.split(key, 4)
   plan, given, loops = choice.draw(keys[0], anchor_drop)
@@ -156,8 +158,10 @@ def roll_out(
   first = plan.target[row, 0] - plan.num_anchors
   number = jnp.arange(plan.num_anchors)
   fits = (number >= options.draft_from) | (first == 0)
-  entry = jnp.where(plan.anchor[row] & fits, first + number, latents.shape[1])
-  scored = latents.at[:, entry].set(anchors[row], mode='drop')
+  scored = latents
+  if score_anchors:
+    entry = jnp.where(plan.anchor[row] & fits, first + number, latents.shape[1])
+    scored = latents.at[:, entry].set(anchors[row], mode='drop')
   pinned = jnp.stack([(given == 0).any(), (given == 1).any()])
   return Rollout(
     latents=latents[:, : choice.num_latents],
