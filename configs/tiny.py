@@ -122,8 +122,12 @@ def _orders() -> ConfigDict:
       # Level at which a block starts from carried anchors: sigma .625.
       'start': 3,
       'weights': {
-        'forward': 0.2,
-        'backward': 0.2,
+        'forward': 0.15,
+        'backward': 0.15,
+        # Rows that see one block alone, as in long videos: an opening that is
+        # made last through a small view lost its colour.
+        'forward+window': 0.05,
+        'backward+window': 0.1,
         'forward+first': 0.05,
         'forward+last': 0.05,
         'backward+last': 0.1,

@@ -36,8 +36,19 @@ def get_config(arg: str | None = None):
     'pin': 1.0,
     'closing': 10.0,
     'anchor_match': 1.0,
-    'through_cache': False,
     'anchor_drop': 0.2,
+    # One aim for anchors, as in the tiny model.
+    'score_anchors': False,
+    # The last latent is pinned whole: a decoder with gradient through 81 frames
+    # at this size is more than fits.
+    'pin_last': 0.0,
+    # Where Self-Forcing's released code differs from its paper: gradient stops
+    # at the cache as in the paper, since a rollout that holds one block at a
+    # time cannot let it through; the rest is as released.
+    'through_cache': False,
+    'context_sigma': 0.00498,
+    'critic_clamp': True,
+    'mask_given': True,
     'critic_warmup': 0,
     # A backward pass holds one block of the rollout at a time, and the VAE
     # one latent of the frames that anchors stand for.

@@ -38,9 +38,22 @@ _FREE_KEYS = (
 )
 
 
+# Settings that came later, with what trainings did before there were any.
+_LATER = {
+  'context_sigma': 0.0,
+  'critic_clamp': False,
+  'mask_given': False,
+  'score_anchors': True,
+  'pin_last': 0.0,
+}
+
+
 def fingerprint(config: dict) -> str:
   """Returns a hash of what a step depends on in a plain config dict."""
   fixed = {key: v for key, v in config.items() if key not in _FREE_KEYS}
+  if isinstance(fixed.get('loss'), dict):
+    later = {k for k, v in _LATER.items() if fixed['loss'].get(k) == v}
+    fixed['loss'] = {k: v for k, v in fixed['loss'].items() if k not in later}
   if 'mesh' in config:
     # Runs from before a mesh was free to change had this one in their hash.
     fixed['mesh'] = {'data': -1, 'fsdp': 1}
