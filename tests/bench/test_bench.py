@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from model_fixture import random_model
 
-from unitemp_jax.bench import baselines, long, machine, runner, timing
+from unitemp_jax.bench import baselines, long, measure, runner
 from unitemp_jax.bench.context import Context
 from unitemp_jax.cli import bench as cli
 from unitemp_jax.errors import UserError
@@ -79,26 +79,26 @@ def test_too_short_a_rollout_is_refused(stream):
 
 def test_times_are_taken_in_turns():
   order = []
-  seconds = timing.in_turns(
+  seconds = measure.in_turns(
     {'a': lambda: order.append('a'), 'b': lambda: order.append('b')}, 3
   )
   assert order == ['a', 'b'] * 5
   assert seconds['a'].shape == (3,) and (seconds['b'] >= 0).all()
-  slow = timing.in_turns({'a': lambda: time.sleep(0.01)}, 2)
+  slow = measure.in_turns({'a': lambda: time.sleep(0.01)}, 2)
   assert slow['a'].min() >= 0.01
 
 
 def test_live_arrays_are_counted():
-  before = machine.live_mebibytes()
+  before = measure.live_mebibytes()
   kept = jnp.zeros(2**18)
-  assert machine.live_mebibytes() - before == pytest.approx(1)
+  assert measure.live_mebibytes() - before == pytest.approx(1)
   del kept
-  assert machine.live_mebibytes() == pytest.approx(before)
-  assert machine.peak_host_mebibytes() > 10
-  assert machine.describe()['platform'] == 'cpu'
+  assert measure.live_mebibytes() == pytest.approx(before)
+  assert measure.peak_host_mebibytes() > 10
+  assert measure.hardware()['platform'] == 'cpu'
 
 
-def test_the_peers_make_the_same_block(tmp_path):
+def test_the_baselines_make_the_same_block(tmp_path):
   context = Context(random_model(), 2, 60, lambda line: None)
   outcomes = runner.run(context, ['cache'], tmp_path / 'out')
   rows = {

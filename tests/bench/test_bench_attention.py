@@ -28,7 +28,7 @@ def fake_clock(monkeypatch, seconds):
   def in_turns(functions, repeats):
     return {name: np.full(repeats, seconds(name)) for name in functions}
 
-  monkeypatch.setattr(attention.timing, 'in_turns', in_turns)
+  monkeypatch.setattr(attention.measure, 'in_turns', in_turns)
 
 
 def test_on_a_cpu_the_command_finds_how_many_logits(tmp_path, monkeypatch):
@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_left_out(monkeypatch):
     attention.search(context(), call, 'splash')
 
 
-def test_candidates_are_sizes_that_kernels_take():
+def test_tiles_are_sizes_that_kernels_take():
   for unit in ((4680, 32_760), (1560, 1560)):
     for _, choices in autotune.stages('splash', unit):
       assert len(choices) > 8

@@ -1,1 +1,1 @@
-"""Speed and memory, measured against peers in the same run."""
+"""Speed and memory, measured against baselines in the same run."""

@@ -1,9 +1,9 @@
-"""Benchmark `attention`: which sizes of blocks are fast on this hardware?
+"""Benchmark `attention`: autotunes the tiles of attention kernels.
 
-Candidates and the peer are timed in turns in one run: forward, then forward and
-backward with the forward sizes that won. The peer is plain XLA with all logits
-at once, or in pieces where memory does not take them; so are candidates left
-out that do not fit. The winner is written as a table of tiles, which attention
+All sizes and the baseline are timed in turns in one run: forward, then forward
+and backward with the forward sizes that won. The baseline is plain XLA with all
+logits at once, or in pieces where memory does not take them; sizes that do not
+fit are left out. The winner is written as a table of tiles, which attention
 uses from then on if it is told to, see `models.attention.tiles`.
 """
 
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unitemp_jax.bench import autotune, timing
+from unitemp_jax.bench import autotune, measure
 from unitemp_jax.bench.context import CallShape, Context, Outcome
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import bootstrap, results
@@ -26,7 +26,7 @@ from unitemp_jax.models.attention.tiles import Entry, Table, Tiles, to_json
 from unitemp_jax.parallel import mesh_context
 
 TILES = 'tiles.json'
-PEERS = {'xla': None, 'xla in pieces': Tiles()}
+BASELINES = {'xla': None, 'xla in pieces': Tiles()}
 # A chunk of three frames of Wan's 480p before its longest cache.
 FULL = CallShape(queries=4680, keys=32_760, heads=12, head_dim=128, frames=0)
 # What a CPU does in seconds: three frames that see themselves.
@@ -114,10 +114,10 @@ def make_call(shape: CallShape, dtype) -> Call:
 
 
 def search(context: Context, call: Call, backend: str) -> Outcome:
-  """Times the candidates of a backend against plain XLA.
+  """Times the tiles of a backend against plain XLA.
 
   Raises:
-    UserError: the hardware takes no candidate.
+    UserError: the hardware takes none.
   """
   rows, series = [], {}
   best = Tiles()
@@ -127,16 +127,16 @@ def search(context: Context, call: Call, backend: str) -> Outcome:
       name: dataclasses.replace(best, **c) for name, c in choices.items()
     }
     compiled = _compile(context, call, backend, tried, backward)
-    seconds = timing.in_turns(compiled, context.repeats)
-    peers = [name for name in seconds if name in PEERS]
-    own = [name for name in seconds if name not in PEERS]
+    seconds = measure.in_turns(compiled, context.repeats)
+    others = [name for name in seconds if name in BASELINES]
+    own = [name for name in seconds if name not in BASELINES]
     winner = min(own, key=lambda name: np.median(seconds[name]))
     best = tried[winner]
     context.report(f'  {what}: {winner} is the fastest of {len(own)}')
     for name, values in seconds.items():
       series[f'{what}: {name}'] = values.tolist()
-      peer = seconds[peers[0]] if peers and name in own else None
-      rows += _rows(call.shape, f'{name}, {what}', values, peer, backward)
+      baseline = seconds[others[0]] if others and name in own else None
+      rows += _rows(call.shape, f'{name}, {what}', values, baseline, backward)
   frames = f', {call.shape.frames} frames' if call.mask is not None else ''
   title = (
     f'Attention by {backend}: {call.shape.queries} queries, {call.shape.keys} '
@@ -149,19 +149,19 @@ def search(context: Context, call: Call, backend: str) -> Outcome:
 def _compile(
   context: Context, call: Call, backend: str, tried: dict, backward: bool
 ) -> dict[str, Callable]:
-  """What the hardware takes of the peer and the candidates, by name."""
+  """What the hardware takes of the baseline and the tiles, by name."""
   found: dict[str, Callable] = {}
 
   def attempt(name, form, tiles):
     try:
       found[name] = call.compile(form, tiles, backward)
-      verdict = 'compiled'
+      outcome = 'compiled'
     except REFUSALS as error:
       reason = str(error).strip().partition('\n')[0]
-      verdict = f'left out ({reason[:100]})'
-    context.report(f'  {name}: {verdict}')
+      outcome = f'left out ({reason[:100]})'
+    context.report(f'  {name}: {outcome}')
 
-  for name, tiles in PEERS.items():
+  for name, tiles in BASELINES.items():
     if not found:
       attempt(name, 'xla', tiles)
   for name, tiles in tried.items():
@@ -175,7 +175,7 @@ def _compile(
 
 
 def _rows(
-  shape: CallShape, group: str, seconds, peer, backward: bool
+  shape: CallShape, group: str, seconds, baseline, backward: bool
 ) -> list[results.Result]:
   how = f'{_TIME}; unitemp bench attention'
   flops = 4 * shape.queries * shape.keys * shape.heads * shape.head_dim
@@ -189,8 +189,8 @@ def _rows(
     ),
     results.result('rate', group, rate, unit='GFLOP/s', how=_RATE),
   ]
-  if peer is not None:
-    ratio = bootstrap.paired_ratio(peer, seconds)
+  if baseline is not None:
+    ratio = bootstrap.paired_ratio(baseline, seconds)
     rows.append(
       results.result(
         'faster than xla by', group, ratio, unit='ratio', how=_FASTER

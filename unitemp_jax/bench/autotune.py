@@ -1,4 +1,4 @@
-"""Sizes of blocks that benchmark `attention` tries, per backend.
+"""Tiles that benchmark `attention` tries, per backend.
 
 Stages follow each other; each starts from what won in the one before. Sizes go
 up to what the vector memory of a TPU takes; what does not compile is left out.

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax import orders
-from unitemp_jax.bench import timing
+from unitemp_jax.bench import measure
 from unitemp_jax.bench.context import Context, Outcome
 from unitemp_jax.diffusion import flow, solvers
 from unitemp_jax.evaluation.metrics import bootstrap
@@ -49,7 +49,7 @@ def run(context: Context) -> Outcome:
     block = context.card.block
     found = _functions(context, blocks)
     made = {name: np.asarray(one()) for name, one in found.items()}
-    seconds = timing.in_turns(found, context.repeats)
+    seconds = measure.in_turns(found, context.repeats)
     for name, values in seconds.items():
       group = f'{name}, {blocks * block} latents visible'
       series[group] = values.tolist()
@@ -87,7 +87,7 @@ def _functions(context: Context, blocks: int) -> dict[str, Callable]:
   )
   levels = jnp.asarray(solvers.student_levels(card.timesteps, card.shift))
   keys = sampler.sample_keys([0])
-  peers = {
+  others = {
     name: jax.jit(_recompute(dit, levels, card.block, blocks, masked))
     for name, masked in ((RECOMPUTE, True), (UNMASKED, False))
   }
@@ -101,8 +101,8 @@ def _functions(context: Context, blocks: int) -> dict[str, Callable]:
       keys,
     ),
     **{
-      name: lambda peer=peer: peer(net, past, keys, rows[-1])
-      for name, peer in peers.items()
+      name: lambda run=run: run(net, past, keys, rows[-1])
+      for name, run in others.items()
     },
   }
 

@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from unitemp_jax import orders
-from unitemp_jax.bench import machine
+from unitemp_jax.bench import measure
 from unitemp_jax.bench.context import Claim, Context, Outcome
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import bootstrap
@@ -126,12 +126,12 @@ def _stream(
     for k, _ in enumerate(context.pipeline.run(request)):
       ended = time.perf_counter()
       times[repeat, k] = ended - began
-      memory.append(machine.live_mebibytes())
+      memory.append(measure.live_mebibytes())
       if repeat == 0 and k == EARLY:
-        peak = machine.peak_host_mebibytes()
+        peak = measure.peak_host_mebibytes()
       began = time.perf_counter()
     if repeat == 0:
-      grown = machine.peak_host_mebibytes() - peak
+      grown = measure.peak_host_mebibytes() - peak
     took = times[repeat].sum()
     context.report(f'  {name}: {repeat + 1}/{context.repeats}, {took:.0f} s')
   return np.median(times, axis=0), memory, grown

@@ -5,12 +5,11 @@ BENCHMARKS and the command has it.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unitemp_jax import files
-from unitemp_jax.bench import attention, baselines, long, machine
+from unitemp_jax.bench import attention, baselines, long, measure
 from unitemp_jax.bench.context import Context, Outcome
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics.results import ResultTable
@@ -44,21 +43,20 @@ def run(
     'model': context.model,
     'repeats': context.repeats,
     'blocks': context.blocks,
-    **machine.describe(),
+    **measure.hardware(),
   }
   outcomes: dict[str, Outcome] = {}
   for name in names:
     context.report(f'{name} ...')
     outcomes[name] = BENCHMARKS[name](context)
-    out.mkdir(parents=True, exist_ok=True)
     for file, text in outcomes[name].files.items():
       files.write(out / file, text)
     stored = {
       key: {**dataclasses.asdict(one), 'files': sorted(one.files)}
       for key, one in outcomes.items()
     }
-    text = json.dumps({'about': about, 'benchmarks': stored}, indent=1)
-    files.write(out / RESULTS, text + '\n')
+    results = {'about': about, 'benchmarks': stored}
+    files.write_json(out / RESULTS, results)
     files.write(out / TABLES, tables(about, outcomes))
   return outcomes
 
@@ -72,8 +70,8 @@ def tables(about: dict, outcomes: dict[str, Outcome]) -> str:
   for outcome in outcomes.values():
     parts += [_table(section) for section in outcome.sections]
     for claim in outcome.claims:
-      verdict = 'holds' if claim.holds else 'DOES NOT HOLD'
-      parts.append(f'- {claim.text}: {claim.measured:.3g}, {verdict}\n')
+      holds = 'holds' if claim.holds else 'DOES NOT HOLD'
+      parts.append(f'- {claim.text}: {claim.measured:.3g}, {holds}\n')
   return '\n'.join(parts)
 
 

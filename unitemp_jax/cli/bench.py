@@ -1,4 +1,4 @@
-"""`unitemp bench`: speed and memory, against peers in the same run."""
+"""`unitemp bench`: speed and memory, against baselines in the same run."""
 
 import argparse
 import dataclasses
