@@ -284,7 +284,7 @@ class DistillProgram:
     if s.pin_last:
       last = jax.lax.cond(
         rollout.pinned[1] > 0,
-        lambda: self._last_frame(rollout, frozen, batch['last_image']),
+        lambda: self._last_frame(rollout.latents, frozen, batch['last_image']),
         lambda: jnp.zeros(()),
       )
       total = total + s.pin_last * last
@@ -292,7 +292,7 @@ class DistillProgram:
     if self._loops:
       opening = jax.lax.cond(
         rollout.loops,
-        lambda: self._last_frame(rollout, frozen),
+        lambda: self._last_frame(rollout.latents, frozen),
         lambda: jnp.zeros(()),
       )
       total = total + s.closing * opening
@@ -303,13 +303,13 @@ class DistillProgram:
       metrics['anchor'] = match
     return total, metrics
 
-  def _last_frame(self, rollout: Rollout, frozen, image=None) -> jax.Array:
+  def _last_frame(self, latents, frozen, image=None) -> jax.Array:
     """Squared distance of the last frame to an image latent's, in pixels.
 
     Without one it is that to the first frame, which closes a loop.
     """
     vae = {'params': frozen['vae']}
-    video, _ = self._vae.apply(vae, rollout.latents, method='decode')
+    video, _ = self._vae.apply(vae, latents, method='decode')
     wanted = video[:, 0]
     if image is not None:
       wanted = self._vae.apply(vae, image, method='decode')[0][:, 0]
