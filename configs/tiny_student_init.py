@@ -4,7 +4,8 @@
     --workdir=runs/tiny_student_init
 
 Shipped, with shares of hops and turns of .2 and .15: 46 min on 2 CPU cores, a
-loss of .246 (blocks .242, anchors .264). With small windows, as below: *not run*.
+loss of .246 (blocks .242, anchors .264). With small windows, as below: *not
+run*.
 """
 
 from configs import tiny

@@ -1,4 +1,4 @@
-"""The programs that make videos, ready to be compiled for any mesh.
+"""Inference programs to compile ahead of time: sampler, stream and VAE.
 
 They are those of `generate`: weights on every device, in the dtypes that they
 are used in. `sampler` makes a clip per device in one program. A streamed video,
