@@ -73,7 +73,9 @@ def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def _describe(state, config, mesh, folder: Path) -> None:
   """Prints what a training would do, and how it splits what it trains."""
   for name, tree in state.params.items():
-    print(parameter_overview.get_parameter_overview(tree))
+    print(
+      parameter_overview.get_parameter_overview(tree, include_stats='sharding')
+    )
     leaves = jax.tree.leaves(tree)
     total = sum(math.prod(leaf.shape) for leaf in leaves)
     here = sum(math.prod(l.sharding.shard_shape(l.shape)) for l in leaves)
