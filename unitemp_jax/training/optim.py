@@ -91,43 +91,29 @@ def muon_dimensions(params: Any) -> Any:
 def make_optimizer(
   *,
   name: str = 'adamw',
-  learning_rate: float,
-  schedule: str = 'constant',
-  warmup_steps: int = 0,
-  decay_steps: int = 0,
-  final_fraction: float = 0.0,
   b1: float = 0.9,
   b2: float = 0.999,
   eps: float = 1e-8,
   weight_decay: float = 0.0,
   clip_norm: float = 1.0,
+  **schedule: Any,
 ) -> optax.GradientTransformation:
   """Returns AdamW or Muon behind a clip of the gradient's global norm.
 
   Args:
     name: 'adamw' or 'muon'. Muon's matrices move at twice the learning rate of
       what Adam moves, with updates scaled to Adam's usual size (RMS 0.2).
-    learning_rate: see `make_schedule`, as the four arguments after it.
-    schedule: 'constant' or 'cosine'.
-    warmup_steps: steps of the linear rise.
-    decay_steps: step at which the cosine ends.
-    final_fraction: part of the peak that the cosine ends at.
     b1: decay of the first moment; 0 for a distilled generator.
     b2: decay of the second moment.
     eps: added to the root of the second moment.
     weight_decay: applied to matrices and kernels only (`decay_mask`).
     clip_norm: largest global norm of the gradient; 0 clips nothing.
+    **schedule: of `make_schedule`.
 
   Raises:
     UserError: an unknown name; see `make_schedule`.
   """
-  rate = make_schedule(
-    learning_rate=learning_rate,
-    schedule=schedule,
-    warmup_steps=warmup_steps,
-    decay_steps=decay_steps,
-    final_fraction=final_fraction,
-  )
+  rate = make_schedule(**schedule)
   if name == 'adamw':
     inner = optax.adamw(
       rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decay_mask
