@@ -66,3 +66,9 @@ def test_anchors_are_dropped_where_something_else_is_seen(name, wanted):
   assert not plan.start.any()
   plan, _, _ = choice.draw(jax.random.key(0), 0.0)
   assert plan.anchor[made].tolist() == [True, True, False]
+
+
+def test_a_window_shows_a_row_one_block():
+  (wide, small), _ = plans_of('backward', 'backward+window')
+  assert wide.visible.max() == 6 and small.visible.max() == 3
+  assert small.anchor.tolist() == wide.anchor.tolist()
