@@ -206,7 +206,7 @@ def new_card(
     timesteps=(1000, 750, 500, 250),
     shift=5.0,
     teacher_shift=8.0 if small else 5.0,
-    guidance=6.0 if small else 5.0,
+    guidance_scale=6.0 if small else 5.0,
     frames=81,
     height=480,
     width=832,
