@@ -10,9 +10,11 @@ video = model.video(request)  # the finished video, uint8 [T, H, W, 3]
 """
 
 import importlib
+import pathlib
 from typing import Any
 
 __version__ = '0.1.0'
+TINY = pathlib.Path(__file__).parent / 'assets' / 'tiny'  # The model within.
 
 # Name -> (module, attribute in it); imported on first use, for jax is slow to
 # import and small commands do not need it.

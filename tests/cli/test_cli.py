@@ -1,6 +1,7 @@
 """The dispatcher: verbs, suggestions and exit codes."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 import types
@@ -100,6 +101,54 @@ def test_the_process_exits_with_the_code():
   assert "did you mean 'report'?" in done.stderr
 
 
+PLAN = f'{sys.executable} -m unitemp_jax.cli.main plan --order=backward'
+
+
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+@pytest.mark.parametrize(
+  ('command', 'code', 'error'),
+  [
+    (f'{PLAN} | true; exit ${{PIPESTATUS[0]}}', 141, ''),
+    (f'{PLAN} | head -1', 0, ''),
+    (f'{PLAN} >/dev/full', 1, 'No space left on device'),
+    (f'{PLAN} --help >/dev/full', 1, 'No space left on device'),
+    (f'{PLAN} >&-', 0, ''),
+    (f'{PLAN} --nope 2>/dev/full', 2, ''),
+    (f"{PLAN} --given=$'\\xff'", 2, 'not text in UTF-8'),
+    (f'LC_ALL=POSIX {PLAN}', 0, ''),
+    (f'PYTHONUTF8=0 LC_ALL=POSIX PYTHONCOERCECLOCALE=0 {PLAN}', 0, ''),
+    (f'PYTHONIOENCODING=ascii {PLAN} --sides=é', 2, 'sides'),
+  ],
+)
+def test_a_bad_terminal_is_one_sentence_or_silence(
+  command, code, error, unbuffered
+):
+  done = subprocess.run(
+    ['bash', '-c', command],
+    capture_output=True,
+    text=True,
+    env={**os.environ, 'PYTHONUNBUFFERED': unbuffered},
+  )
+  assert done.returncode == code, done.stderr
+  assert error in done.stderr
+  assert done.stderr.count('\n') == bool(error)
+
+
+def test_what_was_typed_is_cut_and_a_path_is_not(capsys):
+  path = f'{"a" * 40}/{"b" * 40}.json'
+  for word, shown in (('x' * 5000, 'x' * 60 + '...'), (path, path)):
+    assert cli.main(['plan', f'--plan={word}', '--order=loop']) == 2
+    assert cli.main(['plan', f'--plan={word}']) == 2
+    error = capsys.readouterr().err
+    assert shown in error and 'x' * 61 not in error
+
+
+def test_what_was_typed_cannot_break_the_line(capsys):
+  assert cli.main(['a\nb\x1b[2J']) == 2
+  error = capsys.readouterr().err
+  assert error.count('\n') == 1 and '\x1b' not in error
+
+
 def imported_by(statement):
   code = f'import sys; {statement}; print(" ".join(sys.modules))'
   command = [sys.executable, '-c', code]
@@ -107,11 +156,10 @@ def imported_by(statement):
   return set(done.stdout.split())
 
 
-def test_help_does_not_import_jax():
-  modules = imported_by(
-    'from unitemp_jax.cli import main; main.main(["--help"])'
-  )
+@pytest.mark.parametrize('argv', [['--help'], ['plan', '--order=loop']])
+def test_light_commands_do_not_import_heavy_packages(argv):
+  modules = imported_by(f'from unitemp_jax.cli import main; main.main({argv})')
   assert 'unitemp_jax.cli.main' in modules
-  assert 'jax' not in modules
+  assert not modules & {'jax', 'flax', 'grain', 'orbax', 'av'}
   # Negative control: the probe sees jax where it is imported.
   assert 'jax' in imported_by('import jax')

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lawful import made
 
+import unitemp_jax.sampling  # noqa: F401 (makes a plan a pytree)
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import (

@@ -1,13 +1,19 @@
 """The `unitemp` command: finds the verb and turns bad input into one sentence.
 
 A verb's module is imported only when it is called, so that `unitemp --help`
-and light verbs do not wait for jax.
+and light verbs do not wait for jax. Bad input is a `UserError` or the complaint
+of a parser (exit code 2); anything else is a bug and keeps its traceback, but
+for an output that cannot be written.
 """
 
 import difflib
 import importlib
+import io
+import locale
+import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 import unitemp_jax
 from unitemp_jax import errors
@@ -31,8 +37,10 @@ VERBS = {
   'data': ('unitemp_jax.cli.data', 'prepare a data set'),
 }
 
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, what shells expect
+EXIT_NO_OUTPUT, EXIT_BAD_INPUT = 1, 2
+# 128 + SIGPIPE and 128 + SIGINT, what shells expect.
+EXIT_CLOSED_PIPE, EXIT_INTERRUPTED = 141, 130
+_MOST_TYPED = 60
 
 
 def usage() -> str:
@@ -75,27 +83,96 @@ def main(argv: Sequence[str]) -> int:
     argv: the arguments after the program's name.
 
   Raises:
-    SystemExit: from the verb's own argument parser (code 0 or 2).
+    SystemExit: from the verb's own argument parser, after its help.
   """
-  if not argv or argv[0] in ('-h', '--help', 'help'):
-    print(usage())
-    return 0 if argv else EXIT_BAD_INPUT
-  if argv[0] == '--version':
-    print(f'unitemp {unitemp_jax.__version__}')
-    return 0
   try:
+    if not argv or argv[0] in ('-h', '--help', 'help'):
+      print(usage())
+      return 0 if argv else EXIT_BAD_INPUT
+    if argv[0] == '--version':
+      print(f'unitemp {unitemp_jax.__version__}')
+      return 0
+    for word in argv:
+      if any('\udc80' <= c <= '\udcff' for c in word):
+        raise errors.UserError(f'the argument {word!r} is not text in UTF-8.')
     return find_verb(argv[0])(list(argv[1:]))
   except errors.UserError as error:
-    print(f'unitemp: error: {error}', file=sys.stderr)
+    _say(f'error: {_shown(str(error), argv)}')
     return EXIT_BAD_INPUT
   except KeyboardInterrupt:
-    print('unitemp: interrupted', file=sys.stderr)
+    _say('interrupted')
     return EXIT_INTERRUPTED
+
+
+def _shown(text: str, argv: Sequence[str]) -> str:
+  """One line of a message, with what was typed cut to some 60 characters.
+
+  Paths stay whole unless they are longer than any that exists.
+  """
+  for word in argv:
+    for part in (word, word.partition('=')[2]):
+      most = 300 if os.sep in part else _MOST_TYPED
+      if len(part) > most:
+        for typed in (part, repr(part)[1:-1]):
+          text = text.replace(typed, part[:_MOST_TYPED] + '...')
+  return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _say(text: str) -> None:
+  try:
+    print(f'unitemp: {text}', file=sys.stderr, flush=True)
+  except OSError:
+    _silence(sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
+  """Drops what could not be written; Python would try again at its end."""
+  os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Output(io.TextIOWrapper):
+  """Standard output; where it cannot be written, the program ends."""
+
+  def write(self, text: str) -> int:
+    try:
+      return super().write(text)
+    except OSError as error:
+      raise self._end(error) from None
+
+  def flush(self) -> None:
+    try:
+      super().flush()
+    except OSError as error:
+      raise self._end(error) from None
+
+  def _end(self, error: OSError) -> SystemExit:
+    _silence(self)
+    if isinstance(error, BrokenPipeError):
+      return SystemExit(EXIT_CLOSED_PIPE)
+    _say(f'error: the output cannot be written ({error.strerror}).')
+    return SystemExit(EXIT_NO_OUTPUT)
 
 
 def run() -> None:
   """Entry point of the console command."""
-  sys.exit(main(sys.argv[1:]))
+  if not sys.flags.utf8_mode and locale.getencoding().lower() != 'utf-8':
+    # Files are UTF-8 whatever the terminal speaks.
+    words = [sys.executable, *sys.orig_argv[1:]]
+    os.execve(sys.executable, words, {**os.environ, 'PYTHONUTF8': '1'})
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    settings = {
+      name: getattr(sys.stdout, name)
+      for name in ('encoding', 'line_buffering', 'write_through')
+    }
+    out = sys.stdout.detach()
+    sys.stdout = _Output(out, errors='backslashreplace', **settings)
+  try:
+    code: int | str | None = main(sys.argv[1:])
+  except SystemExit as error:
+    code = error.code
+  if sys.stdout is not None:
+    sys.stdout.flush()
+  sys.exit(code)
 
 
 if __name__ == '__main__':

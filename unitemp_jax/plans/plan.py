@@ -13,7 +13,6 @@ temporal position it sees them (`unitemp_jax/README.md`, The cache).
 import dataclasses
 import functools
 
-import jax
 import numpy as np
 
 from unitemp_jax.errors import UserError
@@ -35,11 +34,6 @@ DATA_FIELDS = (
 META_FIELDS = ('num_latents', 'num_slots', 'num_anchors', 'block', 'num_sinks')
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=DATA_FIELDS,
-  meta_fields=META_FIELDS,
-)
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
   """A temporal order: which latents are made when, and from what context.

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+import unitemp_jax
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, text_to_video, vae3d, weights
@@ -22,7 +23,7 @@ from unitemp_jax.models.vae3d import VAEConfig
 from unitemp_jax.sampling.step import StepOptions
 
 INDEX = 'model.json'
-TINY = Path(__file__).parent.parent / 'assets' / 'tiny'
+TINY = unitemp_jax.TINY
 
 
 @dataclasses.dataclass(frozen=True)
