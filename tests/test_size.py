@@ -6,7 +6,7 @@ import pathlib
 import unitemp_jax
 
 PACKAGE = pathlib.Path(unitemp_jax.__file__).parent
-MAX_FILE_LINES = 400
+MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 80
 
 # 'file.py' or 'file.py:function' -> why it may be longer. Keep it short.

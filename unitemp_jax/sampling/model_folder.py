@@ -256,8 +256,17 @@ def problem_of(card: ModelCard) -> str | None:
   for name, value in positive.items():
     if value <= 0:
       return f'{name} is {value} and must be above 0'
+  for name, value, choices in (
+    ('anchor_kind', card.anchor_kind, ('raw', 'windowed')),
+    ('sinks', card.sinks, ('none', 'past', 'future', 'both')),
+    ('vae.conv_form', vae.conv_form, ('auto', 'direct', 'folded')),
+    ('vae.decode_dtype', vae.decode_dtype, _DTYPES),
+    ('dit.dtype', dit.dtype, _DTYPES),
+    ('text.dtype', text.dtype, _DTYPES),
+  ):
+    if value not in choices:
+      return f'{name} is {value!r:.60}, not one of {", ".join(choices)}'
   deep = max(dit.num_layers, text.num_layers, vae.num_res_blocks)
-  kinds = {vae.decode_dtype, dit.dtype, text.dtype}
   statistics = {len(vae.latent_mean), len(vae.latent_std)}
   rules = (
     (
@@ -302,22 +311,6 @@ def problem_of(card: ModelCard) -> str | None:
     (
       0 <= card.start <= len(levels),
       f'start is {card.start}, not 0 to {len(levels)} timesteps',
-    ),
-    (
-      card.anchor_kind in ('raw', 'windowed'),
-      f'anchor_kind is {card.anchor_kind!r:.60}, not raw or windowed',
-    ),
-    (
-      card.sinks in ('none', 'past', 'future', 'both'),
-      f'sinks is {card.sinks!r:.60}, not none, past, future or both',
-    ),
-    (
-      vae.conv_form in ('auto', 'direct', 'folded'),
-      f'vae.conv_form is {vae.conv_form!r:.60}, not auto, direct or folded',
-    ),
-    (
-      kinds <= set(_DTYPES),
-      f'a dtype is not one of {", ".join(_DTYPES)}',
     ),
   )
   return next((problem for holds, problem in rules if not holds), None)
