@@ -46,5 +46,5 @@ def test_the_check_finds_long_ones():
   )
   assert find_long('a.py', nested) == {'a.py:g': 81}
   assert find_long('a.py', f'def f():\n{body[7:]}') == {}
-  assert find_long('b.py', 'x = 1\n' * 401) == {'b.py': 401}
-  assert find_long('b.py', 'x = 1\n' * 400) == {}
+  assert find_long('b.py', 'x = 1\n' * 501) == {'b.py': 501}
+  assert find_long('b.py', 'x = 1\n' * 500) == {}
