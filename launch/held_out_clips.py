@@ -12,7 +12,7 @@ from pathlib import Path
 
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.video import files
+from unitemp_jax.video.write import write_video
 
 _AT_ONCE = 64
 
@@ -30,7 +30,7 @@ def write_clips(folder: Path, number: int) -> None:
     pairs = zip(clips['video'], clips['caption'], strict=True)
     for i, (video, caption) in zip(indices, pairs, strict=True):
       path = _path(folder, i)
-      files.write_video(path, video, card.fps)
+      write_video(path, video, card.fps)
       path.with_suffix('.txt').write_text(caption + '\n')
 
 

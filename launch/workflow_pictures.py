@@ -25,7 +25,9 @@ from unitemp_jax.data.falling_digits import (
 )
 from unitemp_jax.errors import UserError
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.video import files
+from unitemp_jax.video.read import read_video
+from unitemp_jax.video.resize import fit
+from unitemp_jax.video.write import write_gif, write_image, write_video
 
 # File, frames of a real clip, and which: a red seven that falls, or one that
 # falls and turns into a blue two.
@@ -62,9 +64,9 @@ def write_given(folder: Path, model: Path) -> None:
   for name, frames, scene in GIVEN:
     clip = clips[scene][frames]
     if name.endswith('.png'):
-      files.write_image(folder / name, clip[0])
+      write_image(folder / name, clip[0])
     else:
-      files.write_video(folder / name, clip, card.fps)
+      write_video(folder / name, clip, card.fps)
 
 
 def write_picture(folder: Path, path: Path, model: Path) -> None:
@@ -73,16 +75,16 @@ def write_picture(folder: Path, path: Path, model: Path) -> None:
   if len(clips) != 1:
     raise UserError(f'{folder} holds {len(clips)} clips; it must be one.')
   about = json.loads(clips[0].with_suffix('.json').read_text())
-  frames, fps = files.read_video(clips[0])
+  frames, fps = read_video(clips[0])
   # Small clips are written enlarged.
   card = model_folder.read_card(model)
-  small = files.fit(frames, card.height, card.width)
+  small = fit(frames, card.height, card.width)
   # 16 levels: the noise of the codec would make a GIF three times as large.
   small = ((small.astype(int) + 8) // 17 * 17).astype(np.uint8)
   scale = max(_SIDE // card.height, 1)
   shown = small.repeat(scale, axis=1).repeat(scale, axis=2)
   bars = timeline(about, shown.shape[2])
-  files.write_gif(path, np.concatenate([shown, bars], axis=1), fps, scale=1)
+  write_gif(path, np.concatenate([shown, bars], axis=1), fps, scale=1)
 
 
 def timeline(about: dict, width: int) -> np.ndarray:

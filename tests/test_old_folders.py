@@ -22,7 +22,7 @@ from quick_compilation import quick_compilation  # noqa: F401
 
 import unitemp_jax
 from unitemp_jax.cli import main as cli
-from unitemp_jax.video import files
+from unitemp_jax.video.read import read_video
 
 ROOT = Path(__file__).parents[1]
 OLD = ROOT / 'tests/fixtures/old'
@@ -52,7 +52,7 @@ def old(tmp_path, monkeypatch):
 
 def levels_apart(one, two):
   """Mean difference of two videos, in levels of 255."""
-  one, two = (files.read_video(path)[0].astype(float) for path in (one, two))
+  one, two = (read_video(path)[0].astype(float) for path in (one, two))
   return np.abs(one - two).mean()
 
 

@@ -15,7 +15,7 @@ from model_fixture import random_model
 from unitemp_jax import orders
 from unitemp_jax.cli import main as cli
 from unitemp_jax.plans import text as plan_text
-from unitemp_jax.video import files
+from unitemp_jax.video.write import write_image, write_video
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -330,9 +330,9 @@ def folder(tmp_path_factory):
   damage(folder)
   teacher_weights(folder / 'teacher.safetensors')
   frames = np.zeros((33, 16, 16, 3), np.uint8)
-  files.write_image(folder / 'image.png', frames[0])
-  files.write_video(folder / 'six.mp4', frames[:6], 12)
-  files.write_video(folder / 'long.mp4', frames, 12)
+  write_image(folder / 'image.png', frames[0])
+  write_video(folder / 'six.mp4', frames[:6], 12)
+  write_video(folder / 'long.mp4', frames, 12)
   (folder / 'videos').mkdir()
   for name in ('corrupt.mp4', 'corrupt.png', 'videos/corrupt.mp4'):
     (folder / name).write_bytes(b'\x00\xff\xfe not what it says' * 20)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unitemp_jax.video import files
+from unitemp_jax.video.read import read_metadata
 
 PROMPTS = [
   'a red seven falls.',
@@ -42,5 +42,5 @@ def folders(tmp_path_factory):
     still = np.repeat(clip[:1], 33, axis=0)
     moving_clips.write(root / 'still' / f'{safe}-0.mp4', still)
   (root / 'prompts.txt').write_text('\n'.join(PROMPTS) + '\n')
-  assert files.read_metadata(root / 'ours/0000-x.mp4')['sample'] == 0
+  assert read_metadata(root / 'ours/0000-x.mp4')['sample'] == 0
   return root

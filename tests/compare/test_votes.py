@@ -13,7 +13,7 @@ from unitemp_jax.compare import blind, pairing, votes
 from unitemp_jax.compare.pairing import System
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import folder
-from unitemp_jax.video import files
+from unitemp_jax.video.read import read_metadata, read_video
 
 
 def write_blind(out, *args, **options):
@@ -51,7 +51,7 @@ def test_the_page_does_not_tell_whose_a_clip_is(study):
   for trial in data['trials']:
     for side in ('left', 'right'):
       path = page.parent / trial[side]
-      tags = files.read_metadata(path)
+      tags = read_metadata(path)
       assert not {'prompt', 'seed', 'order', 'name'} & set(tags)
       assert b'generation_order' not in path.read_bytes()
   # Negative control: the clip itself does tell.
@@ -66,9 +66,9 @@ def test_copies_show_what_the_clips_show(study, folders):
   key = json.loads((out / blind.KEY).read_text())['trials']
   for trial in data['trials']:
     source = key[trial['id']]
-    copied, _ = files.read_video(page.parent / trial['left'])
+    copied, _ = read_video(page.parent / trial['left'])
     path = folders / source['left'] / source['left_clip']
-    np.testing.assert_array_equal(copied, files.read_video(path)[0])
+    np.testing.assert_array_equal(copied, read_video(path)[0])
 
 
 def test_sides_are_even_and_the_same_each_time(study, tmp_path):

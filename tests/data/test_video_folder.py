@@ -13,7 +13,9 @@ from unitemp_jax.data import loader as loader_lib
 from unitemp_jax.data import prepared, video_folder
 from unitemp_jax.data import video_folder_builder as builder
 from unitemp_jax.errors import UserError
-from unitemp_jax.video import files
+from unitemp_jax.video.read import read_video
+from unitemp_jax.video.resize import fit
+from unitemp_jax.video.write import write_video
 
 
 def moving_noise(frames: int, seed: int, speed: int = 2) -> np.ndarray:
@@ -29,10 +31,10 @@ def made(tmp_path_factory):
   """Two scenes of 30 frames, one of 20 in a subfolder, a damaged file."""
   root = tmp_path_factory.mktemp('videos')
   two = np.concatenate([moving_noise(30, 0), moving_noise(30, 1)])
-  files.write_video(root / 'two.mp4', two, 10, scale=1)
-  files.write_video(root / 'sub' / 'one.mov', moving_noise(20, 2), 20)
+  write_video(root / 'two.mp4', two, 10, scale=1)
+  write_video(root / 'sub' / 'one.mov', moving_noise(20, 2), 20)
   (root / 'broken.mp4').write_bytes(b'no video')
-  files.write_video(root / 'silent.mp4', moving_noise(9, 3), 10, scale=1)
+  write_video(root / 'silent.mp4', moving_noise(9, 3), 10, scale=1)
   for name, text in (('two', ' two\nscenes '), ('sub/one', 'one scene')):
     (root / f'{name}.txt').write_text(text)
   (root / 'broken.txt').write_text('broken')
@@ -86,13 +88,11 @@ def test_prepared_clips(made, spec, tmp_path):
   assert [row['first_frame'] for row in rows] == [0, 0, 9, 18, 30, 39, 48]
   assert rows[-1]['caption'] == b'two scenes'
   assert rows[0]['video'].shape == (9, 32, 48, 3)
-  frames, _ = files.read_video(made / 'two.mp4')
-  np.testing.assert_array_equal(
-    rows[4]['video'], files.fit(frames[30:39], 32, 48)
-  )
+  frames, _ = read_video(made / 'two.mp4')
+  np.testing.assert_array_equal(rows[4]['video'], fit(frames[30:39], 32, 48))
   # 20 frames per second at 10: every second frame.
-  frames, _ = files.read_video(made / 'sub' / 'one.mov')
-  expected = files.fit(frames[:18:2], 32, 48).astype(int)
+  frames, _ = read_video(made / 'sub' / 'one.mov')
+  expected = fit(frames[:18:2], 32, 48).astype(int)
   assert np.abs(rows[0]['video'] - expected).mean() < 15
   source = prepared.open_prepared(found.folder)
   batch = next(loader_lib.make_loader(source, batch_size=3, seed=0))

@@ -17,7 +17,9 @@ from unitemp_jax.evaluation.clips import groups, measure, metrics
 from unitemp_jax.evaluation.clips.layout import Layout
 from unitemp_jax.evaluation.metrics import curves, flicker
 from unitemp_jax.evaluation.metrics.results import ResultTable
-from unitemp_jax.video import decode, files
+from unitemp_jax.video import decode
+from unitemp_jax.video.resize import fit
+from unitemp_jax.video.write import write_video
 
 
 @pytest.fixture(scope='module')
@@ -204,7 +206,7 @@ def real_footage(name, shrink, frames=93):
 
 
 def crop(frame):
-  return files.fit(frame, 120, 208)
+  return fit(frame, 120, 208)
 
 
 def stretch(frame):
@@ -249,7 +251,7 @@ def test_a_gain_of_two_percent_is_seen_in_real_footage(
 def test_clips_written_enlarged_are_measured_as_they_were_made(tmp_path):
   clip = moving_clips.drifting_texture(17, 32, speed=4)
   about = {'prompt': 'a'}
-  files.write_video(tmp_path / 'made/a.mp4', clip, 8, about, crf=1)
+  write_video(tmp_path / 'made/a.mp4', clip, 8, about, crf=1)
 
   moving_clips.write(tmp_path / 'plain/a.mp4', clip.repeat(8, 1).repeat(8, 2))
   (file,) = clip_folder.list_clips(tmp_path / 'made').clips

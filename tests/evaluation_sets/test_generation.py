@@ -20,7 +20,8 @@ from unitemp_jax.evaluation_sets.manifests import Prompt
 from unitemp_jax.evaluation_sets.work import plan_work
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.video import files
+from unitemp_jax.video.read import read_video
+from unitemp_jax.video.write import write_image, write_video
 
 PROMPTS = ('a red seven falls', 'a blue one', 'a green two bounces')
 
@@ -162,7 +163,7 @@ def real_clips(tmp_path_factory):
   made = sample_clips(spec, range(3))
   for i in range(3):
     path = folder / f'clip {i}.mp4'
-    files.write_video(path, made['video'][i], card.fps)
+    write_video(path, made['video'][i], card.fps)
     path.with_suffix('.txt').write_text(made['caption'][i])
   return folder
 
@@ -187,8 +188,8 @@ def test_between_the_ends_of_real_clips(real_clips, tmp_path, capsys):
   found = json.loads(path.read_text())
   assert found['given_frames'] == [1, 1]
   assert found['real'] == 'real/clip 1.mp4'
-  truth, _ = files.read_video(out / found['real'])
-  video, fps = files.read_video(out / 'videos/inbetween/clip 1-0.mp4')
+  truth, _ = read_video(out / found['real'])
+  video, fps = read_video(out / 'videos/inbetween/clip 1-0.mp4')
   assert video.shape == truth.shape and fps == found['fps']
   # The ends are the clip's but for the coding, and the middle is not.
   gaps = np.abs(video.astype(int) - truth).mean((1, 2, 3))
@@ -199,8 +200,8 @@ def test_clips_that_cannot_be_given_are_refused(real_clips, tmp_path, capsys):
   """Before anything is made: a set that has begun cannot shrink."""
   folder, out = tmp_path / 'real', tmp_path / 'out'
   shutil.copytree(real_clips, folder)
-  video, fps = files.read_video(folder / 'clip 0.mp4')
-  files.write_video(folder / 'short.mp4', video[:9], fps)
+  video, fps = read_video(folder / 'clip 0.mp4')
+  write_video(folder / 'short.mp4', video[:9], fps)
   (folder / 'torn.mp4').write_bytes(b'no video')
   words = ['generate', '--suite=inbetween', f'--manifest={folder}']
   words += [f'--model={random_model()}', f'--out={out}', '--prompt=a digit']
@@ -214,7 +215,7 @@ def test_clips_that_cannot_be_given_are_refused(real_clips, tmp_path, capsys):
 def test_starting_from_an_image(tmp_path, capsys):
   card = model_folder.read_card(random_model())
   picture = np.full((2 * card.height, 2 * card.width, 3), (200, 30, 90), 'u1')
-  files.write_image(tmp_path / 'a red one.png', picture)
+  write_image(tmp_path / 'a red one.png', picture)
   manifest = tmp_path / 'info.json'
   manifest.write_text(json.dumps([{'prompt_en': 'a red one'}]))
   out = tmp_path / 'out'
@@ -223,7 +224,7 @@ def test_starting_from_an_image(tmp_path, capsys):
   assert call(*words, '--order=inbetween') == 2
   assert 'given at both ends' in capsys.readouterr().err
   assert call(*words, '--order=backward', '--batch_size=2') == 0
-  video, _ = files.read_video(out / 'videos' / 'backward' / 'a red one-1.mp4')
+  video, _ = read_video(out / 'videos' / 'backward' / 'a red one-1.mp4')
   assert np.abs(video[0].astype(int) - (200, 30, 90)).max() < 12
   assert np.abs(video[5].astype(int) - (200, 30, 90)).max() > 12
 

@@ -7,7 +7,7 @@ import pytest
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import manifests, set_prompts
 from unitemp_jax.evaluation_sets.manifests import Prompt
-from unitemp_jax.video import files
+from unitemp_jax.video.write import write_video
 
 
 def write(path, text):
@@ -103,7 +103,7 @@ def test_missing_files_are_named(tmp_path):
 def test_real_clips_and_their_captions(tmp_path):
   frames = files.np.zeros((5, 32, 32, 3), 'uint8')
   for name in ('a.mp4', 'more/b.mp4'):
-    files.write_video(tmp_path / name, frames, 8)
+    write_video(tmp_path / name, frames, 8)
   write(tmp_path / 'a.txt', 'a red\n seven ')
   with pytest.raises(UserError, match=r'b\.mp4 has no caption; write b.txt'):
     manifests.read_clips(tmp_path)

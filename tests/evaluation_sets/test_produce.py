@@ -18,7 +18,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import produce, progress, record
 from unitemp_jax.evaluation_sets.produce import Maker
 from unitemp_jax.evaluation_sets.store import Store
-from unitemp_jax.video import files as video_io
+from unitemp_jax.video.write import write_video
 
 
 def test_batches_hold_one_bucket_and_every_clip_once():
@@ -56,7 +56,7 @@ def test_the_same_frames_give_the_same_bytes(tmp_path):
 
   def write(number):
     path = tmp_path / f'{number}.mp4'
-    video_io.write_video(path, video.copy(), 8, scale=1)
+    write_video(path, video.copy(), 8, scale=1)
     return path.read_bytes()
 
   with futures.ThreadPoolExecutor(16) as pool:
@@ -167,7 +167,7 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
   def full(path, *arguments, **more):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
-  monkeypatch.setattr(record.files, 'write_image', full)
+  monkeypatch.setattr(record, 'write_image', full)
   with pytest.raises(UserError, match=r'\(No space left on device\); make roo'):
     record.write_clip(
       store, clip, fake_worker.noise(clip), fake_worker.FORM, facts

@@ -12,7 +12,7 @@ from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import verify
 from unitemp_jax.evaluation_sets.store import Store
-from unitemp_jax.video import files as video_io
+from unitemp_jax.video.write import write_video
 
 
 @pytest.fixture(scope='module')
@@ -39,7 +39,7 @@ def kinds(store):
 
 
 def rewrite(path, video, fps=8):
-  video_io.write_video(path, video, fps, scale=1)
+  write_video(path, video, fps, scale=1)
 
 
 def test_a_whole_set_has_no_problem(copy):

@@ -7,7 +7,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.generate import conditioning
 from unitemp_jax.generate.conditioning import Ends, read_frames
 from unitemp_jax.generate.request import Given, Request
-from unitemp_jax.video import files
+from unitemp_jax.video.write import write_image, write_video
 
 RNG = np.random.default_rng(0)
 
@@ -49,7 +49,7 @@ def test_given_frames_are_pasted_pixel_for_pixel():
 
 def test_images_and_clips_are_read_from_whatever_users_have(tmp_path):
   picture = clip(1)[0, 0].repeat(4, 0)
-  files.write_image(tmp_path / 'a.png', picture)
+  write_image(tmp_path / 'a.png', picture)
   wanted = picture[None]
   for source in (
     tmp_path / 'a.png',
@@ -64,7 +64,7 @@ def test_images_and_clips_are_read_from_whatever_users_have(tmp_path):
 
 def test_clips_are_resampled_to_the_models_rate(tmp_path):
   frames = clip(12)[0].repeat(16, 1).repeat(16, 2)
-  files.write_video(tmp_path / 'b.mp4', frames, 24)
+  write_video(tmp_path / 'b.mp4', frames, 24)
   assert len(read_frames(tmp_path / 'b.mp4', 24)) == 12
   assert len(read_frames(tmp_path / 'b.mp4', 12)) == 6
 

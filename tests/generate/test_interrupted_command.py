@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from model_fixture import random_model
 
-from unitemp_jax.video import files as video_io
+from unitemp_jax.video.read import read_video
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = 41
@@ -103,7 +103,7 @@ def test_interrupted_and_killed_it_ends_with_the_same_files(
   assert 3 <= kept < BLOCKS
   assert f'interrupted: {kept} of {BLOCKS} blocks are kept in' in text
   [partial] = tmp_path.rglob('*.partial.mp4')
-  shown, _ = video_io.read_video(partial)
+  shown, _ = read_video(partial)
   # The first block of the video, a sink, is made early and has 9 frames.
   assert len(shown) == 12 * kept - 3
   code, _ = stop(environment, tmp_path, signal.SIGKILL, kept + 4)

@@ -11,7 +11,7 @@ from generation_batch import PROMPTS, SEEDS
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import jobs
 from unitemp_jax.generate.request import Given, Request
-from unitemp_jax.video import files as video_io
+from unitemp_jax.video.read import read_metadata, read_video
 
 MODEL = 'abc'
 SIZE = (16, 16)  # of the random model
@@ -66,7 +66,7 @@ def test_interrupted_run_ends_with_the_same_files(pipeline, todo, tmp_path):
 
 
 def check_metadata(pipeline, job):
-  tags = video_io.read_metadata(job.path)
+  tags = read_metadata(job.path)
   sidecar = json.loads(job.sidecar.read_text())
   for about in (tags, sidecar):
     assert about['prompt'] == job.request.prompts[0]
@@ -77,7 +77,7 @@ def check_metadata(pipeline, job):
     assert about['checkpoint'] == pipeline.hash
     assert about['plan']['format'] == 'unitemp plan 1'
   assert len(sidecar['frame_difference']) == pipeline.card.frames - 1
-  frames, fps = video_io.read_video(job.path)
+  frames, fps = read_video(job.path)
   assert len(frames) == pipeline.card.frames
   assert fps == pipeline.card.fps
 

@@ -7,7 +7,8 @@ import pytest
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import jobs, resume, workflows
-from unitemp_jax.video import files as video_io
+from unitemp_jax.video.read import read_video
+from unitemp_jax.video.resize import fit
 
 RNG = np.random.default_rng(0)
 
@@ -65,7 +66,7 @@ def test_everything_outside_a_span_is_bit_identical(pipeline, clip, tmp_path):
   job = new_job(pipeline, tmp_path, clip, lossless=True)
   lines = []
   assert resume.run_all(pipeline, [job], lines.append) == 1
-  made, fps = video_io.read_video(job.path.with_suffix('.mkv'))
+  made, fps = read_video(job.path.with_suffix('.mkv'))
   assert fps == pipeline.card.fps
   np.testing.assert_array_equal(made[:9], clip[:9])
   np.testing.assert_array_equal(made[20:], clip[20:])
@@ -82,8 +83,8 @@ def test_everything_outside_a_span_is_bit_identical(pipeline, clip, tmp_path):
   assert any(line.startswith('first block, frames 9..20') for line in lines)
   assert about['timings']['first block'] > 0
   # An mp4 cannot say so: colours are converted.
-  lossy, _ = video_io.read_video(job.path)
-  assert not np.array_equal(video_io.fit(lossy, *clip.shape[1:3])[:9], clip[:9])
+  lossy, _ = read_video(job.path)
+  assert not np.array_equal(fit(lossy, *clip.shape[1:3])[:9], clip[:9])
 
 
 def test_psnr_tells_how_near_decoded_latents_come(pipeline, clip):
@@ -120,7 +121,7 @@ def test_interrupted_clips_end_with_the_same_files(
     assert lines[-1].startswith(f'interrupted: {2 * kept - 1} of 4 blocks')
     assert not job.path.exists() and not job.sidecar.exists()
     # What is finished can be watched: the end of the video, so far.
-    shown, _ = video_io.read_video(resume.partial_path(job))
+    shown, _ = read_video(resume.partial_path(job))
     assert len(shown) == 12 * (2 * kept - 1)
   # A row that was half written by something else is made again.
   rows = sorted(resume.rows_path(job).glob('row*.npz'))

@@ -11,7 +11,7 @@ from quick_compilation import quick_compilation  # noqa: F401
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.teacher_model import TeacherModel
-from unitemp_jax.video import files
+from unitemp_jax.video.read import read_metadata
 
 PROMPTS = ['a red seven falls', 'a blue one slides']
 SETTINGS = {'num_steps': 3, 'solver': 'unipc', 'guidance_scale': 3.0}
@@ -59,7 +59,7 @@ def test_the_verb_writes_clips_and_continues(folder, tmp_path, capsys):
   ]
   assert cli.main(arguments) == 0
   (path,) = (tmp_path / 'out').iterdir()
-  tags = files.read_metadata(path)
+  tags = read_metadata(path)
   assert tags['prompt'] == PROMPTS[0]
   assert tags['teacher']['guidance_scale'] == 3.0
   before = path.stat().st_mtime_ns

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from unitemp_jax.video import files
+from unitemp_jax.video.write import write_video
 
 
 def drifting_texture(frames=45, size=24, seed=0, speed=1.0):
@@ -33,5 +33,5 @@ def with_gain(clip, gain, first=8, period=12):
 
 def write(path, clip, fps=8, **about):
   """Writes a clip as it is, with its record in the tags."""
-  files.write_video(path, clip, fps, about, scale=1, crf=8)
+  write_video(path, clip, fps, about, scale=1, crf=8)
   return path

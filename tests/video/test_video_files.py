@@ -8,7 +8,10 @@ from PIL import Image
 
 from unitemp_jax.data import falling_digits as fd
 from unitemp_jax.errors import UserError
-from unitemp_jax.video import decode, files
+from unitemp_jax.video import decode
+from unitemp_jax.video.read import read_image, read_metadata, read_video
+from unitemp_jax.video.resize import fit
+from unitemp_jax.video.write import write_gif, write_sheet, write_video
 
 METADATA = {
   'prompt': 'a "red" seven;\nfalls = é',
@@ -27,7 +30,7 @@ def clip():
 @pytest.fixture
 def mp4(clip, tmp_path):
   path = tmp_path / 'clip.mp4'
-  files.write_video(path, clip, 16, METADATA)
+  write_video(path, clip, 16, METADATA)
   return path
 
 
@@ -37,26 +40,26 @@ def psnr(a, b):
 
 
 def test_round_trip(mp4, clip):
-  frames, fps = files.read_video(mp4)
+  frames, fps = read_video(mp4)
   assert frames.shape == (33, 256, 256, 3)
   assert frames.dtype == np.uint8
   assert fps == 16
-  small = files.fit(frames, 32, 32)
+  small = fit(frames, 32, 32)
   assert psnr(small, clip) > 40
   assert psnr(small[::-1], clip) < 30  # negative control
   assert os.listdir(mp4.parent) == ['clip.mp4']
 
 
 def test_metadata_survives_with_its_types(mp4):
-  found = files.read_metadata(mp4)
+  found = read_metadata(mp4)
   assert {name: found[name] for name in METADATA} == METADATA
 
 
 def test_same_input_same_bytes(mp4, clip, tmp_path):
   again = tmp_path / 'again.mp4'
-  files.write_video(again, clip, 16, METADATA)
+  write_video(again, clip, 16, METADATA)
   assert again.read_bytes() == mp4.read_bytes()
-  files.write_video(again, clip, 16, {**METADATA, 'number': 8})
+  write_video(again, clip, 16, {**METADATA, 'number': 8})
   assert again.read_bytes() != mp4.read_bytes()
 
 
@@ -67,16 +70,16 @@ def test_same_input_same_bytes(mp4, clip, tmp_path):
 def test_sizes(tmp_path, size, scale, expected):
   frames = np.full((2, *size, 3), 90, np.uint8)
   path = tmp_path / 'v.mp4'
-  files.write_video(path, frames, 29.97, scale=scale)
-  read, fps = files.read_video(path)
+  write_video(path, frames, 29.97, scale=scale)
+  read, fps = read_video(path)
   assert read.shape[1:3] == (expected or size)
   assert fps == pytest.approx(29.97, abs=0.01)
 
 
 @pytest.mark.parametrize('fps, count', [(8, 17), (16, 33), (32, 66), (12, 25)])
 def test_resampling_keeps_time(mp4, fps, count):
-  whole, _ = files.read_video(mp4)
-  frames, found = files.read_video(mp4, fps)
+  whole, _ = read_video(mp4)
+  frames, found = read_video(mp4, fps)
   assert (len(frames), found) == (count, fps)
   for k in range(count):
     near = int(np.clip(np.rint(k * 16 / fps), 0, 32))
@@ -113,7 +116,7 @@ def write_with(path, codec, frames, pix_fmt):
 def test_other_formats(tmp_path, name, codec, pix_fmt, clip):
   frames = clip[:6].repeat(2, 1).repeat(2, 2)
   write_with(tmp_path / name, codec, frames, pix_fmt)
-  read, fps = files.read_video(tmp_path / name)
+  read, fps = read_video(tmp_path / name)
   assert read.shape == (6, 64, 64, 3)
   assert fps == pytest.approx(10)
   assert psnr(read, frames) > 17
@@ -123,7 +126,7 @@ def test_phone_video_is_turned(tmp_path):
   frames = np.zeros((2, 64, 128, 3), np.uint8)
   frames[:, :32, :64] = 255  # upper left corner
   path = tmp_path / 'phone.mp4'
-  files.write_video(path, frames, 10, scale=1)
+  write_video(path, frames, 10, scale=1)
   data = path.read_bytes()
   one = (1 << 16).to_bytes(4, 'big')
   minus = (-(1 << 16)).to_bytes(4, 'big', signed=True)
@@ -133,7 +136,7 @@ def test_phone_video_is_turned(tmp_path):
   turned = zero + one + zero + minus + zero * 4 + unit
   place = data.index(upright, data.index(b'tkhd'))
   path.write_bytes(data[:place] + turned + data[place + 36 :])
-  read, _ = files.read_video(path)
+  read, _ = read_video(path)
   assert read.shape == (2, 128, 64, 3)
   assert read[:, :64, 32:].mean() > 240  # now the upper right one
   assert read[:, 64:].mean() < 15
@@ -155,15 +158,15 @@ def test_damaged_files(mp4, tmp_path):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError, match=name):
-      files.read_video(path)
+      read_video(path)
     assert path.read_bytes() == content
   with pytest.raises(UserError, match=r'text\.mp4'):
-    files.read_metadata(tmp_path / 'text.mp4')
+    read_metadata(tmp_path / 'text.mp4')
   for missing in (tmp_path / 'none.mp4', tmp_path):
     with pytest.raises(UserError, match='There is no file'):
-      files.read_video(missing)
+      read_video(missing)
   with pytest.raises(UserError, match='fps'):
-    files.read_video(mp4, 0)
+    read_video(mp4, 0)
 
 
 def test_sound_is_no_video(tmp_path):
@@ -177,19 +180,19 @@ def test_sound_is_no_video(tmp_path):
     out.mux(stream.encode(frame))
     out.mux(stream.encode())
   with pytest.raises(UserError, match='holds no video'):
-    files.read_video(path)
+    read_video(path)
 
 
 def test_refused_writes_leave_the_old_file(mp4, clip, tmp_path):
   before = mp4.read_bytes()
   for frames, fps in ((clip[:0], 16), (clip, 0), (clip[0], 16)):
     with pytest.raises(UserError):
-      files.write_video(mp4, frames, fps)
+      write_video(mp4, frames, fps)
   (tmp_path / 'file').write_text('x')
   with pytest.raises(UserError, match='cannot write'):
-    files.write_video(tmp_path / 'file' / 'a.mp4', clip, 16)
+    write_video(tmp_path / 'file' / 'a.mp4', clip, 16)
   with pytest.raises(TypeError):  # a value that is no JSON, found while writing
-    files.write_video(mp4, clip, 16, {'bad': object()})
+    write_video(mp4, clip, 16, {'bad': object()})
   assert mp4.read_bytes() == before
   assert sorted(os.listdir(tmp_path)) == ['clip.mp4', 'file']
 
@@ -198,18 +201,18 @@ def test_images(tmp_path):
   rng = np.random.default_rng(0)
   pixels = rng.integers(0, 256, (6, 4, 3), np.uint8)
   Image.fromarray(pixels).save(tmp_path / 'a.png')
-  np.testing.assert_array_equal(files.read_image(tmp_path / 'a.png'), pixels)
+  np.testing.assert_array_equal(read_image(tmp_path / 'a.png'), pixels)
   smooth = np.full((16, 16, 3), (200, 30, 90), np.uint8)
   exif = Image.Exif()
   exif[0x0112] = 6  # turned
   Image.fromarray(smooth[:8]).save(tmp_path / 'a.jpg', quality=95, exif=exif)
-  read = files.read_image(tmp_path / 'a.jpg')
+  read = read_image(tmp_path / 'a.jpg')
   assert read.shape == (16, 8, 3)
   assert np.abs(read.astype(int) - (200, 30, 90)).max() < 6
   Image.new('LA', (3, 2), (255, 0)).save(tmp_path / 'clear.png')
-  assert files.read_image(tmp_path / 'clear.png').max() == 0
+  assert read_image(tmp_path / 'clear.png').max() == 0
   Image.new('L', (3, 2), 77).save(tmp_path / 'grey.png')
-  assert files.read_image(tmp_path / 'grey.png').shape == (2, 3, 3)
+  assert read_image(tmp_path / 'grey.png').shape == (2, 3, 3)
 
 
 def test_damaged_images(tmp_path):
@@ -223,40 +226,40 @@ def test_damaged_images(tmp_path):
   }.items():
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=name):
-      files.read_image(tmp_path / name)
+      read_image(tmp_path / name)
   with pytest.raises(UserError, match='There is no file'):
-    files.read_image(tmp_path / 'none.png')
+    read_image(tmp_path / 'none.png')
 
 
 def test_fit_covers_and_crops_the_centre():
   frames = np.zeros((2, 20, 60, 3), np.uint8)
   frames[:, :, 20:40] = 255
-  fitted = files.fit(frames, 10, 10)
+  fitted = fit(frames, 10, 10)
   assert fitted.shape == (2, 10, 10, 3)
   assert fitted.min() > 230
-  assert files.fit(frames, 10, 30)[:, :, :8].max() < 10
-  assert files.fit(frames, 40, 40).shape == (2, 40, 40, 3)
-  assert files.fit(frames[0], 7, 5).shape == (7, 5, 3)
-  np.testing.assert_array_equal(files.fit(frames, 20, 60), frames)
+  assert fit(frames, 10, 30)[:, :, :8].max() < 10
+  assert fit(frames, 40, 40).shape == (2, 40, 40, 3)
+  assert fit(frames[0], 7, 5).shape == (7, 5, 3)
+  np.testing.assert_array_equal(fit(frames, 20, 60), frames)
 
 
 def test_fit_undoes_enlarging(clip):
   large = clip.repeat(8, 1).repeat(8, 2)
-  np.testing.assert_array_equal(files.fit(large, 32, 32), clip)
+  np.testing.assert_array_equal(fit(large, 32, 32), clip)
 
 
 def test_gif_and_sheet(tmp_path, clip):
-  files.write_gif(tmp_path / 'a.gif', clip, 16)
-  frames, _ = files.read_video(tmp_path / 'a.gif', 16)
+  write_gif(tmp_path / 'a.gif', clip, 16)
+  frames, _ = read_video(tmp_path / 'a.gif', 16)
   assert frames.shape == (33, 256, 256, 3)
-  small = files.fit(frames, 32, 32).astype(int)
+  small = fit(frames, 32, 32).astype(int)
   assert np.abs(small - clip).mean() < 3
-  files.write_sheet(
+  write_sheet(
     tmp_path / 'a.png', [clip, clip[:5]], ['one', 'two'], columns=6, scale=2
   )
-  sheet = files.read_image(tmp_path / 'a.png')
+  sheet = read_image(tmp_path / 'a.png')
   assert sheet.shape == (2 * (64 + 2 + 14) + 2, 6 * 66 + 2, 3)
   last = sheet[16:80, 2 + 5 * 66 : 66 + 5 * 66]
   np.testing.assert_array_equal(last[::2, ::2], clip[-1])
   with pytest.raises(UserError):
-    files.write_sheet(tmp_path / 'b.png', [])
+    write_sheet(tmp_path / 'b.png', [])

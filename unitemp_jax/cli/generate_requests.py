@@ -13,7 +13,7 @@ from unitemp_jax.generate.draft import Draft
 from unitemp_jax.generate.request import Given, Request
 from unitemp_jax.generate.storyboard import request as storyboard
 from unitemp_jax.sampling.model_folder import ModelCard
-from unitemp_jax.video import files
+from unitemp_jax.video.resize import fit
 
 # Workflow -> the options that belong to it alone.
 _OPTIONS = {
@@ -220,9 +220,9 @@ def _orders(args, card) -> list[Request]:
       height, width = draft.resolution(clips)
       given = []
       if first is not None:
-        given.append(Given(0, files.fit(first, height, width)))
+        given.append(Given(0, fit(first, height, width)))
       if last is not None:
-        clip = files.fit(last, height, width)
+        clip = fit(last, height, width)
         given.append(Given(frames - len(clip), clip))
       seed = (args.seed + i) % 2**32
       requests.append(

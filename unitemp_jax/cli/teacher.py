@@ -9,7 +9,7 @@ from unitemp_jax.generate import jobs
 from unitemp_jax.generate.teacher_model import TeacherModel
 from unitemp_jax.parallel.compile_cache import enable_compile_cache
 from unitemp_jax.sampling.teacher import SOLVERS, WAN_NEGATIVE_PROMPT
-from unitemp_jax.video import files
+from unitemp_jax.video.write import write_video
 
 _EXAMPLE = """examples:
   unitemp teacher --model=models/wan --prompt="a red kite" --out=out/teacher
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> int:
     for (path, prompt, seed), latents in zip(batch, made, strict=False):
       tags = {'prompt': prompt, 'seed': seed, 'teacher': settings}
       path.parent.mkdir(parents=True, exist_ok=True)
-      files.write_video(path, model.decode(latents), model.card.fps, tags)
+      write_video(path, model.decode(latents), model.card.fps, tags)
       print(path, flush=True)
   print(args.out)
   return 0

@@ -21,7 +21,8 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips.folder import ClipFile
 from unitemp_jax.report import pages
 from unitemp_jax.video import decode
-from unitemp_jax.video import files as video_io
+from unitemp_jax.video.read import read_video
+from unitemp_jax.video.write import write_video
 
 KEY, PAGE = 'blind_key.json', 'blind/index.html'
 FORMAT = 'unitemp blind key 1'
@@ -133,8 +134,8 @@ def _trials(names, pairs, count, secret) -> list[tuple]:
 def _copy(clip: ClipFile, path: Path) -> None:
   """Copies the pictures of a clip, not what its file says about itself."""
   if clip.path.suffix.lower() not in _PLAYABLE:
-    frames, fps = video_io.read_video(clip.path)
-    video_io.write_video(path, frames, fps, scale=1)
+    frames, fps = read_video(clip.path)
+    write_video(path, frames, fps, scale=1)
     return
   options = {'movflags': 'faststart'}
   with (

@@ -20,7 +20,7 @@ from PIL import Image
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.video import decode
-from unitemp_jax.video import files as video_io
+from unitemp_jax.video.resize import fit
 
 _TILES = 27  # at most
 _STRIP, _POSTER = 56, 180  # heights in pixels
@@ -80,7 +80,7 @@ def _draw(clip: tuple[Path, int], *, out: Path) -> Pictures:
 def _shrink(frame: np.ndarray, height: int) -> np.ndarray:
   height = min(height, frame.shape[0])
   width = max(1, round(frame.shape[1] * height / frame.shape[0]))
-  return video_io.fit(frame, height, width)
+  return fit(frame, height, width)
 
 
 def _write(path: Path, picture: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.video import decode
-from unitemp_jax.video import files as video_io
+from unitemp_jax.video.resize import fit
 
 SUFFIXES = ('.mp4', '.mov', '.webm', '.gif', '.mkv', '.avi', '.m4v')
 _THUMBNAIL = (64, 36)  # width, height
@@ -274,7 +274,7 @@ def read_windows(spec: VideoFolderSpec, video: Video) -> Iterator[np.ndarray]:
   path, place, clip = os.path.join(spec.videos, video.file), 0, []
   for number, (_, _, frame) in enumerate(decode.decode(path)):
     while place < len(wanted) and wanted[place] == number:
-      clip.append(video_io.fit(frame, spec.height, spec.width))
+      clip.append(fit(frame, spec.height, spec.width))
       place += 1
       if len(clip) == spec.num_frames:
         yield np.stack(clip)

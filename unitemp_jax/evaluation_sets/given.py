@@ -8,7 +8,9 @@ import numpy as np
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.request import Given
-from unitemp_jax.video import decode, files
+from unitemp_jax.video import decode
+from unitemp_jax.video.read import read_image
+from unitemp_jax.video.resize import fit
 
 
 class GivenFrames:
@@ -54,14 +56,14 @@ class GivenFrames:
 
   def _image(self, path: Path) -> np.ndarray:
     _, height, width, _ = self._form
-    return files.fit(files.read_image(path)[None], height, width)
+    return fit(read_image(path)[None], height, width)
 
   def _clip(self, path: Path) -> np.ndarray:
     """The first T frames at the set's rate, uint8 `[T, H, W, 3]`."""
     frames, height, width, fps = self._form
     found = []
     for picture in decode.resample(decode.decode(path), fps):
-      found.append(files.fit(picture, height, width))
+      found.append(fit(picture, height, width))
       if len(found) == frames:
         return np.stack(found)
     raise UserError(

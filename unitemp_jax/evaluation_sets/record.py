@@ -13,8 +13,8 @@ from unitemp_jax.evaluation_sets.clips import Clip
 from unitemp_jax.evaluation_sets.store import Store
 from unitemp_jax.plans import Plan, text
 from unitemp_jax.sampling import decode
-from unitemp_jax.video import files as video_io
 from unitemp_jax.video import frames
+from unitemp_jax.video.write import write_image, write_video
 
 _POSTER = 160  # pixels, the longer side
 
@@ -89,11 +89,11 @@ def write_clip(
   }
   path = store.video(clip)
   with store.writing(path) as temporary:
-    video_io.write_video(temporary, video, form.fps, about, scale=form.scale)
+    write_video(temporary, video, form.fps, about, scale=form.scale)
     size, digest = temporary.stat().st_size, files.file_sha256(temporary)
   with store.writing(store.poster(clip)) as temporary:
     step = max(1, max(video.shape[1:3]) // _POSTER)
-    video_io.write_image(temporary, video[len(video) // 2, ::step, ::step])
+    write_image(temporary, video[len(video) // 2, ::step, ::step])
   steps = frames.frame_steps(video[None])[0]
   store.write_json(
     store.record(clip),
@@ -116,7 +116,7 @@ def write_truth(store: Store, name: str, video: np.ndarray, form: Form) -> Path:
   path = store.root / 'real' / f'{name}.mp4'
   if not path.exists():
     with store.writing(path) as temporary:
-      video_io.write_video(temporary, video, form.fps, scale=form.scale)
+      write_video(temporary, video, form.fps, scale=form.scale)
   return path
 
 

@@ -15,8 +15,8 @@ from unitemp_jax import files
 from unitemp_jax.generate.request import Given, Request
 from unitemp_jax.plans import Plan
 from unitemp_jax.sampling.decode import new_positions, with_ends
-from unitemp_jax.video import files as video_files
 from unitemp_jax.video import frames as pixels
+from unitemp_jax.video.write import open_video, write_image
 
 _TILES = 64  # at most, in a strip
 
@@ -159,20 +159,18 @@ def write(
   watch = _Watch(request)
   with ExitStack() as stack:
     fps = tags['fps']
-    outs = [stack.enter_context(video_files.open_video(path, fps, tags))]
+    outs = [stack.enter_context(open_video(path, fps, tags))]
     if lossless:
-      exact = video_files.open_video(
-        path.with_suffix('.mkv'), fps, lossless=True
-      )
+      exact = open_video(path.with_suffix('.mkv'), fps, lossless=True)
       outs.append(stack.enter_context(exact))
     for frames in decoded:
       shown = watch.add(frames)
       for append in outs:
         append(shown)
-  video_files.write_image(path.with_suffix('.png'), watch.poster)
+  write_image(path.with_suffix('.png'), watch.poster)
   if watch.tiles:
     strip = np.concatenate(watch.tiles, axis=1)
-    video_files.write_image(path.with_suffix('.strip.png'), strip)
+    write_image(path.with_suffix('.strip.png'), strip)
   sidecar = {
     **tags,
     'given': watch.given(),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.request import Request, places
-from unitemp_jax.video import files
+from unitemp_jax.video.read import read_image, read_video
 
 Encode = Callable[[np.ndarray], np.ndarray]  # clips [B, n, ..] to latents
 Source = str | Path | Image.Image | np.ndarray
@@ -89,8 +89,8 @@ def read_frames(source: Source, fps: float) -> np.ndarray:
   if isinstance(source, str | Path):
     path = Path(source)
     if path.suffix.lower() in _IMAGES:
-      return files.read_image(path)[None]
-    return files.read_video(path, fps)[0]
+      return read_image(path)[None]
+    return read_video(path, fps)[0]
   if isinstance(source, Image.Image):
     return np.asarray(source.convert('RGB'))[None]
   frames = np.asarray(source)

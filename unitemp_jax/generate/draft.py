@@ -15,7 +15,7 @@ from unitemp_jax.generate.lengths import Length
 from unitemp_jax.generate.request import Given, Request
 from unitemp_jax.plans import Plan
 from unitemp_jax.sampling.model_folder import ModelCard
-from unitemp_jax.video import files
+from unitemp_jax.video.resize import fit
 
 
 class Draft:
@@ -138,8 +138,7 @@ class Draft:
       height,
       width,
       tuple(
-        Given(clip.frame, files.fit(clip.video, height, width))
-        for clip in given
+        Given(clip.frame, fit(clip.video, height, width)) for clip in given
       ),
     )
 

@@ -22,7 +22,7 @@ from unitemp_jax.generate.jobs import Job
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.sampling import decode
 from unitemp_jax.sampling.stream import MadeRow
-from unitemp_jax.video import files as video_files
+from unitemp_jax.video.write import open_video
 
 _KEY = 'key.json'
 
@@ -147,7 +147,7 @@ class _Run:
     kept = f'{fresh} of {self.total} blocks are kept in {self.folder.path}'
     path = partial_path(self.job)
     if 0 < fresh < self.total:
-      with video_files.open_video(path, self.pipeline.card.fps) as append:
+      with open_video(path, self.pipeline.card.fps) as append:
         for first, frames in self.pipeline.joint(request.plan, self.rows):
           append(request.paste(first, frames))
       kept += f', and {path} shows them'

@@ -8,7 +8,8 @@ from typing import Any
 
 from unitemp_jax.report import measurements, pages, read
 from unitemp_jax.report.read import Clip, Contents
-from unitemp_jax.video import files as video_files
+from unitemp_jax.video import write as video_write
+from unitemp_jax.video.read import read_video
 
 SHEET, PAGE, EYEBROW = 'sheet.png', 'index.html', 'unitemp report'
 
@@ -127,13 +128,12 @@ def write_sheet(contents: Contents) -> pathlib.Path:
     if (clip.height, clip.width) == size:
       first.setdefault(clip.order, clip)
   videos = [
-    video_files.read_video(contents.folder / clip.video)[0]
-    for clip in first.values()
+    read_video(contents.folder / clip.video)[0] for clip in first.values()
   ]
   labels = [f'{order}: {clip.prompt}' for order, clip in first.items()]
   # Small clips are written enlarged; undo that, the sheet enlarges by itself.
   shrink = max(max(videos[0].shape[1:3]) // 64, 1)
   videos = [video[:, ::shrink, ::shrink] for video in videos]
   path = contents.folder / SHEET
-  video_files.write_sheet(path, videos, labels, columns=11, scale=1)
+  video_write.write_sheet(path, videos, labels, columns=11, scale=1)
   return path

@@ -1,14 +1,20 @@
-"""Decodes video files: bad files, frame rates, turned pictures."""
+"""Decodes video files: bad files, frame rates, and what pixels mean.
+
+Colours are read by the matrix and the range that a file names; what is not
+tagged is BT.709 at HD sizes and BT.601 below, as players take it. Pictures are
+turned as phones ask for, pixels that are not square are stretched, and what is
+transparent lies on black.
+"""
 
 import contextlib
 import fractions
 import os
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from PIL import Image
 
 from unitemp_jax.errors import UserError
@@ -17,6 +23,7 @@ Path = str | os.PathLike[str]
 Item = TypeVar('Item')
 # Threads cost more than they save on pictures of fewer pixels.
 _THREADED = 256 * 1024
+_UNTAGGED = 2  # matrix of a file that names none
 # What PyAV and Pillow raise on damaged files.
 _READ_ERRORS = (
   av.FFmpegError,
@@ -42,6 +49,30 @@ def reading(path: Path) -> Iterator[None]:
 def stream_rate(stream: av.VideoStream) -> fractions.Fraction:
   """Frames per second of a stream; 10 where the file does not tell."""
   return stream.average_rate or stream.guessed_rate or fractions.Fraction(10)
+
+
+def _is_hd(frame: av.VideoFrame) -> bool:
+  """Whether players take a file without tags as BT.709."""
+  return frame.width >= 1280 or frame.height > 576
+
+
+def _shown_size(
+  frame: av.VideoFrame, ratio: fractions.Fraction | None
+) -> tuple[int, int]:
+  """Height and width in square pixels, none fewer than there are."""
+  if not ratio or ratio <= 0:
+    return frame.height, frame.width
+  if ratio > 1:
+    return frame.height, round(frame.width * ratio)
+  return round(frame.height / ratio), frame.width
+
+
+def _on_black(pixels: np.ndarray) -> np.ndarray:
+  """RGB of RGB or RGBA, what is transparent on black."""
+  if pixels.shape[-1] == 3:
+    return pixels
+  shares = pixels[..., 3:].astype(np.uint16)
+  return ((pixels[..., :3] * shares + 127) // 255).astype(np.uint8)
 
 
 def _check_complete(path: Path) -> None:
@@ -96,8 +127,14 @@ def decode(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
       first = time if first is None else first
       # Phones store sideways pictures and the angle to turn them by.
       turns = round(frame.rotation / 90)
-      pixels = converter.reformat(frame, format='rgb24', threads=threads)
-      yield time - first, rate, np.rot90(pixels.to_ndarray(), turns)
+      height, width = _shown_size(frame, context.sample_aspect_ratio)
+      settings: dict[str, Any] = {'height': height, 'width': width}
+      if frame.colorspace == _UNTAGGED and _is_hd(frame):
+        settings['src_colorspace'] = Colorspace.ITU709
+      clear = any(part.is_alpha for part in frame.format.components)
+      settings['format'] = 'rgba' if clear else 'rgb24'
+      pixels = converter.reformat(frame, threads=threads, **settings)
+      yield time - first, rate, np.rot90(_on_black(pixels.to_ndarray()), turns)
     if first is None:
       raise UserError(f'{os.fspath(path)} holds no frame that can be decoded.')
 

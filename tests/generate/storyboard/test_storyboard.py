@@ -13,7 +13,7 @@ from unitemp_jax import plans
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.storyboard import request as storyboard
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.video import files
+from unitemp_jax.video.write import write_image, write_video
 
 ROOT = pathlib.Path(__file__).parents[3]
 EXAMPLE = ROOT / 'configs' / 'storyboards' / 'three_digits.yaml'
@@ -43,11 +43,11 @@ def folder(tmp_path_factory):
   """A picture, and a clip of 9 frames that become brighter."""
   folder = tmp_path_factory.mktemp('storyboard')
   grey = np.full((SIZE, SIZE, 3), 128, np.uint8)
-  files.write_image(folder / 'grey.png', grey)
+  write_image(folder / 'grey.png', grey)
   ramp = np.arange(9, dtype=np.uint8)[:, None, None, None] * 25
   clip = np.broadcast_to(ramp, (9, SIZE, SIZE, 3))
-  files.write_video(folder / 'clip.mp4', clip, CARD.fps)
-  files.write_video(folder / 'even.mp4', clip[:8], CARD.fps)
+  write_video(folder / 'clip.mp4', clip, CARD.fps)
+  write_video(folder / 'even.mp4', clip[:8], CARD.fps)
   return folder
 
 

@@ -19,8 +19,8 @@ from unitemp_jax.evaluation.clips import naming
 from unitemp_jax.evaluation.clips.folder import ClipFile
 from unitemp_jax.evaluation.metrics import temporal
 from unitemp_jax.video import decode as video_decode
-from unitemp_jax.video import files
 from unitemp_jax.video.frames import chunks, unit_pixels
+from unitemp_jax.video.resize import fit
 
 _SIDE = 11  # of the window of SSIM
 # Of a reference that is kept for the other clips compared with it.
@@ -65,7 +65,7 @@ class Reference:
   def decode(self) -> Iterator[np.ndarray]:
     """Yields its frames, however many."""
     decoded = video_decode.resample(video_decode.decode(self.path), self.fps)
-    return (files.fit(frame, self.height, self.width) for frame in decoded)
+    return (fit(frame, self.height, self.width) for frame in decoded)
 
 
 @functools.lru_cache(maxsize=1)

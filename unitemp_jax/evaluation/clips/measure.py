@@ -29,7 +29,7 @@ from unitemp_jax.evaluation.clips.fidelity import (
 from unitemp_jax.evaluation.metrics import curves
 from unitemp_jax.evaluation.metrics.curves import Curves
 from unitemp_jax.video import decode
-from unitemp_jax.video import files as video_files
+from unitemp_jax.video.resize import fit
 
 _VERSION = 2  # of what is computed of a clip
 # Clips of one reference that one process takes together.
@@ -179,7 +179,7 @@ def _measure(job: Job) -> Measured:
 
 def _shrink(frame: np.ndarray, scale: int) -> np.ndarray:
   height, width = (side // scale for side in frame.shape[:2])
-  return video_files.fit(frame, height, width)
+  return fit(frame, height, width)
 
 
 def _measure_windows(path: Path, window: Window, decoded) -> Measured:
@@ -199,7 +199,7 @@ def _windows(
   """Cuts a stream into whole windows; a remainder is left out."""
   clip: list[np.ndarray] = []
   for frame in frames:
-    clip.append(video_files.fit(frame, window.height, window.width))
+    clip.append(fit(frame, window.height, window.width))
     if len(clip) == window.frames:
       yield clip
       clip = []

@@ -17,7 +17,7 @@ from unitemp_jax.sampling import model_folder
 from unitemp_jax.training.lazy_weights import LazyWeights
 from unitemp_jax.training.program import TrainState
 from unitemp_jax.training.programs import builders
-from unitemp_jax.video import files
+from unitemp_jax.video.write import write_sheet, write_video
 
 _CLIPS = 6
 _FPS = 12
@@ -33,11 +33,9 @@ def write(
   folder: Path, name: str, videos: np.ndarray, labels: list[str]
 ) -> None:
   """Writes a sheet and an mp4 per clip."""
-  files.write_sheet(folder / f'{name}.png', list(videos), labels)
+  write_sheet(folder / f'{name}.png', list(videos), labels)
   for i, video in enumerate(videos):
-    files.write_video(
-      folder / f'{name}-{i}.mp4', video, _FPS, {'prompt': labels[i]}
-    )
+    write_video(folder / f'{name}-{i}.mp4', video, _FPS, {'prompt': labels[i]})
 
 
 class Model:

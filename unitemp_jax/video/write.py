@@ -1,6 +1,6 @@
-"""Reads and writes video and image files; the project's only clip writer.
+"""Writes videos, GIFs and pictures; the project's only clip writer.
 
-Video goes through PyAV, which brings its own codecs, images through Pillow.
+Video goes through PyAV, which brings its own codecs, pictures through Pillow.
 Frames are uint8 RGB arrays [T, H, W, 3] everywhere.
 """
 
@@ -14,16 +14,24 @@ from typing import Any, cast
 
 import av
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from av.video.reformatter import (
+  ColorPrimaries,
+  ColorRange,
+  Colorspace,
+  ColorTrc,
+  VideoReformatter,
+)
+from PIL import Image, ImageDraw
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
-from unitemp_jax.video import decode
 
 Path = str | os.PathLike[str]
 _SMALL = 128  # clips with a shorter side are written enlarged
 _SHOWN = 256  # to about this size
 _CODEC_THREADS = 4  # fixed: the encoder's bytes depend on their number
+_HD = 720  # lines from which videos have the colours of BT.709
+_SMPTE170M = 6  # matrix of BT.601
 
 
 @contextlib.contextmanager
@@ -34,98 +42,6 @@ def _writing(path: Path) -> Iterator[str]:
       yield str(temporary)
     except av.FFmpegError as error:
       raise OSError(error.errno, error.strerror) from error
-
-
-def read_video(
-  path: Path, fps: float | None = None
-) -> tuple[np.ndarray, float]:
-  """Reads a whole video file.
-
-  Args:
-    path: mp4, mov, webm, gif or whatever else PyAV reads.
-    fps: frames per second to resample to, by nearest time; None keeps all.
-
-  Returns:
-    uint8 [T, H, W, 3] and its frames per second.
-
-  Raises:
-    UserError: the file is missing, damaged or holds no video.
-  """
-  if fps is not None and fps <= 0:
-    raise UserError(f'fps must be positive, got {fps}.')
-  decoded = decode.decode(path)
-  if fps is None:
-    frames = [pixels for _, _, pixels in decoded]
-  else:
-    frames = list(decode.resample(decoded, fps))
-  if len({frame.shape for frame in frames}) > 1:
-    raise UserError(f'The picture size changes within {os.fspath(path)}.')
-  return np.stack(frames), float(fps or decode.video_fps(path))
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-  """Reads the tags of a video file; JSON values come back as such.
-
-  Raises:
-    UserError: the file is missing or damaged.
-  """
-  with decode.reading(path), av.open(os.fspath(path)) as container:
-    tags = dict(container.metadata)
-  for name, text in tags.items():
-    with contextlib.suppress(ValueError):
-      tags[name] = json.loads(text)
-  return tags
-
-
-def read_image(path: Path) -> np.ndarray:
-  """Reads a PNG, JPEG or other image file.
-
-  Returns:
-    uint8 [H, W, 3]; turned as the camera says, transparency on black.
-
-  Raises:
-    UserError: the file is missing or damaged.
-  """
-  with decode.reading(path), Image.open(path) as image:
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-      image = image.convert('RGBA')
-      black = Image.new('RGBA', image.size, (0, 0, 0, 255))
-      image = Image.alpha_composite(black, image)
-    return np.asarray(image.convert('RGB'))
-
-
-def fit(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Resizes to cover height x width and crops the centre.
-
-  Sizes that are a multiple of the target by a whole number are averaged, which
-  is exactly the inverse of the enlarging `write_video` does.
-
-  Args:
-    frames: uint8 [..., H, W, 3].
-    height: pixels.
-    width: pixels.
-
-  Returns:
-    uint8 [..., height, width, 3].
-  """
-  h, w = frames.shape[-3:-1]
-  if (h, w) == (height, width):
-    return frames
-  scale = max(height / h, width / w)
-  box_h, box_w = min(h, height / scale), min(w, width / scale)
-  top, left = (h - box_h) / 2, (w - box_w) / 2
-  whole = h % height == 0 and h * width == w * height
-  how = Image.Resampling.BOX if whole else Image.Resampling.LANCZOS
-  fitted = [
-    np.asarray(
-      Image.fromarray(frame).resize(
-        (width, height), how, box=(left, top, left + box_w, top + box_h)
-      )
-    )
-    for frame in np.ascontiguousarray(frames).reshape(-1, h, w, 3)
-  ]
-  return np.stack(fitted).reshape(*frames.shape[:-3], height, width, 3)
 
 
 def _scale(frames: np.ndarray, scale: int | None) -> int:
@@ -163,7 +79,9 @@ def open_video(
 ) -> Iterator[Callable[[np.ndarray], None]]:
   """Opens a video file that is written piece by piece, atomically.
 
-  The file appears when the block ends without an exception. The same frames
+  The file appears when the block ends without an exception. Its colours are
+  coded as BT.709 from 720 lines on and as BT.601 below, as players take what is
+  not tagged, and tagged so. The same frames
   give the same bytes, however they are cut into pieces. (Where a side is odd,
   the colour converter may differ in the last bit from run to run.)
 
@@ -209,7 +127,7 @@ def open_video(
     )
     stream.pix_fmt = 'bgr0' if lossless else 'yuv420p'
     stream.codec_context.thread_count = _CODEC_THREADS
-    sizes = set()
+    sizes, converter = set(), VideoReformatter()
 
     def append(frames: np.ndarray) -> None:
       if not lossless:
@@ -220,9 +138,20 @@ def open_video(
         frames = np.pad(frames, [(0, 0), *odd, (0, 0)], mode='edge')
       if not sizes:
         stream.height, stream.width = frames.shape[1:3]
+        if not lossless:
+          _tag_colours(stream)
       sizes.add(frames.shape[1:3])
       for frame in frames:
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))
+        if not lossless and stream.height >= _HD:
+          # The encoder's own conversion is that of BT.601 at any size.
+          picture = converter.reformat(
+            picture,
+            format='yuv420p',
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            threads=_CODEC_THREADS,
+          )
         out.mux(stream.encode(picture))
 
     yield append
@@ -232,6 +161,17 @@ def open_video(
         f'got {len(sizes)} sizes.'
       )
     out.mux(stream.encode())
+
+
+def _tag_colours(stream: av.VideoStream) -> None:
+  """Says how colours are coded: BT.709 at HD sizes and BT.601 below."""
+  context = stream.codec_context
+  hd = stream.height >= _HD
+  context.colorspace = Colorspace.ITU709 if hd else _SMPTE170M
+  context.color_range = ColorRange.MPEG
+  # Of frames, which are sRGB.
+  context.color_primaries = ColorPrimaries.BT709
+  context.color_trc = ColorTrc.BT709
 
 
 def write_video(
