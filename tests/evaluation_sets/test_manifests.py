@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
@@ -101,7 +102,7 @@ def test_missing_files_are_named(tmp_path):
 
 
 def test_real_clips_and_their_captions(tmp_path):
-  frames = files.np.zeros((5, 32, 32, 3), 'uint8')
+  frames = np.zeros((5, 32, 32, 3), 'uint8')
   for name in ('a.mp4', 'more/b.mp4'):
     write_video(tmp_path / name, frames, 8)
   write(tmp_path / 'a.txt', 'a red\n seven ')
