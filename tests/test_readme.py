@@ -16,9 +16,12 @@ from unitemp_jax.errors import UserError
 ROOT = pathlib.Path(__file__).parent.parent
 MAX_LINES, MAX_WIDTH = 250, 100
 
-# A path of the repository, as code, in a sentence.
+# A path of the repository, as code, in a sentence: below one of its folders, or
+# a source file below any.
 NAMED = re.compile(
-  r'`((?:unitemp_jax|configs|launch|tests)/[\w./]*\w)[`:/]', re.ASCII
+  r'`((?:unitemp_jax|configs|launch|tests)/[\w./]*\w|'
+  r'[a-z_]+(?:/\w+)+\.(?:py|sh|md|yaml))[`:/]',
+  re.ASCII,
 )
 # Folders of the package may be named from within it.
 FOLDERS = ('', 'unitemp_jax')
@@ -182,6 +185,8 @@ def test_controls(monkeypatch):
   assert broken_links('[a]: none.md', ROOT) == ['none.md']
   named = 'in `configs/none.py:test` and `configs/wan.py` and `unitemp_jax/n/`'
   assert missing_files(named, ROOT) == ['configs/none.py', 'unitemp_jax/n']
+  named = '`models/dit.py`, `models/none.py`, `metrics.json`, `wan/x.pt`'
+  assert missing_files(named, ROOT) == ['models/none.py']
   page = (
     'run `unitemp plan --oder=loop` or\n\n  unitemp nothing --x \\\n   --y\n'
   )
