@@ -305,8 +305,7 @@ def step(
       staged = None if anchors is None else row.visible + anchors
       gradient = {'exit_cache': cache, 'exit_start': staged}
     if options.context_sigma and anchors is not None:
-      shape = clean.shape[1:]
-      fresh = row_noise(carry.keys, row.index, levels.shape[0], shape)
+      fresh = row_noise(carry.keys, row.index, len(levels), clean.shape[1:])
       sigma = jnp.full(clean.shape[:2], options.context_sigma)
       clean = solvers.renoise(clean, fresh, sigma)
     return write_clean(denoise, net, cache, commit, clean, row, **gradient)
