@@ -5,6 +5,7 @@ compiled and refused without reading any of it, and every process later reads
 only what its own devices hold.
 """
 
+import abc
 import dataclasses
 from typing import Any
 
@@ -15,22 +16,21 @@ from unitemp_jax.models import weights
 from unitemp_jax.parallel.mesh import Rules, shardings_for
 
 
-class Lazy:
-  """A leaf of a tree that stands for a tree of arrays in a file.
+class Lazy(abc.ABC):
+  """A leaf of a tree that stands for a tree of arrays in a file."""
 
-  Attributes:
-    tree: ShapeDtypeStructs of these arrays.
-  """
+  @property
+  @abc.abstractmethod
+  def tree(self) -> Any:
+    """ShapeDtypeStructs of these arrays."""
 
-  tree: Any
-
+  @abc.abstractmethod
   def check(self) -> None:
     """Raises UserError if the file is missing or does not fit."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def load(self, placed: Any = None) -> Any:
     """Reads `tree`, split as in `placed` (`tree` with shardings), or whole."""
-    raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -115,7 +115,12 @@ class LazyPrompt(Lazy):
       shapes = {'text': ((1, length, width), np.float32)}
     else:
       shapes = {'ids': ((1, length), np.int32), 'mask': ((1, length), bool)}
-    self.tree = {k: jax.ShapeDtypeStruct(*v) for k, v in shapes.items()}
+    self._tree = {k: jax.ShapeDtypeStruct(*v) for k, v in shapes.items()}
+
+  @property
+  def tree(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of one row."""
+    return self._tree
 
   def check(self) -> None:
     """Raises UserError if it is not among the embeddings."""

@@ -1,5 +1,6 @@
 """A program with one loss and one optimizer: VAE, teacher, student init."""
 
+import abc
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from unitemp_jax.training.program import SampleFn, StepFn, TrainState
 from unitemp_jax.training.programs import builders
 
 
-class SingleLossProgram:
+class SingleLossProgram(abc.ABC):
   """Trains one network on one loss, with a running mean of it.
 
   Attributes:
@@ -38,13 +39,13 @@ class SingleLossProgram:
     self._config = config
     self._optimizer = builders.optimizer(config.optimizer)
 
+  @abc.abstractmethod
   def init_params(self, key: jax.Array, initial: Any) -> Any:
     """Returns the network's tree."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def loss(self, params, frozen, batch, key) -> tuple[jax.Array, dict]:
     """Returns the loss and metrics."""
-    raise NotImplementedError
 
   def init(self, key: jax.Array, initial: Any) -> TrainState:
     """Returns the state before the first step."""
@@ -56,9 +57,9 @@ class SingleLossProgram:
     """Every step is the same."""
     return next(iter(self.steps))
 
+  @abc.abstractmethod
   def flops(self) -> dict[str, Flops]:
     """Returns the operations of a step per row."""
-    raise NotImplementedError
 
   def _step(self, state: TrainState, batch, frozen):
     name = self.name
