@@ -102,22 +102,16 @@ def open_video(
   Raises:
     UserError: there is no frame, or the file cannot be written.
   """
-  kind, codec, flags, options = (
-    'mp4',
-    'libx264',
-    {'movflags': 'use_metadata_tags+faststart'},
-    # With its tree of macroblocks x264 is not the same from run to run when
-    # many encoders work at once (1 clip in 50 of 64x64 pixels).
-    {'crf': str(crf), 'mbtree': '0'},
-  )
-  if lossless:
-    # Matroska would write the time and a random number.
-    kind, codec, flags, options = (
-      'matroska',
-      'ffv1',
-      {'fflags': '+bitexact'},
-      {},
+  # Otherwise Matroska would write the time and a random number.
+  form = ('matroska', 'ffv1', {'fflags': '+bitexact'}, {})
+  if not lossless:
+    form = (
+      *('mp4', 'libx264', {'movflags': 'use_metadata_tags+faststart'}),
+      # With its tree of macroblocks x264 is not the same from run to run when
+      # many encoders work at once (1 clip in 50 of 64x64 pixels).
+      {'crf': str(crf), 'mbtree': '0'},
     )
+  kind, codec, flags, options = form
   with _writing(path) as part, av.open(part, 'w', kind, options=flags) as out:
     for name, value in (metadata or {}).items():
       out.metadata[name] = _as_tag(value)
@@ -144,14 +138,7 @@ def open_video(
       for frame in frames:
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))
         if not lossless and stream.height >= _HD:
-          # The encoder's own conversion is that of BT.601 at any size.
-          picture = converter.reformat(
-            picture,
-            format='yuv420p',
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            threads=_CODEC_THREADS,
-          )
+          picture = _as_bt709(picture, converter)
         out.mux(stream.encode(picture))
 
     yield append
@@ -161,6 +148,19 @@ def open_video(
         f'got {len(sizes)} sizes.'
       )
     out.mux(stream.encode())
+
+
+def _as_bt709(
+  picture: av.VideoFrame, converter: VideoReformatter
+) -> av.VideoFrame:
+  """YUV of RGB; the encoder's own conversion is of BT.601 at any size."""
+  return converter.reformat(
+    picture,
+    format='yuv420p',
+    dst_colorspace=Colorspace.ITU709,
+    dst_color_range=ColorRange.MPEG,
+    threads=_CODEC_THREADS,
+  )
 
 
 def _tag_colours(stream: av.VideoStream) -> None:
