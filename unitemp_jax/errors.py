@@ -1,4 +1,4 @@
-"""The one error type that is shown to users without a traceback."""
+"""What is shown to users without a traceback: an error, and a remark."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
   The command line prints the sentence and exits with code 2. Raise it before
   anything is written, so that bad input destroys nothing.
   """
+
+
+class Remark(UserWarning):
+  """A warning in one sentence; the command line prints it as a note."""

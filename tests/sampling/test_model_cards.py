@@ -1,8 +1,10 @@
 """Cards that describe no model are refused, in a sentence that says why."""
 
 import copy
+import dataclasses
 import json
 import shutil
+import warnings
 
 import hypothesis
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 import safetensors.numpy
 from hypothesis import strategies as st
 
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import Remark, UserError
+from unitemp_jax.generate import workflows
 from unitemp_jax.sampling import model_folder
 
 SHIPPED = json.loads((model_folder.TINY / 'model.json').read_text())
@@ -131,3 +134,29 @@ def test_any_card_is_read_or_refused(tmp_path_factory, data):
   except UserError:
     return
   assert model_folder.problem_of(card) is None
+
+
+def test_a_model_of_one_order_says_so_and_keeps_its_window():
+  """Other orders are made, with a remark; long videos have its sinks."""
+  shipped = model_folder.read_card(model_folder.TINY)
+  card = dataclasses.replace(
+    shipped, orders=('forward',), window=2, sinks='none', anchors=0
+  )
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    plan = workflows.text_to_video(card, 'a seven').plan
+    long = workflows.long_video(card, 'a seven', 121).plan
+    workflows.text_to_video(shipped, 'a seven', order='backward')
+  assert plan.num_anchors == 0 and long.num_sinks == 0
+  assert workflows.long_video(shipped, 'a seven', 121).plan.num_sinks > 0
+  seen = [
+    r.visible for r in (long, workflows.long_video(shipped, 'a', 121).plan)
+  ]
+  assert np.max(seen[0]) <= 2 < np.max(seen[1])
+  for make in (
+    lambda: workflows.text_to_video(card, 'a seven', order='backward'),
+    lambda: workflows.long_video(card, 'a', 121, direction='backward'),
+    lambda: workflows.loop(card, 'a seven'),
+  ):
+    with pytest.warns(Remark, match='forward only'):
+      make()

@@ -7,11 +7,13 @@ for an output that cannot be written.
 """
 
 import difflib
+import functools
 import importlib
 import io
 import locale
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
@@ -85,6 +87,7 @@ def main(argv: Sequence[str]) -> int:
   Raises:
     SystemExit: from the verb's own argument parser, after its help.
   """
+  warnings.showwarning = functools.partial(_show, warnings.showwarning)
   try:
     if not argv or argv[0] in ('-h', '--help', 'help'):
       print(usage())
@@ -102,6 +105,14 @@ def main(argv: Sequence[str]) -> int:
   except KeyboardInterrupt:
     _say('interrupted')
     return EXIT_INTERRUPTED
+
+
+def _show(usual: Callable, message, category, *arguments, **more) -> None:
+  """Shows a remark without Python's lines about where it arose."""
+  if issubclass(category, errors.Remark):
+    _say(f'note: {message}')
+  else:
+    usual(message, category, *arguments, **more)
 
 
 def _shown(text: str, argv: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """A request on its way: sizes, given frames and prompts that fit the model."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from unitemp_jax import orders
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import Remark, UserError
 from unitemp_jax.generate import lengths
 from unitemp_jax.generate.conditioning import Source, read_frames
 from unitemp_jax.generate.lengths import Length
@@ -47,8 +48,9 @@ class Draft:
     self._seed = int(rest.pop('seed', 0))
     self._size = rest.pop('height', None), rest.pop('width', None)
     self._trim = bool(rest.pop('trim', False))
-    self.order: dict[str, Any] = {'block': self.card.block, 'window': None}
-    self.order |= {'anchors': self.card.anchors, 'start': self.card.start}
+    self.order: dict[str, Any] = {'block': self.card.block}
+    for name in ('anchors', 'start', 'window'):
+      self.order[name] = getattr(self.card, name)
     for name in ('anchors', 'start', 'window'):
       value = rest.pop(name, None)
       if value is not None:
@@ -122,6 +124,10 @@ class Draft:
     if switches:
       fields['prompts'] = switches
     fields = {**self.order, **fields}
+    name = fields.get('direction', order.__name__)
+    untrained = self.card.untrained(name)
+    if untrained:
+      warnings.warn(untrained, Remark, stacklevel=3)
     if 'span' not in fields and frames > self.card.frames:
       # Positions that no row was trained on are not for it to see.
       fields['span'] = 1 + (self.card.frames - 1) // 4

@@ -268,7 +268,7 @@ def long_video(
   prompt: Prompt,
   length: Length,
   direction: str = 'forward',
-  sinks: str = 'both',
+  sinks: str | None = None,
   first: Source | None = None,
   last: Source | None = None,
   **settings,
@@ -280,7 +280,8 @@ def long_video(
     prompt: what it shows.
     length: of the video.
     direction: forward or backward.
-    sinks: ends of the video that stay in view: none, past, future, both.
+    sinks: ends of the video that stay in view: none, past, future, both; the
+      model's own by default.
     first: picture or clip that it begins with, if any.
     last: picture or clip that it ends with, if any.
     **settings: see the module; the window is by default as large as the
@@ -301,7 +302,7 @@ def long_video(
     orders.long,
     1 + (frames - 1) // 4,
     direction=direction,
-    sinks=sinks,
+    sinks=draft.card.sinks if sinks is None else sinks,
     span=1 + (draft.card.frames - 1) // 4,
     given_first=counts['first'],
     given_last=counts['last'],
