@@ -10,8 +10,8 @@ import pytest
 from test_layering import FLOORS
 
 from unitemp_jax.cli import main as cli
-from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.errors import UserError
+from unitemp_jax.training.config import load_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 MAX_LINES, MAX_WIDTH = 250, 100

@@ -117,7 +117,7 @@ def test_tiles_are_sizes_that_kernels_take():
 
 def test_bad_sizes_are_refused(tmp_path):
   out = f'--out={tmp_path / "out"}'
-  with pytest.raises(UserError, match='--keys=0 is too few'):
+  with pytest.raises(UserError, match='--keys: 0 is too few'):
     cli.main(['attention', out, '--keys=0'])
   with pytest.raises(UserError, match='--frames=7 does not divide'):
     cli.main(['attention', out, '--frames=7', '--queries=64', '--keys=64'])

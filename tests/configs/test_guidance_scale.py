@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.training import workdir
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import distill
 
 # What `guidance` of `sampling` and of `loss`, c + w (c - u), was in each.

@@ -7,7 +7,6 @@ import jax
 import pytest
 from flax.errors import ScopeParamShapeError
 
-from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.convert import fit
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
@@ -16,6 +15,7 @@ from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 from unitemp_jax.sampling.teacher import TeacherSettings
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_program
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.program import abstract_state
 from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs import networks as program_networks

@@ -13,9 +13,9 @@ import tempfile
 import jax
 import numpy as np
 
-from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.models import weights
 from unitemp_jax.sampling import model_folder
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs.builders import model_card
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.errors import UserError
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.training import workdir
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
 
 # As `unitemp export` wrote it.

@@ -1,7 +1,7 @@
 import pytest
 
-from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.errors import UserError
+from unitemp_jax.training.config import load_config
 
 FILE = """
 from configs.common import optimizer_config, training_config

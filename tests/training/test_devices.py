@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from quick_compilation import quick_compilation  # noqa: F401
 
-from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel.mesh import make_mesh, put_batch
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_program
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.program import CompiledSteps, first_state
 from unitemp_jax.training.programs import builders
 

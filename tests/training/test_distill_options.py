@@ -7,11 +7,11 @@ import pytest
 from quick_compilation import quick_compilation  # noqa: F401
 from tiny_networks import noise
 
-from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.training.build import build_program
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders, distill
 
 TINY = 'configs/tiny_distill.py:test'

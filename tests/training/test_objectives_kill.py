@@ -11,10 +11,10 @@ import kill_harness
 import numpy as np
 import pytest
 
-from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.data import latents
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.training.build import build_program
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs.builders import latent_shape
 

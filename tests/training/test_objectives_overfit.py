@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from quick_compilation import quick_compilation  # noqa: F401
 
-from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.data import latents
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.models import weights
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_program
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs.builders import latent_shape
 

@@ -9,13 +9,13 @@ import pytest
 from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax.cli import encode_videos, ode_pairs
-from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.data import latents
 from unitemp_jax.data.video_folder_builder import PreparedVideos
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.training.build import build_loader
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs.builders import latent_shape
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from tiny_networks import random_params
 
-from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.data import latents, prompt_embeddings
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, text_to_video, weights
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_program
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import batches, builders
 
 CONFIG = pathlib.Path(__file__).parents[2] / 'configs/tiny_student_init.py'

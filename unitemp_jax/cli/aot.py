@@ -8,11 +8,11 @@ from pathlib import Path
 from unitemp_jax import files
 from unitemp_jax.aot import compiler, memory_report, steps, table, topology
 from unitemp_jax.aot.memory_report import MemoryReport
-from unitemp_jax.cli.config_args import load_config, parse_with_overrides
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
+from unitemp_jax.training.config import load_config
 
 EXIT_DOES_NOT_FIT = 3
-_UTILISATION = 0.4
 _COMMAND = 'unitemp aot --table'
 
 _EXAMPLE = f"""examples:
@@ -33,39 +33,24 @@ its results do not hold yet, and writes all of it as tables.
 exit codes: 0 it fits; 2 bad input; 3 a step does not fit."""
 
 
-def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-  parser = argparse.ArgumentParser(
-    prog='unitemp aot',
-    description=__doc__,
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  add = parser.add_argument
-  add('--config', metavar='FILE[:ARG]')
-  add('--topology', metavar='KIND:SHAPE', help='of a slice, such as v5e:4x4')
-  add('--slices', type=int, default=1, metavar='N', help='how many (1)')
-  add('--steps', metavar='STEP,...', help='which to compile')
-  add('--fast', action='store_true', help='least effort of the compiler')
-  add('--depth', type=int, metavar='N', help='compile so many layers only')
-  add(
-    '--utilisation',
-    type=float,
-    default=_UTILISATION,
-    metavar='SHARE',
-    help=f'of the peak arithmetic, for estimates ({_UTILISATION})',
-  )
-  add('--out', type=Path, metavar='FILE', help='also write the report as JSON')
-  add('--table', type=Path, metavar='FILE', help='compile a list of topologies')
-  add('--known', action='store_true', help='of the list, only what is known')
-  add(
-    '--markdown',
-    type=Path,
-    metavar='FILE',
-    help='also write the tables to this Markdown file',
-  )
-  add('--dry_run', action='store_true', help='say what would be compiled')
-  return parse_with_overrides(parser, argv)
+def _parser() -> Parser:
+  parser = Parser('aot', __doc__, _EXAMPLE)
+  add = parser.add
+  parser.share('config', required=False)
+  add('--topology', 'of a slice, such as v5e:4x4', metavar='KIND:SHAPE')
+  add('--slices', 'how many', int, 1, metavar='N')
+  add('--steps', 'which to compile', metavar='STEP,...')
+  add('--fast', 'least effort of the compiler', bool)
+  add('--depth', 'compile so many layers only', int, metavar='N')
+  share = 'of the peak arithmetic, for estimates'
+  add('--utilisation', share, float, 0.4, metavar='SHARE')
+  add('--out', 'also write the report as JSON', Path, metavar='FILE')
+  add('--table', 'compile a list of topologies', Path, metavar='FILE')
+  add('--known', 'of the list, only what is known', bool)
+  page = 'also write the tables to this Markdown file'
+  add('--markdown', page, Path, metavar='FILE')
+  parser.share('dry_run')
+  return parser
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -177,7 +162,7 @@ def main(argv: list[str]) -> int:
     UserError: bad arguments, a topology that does not exist, a mesh or batch
       that does not divide, or no compiler; nothing has been compiled then.
   """
-  args, overrides = _parse_args(argv)
+  args, overrides = _parser().parse_with_overrides(argv)
   _check(args)
   if args.table is not None:
     if overrides:

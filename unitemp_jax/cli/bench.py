@@ -2,10 +2,10 @@
 
 import argparse
 import dataclasses
-from pathlib import Path
 
 from unitemp_jax.bench import attention, runner
 from unitemp_jax.bench.context import CallShape, Context
+from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel.compile_cache import enable_compile_cache
 from unitemp_jax.sampling import model_folder
@@ -24,32 +24,20 @@ example:
 _CALL = ('queries', 'keys', 'heads', 'head_dim', 'frames')
 
 
-def _parse_args(argv: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='unitemp bench',
-    description=f'{__doc__} Writes OUT/bench.json and OUT/bench.md.',
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  add = parser.add_argument
-  add('names', nargs='*', metavar='NAME', help='which; all by default')
-  add('--out', required=True, type=Path, metavar='DIR')
-  add('--model', type=Path, default=model_folder.TINY, metavar='DIR')
-  add(
-    '--repeats',
-    type=int,
-    default=5,
-    help='how often everything is measured after warming up (5)',
-  )
-  add('--blocks', type=int, default=210, help='length of the long videos (210)')
-  shape = parser.add_argument_group(
-    'attention', 'a call, by default one that the device does in seconds'
-  )
+def _parser() -> Parser:
+  about = f'{__doc__} Writes OUT/bench.json and OUT/bench.md.'
+  parser = Parser('bench', about, _EXAMPLE)
+  parser.add('names', 'which; all by default', nargs='*', metavar='NAME')
+  parser.share('out', 'model')
+  often = 'how often everything is measured after warming up'
+  parser.add('--repeats', often, at_least(2), 5)
+  parser.add('--blocks', 'length of the long videos', int, 210)
   for name in _CALL:
-    shape.add_argument(f'--{name}', type=int, metavar='N')
-  add('--dry_run', action='store_true', help='say what would be measured')
-  return parser.parse_args(argv)
+    least = 0 if name == 'frames' else 1
+    what = 'attention: of the call that is measured'
+    parser.add(f'--{name}', what, at_least(least), metavar='N')
+  parser.share('dry_run')
+  return parser
 
 
 def main(argv: list[str]) -> int:
@@ -58,7 +46,7 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: bad arguments or a bad model; nothing is written then.
   """
-  args = _parse_args(argv)
+  args = _parser().parse_args(argv)
   names = list(dict.fromkeys(args.names)) or list(runner.BENCHMARKS)
   for name in names:
     if name not in runner.BENCHMARKS:
@@ -66,8 +54,6 @@ def main(argv: list[str]) -> int:
         f'there is no benchmark {name!r}; use some of '
         f'{", ".join(runner.BENCHMARKS)}.'
       )
-  if args.repeats < 2:
-    raise UserError(f'--repeats={args.repeats} is too few; use 2 or more.')
   call = _call(args)
   context = Context(args.model, args.repeats, args.blocks, call=call)
   model_folder.read_card(args.model)
@@ -86,7 +72,4 @@ def _call(args: argparse.Namespace) -> CallShape | None:
   """The call of attention that was asked for, or None."""
   given = {name: getattr(args, name) for name in _CALL}
   given = {name: size for name, size in given.items() if size is not None}
-  for name, size in given.items():
-    if size < (name != 'frames'):
-      raise UserError(f'--{name}={size} is too few; use 1 or more.')
   return dataclasses.replace(attention.FULL, **given) if given else None

@@ -4,29 +4,21 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips.layout import Blocks
 from unitemp_jax.report import pages
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add(parser: Parser) -> None:
   """Adds --out, --real, --blocks, --workers and --dry_run."""
-  own = parser.add_argument
-  own('--out', required=True, type=Path, metavar='OUT')
-  own(
-    '--real',
-    type=Path,
-    metavar='DIR',
-    help='real footage; it is cut to the length, rate and size of the clips',
-  )
-  own(
-    '--blocks',
-    type=Blocks.parse,
-    metavar='FIRST:PERIOD',
-    help='boundaries of clips that do not tell theirs, in frames (8:12)',
-  )
-  own('--workers', type=int, default=1, help='processes (1)')
-  own('--dry_run', action='store_true', help='say what is there, and stop')
+  parser.share('out')
+  real = 'real footage; it is cut to the length, rate and size of the clips'
+  parser.add('--real', real, Path, metavar='DIR')
+  blocks = 'boundaries of clips that do not tell theirs, in frames (8:12)'
+  parser.add('--blocks', blocks, Blocks.parse, metavar='FIRST:PERIOD')
+  parser.add('--workers', 'processes', at_least(1), 1)
+  parser.share('dry_run')
 
 
 def check(
@@ -42,8 +34,6 @@ def check(
   Raises:
     UserError: a value cannot be used, or output would mix with what is read.
   """
-  if args.workers < 1:
-    raise UserError(f'--workers={args.workers} must be at least 1.')
   if args.out.exists() and not args.out.is_dir():
     raise UserError(f'--out={args.out} is a file; choose a folder.')
   for folder in folders:

@@ -1,11 +1,11 @@
 """`unitemp compare`: clips of several systems, paired by prompt and sample."""
 
-import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from unitemp_jax.cli import clip_options
+from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.compare import gallery, numbers, pairing, run, votes
 from unitemp_jax.compare.pairing import System
 from unitemp_jax.errors import UserError
@@ -30,41 +30,27 @@ examples:
   unitemp compare numbers ours.npz theirs.npz"""
 
 
-def _parse_args(argv: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='unitemp compare',
-    description='Compare folders of clips: paired table, CSV, gallery, and a '
-    'blind page to vote on. The first is compared with each of the others.',
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
+def _parser() -> Parser:
+  parser = Parser(
+    'compare',
+    'Compare folders of clips: paired table, CSV, gallery, and a blind page\n'
+    'to vote on. The first is compared with each of the others.',
+    _EXAMPLE,
   )
-  add = parser.add_argument
+  add = parser.add
   add('folders', nargs='+', metavar='[NAME=]DIR')
   clip_options.add(parser)
-  add(
-    '--baseline',
-    default='folder',
-    metavar='KIND[,KIND]',
-    help='who named the clips of all folders but the first, or one for each '
-    f'({", ".join(naming.KINDS)})',
-  )
-  add(
-    '--prompts',
-    type=Path,
-    metavar='FILE',
-    help='list of prompts, for names with numbers or cut prompts',
-  )
-  add(
-    '--long_prompts',
-    type=Path,
-    metavar='FILE',
-    help='what the models were given instead, line by line',
-  )
-  add('--pictures', type=int, default=300, help='pairs with stills (300)')
-  add('--trials', type=int, default=100, help='of the blind page (100)')
+  who = 'who named the clips of all folders but the first, or one for each: '
+  who += ', '.join(naming.KINDS)
+  add('--baseline', who, default='folder', metavar='KIND[,KIND]')
+  prompts = 'list of prompts, for names with numbers or cut prompts'
+  add('--prompts', prompts, Path, metavar='FILE')
+  given = 'what the models were given instead, line by line'
+  add('--long_prompts', given, Path, metavar='FILE')
+  add('--pictures', 'pairs with stills', at_least(0), 300)
+  add('--trials', 'of the blind page', at_least(0), 100)
   add('--question', default='Which video is better?')
-  return parser.parse_args(argv)
+  return parser
 
 
 def _kinds(text: str, count: int) -> list[str]:
@@ -129,14 +115,12 @@ def _check(args) -> None:
   read = [path for _, path in map(_named, args.folders)]
   read += [args.real] if args.real else []
   clip_options.check(args, gallery.EYEBROW, read)
-  if args.pictures < 0 or args.trials < 0:
-    raise UserError('--pictures and --trials must be at least 0.')
   if args.long_prompts is not None and args.prompts is None:
     raise UserError('--long_prompts needs the short ones; give --prompts.')
 
 
 def _compare(argv: list[str]) -> int:
-  args = _parse_args(argv)
+  args = _parser().parse_args(argv)
   _check(args)
   problems: list[str] = []
   systems = _systems(args, problems)
@@ -203,19 +187,15 @@ def _tell(systems, paired) -> None:
 
 
 def _votes(argv: list[str]) -> int:
-  parser = argparse.ArgumentParser(
-    prog='unitemp compare votes',
-    description='Score the votes of a blind comparison.',
-    epilog='example: unitemp compare votes votes-ada.json votes-bo.json',
-    allow_abbrev=False,
+  parser = Parser(
+    'compare votes',
+    'Score the votes of a blind comparison.',
+    'example: unitemp compare votes votes-ada.json votes-bo.json',
   )
-  parser.add_argument('votes', nargs='+', type=Path, metavar='VOTES.json')
-  parser.add_argument(
-    '--key', type=Path, metavar='FILE', help='blind_key.json of the comparison'
-  )
-  parser.add_argument(
-    '--out', type=Path, metavar='FILE', help='also write the table as JSON'
-  )
+  parser.add('votes', kind=Path, nargs='+', metavar='VOTES.json')
+  key = 'blind_key.json of the comparison'
+  parser.add('--key', key, Path, metavar='FILE')
+  parser.add('--out', 'also write the table as JSON', Path, metavar='FILE')
   args = parser.parse_args(argv)
   path = args.key or votes.find_key(args.votes)
   if args.out is not None:
@@ -248,15 +228,14 @@ def _check_table(out: Path, read: Sequence[Path]) -> None:
 
 
 def _numbers(argv: list[str]) -> int:
-  parser = argparse.ArgumentParser(
-    prog='unitemp compare numbers',
-    description='Compare what two systems made of the same noise. Each npz '
-    'holds `noise`, and `latents` or `frames`; axes in any usual order.',
-    epilog='example: unitemp compare numbers ours.npz theirs.npz',
-    allow_abbrev=False,
+  parser = Parser(
+    'compare numbers',
+    'Compare what two systems made of the same noise. Each npz holds `noise`,\n'
+    'and `latents` or `frames`; axes in any usual order.',
+    'example: unitemp compare numbers ours.npz theirs.npz',
   )
-  parser.add_argument('first', type=Path, metavar='A.npz')
-  parser.add_argument('second', type=Path, metavar='B.npz')
+  parser.add('first', kind=Path, metavar='A.npz')
+  parser.add('second', kind=Path, metavar='B.npz')
   args = parser.parse_args(argv)
   print(numbers.to_text(numbers.compare(args.first, args.second)))
   return 0

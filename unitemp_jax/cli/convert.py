@@ -10,12 +10,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from unitemp_jax import files
-from unitemp_jax.cli.config_args import load_config, parse_with_overrides
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.convert import folder, foreign_configs, incoming, outgoing
 from unitemp_jax.convert.stream_writer import file_size
 from unitemp_jax.errors import UserError
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.sampling.model_folder import ModelCard
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs.builders import model_card
 
@@ -46,13 +47,7 @@ _BUILD = {
 
 
 def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-  parser = argparse.ArgumentParser(
-    prog='unitemp convert',
-    description=__doc__,
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = Parser('convert', __doc__, _EXAMPLE)
   parser.add_argument(
     '--out',
     required=True,
@@ -116,7 +111,7 @@ def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   group.add_argument(
     '--max_shard_gb', type=float, default=10.0, help='largest safetensors file'
   )
-  return parse_with_overrides(parser, argv)
+  return parser.parse_with_overrides(argv)
 
 
 def progress_line(name: str) -> incoming.Progress:

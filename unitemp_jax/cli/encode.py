@@ -1,6 +1,5 @@
 """`unitemp encode`: clips to latents, or prompts to embeddings, by shards."""
 
-import argparse
 import time
 from pathlib import Path
 
@@ -9,13 +8,14 @@ import numpy as np
 
 from unitemp_jax import files
 from unitemp_jax.cli import encode_prompts, encode_videos
-from unitemp_jax.cli.config_args import load_config, parse_with_overrides
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.data import digits_builder, latents
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import weights
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.objectives.vae import to_unit
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs.builders import anchor_windows
 
@@ -38,20 +38,14 @@ Run the same command again to continue after an interruption."""
 
 
 def _parse_args(argv: list[str]):
-  parser = argparse.ArgumentParser(
-    prog='unitemp encode',
-    description=__doc__,
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = Parser('encode', __doc__, _EXAMPLE)
   parser.add_argument(
     '--config', metavar='FILE[:ARG]', help='what clips to encode, and how'
   )
   parser.add_argument('--out', type=Path, help='default: config.latents.dir')
   parser.add_argument('--dry_run', action='store_true')
   encode_prompts.add_arguments(parser)
-  return parse_with_overrides(parser, argv)
+  return parser.parse_with_overrides(argv)
 
 
 def _encoder(config):

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from unitemp_jax import files
-from unitemp_jax.cli.config_args import load_config
 from unitemp_jax.convert import checkpoints, fit, load_torch
 from unitemp_jax.data import prompt_embeddings
 from unitemp_jax.data.tokenizer import Tokenizer
@@ -16,6 +15,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.generate.prompt_encoder import PromptEncoder, fingerprint
 from unitemp_jax.models import weights
 from unitemp_jax.sampling import model_folder
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
 
 _SHARD = 256  # prompts

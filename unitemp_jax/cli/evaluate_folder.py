@@ -1,10 +1,10 @@
 """`unitemp evaluate folder`: measures clips of any system, without a model."""
 
-import argparse
 import shlex
 from pathlib import Path
 
 from unitemp_jax.cli import clip_options
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import fidelity, naming, tables
 from unitemp_jax.evaluation.clips import folder as clip_folder
@@ -20,34 +20,26 @@ _EXAMPLE = """example:
 Run the same command again to continue after an interruption."""
 
 
-def _parse_args(argv: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='unitemp evaluate folder',
-    description='Measure a folder of clips: flicker at block boundaries, '
-    'loops, joins, motion, drift, direction, likeness. No network is needed. '
-    'Writes OUT/metrics.json, metrics.md, clips.csv and index.html.',
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
+def _parser() -> Parser:
+  parser = Parser(
+    'evaluate folder',
+    'Measure a folder of clips: flicker at block boundaries, loops, joins,\n'
+    'motion, drift, direction, likeness. No network is needed. Writes\n'
+    'OUT/metrics.json, metrics.md, clips.csv and index.html.',
+    _EXAMPLE,
   )
-  add = parser.add_argument
-  add('folder', type=Path, metavar='DIR', help='clips, with subfolders')
-  add(
-    '--reference',
-    type=Path,
-    metavar='DIR',
-    help='clips of the same names, for PSNR and SSIM',
+  add = parser.add
+  add('folder', 'clips, with subfolders', Path, metavar='DIR')
+  reference = 'clips of the same names, for PSNR and SSIM'
+  add('--reference', reference, Path, metavar='DIR')
+  who = 'who named the clips (folder: PROMPT-0.mp4 or anything)'
+  parser.add_argument(
+    '--naming', choices=naming.KINDS, default='folder', help=who
   )
-  add(
-    '--naming',
-    choices=naming.KINDS,
-    default='folder',
-    help='who named the clips (folder: PROMPT-0.mp4 or anything)',
-  )
-  add('--features', type=Path, metavar='FILE', help='npy or npz, [n, d]')
-  add('--real_features', type=Path, metavar='FILE', help='the same of real')
+  add('--features', 'npy or npz, [n, d]', Path, metavar='FILE')
+  add('--real_features', 'the same of real', Path, metavar='FILE')
   clip_options.add(parser)
-  return parser.parse_args(argv)
+  return parser
 
 
 def _check(args) -> None:
@@ -77,7 +69,7 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: bad arguments, or no clip that can be measured.
   """
-  args = _parse_args(argv)
+  args = _parser().parse_args(argv)
   _check(args)
   listing = clip_folder.list_clips(args.folder, args.naming, args.blocks)
   real = args.real and clip_folder.list_clips(args.real)

@@ -1,18 +1,19 @@
 """`unitemp export`: the weights of finished stages as one model folder."""
 
-import argparse
 import dataclasses
 import shutil
 from pathlib import Path
 
 import numpy as np
 
-from unitemp_jax.cli.config_args import load_config, parse_with_overrides
+from unitemp_jax import files
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.data import latents
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.models import weights
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.training import workdir
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs.builders import model_card
 from unitemp_jax.training.programs.networks import load_teacher
 
@@ -23,18 +24,12 @@ Weights are stored as float16. The folder is what "unitemp generate --model"
 and "unitemp evaluate --model" take."""
 
 
-def _parse_args(argv: list[str]):
-  parser = argparse.ArgumentParser(
-    prog='unitemp export',
-    description=__doc__,
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  parser.add_argument('--config', required=True, metavar='FILE[:ARG]')
-  parser.add_argument('--student', required=True, type=Path, metavar='FILE')
-  parser.add_argument('--out', required=True, type=Path, metavar='DIR')
-  return parse_with_overrides(parser, argv)
+def _parser() -> Parser:
+  parser = Parser('export', __doc__, _EXAMPLE)
+  parser.share('config')
+  parser.add('--student', kind=Path, required=True, metavar='FILE')
+  parser.share('out')
+  return parser
 
 
 def _provenance(config, student: Path) -> dict:
@@ -55,7 +50,7 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: weights that are missing or do not fit; nothing is written then.
   """
-  args, overrides = _parse_args(argv)
+  args, overrides = _parser().parse_with_overrides(argv)
   config = load_config(args.config, overrides)
   index = latents.read_index(config.latents.dir)
   card = model_card(config, index, {})
@@ -74,7 +69,8 @@ def main(argv: list[str]) -> int:
     print(weights.save(path, tree, dtype=np.float16))
   tokenizer = Path(config.latents.tokenizer)
   if tokenizer.resolve() != (args.out / 'tokenizer.json').resolve():
-    shutil.copyfile(tokenizer, args.out / 'tokenizer.json')
+    with files.writing(args.out / 'tokenizer.json') as temporary:
+      shutil.copyfile(tokenizer, temporary)
   card = dataclasses.replace(card, provenance=_provenance(config, args.student))
   print(model_folder.write_card(args.out, card))
   return 0

@@ -1,14 +1,14 @@
 """`unitemp ode_pairs`: a teacher's way from noise to clips, to train on."""
 
-import argparse
 import time
 from pathlib import Path
 
-from unitemp_jax.cli.config_args import load_config, parse_with_overrides
 from unitemp_jax.cli.encode_prompts import part_of, read_prompts
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.data import latents
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel.compile_cache import enable_compile_cache
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.ode_pairs import TrajectoryMaker
 
 _SHARD = 64  # clips
@@ -23,23 +23,15 @@ the devices of this machine; several machines can make some shards each
 the command that finds all shards writes the index."""
 
 
-def _parse_args(argv: list[str]):
-  parser = argparse.ArgumentParser(
-    prog='unitemp ode_pairs',
-    description=__doc__,
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  add = parser.add_argument
-  add('prompts', nargs='+', type=Path, metavar='PROMPTS')
-  add('--config', required=True, metavar='FILE[:ARG]')
-  add('--out', required=True, type=Path, metavar='DIR')
-  add('--steps', type=int, default=48, help='of Euler (default 48)')
-  add('--seed', type=int, default=0, help='of the first clip; the next is + 1')
-  add('--shard', default=None, metavar='I/N')
-  add('--dry_run', action='store_true')
-  return parse_with_overrides(parser, argv)
+def _parser() -> Parser:
+  parser = Parser('ode_pairs', __doc__, _EXAMPLE)
+  parser.add('prompts', kind=Path, nargs='+', metavar='PROMPTS')
+  parser.share('config', 'out')
+  parser.add('--steps', 'of Euler', int, 48)
+  parser.add('--seed', 'of the first clip; the next is + 1', int, 0)
+  parser.add('--shard', metavar='I/N')
+  parser.share('dry_run')
+  return parser
 
 
 def main(argv: list[str]) -> int:
@@ -48,7 +40,7 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: bad config, weights or prompts, or `--out` holds other clips.
   """
-  args, overrides = _parse_args(argv)
+  args, overrides = _parser().parse_with_overrides(argv)
   config = load_config(args.config, overrides)
   if 'student' not in config or 'latents' not in config:
     raise UserError(

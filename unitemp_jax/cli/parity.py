@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from unitemp_jax.cli.config_args import load_config, parse_with_overrides
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.convert import checkpoints, fit, parity
 from unitemp_jax.convert.parity import Input
 from unitemp_jax.errors import UserError
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
 
 _EXAMPLE = """examples:
@@ -28,13 +29,7 @@ _BUILD = {
 
 
 def _parse_args(argv: list[str]):
-  parser = argparse.ArgumentParser(
-    prog='unitemp parity',
-    description=__doc__,
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = Parser('parity', __doc__, _EXAMPLE)
   add = parser.add_argument
   add(
     '--checkpoint',
@@ -69,7 +64,7 @@ def _parse_args(argv: list[str]):
     value = getattr(Input(), name)
     add(f'--{name}', type=int, default=value, help=f'{what} of the input')
   add('--dry_run', action='store_true')
-  return parse_with_overrides(parser, argv)
+  return parser.parse_with_overrides(argv)
 
 
 def _dtypes(text: str) -> list[str]:

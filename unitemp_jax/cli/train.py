@@ -10,13 +10,14 @@ from pathlib import Path
 import jax
 from clu import parameter_overview
 
-from unitemp_jax.cli.config_args import load_config, parse_with_overrides
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.compile_cache import enable_compile_cache
 from unitemp_jax.parallel.mesh import local_rows, make_mesh
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 from unitemp_jax.training import build, lazy_weights, workdir
+from unitemp_jax.training.config import load_config
 from unitemp_jax.training.guard import TrainingStopped
 from unitemp_jax.training.loop import LoopSettings, train
 from unitemp_jax.training.program import abstract_state
@@ -37,37 +38,18 @@ were skipped because the loss was not finite or exploded (see
 config.max_loss_ratio and config.max_skipped), the last checkpoint is good."""
 
 
-def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-  parser = argparse.ArgumentParser(
-    prog='unitemp train',
-    description=__doc__,
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  add = parser.add_argument
-  add('--config', required=True, metavar='FILE[:ARG]')
-  add('--workdir', required=True, type=Path, metavar='DIR')
-  add(
-    '--hosts',
-    type=int,
-    default=1,
-    metavar='N',
-    help='how many hosts run this command together (default 1)',
-  )
-  add(
-    '--coordinator',
-    metavar='ADDRESS:PORT',
-    help='of host 0; not needed on TPU pods, GKE, Slurm and MPI',
-  )
-  add(
-    '--host_index',
-    type=int,
-    metavar='I',
-    help='which host this is, 0 to N - 1; goes with --coordinator',
-  )
-  add('--dry_run', action='store_true', help='say what would be done and stop')
-  return parse_with_overrides(parser, argv)
+def _parser() -> Parser:
+  parser = Parser('train', __doc__, _EXAMPLE)
+  parser.share('config')
+  parser.add('--workdir', kind=Path, required=True, metavar='DIR')
+  hosts = 'how many hosts run this command together'
+  parser.add('--hosts', hosts, int, 1, metavar='N')
+  where = 'of host 0; not needed on TPU pods, GKE, Slurm and MPI'
+  parser.add('--coordinator', where, metavar='ADDRESS:PORT')
+  which = 'which host this is, 0 to N - 1; goes with --coordinator'
+  parser.add('--host_index', which, int, metavar='I')
+  parser.share('dry_run')
+  return parser
 
 
 def _describe(state, config, mesh, folder: Path) -> None:
@@ -137,7 +119,7 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: bad config, workdir or data; nothing has been overwritten then.
   """
-  args, overrides = _parse_args(argv)
+  args, overrides = _parser().parse_with_overrides(argv)
   config = load_config(args.config, overrides)
   # As it would be read back: tuples become lists.
   plain = json.loads(json.dumps(config.to_dict()))
@@ -157,7 +139,3 @@ def main(argv: list[str]) -> int:
   if args.hosts > 1:
     jax.distributed.shutdown()
   return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,5 @@
 """Config files and overrides: `--config=FILE[:ARG] --config.a.b=value`."""
 
-import argparse
 import ast
 import difflib
 import inspect
@@ -14,20 +13,6 @@ import ml_collections
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
-
-
-def parse_with_overrides(
-  parser: argparse.ArgumentParser, argv: list[str]
-) -> tuple[argparse.Namespace, list[str]]:
-  """Parses a verb's own arguments and returns the config overrides beside.
-
-  What is neither ends the program with exit code 2, as argparse does.
-  """
-  args, rest = parser.parse_known_args(argv)
-  for word in rest:
-    if not word.startswith('--config.'):
-      parser.error(f'unknown argument {word}; overrides look like --config.a=1')
-  return args, rest
 
 
 def flatten_config(config: ml_collections.ConfigDict) -> Iterator[str]:

@@ -1,0 +1,88 @@
+"""Parsers of the verbs, and the options that several of them share."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from unitemp_jax import TINY
+from unitemp_jax.errors import UserError
+
+_SHARED: dict[str, dict[str, Any]] = {
+  'config': {'required': True, 'metavar': 'FILE[:ARG]'},
+  'out': {'required': True, 'type': Path, 'metavar': 'DIR'},
+  'model': {
+    'type': Path,
+    'default': TINY,
+    'metavar': 'DIR',
+    'help': 'its folder (the tiny model)',
+  },
+  'dry_run': {
+    'action': 'store_true',
+    'help': 'say what would be done, and stop',
+  },
+}
+
+
+class Parser(argparse.ArgumentParser):
+  """Parses the options of a verb; what it complains of is a UserError."""
+
+  def __init__(self, verb: str, description: str | None, epilog: str = ''):
+    """The description is the first line of the verb's docstring, or a text."""
+    super().__init__(
+      prog=f'unitemp {verb}',
+      description=(description or '').split(': ', 1)[-1].strip(),
+      epilog=epilog,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      allow_abbrev=False,
+    )
+
+  def error(self, message: str) -> NoReturn:
+    """Refuses the arguments."""
+    raise UserError(f'{self.prog}: {message}; see {self.prog} --help')
+
+  def add(
+    self,
+    name: str,
+    help: str | None = None,
+    kind: Callable[[str], Any] = str,
+    default: Any = None,
+    **more,
+  ) -> None:
+    """Adds an option; its default ends its help. A bool is a switch."""
+    if default is not None:
+      help = f'{help or ""} ({default})'.strip()
+    if kind is bool:
+      self.add_argument(name, action='store_true', help=help)
+    else:
+      self.add_argument(name, type=kind, default=default, help=help, **more)
+
+  def share(self, *names: str, **changes) -> None:
+    """Adds options that verbs share; `changes` hold for each of them."""
+    for name in names:
+      self.add_argument(f'--{name}', **{**_SHARED[name], **changes})
+
+  def parse_with_overrides(
+    self, argv: list[str]
+  ) -> tuple[argparse.Namespace, list[str]]:
+    """Parses a verb's own arguments; returns the config overrides beside."""
+    args, rest = self.parse_known_args(argv)
+    for word in rest:
+      if not word.startswith('--config.'):
+        self.error(f'unknown argument {word}; overrides look like --config.a=1')
+    return args, rest
+
+
+def at_least(least: int) -> Callable[[str], int]:
+  """Returns what reads a whole number that is not smaller than that."""
+
+  def read(text: str) -> int:
+    value = int(text)
+    if value < least:
+      raise argparse.ArgumentTypeError(
+        f'{value} is too few; use {least} or more'
+      )
+    return value
+
+  read.__name__ = 'int'  # As argparse names it.
+  return read
