@@ -159,4 +159,4 @@ def test_a_model_of_one_order_says_so_and_keeps_its_window():
     lambda: workflows.loop(card, 'a seven'),
   ):
     with pytest.warns(Remark, match='forward only'):
-      make()
+      assert make().plan.num_anchors == card.block

@@ -51,6 +51,7 @@ class Draft:
     self.order: dict[str, Any] = {'block': self.card.block}
     for name in ('anchors', 'start', 'window'):
       self.order[name] = getattr(self.card, name)
+    self._anchors_asked = rest.get('anchors') is not None
     for name in ('anchors', 'start', 'window'):
       value = rest.pop(name, None)
       if value is not None:
@@ -128,6 +129,8 @@ class Draft:
     untrained = self.card.untrained(name)
     if untrained:
       warnings.warn(untrained, Remark, stacklevel=3)
+      if not self._anchors_asked:  # What begins within needs some.
+        fields['anchors'] = max(fields['anchors'], self.card.block)
     if 'span' not in fields and frames > self.card.frames:
       # Positions that no row was trained on are not for it to see.
       fields['span'] = 1 + (self.card.frames - 1) // 4
