@@ -16,6 +16,7 @@ import shutil
 import socket
 import threading
 import time
+import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from typing import Any
 from unitemp_jax.errors import UserError
 
 Name = str | os.PathLike[str]
+# What numpy raises on damaged npy and npz files, and on those whose header asks
+# for more memory than there is.
+UNREADABLE = (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile)
 LOCK = '.writer.json'
 _DAY = 24 * 3600.0
 _BEAT = 5.0  # seconds between two signs of life of a lock's holder

@@ -1,3 +1,6 @@
+import io
+import zipfile
+
 import numpy as np
 import pytest
 from scipy import linalg
@@ -77,6 +80,13 @@ def test_features_are_read_and_bad_ones_named(tmp_path):
   np.save(tmp_path / 'd.npy', values[0])
   np.save(tmp_path / 'e.npy', np.full((3, 2), np.nan))
   (tmp_path / 'f.npz').write_bytes(b'nothing')
-  for name in ('c.npz', 'd.npy', 'e.npy', 'f.npz', 'missing.npy'):
+  huge = io.BytesIO()  # A header that asks for 64 TB.
+  asked = {'descr': '<f8', 'fortran_order': False, 'shape': (10**12, 8)}
+  np.lib.format.write_array_header_1_0(huge, asked)
+  (tmp_path / 'g.npy').write_bytes(huge.getvalue())
+  with zipfile.ZipFile(tmp_path / 'h.npz', 'w') as archive:
+    archive.writestr('features.npy', huge.getvalue())
+  bad = ('c.npz', 'd.npy', 'e.npy', 'f.npz', 'g.npy', 'h.npz', 'missing.npy')
+  for name in bad:
     with pytest.raises(UserError, match=name.replace('.', r'\.')):
       frechet.read_features(tmp_path / name)

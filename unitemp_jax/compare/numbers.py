@@ -8,11 +8,11 @@ tells which order it is.
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import temporal
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
@@ -59,7 +59,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
   try:
     with np.load(path, allow_pickle=False) as file:
       arrays = {k: file[k] for k in ('noise', *_KINDS) if k in file}
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+  except files.UNREADABLE as error:
     raise UserError(f'{path} is no npz that can be read ({error}).') from error
   if 'noise' not in arrays or len(arrays) < 2:
     raise UserError(

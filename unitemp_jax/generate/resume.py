@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -56,7 +55,7 @@ class RowFolder:
     """Rows by number; a file that cannot be read is a row to be made again."""
     rows = {}
     for path in self.path.glob('row*.npz'):
-      with contextlib.suppress(OSError, ValueError, KeyError, BadZipFile):
+      with contextlib.suppress(*files.UNREADABLE, KeyError):
         row = int(path.stem[3:])
         with np.load(path) as held:
           latents, anchors = held['latents'], held['anchors']

@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 
@@ -51,7 +51,7 @@ def read_features(path: str | os.PathLike[str]) -> Features:
       with loaded:
         values = loaded['features']
         network = str(loaded['network']) if 'network' in loaded else ''
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+  except (*files.UNREADABLE, KeyError) as error:
     raise UserError(
       f'{path} holds no features ({error}); write an npy [n, d], or an npz '
       "with the keys 'features' and 'network'."
