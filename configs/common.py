@@ -27,13 +27,14 @@ def training_config(**changes: Any) -> ConfigDict:
       'log_every': 50,
       'checkpoint_every': 0,
       'checkpoint_minutes': 5.0,
-      # The newest so many are kept, and those of every so many steps. 0: none.
+      # Of checkpoints: how many of the newest are kept, and steps between those
+      # that are kept for good. 0: none.
       'keep_checkpoints': 2,
       'keep_every': 0,
       'sample_every': 0,
-      # A step is skipped if a metric is not finite, or if its losses are more
-      # than so many times their running mean (0: however large they are); so
-      # many skipped steps in a row stop the training.
+      # A step is skipped if a metric is not finite or its loss is larger, in
+      # units of its running mean (0: no limit). This number of skipped steps in
+      # a row stops the training.
       'max_loss_ratio': 100.0,
       'max_skipped': 5,
       # Traced into WORKDIR/profile: the first step and how many. 0: none.

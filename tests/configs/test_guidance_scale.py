@@ -29,7 +29,7 @@ def test_configs_mean_what_they_meant(name):
   assert guidance.config_scale(config, 'sampling') == sampling
   if loss is not None:
     assert guidance.config_scale(config, 'loss') == loss + 1
-  former = guidance.former_config(config.to_dict())
+  former = workdir.former_config(config.to_dict())
   assert former['sampling']['guidance'] == sampling
   assert former['loss'].get('guidance') == loss
   assert not {'guidance_scale'} & {*former['sampling'], *former['loss']}
@@ -38,7 +38,7 @@ def test_configs_mean_what_they_meant(name):
 def test_former_configs_and_options_are_read():
   config = load_config('configs/tiny_distill.py:test')
   plain = json.loads(json.dumps(config.to_dict()))
-  former = guidance.former_config(plain)
+  former = workdir.former_config(plain)
   assert workdir.fingerprint(former) == workdir.fingerprint(plain)
   changed = load_config(
     'configs/tiny_distill.py:test',

@@ -93,8 +93,8 @@ def test_sigterm_to_one_host_stops_all_and_one_host_goes_on(
   size, kernel = json.loads(sample)
   assert (size, len(kernel)) == (2, 4 * 16)
   # Progress is printed by host 0 alone.
-  assert 'compiled toy_step' in log_of(workdir, 0)
-  assert 'compiled toy_step' not in log_of(workdir, 1)
+  assert 'compiled both' in log_of(workdir, 0)
+  assert 'compiled both' not in log_of(workdir, 1)
   log = kill_harness.finish(
     command(workdir, STEPS, '--fsdp=2'), workdir, devices=4
   )

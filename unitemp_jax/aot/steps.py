@@ -23,7 +23,7 @@ NAMES = (TRAIN, *SERVING)
 
 
 def with_depth(config: ConfigDict, layers: int) -> None:
-  """Cuts all transformers of a config to so many layers, in place.
+  """Cuts all transformers of a config to a number of layers, in place.
 
   Raises:
     UserError: fewer than one layer, or more than there are.

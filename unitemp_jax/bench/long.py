@@ -70,7 +70,7 @@ def run(context: Context) -> Outcome:
 
 
 def make_request(context: Context, direction: str, windowed: bool) -> Request:
-  """A long video of so many blocks, seen through the window or whole."""
+  """A long video, seen through the window or whole."""
   card = context.card
   trained = 1 + (card.frames - 1) // card.vae.temporal_stride
   plan = orders.long(

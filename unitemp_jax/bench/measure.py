@@ -1,4 +1,4 @@
-"""Times functions, and says what they ran on and how much memory is held."""
+"""Timing, hardware and memory of a benchmark."""
 
 import contextlib
 import os

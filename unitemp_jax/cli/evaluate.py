@@ -9,7 +9,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import readme
 from unitemp_jax.evaluation.suites import runner
 from unitemp_jax.evaluation.suites.bench import Settings
-from unitemp_jax.parallel.compile_cache import enable_compile_cache
+from unitemp_jax.parallel.processes import enable_compile_cache
 from unitemp_jax.sampling import model_folder
 
 # First word -> module with `main(argv: list[str]) -> int`; without one of these

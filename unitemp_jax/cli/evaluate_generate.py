@@ -9,7 +9,7 @@ from unitemp_jax.evaluation_sets import clips, generation, set_prompts
 from unitemp_jax.evaluation_sets.suites import SUITES
 from unitemp_jax.evaluation_sets.work import Work, plan_work, run_work
 from unitemp_jax.parallel import processes
-from unitemp_jax.parallel.compile_cache import enable_compile_cache
+from unitemp_jax.parallel.processes import enable_compile_cache
 from unitemp_jax.sampling import model_folder
 
 _SHOWN = 20  # clips that a dry run lists

@@ -9,7 +9,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.generate import jobs, resume
 from unitemp_jax.generate.embedded_pipeline import EmbeddedPipeline
 from unitemp_jax.generate.pipeline import Pipeline
-from unitemp_jax.parallel.compile_cache import enable_compile_cache
+from unitemp_jax.parallel.processes import enable_compile_cache
 from unitemp_jax.plans import drawing, text
 from unitemp_jax.sampling import model_folder
 

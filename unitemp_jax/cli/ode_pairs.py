@@ -7,7 +7,7 @@ from unitemp_jax.cli.encode_prompts import part_of, read_prompts
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.data import latents
 from unitemp_jax.errors import UserError
-from unitemp_jax.parallel.compile_cache import enable_compile_cache
+from unitemp_jax.parallel.processes import enable_compile_cache
 from unitemp_jax.training.config import load_config
 from unitemp_jax.training.ode_pairs import TrajectoryMaker
 

@@ -7,7 +7,7 @@ from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import jobs
 from unitemp_jax.generate.teacher_model import TeacherModel
-from unitemp_jax.parallel.compile_cache import enable_compile_cache
+from unitemp_jax.parallel.processes import enable_compile_cache
 from unitemp_jax.sampling.teacher import SOLVERS, WAN_NEGATIVE_PROMPT
 from unitemp_jax.video.write import write_video
 

@@ -48,13 +48,3 @@ def config_scale(config: Mapping[str, Any], section: str) -> float:
   if 'guidance' in values:
     values['guidance'] += FORMER_CONFIG[section]
   return read_scale(values, f'config.{section}')
-
-
-def former_config(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a plain config with the former names, for fingerprints of runs."""
-  former = dict(config)
-  for section, added in FORMER_CONFIG.items():
-    if 'guidance_scale' in (values := dict(config.get(section) or {})):
-      values['guidance'] = values.pop('guidance_scale') - added
-      former[section] = values
-  return former

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from unitemp_jax.parallel import mesh_context
-from unitemp_jax.parallel.activations import split_rows
+from unitemp_jax.parallel.mesh_context import split_rows
 
 
 class Tape:

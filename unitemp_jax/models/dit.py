@@ -21,7 +21,7 @@ from unitemp_jax.models import dit_block, rope
 from unitemp_jax.models.cache import KVCache, init_cache
 from unitemp_jax.models.linear import Linear
 from unitemp_jax.models.remat import policy_named, rematerialised
-from unitemp_jax.parallel.activations import split_tokens
+from unitemp_jax.parallel.mesh_context import split_tokens
 from unitemp_jax.shapes import FrameMask, Latents, Positions, Sigmas, Text
 
 

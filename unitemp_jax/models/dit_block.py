@@ -13,7 +13,7 @@ from unitemp_jax.models import remat, rope
 from unitemp_jax.models.attention import attention
 from unitemp_jax.models.cache import KVCache, beside, stage
 from unitemp_jax.models.linear import Linear
-from unitemp_jax.parallel.activations import (
+from unitemp_jax.parallel.mesh_context import (
   join_heads,
   split_heads,
   split_tokens,

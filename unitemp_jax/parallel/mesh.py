@@ -13,8 +13,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.parallel.activations import AXES
-from unitemp_jax.parallel.mesh_context import BATCH_AXES
+from unitemp_jax.parallel.mesh_context import AXES, BATCH_AXES
 
 # (regex searched in the path of a leaf, how the leaf is split); the first match
 # wins. Vectors and scalars need no rule: they are replicated.

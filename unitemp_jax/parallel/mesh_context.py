@@ -2,16 +2,28 @@
 
 Nothing is handed down for it. Models read from it what they run on, and which
 axes there are; without a mesh it is jax's default backend, unsplit.
+
+Rows of a batch are split over `data` and `fsdp`, the tokens of every frame over
+`context`: what belongs to a frame, such as its noise level, meets its tokens on
+every device. Attention needs every key of a row, so there the heads are split
+over `context` instead: going from one to the other is an all-to-all, and a
+cache that is kept by heads never travels. `split_heads` and `join_heads` state
+both sides of it, because a compiler that is told only one of them adds up whole
+activations instead.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
+from jax.experimental.layout import Layout, with_layout_constraint
+from jax.sharding import PartitionSpec
 
 BATCH_AXES = ('data', 'fsdp')  # rows of a batch are split over these
 TOKEN_AXIS = 'context'  # and the tokens of a video over this, here its heads
+AXES = (*BATCH_AXES, TOKEN_AXIS)
+_HEADS_FIRST = Layout(major_to_minor=(0, 1, 3, 2, 4))  # of `LBSNK`
 
 
 def platform() -> str:
@@ -61,17 +73,21 @@ def over_mesh(
   queries, heads = q_BQNK.shape[1:3]
   if heads % parts:
     q_BQNK, mask_BQS = _pad_queries(q_BQNK, mask_BQS, parts)
-    split, keys, seen = P(row, axis), P(row), axis
+    split, keys, seen = PartitionSpec(row, axis), PartitionSpec(row), axis
   else:
-    split, keys, seen = P(row, None, axis), P(row, None, axis), None
+    split, keys, seen = (
+      PartitionSpec(row, None, axis),
+      PartitionSpec(row, None, axis),
+      None,
+    )
   # What is not given is not an argument of the program either.
   given, specs = [q_BQNK, k_BSNK, v_BSNK], [split, keys, keys]
   if kv_len is not None:
     given.append(jnp.asarray(kv_len, jnp.int32))
-    specs.append(P())
+    specs.append(PartitionSpec())
   if mask_BQS is not None:
     given.append(mask_BQS)
-    specs.append(P(row if mask_BQS.shape[0] > 1 else None, seen))
+    specs.append(PartitionSpec(row if mask_BQS.shape[0] > 1 else None, seen))
 
   def run(q, k, v, *rest):
     left = list(rest)
@@ -111,3 +127,63 @@ def _pad_queries(
       mask_BQS, ((0, 0), (0, more), (0, 0)), constant_values=True
     )
   return jnp.pad(q_BQNK, pad), mask_BQS
+
+
+def _constrain(x: jax.Array, axes: dict[int, tuple[str, ...]]) -> jax.Array:
+  """Splits axes of `x` where they divide; leaves the rest to the compiler."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1 or not set(AXES) <= set(mesh.axis_names):
+    return x
+  spec: list = [None] * x.ndim
+  for axis, names in axes.items():
+    parts = math.prod(mesh.shape[name] for name in names)
+    even = x.shape[axis] % parts == 0
+    spec[axis] = names if even else PartitionSpec.UNCONSTRAINED
+  return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+def split_tokens(x: jax.Array) -> jax.Array:
+  """`[B, F, S, ...]` with rows and the tokens S of a frame split."""
+  return _constrain(x, {0: BATCH_AXES, 2: (TOKEN_AXIS,)})
+
+
+def split_rows(x: jax.Array) -> jax.Array:
+  """`[B, ...]` with rows split, all that is split of a VAE."""
+  return _constrain(x, {0: BATCH_AXES})
+
+
+def split_heads(x: jax.Array) -> jax.Array:
+  """`[B, F, S, N, K]`, split by tokens before, with rows and heads split."""
+  return _constrain(split_tokens(x), {0: BATCH_AXES, 3: (TOKEN_AXIS,)})
+
+
+def join_heads(x: jax.Array) -> jax.Array:
+  """`[B, F, S, N, K]` as attention leaves it, with rows and tokens split."""
+  return split_tokens(_constrain(x, {0: BATCH_AXES, 3: (TOKEN_AXIS,)}))
+
+
+def split_cache(x: jax.Array) -> jax.Array:
+  """`LBSNK` with rows and heads split; on TPU heads lie before slots.
+
+  So attention reads them, and no tile is padded. It is said wherever a cache is
+  made or written to, so that no loop has another opinion and copies all of it.
+  """
+  x = _constrain(x, {1: BATCH_AXES, 3: (TOKEN_AXIS,)})
+  if platform() != 'tpu':
+    return x
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.size <= 1:
+    return with_layout_constraint(x, _HEADS_FIRST)
+  rows, heads = (
+    math.prod(mesh.shape.get(name, 1) for name in names)
+    for names in (BATCH_AXES, (TOKEN_AXIS,))
+  )
+  if mesh.manual_axes or x.shape[1] % rows or x.shape[3] % heads:
+    return x
+  spec = PartitionSpec(None, BATCH_AXES, None, TOKEN_AXIS)
+  return jax.shard_map(
+    lambda part: with_layout_constraint(part, _HEADS_FIRST),
+    in_specs=spec,
+    out_specs=spec,
+    check_vma=False,
+  )(x)

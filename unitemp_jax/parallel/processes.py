@@ -1,4 +1,4 @@
-"""Several hosts in one training: joining, errors, preemption, logging.
+"""Processes of a run: compilation cache, joining hosts, errors, preemption.
 
 Each host runs one process, and all run the same program on their own devices.
 An error that one of them has alone (a missing file, a lock that is taken) is
@@ -25,6 +25,21 @@ from unitemp_jax.errors import UserError
 
 _TEXT_BYTES = 512  # Of a reason that is told to the other hosts.
 _GRACE = 60  # seconds that jax may take longer than we wait for it
+
+
+def enable_compile_cache() -> Path:
+  """Turns on jax's persistent cache and returns its folder.
+
+  The folder is `$JAX_COMPILATION_CACHE_DIR`, or else `~/.cache/unitemp_jax`.
+  """
+  import jax  # Here, so that the command line's help does not wait for it.
+
+  folder = Path(
+    os.environ.get('JAX_COMPILATION_CACHE_DIR')
+    or Path.home() / '.cache' / 'unitemp_jax'
+  )
+  jax.config.update('jax_compilation_cache_dir', str(folder))
+  return folder
 
 
 def join(

@@ -76,7 +76,7 @@ class Checkpoints:
       directory: seen by every process.
       fingerprint: of the config; a checkpoint with another one is refused.
       keep: how many of the newest checkpoints are kept.
-      keep_every: those of every so many steps are kept as well; 0 for none.
+      keep_every: steps between those that are kept for good; 0 for none.
     """
     self._directory = Path(directory).absolute()
     self._fingerprint = fingerprint

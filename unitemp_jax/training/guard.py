@@ -40,8 +40,7 @@ def guarded(
     metrics: scalars of the step, `loss` among them; all must be finite.
     mean: float32 [2], the running mean of this kind of step's loss and the
       number of steps in it.
-    max_loss_ratio: a step whose loss is more than so many times its mean went
-      wrong too; 0 looks only at what is not finite.
+    max_loss_ratio: largest loss in units of its mean; 0 for any that is finite.
 
   Returns:
     The state, the metrics with `SKIPPED`, and the new mean.
@@ -76,7 +75,7 @@ class Guard:
     """Continues from what `get_state` returned; from nothing with {}.
 
     Args:
-      max_skipped: so many skipped steps in a row stop the training.
+      max_skipped: number of skipped steps in a row that stops the training.
       stored: the state.
     """
     self._max_skipped = max_skipped

@@ -44,13 +44,13 @@ class LoopSettings:
     checkpoint_every: steps between checkpoints; 0 for none.
     checkpoint_minutes: minutes between them; the last step has one anyway.
     keep_checkpoints: how many of the newest checkpoints are kept.
-    keep_every: checkpoints of every so many steps are kept as well; 0 for none.
+    keep_every: steps between checkpoints that are kept for good; 0 for none.
     sample_every: steps between samples; 0 for none.
     profile_step: the first step that is traced.
     profile_steps: how many are; 0 for none.
     max_loss_ratio: steps with a larger loss, in units of its running mean, are
       skipped, as those with a metric that is not finite; 0 sets no limit.
-    max_skipped: so many skipped steps in a row stop the training.
+    max_skipped: number of skipped steps in a row that stops the training.
   """
 
   num_steps: int

@@ -5,7 +5,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,19 @@ def fingerprint(config: dict) -> str:
     fixed['mesh'] = {'data': -1, 'fsdp': 1}
   # And those from before the sizes had the field's names.
   fixed = sizes.rename(fixed, sizes.FORMER_NAMES)
-  fixed = guidance.former_config(fixed)
+  fixed = former_config(fixed)
   text = json.dumps(fixed, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def former_config(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a plain config with the former names of guidance scales."""
+  former = dict(config)
+  for section, added in guidance.FORMER_CONFIG.items():
+    if 'guidance_scale' in (values := dict(config.get(section) or {})):
+      values['guidance'] = values.pop('guidance_scale') - added
+      former[section] = values
+  return former
 
 
 def _leaves(tree: dict, prefix: str = '') -> dict:
@@ -88,7 +98,7 @@ def check_config(workdir: Path, config: dict) -> None:
   if fingerprint(old) == fingerprint(config):
     return
   old, new = (
-    _leaves(guidance.former_config(sizes.rename(run))) for run in (old, config)
+    _leaves(former_config(sizes.rename(run))) for run in (old, config)
   )
   names = [
     key
