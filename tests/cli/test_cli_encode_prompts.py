@@ -5,10 +5,10 @@ import pytest
 from model_fixture import random_model
 from quick_compilation import quick_compilation  # noqa: F401
 
-from unitemp_jax.cli import encode_prompts
 from unitemp_jax.cli import main as cli
 from unitemp_jax.data import prompt_embeddings
 from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
+from unitemp_jax.generate import encode_prompts
 from unitemp_jax.generate.pipeline import Pipeline
 
 PROMPTS = [
@@ -30,7 +30,8 @@ def small_shards(monkeypatch):
 @pytest.fixture
 def prompts(tmp_path):
   path = tmp_path / 'prompts.txt'
-  path.write_text('\n\n'.join(PROMPTS) + '\n')
+  # With a byte-order mark, which is no part of the first prompt.
+  path.write_text('\ufeff' + '\n\n'.join(PROMPTS) + '\n', 'utf-8')
   return str(path)
 
 
@@ -79,7 +80,7 @@ def test_parts_and_interruptions_give_the_same_bytes(prompts, tmp_path, capsys):
   [
     (['--shard=2/2'], 'not I/N'),
     (['--shard=x'], 'not I/N'),
-    (['--batch_size=0'], 'at least 1'),
+    (['--batch_size=0'], 'use 1 or more'),
     (['--checkpoint=umt5.pth'], 'needs --tokenizer'),
     (['--model=nowhere'], 'not a model folder'),
   ],

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from quick_compilation import quick_compilation  # noqa: F401
 
-from unitemp_jax.cli import encode_videos, ode_pairs
+from unitemp_jax.cli import ode_pairs
 from unitemp_jax.data import latents
 from unitemp_jax.data.video_folder_builder import PreparedVideos
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.models.vae3d import VAE
+from unitemp_jax.training import encode
 from unitemp_jax.training.build import build_loader
 from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
@@ -86,7 +87,7 @@ def test_own_videos_are_encoded_in_the_same_form(setup, monkeypatch):
   ]
   prepared = PreparedVideos('', clips, [])
   monkeypatch.setattr(
-    encode_videos.video_folder_builder, 'prepare', lambda *_, **__: prepared
+    encode.video_folder_builder, 'prepare', lambda *_, **__: prepared
   )
   config.data = {
     **{'name': 'video_folder', 'dir': '', 'videos': str(folder), 'fps': 12},
@@ -100,8 +101,9 @@ def test_own_videos_are_encoded_in_the_same_form(setup, monkeypatch):
   config.latents.vae = str(folder / 'vae.safetensors')
   config.latents.tokenizer = str(ROOT / config.latents.tokenizer)
   out = folder / 'videos'
-  assert encode_videos.run(config, out, dry_run=True) == 0 and not out.exists()
-  assert encode_videos.run(config, out, dry_run=False) == 0
+  encode.encode(config, out, dry_run=True)
+  assert not out.exists()
+  encode.encode(config, out)
   source = latents.LatentSource(out)
   vae = VAE(builders.vae_config(config.model))
   params = weights.load(config.latents.vae, sizes.param_shapes(vae.config))
@@ -115,7 +117,7 @@ def test_own_videos_are_encoded_in_the_same_form(setup, monkeypatch):
   assert source[1]['anchors'].shape[:2] == (2, 3)
   config.data.fps = 24
   with pytest.raises(UserError, match='another VAE or data set'):
-    encode_videos.run(config, out, dry_run=False)
+    encode.encode(config, out)
 
 
 def test_what_is_written_is_read(setup, capsys):

@@ -1,27 +1,15 @@
 """`unitemp encode`: clips to latents, or prompts to embeddings, by shards."""
 
-import time
+import argparse
 from pathlib import Path
 
-import jax
-import numpy as np
-
-from unitemp_jax import files
-from unitemp_jax.cli import encode_prompts, encode_videos
-from unitemp_jax.cli.options import Parser
-from unitemp_jax.data import digits_builder, latents
-from unitemp_jax.data.tokenizer import Tokenizer
+from unitemp_jax.cli.options import Parser, at_least
+from unitemp_jax.data import prompt_embeddings, shards
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import weights
-from unitemp_jax.models.vae3d import VAE
-from unitemp_jax.objectives.vae import to_unit
+from unitemp_jax.generate import encode_prompts
+from unitemp_jax.training import encode
 from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
-from unitemp_jax.training.programs.builders import anchor_windows
-
-_SHARD = 512  # clips
-_BATCH = 16
-_LABELS = ('digit', 'colour', 'side', 'digit_id')
 
 _EXAMPLE = """examples:
   Clips, to train on:
@@ -37,79 +25,52 @@ _EXAMPLE = """examples:
 Run the same command again to continue after an interruption."""
 
 
-def _parse_args(argv: list[str]):
+def _parser() -> Parser:
   parser = Parser('encode', __doc__, _EXAMPLE)
-  parser.add_argument(
-    '--config', metavar='FILE[:ARG]', help='what clips to encode, and how'
+  parser.share('config', required=False, help='what clips to encode, and how')
+  parser.share('out', required=False, help='default: config.latents.dir')
+  parser.share('dry_run')
+  group = parser.add_argument_group('prompts')
+  group.add_argument(
+    'prompts',
+    nargs='*',
+    type=Path,
+    metavar='PROMPTS',
+    help='text files with one prompt per line',
   )
-  parser.add_argument('--out', type=Path, help='default: config.latents.dir')
-  parser.add_argument('--dry_run', action='store_true')
-  encode_prompts.add_arguments(parser)
-  return parser.parse_with_overrides(argv)
-
-
-def _encoder(config):
-  """Returns video uint8 -> raw latents, jitted, and the weights' hash."""
-  path = Path(config.latents.vae)
-  vae = VAE(builders.vae_config(config.model))
-  data = config.data
-  shape = (1, data.num_frames, data.size, data.size, 3)
-  shapes = jax.eval_shape(
-    vae.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, np.float32)
-  )['params']
-  params = weights.load(path, shapes)
-  encode = jax.jit(
-    lambda video: vae.apply(
-      {'params': params}, to_unit(video), method='encode'
-    )[0]
+  parser.share('model', help='whose text encoder and tokenizer to use')
+  parser.add(
+    '--checkpoint',
+    "instead of --model: PyTorch's weights, as they were downloaded",
+    Path,
+    metavar='PATH',
   )
-  return encode, files.file_sha256(path)[:16]
-
-
-def encode_clips(
-  encode, source, tokenizer: Tokenizer, length: int, indices, windows
-):
-  """Encodes some clips of a source to a list of records.
-
-  `windows` are the frames that are encoded by themselves as anchors.
-  """
-  clips = [source[i] for i in indices]
-  padded = clips + clips[-1:] * (-len(clips) % _BATCH)
-  rows, ends, anchors = [], [], []
-  for first in range(0, len(padded), _BATCH):
-    videos = np.stack([c['video'] for c in padded[first : first + _BATCH]])
-    rows.append(np.asarray(encode(videos), np.float16))
-    ends.append(np.asarray(encode(videos[:, -1:]), np.float16))
-    parts = [np.asarray(encode(videos[:, w]), np.float16) for w in windows]
-    anchors += list(np.stack(parts, axis=1)) if parts else []
-  z, last = np.concatenate(rows), np.concatenate(ends)
-  captions = [
-    c['caption'].decode() if isinstance(c['caption'], bytes) else c['caption']
-    for c in clips
-  ]
-  ids, mask = tokenizer.encode(captions, length)
-  return [
-    {
-      'latents': z[i],
-      'last_image': last[i],
-      **({'anchors': anchors[i]} if anchors else {}),
-      'ids': ids[i].astype(np.int32),
-      'mask': mask[i].astype(bool),
-      **{name: np.asarray(clip[name], np.int32) for name in _LABELS},
-    }
-    for i, clip in enumerate(clips)
-  ]
+  parser.add('--tokenizer', 'with --checkpoint', Path, metavar='FILE')
+  parser.add(
+    '--dtype',
+    "default: the model's own, bfloat16 with --checkpoint",
+    choices=sorted(prompt_embeddings.DTYPES),
+  )
+  parser.add('--batch_size', 'prompts at a time', at_least(1), 8)
+  parser.add(
+    '--shard',
+    'make every N-th shard from the I-th on, I from 0; default is one part '
+    'per host',
+    metavar='I/N',
+  )
+  return parser
 
 
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code.
 
   Raises:
-    UserError: bad config or weights, or `--out` holds other latents.
+    UserError: bad arguments, files or weights, or `--out` holds other latents
+      or embeddings.
   """
-  args, overrides = _parse_args(argv)
+  args, overrides = _parser().parse_with_overrides(argv)
   if args.prompts:
-    return encode_prompts.run(args, overrides)
+    return _prompts(args, overrides)
   if args.config is None:
     raise UserError(
       'say what to encode: --config=FILE for clips, or files with prompts.'
@@ -120,43 +81,30 @@ def main(argv: list[str]) -> int:
       f'{args.config} has no config.latents; use a stage after the VAE, such '
       'as configs/tiny_teacher.py.'
     )
-  out = args.out or Path(config.latents.dir)
-  data = config.data
-  if data.name == 'video_folder':
-    return encode_videos.run(config, out, args.dry_run)
-  shards = -(-data.num_clips // _SHARD)
-  print(f'{data.num_clips} clips of {data.name} to {shards} shards in {out}')
-  encode, digest = _encoder(config)
-  windows = anchor_windows(config.orders, data.num_frames)
-  about = {'vae': digest, 'clips': data.num_clips, 'data': data.to_dict()}
-  about['windows'] = [[window.start, window.stop] for window in windows]
-  about['data'].pop('dir')
-  if (out / latents.INDEX).exists():
-    old = latents.read_index(out)
-    if any(old.get(key) != value for key, value in about.items()):
-      raise UserError(
-        f'{out} holds latents of another VAE or data set; choose another --out.'
-      )
-    print(f'nothing to do: {out / latents.INDEX}')
-    return 0
-  if args.dry_run:
-    return 0
-  tokenizer = Tokenizer.from_file(config.latents.tokenizer)
-  out.mkdir(parents=True, exist_ok=True)
-  source = digits_builder.prepare(
-    data.dir, builders.clip_spec(data), data.num_clips
+  encode.encode(config, args.out or Path(config.latents.dir), args.dry_run)
+  return 0
+
+
+def _prompts(args: argparse.Namespace, overrides: list[str]) -> int:
+  if args.out is None:
+    raise UserError('prompts need --out; name a folder for the embeddings.')
+  if args.checkpoint is None:
+    encoder = encode_prompts.model_encoder(args.model)
+  elif args.tokenizer is None:
+    raise UserError('--checkpoint needs --tokenizer; give its tokenizer.json.')
+  else:
+    size = None
+    if args.config:
+      size = builders.text_config(load_config(args.config, overrides).model)
+    encoder = encode_prompts.torch_encoder(args.checkpoint, size)
+  encode_prompts.encode(
+    encoder,
+    args.tokenizer or args.model / 'tokenizer.json',
+    shards.read_prompts(args.prompts),
+    args.out,
+    dtype=args.dtype or ('bfloat16' if args.checkpoint else None),
+    batch_size=args.batch_size,
+    part=shards.part_of(args.shard),
+    dry_run=args.dry_run,
   )
-  length = config.model.text.length
-  start = time.monotonic()
-  for shard in range(shards):
-    path = latents.shard_path(out, shard)
-    if path.exists():
-      continue
-    indices = range(shard * _SHARD, min((shard + 1) * _SHARD, data.num_clips))
-    latents.write_shard(
-      path, encode_clips(encode, source, tokenizer, length, indices, windows)
-    )
-    left = (time.monotonic() - start) / (shard + 1) * (shards - shard - 1)
-    print(f'shard {shard + 1}/{shards}, {left:.0f} s left', flush=True)
-  print(latents.write_index(out, shards, about))
   return 0

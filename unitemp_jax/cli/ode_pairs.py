@@ -1,11 +1,9 @@
 """`unitemp ode_pairs`: a teacher's way from noise to clips, to train on."""
 
-import time
 from pathlib import Path
 
-from unitemp_jax.cli.encode_prompts import part_of, read_prompts
 from unitemp_jax.cli.options import Parser
-from unitemp_jax.data import latents
+from unitemp_jax.data import latents, shards
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel.processes import enable_compile_cache
 from unitemp_jax.training.config import load_config
@@ -49,38 +47,30 @@ def main(argv: list[str]) -> int:
     )
   # It is among the prompts to be encoded, and nothing to make clips of.
   negative = config.sampling.get('negative_prompt')
-  prompts = [line for line in read_prompts(args.prompts) if line != negative]
-  first, parts = part_of(args.shard)
-  shards = -(-len(prompts) // _SHARD)
+  prompts = [
+    line for line in shards.read_prompts(args.prompts) if line != negative
+  ]
+  first, parts = shards.part_of(args.shard)
+  count = -(-len(prompts) // _SHARD)
   maker = TrajectoryMaker(config, args.steps)
   about = maker.about(prompts, args.seed)
-  index = args.out / latents.INDEX
-  if index.exists():
-    old = latents.read_index(args.out)
-    if any(old.get(key) != value for key, value in about.items()):
-      raise UserError(
-        f'{args.out} holds clips of another teacher or other prompts; choose '
-        'another --out.'
-      )
-    print(f'nothing to do: {index}')
+  if latents.is_complete(args.out, about, 'another teacher or other prompts'):
+    print(f'nothing to do: {args.out / latents.INDEX}')
     return 0
-  print(f'{len(prompts)} trajectories in {shards} shards to {args.out}')
+  print(f'{len(prompts)} trajectories in {count} shards to {args.out}')
   if args.dry_run:
     return 0
   enable_compile_cache()
   args.out.mkdir(parents=True, exist_ok=True)
-  paths = [latents.shard_path(args.out, shard) for shard in range(shards)]
-  todo = [s for s in range(first, shards, parts) if not paths[s].exists()]
-  start = time.monotonic()
-  for done, shard in enumerate(todo, start=1):
+  paths = [latents.shard_path(args.out, shard) for shard in range(count)]
+  todo = [s for s in range(first, count, parts) if not paths[s].exists()]
+  for shard in shards.counted(todo):
     end = min((shard + 1) * _SHARD, len(prompts))
     records: list[dict] = []
     for i in range(shard * _SHARD, end, maker.rows):
       some = prompts[i : min(i + maker.rows, end)]
       records += maker.make(some, args.seed + i)
     latents.write_shard(paths[shard], records)
-    left = (time.monotonic() - start) / done * (len(todo) - done)
-    print(f'shard {done}/{len(todo)}, {left:.0f} s left', flush=True)
   if all(path.exists() for path in paths):
-    print(latents.write_index(args.out, shards, about, maker.statistics))
+    print(latents.write_index(args.out, count, about, maker.statistics))
   return 0

@@ -78,6 +78,27 @@ def _statistics(folder: str | Path, shards: int):
   return mean, std
 
 
+def is_complete(folder: str | Path, about: dict[str, Any], others: str) -> bool:
+  """Whether a folder holds a finished set that is the same.
+
+  Args:
+    folder: of the set.
+    about: what its index must say.
+    others: what the set is of if it is another, for the message.
+
+  Raises:
+    UserError: it holds another set.
+  """
+  if not (Path(folder) / INDEX).exists():
+    return False
+  old = read_index(folder)
+  if any(old.get(key) != value for key, value in about.items()):
+    raise UserError(
+      f'{folder} holds latents of {others}; choose another --out.'
+    )
+  return True
+
+
 def read_index(folder: str | Path) -> dict[str, Any]:
   """Reads the index of an encoded set.
 

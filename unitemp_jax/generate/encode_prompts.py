@@ -1,0 +1,117 @@
+"""Prompts to embeddings, shard by shard."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitemp_jax import files
+from unitemp_jax.convert import checkpoints, fit, load_torch
+from unitemp_jax.data import prompt_embeddings, shards
+from unitemp_jax.data.tokenizer import Tokenizer
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate.prompt_encoder import PromptEncoder, fingerprint
+from unitemp_jax.models import weights
+from unitemp_jax.models.umt5 import TextConfig
+from unitemp_jax.sampling import model_folder
+
+_SHARD = 256  # prompts
+
+
+def model_encoder(
+  folder: Path,
+) -> tuple[TextConfig, Path, Callable[[Any], Any]]:
+  """Size, path and loader of a model folder's text encoder."""
+  path = folder / 'text.safetensors'
+  config = model_folder.read_card(folder).text
+  return config, path, lambda shapes: weights.load(path, shapes)
+
+
+def torch_encoder(
+  checkpoint: Path, config: TextConfig | None = None
+) -> tuple[TextConfig, Path, Callable[[Any], Any]]:
+  """Size, path and loader of PyTorch's weights, checked to fit."""
+  found = fit.find(checkpoints.open_checkpoint(checkpoint), 'umt5')
+  config = config or fit.recognise(found)
+  return config, checkpoint, lambda s: load_torch(checkpoint, 'umt5', s)
+
+
+def _tokens(path: Path, prompts: Sequence[str], config: TextConfig):
+  """Ids and masks of the prompts, those that tokenize alike only once."""
+  tokenizer = Tokenizer.from_file(path)
+  if tokenizer.vocab_size > config.vocab:
+    raise UserError(
+      f'{path} has {tokenizer.vocab_size} tokens and the text encoder '
+      f'{config.vocab}; they do not belong together.'
+    )
+  ids, mask = tokenizer.encode(prompts, config.length)
+  seen: dict[str, int] = {}
+  for number, row in enumerate(zip(ids, mask, strict=True)):
+    seen.setdefault(prompt_embeddings.key_of(*row), number)
+  rows = np.fromiter(seen.values(), int)
+  full = int(mask[rows].all(1).sum())
+  if full:
+    print(f'{full} prompts fill all {config.length} positions or were cut')
+  return ids[rows], mask[rows], list(seen)
+
+
+def encode(
+  encoder: tuple[TextConfig, Path, Callable[[Any], Any]],
+  tokenizer: Path,
+  prompts: Sequence[str],
+  out: Path,
+  *,
+  dtype: str | None = None,
+  batch_size: int = 8,
+  part: tuple[int, int] = (0, 1),
+  dry_run: bool = False,
+) -> None:
+  """Encodes prompts, and prints what is done.
+
+  Args:
+    encoder: from `model_encoder` or `torch_encoder`.
+    tokenizer: its file.
+    prompts: texts.
+    out: folder.
+    dtype: a name of `prompt_embeddings.DTYPES`; the encoder's own if None.
+    batch_size: prompts at a time.
+    part: (I, N), to make every N-th shard from the I-th on.
+    dry_run: print what would be done and stop.
+
+  Raises:
+    UserError: bad files, or `out` holds other embeddings.
+  """
+  config, path, load = encoder
+  dtype = dtype or config.dtype
+  ids, mask, keys = _tokens(tokenizer, prompts, config)
+  count = -(-len(keys) // _SHARD)
+  mine = range(part[0], count, part[1])
+  print(
+    f'{len(keys)} prompts to {count} shards in {out}; {len(mine)} are of part '
+    f'{part[0]}/{part[1]}'
+  )
+  if dry_run:
+    return
+  about = {
+    'text': fingerprint(path),
+    'tokenizer': files.file_sha256(tokenizer)[:16],
+    'dtype': dtype,
+    'length': config.length,
+    'width': config.dim,
+    'shards': count,
+    'per_shard': _SHARD,
+  }
+  prompt_embeddings.write_index(out, about, keys)
+  paths = [prompt_embeddings.shard_path(out, shard) for shard in range(count)]
+  missing = [shard for shard in mine if not paths[shard].exists()]
+  if missing:
+    run = PromptEncoder(config, dtype, load)
+  for shard in shards.counted(missing):
+    here = slice(shard * _SHARD, (shard + 1) * _SHARD)
+    made = list(run(ids[here], mask[here], batch_size))
+    prompt_embeddings.write_shard(paths[shard], made)
+  there = sum(path.exists() for path in paths)
+  if there < count:
+    print(f'{there} of {count} shards are there; run the other parts as well')
+  print(out)
