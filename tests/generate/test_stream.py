@@ -7,7 +7,6 @@ import pytest
 
 from unitemp_jax import orders
 from unitemp_jax.generate import workflows
-from unitemp_jax.sampling import stream
 
 # The scan and the single rows are different programs of the same arithmetic.
 # XLA may fuse and contract them differently, and each pass feeds the next; 1e-4
@@ -57,8 +56,12 @@ def generated(request, rows):
 
 def timeline_of(request, rows):
   """Latents in temporal order."""
-  chains = stream.chains(request.plan, rows)
-  return np.concatenate([chain.latents for chain in chains])
+  held = {
+    entry: made.latents[0, k]
+    for made in rows
+    for k, (_, entry) in enumerate(request.plan.entries(made.row))
+  }
+  return np.stack([held[entry] for entry in request.plan.timeline()[1]])
 
 
 def same(one, other):

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from unitemp_jax import orders
-from unitemp_jax.sampling import decode
+from unitemp_jax.plans import decoding
+from unitemp_jax.sampling import decode as sampling
 
 N, P = 9, 3
-LATENTS = np.random.default_rng(0).standard_normal((2, N, 1, 1, 1))
+RNG = np.random.default_rng(0)
+LATENTS = RNG.standard_normal((2, N, 1, 1, 1))
 
 
 def causal(latents):
@@ -32,52 +34,103 @@ def anchors_of(plan, source=LATENTS):
   return np.stack(rows)
 
 
-def test_window_keeps_the_blocks_own_frames():
-  made = decode.window(causal, LATENTS[:, :3], LATENTS[:, 3:6])
-  np.testing.assert_allclose(made, WHOLE[:, 9:21])
-  short = decode.window(causal, LATENTS[:, 2:3], LATENTS[:, 3:6])
-  assert short.shape == made.shape
-  assert np.abs(short - made).max() > 0.01
+def decoded(plan, latents, anchors, mode, decode=causal):
+  """The pieces of a finished plan."""
+  chunk = sampling.remembering(decode)
+  schedule = decoding.schedule(plan, mode)
+  return list(sampling.run(chunk, plan, schedule, latents, anchors))
 
 
-def test_window_without_past_holds_its_image_latent_for_four_frames():
-  made = decode.window(causal, LATENTS[:, :0], LATENTS[:, 3:6])
-  assert made.shape[1] == 12
-  for frame in range(1, 4):
-    np.testing.assert_array_equal(made[:, frame], made[:, 0])
-  assert np.abs(made[:, 4] - made[:, 0]).max() > 0.01
+def video(plan, latents, anchors, mode, decode=causal):
+  return sampling.compose(decoded(plan, latents, anchors, mode, decode))
 
 
 def test_forward_streaming_equals_joint_decoding():
   plan = orders.forward(N, anchors=P)
-  pieces = decode.stream(causal, plan, LATENTS, anchors_of(plan))
-  assert [first for first, _ in pieces] == [0, 9, 21]
-  np.testing.assert_allclose(decode.compose(pieces), WHOLE)
+  pieces = decoded(plan, LATENTS, anchors_of(plan), 'stream')
+  assert [piece.first for piece in pieces] == [0, 9, 21]
+  np.testing.assert_allclose(sampling.compose(pieces), WHOLE)
+  np.testing.assert_array_equal(
+    video(plan, LATENTS, anchors_of(plan), 'joint'), WHOLE
+  )
 
 
 def test_backward_streaming_decodes_after_the_anchors():
   plan = orders.backward(N, anchors=P)
   anchors = anchors_of(plan) + 0.1  # Anchors are not the final latents.
-  pieces = decode.stream(causal, plan, LATENTS, anchors)
-  assert [first for first, _ in pieces] == [21, 9, 0]
-  video = decode.compose(pieces)
-  assert video.shape == WHOLE.shape
+  pieces = decoded(plan, LATENTS, anchors, 'stream')
+  assert [piece.first for piece in pieces] == [21, 9, 0]
+  shown = sampling.compose(pieces)
+  assert shown.shape == WHOLE.shape
   for row, first in ((0, 6), (1, 3)):
     window = np.concatenate([anchors[row], LATENTS[:, first : first + 3]], 1)
     start = 4 * first - 3
     np.testing.assert_allclose(
-      video[:, start : start + 12], causal(window)[:, -12:]
+      shown[:, start : start + 12], causal(window)[:, -12:]
     )
-  np.testing.assert_allclose(video[:, :9], WHOLE[:, :9])
+  np.testing.assert_allclose(shown[:, :9], WHOLE[:, :9])
   # The seam that true latents in the anchors' place would lessen.
-  true = decode.compose(decode.stream(causal, plan, LATENTS, anchors - 0.1))
+  true = video(plan, LATENTS, anchors - 0.1, 'stream')
   bare = orders.backward(N, anchors=0, given_last=1)
   buffer = np.concatenate([LATENTS, LATENTS[:, -1:]], axis=1)
-  none = decode.compose(
-    decode.stream(causal, bare, buffer, np.repeat(anchors[:1], 4, axis=0))
-  )
-  error = [np.abs(v - WHOLE)[:, 21].max() for v in (true, video, none)]
+  none = video(bare, buffer, np.repeat(anchors[:1], 4, axis=0), 'stream')
+  error = [np.abs(v - WHOLE)[:, 21].max() for v in (true, shown, none)]
   assert error[0] < error[1] < error[2]
+  # Without a past, the first latent gives one frame, which is held.
+  for frame in range(22, 25):
+    np.testing.assert_array_equal(none[:, frame], none[:, 21])
+  assert np.abs(none[:, 25] - none[:, 21]).max() > 0.01
+
+
+def short_memory(latents, length):
+  """Each latent mixes with the `length` before it, and nothing else."""
+  frames = []
+  for k in range(latents.shape[1]):
+    own = [
+      latents[:, j] / (1 + k - j) for j in range(max(k - length, 0), k + 1)
+    ]
+    frames += [sum(own)[:, None] + 0.01 * i for i in range(4 if k else 1)]
+  return np.concatenate(frames, axis=1)
+
+
+@pytest.mark.parametrize('name', list(orders.ORDERS))
+def test_lag_is_joint_decoding_where_its_window_is_the_whole_memory(name):
+  """One block of memory: whatever the anchors are, and whatever is before."""
+  length = N + (name == 'loop')
+  plan = orders.ORDERS[name](length, anchors=P)
+  buffer = RNG.standard_normal((2, plan.num_latents, 1, 1, 1))
+  anchors = RNG.standard_normal((plan.num_rows, 2, P, 1, 1, 1))
+
+  def shown(mode, memory):
+    return video(plan, buffer, anchors, mode, lambda x: short_memory(x, memory))
+
+  joint = shown('joint', 3)
+  np.testing.assert_allclose(shown('lag', 3), joint, atol=1e-12)
+  # The controls: the stream lacks it, and so does a longer memory.
+  needed = decoding.needs_lag(plan)
+  assert needed == (name not in ('forward', 'inbetween'))
+  assert (np.abs(shown('stream', 3) - joint).max() > 0.1) == needed
+  if name == 'backward':
+    apart = np.abs(shown('lag', 4) - shown('joint', 4)).max()
+    assert apart > 0.1
+    # Anchors that are the true past hold as much more.
+    anchors[:] = anchors_of(plan, buffer)
+    np.testing.assert_allclose(shown('lag', 6), shown('joint', 6), atol=1e-12)
+
+
+def test_a_block_is_shown_at_once_and_again_when_the_one_before_is_there():
+  plan = orders.backward(N, anchors=P)
+  pieces = decoded(plan, LATENTS, anchors_of(plan), 'lag')
+  assert [(p.first, p.last, p.refines) for p in pieces] == [
+    (21, 32, False), (9, 20, False), (21, 32, True), (0, 8, False),
+    (9, 20, True),
+  ]  # fmt: skip
+  rows = decoding.schedule(plan, 'lag')
+  assert [row.row for row in rows] == [0, 1, 1, 2, 2]
+  # Nine latents a block: the preview's six, and the block once more.
+  assert [len(row.latents) + P * (row.anchors >= 0) for row in rows[1:3]] == [
+    6, 3,
+  ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -86,15 +139,15 @@ def test_backward_streaming_decodes_after_the_anchors():
 def test_every_order_fills_the_timeline_once(name):
   plan = orders.ORDERS[name](N, anchors=P)
   buffer = np.concatenate([LATENTS, LATENTS[:, :2] + 5], axis=1)
-  anchors = anchors_of(plan)
-  pieces = decode.stream(causal, plan, buffer, anchors)
-  spans = sorted((first, first + f.shape[1]) for first, f in pieces)
-  assert spans == [(0, 9), (9, 21), (21, 33)]
-  made = [first for first, _ in pieces]
+  pieces = decoded(plan, buffer, anchors_of(plan), 'stream')
+  spans = sorted((piece.first, piece.last) for piece in pieces)
+  assert spans == [(0, 8), (9, 20), (21, 32)]
   blocks = [int(t[0]) for t in plan.target[~plan.given]]
-  assert made == [max(4 * b - 3, 0) for b in blocks]
+  assert [piece.first for piece in pieces] == [
+    max(4 * b - 3, 0) for b in blocks
+  ]
   # Nothing of the given images beside the timeline is shown.
-  assert np.abs(decode.compose(pieces)).max() < 4.5
+  assert np.abs(sampling.compose(pieces)).max() < 4.5
 
 
 def rolled(video, by):
@@ -105,83 +158,72 @@ def rolled(video, by):
 def test_a_loop_is_decoded_as_if_it_had_always_been_playing():
   plan = orders.loop(N, anchors=P)
   buffer, anchors = LATENTS[:, :8], anchors_of(plan)
-  latents = decode.sequence(plan, buffer, anchors)
-  assert latents.shape[1] == P + 8 + 8 + 1
-  video = decode.shown(plan, causal(latents))
-  assert video.shape[1] == 33
-  np.testing.assert_array_equal(video[:, 0], video[:, -1])
+  shown = video(plan, buffer, anchors, 'joint')
+  assert shown.shape[1] == 33
+  np.testing.assert_array_equal(shown[:, 0], shown[:, -1])
   # Wherever the circle is entered, it looks the same.
-  other = decode.sequence(plan, np.roll(buffer, -3, axis=1), anchors)
-  other = decode.shown(plan, causal(other))[:, 1:]
+  other = video(plan, np.roll(buffer, -3, axis=1), anchors, 'joint')[:, 1:]
   forgotten = 0.5**8 * 10  # of what was before the first round
-  np.testing.assert_allclose(rolled(video, 12), other, atol=forgotten)
+  np.testing.assert_allclose(rolled(shown, 12), other, atol=forgotten)
   # The control: decoded once only, it begins with the memory of its anchors.
   once = causal(np.concatenate([anchors[plan.opening], buffer], axis=1))
-  assert np.abs(once[:, -32:] - video[:, 1:]).max() > 10 * forgotten
+  assert np.abs(once[:, -32:] - shown[:, 1:]).max() > 10 * forgotten
 
 
 def test_a_loop_streams_its_last_frames_with_its_first():
   plan = orders.loop(N, anchors=P)
-  pieces = decode.stream(causal, plan, LATENTS[:, :8], anchors_of(plan))
-  assert [(first, f.shape[1]) for first, f in pieces] == [
-    (0, 9), (29, 4), (17, 12), (9, 8),
+  pieces = decoded(plan, LATENTS[:, :8], anchors_of(plan), 'stream')
+  assert [(piece.first, piece.last) for piece in pieces] == [
+    (0, 8), (29, 32), (17, 28), (9, 16),
   ]  # fmt: skip
-  video = decode.compose(pieces)
-  np.testing.assert_array_equal(video[:, 0], video[:, -1])
+  shown = sampling.compose(pieces)
+  np.testing.assert_array_equal(shown[:, 0], shown[:, -1])
 
 
 @pytest.mark.parametrize('given', [1, 3])
 def test_a_loop_that_is_given_its_beginning_plays_from_its_end_to_it(given):
   plan = orders.loop(N, anchors=P, given_first=given)
   buffer = np.concatenate([LATENTS, LATENTS[:, :1] + 5], axis=1)
-  latents = decode.sequence(plan, buffer, anchors_of(plan))
-  np.testing.assert_array_equal(latents[:, :9], LATENTS)
-  np.testing.assert_array_equal(latents[:, 9:], LATENTS[:, 1:])
-  video = decode.shown(plan, causal(latents))
-  assert video.shape[1] == 33
-  np.testing.assert_array_equal(video[:, 0], video[:, -1])
+  (row,) = decoding.joint(plan)
+  assert row.latents == (*range(9), *range(1, 9))
+  shown = video(plan, buffer, anchors_of(plan), 'joint')
+  assert shown.shape[1] == 33
+  np.testing.assert_array_equal(shown[:, 0], shown[:, -1])
 
 
 def test_blocks_cover_all_frames_whatever_the_start():
   loop = orders.loop(N, anchors=P)
-  assert decode.with_ends(loop, [[0, 1, 2], [5, 6, 7], [3, 4]]) == [
+  assert decoding.with_ends(loop, [[0, 1, 2], [5, 6, 7], [3, 4]]) == [
     [0, 1, 2], [8], [5, 6, 7], [3, 4],
   ]  # fmt: skip
   short = orders.backward(6, anchors=P, open_start=True)
-  assert decode.with_ends(short, [[3, 4, 5], [1, 2]]) == [[3, 4, 5], [0, 1, 2]]
+  blocks = [[3, 4, 5], [1, 2]]
+  assert decoding.with_ends(short, blocks) == [[3, 4, 5], [0, 1, 2]]
   closed = orders.backward(6, anchors=P)
-  assert decode.with_ends(closed, [[3, 4, 5], [0, 1, 2]])[1] == [0, 1, 2]
+  assert decoding.with_ends(closed, [[3, 4, 5], [0, 1, 2]])[1] == [0, 1, 2]
 
 
 def test_an_open_start_begins_with_the_last_frame_of_its_anchors():
   plan = orders.backward(6, anchors=P, open_start=True)
   buffer, anchors = LATENTS[:, :5], anchors_of(plan) + 0.1
-  latents = decode.sequence(plan, buffer, anchors)
   whole = np.concatenate([anchors[plan.opening], buffer], axis=1)
-  np.testing.assert_array_equal(latents, whole)
-  video = decode.shown(plan, causal(latents))
-  np.testing.assert_array_equal(video, causal(whole)[:, -21:])
-  pieces = decode.stream(causal, plan, buffer, anchors)
-  assert [(first, f.shape[1]) for first, f in pieces] == [(9, 12), (0, 9)]
-  np.testing.assert_allclose(decode.compose(pieces)[:, :9], video[:, :9])
+  shown = video(plan, buffer, anchors, 'joint')
+  np.testing.assert_array_equal(shown, causal(whole)[:, -21:])
+  pieces = decoded(plan, buffer, anchors, 'stream')
+  assert [(piece.first, piece.last) for piece in pieces] == [(9, 20), (0, 8)]
+  np.testing.assert_allclose(sampling.compose(pieces)[:, :9], shown[:, :9])
 
 
 def test_a_given_clip_comes_first_and_is_the_past_of_what_follows():
   plan = orders.forward(N, anchors=P, given_first=3)
-  pieces = decode.stream(causal, plan, LATENTS, anchors_of(plan))
-  assert pieces[0][0] == 0
-  np.testing.assert_allclose(decode.compose(pieces), WHOLE)
-
-
-def test_delayed_decoding_needs_the_blocks_before():
-  np.testing.assert_allclose(decode.delayed(causal, LATENTS, N, 3), WHOLE)
-  near = np.abs(decode.delayed(causal, LATENTS, 3, 3) - WHOLE).max()
-  far = np.abs(decode.delayed(causal, LATENTS, 0, 3) - WHOLE).max()
-  assert 1e-3 < near < far
+  pieces = decoded(plan, LATENTS, anchors_of(plan), 'stream')
+  assert pieces[0].first == 0
+  np.testing.assert_allclose(sampling.compose(pieces), WHOLE)
 
 
 @pytest.mark.parametrize('window', [None, 3])
-def test_a_given_clip_is_decoded_from_its_own_image_latent(window):
+@pytest.mark.parametrize('mode', ['stream', 'joint'])
+def test_a_given_clip_is_decoded_from_its_own_image_latent(window, mode):
   """Whatever grows from it forward too, and in whatever order rows read it."""
   plan = orders.extend(5, before=5, after=4, anchors=P, window=window)
   clip = causal(LATENTS[:, :5])
@@ -189,14 +231,36 @@ def test_a_given_clip_is_decoded_from_its_own_image_latent(window):
   buffer = np.full((2, plan.num_latents, 1, 1, 1), 9.0)
   for position, entry in zip(positions, entries, strict=True):
     buffer[:, entry] = LATENTS[:, position]
-  pieces = decode.stream(causal, plan, buffer, anchors_of(plan))
-  video = decode.compose(pieces)
-  assert video.shape[1] == 1 + 4 * 13
-  np.testing.assert_allclose(video[:, 21:37], clip[:, 1:])
+  pieces = sampling.run(
+    sampling.remembering(causal),
+    plan,
+    decoding.schedule(plan, mode),
+    buffer,
+    anchors_of(plan),
+  )
+  pieces = list(sampling.by_time(pieces, plan.num_frames))
+  shown = sampling.compose(pieces)
+  assert shown.shape[1] == 1 + 4 * 13
+  np.testing.assert_allclose(shown[:, 21:37], clip[:, 1:])
   # The frames behind it have the clip as their past.
   made = np.full((2, 4, 1, 1, 1), 9.0)
   whole = causal(np.concatenate([LATENTS[:, :5], made], axis=1))
-  np.testing.assert_allclose(video[:, 37:], whole[:, 17:])
+  np.testing.assert_allclose(shown[:, 37:], whole[:, 17:])
   # The control: with the frames before as their past they would differ.
   other = causal(np.concatenate([buffer[:, :6], LATENTS[:, 1:5]], axis=1))
   assert np.abs(other[:, 21:37] - clip[:, 1:]).max() > 0.1
+
+
+def test_nothing_is_kept_that_no_later_row_reads():
+  plan = orders.long(40, direction='backward', anchors=P, sinks='both', span=17)
+  schedule = decoding.schedule(plan, 'lag')
+  decoder = sampling.Decoder(sampling.remembering(causal), plan, schedule)
+  zeros = np.zeros((1, P, 1, 1, 1))
+  for row in range(plan.num_rows):
+    count = int(plan.count[row])
+    if count:
+      list(decoder.add(row, zeros[:, :count], zeros))
+    # The preview of one block, and those beside sinks.
+    assert len(decoder._latents) <= 3 * plan.block
+    assert len(decoder._memory) <= 3
+  assert not decoder._latents and not decoder._memory and not decoder._anchors

@@ -10,6 +10,7 @@ from unitemp_jax.evaluation_sets.suites import SUITES
 from unitemp_jax.evaluation_sets.work import Work, plan_work, run_work
 from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.processes import enable_compile_cache
+from unitemp_jax.plans import decoding
 from unitemp_jax.sampling import model_folder
 
 _SHOWN = 20  # clips that a dry run lists
@@ -69,7 +70,7 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
     choices=orders.SINKS,
     help='ends that stay in view of a window',
   )
-  add('--decode', default='joint', choices=generation.DECODES)
+  add('--decode', default='joint', choices=decoding.MODES)
   add('--model', type=Path, default=model_folder.TINY, metavar='DIR')
   add('--batch_size', type=int, default=8)
   add('--shard', metavar='i/n', help='make the i-th of n parts only')
@@ -130,6 +131,8 @@ def main(argv: list[str]) -> int:
     f'{work.settings["prompts"]} prompts, {len(work.clips)} clips of '
     f'{work.settings["frames"]} frames, to {args.out}'
   )
+  if args.decode == 'lag':
+    decoding.report_lag(work.order_of)
   if args.dry_run:
     for clip in work.clips[:_SHOWN]:
       print(f'  {clip.path}.mp4  seed {clip.seed}  {clip.prompt.text[:60]}')

@@ -10,7 +10,7 @@ from unitemp_jax.generate import jobs, resume
 from unitemp_jax.generate.embedded_pipeline import EmbeddedPipeline
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.parallel.processes import enable_compile_cache
-from unitemp_jax.plans import drawing, text
+from unitemp_jax.plans import decoding, drawing, text
 from unitemp_jax.sampling import model_folder
 
 _EXAMPLE = """examples:
@@ -85,7 +85,12 @@ def _parser() -> argparse.ArgumentParser:
   )
   add('--anchors', type=int, help='anchor latents; 0 for none')
   add('--start_level', type=int, help='see "unitemp plan"; 0 starts from noise')
-  add('--decode', default='joint', choices=jobs.DECODES)
+  add(
+    '--decode',
+    default='joint',
+    choices=decoding.MODES,
+    help='the file: all at once, blocks as they are made, or one block later',
+  )
   add(
     '--lossless',
     action='store_true',
@@ -151,6 +156,9 @@ def main(argv: list[str]) -> int:
   card = model_folder.read_card(args.model)
   todo = generate_requests.build_jobs(args, card)
   print(f'{len(todo)} clips, to {args.out}')
+  if args.decode == 'lag':
+    plans = {job.request.workflow: job.request.plan for job in todo}
+    decoding.report_lag(plans)
   if args.dry_run or args.storyboard:
     _show(todo)
   if args.draw:

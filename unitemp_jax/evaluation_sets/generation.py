@@ -18,8 +18,6 @@ from unitemp_jax.plans import Plan
 from unitemp_jax.plans import text as plan_text
 from unitemp_jax.sampling.model_folder import ModelCard
 
-DECODES = ('joint', 'stream')
-
 
 def order_plans(
   card: ModelCard,
@@ -165,11 +163,7 @@ def model_maker(
 
   def pixels(group: Sequence[Clip], result):
     made, parts = result
-    if decode == 'stream':
-      videos = pipeline.stream(made)
-    else:
-      videos = pipeline.pixels(made)
-    videos = np.array(videos[: len(group)])
+    videos = np.array(pipeline.pixels(made, decode)[: len(group)])
     for video, part in zip(videos, parts, strict=False):
       for own in part:
         video[own.frame : own.frame + len(own.video)] = own.video

@@ -11,8 +11,7 @@ import unitemp_jax
 from unitemp_jax import files
 from unitemp_jax.evaluation_sets.clips import Clip
 from unitemp_jax.evaluation_sets.store import Store
-from unitemp_jax.plans import Plan, text
-from unitemp_jax.sampling import decode
+from unitemp_jax.plans import Plan, decoding, text
 from unitemp_jax.video import frames
 from unitemp_jax.video.write import write_image, write_video
 
@@ -48,7 +47,7 @@ def order_facts(plan: Plan) -> dict[str, Any]:
     [position for position, _ in plan.entries(row)]
     for row in np.flatnonzero(~plan.given & (plan.count > 0))
   ]
-  blocks = decode.with_ends(plan, made)
+  blocks = decoding.with_ends(plan, made)
   owner = {position: k for k, own in enumerate(blocks) for position in own}
   last = plan.num_frames // 4
   owners = [owner.get(plan.begin + k, -1) for k in range(last + 1)]

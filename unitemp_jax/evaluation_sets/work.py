@@ -71,7 +71,7 @@ def plan_work(
     seed: of the whole set.
     samples: per prompt; None = what the suite wants.
     frames: of a clip; None = the model's.
-    decode: 'joint' or 'stream'.
+    decode: one of `plans.decoding.MODES`.
     **plan_settings: see `generation.order_plans`.
 
   Raises:

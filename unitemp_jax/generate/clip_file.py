@@ -14,7 +14,7 @@ import numpy as np
 from unitemp_jax import files
 from unitemp_jax.generate.request import Given, Request
 from unitemp_jax.plans import Plan
-from unitemp_jax.sampling.decode import new_positions, with_ends
+from unitemp_jax.plans.decoding import new_positions, with_ends
 from unitemp_jax.video import frames as pixels
 from unitemp_jax.video.write import open_video, write_image
 

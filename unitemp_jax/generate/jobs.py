@@ -23,8 +23,6 @@ from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.generate.request import Request
 from unitemp_jax.plans import drawing, text
 
-DECODES = ('joint', 'stream')
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
@@ -33,7 +31,7 @@ class Job:
   Attributes:
     path: of the mp4; sidecar, poster and strip lie beside it.
     request: what to make.
-    decode: 'joint' or 'stream'.
+    decode: one of `plans.decoding.MODES`.
     lossless: write an mkv too, with every pixel as it was made.
   """
 
@@ -134,11 +132,7 @@ def make(pipeline: Pipeline, jobs: list[Job], size: int) -> np.ndarray:
     conditioning.latents(requests, pipeline.encode),
     (first.height, first.width),
   )
-  if jobs[0].decode == 'stream':
-    video = pipeline.stream(made)
-  else:
-    video = pipeline.pixels(made)
-  return video[: len(jobs)]
+  return pipeline.pixels(made, jobs[0].decode)[: len(jobs)]
 
 
 def write(

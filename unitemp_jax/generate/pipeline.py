@@ -20,15 +20,10 @@ from unitemp_jax.models import text_to_video, vae3d, weights
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.parallel import mesh as device_mesh
-from unitemp_jax.plans import Plan
+from unitemp_jax.plans import Plan, decoding
 from unitemp_jax.sampling import decode, model_folder, network, whole_plan
 from unitemp_jax.sampling.codec import Codec
-from unitemp_jax.sampling.stream import (
-  MadeRow,
-  RowPrograms,
-  Rows,
-  chains,
-)
+from unitemp_jax.sampling.stream import MadeRow, RowPrograms, Rows
 from unitemp_jax.sampling.teacher_sampler import TeacherSampler
 
 
@@ -51,10 +46,21 @@ class Generated:
     """Latents in temporal order, `[B, N, h, w, C]`."""
     return self.latents[:, self.plan.timeline()[1]]
 
-  @property
-  def sequence(self) -> np.ndarray:
-    """Latents to be decoded for the video, see `decode.sequence`."""
-    return decode.sequence(self.plan, self.latents, self.anchors)
+  def decoded(self, decode_fn: decode.Decode, mode: str) -> np.ndarray:
+    """Frames in temporal order, uint8 `[B, T, H, W, 3]`, nothing pasted.
+
+    Args:
+      decode_fn: of the VAE.
+      mode: one of `decoding.MODES`.
+    """
+    if mode == 'joint':  # at once, as if given clips had been made
+      schedule = decoding.joint(self.plan, clips=False, chunk=0)
+    else:
+      schedule = decoding.schedule(self.plan, mode)
+    chunk = decode.remembering(decode_fn)
+    return decode.compose(
+      decode.run(chunk, self.plan, schedule, self.latents, self.anchors)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +73,7 @@ class Piece:
     seconds: since the run began.
     fresh: False if they were given, or made before an interruption.
     row: of the plan.
+    refines: whether they take the place of frames that came before, a preview.
   """
 
   first: int
@@ -74,6 +81,7 @@ class Piece:
   seconds: float
   fresh: bool
   row: int
+  refines: bool = False
 
 
 class Pipeline:
@@ -253,7 +261,10 @@ class Pipeline:
     yield from rows.run(finished or {})
 
   def run(
-    self, request: Request, finished: Mapping[int, MadeRow] | None = None
+    self,
+    request: Request,
+    finished: Mapping[int, MadeRow] | None = None,
+    mode: str = 'stream',
   ) -> Iterator[Piece]:
     """Yields pixels as they are made, in the order of generation.
 
@@ -263,19 +274,31 @@ class Pipeline:
     Args:
       request: what is wanted.
       finished: as for `rows`.
+      mode: 'stream', or 'lag': a block that is shown before its past exists
+        comes again, refined, when the block before it is there.
     """
     began = time.monotonic()
-    streamer = decode.Streamer(self.decode_chunk, request.plan)
-    for made in self.rows(request, finished):
-      pieces = streamer.add(made.row, made.latents, made.anchors)
-      for first, frames in pieces:
-        yield Piece(
-          first,
-          request.paste(first, frames[0]),
-          time.monotonic() - began,
-          made.fresh,
-          made.row,
-        )
+    for made, piece in self.decoded(
+      request.plan, self.rows(request, finished), mode
+    ):
+      yield Piece(
+        piece.first,
+        request.paste(piece.first, piece.frames[0]),
+        time.monotonic() - began,
+        made.fresh,
+        made.row,
+        piece.refines,
+      )
+
+  def decoded(
+    self, plan: Plan, rows: Iterable[MadeRow], mode: str
+  ) -> Iterator[tuple[MadeRow, decode.Piece]]:
+    """Decodes rows of one clip as they come; yields them with their frames."""
+    schedule = decoding.schedule(plan, mode)
+    decoder = decode.Decoder(self.decode_chunk, plan, schedule)
+    for made in rows:
+      for piece in decoder.add(made.row, made.latents, made.anchors):
+        yield made, piece
 
   def joint(
     self, plan: Plan, rows: Iterable[MadeRow]
@@ -285,19 +308,16 @@ class Pipeline:
     Yields:
       (first frame on the timeline, uint8 `[n, H, W, 3]`), nothing pasted.
     """
-    opening: np.ndarray | None = None
-    for chain in chains(plan, rows):
-      whole = np.concatenate([chain.past, chain.latents])[None]
-      at, hidden = chain.first, 4 * whole.shape[1] - 3 - chain.num_frames
-      for frames in decode.joint(self.decode_chunk, whole, self.card.block):
-        own, hidden = frames[0, hidden:], max(hidden - frames.shape[1], 0)
-        opening = own[:1] if at == 0 and len(own) else opening
-        ends = at + len(own) == plan.num_frames
-        if plan.loops and ends and opening is not None:
-          own = np.concatenate([own[:-1], opening])
-        if len(own):
-          yield at, own
-        at += len(own)
+    rows = list(rows)
+    schedule = decoding.joint(plan, [made.row for made in rows])
+    decoder = decode.Decoder(self.decode_chunk, plan, schedule)
+    pieces = (
+      piece
+      for made in rows
+      for piece in decoder.add(made.row, made.latents, made.anchors)
+    )
+    for piece in decode.by_time(pieces, plan.num_frames):
+      yield piece.first, piece.frames[0]
 
   def video(self, request: Request) -> np.ndarray:
     """The whole video, decoded jointly, uint8 `[T, H, W, 3]`."""
@@ -361,14 +381,9 @@ class Pipeline:
     except ValueError as error:
       raise UserError(f'a given clip does not fit the VAE: {error}.') from error
 
-  def pixels(self, made: Generated) -> np.ndarray:
-    """Frames decoded jointly, in temporal order, uint8 `[B, T, H, W, 3]`."""
-    return decode.shown(made.plan, self.decode(made.sequence))
-
-  def stream(self, made: Generated) -> np.ndarray:
-    """Frames of every row decoded as it was made, in temporal order."""
-    pieces = decode.stream(self.decode, made.plan, made.latents, made.anchors)
-    return decode.compose(pieces)
+  def pixels(self, made: Generated, mode: str = 'joint') -> np.ndarray:
+    """Frames of a batch by time, see `Generated.decoded`."""
+    return made.decoded(self.decode, mode)
 
 
 def load(folder: str | Path = model_folder.TINY) -> Pipeline:

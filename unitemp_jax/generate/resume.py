@@ -19,6 +19,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.generate import jobs
 from unitemp_jax.generate.jobs import Job
 from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.plans import decoding
 from unitemp_jax.sampling import decode
 from unitemp_jax.sampling.stream import MadeRow
 from unitemp_jax.video.write import open_video
@@ -87,7 +88,8 @@ class _Run:
   def make(self) -> None:
     """Makes the rows that are missing, keeping each of them."""
     request, began = self.job.request, time.monotonic()
-    streamer = decode.Streamer(self.pipeline.decode_chunk, request.plan)
+    schedule = decoding.schedule(request.plan, 'stream')
+    decoder = decode.Decoder(self.pipeline.decode_chunk, request.plan, schedule)
     finished = self.folder.load()
     if finished:
       self.report(f'{len(finished)} of {self.total} blocks were there')
@@ -98,11 +100,10 @@ class _Run:
         self.folder.save(made)
       if self.first_block is None:
         # Only until the first pixels: the file is decoded once, at the end.
-        pieces = streamer.add(made.row, made.latents, made.anchors)
+        pieces = list(decoder.add(made.row, made.latents, made.anchors))
         if made.fresh and pieces:
           self.first_block = time.monotonic() - began
-          first, frames = pieces[0]
-          last = first + frames.shape[1] - 1
+          first, last = pieces[0].first, pieces[0].last
           self.report(
             f'first block, frames {first}..{last}, after '
             f'{self.first_block:.2f} s'
@@ -123,7 +124,7 @@ class _Run:
     return (frames for _, frames in pieces)
 
   def streamed(self) -> Iterator[np.ndarray]:
-    """The finished video, every block decoded as it was made.
+    """The finished video as a viewer of the stream saw it last.
 
     Blocks wait for their place in time in a file, not in memory.
     """
@@ -131,11 +132,9 @@ class _Run:
     shape = (request.num_frames, request.height, request.width, 3)
     path = self.folder.path / 'pixels'
     pixels = np.memmap(path, np.uint8, 'w+', shape=shape)
-    streamer = decode.Streamer(self.pipeline.decode_chunk, request.plan)
-    for made in self.rows:
-      pieces = streamer.add(made.row, made.latents, made.anchors)
-      for first, frames in pieces:
-        pixels[first : first + frames.shape[1]] = frames[0]
+    decoded = self.pipeline.decoded(request.plan, self.rows, self.job.decode)
+    for _, piece in decoded:
+      pixels[piece.first : piece.last + 1] = piece.frames[0]
     for first in range(0, len(pixels), 32):
       yield np.asarray(pixels[first : first + 32])
 
@@ -185,7 +184,7 @@ def make(
     timings = {'generation': round(made - began, 3)}
     if run.first_block is not None:
       timings['first block'] = round(run.first_block, 3)
-    frames = run.streamed() if job.decode == 'stream' else run.frames()
+    frames = run.frames() if job.decode == 'joint' else run.streamed()
     jobs.write(pipeline, job, frames, timings)
   except KeyboardInterrupt:
     run.keep_partial()

@@ -12,7 +12,7 @@ cache that it would have had.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -207,91 +207,3 @@ class Rows:
           self._buffer.pop(entry, None)
       anchors = np.asarray(self._anchors)
       yield MadeRow(row, latents, anchors, time.monotonic() - began, fresh)
-
-
-@dataclasses.dataclass(frozen=True)
-class Chain:
-  """Latents of the video that are decoded one after the other.
-
-  Attributes:
-    first: index of the first frame of the video that they give.
-    num_frames: how many they give, the last ones of what is decoded.
-    past: latents to be decoded before them, `[m, h, w, C]`: none at the start
-      of the video, the image latent of a given clip, anchors, or the end of a
-      loop.
-    latents: `[n, h, w, C]`.
-  """
-
-  first: int
-  num_frames: int
-  past: np.ndarray
-  latents: np.ndarray
-
-
-def chains(plan: Plan, rows: Iterable[MadeRow]) -> list[Chain]:
-  """Cuts what exists of a video to what is decoded together, by time.
-
-  A given clip was encoded by itself, so it begins a chain, from its own image
-  latent on. So does whatever follows a gap, as long as not all rows are made.
-  A finished loop begins behind its end.
-  """
-  positions, entries = plan.timeline()
-  where = dict(zip(positions.tolist(), entries.tolist(), strict=True))
-  made_here = {
-    entry
-    for row in np.flatnonzero(~plan.given)
-    for _, entry in plan.entries(row)
-  }
-  held: dict[int, np.ndarray] = {}
-  heads: dict[int, np.ndarray] = {}
-  anchors: dict[int, np.ndarray] = {}
-  for made in rows:
-    for k, (position, entry) in enumerate(plan.entries(made.row)):
-      home = held if where.get(position) == entry else heads
-      home[position] = made.latents[0, k]
-    if plan.anchor[made.row]:
-      anchors[int(plan.target[made.row, 0])] = made.anchors[0]
-  found: list[tuple[int, np.ndarray, list[np.ndarray]]] = []
-  for position in sorted(held):
-    given = where[position] not in made_here
-    clip = given and position - 1 in heads and position > int(positions[0])
-    if clip or position - 1 not in held:
-      past = np.zeros((0, *held[position].shape), np.float32)
-      if clip:
-        past = heads[position - 1][None]
-      else:
-        past = anchors.get(position, past)
-      found.append((position, past, []))
-    found[-1][2].append(held[position])
-  cut = [_chain(plan, *one) for one in found]
-  if plan.loops and len(held) == len(positions):
-    return _around(plan, cut)
-  return cut
-
-
-def _chain(plan: Plan, position: int, past: np.ndarray, run) -> Chain:
-  """A chain from a position on."""
-  latents, count = np.stack(run), 4 * len(run)
-  if position > int(plan.timeline()[0][0]):
-    # Without a past, its first latent is taken for an image latent.
-    lost = 0 if len(past) else 3
-    first = 4 * (position - plan.begin) - 3 + lost
-    return Chain(first, count - lost, past, latents)
-  # Frame 0 is the last of the past, or of the first latent.
-  count += 1 if position > plan.begin else -3
-  return Chain(0, count, past, latents)
-
-
-def _around(plan: Plan, cut: list[Chain]) -> list[Chain]:
-  """The chains of a finished loop: the first one behind the last one."""
-  first, last = cut[0], cut[-1]
-  past = np.concatenate([last.past, last.latents])
-  if plan.opening is None:
-    # Its image latent is of the same frame as the last latent's last.
-    cut[0] = dataclasses.replace(first, past=past, latents=first.latents[1:])
-    return cut
-  cut[0] = dataclasses.replace(first, past=past)
-  again = np.concatenate([cut[-1].latents, first.latents[:1]])
-  count = cut[-1].num_frames + 4
-  cut[-1] = dataclasses.replace(cut[-1], num_frames=count, latents=again)
-  return cut

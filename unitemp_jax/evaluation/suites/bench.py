@@ -24,7 +24,7 @@ from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.generate.conditioning import Ends
 from unitemp_jax.generate.pipeline import Generated, Pipeline
 from unitemp_jax.plans import Plan
-from unitemp_jax.sampling import decode, model_folder
+from unitemp_jax.sampling import model_folder
 
 ORACLE = model_folder.TINY / 'oracle.npz'
 ARROW = model_folder.TINY / 'arrow.npz'
@@ -229,17 +229,12 @@ class Bench:
   def joint(self, name: str) -> np.ndarray:
     """A plan's videos decoded at once, given frames not pasted in."""
     if name not in self._joint:
-      made = self.made(name)
-      video = self.decode(made.sequence)
-      self._joint[name] = decode.shown(made.plan, video)
+      self._joint[name] = self.made(name).decoded(self.decode, 'joint')
     return self._joint[name]
 
   def streamed(self, name: str) -> np.ndarray:
     """A plan's videos, every block decoded as soon as it was made."""
-    made = self.made(name)
-    return decode.compose(
-      decode.stream(self.decode, made.plan, made.latents, made.anchors)
-    )
+    return self.made(name).decoded(self.decode, 'stream')
 
   def read(self, video: np.ndarray) -> dict[str, np.ndarray]:
     """Whether the oracle reads the caption's digit and colour, bool `[n]`."""

@@ -23,7 +23,6 @@ from unitemp_jax.evaluation.suites.bench import (
   Section,
 )
 from unitemp_jax.evaluation.suites.vae import read_rows
-from unitemp_jax.sampling import decode
 from unitemp_jax.video.frames import frame_steps
 
 REAL = 'real clips'
@@ -131,8 +130,7 @@ def _generated(bench, name, spots) -> Seam:
   latents = bench.made(name).timeline
   shown = {'joint': bench.joint(name), 'streaming': bench.streamed(name)}
   if name == NO_ANCHORS:
-    block = bench.card.block
-    shown['late'] = decode.delayed(bench.decode, latents, block, block)
+    shown['late'] = bench.made(name).decoded(bench.decode, 'lag')
   ratios = _latents(latents, spots)
   for mode, video in shown.items():
     ratios |= _pixels(video, spots, mode)

@@ -12,7 +12,7 @@ from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.results import Result
 from unitemp_jax.evaluation.suites.bench import Bench, Section, clip_spec
 from unitemp_jax.generate.request import Given, places
-from unitemp_jax.plans import Plan
+from unitemp_jax.plans import Plan, decoding
 from unitemp_jax.sampling import decode
 
 
@@ -103,10 +103,11 @@ class Runs:
     def sample(texts, seeds, latents=None):
       made = bench.pipeline.generate(texts.tolist(), seeds, plan, latents)
       # Piece by piece, so that videos of all lengths share two programs.
-      chunks = decode.joint(
-        bench.pipeline.decode_chunk, made.sequence, bench.card.block
+      schedule = decoding.joint(plan, clips=False)
+      chunk = bench.pipeline.decode_chunk
+      return decode.compose(
+        decode.run(chunk, plan, schedule, made.latents, made.anchors)
       )
-      return decode.shown(plan, np.concatenate(list(chunks), axis=1))
 
     return bench.run(sample, *arrays, name=name)[0]
 
