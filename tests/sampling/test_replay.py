@@ -46,7 +46,7 @@ def roll(run, params, plan, exit_level, **options):
     sampler.sample_keys(range(BATCH)),
     LEVELS,
     exit_level,
-    StepOptions(draft_from=1, **options),
+    StepOptions(draft_from=1, draft_sigma=0.05, **options),
   )
 
 

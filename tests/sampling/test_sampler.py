@@ -11,7 +11,12 @@ from tiny_networks import latents
 from unitemp_jax import orders, plans
 from unitemp_jax.diffusion import flow, solvers
 from unitemp_jax.sampling import sampler
-from unitemp_jax.sampling.step import row_noise, sigma_table
+from unitemp_jax.sampling.step import (
+  DEFAULTS,
+  StepOptions,
+  row_noise,
+  sigma_table,
+)
 
 N, BATCH, ANCHORS = 9, 2, 3
 LEVELS = solvers.student_levels()
@@ -259,15 +264,16 @@ def test_levels_of_a_block_that_starts_from_anchors():
 
 
 def test_a_latent_in_the_place_of_an_image_latent_starts_from_noise():
-  table = sigma_table(jnp.asarray(LEVELS), jnp.asarray(3), 2, 3, 1)
+  table = sigma_table(
+    jnp.asarray(LEVELS), jnp.asarray(3), 2, 3, StepOptions(draft_from=1)
+  )
   np.testing.assert_allclose(table[:, :3], np.stack([LEVELS] * 3, 1))
   capped = np.minimum(LEVELS, LEVELS[3])
   np.testing.assert_allclose(table[:, 3:], np.stack([capped] * 2, 1))
 
 
-def test_a_block_starts_from_the_carried_anchors():
-  plan = orders.backward(N, anchors=ANCHORS, start=3)
-  assert plan.start.tolist() == [0, 3, 3]
+def inputs(plan, options=DEFAULTS):
+  """What goes into every pass: noisy latents, sigmas, positions."""
   seen = []
 
   def spy(net, x, sigma, positions, prompt, cache, slot, visible):
@@ -280,7 +286,6 @@ def test_a_block_starts_from_the_carried_anchors():
     )
     return denoise(net, x, sigma, positions, prompt, cache, slot, visible)
 
-  keys = sampler.sample_keys([1, 2])
   sampler.run_plan(
     spy,
     lambda cache, start, write: cache,
@@ -288,10 +293,18 @@ def test_a_block_starts_from_the_carried_anchors():
     plan,
     jnp.zeros(()),
     jnp.zeros((BATCH, N, *GRID)),
-    keys,
+    sampler.sample_keys([1, 2]),
     LEVELS,
+    options=options,
   )
   jax.effects_barrier()
+  return seen
+
+
+def test_a_block_starts_from_the_carried_anchors():
+  plan = orders.backward(N, anchors=ANCHORS, start=3)
+  assert plan.start.tolist() == [0, 3, 3]
+  seen, keys = inputs(plan), sampler.sample_keys([1, 2])
   # Row 2 is not anchored: one pass at level 3, from positions 0..2 re-noised.
   x, sigma, positions = seen[-2]
   assert positions.tolist() == [0, 1, 2]
@@ -304,3 +317,23 @@ def test_a_block_starts_from_the_carried_anchors():
   np.testing.assert_allclose(
     seen[0][0], row_noise(keys, 0, 0, (6, *GRID)), atol=1e-6
   )
+
+
+def test_a_held_draft_is_the_same_in_every_pass():
+  plan = orders.backward(N, anchors=ANCHORS, start=3)
+  options = StepOptions(draft_from=1, draft_sigma=0.05)
+  held = inputs(plan, options)[5:9]  # the passes of row 1
+  assert all(call[2].tolist() == list(range(6)) for call in held)
+  keys = sampler.sample_keys([1, 2])
+  noise = row_noise(keys, 1, 0, (6, *GRID))[:, 4:]
+  draft = np.arange(4.0, 6.0).reshape(1, 2, 1, 1, 1)
+  for x, sigma, _ in held:
+    np.testing.assert_allclose(sigma[:, 4:], 0.05)
+    np.testing.assert_allclose(x[:, 4:], 0.95 * draft + 0.05 * noise, atol=1e-4)
+  # Anchors, and what has the place of an image latent, follow the schedule.
+  np.testing.assert_allclose(
+    [s[0, :4] for _, s, _ in held], LEVELS[:4, None] + np.zeros((4, 4))
+  )
+  # The control: else it is drawn anew in every pass.
+  anew = inputs(plan, StepOptions(draft_from=1))[5:9]
+  assert np.abs(anew[0][0][:, 4:] - anew[1][0][:, 4:]).max() > 0.1

@@ -50,6 +50,7 @@ class ModelCard:
     orders: that the student was trained on; empty for all.
     window: latents that a block sees at most, as in training; None for all.
     sinks: ends of a long video that stay in view unless asked otherwise.
+    draft_sigma: see `step.StepOptions`; 0 in models that were trained without.
   """
 
   vae: VAEConfig
@@ -71,6 +72,7 @@ class ModelCard:
   orders: tuple[str, ...] = ()
   window: int | None = None
   sinks: str = 'both'
+  draft_sigma: float = 0.0
 
   def untrained(self, order: str) -> str | None:
     """A warning about an order that the student was not trained on."""
@@ -89,7 +91,10 @@ class ModelCard:
   @property
   def step_options(self) -> StepOptions:
     """What the sampler's step must know of this model."""
-    return StepOptions(draft_from=int(self.anchor_kind == 'windowed'))
+    return StepOptions(
+      draft_from=int(self.anchor_kind == 'windowed'),
+      draft_sigma=self.draft_sigma,
+    )
 
   def latent_grid(self, height: int, width: int) -> tuple[int, int]:
     """Latent rows and columns; UserError if the model cannot make the size."""

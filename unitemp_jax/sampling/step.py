@@ -35,6 +35,8 @@ class StepOptions:
   Attributes:
     draft_from: the latent of a block from which on carried anchors are a draft
       of it: 0, or 1 where the first anchor is an image latent ("windowed").
+    draft_sigma: sigma of that draft, at which it is held until the last pass;
+      0 = it starts at sigma `Row.start`, and is drawn anew in each pass.
     through_cache: let gradient cross blocks through the cached keys and values
       instead of stopping it there, as Self-Forcing's paper says. Its released
       code lets it: into the keys and values of the exit pass, in the place of
@@ -48,6 +50,7 @@ class StepOptions:
   """
 
   draft_from: int = 0
+  draft_sigma: float = 0.0
   through_cache: bool = False
   context_sigma: float = 0.0
   in_place: bool = False
@@ -127,19 +130,21 @@ def row_noise(keys, row: jax.Array, level, shape) -> jax.Array:
 
 
 def sigma_table(
-  levels, start, anchors: int, block: int, draft_from: int = 0
+  levels, start, anchors: int, block: int, options: StepOptions = DEFAULTS
 ) -> jax.Array:
-  """Noise level per level index and latent, `[n + 1, P + block]`.
+  """Sigma per pass and latent, `[n + 1, P + block]`.
 
   Anchors follow the schedule. A block that starts from re-noised anchors waits
-  at its own lower level until the schedule reaches it, but for the latents
+  at its own lower sigma until the schedule reaches it, but for the latents
   before `draft_from`, which start from noise.
   """
-  cap = jnp.where(start > 0, levels[start], 1.0)
-  follow = (levels.shape[0], anchors + draft_from)
+  sigma = options.draft_sigma or levels[start]
+  cap = jnp.where(start > 0, sigma, 1.0)
+  follow = (levels.shape[0], anchors + options.draft_from)
   scheduled = jnp.broadcast_to(levels[:, None], follow)
   capped = jnp.minimum(levels, cap)[:, None]
-  capped = jnp.broadcast_to(capped, (levels.shape[0], block - draft_from))
+  drafted = (levels.shape[0], block - options.draft_from)
+  capped = jnp.broadcast_to(capped, drafted)
   return jnp.concatenate([scheduled, capped], axis=1)
 
 
@@ -206,7 +211,9 @@ def denoise_block(
   batch, _, *grid = carry.latents.shape
   block = row.target.shape[0]
   frames = anchors + block
-  sigmas = sigma_table(levels, row.start, anchors, block, options.draft_from)
+  sigmas = sigma_table(levels, row.start, anchors, block, options)
+  drafted = jnp.arange(frames) >= anchors + options.draft_from
+  held = (drafted & (row.start > 0)).reshape(1, -1, 1, 1, 1)
 
   def noise(level):
     return row_noise(carry.keys, row.index, level, (frames, *grid))
@@ -232,7 +239,10 @@ def denoise_block(
 
   def body(level, state):
     x0, cache = predict(net_fixed, state[0], state[1], level)
-    return renoise(x0, level + 1), cache
+    x = renoise(x0, level + 1)
+    if options.draft_sigma:
+      x = jnp.where(held, state[0], x)
+    return x, cache
 
   before = lax.stop_gradient((x, carry.cache))
   x, cache = lax.fori_loop(first, exit_level, body, before)
