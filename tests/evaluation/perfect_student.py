@@ -52,7 +52,7 @@ class PerfectPipeline:
     frames = latents.reshape(len(latents), -1, *latents.shape[3:])
     return (frames if memory else frames[:, 3:]), True
 
-  def generate(self, prompts, seeds, plan, given=None):
+  def generate(self, prompts, seeds, plan, given=None, **options):
     """The clips of the first prompts, over the timeline of the plan."""
     first = [text if isinstance(text, str) else text[0] for text in prompts]
     positions, entries = plan.timeline()
@@ -91,4 +91,4 @@ class PerfectBench(Bench):
     self.lines = []
     self._report = self.lines.append
     self._size = 4
-    self._made, self._joint = {}, {}
+    self._made, self._joint, self.pictures = {}, {}, {}

@@ -20,7 +20,11 @@ SIDES = tuple(name for name in ORDERS if name.startswith('inbetween'))
 # A loop has no block boundary where the others have theirs.
 LINES = tuple(name for name in ORDERS if name != 'loop')
 LAST = 'backward, last frame given'
-VARIANTS = (*LINES, 'backward, start off', LAST, f'{LAST}, P = 0')
+VOID = 'backward from nothing, P = 0 (void)'
+HYBRID = 'backward, first block alone anchored'
+BACK = (LAST, f'{LAST}, start off', f'{LAST}, P = 0', HYBRID, VOID)
+VARIANTS = (*LINES, *BACK)
+TRUE = ('true latents', 'true latents, P = 0')
 BESIDE = ('real clips', 'VAE reconstruction', 'teacher, 50 steps')
 
 # Those of workflows have tests of their own, with a student that is perfect.
@@ -40,27 +44,27 @@ WANTED = {
   ),
   'digit read': (*BESIDE, *VARIANTS, 'loop', 'swapped block'),
   'colour read': (*BESIDE, *VARIANTS, 'loop', 'swapped block'),
-  'called forward': (*BESIDE, *ORDERS),
+  'called forward': (*BESIDE, *ORDERS, *BACK[2:]),
+  'distance from an opening': (*BACK[2:], LAST, 'backward'),
+  'motion of the last third': (*BESIDE, *ORDERS, *VARIANTS, *TRUE),
   'motion to real': (*BESIDE, *ORDERS, 'cross-fade', 'nearest frame'),
   'digit read, difference': (
     *(f'{name} - teacher, 50 steps' for name in ORDERS),
     'backward - forward',
   ),
   'called forward, difference': ('backward - forward',),
-  'digit read, streaming': VARIANTS,
-  'colour read, late': (f'{LAST}, P = 0',),
-  'BFR, joint': ('real clips', 'VAE reconstruction', 'swapped block'),
-  'wide4, joint': VARIANTS,
-  'latent step': ('VAE reconstruction', 'swapped block', *VARIANTS),
-  'BFR, streaming': VARIANTS,
-  'wide4 at 20 alone, streaming': VARIANTS,
-  'BFR, late': (f'{LAST}, P = 0',),
-  'excess BFR, streaming': VARIANTS,
-  'excess latent step': VARIANTS,
-  'removed excess BFR': (LAST,),
-  'removed excess BFR at 20 alone': (LAST,),
-  'BFR, streaming / P = 0 joint': (LAST,),
-  'BFR, streaming / P = 0 late': (LAST,),
+  'digit read, stream': (*VARIANTS, *TRUE),
+  'colour read, lag': VARIANTS,
+  'BFR at 8, joint': ('real clips', 'swapped block', *TRUE, *VARIANTS),
+  'wide4 at 20, joint': VARIANTS,
+  'latent step at 20': ('real clips', 'swapped block', *VARIANTS),
+  'BFR at 8, stream': VARIANTS,
+  'BFR at 20, lag': (*TRUE, *VARIANTS),
+  'excess BFR at 20, stream': VARIANTS,
+  'excess latent step at 8': VARIANTS,
+  'BFR at 20, ratio': ('P = 3, lag / P = 3, joint',),
+  'BFR at 44 of 57, lag': ('real clips', LAST, f'{LAST}, P = 0'),
+  'BFR at 32 of 57, ratio': ('P = 3, lag / P = 3, joint',),
   'window BFR at 32, raw': ('joint', *(f'P = {p}' for p in range(7))),
   'window BFR at 32, windowed': ('joint', *(f'P = {p}' for p in range(7))),
   'window BFR at 20, raw': ('P = 5', 'P = 6 (all there is)'),

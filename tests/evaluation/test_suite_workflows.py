@@ -5,7 +5,10 @@ import pytest
 from model_fixture import random_model
 from perfect_student import PerfectBench
 
+from unitemp_jax.evaluation.classifiers.arrow_of_time import ArrowOfTime
+from unitemp_jax.evaluation.suites import bench as suite_bench
 from unitemp_jax.evaluation.suites import (
+  flicker,
   keyframes,
   long,
   loops,
@@ -112,15 +115,34 @@ def test_blends_do_not_win_transitions(bench):
     assert found['PSNR at the last frame', group] < 40
 
 
+def test_a_perfect_student_flickers_only_where_the_past_is_missing(bench):
+  bench.arrow = ArrowOfTime.load(suite_bench.ARROW)
+  sections = flicker.run(bench)
+  found = {(r.metric, r.group): r.value for s in sections for r in s.rows}
+  last, none = suite_bench.LAST_GIVEN, suite_bench.NO_ANCHORS
+  for mode in ('joint', 'stream', 'lag'):
+    assert found[f'excess BFR at 20, {mode}', last] == pytest.approx(0)
+  assert found['excess BFR at 20, lag', none] == pytest.approx(0)
+  assert found['BFR at 20, ratio', 'P = 3, lag / P = 3, joint'] == 1
+  # The controls: what is shown without a past, and a foreign block.
+  assert found['excess BFR at 20, stream', none] > 0.5
+  assert found['excess BFR at 8, joint', flicker.SWAPPED] > 0.5
+  assert bench.pictures[flicker.PICTURE].shape == (520, 960, 3)
+
+
 def test_a_perfect_student_does_not_drift(bench, monkeypatch):
   monkeypatch.setattr(long, 'TIMES', 3)
   sections = long.run_long(bench)
   found = values(sections, 'long')
   real = found['drift as played', long.REAL]
   groups = {group for _, group in found} - {long.REAL}
-  assert len(groups) == 8
+  assert len(groups) == 12
   for group in groups:
     assert found['drift as played', group] == pytest.approx(real)
+  apart = values(sections, 'long')[
+    'from real, difference', 'forward, sinks: past'
+  ]
+  assert apart == pytest.approx(0)
   # Without sinks the first made is one end, and the last made the other.
   for direction, sign in (('forward', 1), ('backward', -1)):
     assert found['drift as made', f'{direction}, sinks: none'] == (

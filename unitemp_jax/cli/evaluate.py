@@ -27,7 +27,7 @@ _EXAMPLE = """suites:
   vae        what the VAE loses of held-out clips
   teacher    is the digit and its colour read as captioned
   orders     the same per temporal order; direction of time; motion
-  flicker    seams between blocks, per order and way to decode
+  flicker    seams between blocks, per order and way to decode (and a picture)
   ceiling    seams of real latents in windows with 0 to 6 true past latents
   inbetween  given frames, joins, and the interior against blends
   loop       does the end meet the start

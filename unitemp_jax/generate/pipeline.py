@@ -191,6 +191,8 @@ class Pipeline:
     plan: Plan,
     given: np.ndarray | None = None,
     size: tuple[int, int] | None = None,
+    *,
+    void: bool = False,
   ) -> Generated:
     """Runs a plan for a batch of prompts, each with its own seed.
 
@@ -200,11 +202,12 @@ class Pipeline:
       plan: checked rows; plans of equal shape share one compilation.
       given: latents of `plan.preloaded()`, `[B, K, h, w, C]`, in its order.
       size: height and width in pixels; the model's own by default.
+      void: see `plans.check`; for negative controls alone.
 
     Raises:
       UserError: an empty prompt, a bad plan, or given latents that are missing.
     """
-    plans.check(plan)
+    plans.check(plan, void=void)
     lists = [[own] if isinstance(own, str) else list(own) for own in prompts]
     tokens = [self.tokens(own) for own in lists]
     ids, mask = (np.stack(arrays) for arrays in zip(*tokens, strict=True))

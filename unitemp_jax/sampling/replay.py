@@ -103,9 +103,7 @@ def _replayed(denoise: Denoise, levels: jax.Array, options: StepOptions):
 
     def replay(anchors):
       def one(net):
-        table = steps.sigma_table(
-          levels, row.start, anchors, block, options
-        )
+        table = steps.sigma_table(levels, row.start, anchors, block, options)
         x = noisy[:, most - anchors :]
         return steps.exit_pass(denoise, net, x, cache, row, table[exit_level])[
           0

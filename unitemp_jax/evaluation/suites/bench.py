@@ -19,7 +19,7 @@ from unitemp_jax import orders, plans
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.evaluation.classifiers.arrow_of_time import ArrowOfTime
 from unitemp_jax.evaluation.classifiers.digits import DigitOracle
-from unitemp_jax.evaluation.metrics import bootstrap, results
+from unitemp_jax.evaluation.metrics import bootstrap, results, temporal
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.generate.conditioning import Ends
 from unitemp_jax.generate.pipeline import Generated, Pipeline
@@ -33,10 +33,15 @@ TEACHER_STEPS = 50
 # Clips draw their noise from seeds that no other --seed uses.
 _SEED_STRIDE = 100_003
 
+MOTION = 'mean frame difference of a clip over that of the real clips'
+MOTION_TAIL = f'{MOTION}, in the last third; 0 = it stands still'
+
 # Plans beside those of `orders.ORDERS`.
-START_OFF = 'backward, start off'
 LAST_GIVEN = 'backward, last frame given'
+START_OFF = f'{LAST_GIVEN}, start off'
 NO_ANCHORS = f'{LAST_GIVEN}, P = 0'
+HYBRID = 'backward, first block alone anchored'
+VOID = 'backward from nothing, P = 0 (void)'
 FIRST_GIVEN = 'forward, first frame given'
 
 
@@ -88,14 +93,14 @@ def clip_spec(card: model_folder.ModelCard, frames: int) -> FallingDigitsSpec:
 
 
 def make_plans(card: model_folder.ModelCard) -> dict[str, Plan]:
-  """Every plan that is run, by name; all with anchors have one shape."""
+  """Every plan that is run, by name, all of one shape."""
   latents = 1 + (card.frames - 1) // 4
   sizes = {'block': card.block, 'anchors': card.anchors}
   made = {
     name: order(latents, start=card.start, **sizes)
     for name, order in orders.ORDERS.items()
   }
-  made[START_OFF] = orders.backward(latents, start=0, **sizes)
+  made[START_OFF] = orders.backward(latents, given_last=1, **sizes)
   made[FIRST_GIVEN] = orders.forward(
     latents, start=card.start, given_first=1, **sizes
   )
@@ -104,10 +109,16 @@ def make_plans(card: model_folder.ModelCard) -> dict[str, Plan]:
   )
   aligned = plans.align(*made.values())
   made = dict(zip(made, aligned, strict=True))
-  made[NO_ANCHORS] = orders.backward(
-    latents, block=card.block, anchors=0, given_last=1
-  )
+  made[NO_ANCHORS] = bare(made[LAST_GIVEN])
+  made[HYBRID] = bare(made['backward'], kept=1)
+  made[VOID] = bare(made['backward'])
   return made
+
+
+def bare(plan: Plan, kept: int = 0) -> Plan:
+  """The same rows without anchors, but for the first `kept` that have some."""
+  anchor = plan.anchor & (np.cumsum(plan.anchor) <= kept)
+  return dataclasses.replace(plan, anchor=anchor, start=0 * plan.start)
 
 
 class Bench:
@@ -139,6 +150,7 @@ class Bench:
     self._size = min(settings.batch_size, settings.num_clips)
     self._made: dict[str, Generated] = {}
     self._joint: dict[str, np.ndarray] = {}
+    self.pictures: dict[str, np.ndarray] = {}  # by the name of their file
 
   @functools.cached_property
   def clips(self) -> dict:
@@ -206,7 +218,7 @@ class Bench:
     """What a plan is given of the real clips: nothing, one end, or both."""
     if name.startswith('inbetween'):
       return Ends(self.real[:, :1], self.real[:, -1:])
-    if name in (LAST_GIVEN, NO_ANCHORS):
+    if name in (LAST_GIVEN, START_OFF, NO_ANCHORS):
       return Ends(last=self.real[:, -1:])
     return Ends(self.real[:, :1] if name == FIRST_GIVEN else None)
 
@@ -217,24 +229,31 @@ class Bench:
       given = self.given(name).latents(self.encode)
 
       def sample(prompts, seeds, given=None):
-        made = self.pipeline.generate(prompts.tolist(), seeds, plan, given)
-        return made.latents, np.moveaxis(made.anchors, 0, 1)
+        # The void arm is no lawful plan.
+        return self.generate(prompts, seeds, plan, given, void=name == VOID)
 
       arrays = [self.clips['caption'], self.seeds]
       arrays += [] if given is None else [given]
-      latents, anchors = self.run(sample, *arrays, name=name)
-      self._made[name] = Generated(latents, np.moveaxis(anchors, 1, 0), plan)
+      self._made[name] = self.gather(name, plan, sample, *arrays)
     return self._made[name]
+
+  def generate(self, prompts, seeds, plan: Plan, given=None, **options):
+    """Latents and anchors of a batch, the batch leading both."""
+    made = self.pipeline.generate(
+      prompts.tolist(), seeds, plan, given, **options
+    )
+    return made.latents, np.moveaxis(made.anchors, 0, 1)
+
+  def gather(self, name: str, plan: Plan, sample, *arrays) -> Generated:
+    """Runs a plan in batches; see `run` for the arguments."""
+    latents, anchors = self.run(sample, *arrays, name=name)
+    return Generated(latents, np.moveaxis(anchors, 1, 0), plan)
 
   def joint(self, name: str) -> np.ndarray:
     """A plan's videos decoded at once, given frames not pasted in."""
     if name not in self._joint:
       self._joint[name] = self.made(name).decoded(self.decode, 'joint')
     return self._joint[name]
-
-  def streamed(self, name: str) -> np.ndarray:
-    """A plan's videos, every block decoded as soon as it was made."""
-    return self.made(name).decoded(self.decode, 'stream')
 
   def read(self, video: np.ndarray) -> dict[str, np.ndarray]:
     """Whether the oracle reads the caption's digit and colour, bool `[n]`."""
@@ -251,6 +270,23 @@ class Bench:
     run = f'seed {self.settings.seed}, model {self.pipeline.hash}'
     how = f'{how}; unitemp evaluate, {run}'
     return results.result(metric, group, measured, unit=unit, how=how)
+
+  def motion(self, group: str, video, real=None) -> list[results.Result]:
+    """Rows with the motion of clips, and with that of their last third."""
+    real = self.real if real is None else real
+    end, real_end = (slice(-(v.shape[1] // 3), None) for v in (video, real))
+    whole = temporal.motion_ratio(video, real)
+    tail = temporal.motion_ratio(video[:, end], real[:, real_end])
+    return [
+      self.row('motion to real', group, bootstrap.mean(whole), 'ratio', MOTION),
+      self.row(
+        'motion of the last third',
+        group,
+        bootstrap.mean(tail),
+        'ratio',
+        MOTION_TAIL,
+      ),
+    ]
 
   def share(self, metric: str, group: str, values, how: str) -> results.Result:
     """A row with the share of clips of which something is true, bool `[n]`."""

@@ -7,7 +7,6 @@ import numpy as np
 from unitemp_jax import orders
 from unitemp_jax.evaluation.metrics import bootstrap, temporal
 from unitemp_jax.evaluation.suites.bench import FIRST_GIVEN, Bench, Section
-from unitemp_jax.evaluation.suites.orders import MOTION
 
 INBETWEEN = tuple(name for name in orders.ORDERS if name.startswith('inbe'))
 CROSS_FADE, NEAREST = 'cross-fade', 'nearest frame'
@@ -72,11 +71,10 @@ def _interior(video, real) -> np.ndarray:
 
 
 def _interior_rows(bench, group, psnr, video) -> list:
-  motion = bootstrap.mean(temporal.motion_ratio(video, bench.real))
   measured = bootstrap.mean(psnr)
   return [
     bench.row('interior PSNR', group, measured, 'dB', _INSIDE),
-    bench.row('motion to real', group, motion, 'ratio', MOTION),
+    *bench.motion(group, video),
   ]
 
 

@@ -1,162 +1,211 @@
 """Suite `flicker`: are the seams between blocks visible, and what removes them?
 
-Three ways to decode: `joint` when all latents exist; `streaming`, every block
-as soon as it exists; `late`, every block when the block before it exists. Each
-is measured at all boundaries, and at the last one alone: at the first one,
-anchors may reach back to the start of the video, where a decoder's past ends.
+Every order is decoded in the three ways of `plans.decoding`, and measured at
+each boundary by itself: where anchors reach back to the start of the video, a
+boundary is easier. What anchors do is told by backward runs that are given the
+last frame, with and without them, and by one of which the first block alone has
+some. The void arm has neither context nor anchors in its first block, so that
+it makes an opening and puts it at the end: a control that must fail, as must
+the swapped block. Motion of the last third stands beside the ratios, since a
+tail that stands still lowers them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from unitemp_jax import orders
 from unitemp_jax.evaluation.metrics import bootstrap, flicker
+from unitemp_jax.evaluation.metrics.results import Result
 from unitemp_jax.evaluation.metrics.swapped_block import swap_block
 from unitemp_jax.evaluation.suites.bench import (
+  HYBRID,
   LAST_GIVEN,
   NO_ANCHORS,
   START_OFF,
+  VOID,
   Bench,
   Section,
+  bare,
 )
+from unitemp_jax.evaluation.suites.plot import curves
+from unitemp_jax.evaluation.suites.runs import Runs
 from unitemp_jax.evaluation.suites.vae import read_rows
+from unitemp_jax.generate.pipeline import Generated
+from unitemp_jax.plans import Plan
+from unitemp_jax.plans.decoding import MODES
 from unitemp_jax.video.frames import frame_steps
 
-REAL = 'real clips'
-VAE = 'VAE reconstruction'
-SWAPPED = 'swapped block'
+REAL, SWAPPED = 'real clips', 'swapped block'
+TRUE, TRUE_BARE = 'true latents', 'true latents, P = 0'
+PICTURE = 'flicker.png'
+# Lag is as good as joint decoding if the ratio of the two is below this.
+MARGIN = 1.1
+_CLIPS = 64  # of the longer videos
+_REACH = 6  # transitions on each side of a boundary in the picture
 _HOW = {
-  'BFR': 'frame difference at block boundaries over the median around them',
-  'wide4': 'mean of the 4 frame differences from a boundary on over 4 on each '
-  'side',
-  'latent step': 'change of the latents across boundaries over the changes '
-  'beside them; the real one is that of the encoded clips',
+  'BFR': 'frame difference at the boundary over the median around it',
+  'wide4': 'mean of the 4 frame differences from the boundary on over 4 on '
+  'each side',
+  'latent step': 'change of the latents across the boundary over the changes '
+  'beside it; the real one is that of the encoded clips',
 }
-_REAL_ALIKE = 'geometric mean over clips'
+_ALIKE = 'geometric mean over clips'
 _EXCESS = 'geometric mean minus that of the real clips'
-_REMOVED = 'share of the excess over real clips of P = 0 streaming that is gone'
 _PAIRED = 'geometric mean of the ratio of the two, paired by caption'
+_EQUAL = f'{_PAIRED}; equivalent if the interval ends below {MARGIN}'
+_OPENING = (
+  'root mean square difference, same seeds, of the first block made from the '
+  'opening of the forward run'
+)
+# What is compared with what, and how that is said.
+_PAIRS = (
+  ((LAST_GIVEN, 'lag'), (LAST_GIVEN, 'joint'), _EQUAL),
+  ((LAST_GIVEN, 'stream'), (LAST_GIVEN, 'joint'), _PAIRED),
+  ((LAST_GIVEN, 'joint'), (NO_ANCHORS, 'joint'), _PAIRED),
+  ((LAST_GIVEN, 'stream'), (NO_ANCHORS, 'stream'), _PAIRED),
+  ((LAST_GIVEN, 'lag'), (NO_ANCHORS, 'lag'), _PAIRED),
+)
+_SHORT = {LAST_GIVEN: 'P = 3', NO_ANCHORS: 'P = 0'}
+
+Ratios = dict[str, np.ndarray]  # [n], by metric
 
 
 @dataclasses.dataclass(frozen=True)
-class Seam:
-  """One variant: ratios `[n]` by metric, and `Bench.read` by decoding."""
+class Arm:
+  """One arm: ratios by metric, and by mode steps and what is read."""
 
-  ratios: dict[str, np.ndarray]
+  ratios: Ratios
+  steps: dict[str, np.ndarray]
   read: dict[str, dict[str, np.ndarray]]
+  tail: Sequence[Result] = ()
 
 
 def run(bench: Bench) -> list[Section]:
-  """Measures all orders, the backward variants, baselines and controls."""
-  spots = _spots(bench)
-  seams = {REAL: _real(bench, spots), VAE: _reconstruction(bench, spots)}
-  seams[SWAPPED] = _swapped(bench, spots)
+  """Measures all orders, the backward arms, ceilings and controls."""
+  at = flicker.boundaries(bench.pipeline.num_latents, bench.card.block)
+  at = [j for j in at.tolist() if j < bench.real.shape[1] - 2]
+  made: dict[str, Callable[[], Generated]] = {
+    TRUE: lambda: true_latents(bench, bench.plans[LAST_GIVEN]),
+    TRUE_BARE: lambda: true_latents(bench, bench.plans[NO_ANCHORS]),
+  }
   # The blocks of a loop begin elsewhere; its seam has a suite of its own.
   names = [name for name in orders.ORDERS if name != 'loop']
-  for name in (*names, START_OFF, LAST_GIVEN, NO_ANCHORS):
-    seams[name] = _generated(bench, name, spots)
-  at = ' and '.join(str(j) for j in next(iter(spots.values())))
-  sections = []
-  for spot in spots:
-    title = f'Flicker{spot or f" at {at}"}'
-    ratios = _ratio_rows(bench, seams, spot)
-    excess = _excess_rows(bench, seams, spot)
-    sections.append(Section(title, tuple(ratios)))
-    sections.append(Section(f'{title}: excess over real', tuple(excess)))
+  for name in (*names, LAST_GIVEN, START_OFF, NO_ANCHORS, HYBRID, VOID):
+    made[name] = lambda name=name: bench.made(name)
+  arms = {REAL: _still(bench, bench.real, bench.latents, at, MODES)}
+  swapped = swap_block(bench.latents, 1, block=bench.card.block)
+  arms[SWAPPED] = _still(bench, bench.decode(swapped), swapped, at, ['joint'])
+  for name, generated in made.items():
+    arms[name] = _arm(bench, name, generated(), bench.real, at)
+  bench.pictures[PICTURE] = _picture(arms, at[-1])
+  sections = [
+    section
+    for j in at
+    for section in _tables(bench, arms, j, f'Flicker at transition {j}')
+  ]
   read = []
-  for group, seam in seams.items():
-    for mode, values in seam.read.items():
+  for group, arm in arms.items():
+    for mode, values in arm.read.items():
       read += read_rows(bench, group, values, mode)
   return [
     *sections,
-    Section('Flicker: the remedy', tuple(_remedies(bench, seams, spots))),
+    Section('Flicker: what it comes to', tuple(_pairs(bench, arms, at))),
+    Section('Flicker: controls', tuple(_controls(bench))),
     Section('Flicker: what the oracle reads', tuple(read)),
+    *_longer(bench),
   ]
 
 
-def _spots(bench) -> dict[str, list[int]]:
-  """Where is measured, by what is added to the metrics' names."""
-  every = flicker.boundaries(bench.pipeline.num_latents, bench.card.block)
-  every = every.tolist()
-  alone = {f' at {every[-1]} alone': every[-1:]} if len(every) > 1 else {}
-  return {'': every, **alone}
+def true_latents(bench: Bench, plan: Plan) -> Generated:
+  """The encoded clips, as if a plan that is given the last frame made them.
+
+  Its anchors are windowed, the encoding of their frames by themselves.
+  """
+  latents = np.concatenate(
+    [bench.latents, bench.encode(bench.real[:, -1:])], axis=1
+  )
+  number, grid = plan.num_anchors, latents.shape[2:]
+  shape = (plan.num_rows, len(latents), number, *grid)
+  anchors = np.zeros(shape, latents.dtype)
+  for row in np.flatnonzero(plan.anchor):
+    first = int(plan.target[row, 0])
+    frames = slice(4 * (first - number), 4 * (first - 1) + 1)
+    anchors[row] = bench.encode(bench.real[:, frames])
+  return Generated(latents, anchors, plan)
 
 
-def _pixels(video, spots, mode) -> dict[str, np.ndarray]:
-  steps = frame_steps(video)
-  ratios = {}
-  for spot, at in spots.items():
-    bfr = flicker.boundary_flicker_ratio(steps, at)
-    ratios[f'BFR{spot}, {mode}'] = bfr
-    ratios[f'wide4{spot}, {mode}'] = flicker.wide_ratio(steps, at)
-  return ratios
-
-
-def _latents(latents, spots) -> dict[str, np.ndarray]:
-  return {
-    f'latent step{spot}': flicker.latent_step_ratio(latents, at)
-    for spot, at in spots.items()
-  }
-
-
-def _real(bench, spots) -> Seam:
-  """Real pixels, the same for every decoding, and their true latents."""
-  ratios = _latents(bench.latents, spots)
-  for mode in ('joint', 'streaming', 'late'):
-    ratios |= _pixels(bench.real, spots, mode)
-  return Seam(ratios, {'joint': bench.read(bench.real)})
-
-
-def _reconstruction(bench, spots) -> Seam:
-  video = bench.reconstruction
-  ratios = _pixels(video, spots, 'joint') | _latents(bench.latents, spots)
-  return Seam(ratios, {'joint': bench.read(video)})
-
-
-def _swapped(bench, spots) -> Seam:
-  """The control with a known fault: another clip's middle block."""
-  block = bench.card.block
-  middle = -(-bench.pipeline.num_latents // block) // 2
-  latents = swap_block(bench.latents, middle, block=block)
-  video = bench.decode(latents)
-  ratios = _pixels(video, spots, 'joint') | _latents(latents, spots)
-  return Seam(ratios, {'joint': bench.read(video)})
-
-
-def _generated(bench, name, spots) -> Seam:
-  latents = bench.made(name).timeline
-  shown = {'joint': bench.joint(name), 'streaming': bench.streamed(name)}
-  if name == NO_ANCHORS:
-    shown['late'] = bench.made(name).decoded(bench.decode, 'lag')
-  ratios = _latents(latents, spots)
-  for mode, video in shown.items():
-    ratios |= _pixels(video, spots, mode)
-  read = {mode: bench.read(video) for mode, video in shown.items()}
-  return Seam(ratios, read)
-
-
-def _metrics(spot) -> dict[str, str]:
-  """Names of the metrics of one spot, and how each is obtained."""
+def _pixels(steps: np.ndarray, at: Sequence[int], mode: str) -> Ratios:
   found = {}
-  for mode in ('joint', 'streaming', 'late'):
-    for kind in ('BFR', 'wide4'):
-      found[f'{kind}{spot}, {mode}'] = f'{_HOW[kind]}, {mode} decoding'
-  found[f'latent step{spot}'] = _HOW['latent step']
+  for j in at:
+    found[f'BFR at {j}, {mode}'] = flicker.boundary_flicker_ratio(steps, [j])
+    found[f'wide4 at {j}, {mode}'] = flicker.wide_ratio(steps, [j])
   return found
 
 
-def _ratio_rows(bench, seams, spot) -> list:
-  rows = []
-  for group, seam in seams.items():
-    for metric, how in _metrics(spot).items():
-      if metric in seam.ratios:
-        measured = bootstrap.geometric_mean(seam.ratios[metric])
-        how = f'{how}, {_REAL_ALIKE}'
-        rows.append(bench.row(metric, group, measured, 'ratio', how))
-  return rows
+def _latents(latents: np.ndarray, at: Sequence[int]) -> Ratios:
+  latents = latents.reshape(*latents.shape[:2], 1, 1, -1)
+  return {
+    f'latent step at {j}': flicker.latent_step_ratio(latents, [j]) for j in at
+  }
+
+
+def _still(bench, video, latents, at, modes) -> Arm:
+  """Pixels that are the same in every mode."""
+  steps, ratios = frame_steps(video), _latents(latents, at)
+  for mode in modes:
+    ratios |= _pixels(steps, at, mode)
+  read = {'joint': bench.read(video)}
+  return Arm(ratios, dict.fromkeys(modes, steps), read)
+
+
+def _arm(bench, group, made: Generated, real: np.ndarray, at) -> Arm:
+  """A generated arm, decoded in every mode."""
+  ratios, steps, read = _latents(made.timeline, at), {}, {}
+  for mode in MODES:
+    video = made.decoded(bench.decode, mode)
+    steps[mode] = frame_steps(video)
+    ratios |= _pixels(steps[mode], at, mode)
+    if len(video) == len(bench.real):
+      read[mode] = bench.read(video)
+    if mode == 'joint':
+      tail = bench.motion(group, video, real)[1:]
+  return Arm(ratios, steps, read, tail)
+
+
+def _metrics(j: int) -> dict[str, str]:
+  """Names of the metrics at one boundary, and how each is obtained."""
+  found = {
+    f'{kind} at {j}, {mode}': f'{_HOW[kind]}, {mode} decoding'
+    for kind in ('BFR', 'wide4')
+    for mode in MODES
+  }
+  return {**found, f'latent step at {j}': _HOW['latent step']}
+
+
+def _tables(bench, arms: Mapping[str, Arm], j: int, title: str):
+  """The ratios at one boundary, and their excess over real clips."""
+  ratios, over = [], []
+  for group, arm in arms.items():
+    for metric, how in _metrics(j).items():
+      if metric not in arm.ratios:
+        continue
+      values = arm.ratios[metric]
+      measured = bootstrap.geometric_mean(values)
+      row = bench.row(metric, group, measured, 'ratio', f'{how}, {_ALIKE}')
+      ratios.append(row)
+      if group != REAL:
+        excess = _excess(values, arms[REAL].ratios[metric])
+        name, how = f'excess {metric}', f'{how}, {_EXCESS}'
+        over.append(bench.row(name, group, excess, 'ratio', how))
+    ratios += arm.tail
+  return [
+    Section(title, tuple(ratios)),
+    Section(f'{title}: excess over real', tuple(over)),
+  ]
 
 
 def _excess(values: np.ndarray, floor: np.ndarray) -> bootstrap.Interval:
@@ -168,35 +217,98 @@ def _excess(values: np.ndarray, floor: np.ndarray) -> bootstrap.Interval:
   )
 
 
-def _excess_rows(bench, seams, spot) -> list:
-  floor, rows = seams[REAL].ratios, []
-  for group, seam in seams.items():
-    for metric, how in _metrics(spot).items():
-      if metric in seam.ratios and group != REAL:
-        over = _excess(seam.ratios[metric], floor[metric])
-        name, how = f'excess {metric}', f'{how}, {_EXCESS}'
-        rows.append(bench.row(name, group, over, 'ratio', how))
+def _pairs(bench, arms, at, where: str = '') -> list:
+  """Anchors against none, and the ways to decode, at every boundary."""
+  rows = []
+  for (one, mode), (other, beside), how in _PAIRS:
+    group = f'{_SHORT[one]}, {mode} / {_SHORT[other]}, {beside}'
+    for j in at:
+      ratio = bootstrap.paired_ratio(
+        arms[one].ratios[f'BFR at {j}, {mode}'],
+        arms[other].ratios[f'BFR at {j}, {beside}'],
+      )
+      metric = f'BFR at {j}{where}, ratio'
+      rows.append(bench.row(metric, group, ratio, 'ratio', how))
   return rows
 
 
-def _remedies(bench, seams, spots) -> list:
-  """Anchors against no anchors, and against the two plain baselines."""
-  without, floor, rows = seams[NO_ANCHORS].ratios, seams[REAL].ratios, []
-  for spot in spots:
-    for kind in ('BFR', 'wide4'):
-      metric = f'{kind}{spot}'
-      stream = f'{metric}, streaming'
-      for group in (LAST_GIVEN,):
-        with_anchors = seams[group].ratios[stream]
-        gone = bootstrap.removed_excess(
-          with_anchors, without[stream], floor[stream]
-        )
-        name = f'removed excess {metric}'
-        rows.append(bench.row(name, group, gone, '%', _REMOVED))
-        for mode in ('joint', 'late'):
-          ratio = bootstrap.paired_ratio(
-            with_anchors, without[f'{metric}, {mode}']
-          )
-          name = f'{metric}, streaming / P = 0 {mode}'
-          rows.append(bench.row(name, group, ratio, 'ratio', _PAIRED))
+def _controls(bench) -> list:
+  """What is wrong with a run that begins from nothing."""
+  block, rows = bench.card.block, []
+  opening = bench.made('forward').timeline[:, :block]
+  for name in (LAST_GIVEN, NO_ANCHORS, HYBRID, 'backward', VOID):
+    made = bench.made(name).timeline[:, -block:]
+    change = np.asarray(made, np.float64) - opening
+    apart = np.sqrt(np.square(change).reshape(len(made), -1).mean(axis=1))
+    metric = 'distance from an opening'
+    rows.append(bench.row(metric, name, bootstrap.mean(apart), '', _OPENING))
+    forward = bench.arrow.read(bench.joint(name)) > 0.5
+    how = 'share of clips that the classifier of reversed clips calls forward'
+    rows.append(bench.share('called forward', name, forward, how))
   return rows
+
+
+def _longer(bench) -> list[Section]:
+  """Hops of two more blocks than the model was trained on."""
+  runs, block = Runs.of(bench, _CLIPS), bench.card.block
+  trained = bench.pipeline.num_latents
+  length = trained + 2 * block
+  clips = runs.scene('hop', 1 + 4 * (length - 1))
+  # As for users, nothing is seen that is farther away than in training.
+  plan = orders.backward(length, given_last=1, **runs.settings(span=trained))
+  given = {4 * (length - 1): clips['video'][:, -1:]}
+  at = flicker.boundaries(length, block).tolist()
+  real = clips['video']
+  steps = frame_steps(real)
+  arms = {
+    REAL: Arm(
+      {k: v for mode in MODES for k, v in _pixels(steps, at, mode).items()},
+      dict.fromkeys(MODES, steps),
+      {},
+    )
+  }
+  for name, own in ((LAST_GIVEN, plan), (NO_ANCHORS, bare(plan))):
+    made = runs.generate(
+      f'longer, {_SHORT[name]}', own, clips['caption'], given
+    )
+    arms[name] = _arm(bench, name, made, real, at)
+  frames = real.shape[1]
+  rows = []
+  for group, arm in arms.items():
+    for j in at:
+      for mode in MODES:
+        values = bootstrap.geometric_mean(arm.ratios[f'BFR at {j}, {mode}'])
+        metric = f'BFR at {j} of {frames}, {mode}'
+        how = f'{_HOW["BFR"]}, {mode} decoding, {_ALIKE}'
+        rows.append(bench.row(metric, group, values, 'ratio', how))
+  title = f'Flicker of {frames} frames'
+  pairs = _pairs(bench, arms, at, f' of {frames}')
+  return [
+    Section(title, tuple(rows)),
+    Section(f'{title}: what it comes to', tuple(pairs)),
+  ]
+
+
+def _picture(arms: Mapping[str, Arm], j: int) -> np.ndarray:
+  """Frame differences around a boundary, over those of its neighbourhood."""
+  near = np.arange(j - _REACH, j + _REACH + 1)
+  lines = {}
+  for label, group, mode in (
+    (REAL, REAL, 'joint'),
+    ('joint', LAST_GIVEN, 'joint'),
+    ('stream', LAST_GIVEN, 'stream'),
+    ('lag', LAST_GIVEN, 'lag'),
+    ('void (P = 0, no context), stream', VOID, 'stream'),
+  ):
+    steps = arms[group].steps[mode]
+    near = near[near < steps.shape[1]]
+    level = np.median(steps[:, near], axis=1, keepdims=True)
+    ratio = np.log(steps[:, near] + 1e-4) - np.log(level + 1e-4)
+    lines[label] = np.exp(ratio.mean(axis=0))
+  return curves(
+    near,
+    lines,
+    title=f'Is there a seam at the block boundary, transition {j}?',
+    labels=('transition', 'frame difference over the median around'),
+    marked=j,
+  )

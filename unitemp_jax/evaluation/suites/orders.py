@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from unitemp_jax import orders
-from unitemp_jax.evaluation.metrics import bootstrap, temporal
+from unitemp_jax.evaluation.metrics import bootstrap
 from unitemp_jax.evaluation.suites.bench import TEACHER_STEPS, Bench, Section
 from unitemp_jax.evaluation.suites.vae import READ, read_rows
 
 TEACHER = f'teacher, {TEACHER_STEPS} steps'
-MOTION = 'mean frame difference of a clip over that of the real clips'
 _ARROW = (
   'share of clips that a classifier of real clips against reversed ones calls '
   'forward, joint decoding'
@@ -53,17 +52,16 @@ def _judge(bench, video) -> dict[str, np.ndarray]:
   return {
     **bench.read(video),
     'called forward': bench.arrow.read(video) > 0.5,
-    'motion to real': temporal.motion_ratio(video, bench.real),
+    'video': video,
   }
 
 
 def _rows(bench, group, values) -> list:
-  motion = bootstrap.mean(values['motion to real'])
   read = {key: values[key] for key in ('digit read', 'colour read')}
   return [
     *read_rows(bench, group, read),
     bench.share('called forward', group, values['called forward'], _ARROW),
-    bench.row('motion to real', group, motion, 'ratio', MOTION),
+    *bench.motion(group, values['video']),
   ]
 
 

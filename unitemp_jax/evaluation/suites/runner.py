@@ -32,6 +32,7 @@ from unitemp_jax.evaluation.suites import (
 )
 from unitemp_jax.evaluation.suites.bench import Bench, Section, Settings
 from unitemp_jax.sampling import model_folder
+from unitemp_jax.video.files import write_image
 
 SUITES: dict[str, Callable[[Bench], list[Section]]] = {
   'vae': vae.run,
@@ -56,7 +57,7 @@ _WORK = {
   'vae': 2,
   'teacher': 12,
   'orders': 10,
-  'flicker': 8,
+  'flicker': 14,
   'ceiling': 4,
   'inbetween': 3,
   'loop': 1,
@@ -65,7 +66,7 @@ _WORK = {
   'transitions': 3,
   'keyframes': 4,
   'extend': 4,
-  'long': 14,
+  'long': 20,
   'schedule': 9,
 }
 
@@ -140,7 +141,7 @@ def run(
 
   Args:
     folder: of the model.
-    out: folder for one file per suite, metrics.json and metrics.md.
+    out: folder for one file per suite, metrics.json, metrics.md and pictures.
     names: which suites, of `SUITES`.
     settings: how much to measure.
     report: is given lines about the progress.
@@ -164,6 +165,8 @@ def run(
     for name in todo:
       report(f'{name} ...')
       done[name] = SUITES[name](bench)
+      for picture, pixels in bench.pictures.items():
+        write_image(out / picture, pixels)
       _write_suite(out / f'{name}.json', key, done[name])
       work += _WORK[name]
       left = sum(_WORK[n] for n in todo) - work

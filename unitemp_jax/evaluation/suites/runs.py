@@ -11,6 +11,7 @@ from unitemp_jax.data.falling_digits import sample_clips
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.results import Result
 from unitemp_jax.evaluation.suites.bench import Bench, Section, clip_spec
+from unitemp_jax.generate.pipeline import Generated
 from unitemp_jax.generate.request import Given, places
 from unitemp_jax.plans import Plan, decoding
 from unitemp_jax.sampling import decode
@@ -73,14 +74,14 @@ class Runs:
     own = {'block': card.block, 'anchors': card.anchors, 'start': card.start}
     return {**own, **changes}
 
-  def make(
+  def generate(
     self,
     name: str,
     plan: Plan,
     prompts: Sequence[str | Sequence[str]],
     given: Mapping[int, np.ndarray] | None = None,
-  ) -> np.ndarray:
-    """Runs a plan for every clip and decodes it jointly, nothing pasted.
+  ) -> Generated:
+    """Runs a plan for every clip.
 
     Args:
       name: said in the progress.
@@ -88,9 +89,6 @@ class Runs:
       prompts: one per clip, or one per clip and prompt of the plan.
       given: frames `[count, n, H, W, 3]` that the plan reads, by the frame of
         the finished video at which they begin; each is encoded by itself.
-
-    Returns:
-      uint8 `[count, T, H, W, 3]`, T of the plan's timeline.
     """
     bench = self.bench
     arrays = [np.asarray(prompts), bench.seeds[: self.count]]
@@ -101,15 +99,25 @@ class Runs:
       arrays.append(np.stack([parts[i][:, k] for i, k in order], axis=1))
 
     def sample(texts, seeds, latents=None):
-      made = bench.pipeline.generate(texts.tolist(), seeds, plan, latents)
-      # Piece by piece, so that videos of all lengths share two programs.
-      schedule = decoding.joint(plan, clips=False)
-      chunk = bench.pipeline.decode_chunk
-      return decode.compose(
-        decode.run(chunk, plan, schedule, made.latents, made.anchors)
-      )
+      return bench.generate(texts, seeds, plan, latents)
 
-    return bench.run(sample, *arrays, name=name)[0]
+    return bench.gather(name, plan, sample, *arrays)
+
+  def make(self, name: str, plan: Plan, prompts, given=None) -> np.ndarray:
+    """Runs a plan and decodes it jointly, nothing pasted; see `generate`.
+
+    Returns:
+      uint8 `[count, T, H, W, 3]`, T of the plan's timeline.
+    """
+    made = self.generate(name, plan, prompts, given)
+    # Piece by piece, so that videos of all lengths share two programs.
+    schedule = decoding.joint(plan, clips=False)
+
+    def shown(latents, anchors):
+      chunk, anchors = self.bench.pipeline.decode_chunk, anchors.swapaxes(0, 1)
+      return decode.compose(decode.run(chunk, plan, schedule, latents, anchors))
+
+    return self.bench.run(shown, made.latents, made.anchors.swapaxes(0, 1))[0]
 
   def reads(
     self, video: np.ndarray, digit: np.ndarray, colour: np.ndarray

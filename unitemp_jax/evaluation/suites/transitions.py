@@ -14,8 +14,7 @@ import numpy as np
 
 from unitemp_jax import orders, plans
 from unitemp_jax.evaluation.metrics import bootstrap, seams, temporal
-from unitemp_jax.evaluation.suites.bench import Bench, Section
-from unitemp_jax.evaluation.suites.orders import MOTION
+from unitemp_jax.evaluation.suites.bench import MOTION, Bench, Section
 from unitemp_jax.evaluation.suites.runs import Runs, paste, section
 from unitemp_jax.evaluation.suites.vae import thirds
 
