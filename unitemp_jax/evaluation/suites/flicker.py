@@ -13,6 +13,7 @@ tail that stands still lowers them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -95,7 +96,7 @@ def run(bench: Bench) -> list[Section]:
   # The blocks of a loop begin elsewhere; its seam has a suite of its own.
   names = [name for name in orders.ORDERS if name != 'loop']
   for name in (*names, LAST_GIVEN, START_OFF, NO_ANCHORS, HYBRID, VOID):
-    made[name] = lambda name=name: bench.made(name)
+    made[name] = functools.partial(bench.made, name)
   arms = {REAL: _still(bench, bench.real, bench.latents, at, MODES)}
   swapped = swap_block(bench.latents, 1, block=bench.card.block)
   arms[SWAPPED] = _still(bench, bench.decode(swapped), swapped, at, ['joint'])
