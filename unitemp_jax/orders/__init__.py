@@ -25,14 +25,15 @@ from collections.abc import Callable
 
 from unitemp_jax.orders.blocks import SIDES
 from unitemp_jax.orders.fill import (
+  GROWTHS,
   backward,
+  extend,
   forward,
   inbetween,
   keyframes,
   regenerate,
   transition,
 )
-from unitemp_jax.orders.grow import GROWTHS, extend
 from unitemp_jax.orders.long import DIRECTIONS, SINKS, long
 from unitemp_jax.orders.loop import loop
 from unitemp_jax.orders.script import Given, Settings

@@ -1,12 +1,27 @@
-"""Orders that fill what lies between, before and behind what is given."""
+"""Orders that fill what lies between, before and behind what is given.
+
+Lengths are in latents. `given_first` and `given_last` are latents given at the
+start and at the end: 1 = an image, more = a clip. `side` is where a gap is
+filled from: past, future, outside_in (past and future in turn) or middle_out
+(the middle, then its past and its future in turn). All of them raise UserError
+where the sizes do not fit together.
+"""
 
 from collections.abc import Sequence
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.orders.blocks import SIDES
+from unitemp_jax.orders.blocks import alternate
 from unitemp_jax.orders.rows import compile_plan
-from unitemp_jax.orders.script import Given, Script, Settings
+from unitemp_jax.orders.script import (
+  Given,
+  Settings,
+  check_side,
+  given_ends,
+  new_script,
+)
 from unitemp_jax.plans import Plan
+
+GROWTHS = ('alternate', 'past', 'future')
 
 
 def forward(
@@ -16,17 +31,7 @@ def forward(
   given_last: int = 0,
   **settings,
 ) -> Plan:
-  """Returns the plan that generates from the past to the future.
-
-  Args:
-    num_latents: N, the length of the timeline in latents.
-    given_first: latents given at the start: 1 = an image, more = a clip.
-    given_last: latents given at the end: 1 = an image, more = a clip.
-    **settings: see `Settings`.
-
-  Raises:
-    UserError: the sizes do not fit together.
-  """
+  """Returns the plan that generates from the past to the future."""
   given = given_ends(num_latents, given_first, given_last)
   return keyframes(num_latents, given, side='past', **settings)
 
@@ -38,17 +43,7 @@ def backward(
   given_last: int = 0,
   **settings,
 ) -> Plan:
-  """Returns the plan that generates from the future to the past.
-
-  Args:
-    num_latents: N, the length of the timeline in latents.
-    given_first: latents given at the start: 1 = an image, more = a clip.
-    given_last: latents given at the end: 1 = an image, more = a clip.
-    **settings: see `Settings`.
-
-  Raises:
-    UserError: the sizes do not fit together.
-  """
+  """Returns the plan that generates from the future to the past."""
   given = given_ends(num_latents, given_first, given_last)
   return keyframes(num_latents, given, side='future', **settings)
 
@@ -61,19 +56,7 @@ def inbetween(
   given_last: int = 1,
   **settings,
 ) -> Plan:
-  """Returns the plan that fills the time between two given ends.
-
-  Args:
-    num_latents: N, the length of the timeline in latents.
-    side: from which side: past, future, outside_in (past and future in turn) or
-      middle_out (the middle, then its past and its future in turn).
-    given_first: latents given at the start: 1 = an image, more = a clip.
-    given_last: latents given at the end: 1 = an image, more = a clip.
-    **settings: see `Settings`.
-
-  Raises:
-    UserError: the sizes do not fit together.
-  """
+  """Returns the plan that fills the time between two given ends."""
   if num_latents < 2 or given_first < 1 or given_last < 1:
     raise UserError(
       'order inbetween: needs at least 2 latents and something given at both '
@@ -85,35 +68,14 @@ def inbetween(
 
 
 def transition(
-  num_latents: int,
-  *,
-  side: str = 'outside_in',
-  given_first: int = 1,
-  given_last: int = 1,
-  **settings,
+  num_latents: int, *, side: str = 'outside_in', **settings
 ) -> Plan:
   """Returns the plan of one continuous shot between two given scenes.
 
-  The same as `inbetween`, from both scenes in turn; `prompts` says where the
-  second scene's prompt takes over.
-
-  Args:
-    num_latents: N, both given ends included.
-    side: see `inbetween`.
-    given_first: latents given of the first scene: 1 = an image, more = a clip.
-    given_last: latents given of the second scene.
-    **settings: see `Settings`.
-
-  Raises:
-    UserError: the sizes do not fit together.
+  That is `inbetween`, from both scenes in turn; `prompts` says where the second
+  scene's prompt takes over.
   """
-  return inbetween(
-    num_latents,
-    side=side,
-    given_first=given_first,
-    given_last=given_last,
-    **settings,
-  )
+  return inbetween(num_latents, side=side, **settings)
 
 
 def keyframes(
@@ -130,14 +92,11 @@ def keyframes(
   the video may be open.
 
   Args:
-    num_latents: N, the length of the timeline in latents.
+    num_latents: N, the length of the timeline.
     given: (position, count) of what is given, anywhere and in any order; see
       the module `orders`.
-    side: from which side a gap is filled, as for `inbetween`.
+    side: see the module.
     **settings: see `Settings`.
-
-  Raises:
-    UserError: the sizes do not fit together.
   """
   check_side(side)
   script = new_script(0, num_latents, Settings(**settings), given)
@@ -165,11 +124,8 @@ def regenerate(
     num_latents: N, latents of the video.
     first: first latent of the span, at least 1.
     count: latents of the span, at most N - 1 - first.
-    side: from which side the span is filled, as for `inbetween`.
+    side: see the module.
     **settings: see `Settings`.
-
-  Raises:
-    UserError: the span does not lie inside the video.
   """
   check_side(side)
   if num_latents < 3:
@@ -200,63 +156,51 @@ def regenerate(
   return compile_plan(script)
 
 
-def new_script(
-  begin: int,
-  num_latents: int,
-  settings: Settings,
-  given: Sequence[Given | tuple[int, int]] = (),
+def extend(
+  given_count: int,
   *,
-  held: frozenset[int] = frozenset(),
-) -> Script:
-  """Returns an order without blocks.
+  before: int = 0,
+  after: int = 0,
+  sides: str = 'alternate',
+  **settings,
+) -> Plan:
+  """Returns the plan that makes a given image or clip longer.
+
+  What is given begins at position 0, so that the video begins at `-before`.
+  Extended into the past, the clip's first latent is an image latent no longer:
+  the latent of the timeline at position 0 is generated as well.
 
   Args:
-    begin: position of frame 0. If the start is open, that frame belongs to the
-      anchors, and the latents of the video begin one position later.
-    num_latents: of a video of so many frames, 1 + 4 (N - 1).
-    settings: what all orders have in common.
-    given: what is given, by position.
-    held: see `Script`.
-
-  Raises:
-    UserError: a video of no latents, or given ones that do not fit.
+    given_count: latents given: 1 = an image, more = a clip.
+    before: latents to be added before it.
+    after: latents to be added after it.
+    sides: which side grows first if both do: past, future, or alternate, that
+      is block by block in turn, the past first.
+    **settings: see `Settings`; prompts may switch at negative positions.
   """
-  placed = [Given(*one) for one in given]
-  is_open = settings.open_start and all(one.position > begin for one in placed)
-  if num_latents < 1 + is_open:
+  if given_count < 1:
+    raise UserError('order extend: give at least one latent to begin with')
+  if min(before, after) < 0 or before + after < 1:
     raise UserError(
-      f'order: a video of {num_latents} latents; ask for at least {1 + is_open}'
+      f'order extend: {before} latents before and {after} after add nothing; '
+      'ask for at least 1 on one side'
     )
-  return Script(
-    begin + is_open,
-    num_latents - is_open,
-    settings,
-    is_open=is_open,
-    given=placed,
-    held=held,
-  )
-
-
-def check_side(side: str) -> None:
-  """Refuses a side that does not exist."""
-  if side not in SIDES:
-    raise UserError(f'order: unknown side {side!r}; use {", ".join(SIDES)}')
-
-
-def given_ends(num_latents: int, first: int, last: int) -> list[Given]:
-  """Returns what is given at both ends.
-
-  Raises:
-    UserError: the ends are negative, or leave nothing to generate.
-  """
-  if min(first, last) < 0:
-    raise UserError('order: given_first and given_last must be at least 0')
-  kept = (first if first > 1 else 0) + max(last - 1, 0)
-  if num_latents >= 1 and (kept >= num_latents or last >= max(num_latents, 2)):
+  if sides not in GROWTHS:
     raise UserError(
-      f'order: {first} latents given first and {last} last leave nothing to '
-      f'generate of {num_latents}; ask for at least '
-      f'{max(kept + 1, last + 1)}'
+      f'order extend: unknown sides {sides!r}; use {", ".join(GROWTHS)}'
     )
-  given = [Given(0, first)] if first else []
-  return given + ([Given(num_latents - last, last)] if last else [])
+  given = [Given(0, given_count)]
+  length = before + given_count + after
+  script = new_script(-before, length, Settings(**settings), given)
+  past, future = [], []
+  for low, high in script.gaps():
+    if low < 0:
+      past += script.cut(low, high, 'future')
+    else:
+      future += script.cut(low, high, 'past')
+  script.blocks = {
+    'alternate': alternate(past, future),
+    'past': past + future,
+    'future': future + past,
+  }[sides]
+  return compile_plan(script)

@@ -1,9 +1,8 @@
 """Long videos: a window that slides along, guided by sinks at its ends."""
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.orders.fill import given_ends, new_script
 from unitemp_jax.orders.rows import compile_plan
-from unitemp_jax.orders.script import Script, Settings
+from unitemp_jax.orders.script import Script, Settings, given_ends, new_script
 from unitemp_jax.orders.window import Item
 from unitemp_jax.plans import Plan
 

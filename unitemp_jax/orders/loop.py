@@ -4,9 +4,14 @@ import dataclasses
 from collections.abc import Sequence
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.orders.fill import check_side, given_ends
 from unitemp_jax.orders.rows import compile_plan
-from unitemp_jax.orders.script import Given, Script, Settings
+from unitemp_jax.orders.script import (
+  Given,
+  Script,
+  Settings,
+  check_side,
+  given_ends,
+)
 from unitemp_jax.orders.window import Item
 from unitemp_jax.plans import Plan
 
@@ -24,20 +29,12 @@ def loop(
   """Returns the plan of a video whose last frame is its first frame.
 
   Its first block is generated (or what is given continued), and is then seen
-  behind the end as well as at the beginning. See `loop_script`.
-
-  Args:
-    num_latents: N, the length of the timeline in latents; the first and the
-      last frame are the same.
-    side: from which side the rest is filled, as for `inbetween`.
-    given_first: latents given at the start: 1 = an image, more = a clip.
-    given_last: must be 0, since the loop gives its own last frame.
-    closed: see `loop_script`.
-    overlap: see `loop_script`.
-    **settings: see `Settings`.
+  behind the end as well as at the beginning; see `loop_script`, which `closed`
+  and `overlap` are for. What is left is filled from `side`, see `fill`.
 
   Raises:
-    UserError: the sizes do not fit together.
+    UserError: the sizes do not fit together, or the last frame is given, which
+      the loop gives itself.
   """
   check_side(side)
   setting = Settings(**settings)
@@ -85,11 +82,10 @@ def loop_script(
 
   Args:
     num_latents: N.
-    settings: what all orders have in common. Without a span, nothing is seen
-      that is farther away than N.
+    settings: without a span, nothing is seen that is farther away than N.
     given: what is given, by position.
     closed: begin with an image latent even if nothing is given, and see
-      everything. So loops are trained, by teachers that know no other start.
+      everything: so loops are trained, by teachers that know no other start.
     overlap: how many of the first latents are seen behind the end; None = as
       many as begin within a block after the end.
 

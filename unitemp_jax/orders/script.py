@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.orders.blocks import Block, cut
+from unitemp_jax.orders.blocks import SIDES, Block, cut
 from unitemp_jax.orders.window import Item
 
 
@@ -224,3 +224,50 @@ def _check_given(begin, length, given):
         f'before it; the next may begin at {end}'
       )
     end = position + count
+
+
+def new_script(
+  begin: int,
+  num_latents: int,
+  settings: Settings,
+  given: Sequence[Given | tuple[int, int]] = (),
+  *,
+  held: frozenset[int] = frozenset(),
+) -> Script:
+  """Returns an order without blocks, of a video of 4 N - 3 frames.
+
+  `begin` is the position of frame 0. If the start is open, that frame belongs
+  to the anchors, and the latents of the video begin one position later.
+
+  Raises:
+    UserError: a video of no latents, or given ones that do not fit.
+  """
+  placed = [Given(*one) for one in given]
+  is_open = settings.open_start and all(one.position > begin for one in placed)
+  if num_latents < 1 + is_open:
+    raise UserError(
+      f'order: a video of {num_latents} latents; ask for at least {1 + is_open}'
+    )
+  length = num_latents - is_open
+  return Script(begin + is_open, length, settings, is_open, placed, held)
+
+
+def check_side(side: str) -> None:
+  """Refuses a side that does not exist."""
+  if side not in SIDES:
+    raise UserError(f'order: unknown side {side!r}; use {", ".join(SIDES)}')
+
+
+def given_ends(num_latents: int, first: int, last: int) -> list[Given]:
+  """Returns what is given at both ends; UserError if it leaves nothing."""
+  if min(first, last) < 0:
+    raise UserError('order: given_first and given_last must be at least 0')
+  kept = (first if first > 1 else 0) + max(last - 1, 0)
+  if num_latents >= 1 and (kept >= num_latents or last >= max(num_latents, 2)):
+    raise UserError(
+      f'order: {first} latents given first and {last} last leave nothing to '
+      f'generate of {num_latents}; ask for at least '
+      f'{max(kept + 1, last + 1)}'
+    )
+  given = [Given(0, first)] if first else []
+  return given + ([Given(num_latents - last, last)] if last else [])

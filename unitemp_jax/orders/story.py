@@ -5,10 +5,9 @@ import functools
 from collections.abc import Sequence
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.orders.fill import check_side, new_script
 from unitemp_jax.orders.loop import loop_script
 from unitemp_jax.orders.rows import compile_plan
-from unitemp_jax.orders.script import Given, Settings
+from unitemp_jax.orders.script import Given, Settings, check_side, new_script
 from unitemp_jax.plans import Plan
 
 
