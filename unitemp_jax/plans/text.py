@@ -39,21 +39,22 @@ def to_json(plan: Plan) -> str:
   """
   left_out = () if plan.num_sinks else ('num_sinks', 'sinks')
   head: dict[str, Any] = {'format': FORMAT}
-  for name in META_FIELDS:
-    if name not in left_out:
-      head[name] = int(getattr(plan, name))
+  head |= {name: int(getattr(plan, name)) for name in META_FIELDS}
+  lines = [
+    f'  {json.dumps(key)}: {json.dumps(value)},'
+    for key, value in head.items()
+    if key not in left_out
+  ]
+  fields = {
+    name: getattr(plan, name).tolist()
+    for name in DATA_FIELDS
+    if name not in left_out
+  }
   rows = [
-    json.dumps(
-      {
-        name: getattr(plan, name)[row].tolist()
-        for name in DATA_FIELDS
-        if name not in left_out
-      }
-    )
+    '    ' + json.dumps({name: own[row] for name, own in fields.items()})
     for row in range(plan.num_rows)
   ]
-  lines = [f'  {json.dumps(key)}: {json.dumps(head[key])},' for key in head]
-  body = ',\n'.join('    ' + row for row in rows)
+  body = ',\n'.join(rows)
   return '\n'.join(['{', *lines, '  "rows": [', body, '  ]', '}', ''])
 
 
@@ -78,8 +79,9 @@ def from_json(text: str) -> Plan:
   rows = tree['rows']
   if not isinstance(rows, list) or not rows:
     raise UserError('plan: rows must be a list with at least one row')
-  sizes = {name: tree['block'] for name in PER_LATENT}
-  sizes['sinks'] = tree['num_sinks']
+  sizes = dict.fromkeys(PER_LATENT, tree['block']) | {
+    'sinks': tree['num_sinks']
+  }
   for index, row in enumerate(rows):
     if isinstance(row, dict) and tree['num_sinks'] == 0:
       row.setdefault('sinks', [])
@@ -126,16 +128,11 @@ def table(plan: Plan) -> str:
   context = plan.context()
   lines = [HEADINGS]
   lines += [_cells(plan, row, context[row]) for row in range(plan.num_rows)]
-  widths = [max(len(line[i]) for line in lines) for i in range(len(HEADINGS))]
-  text = [
-    '  '.join(
-      cell.ljust(width) for cell, width in zip(line, widths, strict=True)
-    ).rstrip()
-    for line in lines
-  ]
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  text = ['  '.join(map(str.ljust, line, widths)).rstrip() for line in lines]
   positions, _ = plan.timeline()
   text.append(
-    f'timeline: positions {_span(positions)}, {len(positions)} latents, '
+    f'timeline: positions {_runs(positions)}, {len(positions)} latents, '
     f'{plan.num_frames} frames{" in a loop" if plan.loops else ""}; buffer: '
     f'{plan.num_latents} latents; cache: {plan.num_slots} slots, at most '
     f'{int(plan.visible.max())} seen'
@@ -154,22 +151,13 @@ def _cells(plan, row, context):
   return (
     str(row),
     'kept' if plan.idle(row) else kind,
-    _span([position for position, _ in entries]),
-    _span([entry for _, entry in entries]),
-    _span(range(first - plan.num_anchors, first)) if plan.anchor[row] else '-',
+    _runs([position for position, _ in entries]),
+    _runs([entry for _, entry in entries], ','),
+    _runs(range(first - plan.num_anchors, first)) if plan.anchor[row] else '-',
     '-' if plan.given[row] else source,
     str(int(plan.prompt[row])),
     _seen(context, plan.num_sinks),
   )
-
-
-def _span(numbers):
-  numbers = [int(number) for number in numbers]
-  if len(numbers) == 1:
-    return str(numbers[0])
-  if numbers == list(range(numbers[0], numbers[0] + len(numbers))):
-    return f'{numbers[0]}..{numbers[-1]}'
-  return ','.join(map(str, numbers))
 
 
 def _seen(positions, num_sinks):
@@ -177,20 +165,23 @@ def _seen(positions, num_sinks):
   if not positions:
     return '-'
   slots = 'slot' if len(positions) == 1 else 'slots'
-  seen, sinks = _runs(positions[num_sinks:]), _runs(positions[:num_sinks])
-  return f'{len(positions)} {slots}: ' + ', '.join(
-    text for text in (seen, f'sinks at {sinks}' if sinks else '') if text
-  )
+  seen, sinks = positions[num_sinks:], positions[:num_sinks]
+  parts = [_runs(sorted(set(seen)))] if seen else []
+  parts += [f'sinks at {_runs(sorted(set(sinks)))}'] if sinks else []
+  return f'{len(positions)} {slots}: ' + ', '.join(parts)
 
 
-def _runs(positions):
-  runs = []
-  for position in sorted(set(positions)):
-    if runs and position == runs[-1][-1] + 1:
-      runs[-1].append(position)
+def _runs(numbers, between: str = ' ') -> str:
+  """Numbers as text, those that follow each other as `first..last`."""
+  runs: list[list[int]] = []
+  for number in map(int, numbers):
+    if runs and number == runs[-1][-1] + 1:
+      runs[-1].append(number)
     else:
-      runs.append([position])
-  return ' '.join(_span(run) for run in runs)
+      runs.append([number])
+  return between.join(
+    str(run[0]) + (f'..{run[-1]}' if len(run) > 1 else '') for run in runs
+  )
 
 
 def _is_int32(value):
