@@ -15,6 +15,7 @@ LINE, BOX = 34, 26
 # Colours for a light page; the style sheet changes them on a dark one.
 INK, FAINT, SEEN, TEAL = '#24292f', '#8c959f', '#d8dee4', '#0f7b7b'
 SINK = '#e3b341'
+GIVEN = f'fill="none" stroke="{TEAL}" stroke-width="2"'
 STYLE = (
   '@media (prefers-color-scheme: dark) {'
   '.plan-ink{fill:#e6edf3}.plan-seen{fill:#3d444d}'
@@ -28,26 +29,20 @@ class _Grid:
 
   def __init__(self, plan: Plan, context: list[list[int]]):
     spans = [position for seen in context for position in seen]
+    generated = []
     for row in range(plan.num_rows):
-      first = int(plan.target[row, 0])
-      if plan.count[row]:
-        spans += [first, first + int(plan.count[row]) - 1]
+      spans += [position for position, _ in plan.entries(row)]
       if plan.anchor[row]:
-        spans.append(first - plan.num_anchors)
+        spans.append(int(plan.target[row, 0]) - plan.num_anchors)
+      if plan.count[row] and not plan.given[row]:
+        generated.append(row)
     self.begin, self.end = min(spans), max(spans)
     self.cell = max(9, min(40, 960 // (self.end - self.begin + 1)))
     # A column label of n digits needs about 8 n + 6 points.
     widest = max(len(str(4 * self.begin)), len(str(4 * self.end)))
     self.every = -(-(8 * widest + 6) // self.cell)
-    generated = [
-      row
-      for row in range(plan.num_rows)
-      if plan.count[row] > 0 and not plan.given[row]
-    ]
-    self.colours = {
-      row: _colour(k / max(len(generated) - 1, 1))
-      for k, row in enumerate(generated)
-    }
+    last = max(len(generated) - 1, 1)
+    self.colours = {row: _colour(k / last) for k, row in enumerate(generated)}
 
   def x(self, position: int) -> float:
     return LEFT + (position - self.begin) * self.cell
@@ -55,6 +50,29 @@ class _Grid:
   @property
   def right(self) -> float:
     return self.x(self.end + 1)
+
+  def latent(self, position, top, label, colour: str | None) -> str:
+    """The box of a latent, made (with its colour) or given, and its label."""
+    style, name, ink = f'fill="{colour}"', '', 'plan-box'
+    if colour is None:
+      style, name = GIVEN, 'plan-given'
+      ink = 'plan-teal'
+    box = self.box(position, top, BOX, style, name)
+    if self.cell < 8 * len(label) + 6 or not label:
+      return box
+    return box + self.label(position, top + BOX / 2 + 4, label, ink)
+
+  def box(self, position, top, height, style, name='') -> str:
+    x = self.x(position) + 1
+    return _rectangle(x, top, self.cell - 2, height, style, name)
+
+  def label(self, position, base, label, ink='plan-ink') -> str:
+    middle = self.x(position) + self.cell / 2
+    return _text(middle, base, label, anchor='middle', ink=ink)
+
+  def labelled(self) -> list[int]:
+    """Positions that have a label below or above them."""
+    return list(range(self.begin, self.end + 1, self.every))
 
 
 def draw(plan: Plan) -> str:
@@ -66,15 +84,13 @@ def draw(plan: Plan) -> str:
   are sinks, where the row sees them. The last line is the finished video.
   """
   context = plan.context()
-  grid = _Grid(plan, context)
-  notes = _Notes(plan)
-  parts = [_axis(grid)]
-  for row in range(plan.num_rows):
-    parts.append(_row(plan, grid, row, context[row], notes.of(row)))
-  parts.append(_video(plan, grid))
+  grid, notes = _Grid(plan, context), _Notes(plan)
+  rows = [
+    _row(plan, grid, row, context[row], notes.of(row))
+    for row in range(plan.num_rows)
+  ]
   width = max(grid.right + RIGHT, LEFT + 470)
   height = TOP + LINE * (plan.num_rows + 1) + 84
-  parts.append(_legend(height - 22, plan.num_sinks > 0))
   return '\n'.join(
     [
       f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" '
@@ -82,7 +98,10 @@ def draw(plan: Plan) -> str:
       'font-family="DejaVu Sans, Verdana, sans-serif" font-size="12">',
       '<title>Plan: which latents are generated when, and from what</title>',
       f'<style>{STYLE}</style>',
-      *parts,
+      _axis(grid),
+      *rows,
+      _video(plan, grid),
+      _legend(height - 22, plan.num_sinks > 0),
       '</svg>',
       '',
     ]
@@ -90,25 +109,23 @@ def draw(plan: Plan) -> str:
 
 
 def _axis(grid):
-  parts = [_text(LEFT - 12, 24, 'position', anchor='end')]
-  for position in range(grid.begin, grid.end + 1):
-    if (position - grid.begin) % grid.every == 0:
-      middle = grid.x(position) + grid.cell / 2
-      parts.append(_text(middle, 24, str(position), anchor='middle'))
-  parts.append(
-    f'<line x1="{LEFT}" y1="34" x2="{grid.right}" y2="34" stroke="{FAINT}"/>'
+  return '\n'.join(
+    [
+      _text(LEFT - 12, 24, 'position', anchor='end'),
+      *(
+        grid.label(position, 24, str(position)) for position in grid.labelled()
+      ),
+      f'<line x1="{LEFT}" y1="34" x2="{grid.right}" y2="34" stroke="{FAINT}"/>',
+    ]
   )
-  return '\n'.join(parts)
 
 
 def _row(plan, grid, row, seen, note):
   top = TOP + LINE * row
   base = top + BOX / 2 + 4
-  first, count = int(plan.target[row, 0]), int(plan.count[row])
   kind = 'given' if plan.given[row] else 'generate'
-  parts = [
-    _text(LEFT - 12, base, f'{row}  {kind if count else "inert"}', anchor='end')
-  ]
+  kind = kind if plan.count[row] else 'inert'
+  parts = [_text(LEFT - 12, base, f'{row}  {kind}', anchor='end')]
   sinks, window = seen[: plan.num_sinks], seen[plan.num_sinks :]
   # A low band: context lies behind the boxes and must not look like one.
   for positions, fill, name in (
@@ -117,22 +134,16 @@ def _row(plan, grid, row, seen, note):
   ):
     for position in sorted(set(positions)):
       style = f'fill="{fill}"'
-      parts.append(_box(grid, position, top + 8, BOX - 16, style, name))
+      parts.append(grid.box(position, top + 8, BOX - 16, style, name))
+  colour = grid.colours.get(row)
   if plan.anchor[row]:
+    first = int(plan.target[row, 0])
     for position in range(first - plan.num_anchors, first):
-      parts.append(_hatched(grid, position, top, grid.colours[row]))
+      x = grid.x(position) + 1
+      parts.append(_hatch(x, top, grid.cell - 2, BOX, colour))
   for position, entry in plan.entries(row):
-    if plan.given[row]:
-      style = f'fill="none" stroke="{TEAL}" stroke-width="2"'
-      parts.append(_box(grid, position, top, BOX, style, 'plan-given'))
-      label, ink = str(entry), 'plan-teal'
-    else:
-      style = f'fill="{grid.colours[row]}"'
-      parts.append(_box(grid, position, top, BOX, style))
-      label, ink = str(position), 'plan-box'
-    if grid.cell >= 8 * len(label) + 6:
-      middle = grid.x(position) + grid.cell / 2
-      parts.append(_text(middle, base, label, anchor='middle', ink=ink))
+    label = str(entry if plan.given[row] else position)
+    parts.append(grid.latent(position, top, label, colour))
   parts.append(_text(grid.right + 14, base, note))
   return f'<g class="plan-row">{"".join(parts)}</g>'
 
@@ -183,10 +194,7 @@ def _video(plan, grid):
   top = TOP + LINE * plan.num_rows + 10
   base = top + BOX / 2 + 4
   owner = {
-    position: row
-    for row in range(plan.num_rows)
-    if not plan.given[row]
-    for position, _ in plan.entries(row)
+    position: row for row in grid.colours for position, _ in plan.entries(row)
   }
   parts = [
     f'<line x1="{LEFT}" y1="{top - 7}" x2="{grid.right}" y2="{top - 7}" '
@@ -194,23 +202,14 @@ def _video(plan, grid):
     _text(LEFT - 12, base, 'video', anchor='end'),
     _text(LEFT - 12, base + LINE - 6, 'frames to', anchor='end'),
   ]
+  labelled = set(grid.labelled())
   for position in plan.timeline()[0].tolist():
-    middle = grid.x(position) + grid.cell / 2
-    if position in owner:
-      row = owner[position]
-      parts.append(
-        _box(grid, position, top, BOX, f'fill="{grid.colours[row]}"')
-      )
-      if grid.cell >= 8 * len(str(row)) + 6:
-        parts.append(
-          _text(middle, base, str(row), anchor='middle', ink='plan-box')
-        )
-    else:
-      style = f'fill="none" stroke="{TEAL}" stroke-width="2"'
-      parts.append(_box(grid, position, top, BOX, style, 'plan-given'))
-    if (position - grid.begin) % grid.every == 0:
-      label = str(4 * position)
-      parts.append(_text(middle, base + LINE - 6, label, anchor='middle'))
+    row = owner.get(position)
+    label = '' if row is None else str(row)
+    colour = None if row is None else grid.colours[row]
+    parts.append(grid.latent(position, top, label, colour))
+    if position in labelled:
+      parts.append(grid.label(position, base + LINE - 6, str(4 * position)))
   return f'<g class="plan-video">{"".join(parts)}</g>'
 
 
@@ -219,12 +218,7 @@ def _legend(base, sinks):
   items = (
     (f'fill="{first}"', '', 'generated (video: by which row)', 210),
     ('', 'hatch', 'anchors', 72),
-    (
-      f'fill="none" stroke="{TEAL}" stroke-width="2"',
-      'plan-given',
-      'given',
-      56,
-    ),
+    (GIVEN, 'plan-given', 'given', 56),
     (f'fill="{SEEN}"', 'plan-seen', 'seen', 44),
     (f'fill="{SINK}"', 'plan-sink', 'sink, where it is seen', 0),
   )
@@ -247,20 +241,11 @@ def _text(x, y, label, anchor='start', ink='plan-ink'):
   )
 
 
-def _box(grid, position, top, height, style, name=''):
-  x, width = grid.x(position) + 1, grid.cell - 2
-  return _rectangle(x, top, width, height, style, name)
-
-
 def _rectangle(x, y, width, height, style, name=''):
   return (
     f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="2" '
     f'class="{name}" {style}/>'
   )
-
-
-def _hatched(grid, position, top, colour):
-  return _hatch(grid.x(position) + 1, top, grid.cell - 2, BOX, colour)
 
 
 def _hatch(x, y, width, height, colour):
