@@ -36,7 +36,7 @@ def generated(plan, net, in_place):
     *(denoise, commit, net, plan, jnp.zeros(plan.num_slots), buffer),
     sampler.sample_keys([3, 4]),
     LEVELS,
-    options=StepOptions(in_place=in_place),
+    options=StepOptions(loop_branches=in_place),
   )
 
 

@@ -33,7 +33,7 @@ def make_net(dit: DiT, params: Any, texts: jax.Array) -> Net:
 
 
 def cached_denoise(dit: DiT):
-  """The callable that `generate.step` wants, with an explicit cache."""
+  """The callable that `sampling.step` wants, with an explicit cache."""
 
   def denoise(
     net, x, sigma, positions, prompt, cache, slot, visible, keep=True
@@ -55,7 +55,7 @@ def cached_denoise(dit: DiT):
 
 
 def committer(tokens_per_frame: int):
-  """The `commit` that `generate.step` wants, for frames of so many tokens."""
+  """The `commit` that `sampling.step` wants, for frames of so many tokens."""
   return functools.partial(kv_cache.commit, tokens_per_frame=tokens_per_frame)
 
 
@@ -69,7 +69,7 @@ def cache_for(
 
 
 def placer(config: DiTConfig, height: int, width: int):
-  """The `place` that `generate.step` wants, for height x width latents."""
+  """The `place` that `sampling.step` wants, for height x width latents."""
   rows, columns = height // config.patch, width // config.patch
 
   def place(cache, positions):

@@ -1,7 +1,7 @@
 """A rollout whose backward pass holds one block at a time.
 
 The gradient of a rollout is that of the last pass of every block, and it stops
-at the cache (`generate.step`). So the rollout itself runs without any gradient,
+at the cache (`sampling.step`). So the rollout itself runs without any gradient,
 as in sampling, and keeps of every block what its last pass took in and put out,
 a few latents. The backward pass takes those passes up again, one by one. Keys
 and values are read from the cache as it is at the end: where nothing is ever
@@ -43,7 +43,7 @@ def run_plan(
   cache: Any,
   latents: jax.Array,
   keys: jax.Array,
-  levels: jax.Array,
+  sigmas: jax.Array,
   exit_level: jax.Array | int,
   options: StepOptions,
 ) -> tuple[jax.Array, jax.Array]:
@@ -58,8 +58,8 @@ def run_plan(
     cache: empty.
     latents: buffer.
     keys: one per sample.
-    levels: of noise.
-    exit_level: level whose prediction is taken.
+    sigmas: of the passes.
+    exit_level: pass whose prediction is taken.
     options: `through_cache` is not possible here.
 
   Raises:
@@ -68,29 +68,31 @@ def run_plan(
   if options.through_cache:
     raise ValueError('a rollout is replayed without gradient through the cache')
   batch, _, *grid = latents.shape
-  levels = jnp.asarray(levels)
+  sigmas = jnp.asarray(sigmas)
   frames = plan.num_anchors + plan.block
   blank = jnp.zeros((batch, frames, *grid), latents.dtype)
   anchors = blank[:, : plan.num_anchors]
   carry = Carry(cache, latents, anchors, keys, Trace(blank, blank))
   rows = plan_rows(plan)
   fixed = lax.stop_gradient(net)
-  once = dataclasses.replace(options, in_place=steps.loops_choose())
+  once = dataclasses.replace(
+    options, loop_branches=steps.prefer_loop_branches()
+  )
 
   def body(carry, row):
     carry, _ = steps.step(
-      denoise, commit, fixed, carry, row, levels, exit_level, once
+      denoise, commit, fixed, carry, row, sigmas, exit_level, once
     )
     return carry, carry.trace
 
   carry, traces = lax.scan(body, carry, rows)
   traces, cache = lax.stop_gradient((traces, carry.cache))
-  again = _replayed(functools.partial(denoise, keep=False), levels, options)
+  again = _replayed(functools.partial(denoise, keep=False), sigmas, options)
   clean = again(net, traces, cache, rows, jnp.asarray(exit_level))
   return _compose(latents, anchors, rows, clean)
 
 
-def _replayed(denoise: Denoise, levels: jax.Array, options: StepOptions):
+def _replayed(denoise: Denoise, sigmas: jax.Array, options: StepOptions):
   """Predictions that are known, with the gradient of the passes behind them."""
 
   def add_row(grads, inputs, *, net, cache, exit_level):
@@ -103,7 +105,7 @@ def _replayed(denoise: Denoise, levels: jax.Array, options: StepOptions):
 
     def replay(anchors):
       def one(net):
-        table = steps.sigma_table(levels, row.start, anchors, block, options)
+        table = steps.sigma_table(sigmas, row.start, anchors, block, options)
         x = noisy[:, most - anchors :]
         return steps.exit_pass(denoise, net, x, cache, row, table[exit_level])[
           0

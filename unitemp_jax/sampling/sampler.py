@@ -38,7 +38,7 @@ def run_plan(
   cache: Any,
   latents: jax.Array,
   keys: jax.Array,
-  levels: jax.Array,
+  sigmas: jax.Array,
   exit_level: jax.Array | int | None = None,
   options: StepOptions = DEFAULTS,
   place=None,
@@ -46,34 +46,34 @@ def run_plan(
   """Generates what a plan describes.
 
   Args:
-    denoise: the network, see `generate.step`.
+    denoise: the network, see `sampling.step`.
     commit: (cache, start, write) -> cache, moves staged slots.
     net: the network's pytree: weights, text keys and values.
     plan: rows and sizes; arrays may be traced.
     cache: empty, with at least `plan.num_slots` slots.
     latents: buffer `[B, plan.num_latents, h, w, C]`, given entries filled.
     keys: one key per sample, `[B]`.
-    levels: noise levels `[n + 1]`, decreasing, the last one 0.
-    exit_level: level whose prediction is taken, the same for all rows; the
+    sigmas: of the passes, `[n + 1]`, decreasing, the last one 0.
+    exit_level: pass whose prediction is taken, the same for all rows; the
       last one (n - 1) by default.
-    options: of the model, see `generate.step`.
+    options: of the model, see `sampling.step`.
     place: (cache, positions) -> cache, needed if the plan has sinks; see
-      `generate.network.placer`.
+      `sampling.network.placer`.
 
   Returns:
     The filled buffer, and for every row the anchors of the latest anchored row
     so far, `[J, B, P, h, w, C]`.
   """
   batch, _, *grid = latents.shape
-  levels = jnp.asarray(levels)
+  sigmas = jnp.asarray(sigmas)
   if exit_level is None:
-    exit_level = levels.shape[0] - 2
+    exit_level = sigmas.shape[0] - 2
   anchors = jnp.zeros((batch, plan.num_anchors, *grid), latents.dtype)
   carry = Carry(cache, latents, anchors, keys)
 
   def body(carry, row):
     return step(
-      denoise, commit, net, carry, row, levels, exit_level, options, place
+      denoise, commit, net, carry, row, sigmas, exit_level, options, place
     )
 
   carry, anchors = jax.lax.scan(body, carry, plan_rows(plan))

@@ -1,7 +1,7 @@
 """One generation step: few-step denoising of a block, then the clean write.
 
 Sampling and self-forcing training call this same function. All passes before
-the exit level run without gradient; the pass at the exit level carries it, and
+the exit level run without gradient; the pass there carries it, and
 it stops at the cache (`unitemp_jax/README.md`, One step and Distillation).
 
 The `denoise` callable hides the network:
@@ -44,26 +44,26 @@ class StepOptions:
     context_sigma: in training, sigma of the fresh noise that a generated block
       gets before its clean pass, which is told 0. Self-Forcing's released
       training has 0.00498, its sampling none.
-    in_place: choose what a row does by loops of no or one turn. XLA updates the
-      state of a loop where it lies, where it copies what goes into a choice and
-      comes out of it, the cache. No gradient passes.
+    loop_branches: branch by loops of no or one turn. XLA updates the state of a
+      loop in place, but copies what goes into `lax.switch` and comes out of it,
+      the cache. No gradient passes.
   """
 
   draft_from: int = 0
   draft_sigma: float = 0.0
   through_cache: bool = False
   context_sigma: float = 0.0
-  in_place: bool = False
+  loop_branches: bool = False
 
 
 DEFAULTS = StepOptions()
 
-# What loops are called of which one at most turns, once (`in_place`).
+# Scope of the loops that stand for branches, in compiled programs.
 CHOSEN = 'chosen'
 
 
-def loops_choose() -> bool:
-  """Whether `in_place` pays: TPUs are short of memory, other programs stay."""
+def prefer_loop_branches() -> bool:
+  """Whether to set `loop_branches`: on TPUs, which are short of memory."""
   return mesh_context.platform() == 'tpu'
 
 
@@ -130,7 +130,7 @@ def row_noise(keys, row: jax.Array, level, shape) -> jax.Array:
 
 
 def sigma_table(
-  levels, start, anchors: int, block: int, options: StepOptions = DEFAULTS
+  sigmas, start, anchors: int, block: int, options: StepOptions = DEFAULTS
 ) -> jax.Array:
   """Sigma per pass and latent, `[n + 1, P + block]`.
 
@@ -138,12 +138,12 @@ def sigma_table(
   at its own lower sigma until the schedule reaches it, but for the latents
   before `draft_from`, which start from noise.
   """
-  sigma = options.draft_sigma or levels[start]
+  sigma = options.draft_sigma or sigmas[start]
   cap = jnp.where(start > 0, sigma, 1.0)
-  follow = (levels.shape[0], anchors + options.draft_from)
-  scheduled = jnp.broadcast_to(levels[:, None], follow)
-  capped = jnp.minimum(levels, cap)[:, None]
-  drafted = (levels.shape[0], block - options.draft_from)
+  follow = (sigmas.shape[0], anchors + options.draft_from)
+  scheduled = jnp.broadcast_to(sigmas[:, None], follow)
+  capped = jnp.minimum(sigmas, cap)[:, None]
+  drafted = (sigmas.shape[0], block - options.draft_from)
   capped = jnp.broadcast_to(capped, drafted)
   return jnp.concatenate([scheduled, capped], axis=1)
 
@@ -165,7 +165,7 @@ def exit_pass(
     x: noisy anchors and block, `[B, F, h, w, C]`.
     cache: what it sees.
     row: the plan row.
-    sigmas: noise level of every latent, `[F]`.
+    sigmas: of every latent, `[F]`.
     **options: of `denoise`.
 
   Returns:
@@ -188,7 +188,7 @@ def denoise_block(
   net: Any,
   carry: Carry,
   row: Row,
-  levels: jax.Array,
+  sigmas: jax.Array,
   exit_level: jax.Array | int,
   anchors: int,
   options: StepOptions = DEFAULTS,
@@ -200,8 +200,8 @@ def denoise_block(
     net: its pytree; gradient flows into it from the last pass only.
     carry: state before the step.
     row: the plan row.
-    levels: noise levels, decreasing, the last one 0, `[n + 1]`.
-    exit_level: index of the level whose prediction is the result, < n.
+    sigmas: decreasing, the last one 0, `[n + 1]`.
+    exit_level: index of the pass whose prediction is the result, < n.
     anchors: P or 0, static.
     options: see there.
 
@@ -211,7 +211,7 @@ def denoise_block(
   batch, _, *grid = carry.latents.shape
   block = row.target.shape[0]
   frames = anchors + block
-  sigmas = sigma_table(levels, row.start, anchors, block, options)
+  table = sigma_table(sigmas, row.start, anchors, block, options)
   drafted = jnp.arange(frames) >= anchors + options.draft_from
   held = (drafted & (row.start > 0)).reshape(1, -1, 1, 1, 1)
 
@@ -219,14 +219,14 @@ def denoise_block(
     return row_noise(carry.keys, row.index, level, (frames, *grid))
 
   def predict(net, x, cache, level):
-    return exit_pass(denoise, net, x, cache, row, sigmas[level])
+    return exit_pass(denoise, net, x, cache, row, table[level])
 
   def renoise(x0, level):
-    sigma = jnp.broadcast_to(sigmas[level][None], (batch, frames))
+    sigma = jnp.broadcast_to(table[level][None], (batch, frames))
     return solvers.renoise(x0, noise(level), sigma)
 
   # What starts from noise needs the whole schedule; a block that starts from
-  # carried anchors altogether skips the levels above its own.
+  # carried anchors altogether skips the sigmas above its own.
   whole = anchors > 0 or options.draft_from > 0
   first = 0 if whole else jnp.minimum(row.start, exit_level)
   x = noise(0)
@@ -264,7 +264,7 @@ def write_clean(
   row: Row,
   **gradient: Any,
 ) -> Any:
-  """One pass at noise level 0 that stores the block's keys and values.
+  """One pass at sigma 0 that stores the block's keys and values.
 
   `gradient` goes to `commit`. Nothing else passes any.
   """
@@ -283,7 +283,7 @@ def step(
   net: Any,
   carry: Carry,
   row: Row,
-  levels: jax.Array,
+  sigmas: jax.Array,
   exit_level: jax.Array | int,
   options: StepOptions = DEFAULTS,
   place=None,
@@ -296,7 +296,7 @@ def step(
     net: the network's pytree.
     carry: state before.
     row: the plan row.
-    levels: noise levels `[n + 1]`, the last one 0.
+    sigmas: of the passes, `[n + 1]`, the last one 0.
     exit_level: see `denoise_block`.
     options: see there.
     place: (cache, positions) -> cache with the sinks at their positions in this
@@ -315,7 +315,7 @@ def step(
       staged = None if anchors is None else row.visible + anchors
       gradient = {'exit_cache': cache, 'exit_start': staged}
     if options.context_sigma and anchors is not None:
-      fresh = row_noise(carry.keys, row.index, len(levels), clean.shape[1:])
+      fresh = row_noise(carry.keys, row.index, len(sigmas), clean.shape[1:])
       sigma = jnp.full(clean.shape[:2], options.context_sigma)
       clean = solvers.renoise(clean, fresh, sigma)
     return write_clean(denoise, net, cache, commit, clean, row, **gradient)
@@ -331,7 +331,7 @@ def step(
     def run(carry):
       carry = placed(carry)
       trace, cache = denoise_block(
-        denoise, net, carry, row, levels, exit_level, anchors, options
+        denoise, net, carry, row, sigmas, exit_level, anchors, options
       )
       x0 = trace.clean
       clean = x0[:, anchors:]
@@ -354,12 +354,12 @@ def step(
   branches = [lambda carry: carry, given, generated(0)]
   if num_anchors:
     branches.append(generated(num_anchors))
-  choose = _choose_by_loops if options.in_place else lax.switch
+  choose = _switch_by_loops if options.loop_branches else lax.switch
   carry = choose(kind_of(row, num_anchors), branches, carry)
   return carry, carry.anchors
 
 
-def _choose_by_loops(kind: jax.Array, branches: list, carry: Carry) -> Carry:
+def _switch_by_loops(kind: jax.Array, branches: list, carry: Carry) -> Carry:
   """As `lax.switch`, if the first branch does nothing."""
   for number, branch in enumerate(branches[1:], start=1):
     turns = (kind == number).astype(jnp.int32)

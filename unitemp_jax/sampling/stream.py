@@ -53,17 +53,17 @@ class MadeRow:
 class RowPrograms:
   """The two compiled halves of a step, for one clip at a time."""
 
-  def __init__(self, dit: DiT, levels: np.ndarray, options: StepOptions):
+  def __init__(self, dit: DiT, sigmas: np.ndarray, options: StepOptions):
     """Compiles nothing yet.
 
     Args:
       dit: the student.
-      levels: noise levels, decreasing, the last one 0.
+      sigmas: of the passes, decreasing, the last one 0.
       options: of the model.
     """
     self.dit = dit
     self._denoise = network.cached_denoise(dit)
-    self._levels = np.asarray(levels, np.float32)
+    self._sigmas = np.asarray(sigmas, np.float32)
     self._options = options
     self.make = jax.jit(
       self._make_fn, static_argnames='anchored', donate_argnames='cache'
@@ -80,8 +80,8 @@ class RowPrograms:
       net,
       carry,
       row,
-      jnp.asarray(self._levels),
-      len(self._levels) - 2,
+      jnp.asarray(self._sigmas),
+      len(self._sigmas) - 2,
       count,
       self._options,
     )

@@ -9,7 +9,7 @@ from unitemp_jax.models.dit import DiT
 from unitemp_jax.plans import Plan
 from unitemp_jax.sampling import network, sampler
 from unitemp_jax.sampling.model_folder import ModelCard
-from unitemp_jax.sampling.step import loops_choose
+from unitemp_jax.sampling.step import prefer_loop_branches
 
 
 def sample(
@@ -38,6 +38,8 @@ def sample(
     latents,
     jax.vmap(jax.random.key)(seeds),
     solvers.student_levels(card.timesteps, card.shift),
-    options=dataclasses.replace(card.step_options, in_place=loops_choose()),
+    options=dataclasses.replace(
+      card.step_options, loop_branches=prefer_loop_branches()
+    ),
     place=network.placer(card.dit, height, width),
   )
