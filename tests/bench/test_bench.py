@@ -41,6 +41,12 @@ class Streaming:
         self.arrays.append(jnp.zeros(self.kept))
       yield types.SimpleNamespace(first=12 * k)
 
+  def decode_chunk(self, latents, memory):
+    """A latent takes a millisecond."""
+    self.now += 1e-3 * latents.shape[1]
+    frames = 4 * latents.shape[1] - (3 if memory is None else 0)
+    return np.zeros((1, frames, 1, 1, 3), np.uint8), True
+
 
 @pytest.fixture
 def stream(monkeypatch):
@@ -64,6 +70,10 @@ def test_a_constant_rollout_is_found_constant(stream):
   assert rows['late block', 'backward'].value == pytest.approx(510, abs=2)
   assert ('late over early', long.WHOLE) in rows
   assert len(outcome.series['forward: seconds per block']) == 60
+  # 3, 6 and 9 latents a block; the first one in time needs no more than its 3.
+  for mode, wanted in (('joint', 3), ('stream', 5.85), ('lag', 8.7)):
+    found = rows['decoding a block', mode].value
+    assert found == pytest.approx(wanted), mode
 
 
 def test_growth_is_found(stream):

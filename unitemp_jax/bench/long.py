@@ -20,11 +20,14 @@ from unitemp_jax.evaluation.metrics import bootstrap
 from unitemp_jax.evaluation.suites.bench import Section
 from unitemp_jax.evaluation.suites.runs import exact
 from unitemp_jax.generate.request import Request
+from unitemp_jax.plans import decoding
+from unitemp_jax.sampling import decode
 
 DIRECTIONS = ('forward', 'backward')
 WHOLE = 'everything visible, forward'
 EARLY = 10  # block from which on time and memory have to be constant
 SPAN = 20  # blocks that are averaged at either end
+DECODED = 20  # blocks that are decoded in each way
 LIMIT = 0.05  # of the time per block
 GROWTH = 0.01  # MiB of arrays
 _WARM = 4
@@ -34,6 +37,9 @@ _TIME = (
 )
 _LATE = 'time of the last 20 blocks over that of 20 from block 10 on'
 _ARRAYS = 'arrays that jax keeps: weights, cache, decoder memory, one block'
+_DECODE = (
+  'mean over 20 blocks of a backward video; lag shows each of them twice'
+)
 _HOST = 'growth of the most memory the process has held'
 
 
@@ -65,8 +71,31 @@ def run(context: Context) -> Outcome:
     rows.append(context.row('peak host growth', name, grown, 'MiB', _HOST))
     if windowed:
       claims += _claims(name, ratio.value, memory)
+  rows += _decoding_rows(context)
   title = f'Long video: {context.blocks} blocks'
   return Outcome((Section(title, tuple(rows)),), series, tuple(claims))
+
+
+def _decoding_rows(context: Context) -> list:
+  """What a backward video's pixels cost, without making its latents."""
+  card, rows = context.card, []
+  plan = orders.backward(
+    DECODED * card.block, block=card.block, anchors=card.anchors
+  )
+  size = (*context.grid, card.dit.channels)
+  latents = np.zeros((1, plan.num_latents, *size), np.float32)
+  anchors = np.zeros((plan.num_rows, 1, plan.num_anchors, *size), np.float32)
+  for mode in decoding.MODES:
+    schedule, times = decoding.schedule(plan, mode), []
+    for _ in range(1 + context.repeats):
+      began = time.perf_counter()
+      chunk = context.pipeline.decode_chunk
+      for _ in decode.run(chunk, plan, schedule, latents, anchors):
+        pass
+      times.append(time.perf_counter() - began)
+    each = bootstrap.mean(1000 * np.array(times[1:]) / DECODED)
+    rows.append(context.row('decoding a block', mode, each, 'ms', _DECODE))
+  return rows
 
 
 def make_request(context: Context, direction: str, windowed: bool) -> Request:
