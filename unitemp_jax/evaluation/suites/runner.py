@@ -32,7 +32,7 @@ from unitemp_jax.evaluation.suites import (
 )
 from unitemp_jax.evaluation.suites.bench import Bench, Section, Settings
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.video.files import write_image
+from unitemp_jax.video.write import write_image
 
 SUITES: dict[str, Callable[[Bench], list[Section]]] = {
   'vae': vae.run,
