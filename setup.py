@@ -36,6 +36,7 @@ REQUIRED = [
   'scipy>=1.17.1',
   'tensorflow-datasets>=4.9.10',
   'tokenizers>=0.23.3',
+  'tqdm>=4.70.1',
 ]
 
 EXTRAS = {

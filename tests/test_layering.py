@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(unitemp_jax.__file__).parent
 # Floors from the ground up. A folder may import its own floor and those below;
 # what has no floor fails the test, and so does a floor that names nothing.
 FLOORS = (
-  ('errors', 'shapes'),
+  ('errors', 'progress', 'shapes'),
   ('files', 'timeline', 'diffusion', 'parallel', 'plans', 'video'),
   ('orders', 'data', 'models', 'objectives', 'evaluation.metrics'),
   ('sampling', 'convert', 'evaluation.classifiers'),

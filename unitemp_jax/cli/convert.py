@@ -1,18 +1,17 @@
 """`unitemp convert`: PyTorch checkpoints to a model folder, and back."""
 
 import argparse
-import sys
-import time
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import tqdm
 from ml_collections import ConfigDict
 
 from unitemp_jax import files
-from unitemp_jax.cli.options import Parser
+from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.convert import folder, foreign_configs, incoming, outgoing
-from unitemp_jax.convert.stream_writer import file_size
 from unitemp_jax.errors import UserError
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.sampling.model_folder import ModelCard
@@ -46,91 +45,49 @@ _BUILD = {
 }
 
 
-def _parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def _parser() -> Parser:
   parser = Parser('convert', __doc__, _EXAMPLE)
-  parser.add_argument(
-    '--out',
-    required=True,
-    type=Path,
-    metavar='PATH',
-    help='a folder, or one .safetensors file for a training config',
-  )
-  parser.add_argument(
-    '--dtype',
-    default='keep',
-    choices=sorted(incoming.POLICIES),
-    help='of the weights written; keep: as they are (default)',
-  )
-  parser.add_argument(
-    '--config',
-    metavar='FILE[:ARG]',
-    help="sizes from config.model; default: whichever of Wan 2.1's fits",
-  )
-  parser.add_argument(
-    '--dry_run', action='store_true', help='print names and sizes and stop'
-  )
-  group = parser.add_argument_group('from PyTorch')
+  add = parser.add
+  out = 'a folder, or one .safetensors file for a training config'
+  parser.share('out', help=out, metavar='PATH')
+  dtype = 'of the weights written; keep: as they are'
+  add('--dtype', dtype, default='keep', choices=sorted(incoming.POLICIES))
+  size = "sizes from config.model; default: whichever of Wan 2.1's fits"
+  parser.share('config', required=False, help=size)
+  parser.share('dry_run', help='print names and sizes, and stop')
   for name, what in (
     ('student', 'transformer that generates in few steps'),
     ('teacher', 'bidirectional transformer'),
     ('vae', 'video autoencoder'),
     ('text', 'UMT5 encoder'),
   ):
-    group.add_argument(f'--{name}', metavar='CHECKPOINT', help=what)
-  group.add_argument('--tokenizer', type=Path, metavar='FILE')
-  group.add_argument(
-    '--layout',
-    choices=('wan', 'diffusers'),
-    help='names of the checkpoints; default: found by looking',
-  )
-  group.add_argument(
-    '--part',
-    help='of a .pt with several transformers: generator_ema (preferred), '
-    'generator, critic',
-  )
-  group.add_argument(
-    '--fsdp',
-    type=int,
-    default=1,
-    metavar='N',
-    help='write N files per network, cut as a mesh with fsdp=N holds it',
-  )
-  group = parser.add_argument_group('to PyTorch')
-  group.add_argument(
-    '--model',
-    type=Path,
-    metavar='PATH',
-    help='a model folder, or a weights file of a training',
-  )
-  group.add_argument('--to', choices=outgoing.TARGETS)
-  group.add_argument(
-    '--networks',
-    default='student',
-    help='of a model folder, separated by commas (default student)',
-  )
-  group.add_argument(
-    '--max_shard_gb', type=float, default=10.0, help='largest safetensors file'
-  )
-  return parser.parse_with_overrides(argv)
+    add(f'--{name}', f'from PyTorch: {what}', metavar='CHECKPOINT')
+  add('--tokenizer', 'from PyTorch', Path, metavar='FILE')
+  layout = 'names of the checkpoints; default: found by looking'
+  add('--layout', layout, choices=('wan', 'diffusers'))
+  part = 'of a .pt with several: generator_ema (preferred), generator, critic'
+  add('--part', part)
+  parts = 'write N files per network, cut as a mesh with fsdp=N holds it'
+  add('--fsdp', parts, at_least(1), 1, metavar='N')
+  model = 'to PyTorch: a model folder, or a weights file of a training'
+  add('--model', model, Path, metavar='PATH')
+  add('--to', 'to PyTorch: the layout', choices=outgoing.TARGETS)
+  networks = 'of a model folder, separated by commas'
+  add('--networks', networks, default='student')
+  add('--max_shard_gb', 'largest safetensors file', float, 10.0)
+  return parser
 
 
-def progress_line(name: str) -> incoming.Progress:
-  """Returns what prints how far a network is, every 2 seconds at most."""
-  began = shown = time.monotonic()
+@contextlib.contextmanager
+def _progress(name: str) -> Iterator[incoming.Progress]:
+  """Yields what shows how far a network is."""
+  with tqdm.tqdm(desc=name, unit='B', unit_scale=True, mininterval=2) as bar:
 
-  def show(done: int, total: int) -> None:
-    nonlocal shown
-    now = time.monotonic()
-    if now - shown >= 2:
-      shown, left = now, (now - began) / done * (total - done)
-      print(
-        f'{name}: {file_size(done)} of {file_size(total)}, about {left:.0f} s '
-        'left',
-        file=sys.stderr,
-        flush=True,
-      )
+    def show(done: int, total: int) -> None:
+      bar.total = total
+      bar.update(done - bar.n)
 
-  return show
+    yield show
 
 
 def main(argv: list[str]) -> int:
@@ -140,7 +97,7 @@ def main(argv: list[str]) -> int:
     UserError: a checkpoint that cannot be read or does not fit; nothing is
       written then.
   """
-  args, overrides = _parse_args(argv)
+  args, overrides = _parser().parse_with_overrides(argv)
   if overrides and not args.config:
     raise UserError(f'{overrides[0]} needs --config; name the config file.')
   given = {
@@ -172,8 +129,6 @@ def _sizes(config: ConfigDict | None) -> dict[str, Any]:
 def _from_pytorch(
   args: argparse.Namespace, config: ConfigDict | None, given: Mapping[str, str]
 ) -> int:
-  if args.fsdp < 1:
-    raise UserError(f'--fsdp is {args.fsdp}; it must be at least 1.')
   is_folder = args.out.suffix != '.safetensors'
   card = _card(args.out, config) if is_folder else None
   wanted = folder.sizes_of(card) if card else _sizes(config)
@@ -198,7 +153,8 @@ def _from_pytorch(
       if finished[name]:
         print(f'{output.path}: there already, from the same checkpoint')
         continue
-      incoming.write(output, progress_line(name))
+      with _progress(name) as progress:
+        incoming.write(output, progress)
       print(output.path if output.parts == 1 else f'{output.path} (in parts)')
     if is_folder:
       told = None if config is None else config.model
@@ -274,12 +230,13 @@ def _to_pytorch(args: argparse.Namespace, config: ConfigDict | None) -> int:
       print(f'note: {differs}')
     if args.dry_run:
       continue
-    for path in outgoing.export(
-      *(network, size, args.to, args.out, progress_line(network.kind)),
-      dtype=args.dtype,
-      max_bytes=args.max_shard_gb * 1e9,
-    ):
-      print(path)
+    with _progress(network.kind) as progress:
+      paths = outgoing.export(
+        *(network, size, args.to, args.out, progress),
+        dtype=args.dtype,
+        max_bytes=args.max_shard_gb * 1e9,
+      )
+    print('\n'.join(map(str, paths)))
   return 0
 
 

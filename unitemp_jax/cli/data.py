@@ -2,9 +2,8 @@
 
 import argparse
 import os
-from typing import NoReturn
 
-from unitemp_jax.errors import UserError
+from unitemp_jax.cli.options import Parser, at_least
 
 EXAMPLE = """examples:
   unitemp data falling_digits --out=sets --num_clips=10000
@@ -13,71 +12,49 @@ EXAMPLE = """examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-  """A parser whose complaints are user errors like all others."""
-
-  def error(self, message: str) -> NoReturn:
-    raise UserError(f'{self.prog}: {message}; see {self.prog} --help')
-
-
 def main(argv: list[str]) -> int:
-  """Runs the verb.
-
-  Args:
-    argv: the arguments after the verb.
-
-  Returns:
-    0 on success.
+  """Runs the verb and returns its exit code.
 
   Raises:
     UserError: an argument, a caption file or a folder is wrong.
   """
-  args = _parser().parse_args(argv)
+  parser = Parser('data', 'Prepares a data set and prints its folder.', EXAMPLE)
+  kinds = parser.add_subparsers(
+    required=True, metavar='KIND', parser_class=_Kind
+  )
+  what = 'procedural clips of handwritten digits'
+  _add_digits(kinds.add_parser('falling_digits', help=what))
+  _add_videos(kinds.add_parser('video_folder', help='your own videos'))
+  args = parser.parse_args(argv)
   return args.run(args)
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(
-    prog='unitemp data',
-    description='Prepares a data set and prints its folder.',
-    epilog=EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  kinds = parser.add_subparsers(required=True, metavar='KIND')
+class _Kind(Parser):
+  def __init__(self, prog: str, **_):
+    super().__init__(prog.removeprefix('unitemp '), None)
 
-  digits = kinds.add_parser(
-    'falling_digits', help='procedural clips of handwritten digits'
-  )
-  digits.add_argument('--num_clips', type=int, required=True)
-  digits.add_argument('--split', default='train', help='train or test')
-  digits.add_argument('--size', type=int, default=32, help='pixels')
-  digits.add_argument('--num_frames', type=int, default=33)
-  digits.add_argument('--seed', type=int, default=0)
-  digits.set_defaults(run=_falling_digits)
 
-  videos = kinds.add_parser('video_folder', help='your own videos')
-  videos.add_argument('--videos', required=True, help='folder of videos')
-  videos.add_argument('--fps', type=float, required=True)
-  videos.add_argument('--height', type=int, required=True, help='pixels')
-  videos.add_argument('--width', type=int, required=True, help='pixels')
-  videos.add_argument('--num_frames', type=int, required=True)
-  videos.add_argument(
-    '--captions',
-    help='CSV or JSONL with the columns file and caption; without it, '
-    'name.txt beside each name.mp4 is read',
-  )
-  videos.add_argument(
-    '--strict', action='store_true', help='stop at the first unusable file'
-  )
-  videos.set_defaults(run=_video_folder)
+def _add_digits(parser: Parser) -> None:
+  parser.add('--num_clips', kind=at_least(1), required=True)
+  parser.add('--split', 'train or test', default='train')
+  parser.add('--size', 'pixels', int, 32)
+  parser.add('--num_frames', kind=int, default=33)
+  parser.add('--seed', kind=int, default=0)
+  parser.share('out', 'dry_run')
+  parser.set_defaults(run=_falling_digits)
 
-  for kind in (digits, videos):
-    kind.add_argument('--out', required=True, help='folder of data sets')
-    kind.add_argument(
-      '--dry_run', action='store_true', help='look and count, write nothing'
-    )
-  return parser
+
+def _add_videos(parser: Parser) -> None:
+  parser.add('--videos', 'folder of videos', required=True)
+  parser.add('--fps', kind=float, required=True)
+  for name in ('height', 'width', 'num_frames'):
+    parser.add(f'--{name}', kind=int, required=True)
+  captions = 'CSV or JSONL with the columns file and caption; without it,'
+  captions += ' name.txt beside each name.mp4 is read'
+  parser.add('--captions', captions)
+  parser.add('--strict', 'stop at the first unusable file', bool)
+  parser.share('out', 'dry_run')
+  parser.set_defaults(run=_video_folder)
 
 
 def _megabytes(num_clips: int, num_frames: int, height: int, width: int) -> str:
@@ -91,8 +68,6 @@ def _falling_digits(args: argparse.Namespace) -> int:
   spec = falling_digits.FallingDigitsSpec(
     num_frames=args.num_frames, size=args.size, split=args.split, seed=args.seed
   )
-  if args.num_clips < 1:
-    raise UserError(f'--num_clips={args.num_clips}: must be at least 1.')
   counted = _megabytes(args.num_clips, args.num_frames, args.size, args.size)
   if args.dry_run:
     print(f'would write {counted} below {os.path.abspath(args.out)}')

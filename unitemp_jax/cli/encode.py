@@ -30,34 +30,17 @@ def _parser() -> Parser:
   parser.share('config', required=False, help='what clips to encode, and how')
   parser.share('out', required=False, help='default: config.latents.dir')
   parser.share('dry_run')
-  group = parser.add_argument_group('prompts')
-  group.add_argument(
-    'prompts',
-    nargs='*',
-    type=Path,
-    metavar='PROMPTS',
-    help='text files with one prompt per line',
-  )
+  lines = 'text files with one prompt per line'
+  parser.add('prompts', lines, Path, nargs='*', metavar='PROMPTS')
   parser.share('model', help='whose text encoder and tokenizer to use')
-  parser.add(
-    '--checkpoint',
-    "instead of --model: PyTorch's weights, as they were downloaded",
-    Path,
-    metavar='PATH',
-  )
+  torch = "instead of --model: PyTorch's weights, as they were downloaded"
+  parser.add('--checkpoint', torch, Path, metavar='PATH')
   parser.add('--tokenizer', 'with --checkpoint', Path, metavar='FILE')
-  parser.add(
-    '--dtype',
-    "default: the model's own, bfloat16 with --checkpoint",
-    choices=sorted(prompt_embeddings.DTYPES),
-  )
+  dtype = "default: the model's own, bfloat16 with --checkpoint"
+  parser.add('--dtype', dtype, choices=sorted(prompt_embeddings.DTYPES))
   parser.add('--batch_size', 'prompts at a time', at_least(1), 8)
-  parser.add(
-    '--shard',
-    'make every N-th shard from the I-th on, I from 0; default is one part '
-    'per host',
-    metavar='I/N',
-  )
+  part = 'every N-th shard from the I-th on, I from 0; default: one per host'
+  parser.add('--shard', part, metavar='I/N')
   return parser
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from unitemp_jax import progress
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.data import latents, shards
 from unitemp_jax.errors import UserError
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> int:
   args.out.mkdir(parents=True, exist_ok=True)
   paths = [latents.shard_path(args.out, shard) for shard in range(count)]
   todo = [s for s in range(first, count, parts) if not paths[s].exists()]
-  for shard in shards.counted(todo):
+  for shard in progress.track(todo, 'shard'):
     end = min((shard + 1) * _SHARD, len(prompts))
     records: list[dict] = []
     for i in range(shard * _SHARD, end, maker.rows):

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from unitemp_jax.cli.options import Parser
+from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.convert import checkpoints, fit, parity
 from unitemp_jax.convert.parity import Input
 from unitemp_jax.errors import UserError
@@ -28,43 +28,29 @@ _BUILD = {
 }
 
 
-def _parse_args(argv: list[str]):
+def _parser() -> Parser:
   parser = Parser('parity', __doc__, _EXAMPLE)
-  add = parser.add_argument
-  add(
-    '--checkpoint',
-    required=True,
-    type=Path,
-    metavar='PATH',
-    help='.pt, .pth or .safetensors file, an .index.json, or a folder',
-  )
-  add(
-    '--part',
-    help='of a file with several networks: generator, critic, ...; default is '
-    'the running mean',
-  )
-  add(
-    '--config',
-    metavar='FILE[:ARG]',
-    help="the network's size, from config.model; default: whichever published "
-    'size the checkpoint has',
-  )
-  add(
-    '--dtypes',
-    default='float32,bfloat16',
-    help='which to compare in, with commas; the VAE runs in float32 only',
-  )
+  add = parser.add
+  where = '.pt, .pth or .safetensors file, an .index.json, or a folder'
+  add('--checkpoint', where, Path, required=True, metavar='PATH')
+  part = 'of a file with several networks: generator, ...; default: the mean'
+  add('--part', part)
+  size = "the network's size, from config.model; default: the published one"
+  parser.share('config', required=False, help=size)
+  dtypes = 'which to compare in, with commas; the VAE in float32 only'
+  add('--dtypes', dtypes, default='float32,bfloat16')
   for name, what in (
     ('frames', 'latent frames'),
     ('height', 'latent rows'),
     ('width', 'latent columns'),
     ('tokens', 'text positions'),
-    ('seed', 'seed'),
   ):
-    value = getattr(Input(), name)
-    add(f'--{name}', type=int, default=value, help=f'{what} of the input')
-  add('--dry_run', action='store_true')
-  return parser.parse_with_overrides(argv)
+    add(
+      f'--{name}', f'{what} of the input', at_least(1), getattr(Input(), name)
+    )
+  add('--seed', 'of the input', int, Input().seed)
+  parser.share('dry_run')
+  return parser
 
 
 def _dtypes(text: str) -> list[str]:
@@ -79,8 +65,6 @@ def _dtypes(text: str) -> list[str]:
 
 def _size(args: argparse.Namespace) -> Input:
   size = Input(args.frames, args.height, args.width, args.tokens, args.seed)
-  if min(size.frames, size.height, size.width, size.tokens) < 1:
-    raise UserError('--frames, --height, --width and --tokens must be above 0.')
   if size.height % 2 or size.width % 2:
     raise UserError(
       f'--height={size.height} and --width={size.width} must be even: the '
@@ -96,7 +80,7 @@ def main(argv: list[str]) -> int:
     UserError: bad arguments, PyTorch is missing, or the checkpoint cannot be
       read or does not fit.
   """
-  args, overrides = _parse_args(argv)
+  args, overrides = _parser().parse_with_overrides(argv)
   dtypes, size = _dtypes(args.dtypes), _size(args)
   where = str(args.checkpoint)
   found = fit.find(checkpoints.open_checkpoint(where), part=args.part)

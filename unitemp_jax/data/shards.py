@@ -1,7 +1,6 @@
 """Sets that are made shard by shard, by one command or by several at once."""
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -36,12 +35,3 @@ def part_of(text: str | None) -> tuple[int, int]:
   if not 0 <= part < parts:
     raise UserError(f'--shard={text} is not I/N with 0 <= I < N, such as 0/4.')
   return part, parts
-
-
-def counted(shards: Sequence[int]) -> Iterator[int]:
-  """Yields the shards to make; prints after each how long the rest takes."""
-  start = time.monotonic()
-  for done, shard in enumerate(shards, 1):
-    yield shard
-    left = (time.monotonic() - start) / done * (len(shards) - done)
-    print(f'shard {shard}: {done}/{len(shards)}, {left:.0f} s left', flush=True)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from unitemp_jax import files
+from unitemp_jax import files, progress
 from unitemp_jax.convert import checkpoints, fit, load_torch
-from unitemp_jax.data import prompt_embeddings, shards
+from unitemp_jax.data import prompt_embeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.prompt_encoder import PromptEncoder, fingerprint
@@ -107,7 +107,7 @@ def encode(
   missing = [shard for shard in mine if not paths[shard].exists()]
   if missing:
     run = PromptEncoder(config, dtype, load)
-  for shard in shards.counted(missing):
+  for shard in progress.track(missing, 'shard'):
     here = slice(shard * _SHARD, (shard + 1) * _SHARD)
     made = list(run(ids[here], mask[here], batch_size))
     prompt_embeddings.write_shard(paths[shard], made)

@@ -9,11 +9,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from unitemp_jax import files
+from unitemp_jax import files, progress
 from unitemp_jax.data import (
   digits_builder,
   latents,
-  shards,
   video_folder_builder,
 )
 from unitemp_jax.data.tokenizer import Tokenizer
@@ -79,7 +78,7 @@ def encode(config: ConfigDict, out: Path, dry_run: bool = False) -> None:
   left = [shard for shard in range(count) if not paths[shard].exists()]
   if left:
     records = clips.open()
-  for shard in shards.counted(left):
+  for shard in progress.track(left, 'shard'):
     end = min((shard + 1) * clips.per_shard, clips.count)
     latents.write_shard(
       paths[shard], records(range(shard * clips.per_shard, end))
