@@ -5,7 +5,11 @@ import pytest
 from tiny_networks import noise
 
 from unitemp_jax.models import causal_conv
-from unitemp_jax.models.causal_conv import CausalConv, Tape, valid_time_conv
+from unitemp_jax.models.causal_conv import (
+  CausalConv,
+  ConvCache,
+  valid_time_conv,
+)
 
 SHAPES = [((3, 3, 3), 5), ((3, 1, 1), 3), ((1, 3, 3), 2), ((1, 1, 1), 1)]
 
@@ -67,25 +71,25 @@ def test_form_is_chosen_per_backend(monkeypatch):
 def test_chunks_of_any_size_equal_the_whole():
   conv = CausalConv(4, (3, 3, 3))
   x = noise(0, 1, 7, 3, 3, 2)
-  params = conv.init(jax.random.key(0), x, Tape(None))
-  whole = conv.apply(params, x, Tape(None))
+  params = conv.init(jax.random.key(0), x, ConvCache(None))
+  whole = conv.apply(params, x, ConvCache(None))
   for sizes in ([1, 1, 5], [2, 5], [4, 3]):
-    memory, parts, first = None, [], 0
+    cache, parts, first = None, [], 0
     for size in sizes:
-      tape = Tape(memory)
-      parts.append(conv.apply(params, x[:, first : first + size], tape))
-      memory, first = tape.memory(), first + size
+      conv_cache = ConvCache(cache)
+      parts.append(conv.apply(params, x[:, first : first + size], conv_cache))
+      cache, first = conv_cache.arrays(), first + size
     np.testing.assert_allclose(
       jnp.concatenate(parts, 1), whole, rtol=1e-4, atol=1e-5
     )
-  alone = conv.apply(params, x[:, 3:], Tape(None))
+  alone = conv.apply(params, x[:, 3:], ConvCache(None))
   assert jnp.abs(alone - whole[:, 3:]).max() > 0.1
 
 
 def test_a_tape_that_is_not_read_to_its_end_is_an_error():
-  tape = Tape((jnp.zeros((1, 2, 1, 1, 1)),) * 2)
+  conv_cache = ConvCache((jnp.zeros((1, 2, 1, 1, 1)),) * 2)
   conv = CausalConv(1, (3, 1, 1))
   x = jnp.zeros((1, 4, 1, 1, 1))
-  conv.init_with_output(jax.random.key(0), x, tape)
-  with pytest.raises(ValueError, match='2 memories given, 1 layers read'):
-    tape.memory()
+  conv.init_with_output(jax.random.key(0), x, conv_cache)
+  with pytest.raises(ValueError, match='2 caches given, 1 layers read'):
+    conv_cache.arrays()

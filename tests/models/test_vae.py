@@ -17,13 +17,13 @@ TOLERANCE = 2e-5
 
 @pytest.fixture(scope='module')
 def vae():
-  """(encode, decode) of one VAE, jitted, each (x, memory) -> (y, memory)."""
+  """(encode, decode) of one VAE, jitted, each (x, cache) -> (y, cache)."""
   module, params = make_vae()
 
   def apply(method):
     return jax.jit(
-      lambda x, memory=None: module.apply(
-        {'params': params}, x, memory, method=method
+      lambda x, cache=None: module.apply(
+        {'params': params}, x, cache, method=method
       )
     )
 
@@ -36,10 +36,10 @@ def video():
 
 
 def in_chunks(function, x, sizes):
-  """Runs (x, memory) -> (y, memory) over chunks of so many frames."""
-  memory, parts, first = None, [], 0
+  """Runs (x, cache) -> (y, cache) over chunks of so many frames."""
+  cache, parts, first = None, [], 0
   for size in sizes:
-    part, memory = function(x[:, first : first + size], memory)
+    part, cache = function(x[:, first : first + size], cache)
     parts.append(part)
     first += size
   assert first == x.shape[1]
@@ -107,8 +107,8 @@ def test_chunks_without_their_memory_differ(vae, video):
     (decode, noise(2, 1, LATENTS, 2, 2, 4), [1, 1, 1, 1]),
   ):
 
-    def forgetful(x, memory, function=function):
-      y, new = function(x, memory)
+    def forgetful(x, cache, function=function):
+      y, new = function(x, cache)
       return y, jax.tree.map(jnp.zeros_like, new)
 
     whole, _ = function(x)
@@ -142,16 +142,16 @@ def test_first_latent_codes_one_frame_and_the_others_four(vae, video):
 
 
 def test_time_upsampling_of_the_second_latent_sees_no_history():
-  from unitemp_jax.models.causal_conv import Tape
+  from unitemp_jax.models.causal_conv import ConvCache
   from unitemp_jax.models.vae_blocks import Upsample
 
   module = Upsample(temporal=True)
   x = noise(4, 1, 3, 2, 2, 4)
 
   def run(params, x):
-    return module.apply(params, x, Tape(None))
+    return module.apply(params, x, ConvCache(None))
 
-  params = module.init(jax.random.key(0), x, Tape(None))
+  params = module.init(jax.random.key(0), x, ConvCache(None))
   y = run(params, x)
   assert y.shape[1] == 5
   changed = run(params, x.at[:, 0].add(1.0))
@@ -178,9 +178,9 @@ def test_other_numbers_of_frames_are_refused(vae, frames):
 
 def test_later_chunks_hold_multiples_of_4_frames(vae, video):
   encode, _ = vae
-  _, memory = jax.eval_shape(encode, video[:, :5])
+  _, cache = jax.eval_shape(encode, video[:, :5])
   with pytest.raises(ValueError, match='multiple of 4'):
-    jax.eval_shape(encode, video[:, :5], memory)
+    jax.eval_shape(encode, video[:, :5], cache)
 
 
 def test_sizes_that_do_not_divide_name_the_nearest():

@@ -25,17 +25,17 @@ def networks():
 
 
 def decoded(config, params, latents=LATENTS):
-  """All pixels, a latent at a time, and the memory of the last."""
-  vae, memory, parts = VAE(config), None, []
+  """All pixels, a latent at a time, and the cache of the last."""
+  vae, cache, parts = VAE(config), None, []
 
   @jax.jit
-  def decode(latent, memory):
-    return vae.apply({'params': params}, latent, memory, method='decode')
+  def decode(latent, cache):
+    return vae.apply({'params': params}, latent, cache, method='decode')
 
   for k in range(latents.shape[1]):
-    frames, memory = decode(latents[:, k : k + 1], memory)
+    frames, cache = decode(latents[:, k : k + 1], cache)
     parts.append(frames)
-  return jnp.concatenate(parts, axis=1), memory
+  return jnp.concatenate(parts, axis=1), cache
 
 
 def apart(one, two):
@@ -47,10 +47,10 @@ def test_frame_by_frame_is_what_it_is_at_once(networks, monkeypatch):
   params, small, large = networks
   expected = decoded(small, params)
   assert apart(decoded(large, params), expected) < 2e-5
-  # Control: a memory whose frames have changed places is noticed.
-  past = causal_conv.FrameTape.past
+  # Control: a cache whose frames have changed places is noticed.
+  past = causal_conv.FrameConvCache.past
   monkeypatch.setattr(
-    causal_conv.FrameTape, 'past', lambda *args: past(*args)[:, ::-1]
+    causal_conv.FrameConvCache, 'past', lambda *args: past(*args)[:, ::-1]
   )
   assert apart(decoded(large, params), expected) > 1e-3
 
@@ -63,9 +63,9 @@ def test_a_codec_of_large_frames_takes_a_latent_at_a_time(networks):
     codec = Codec(config)
     piece = codec.decode_piece
 
-    def noted(params, latents, memory):
+    def noted(params, latents, cache):
       sizes_seen.append(latents.shape[1])
-      return piece(params, latents, memory)
+      return piece(params, latents, cache)
 
     codec.decode_piece = noted
     return codec
@@ -96,9 +96,9 @@ def test_decoding_in_bfloat16_is_close_and_half_as_large(networks):
   assert held['decoder']['conv_in']['bias'].dtype == jnp.float32
   assert held['encoder']['conv_in']['kernel'].dtype == jnp.float32
   cast = jax.tree.map(lambda x, like: x.astype(like.dtype), params, held)
-  expected, memory = Codec(small).decode_chunk(params, LATENTS, None)
+  expected, cache = Codec(small).decode_chunk(params, LATENTS, None)
   frames, less = Codec(half).decode_chunk(cast, LATENTS, None)
   assert {leaf.dtype for leaf in less} == {jnp.dtype('bfloat16')}
-  assert sum(x.nbytes for x in memory) == 2 * sum(x.nbytes for x in less)
+  assert sum(x.nbytes for x in cache) == 2 * sum(x.nbytes for x in less)
   error = np.asarray(frames, float) - np.asarray(expected, float)
   assert 0 < np.abs(error).mean() < 3  # of 255 levels, weights are random

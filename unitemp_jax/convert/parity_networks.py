@@ -22,7 +22,7 @@ from unitemp_jax.convert.parity_torch import (
 from unitemp_jax.diffusion import flow
 from unitemp_jax.models import dit as dit_lib
 from unitemp_jax.models import dit_block, rope, umt5, vae3d, vae_blocks
-from unitemp_jax.models.causal_conv import CausalConv, Tape
+from unitemp_jax.models.causal_conv import CausalConv, ConvCache
 from unitemp_jax.models.dit import DiT, DiTConfig
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
 from unitemp_jax.models.vae3d import VAE, VAEConfig
@@ -280,8 +280,10 @@ def _half(modules, params: Any, calls) -> Iterator[Row]:
     )
 
     def run(params, x, block=block):
-      tape = () if isinstance(block, vae_blocks.ChannelNorm) else (Tape(None),)
-      return block.apply({'params': params}, x, *tape)
+      conv_cache = (
+        () if isinstance(block, vae_blocks.ChannelNorm) else (ConvCache(None),)
+      )
+      return block.apply({'params': params}, x, *conv_cache)
 
     yield compare(name, 'float32', jax.jit(run)(params[ours], x), theirs)
 

@@ -1,10 +1,10 @@
-"""Causal 3-D convolution with explicit memory, its form chosen per backend.
+"""Causal 3-D convolution with an explicit cache of earlier frames.
 
-Time is padded on the left only. What would be padding is the layer's memory of
+Time is padded on the left only. What would be padding is the layer's cache of
 earlier frames when a video is processed in chunks, as in Wan's VAE
 (Wan-Video/Wan2.1, `wan/modules/vae.py`, `feat_cache`): every layer reads its
-past from a `Tape` and leaves the frames that the next chunk needs on it. A
-fresh tape supplies zeros, which is the padding of Wan's VAE.
+past from a `ConvCache` and leaves the frames that the next chunk needs on it. A
+fresh cache supplies zeros, which is the padding of Wan's VAE.
 
 XLA's direct 3-D convolution on CPU is 5 to 14 times slower than one 2-D
 convolution with the time taps folded into the channels; on TPU and GPU the
@@ -20,16 +20,16 @@ from unitemp_jax.parallel import mesh_context
 from unitemp_jax.parallel.mesh_context import split_rows
 
 
-class Tape:
-  """The memory of all causal layers of one pass, in visiting order.
+class ConvCache:
+  """Causal conv cache: what all layers of one pass keep, in visiting order.
 
-  `first` is True while the chunk starts the video (no memory was given).
+  `first` is True while the chunk starts the video (no cache was given).
   Reading beyond the end or leaving entries unread is a programming error.
   """
 
-  def __init__(self, memory: tuple[jax.Array, ...] | None):
-    self.first = memory is None
-    self._given = None if memory is None else list(memory)
+  def __init__(self, cache: tuple[jax.Array, ...] | None):
+    self.first = cache is None
+    self._given = None if cache is None else list(cache)
     self.kept: list[jax.Array] = []
 
   def past(self, like: jax.Array, frames: int) -> jax.Array:
@@ -40,7 +40,7 @@ class Tape:
     return self.own()
 
   def own(self) -> jax.Array:
-    """The memory of the layer that is visited."""
+    """The cache of the layer that is visited."""
     return self.rest()[0]
 
   def keep(self, history: jax.Array, frames: int) -> None:
@@ -48,50 +48,50 @@ class Tape:
     self.kept.append(split_rows(history[:, -frames:]))
 
   def rest(self) -> tuple[jax.Array, ...]:
-    """The memory of the layers that have not been visited."""
+    """The cache of the layers that have not been visited."""
     return tuple(self._given or ())[len(self.kept) :]
 
-  def extend(self, memory: tuple[jax.Array, ...]) -> None:
-    """Takes what the next layers leave, which ran on a tape of their own."""
-    self.kept.extend(memory)
+  def extend(self, cache: tuple[jax.Array, ...]) -> None:
+    """Takes what the next layers leave, which ran on a cache of their own."""
+    self.kept.extend(cache)
 
-  def memory(self) -> tuple[jax.Array, ...]:
+  def arrays(self) -> tuple[jax.Array, ...]:
     """What to hand to the next chunk."""
     if self._given is not None and len(self.kept) != len(self._given):
       raise ValueError(
-        f'{len(self._given)} memories given, {len(self.kept)} layers read'
+        f'{len(self._given)} caches given, {len(self.kept)} layers read'
       )
     return tuple(self.kept)
 
 
-class FrameTape(Tape):
-  """The tape of one of an even number of frames that follow each other.
+class FrameConvCache(ConvCache):
+  """The cache of one of an even number of frames that follow each other.
 
   Every layer remembers two frames, and the older one is overwritten where it
-  lies: so a loop over frames needs no second memory. After an even number of
+  lies: so a loop over frames needs no second cache. After an even number of
   frames they are in order again.
   """
 
-  def __init__(self, memory: tuple[jax.Array, ...], number: jax.Array):
+  def __init__(self, cache: tuple[jax.Array, ...], number: jax.Array):
     """Before frame `number`, counted from 0."""
-    super().__init__(memory)
+    super().__init__(cache)
     self._older = number % 2
 
   def past(self, like: jax.Array, frames: int) -> jax.Array:
     """Two frames `B2HWC` in their order."""
     del like, frames
-    memory = self.own()
+    cache = self.own()
     both = (self._older, 1 - self._older)
-    parts = [lax.dynamic_index_in_dim(memory, place, 1) for place in both]
+    parts = [lax.dynamic_index_in_dim(cache, place, 1) for place in both]
     return jnp.concatenate(parts, axis=1)
 
   def keep(self, history: jax.Array, frames: int) -> None:
     """Remembers the last frame in the place of the older one."""
     del frames
-    memory = lax.dynamic_update_slice_in_dim(
+    cache = lax.dynamic_update_slice_in_dim(
       self.own(), history[:, -1:], self._older, 1
     )
-    self.kept.append(split_rows(memory))
+    self.kept.append(split_rows(cache))
 
 
 def conv_form(form: str) -> str:
@@ -136,14 +136,14 @@ class CausalConv(nn.Module):
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
   @nn.compact
-  def __call__(self, x: jax.Array, tape: Tape) -> jax.Array:
-    """Convolves one chunk, reading and leaving kt - 1 frames on the tape."""
+  def __call__(self, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
+    """Convolves one chunk; kt - 1 frames are read from the cache and left."""
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape)
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     reach = self.kernel_size[0] - 1
     if reach:
-      x = jnp.concatenate([tape.past(x, reach), x], axis=1)
-      tape.keep(x, reach)
+      x = jnp.concatenate([conv_cache.past(x, reach), x], axis=1)
+      conv_cache.keep(x, reach)
     y = valid_time_conv(split_rows(x), kernel.astype(x.dtype), self.form)
     return y + bias.astype(x.dtype).reshape(1, 1, 1, 1, -1)

@@ -5,9 +5,9 @@ temporal and spatial strides). Pixels are in [-1, 1]; latents are normalised per
 channel, (mu - mean) / std. Frame t of the output depends on latents up to its
 own only: the VAE is causal in time.
 
-A video may be processed in chunks. `memory=None` starts a video: the first
+A video may be processed in chunks. `cache=None` starts a video: the first
 chunk holds 1 + 4m frames (1 + m latents). Later chunks hold 4m frames (m
-latents) and take the memory that the chunk before returned. However a video is
+latents) and take the cache that the chunk before returned. However a video is
 cut, the result is the same.
 """
 
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from unitemp_jax.models.causal_conv import CausalConv, FrameTape, Tape
+from unitemp_jax.models.causal_conv import CausalConv, ConvCache, FrameConvCache
 from unitemp_jax.models.vae_blocks import (
   ChannelNorm,
   Downsample,
@@ -30,7 +30,7 @@ from unitemp_jax.models.vae_blocks import (
 )
 from unitemp_jax.shapes import Latents, Video
 
-Memory = tuple[jax.Array, ...]
+Cache = tuple[jax.Array, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +83,11 @@ class Middle(nn.Module):
   form: str
 
   @nn.compact
-  def __call__(self, x: jax.Array, tape: Tape) -> jax.Array:
+  def __call__(self, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
     """Maps `BTHWC` to the same shape."""
-    x = ResidualBlock(self.features, self.form, name='res0')(x, tape)
+    x = ResidualBlock(self.features, self.form, name='res0')(x, conv_cache)
     x = FrameAttention(name='attention')(x)
-    return ResidualBlock(self.features, self.form, name='res1')(x, tape)
+    return ResidualBlock(self.features, self.form, name='res1')(x, conv_cache)
 
 
 class Encoder(nn.Module):
@@ -96,21 +96,23 @@ class Encoder(nn.Module):
   config: VAEConfig
 
   @nn.compact
-  def __call__(self, x: jax.Array, tape: Tape) -> jax.Array:
+  def __call__(self, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
     """Maps `BTHWC` to `BFhw[2 z]`."""
     c = self.config
-    x = CausalConv(c.base_dim, form=c.conv_form, name='conv_in')(x, tape)
+    x = CausalConv(c.base_dim, form=c.conv_form, name='conv_in')(x, conv_cache)
     for i, mult in enumerate(c.dim_mult):
       for j in range(c.num_res_blocks):
         block = ResidualBlock(
           c.base_dim * mult, c.conv_form, name=f'stage{i}_res{j}'
         )
-        x = block(x, tape)
+        x = block(x, conv_cache)
       if i < len(c.temporal_down):
-        x = Downsample(c.temporal_down[i], name=f'stage{i}_down')(x, tape)
-    x = Middle(x.shape[-1], c.conv_form, name='middle')(x, tape)
+        x = Downsample(c.temporal_down[i], name=f'stage{i}_down')(x, conv_cache)
+    x = Middle(x.shape[-1], c.conv_form, name='middle')(x, conv_cache)
     x = nn.silu(ChannelNorm(name='norm_out')(x))
-    return CausalConv(2 * c.z_dim, form=c.conv_form, name='conv_out')(x, tape)
+    return CausalConv(2 * c.z_dim, form=c.conv_form, name='conv_out')(
+      x, conv_cache
+    )
 
 
 class Decoder(nn.Module):
@@ -119,24 +121,24 @@ class Decoder(nn.Module):
   config: VAEConfig
 
   @nn.compact
-  def __call__(self, x: jax.Array, tape: Tape) -> jax.Array:
+  def __call__(self, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
     """Maps `BFhwz` to `BTHW[3 patch^2]`."""
     c = self.config
     width = c.base_dim * c.dim_mult[-1]
-    x = CausalConv(width, form=c.conv_form, name='conv_in')(x, tape)
-    x = Middle(width, c.conv_form, name='middle')(x, tape)
+    x = CausalConv(width, form=c.conv_form, name='conv_in')(x, conv_cache)
+    x = Middle(width, c.conv_form, name='middle')(x, conv_cache)
     # After these stages there are as many frames as there will be.
     timed = 1 + max(np.flatnonzero(c.temporal_down[::-1]), default=-1)
     for i in range(timed):
-      x = self._stage(i, x, tape)
-    if not c.large_frames or tape.first:
-      return self._rest(timed, x, tape)
+      x = self._stage(i, x, conv_cache)
+    if not c.large_frames or conv_cache.first:
+      return self._rest(timed, x, conv_cache)
 
-    def one(decoder, memory, inputs):
+    def one(decoder, cache, inputs):
       frame, number = inputs
-      own = FrameTape(memory, number)
+      own = FrameConvCache(cache, number)
       y = decoder._rest(timed, frame[:, None], own)
-      return own.memory(), y[:, 0]
+      return own.arrays(), y[:, 0]
 
     scan = nn.scan(
       one,
@@ -145,36 +147,38 @@ class Decoder(nn.Module):
       in_axes=((1, 0),),
       out_axes=1,
     )
-    memory, x = scan(self, tape.rest(), (x, jnp.arange(x.shape[1])))
-    tape.extend(memory)
+    cache, x = scan(self, conv_cache.rest(), (x, jnp.arange(x.shape[1])))
+    conv_cache.extend(cache)
     return x
 
-  def _stage(self, i: int, x: jax.Array, tape: Tape) -> jax.Array:
+  def _stage(self, i: int, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
     """Residual blocks of one size, then twice the size, but for the last."""
     c = self.config
     for j in range(c.num_res_blocks + 1):
       block = ResidualBlock(
         c.base_dim * c.dim_mult[::-1][i], c.conv_form, name=f'stage{i}_res{j}'
       )
-      x = block(x, tape)
+      x = block(x, conv_cache)
     if i < len(c.temporal_down):
       temporal = c.temporal_down[::-1][i]
       upsample = Upsample(temporal, c.large_frames, name=f'stage{i}_up')
-      x = upsample(x, tape)
+      x = upsample(x, conv_cache)
     return x
 
-  def _rest(self, first: int, x: jax.Array, tape: Tape) -> jax.Array:
+  def _rest(self, first: int, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
     """The stages from `first` on, to pixels."""
     c = self.config
     for i in range(first, len(c.dim_mult)):
-      x = self._stage(i, x, tape)
+      x = self._stage(i, x, conv_cache)
     x = nn.silu(ChannelNorm(name='norm_out')(x))
     channels = 3 * c.patch**2
-    return CausalConv(channels, form=c.conv_form, name='conv_out')(x, tape)
+    return CausalConv(channels, form=c.conv_form, name='conv_out')(
+      x, conv_cache
+    )
 
 
 class VAE(nn.Module):
-  """Encodes and decodes, whole or in chunks with explicit memory."""
+  """Encodes and decodes, whole or in chunks with an explicit cache."""
 
   config: VAEConfig
 
@@ -198,41 +202,43 @@ class VAE(nn.Module):
     frames, _ = self._decode_raw(z, None)
     return frames, mu, logvar
 
-  def moments(self, video: Video, memory: Memory | None = None):
-    """Mean and log-variance of the raw latents, and the memory."""
+  def moments(self, video: Video, cache: Cache | None = None):
+    """Mean and log-variance of the raw latents, and the cache."""
     stride = self.config.temporal_stride
-    if memory is None:
+    if cache is None:
       num_latents(video.shape[1], stride)
     elif video.shape[1] % stride:
       raise ValueError(
         f'a later chunk must hold a multiple of {stride} frames, '
         f'this one has {video.shape[1]}'
       )
-    tape = Tape(memory)
+    conv_cache = ConvCache(cache)
     p = self.config.patch
     x = rearrange(video, 'b t (h p) (w q) c -> b t h w (c q p)', p=p, q=p)
-    mu, logvar = jnp.split(self.to_moments(self.encoder(x, tape)), 2, axis=-1)
-    return mu, jnp.clip(logvar, -30.0, 20.0), tape.memory()
+    mu, logvar = jnp.split(
+      self.to_moments(self.encoder(x, conv_cache)), 2, axis=-1
+    )
+    return mu, jnp.clip(logvar, -30.0, 20.0), conv_cache.arrays()
 
-  def encode(self, video: Video, memory: Memory | None = None):
-    """Pixels `BTHW3` in [-1, 1] to normalised latents `BFhwz`, and memory."""
-    mu, _, memory = self.moments(video, memory)
+  def encode(self, video: Video, cache: Cache | None = None):
+    """Pixels `BTHW3` in [-1, 1] to normalised latents `BFhwz`, and cache."""
+    mu, _, cache = self.moments(video, cache)
     mean, std = self._statistics()
-    return (mu - mean) / std, memory
+    return (mu - mean) / std, cache
 
-  def decode(self, latents: Latents, memory: Memory | None = None):
-    """Normalised latents `BFhwz` to pixels `BTHW3` in [-1, 1], and memory."""
+  def decode(self, latents: Latents, cache: Cache | None = None):
+    """Normalised latents `BFhwz` to pixels `BTHW3` in [-1, 1], and cache."""
     mean, std = self._statistics()
     raw = (latents * std + mean).astype(latents.dtype)
-    frames, memory = self._decode_raw(raw, memory)
-    return jnp.clip(frames, -1.0, 1.0), memory
+    frames, cache = self._decode_raw(raw, cache)
+    return jnp.clip(frames, -1.0, 1.0), cache
 
-  def _decode_raw(self, z: jax.Array, memory: Memory | None):
-    tape = Tape(memory)
-    x = self.decoder(self.from_latents(z).astype(z.dtype), tape)
+  def _decode_raw(self, z: jax.Array, cache: Cache | None):
+    conv_cache = ConvCache(cache)
+    x = self.decoder(self.from_latents(z).astype(z.dtype), conv_cache)
     p = self.config.patch
     x = rearrange(x, 'b t h w (c q p) -> b t (h p) (w q) c', p=p, q=p)
-    return x, tape.memory()
+    return x, conv_cache.arrays()
 
   def _statistics(self) -> tuple[jax.Array, jax.Array]:
     """Per-channel mean and std, applied once, here and nowhere else."""

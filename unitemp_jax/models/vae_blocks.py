@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from unitemp_jax.models.causal_conv import CausalConv, Tape
+from unitemp_jax.models.causal_conv import CausalConv, ConvCache
 
 
 def fold_time(x: jax.Array) -> jax.Array:
@@ -39,15 +39,15 @@ class ResidualBlock(nn.Module):
   form: str = 'auto'
 
   @nn.compact
-  def __call__(self, x: jax.Array, tape: Tape) -> jax.Array:
+  def __call__(self, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
     """Maps `BTHWC` to `BTHW[features]`."""
     y = nn.silu(ChannelNorm(name='norm1')(x))
-    y = CausalConv(self.features, form=self.form, name='conv1')(y, tape)
+    y = CausalConv(self.features, form=self.form, name='conv1')(y, conv_cache)
     y = nn.silu(ChannelNorm(name='norm2')(y))
-    y = CausalConv(self.features, form=self.form, name='conv2')(y, tape)
+    y = CausalConv(self.features, form=self.form, name='conv2')(y, conv_cache)
     if x.shape[-1] != self.features:
       shortcut = CausalConv(self.features, (1, 1, 1), name='shortcut')
-      x = shortcut(x, tape)
+      x = shortcut(x, conv_cache)
     return x + y
 
 
@@ -72,7 +72,7 @@ class Downsample(nn.Module):
   temporal: bool
 
   @nn.compact
-  def __call__(self, x: jax.Array, tape: Tape) -> jax.Array:
+  def __call__(self, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
     """Maps `BTHWC` to half size; 1 + 2m first frames become 1 + m."""
     c = x.shape[-1]
     resample = nn.Conv(
@@ -86,10 +86,10 @@ class Downsample(nn.Module):
       return y
     # Its kernel is [3 C, C]: taps, then C.
     time_conv = nn.Dense(c, dtype=x.dtype, name='time_conv')
-    head = y[:, :1] if tape.first else y[:, :0]
-    if not tape.first:
-      y = jnp.concatenate([tape.past(y, 1), y], axis=1)
-    tape.keep(y, 1)
+    head = y[:, :1] if conv_cache.first else y[:, :0]
+    if not conv_cache.first:
+      y = jnp.concatenate([conv_cache.past(y, 1), y], axis=1)
+    conv_cache.keep(y, 1)
     m = (y.shape[1] - 1) // 2
     taps = [y[:, i : i + 2 * m : 2] for i in range(3)]
     tail = time_conv(jnp.concatenate(taps, axis=-1))
@@ -108,13 +108,13 @@ class Upsample(nn.Module):
   one_by_one: bool = False
 
   @nn.compact
-  def __call__(self, x: jax.Array, tape: Tape) -> jax.Array:
+  def __call__(self, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
     """Maps `BTHWC` to double size; 1 + m first frames become 1 + 2m."""
     c = x.shape[-1]
     if self.temporal:
-      head, tail = (x[:, :1], x[:, 1:]) if tape.first else (x[:, :0], x)
-      tail = jnp.concatenate([tape.past(x, 2), tail], axis=1)
-      tape.keep(tail, 2)
+      head, tail = (x[:, :1], x[:, 1:]) if conv_cache.first else (x[:, :0], x)
+      tail = jnp.concatenate([conv_cache.past(x, 2), tail], axis=1)
+      conv_cache.keep(tail, 2)
       m = tail.shape[1] - 2
       taps = [tail[:, i : i + m] for i in range(3)]
       time_conv = nn.Dense(2 * c, dtype=x.dtype, name='time_conv')
