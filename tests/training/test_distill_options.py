@@ -66,3 +66,19 @@ def test_a_replayed_rollout_cannot_let_gradient_through():
     build_program(config)
   config.loss.through_cache = False
   build_program(config)  # Control.
+
+
+def test_a_held_draft_is_trained_as_it_is_sampled():
+  config = load_config('configs/tiny_student_init.py:test')
+  z = config.model.vae.z_dim
+  index = {'latent_mean': [0.0] * z, 'latent_std': [1.0] * z}
+  card = builders.model_card(config, index, {})
+  held = config.orders.draft_sigma
+  assert card.step_options.draft_sigma == held > 0
+  assert build_program(config).settings() == {'draft_sigma': held}
+  config.orders.draft_sigma = 0.0  # Control: at the plan's start.
+  start = builders.student_levels(config)[config.orders.start]
+  assert build_program(config).settings() == {'draft_sigma': start}
+  config.objective, config.orders.draft_sigma = 'ode_init', held
+  with pytest.raises(UserError, match='trajectories hold'):
+    build_program(config)

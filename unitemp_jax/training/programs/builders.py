@@ -134,6 +134,7 @@ def model_card(
     anchors=config.orders.anchors,
     anchor_kind=config.orders.anchor_kind,
     start=config.orders.start,
+    draft_sigma=config.orders.get('draft_sigma', 0.0),
     provenance=provenance,
   )
 

@@ -137,6 +137,7 @@ class DistillProgram:
       draft_from=int(self._windowed),
       through_cache=s.through_cache,
       context_sigma=s.context_sigma,
+      draft_sigma=config.orders.get('draft_sigma', 0.0),
     )
     self.frozen = networks.frozen_networks(config)
     if self._windowed or self._loops or s.pin_last:

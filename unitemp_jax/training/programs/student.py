@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from unitemp_jax.errors import UserError
 from unitemp_jax.models import flops, text_to_video
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
@@ -43,8 +44,9 @@ class StudentInitProgram(SingleLossProgram):
 
   def settings(self) -> dict[str, Any]:
     """Returns what `loss_fn` takes besides the numbers of `config.loss`."""
-    levels = builders.student_levels(self._config)
-    return {'draft_sigma': float(levels[self._config.orders.start])}
+    orders = self._config.orders
+    start = builders.student_levels(self._config)[orders.start]
+    return {'draft_sigma': orders.get('draft_sigma') or float(start)}
 
   def init_params(self, key, initial):
     """Returns the teacher's transformer."""
@@ -90,8 +92,18 @@ class ODEInitProgram(StudentInitProgram):
   loss_fn = staticmethod(ode_init.loss)
 
   def __init__(self, config: ConfigDict):
-    """Reads the same as `StudentInitProgram`."""
+    """Reads the same as `StudentInitProgram`.
+
+    Raises:
+      UserError: drafts are held at a sigma that no trajectory passes.
+    """
     super().__init__(config)
+    if config.orders.get('draft_sigma'):
+      raise UserError(
+        f'config.orders.draft_sigma is {config.orders.draft_sigma}, but '
+        'trajectories hold the sigmas of config.student only; use 0, or the '
+        'objective student_init.'
+      )
     self.batch_spec = batches.latent_spec(config, trajectories=True)
 
   def settings(self) -> dict[str, Any]:
