@@ -67,8 +67,8 @@ class DistillSettings:
       anchors `anchor_match` has another aim.
     pin_last: how closely the last frame must be the given one, in pixels; 0
       pins the last latent instead, with frames that nobody gave.
-    anchor_drop: share of rollouts without anchors.
-    critic_updates: the student is updated in every so manyth step.
+    anchor_drop: see `rollout.roll_out`.
+    critic_updates: updates of the critic per update of the student.
     critic_warmup: first steps in which the critic alone learns what the initial
       student's samples look like.
     checkpoint_rollout: one more pass per block for a backward pass that holds
@@ -101,7 +101,7 @@ def settings_of(config: ConfigDict) -> DistillSettings:
   values = config.loss.to_dict()
   values.pop('guidance', None)
   values['guidance_scale'] = guidance.config_scale(config, 'loss')
-  return DistillSettings(**values)
+  return builders.model_config(DistillSettings, values)
 
 
 def check_rollout(settings: DistillSettings, plans: list[Plan]) -> None:
