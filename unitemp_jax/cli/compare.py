@@ -1,19 +1,16 @@
 """`unitemp compare`: clips of several systems, paired by prompt and sample."""
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 from unitemp_jax.cli import clip_options
 from unitemp_jax.cli.options import Parser, at_least
-from unitemp_jax.compare import gallery, numbers, pairing, run, votes
-from unitemp_jax.compare.pairing import System
+from unitemp_jax.compare import gallery, numbers, pairing, run, systems, votes
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import folder as clip_folder
 from unitemp_jax.evaluation.clips import naming
 from unitemp_jax.evaluation.metrics.results import ResultTable
 from unitemp_jax.evaluation_sets import manifests
-from unitemp_jax.report.pages import plural
 
 _EXAMPLE = """baselines, by how they name their clips:
   self_forcing  PROMPT[:100]-0.mp4 or 12-0_ema.mp4
@@ -53,66 +50,8 @@ def _parser() -> Parser:
   return parser
 
 
-def _kinds(text: str, count: int) -> list[str]:
-  kinds = text.split(',')
-  for kind in kinds:
-    if kind not in naming.KINDS:
-      raise UserError(
-        f'--baseline={text}: {kind!r} is none of {", ".join(naming.KINDS)}.'
-      )
-  if len(kinds) == 1:
-    return ['folder', *kinds * (count - 1)]
-  if len(kinds) != count:
-    raise UserError(
-      f'--baseline={text} names {len(kinds)} kinds for {count} folders; give '
-      'one, or one for each.'
-    )
-  return kinds
-
-
-def _named(text: str) -> tuple[str, Path]:
-  """Splits NAME=DIR; a folder with `=` in its name is one."""
-  name, separator, folder = text.partition('=')
-  if not separator or Path(text).is_dir():
-    return '', Path(text)
-  return name, Path(folder)
-
-
-def _systems(args, problems: list[str]) -> list[tuple[System, Path]]:
-  found: list[tuple[System, Path]] = []
-  kinds = _kinds(args.baseline, len(args.folders))
-  for text, kind in zip(args.folders, kinds, strict=True):
-    name, path = _named(text)
-    named = bool(name)
-    if (path / 'set.json').is_file():
-      path = path / 'videos'
-    listing = clip_folder.list_clips(path, kind, args.blocks)
-    problems += listing.problems
-    name = name or path.resolve().name
-    if not named and name == 'videos':
-      name = path.resolve().parent.name
-    # The orders of a single folder need not say whose they are.
-    name = '' if len(args.folders) == 1 else name
-    found += [(system, path) for system in run.split(name, listing)]
-  return _distinct(found)
-
-
-def _distinct(
-  systems: Sequence[tuple[System, Path]],
-) -> list[tuple[System, Path]]:
-  """Numbers systems of one name."""
-  seen: dict[str, int] = {}
-  named = []
-  for system, path in systems:
-    seen[system.name] = seen.get(system.name, 0) + 1
-    count = seen[system.name]
-    name = system.name if count == 1 else f'{system.name} ({count})'
-    named.append((System(name, system.clips), path))
-  return named
-
-
 def _check(args) -> None:
-  read = [path for _, path in map(_named, args.folders)]
+  read = [path for _, path in map(systems.named, args.folders)]
   read += [args.real] if args.real else []
   clip_options.check(args, gallery.EYEBROW, read)
   if args.long_prompts is not None and args.prompts is None:
@@ -122,22 +61,18 @@ def _check(args) -> None:
 def _compare(argv: list[str]) -> int:
   args = _parser().parse_args(argv)
   _check(args)
-  problems: list[str] = []
-  systems = _systems(args, problems)
-  if len(systems) < 2:
-    raise UserError(
-      'there is a single system; name two folders, or one with several orders.'
-    )
+  found, problems = systems.read(args.folders, args.baseline, args.blocks)
   prompts = []
   if args.prompts is not None:
     prompts = manifests.read(args.prompts, args.long_prompts)
   real = args.real and clip_folder.list_clips(args.real)
-  paired = pairing.pair([system for system, _ in systems], prompts)
+  paired = pairing.pair([system for system, _ in found], prompts)
   for problem in problems:
     print(f'left out: {problem}')
-  _tell(systems, paired)
+  for line in systems.summary(found, paired):
+    print(line)
   if not paired.pairs:
-    raise UserError(_why_unpaired(systems, paired))
+    raise UserError(systems.why_unpaired(found, paired))
   if args.dry_run:
     return 0
   options = run.Options(
@@ -147,43 +82,9 @@ def _compare(argv: list[str]) -> int:
     question=args.question,
     command=shlex.join(['unitemp', 'compare', *argv]),
   )
-  print(run.run(systems, paired, real, args.out, options))
+  print(run.run(found, paired, real, args.out, options))
   print(args.out / 'index.html')
   return 0
-
-
-def _why_unpaired(systems, paired) -> str:
-  """One sentence for when no two clips belong together."""
-  kinds = {
-    naming.guess(clip.path.stem)
-    for system, _ in systems
-    for clip in system.clips
-    if not clip.about
-  }
-  kinds -= {'folder'}
-  mend = 'give --prompts=FILE, or another --baseline'
-  if kinds:
-    mend = f'some names look like those of --baseline={",".join(sorted(kinds))}'
-  first = paired.unpaired[0]
-  return (
-    f'no two clips have the same prompt and sample ({first.clip.name}: '
-    f'{first.reason}); {mend}.'
-  )
-
-
-def _tell(systems, paired) -> None:
-  for system, folder in systems:
-    mine = [p for p in paired.pairs if system.name in p.clips]
-    print(
-      f'{system.name}: {plural(len(system.clips), "clip")} in {folder}, '
-      f'{len(mine)} paired'
-    )
-  reasons: dict[tuple[str, str], list[str]] = {}
-  for alone in paired.unpaired:
-    names = reasons.setdefault((alone.system, alone.reason), [])
-    names.append(alone.clip.name)
-  for (name, reason), clips in reasons.items():
-    print(f'not paired: {len(clips)} of {name}, {reason}: {clips[0]}')
 
 
 def _votes(argv: list[str]) -> int:
@@ -199,7 +100,7 @@ def _votes(argv: list[str]) -> int:
   args = parser.parse_args(argv)
   path = args.key or votes.find_key(args.votes)
   if args.out is not None:
-    _check_table(args.out, [path, *args.votes])
+    votes.check_table(args.out, [path, *args.votes])
   key = votes.read_key(path)
   cast, problems = votes.read_votes(args.votes, key)
   for problem in problems:
@@ -211,20 +112,6 @@ def _votes(argv: list[str]) -> int:
     table.to_json(args.out)
     print(args.out)
   return 0
-
-
-def _check_table(out: Path, read: Sequence[Path]) -> None:
-  """Raises UserError where a table of votes would replace something else."""
-  for path in read:
-    if out.exists() and path.exists() and out.samefile(path):
-      raise UserError(f'--out={out} is read as well; choose another file.')
-  if out.exists():
-    try:
-      ResultTable.from_json(out)
-    except UserError as error:
-      raise UserError(
-        f'--out={out} is there and no table of results; choose another file.'
-      ) from error
 
 
 def _numbers(argv: list[str]) -> int:

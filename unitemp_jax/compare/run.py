@@ -47,25 +47,6 @@ class Options:
   command: str
 
 
-def split(name: str, listing: Listing) -> list[System]:
-  """The systems in a folder: one, or one for each temporal order in it.
-
-  Args:
-    name: of the folder's system; '' names orders alone.
-    listing: of its clips.
-  """
-  orders = dict.fromkeys(clip.order for clip in listing.clips)
-  if len(orders) < 2:
-    return [System(name, listing.clips)]
-  return [
-    System(
-      f'{name}{": " if name else ""}{order or "unnamed order"}',
-      tuple(clip for clip in listing.clips if clip.order == order),
-    )
-    for order in orders
-  ]
-
-
 def run(
   systems: Sequence[tuple[System, Path]],
   pairing: Pairing,

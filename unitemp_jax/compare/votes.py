@@ -17,7 +17,7 @@ from unitemp_jax import files
 from unitemp_jax.compare import blind
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
-from unitemp_jax.evaluation.metrics.results import Result, result
+from unitemp_jax.evaluation.metrics.results import Result, ResultTable, result
 
 FORMAT = 'unitemp votes 1'
 _CHOICES = ('left', 'right', 'tie')
@@ -161,6 +161,20 @@ def score(votes: Sequence[Vote], how: str) -> list[Result]:
       rows += _preferred(f'{match}, {rater}', own, systems, how)
   rows += _trust(votes, how)
   return rows
+
+
+def check_table(out: Path, read: Sequence[Path]) -> None:
+  """Raises UserError where a table of votes would replace something else."""
+  for path in read:
+    if out.exists() and path.exists() and out.samefile(path):
+      raise UserError(f'--out={out} is read as well; choose another file.')
+  if out.exists():
+    try:
+      ResultTable.from_json(out)
+    except UserError as error:
+      raise UserError(
+        f'--out={out} is there and no table of results; choose another file.'
+      ) from error
 
 
 def _share(
