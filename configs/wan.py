@@ -124,6 +124,9 @@ def config_for(objective: str, dit: dict, arg: str | None) -> ConfigDict:
       # run at this size.
       'anchor_kind': 'windowed',
       'start': 3,
+      # Sigma at which such a draft is held until the last pass; 0 draws it anew
+      # in every pass, at the level above.
+      'draft_sigma': 0.0,
       'weights': {
         'forward': 0.25,
         'backward': 0.25,
