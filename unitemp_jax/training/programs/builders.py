@@ -136,7 +136,6 @@ def model_card(
     start=config.orders.start,
     draft_sigma=config.orders.get('draft_sigma', 0.0),
     provenance=provenance,
-    draft_sigma=config.orders.get('draft_sigma', 0.0),
   )
 
 

@@ -135,7 +135,6 @@ class DistillProgram:
     self._windowed = builders.windowed(config.orders)
     self._options = StepOptions(
       draft_from=int(self._windowed),
-      draft_sigma=config.orders.get('draft_sigma', 0.0),
       through_cache=s.through_cache,
       context_sigma=s.context_sigma,
       draft_sigma=config.orders.get('draft_sigma', 0.0),
