@@ -44,23 +44,10 @@ class FallingDigitsConfig(tfds.core.BuilderConfig):
   clips: Mapping[str, int]
 
 
-def _standard_config(size: int, num_frames: int) -> FallingDigitsConfig:
-  return FallingDigitsConfig(
-    name=f'{size}px_{num_frames}f',
-    spec=falling_digits.FallingDigitsSpec(num_frames=num_frames, size=size),
-    clips={'train': 10_000, 'test': 1_000},
-  )
-
-
 class FallingDigits(prepared.LocalBuilder):
   """Handwritten digits that fall, bounce and leave a fading trail."""
 
   VERSION = tfds.core.Version('1.1.0')
-  BUILDER_CONFIGS = (
-    _standard_config(32, 33),
-    _standard_config(32, 81),
-    _standard_config(64, 33),
-  )
 
   def _info(self) -> tfds.core.DatasetInfo:
     spec = self.builder_config.spec
@@ -115,18 +102,26 @@ def prepare_folder(
   spec: falling_digits.FallingDigitsSpec,
   num_clips: int,
 ) -> tuple[str, Any]:
-  """Does what `prepare` does and tells the folder of the set as well.
+  """Writes a set of clips unless it is there, and opens it.
+
+  Args:
+    data_dir: folder for data sets, made when missing.
+    spec: what clips to make.
+    num_clips: clips 0 .. num_clips - 1 of the spec.
 
   Returns:
-    The folder and the source.
+    The set's folder, and a random-access source: len() and [i] -> dict of
+    `sample_clips`' fields of clip i (caption as bytes).
+
+  Raises:
+    UserError: num_clips < 1, or the folder cannot be written.
   """
   if num_clips < 1:
     raise UserError(f'num_clips must be at least 1, got {num_clips}.')
   fields = json.dumps(dataclasses.asdict(spec), sort_keys=True)
-  digest = files.sha256(fields)[:8]
   config = FallingDigitsConfig(
     name=f'{spec.size}px_{spec.num_frames}f_seed{spec.seed}_'
-    f'{spec.split}{num_clips}_{digest}',
+    f'{spec.split}{num_clips}_{files.sha256(fields)[:8]}',
     spec=spec,
     clips={spec.split: num_clips},
   )
@@ -141,21 +136,5 @@ def prepare(
   spec: falling_digits.FallingDigitsSpec,
   num_clips: int,
 ) -> Any:
-  """Writes a set of clips unless it is there, and opens it.
-
-  The set appears under its name only when it is complete, so an interrupted
-  call leaves nothing that could be mistaken for it, and a repeated one reads.
-
-  Args:
-    data_dir: folder for data sets, made when missing.
-    spec: what clips to make.
-    num_clips: how many; clips 0 .. num_clips - 1 of the spec.
-
-  Returns:
-    A random-access source: len() and [i] -> dict of `sample_clips`' fields of
-    clip i (caption as bytes).
-
-  Raises:
-    UserError: num_clips < 1, or the folder cannot be written.
-  """
+  """The source of `prepare_folder`."""
   return prepare_folder(data_dir, spec, num_clips)[1]
