@@ -173,7 +173,9 @@ def no_compiler(monkeypatch):
 
   made_peak = [10.0]
   monkeypatch.setattr(topology, 'devices', lambda target: [])
-  monkeypatch.setattr(aot.importlib.metadata, 'version', lambda name: '1')
+  monkeypatch.setattr(
+    aot.compiler.importlib.metadata, 'version', lambda name: '1'
+  )
   monkeypatch.setattr(
     steps,
     'steps_of',

@@ -1,16 +1,23 @@
 """Compiles a step with the TPU compiler, and reads off what it needs."""
 
 import contextlib
+import importlib.metadata
 import re
 import time
 from collections.abc import Iterator
 
 import jax
 
-from unitemp_jax.aot import collectives
-from unitemp_jax.aot.memory_report import GIB, StepReport, step_report
+from unitemp_jax.aot import collectives, steps, topology
+from unitemp_jax.aot.memory_report import (
+  GIB,
+  MemoryReport,
+  StepReport,
+  step_report,
+)
 from unitemp_jax.aot.step import Step
 from unitemp_jax.aot.topology import Topology
+from unitemp_jax.training.config import load_config
 
 # Of the compiler: as little as it can do, or what it does by default.
 _FAST, _EXACT = -1.0, 0.0
@@ -106,3 +113,58 @@ def read_exhausted(message: str) -> tuple[int, list[str]]:
       words += [f'of {operator[1]}'] if operator else []
       found.append(' '.join(words))
   return peak, found
+
+
+def compile_config(
+  name: str,
+  overrides: list[str],
+  target: Topology,
+  names: list[str] | None = None,
+  *,
+  depth: int | None = None,
+  fast: bool = False,
+  utilisation: float = 0.4,
+  dry_run: bool = False,
+) -> MemoryReport:
+  """Compiles the steps of a config for a topology; nothing is run.
+
+  Args:
+    name: `FILE[:ARG]` of the config.
+    overrides: `a.b=value` each.
+    target: what to compile for.
+    names: of steps, see `steps.steps_of`; by default all that it has.
+    depth: compiles so many layers only.
+    fast: least effort of the compiler.
+    utilisation: of the peak arithmetic, for estimates.
+    dry_run: only prints what would be compiled.
+
+  Raises:
+    UserError: see `load_config` and `steps.steps_of`.
+  """
+  config = load_config(name, [f'--config.{one}' for one in overrides])
+  if depth is not None:
+    steps.with_depth(config, depth)
+  if names is None:
+    names = list(steps.NAMES) if 'student' in config else [steps.TRAIN]
+  made = []
+  for step in steps.steps_of(config, names, topology.devices(target)):
+    if dry_run:
+      print(f'would compile {step.name} for {target}, batch {step.rows}')
+      continue
+    print(f'compiling {step.name} for {target} ...', flush=True)
+    made.append(run(step, target, fast, utilisation))
+  return MemoryReport(
+    config=name,
+    overrides=overrides,
+    topology=target.name,
+    slices=target.slices,
+    chips=target.chips,
+    chip_gib=target.chip.gib,
+    layers=depth,
+    mode='fast' if fast else 'exact',
+    utilisation=utilisation,
+    versions={
+      name: importlib.metadata.version(name) for name in ('jax', 'libtpu')
+    },
+    steps=made,
+  )

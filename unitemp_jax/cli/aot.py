@@ -1,16 +1,15 @@
 """`unitemp aot`: does a config fit a TPU topology, without a TPU."""
 
 import argparse
-import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from unitemp_jax import files
 from unitemp_jax.aot import compiler, memory_report, steps, table, topology
 from unitemp_jax.aot.memory_report import MemoryReport
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
-from unitemp_jax.training.config import load_config
 
 EXIT_DOES_NOT_FIT = 3
 _COMMAND = 'unitemp aot --table'
@@ -68,52 +67,19 @@ def _check(args: argparse.Namespace) -> None:
     )
 
 
-def _compiled(
-  name: str,
-  overrides: list[str],
-  target: topology.Topology,
-  names: list[str] | None,
-  args: argparse.Namespace,
-  fast: bool,
-) -> MemoryReport:
-  """Compiles the steps of a config; with `--dry_run` only names them."""
-  config = load_config(name, [f'--config.{one}' for one in overrides])
-  if args.depth is not None:
-    steps.with_depth(config, args.depth)
-  if names is None:
-    names = list(steps.NAMES) if 'student' in config else [steps.TRAIN]
-  made = []
-  for step in steps.steps_of(config, names, topology.devices(target)):
-    if args.dry_run:
-      print(f'would compile {step.name} for {target}, batch {step.rows}')
-      continue
-    print(f'compiling {step.name} for {target} ...', flush=True)
-    made.append(compiler.run(step, target, fast, args.utilisation))
-  return MemoryReport(
-    config=name,
-    overrides=overrides,
-    topology=target.name,
-    slices=target.slices,
-    chips=target.chips,
-    chip_gib=target.chip.gib,
-    layers=args.depth,
-    mode='fast' if fast else 'exact',
-    utilisation=args.utilisation,
-    versions={
-      name: importlib.metadata.version(name) for name in ('jax', 'libtpu')
-    },
-    steps=made,
-  )
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+  names = ('depth', 'utilisation', 'dry_run')
+  return {name: getattr(args, name) for name in names}
 
 
 def _one(args: argparse.Namespace, overrides: Iterable[str]) -> int:
-  found = _compiled(
+  found = compiler.compile_config(
     args.config,
     [word.removeprefix('--config.') for word in overrides],
     topology.parse(args.topology, args.slices),
     args.steps.split(',') if args.steps else None,
-    args,
-    args.fast,
+    **_settings(args),
+    fast=args.fast,
   )
   if args.dry_run:
     return 0
@@ -139,8 +105,10 @@ def _table(args: argparse.Namespace) -> int:
         continue
       target = topology.parse(entry.topology, entry.slices)
       overrides, names = list(entry.overrides), list(entry.steps)
-      known = _compiled(
-        entry.config, overrides, target, names, args, entry.fast
+      known = compiler.compile_config(
+        *(entry.config, overrides, target, names),
+        **_settings(args),
+        fast=entry.fast,
       )
       memory_report.write(path, known)
     print(f'{entry.name}: {path}')
