@@ -118,6 +118,12 @@ def test_lag_is_joint_decoding_where_its_window_is_the_whole_memory(name):
     np.testing.assert_allclose(shown('lag', 6), shown('joint', 6), atol=1e-12)
 
 
+def test_orders_without_previews_say_that_they_need_no_lag():
+  plans = {name: orders.ORDERS[name](N) for name in ('forward', 'backward')}
+  (note,) = decoding.lag_notes(plans)
+  assert note.startswith('forward: ') and 'needs no lag' in note
+
+
 def test_a_block_is_shown_at_once_and_again_when_the_one_before_is_there():
   plan = orders.backward(N, anchors=P)
   pieces = decoded(plan, LATENTS, anchors_of(plan), 'lag')

@@ -132,7 +132,8 @@ def main(argv: list[str]) -> int:
     f'{work.settings["frames"]} frames, to {args.out}'
   )
   if args.decode == 'lag':
-    decoding.report_lag(work.order_of)
+    for note in decoding.lag_notes(work.order_of):
+      print(note)
   if args.dry_run:
     for clip in work.clips[:_SHOWN]:
       print(f'  {clip.path}.mp4  seed {clip.seed}  {clip.prompt.text[:60]}')

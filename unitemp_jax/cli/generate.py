@@ -158,7 +158,8 @@ def main(argv: list[str]) -> int:
   print(f'{len(todo)} clips, to {args.out}')
   if args.decode == 'lag':
     plans = {job.request.workflow: job.request.plan for job in todo}
-    decoding.report_lag(plans)
+    for note in decoding.lag_notes(plans):
+      print(note)
   if args.dry_run or args.storyboard:
     _show(todo)
   if args.draw:

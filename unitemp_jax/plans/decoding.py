@@ -77,11 +77,13 @@ def needs_lag(plan: Plan) -> bool:
   return any(row.refines for row in schedule(plan, 'lag'))
 
 
-def report_lag(plans: Mapping[str, Plan]) -> None:
-  """Prints which of the named plans decode in lag as they stream."""
-  for name, plan in plans.items():
-    if not needs_lag(plan):
-      print(f'{name}: no block waits for its past, so that it needs no lag')
+def lag_notes(plans: Mapping[str, Plan]) -> list[str]:
+  """Says which of the named plans decode in lag as they stream."""
+  return [
+    f'{name}: no block waits for its past, so that it needs no lag'
+    for name, plan in plans.items()
+    if not needs_lag(plan)
+  ]
 
 
 def new_positions(plan: Plan) -> list[list[int]]:
