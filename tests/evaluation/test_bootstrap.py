@@ -48,13 +48,6 @@ def test_ratios_are_geometric():
   assert same.low == pytest.approx(same.high)
 
 
-def test_removed_excess():
-  floor, worst = np.full(9, 1.0), np.full(9, 6.0)
-  for remedy, share in ((1.0, 1.0), (6.0, 0.0), (2.0, 0.8)):
-    found = bootstrap.removed_excess(np.full(9, remedy), worst, floor)
-    assert found.value == pytest.approx(share)
-
-
 def test_bad_samples_are_refused():
   with pytest.raises(UserError, match='one value per clip'):
     bootstrap.paired_difference(np.ones(3), np.ones(4))

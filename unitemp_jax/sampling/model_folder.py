@@ -290,10 +290,7 @@ def problem_of(card: ModelCard) -> str | None:
       f'{card.size_step}',
     ),
     (max(card.height, card.width) <= 2**14, 'height or width is too large'),
-    (
-      0 <= card.draft_sigma < 1,
-      f'draft_sigma is {card.draft_sigma}, not from 0 to below 1',
-    ),
+    (0 <= card.draft_sigma < 1, 'draft_sigma is not from 0 to below 1'),
     (
       (card.frames - 1) % vae.temporal_stride == 0,
       f'frames {card.frames} is not 1 + {vae.temporal_stride}k',

@@ -82,33 +82,5 @@ def paired_ratio(
   return interval(lambda a, b: np.exp(_mean(a - b)), *logs, seed=seed)
 
 
-def removed_excess(
-  values: np.ndarray,
-  worst: np.ndarray,
-  floor: np.ndarray,
-  *,
-  seed: int = 0,
-) -> Interval:
-  """Share of the excess of `worst` over `floor` that `values` has not, 1 = all.
-
-  `1 - (g(values) - g(floor)) / (g(worst) - g(floor))`, g the geometric mean.
-
-  Args:
-    values: ratios [n] of the remedy.
-    worst: ratios [n] of the same clips without it.
-    floor: ratios [n] of real clips or of joint decoding.
-    seed: seed of the resampling.
-  """
-
-  def removed(remedy, without, least):
-    remedy, without, least = (
-      np.exp(_mean(x)) for x in (remedy, without, least)
-    )
-    return 1 - (remedy - least) / (without - least)
-
-  logs = (np.log(x) for x in (values, worst, floor))
-  return interval(removed, *logs, seed=seed)
-
-
 def _mean(values: np.ndarray) -> np.ndarray:
   return values.mean(axis=-1)
