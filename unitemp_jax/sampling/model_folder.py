@@ -241,24 +241,26 @@ def _misfits(value: Any, kind: Any, name: str) -> str | None:
   return None
 
 
+def _positive(card: ModelCard) -> dict[str, float]:
+  """The numbers of a card that must be above 0, by name."""
+  names = ('frames', 'height', 'width', 'block', 'fps', 'shift')
+  found = {name: getattr(card, name) for name in (*names, 'teacher_shift')}
+  found['window'] = 1 if card.window is None else card.window
+  found['dit.rope_theta'] = card.dit.rope_theta
+  for name in ('vae', 'dit', 'text'):
+    for field, value in dataclasses.asdict(getattr(card, name)).items():
+      if type(value) is int:
+        found[f'{name}.{field}'] = value
+  return found
+
+
 def problem_of(card: ModelCard) -> str | None:
   """Says why a model of this description cannot run, None if it can."""
   wrong = _misfits(card, ModelCard, '')
   if wrong:
     return wrong
-  vae, dit, text = card.vae, card.dit, card.text
-  levels, window = card.timesteps, card.window
-  positive = {
-    **{n: getattr(card, n) for n in ('frames', 'height', 'width', 'block')},
-    **{n: getattr(card, n) for n in ('fps', 'shift', 'teacher_shift')},
-    **{'window': 1 if window is None else window},
-    **{'dit.rope_theta': dit.rope_theta},
-  }
-  for name, config in (('vae', vae), ('dit', dit), ('text', text)):
-    for field, value in dataclasses.asdict(config).items():
-      if type(value) is int:
-        positive[f'{name}.{field}'] = value
-  for name, value in positive.items():
+  vae, dit, text, levels = card.vae, card.dit, card.text, card.timesteps
+  for name, value in _positive(card).items():
     if value <= 0:
       return f'{name} is {value} and must be above 0'
   for name, value, choices in (
