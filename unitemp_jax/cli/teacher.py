@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import jobs
@@ -24,36 +25,27 @@ still understood.
 Run the same command again to continue after an interruption."""
 
 
-def _parse_args(argv: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='unitemp teacher',
-    description=__doc__,
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  add = parser.add_argument
-  add('--model', required=True, type=Path, metavar='DIR')
-  add('--out', required=True, type=Path, metavar='DIR')
-  add('--prompt', help='one prompt')
-  add('--prompts', type=Path, metavar='FILE', help='one prompt per line')
-  add('--embeddings', type=Path, metavar='DIR', help='from "unitemp encode"')
-  add('--negative_prompt', help='default is no text at all')
-  add(
-    '--wan_negative_prompt',
-    action='store_true',
-    help="Wan's own, in Chinese, as the negative prompt",
-  )
+def _parser() -> Parser:
+  parser = Parser('teacher', __doc__, _EXAMPLE)
+  add = parser.add
+  parser.share('model', required=True, default=None, help='its folder')
+  parser.share('out')
+  add('--prompt', 'one prompt')
+  add('--prompts', 'one prompt per line', Path, metavar='FILE')
+  add('--embeddings', 'from "unitemp encode"', Path, metavar='DIR')
+  add('--negative_prompt', 'default is no text at all')
+  own = "Wan's own, in Chinese, as the negative prompt"
+  add('--wan_negative_prompt', own, bool)
   add('--solver', default='unipc', choices=SOLVERS)
-  add('--steps', type=int, default=50)
-  add('--shift', type=float, help="default: the model's")
-  add('--guidance_scale', type=float, help="default: the model's; 1 for none")
+  add('--steps', 'of the solver', int, 50)
+  add('--shift', "default: the model's", float)
+  add('--guidance_scale', "default: the model's; 1 for none", float)
   for former in guidance.FORMER:
-    add(f'--{former}', type=float, help=argparse.SUPPRESS)
-  add('--seed', type=int, default=0, help='of the first clip; the next is + 1')
-  add('--batch_size', type=int, default=1)
-  add('--dry_run', action='store_true')
-  return parser.parse_args(argv)
+    add(f'--{former}', argparse.SUPPRESS, float)
+  add('--seed', 'of the first clip; the next is + 1', int, 0)
+  add('--batch_size', 'clips at a time', at_least(1), 1)
+  parser.share('dry_run')
+  return parser
 
 
 def _prompts(args: argparse.Namespace) -> list[str]:
@@ -101,9 +93,7 @@ def main(argv: list[str]) -> int:
   Raises:
     UserError: bad arguments or files; nothing is written then.
   """
-  args = _parse_args(argv)
-  if args.batch_size < 1:
-    raise UserError('--batch_size must be at least 1.')
+  args = _parser().parse_args(argv)
   prompts, settings = _prompts(args), _settings(args)
   clips = [
     (args.out / jobs.clip_name(i, prompt), prompt, (args.seed + i) % 2**32)
