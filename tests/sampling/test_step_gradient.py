@@ -41,7 +41,9 @@ def run_linear(weight, plan, exit_level, denoise=linear):
 
 @pytest.mark.parametrize('anchors, exit_level', [(0, 2), (3, 0), (3, LAST)])
 def test_gradient_is_that_of_the_last_pass(anchors, exit_level):
-  plan = orders.backward(6, anchors=anchors)
+  # Without anchors the row that is made first is the head.
+  order = orders.backward if anchors else orders.forward
+  plan = order(6, anchors=anchors)
   weight = jnp.asarray(0.3)
 
   @jax.jit
@@ -51,20 +53,12 @@ def test_gradient_is_that_of_the_last_pass(anchors, exit_level):
 
   grads = jax.jacfwd(made)(weight)
 
-  def last_input(row, frames):
-    x = row_noise(KEYS, row, 0, (frames, 1, 1, 1))
-    for level in range(exit_level):
-      x0 = x - LEVELS[level] * weight * x
-      eps = row_noise(KEYS, row, level + 1, (frames, 1, 1, 1))
-      x = flow.interpolate(x0, eps, jnp.full((1, frames), LEVELS[level + 1]))
-    return x[0, :, 0, 0, 0]
-
   # x0 = x - sigma w x, and x is held constant: d x0 / d w = -sigma x.
   sigma = LEVELS[exit_level]
-  early, late = last_input(1, 3), last_input(0, 3)
+  early, late = (exit_input(weight, row, exit_level) for row in (0, 1))
   if anchors:
-    both = last_input(0, 6) if plan.anchor[0] else None
-    late = both[3:] if both is not None else late
+    both = exit_input(weight, 0, exit_level, 6)
+    early, late = exit_input(weight, 1, exit_level), both[3:]
   wanted = -sigma * jnp.concatenate([early, late])
   np.testing.assert_allclose(grads[0], wanted, rtol=1e-4, atol=1e-5)
   if anchors:
@@ -111,13 +105,13 @@ def commit(cache, start, write, exit_cache=None, exit_start=None):
   return stop(cache) + (exit_cache - stop(exit_cache))
 
 
-def exit_input(weight, row, exit_level):
-  """Input of the last pass of a row that sees nothing, `[3]`."""
-  x = row_noise(KEYS, row, 0, (3, 1, 1, 1))
+def exit_input(weight, row, exit_level, frames=3):
+  """Input of the last pass of a row that sees nothing, `[frames]`."""
+  x = row_noise(KEYS, row, 0, (frames, 1, 1, 1))
   for level in range(exit_level):
     x0 = x - LEVELS[level] * weight * x
-    eps = row_noise(KEYS, row, level + 1, (3, 1, 1, 1))
-    x = flow.interpolate(x0, eps, jnp.full((1, 3), LEVELS[level + 1]))
+    eps = row_noise(KEYS, row, level + 1, (frames, 1, 1, 1))
+    x = flow.interpolate(x0, eps, jnp.full((1, frames), LEVELS[level + 1]))
   return x[0, :, 0, 0, 0]
 
 
