@@ -186,6 +186,29 @@ def in_folders(names):
   return {n for n, at in places.items() if (ROOT / 'unitemp_jax' / at).is_dir()}
 
 
+CITED = re.compile(r'`unitemp_jax/README\.md`, ([A-Z][A-Za-z ]*)[).]')
+
+
+def cited_parts(source):
+  """Parts of the method that a source file cites, `Anchors`, `One step`."""
+  words = ' '.join(source.replace('#', ' ').split())
+  found = [part for one in CITED.findall(words) for part in one.split(' and ')]
+  return {part.strip() for part in found}
+
+
+def test_what_comments_cite_is_a_part_of_the_method():
+  there = headings((ROOT / 'unitemp_jax' / 'README.md').read_text())
+  cited = {
+    (path.name, part)
+    for path in (ROOT / 'unitemp_jax').rglob('*.py')
+    for part in cited_parts(path.read_text())
+  }
+  assert len(cited) > 5
+  wrong = {c for c in cited if c[1].lower().replace(' ', '-') not in there}
+  assert wrong == set()
+  assert cited_parts('(`unitemp_jax/README.md`, No\n  part).') == {'No part'}
+
+
 def test_controls(monkeypatch):
   """Each of the above fails on what it should find."""
   monkeypatch.chdir(ROOT)
