@@ -42,7 +42,7 @@ REQUIRED = [
 EXTRAS = {
   'tpu': ['jax[tpu]>=0.10.2'],
   'cuda': ['jax[cuda12]>=0.10.2'],
-  # Parity with PyTorch and spiece.model files; a CPU build of torch will do.
+  # .pt files, parity and spiece.model files; a CPU build of torch will do.
   'torch': [
     'diffusers>=0.42.1',
     'sentencepiece>=0.2.3',
