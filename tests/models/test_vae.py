@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_networks import VAE_CONFIG, make_vae, noise
 
+from unitemp_jax import timeline
 from unitemp_jax.models import vae3d
 from unitemp_jax.models.vae_blocks import ChannelNorm
 
@@ -164,13 +165,13 @@ def test_time_upsampling_of_the_second_latent_sees_no_history():
 
 @pytest.mark.parametrize('frames', [1, 5, 33])
 def test_1_plus_4k_frames_are_1_plus_k_latents(frames):
-  assert vae3d.num_latents(frames) == 1 + frames // 4
+  assert timeline.num_latents(frames) == 1 + frames // 4
 
 
 @pytest.mark.parametrize('frames', [0, 2, 4, 32, 34])
 def test_other_numbers_of_frames_are_refused(vae, frames):
   with pytest.raises(ValueError, match=rf'1 \+ 4k frames.*has {frames}'):
-    vae3d.num_latents(frames)
+    timeline.num_latents(frames)
   if frames:
     with pytest.raises(ValueError, match=r'1 \+ 4k'):
       jax.eval_shape(vae[0], jnp.zeros((1, frames, 16, 16, 3)))

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unitemp_jax import plans
+from unitemp_jax import plans, timeline
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.diffusion import solvers
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.request import Request, places
-from unitemp_jax.models import text_to_video, vae3d, weights
+from unitemp_jax.models import text_to_video, weights
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.parallel import mesh as device_mesh
@@ -113,7 +113,9 @@ class Pipeline:
     self._text = TextEncoder(card.text)
     self._mesh = device_mesh.make_mesh({'data': -1}, devices)
     self.grid = card.latent_grid(card.height, card.width)
-    self.num_latents = vae3d.num_latents(card.frames, card.vae.temporal_stride)
+    self.num_latents = timeline.num_latents(
+      card.frames, card.vae.temporal_stride
+    )
     self._everywhere = jax.sharding.NamedSharding(
       self._mesh, jax.sharding.PartitionSpec()
     )

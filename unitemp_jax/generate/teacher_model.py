@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from unitemp_jax import timeline
 from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import sizes, vae3d, weights
+from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 from unitemp_jax.sampling import model_folder
@@ -82,7 +83,7 @@ class TeacherModel:
     """Latents `[B, N, h, w, C]`; settings as for `TeacherSampler.sample`."""
     card = self.card
     shape = (
-      vae3d.num_latents(card.frames, card.vae.temporal_stride),
+      timeline.num_latents(card.frames, card.vae.temporal_stride),
       *card.latent_grid(card.height, card.width),
       card.dit.channels,
     )

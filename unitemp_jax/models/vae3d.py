@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
+from unitemp_jax import timeline
 from unitemp_jax.models.causal_conv import CausalConv, ConvCache, FrameConvCache
 from unitemp_jax.models.vae_blocks import (
   ChannelNorm,
@@ -65,15 +66,6 @@ class VAEConfig:
   def spatial_stride(self) -> int:
     """Pixels per latent, in each direction."""
     return self.patch * 2 ** len(self.temporal_down)
-
-
-def num_latents(num_frames: int, stride: int = 4) -> int:
-  """Latents of a video of 1 + stride * k frames; ValueError otherwise."""
-  if num_frames < 1 or (num_frames - 1) % stride:
-    raise ValueError(
-      f'a video must have 1 + {stride}k frames, this one has {num_frames}'
-    )
-  return 1 + (num_frames - 1) // stride
 
 
 class Middle(nn.Module):
@@ -206,7 +198,7 @@ class VAE(nn.Module):
     """Mean and log-variance of the raw latents, and the cache."""
     stride = self.config.temporal_stride
     if cache is None:
-      num_latents(video.shape[1], stride)
+      timeline.num_latents(video.shape[1], stride)
     elif video.shape[1] % stride:
       raise ValueError(
         f'a later chunk must hold a multiple of {stride} frames, '

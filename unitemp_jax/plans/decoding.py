@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unitemp_jax import timeline
 from unitemp_jax.plans.plan import Plan
 
 MODES = ('joint', 'stream', 'lag')
@@ -116,7 +117,7 @@ def with_ends(plan: Plan, blocks: list[list[int]]) -> list[list[int]]:
     if block[0] != first:
       found.append(block)
     elif plan.loops:
-      found += [block, [plan.begin + plan.num_frames // 4]]
+      found += [block, [plan.begin + plan.num_frames // timeline.STRIDE]]
     else:
       found.append([plan.begin, *block])
   return found
@@ -130,7 +131,8 @@ def _entries(plan: Plan) -> dict[int, int]:
 
 def _shown(plan: Plan, own: list[int]) -> tuple[Cut, ...]:
   """The frames of consecutive positions, where their latents come last."""
-  count, first = 4 * len(own), 4 * (own[0] - plan.begin) - 3
+  count = timeline.STRIDE * len(own)
+  first = timeline.STRIDE * (own[0] - plan.begin - 1) + 1
   end, cuts = plan.num_frames, [Cut(first, -count, 0)]
   if own[0] == int(plan.timeline()[0][0]):
     # Frame 0 is the last of the past, or of the first latent.
@@ -310,7 +312,8 @@ def _runs(plan, where, there, clips) -> list[_Run]:
       runs[position] = run
     run.latents.append(where[position])
   for position, run in runs.items():
-    count, first = 4 * len(run.latents), 4 * (position - plan.begin) - 3
+    count = timeline.STRIDE * len(run.latents)
+    first = timeline.STRIDE * (position - plan.begin - 1) + 1
     if position == start:
       run.cuts = [Cut(0, -count - first, 0)]
       continue

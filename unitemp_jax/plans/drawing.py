@@ -8,6 +8,7 @@ so that several drawings can stand in one page.
 import colorsys
 from xml.sax.saxutils import escape
 
+from unitemp_jax import timeline
 from unitemp_jax.plans import Plan
 
 LEFT, TOP, RIGHT = 118, 46, 310
@@ -39,7 +40,9 @@ class _Grid:
     self.begin, self.end = min(spans), max(spans)
     self.cell = max(9, min(40, 960 // (self.end - self.begin + 1)))
     # A column label of n digits needs about 8 n + 6 points.
-    widest = max(len(str(4 * self.begin)), len(str(4 * self.end)))
+    widest = max(
+      len(str(timeline.last_frame(end))) for end in (self.begin, self.end)
+    )
     self.every = -(-(8 * widest + 6) // self.cell)
     last = max(len(generated) - 1, 1)
     self.colours = {row: _colour(k / last) for k, row in enumerate(generated)}
@@ -209,7 +212,8 @@ def _video(plan, grid):
     colour = None if row is None else grid.colours[row]
     parts.append(grid.latent(position, top, label, colour))
     if position in labelled:
-      parts.append(grid.label(position, base + LINE - 6, str(4 * position)))
+      frame = str(timeline.last_frame(position))
+      parts.append(grid.label(position, base + LINE - 6, frame))
   return f'<g class="plan-video">{"".join(parts)}</g>'
 
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans.plan import (
   DATA_FIELDS,
@@ -258,10 +259,11 @@ def _check_beginnings(plan):
   for row in np.flatnonzero(~plan.given & ~plan.anchor & (plan.visible == 0)):
     first, count = int(plan.target[row, 0]), int(plan.count[row])
     if first != begin:
-      low = 4 * (first - plan.begin) - 3
+      low = timeline.first_frame(first - plan.begin)
+      high = timeline.last_frame(first - plan.begin + count - 1)
       _fail(
         row,
-        f'makes frames {low}..{low + 4 * count - 1} from nothing, as if the '
-        'video began there; give a frame beside them (--last=PICTURE for the '
-        'last one), or use anchors',
+        f'makes frames {low}..{high} from nothing, as if the video began '
+        'there; give a frame beside them (--last=PICTURE for the last one), or '
+        'use anchors',
       )

@@ -15,6 +15,7 @@ import functools
 
 import numpy as np
 
+from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 
 PER_LATENT = ('target', 'latent', 'write')
@@ -129,8 +130,9 @@ class Plan:
   def num_frames(self) -> int:
     """Frames of the finished video, 1 + 4k."""
     if self.loops:
-      return 1 + 4 * self._period
-    return 1 + 4 * (int(self.timeline()[0][-1]) - self.begin)
+      return timeline.num_frames(1 + self._period)
+    last = int(self.timeline()[0][-1])
+    return timeline.num_frames(1 + last - self.begin)
 
   @property
   def _period(self) -> int:

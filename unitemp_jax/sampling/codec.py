@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unitemp_jax import timeline
 from unitemp_jax.models import vae3d
 
 _PIECE = 16  # frames that are encoded at a time, after the first
@@ -36,7 +37,7 @@ class Codec:
 
   def check(self, frames: int, height: int, width: int) -> None:
     """Raises ValueError unless such a clip can be encoded by itself."""
-    vae3d.num_latents(frames, self.config.temporal_stride)
+    timeline.num_latents(frames, self.config.temporal_stride)
     vae3d.latent_grid(self.config, height, width)
 
   def latents_at_a_time(self, most: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unitemp_jax import timeline
 from unitemp_jax.plans import Plan
 from unitemp_jax.plans.decoding import Schedule
 
@@ -43,7 +44,7 @@ def remembering(decode: Decode) -> Chunk:
     if memory is None:
       return decode(latents), latents
     whole = np.concatenate([memory, latents], axis=1)
-    return decode(whole)[:, -4 * latents.shape[1] :], whole
+    return decode(whole)[:, -timeline.STRIDE * latents.shape[1] :], whole
 
   return chunk
 
@@ -101,7 +102,9 @@ class Decoder:
         del held[key]
     latents = np.concatenate(parts, axis=1)
     memory = self._memory.pop(row.after, None)
-    at = -4 * latents.shape[1] + (3 if memory is None else 0)
+    at = -timeline.STRIDE * latents.shape[1] + (
+      timeline.STRIDE - 1 if memory is None else 0
+    )
     chunks = self._chunks(index, row, latents, memory)
     if not row.filled:  # short: shown as a whole
       chunks = iter([np.concatenate(list(chunks), axis=1)])
@@ -125,7 +128,7 @@ class Decoder:
       if row.filled:
         own = np.concatenate([own, np.repeat(own[:, -1:], short, axis=1)], 1)
       frames, memory = self._decode(own, memory)
-      yield frames[:, : frames.shape[1] - 4 * short]
+      yield frames[:, : frames.shape[1] - timeline.STRIDE * short]
     if index in self._continued:
       self._memory[index] = memory
 

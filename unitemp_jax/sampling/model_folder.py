@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 import unitemp_jax
-from unitemp_jax import files
+from unitemp_jax import files, timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, text_to_video, vae3d, weights
 from unitemp_jax.models.dit import DiT, DiTConfig
@@ -113,7 +113,7 @@ def param_shapes(card: ModelCard) -> dict[str, Any]:
   vae = vae3d.VAE(card.vae)
   pixels = (1, card.frames, card.height, card.width, 3)
   video = jax.ShapeDtypeStruct(pixels, jnp.float32)
-  frames = vae3d.num_latents(card.frames, card.vae.temporal_stride)
+  frames = timeline.num_latents(card.frames, card.vae.temporal_stride)
   grid = vae3d.latent_grid(card.vae, card.height, card.width)
   teacher = jax.eval_shape(
     lambda key: text_to_video.init_teacher(

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from unitemp_jax import orders, plans
+from unitemp_jax import orders, plans, timeline
 from unitemp_jax.data.falling_digits import FallingDigitsSpec
 from unitemp_jax.diffusion import guidance, solvers
 from unitemp_jax.errors import UserError
@@ -89,7 +89,7 @@ def latent_shape(
 ) -> tuple[int, int, int]:
   """Frames, rows and columns of the latents of a config's clips."""
   vae = vae_config(config.model)
-  latents = vae3d.num_latents(
+  latents = timeline.num_latents(
     frames or config.data.num_frames, vae.temporal_stride
   )
   return latents, *vae3d.latent_grid(vae, *frame_size(config.data))
@@ -214,9 +214,12 @@ def anchor_windows(settings: ConfigDict, num_frames: int) -> list[slice]:
   """
   if not windowed(settings):
     return []
-  num_latents = 1 + (num_frames - 1) // 4
+  num_latents = timeline.num_latents(num_frames)
   firsts = range(settings.block, num_latents, settings.block)
   return [
-    slice(4 * (first - settings.anchors), 4 * (first - 1) + 1)
+    slice(
+      timeline.last_frame(first - settings.anchors),
+      timeline.last_frame(first - 1) + 1,
+    )
     for first in firsts
   ]
