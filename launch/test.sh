@@ -4,6 +4,7 @@
 #   launch/test.sh                  everything but the slow tests
 #   launch/test.sh -k report        arguments go to pytest
 #   launch/test.sh -m slow          only the slow tests
+#   launch/test.sh -n 0             in one process
 #   launch/test.sh --tpu            with the TPU compiler (libtpu, 0.7 GB on disk)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -21,4 +22,5 @@ export JAX_PLATFORMS=cpu
 ruff check .
 ruff format --check .
 mypy
-python -m pytest -q -m 'not slow' "$@"
+# By files, since those share what they make; two processes take 6 GB.
+python -m pytest -q -n 2 --dist loadfile --durations=10 -m 'not slow' "$@"

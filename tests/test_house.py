@@ -16,7 +16,7 @@ OUTSIDE = re.compile(
 )
 # Run or loaded by what is imported.
 INDIRECT = {
-  *('beartype', 'mypy', 'pre-commit', 'pytest-xdist', 'ruff'),
+  *('mypy', 'pre-commit', 'pytest-xdist', 'ruff'),
   *('clu', 'tensorboard', 'tensorflow'),
 }
 

@@ -9,6 +9,8 @@ from jax.sharding import PartitionSpec as P
 
 from unitemp_jax.aot import collectives, hlo
 
+pytestmark = pytest.mark.devices(8)
+
 TEXT = """HloModule m
 
 %body (p: (u32[], f32[8,4])) -> (u32[], f32[8,4]) {

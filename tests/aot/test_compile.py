@@ -15,6 +15,8 @@ from unitemp_jax.parallel.mesh import batch_sharding, make_mesh
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 from unitemp_jax.training.lazy_weights import shapes_of
 
+pytestmark = pytest.mark.devices(8)
+
 pytest.importorskip(
   'libtpu', reason="the TPU compiler; pip install 'unitemp_jax[tpu]'"
 )

@@ -17,6 +17,8 @@ from unitemp_jax.cli import main as cli
 from unitemp_jax.plans import text as plan_text
 from unitemp_jax.video.write import write_image, write_video
 
+pytestmark = pytest.mark.devices(8)
+
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
 # Verb -> [(what is wrong, arguments, what the sentence must name)]. Paths are
@@ -378,18 +380,6 @@ def call(verb, arguments):
     return cli.main([verb, *words] if verb else words)
   except SystemExit as error:  # From argparse.
     return error.code
-
-
-@pytest.fixture(autouse=True)
-def no_compile_cache(monkeypatch):
-  """The cache of the tests' process stays as it is."""
-  import unitemp_jax.cli.evaluate
-  import unitemp_jax.cli.generate
-  import unitemp_jax.cli.train
-
-  for name in ('evaluate', 'generate', 'train'):
-    module = getattr(unitemp_jax.cli, name)
-    monkeypatch.setattr(module, 'enable_compile_cache', lambda: None)
 
 
 @pytest.mark.parametrize('verb, arguments, words', flat_cases())

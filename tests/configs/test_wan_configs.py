@@ -20,6 +20,8 @@ from unitemp_jax.training.program import abstract_state
 from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs import networks as program_networks
 
+pytestmark = pytest.mark.devices(8)
+
 ROOT = pathlib.Path(__file__).parents[2] / 'configs'
 PARAMETERS = {
   'wan_1p3b_teacher': 1_418_996_800,
@@ -149,7 +151,10 @@ def test_every_stage_is_one_that_trains(name):
   given = abstract_state(program, 0, mesh)
   frozen = lazy_weights.shapes_of(program.frozen, mesh, MODEL_RULES)
   for function, _ in program.steps.values():
-    state, metrics = jax.eval_shape(function, given, program.batch_spec, frozen)
+    with jax.checking_leaks():
+      state, metrics = jax.eval_shape(
+        function, given, program.batch_spec, frozen
+      )
     assert jax.tree.structure(state) == jax.tree.structure(given)
     assert metrics['critic' if 'distill' in name else 'loss'].shape == ()
     # Control: latents of another VAE do not fit.

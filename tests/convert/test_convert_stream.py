@@ -18,6 +18,8 @@ from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel.mesh import make_mesh, shardings_for
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 
+pytestmark = pytest.mark.devices(8)
+
 SHAPES = {
   kind: sizes.param_shapes(config)
   for kind, config in small_models.CONFIGS.items()

@@ -136,7 +136,6 @@ def test_a_second_run_computes_nothing_and_gives_the_same(whole, capsys):
   # A run that computed anything would need the bench, which is taken away.
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(runner, 'Bench', None)
-    patch.setattr(evaluate, 'enable_compile_cache', lambda: None)
     assert evaluate.main(arguments(out)) == 0
   assert {path.name: path.read_bytes() for path in out.iterdir()} == before
   assert capsys.readouterr().out.rstrip().endswith(str(out))

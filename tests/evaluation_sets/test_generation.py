@@ -10,7 +10,6 @@ from model_fixture import random_model
 from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax import orders
-from unitemp_jax.cli import evaluate_generate
 from unitemp_jax.cli import main as cli
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.errors import UserError
@@ -23,22 +22,9 @@ from unitemp_jax.sampling import model_folder
 from unitemp_jax.video.read import read_video
 from unitemp_jax.video.write import write_image, write_video
 
+pytestmark = pytest.mark.devices(8)
+
 PROMPTS = ('a red seven falls', 'a blue one', 'a green two bounces')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def compiled(tmp_path_factory):
-  """Programs of equal shape are compiled once for all tests."""
-  names = ('compilation_cache_dir', 'persistent_cache_min_compile_time_secs')
-  old = [getattr(jax.config, f'jax_{name}') for name in names]
-  new = [str(tmp_path_factory.mktemp('cache')), 0]
-  for name, value in zip(names, new, strict=True):
-    jax.config.update(f'jax_{name}', value)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(evaluate_generate, 'enable_compile_cache', lambda: None)
-    yield
-  for name, value in zip(names, old, strict=True):
-    jax.config.update(f'jax_{name}', value)
 
 
 def plan(names=('forward', 'backward'), **more):

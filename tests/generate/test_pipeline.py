@@ -9,6 +9,8 @@ from generation_batch import PROMPTS, SEEDS
 
 from unitemp_jax.errors import UserError
 
+pytestmark = pytest.mark.devices(8)
+
 # Programs for other batches may sum in another order. Float32 carries 7 digits,
 # and 15 passes, each of which feeds the next, may lose two. Measured: 1e-6
 # between batches of 1 and 4, nothing between 1 and 8 devices, at latents of

@@ -20,6 +20,8 @@ from unitemp_jax.models.attention import (
 from unitemp_jax.models.attention.tiles import Tiles
 from unitemp_jax.parallel import mesh_context
 
+pytestmark = pytest.mark.devices(8)
+
 BATCH, QUERIES, KEYS, HEADS, WIDTH = 2, 200, 600, 2, 32
 BLOCK = 128
 TILES = Tiles(

@@ -11,6 +11,8 @@ from jax.sharding import AxisType
 from unitemp_jax.models.attention import attention, attention_backend, dispatch
 from unitemp_jax.parallel import mesh_context
 
+pytestmark = pytest.mark.devices(8)
+
 BATCH, WIDTH = 4, 32
 AXES = ('data', 'fsdp', 'context')
 

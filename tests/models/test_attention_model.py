@@ -12,6 +12,8 @@ from tiny_networks import DIT, GRID, latents, make_dit, noise
 from unitemp_jax.models.attention import attention, attention_backend, tiles
 from unitemp_jax.models.attention.tiles import Entry, Table, Tiles
 
+pytestmark = pytest.mark.devices(8)
+
 BATCH, FRAMES, SLOTS = 1, 3, 7
 
 

@@ -12,6 +12,8 @@ from unitemp_jax.parallel.mesh import (
   shardings_for,
 )
 
+pytestmark = pytest.mark.devices(8)
+
 RULES = (
   (r'(^|/)blocks/q/kernel$', P(None, 'fsdp')),
   (r'(^|/)kernel$', P('fsdp')),

@@ -24,6 +24,8 @@ from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 from unitemp_jax.training.optim import make_optimizer
 from unitemp_jax.training.program import TrainState
 
+pytestmark = pytest.mark.devices(8)
+
 ADAM = make_optimizer(learning_rate=1e-3)
 TEXT = jax.ShapeDtypeStruct((1, 512, 4096), jnp.float32)
 SIZES = {'1.3B': DiTConfig(**wan.DIT_1P3B), '14B': DiTConfig(**wan.DIT_14B)}

@@ -11,9 +11,12 @@ from unitemp_jax.training.program import abstract_state
 
 # Of a damaged checkpoint Orbax gives up at the first array and closes the loop
 # that the other reads report to; they may end during any later test.
-pytestmark = pytest.mark.filterwarnings(
-  'ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning'
-)
+pytestmark = [
+  pytest.mark.devices(8),
+  pytest.mark.filterwarnings(
+    'ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning'
+  ),
+]
 
 
 def shapes_on(mesh):

@@ -22,6 +22,8 @@ from unitemp_jax.training.config import load_config
 from unitemp_jax.training.program import CompiledSteps, first_state
 from unitemp_jax.training.programs import builders
 
+pytestmark = pytest.mark.devices(8)
+
 CONFIGS = Path(__file__).parents[2] / 'configs'
 ROWS = 16
 MESHES = {

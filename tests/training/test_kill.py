@@ -21,16 +21,6 @@ def command(workdir, *flags):
   ]
 
 
-@pytest.fixture(scope='module', autouse=True)
-def compile_cache(tmp_path_factory):
-  """Restarts read programs from disk, as they do for users."""
-  with pytest.MonkeyPatch.context() as patch:
-    folder = tmp_path_factory.mktemp('compile_cache')
-    patch.setenv('JAX_COMPILATION_CACHE_DIR', str(folder))
-    patch.setenv('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
-    yield
-
-
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('undisturbed') / 'run'

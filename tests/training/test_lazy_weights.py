@@ -13,6 +13,8 @@ from unitemp_jax.parallel.mesh import make_mesh
 from unitemp_jax.training import build, lazy_weights
 from unitemp_jax.training.lazy_weights import LazyWeights
 
+pytestmark = pytest.mark.devices(8)
+
 RULES = ((r'(^|/)kernel$', P('fsdp')),)
 TREE = {
   'dit': {'kernel': np.arange(32, dtype=np.float32).reshape(8, 4)},
@@ -89,7 +91,6 @@ def test_a_width_that_does_not_divide_leaves_no_trace(tmp_path, monkeypatch):
   monkeypatch.setattr(build, 'build_program', lambda *_: Split())
   monkeypatch.setattr(build, 'build_loader', lambda *_: opened.append(1))
   monkeypatch.setattr(train_cli, 'MODEL_RULES', RULES)
-  monkeypatch.setattr(train_cli, 'enable_compile_cache', lambda: None)
   flags = [f'--config={tmp_path / "split.py"}', f'--workdir={tmp_path / "run"}']
   with pytest.raises(UserError, match='6 does not divide by 4; change config'):
     train_cli.main([*flags, '--config.mesh.fsdp=4', '--config.mesh.data=1'])

@@ -4,31 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from toy import TOY_RULES, ToyLoader, ToyProgram
 
 from unitemp_jax.parallel.mesh import make_mesh
+from unitemp_jax.training import loop
 from unitemp_jax.training.guard import Guard, TrainingStopped
 from unitemp_jax.training.loop import LoopSettings, train
 from unitemp_jax.training.metrics import MetricsLog, open_log
 
-
-@pytest.fixture(scope='module', autouse=True)
-def compile_cache(tmp_path_factory):
-  """The toy's two steps are compiled once per mesh for all tests here."""
-  folder = tmp_path_factory.mktemp('compile_cache')
-  changes = {
-    'jax_compilation_cache_dir': str(folder),
-    'jax_persistent_cache_min_compile_time_secs': 0.0,
-  }
-  before = {name: getattr(jax.config, name) for name in changes}
-  for name, value in changes.items():
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
+pytestmark = pytest.mark.devices(8)
 
 
 def run(workdir, program=None, loader=None, mesh=None, **settings):
@@ -169,6 +153,13 @@ def test_eight_devices_accumulating_equal_one_device(tmp_path):
     *[jax.tree.leaves(result.state.params) for result in results], strict=True
   ):
     np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)
+
+
+def test_a_step_on_a_batch_of_the_host_is_refused(tmp_path, monkeypatch):
+  """The control of the guard around every step here (conftest.py)."""
+  monkeypatch.setattr(loop, 'put_batch', lambda batch, mesh: batch)
+  with pytest.raises(Exception, match='Disallowed host-to-device transfer'):
+    run(tmp_path, num_steps=1)
 
 
 def test_a_few_steps_are_traced(tmp_path, capsys):

@@ -25,12 +25,9 @@ STAGES = ['teacher', *(pytest.param(s, marks=pytest.mark.slow) for s in SLOW)]
 
 
 @pytest.fixture(scope='module', autouse=True)
-def compile_cache(tmp_path_factory):
-  """Restarts read programs from disk, which are compiled in a hurry."""
+def in_a_hurry():
+  """Programs are compiled without optimization."""
   with pytest.MonkeyPatch.context() as patch:
-    folder = tmp_path_factory.mktemp('compile_cache')
-    patch.setenv('JAX_COMPILATION_CACHE_DIR', str(folder))
-    patch.setenv('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
     patch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
     yield
 

@@ -9,6 +9,8 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.training import loop, workdir
 from unitemp_jax.training.guard import TrainingStopped
 
+pytestmark = pytest.mark.devices(8)
+
 FILE = """
 from configs.common import training_config
 
@@ -31,7 +33,6 @@ def call(tmp_path, monkeypatch):
     lambda config, *_: ToyLoader(config.batch_size),
   )
   monkeypatch.setattr(train_cli, 'MODEL_RULES', TOY_RULES)
-  monkeypatch.setattr(train_cli, 'enable_compile_cache', lambda: None)
 
   def run(*arguments):
     return train_cli.main(
