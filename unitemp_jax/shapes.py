@@ -7,13 +7,29 @@ D model width, L layers; J plan rows, P anchor latents, E text length.
 A suffix names the axes of an array: `x_BFHWC`, `q_BQNK`, `k_LBSNK`.
 """
 
+from typing import TypeAlias
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
+AnyArray: TypeAlias = jax.Array | np.ndarray  # on a device or on the host
+Same = Float[AnyArray, '*same']  # all of one shape
 Video = Float[Array, 'B T H W 3']  # pixels in [-1, 1]
 Latents = Float[Array, 'B F H W C']
 Sigmas = Float[Array, 'B F']  # noise level of every latent frame
-Positions = Int[Array, 'F']  # temporal position of every latent frame
+Schedule = Float[AnyArray, 'n']  # of noise, falling
+Positions = Int[AnyArray, 'F']  # temporal position of every latent frame
 Text = Float[Array, 'B E Dt']  # embeddings, zero after the end
 TokenIds = Int[Array, 'B E']
 TokenMask = Bool[Array, 'B E']
+# Of arrays, or of what stands for them where only shapes matter.
+Queries = Float[Array | jax.ShapeDtypeStruct, 'B Q N K']
+Keys = Float[Array | jax.ShapeDtypeStruct, 'B S N K']  # or values
+KeyMask = Bool[Array, '#B Fq Fk']  # which queries may attend to which keys
+Tokens = Float[Array, 'B T N K']  # queries, keys or values of a pass
+Index = Int[ArrayLike, '']  # a number, on the device or not
+Slots = Int[AnyArray, 'slots']  # of the cache, one per latent frame
+Angles = Float[Array, 'T half_K']  # of rotary embeddings, radians
 FrameMask = Bool[Array, '#B F Fk']  # which frame may attend to which

@@ -12,37 +12,40 @@ sigma is per latent frame, `BF` (or anything that broadcasts to it).
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from unitemp_jax.shapes import AnyArray, Same
 
 NUM_TRAIN_TIMESTEPS = 1000.0
 
 
-def per_frame(sigma: jax.Array, x: jax.Array) -> jax.Array:
+def per_frame(sigma: AnyArray, x: AnyArray) -> AnyArray:
   """Appends axes to sigma `BF` until it has the rank of x `BF...`."""
   return sigma.reshape(sigma.shape + (1,) * (x.ndim - sigma.ndim))
 
 
-def interpolate(x0: jax.Array, eps: jax.Array, sigma: jax.Array) -> jax.Array:
+def interpolate(x0: Same, eps: Same, sigma: AnyArray) -> Same:
   """Noisy latents at level sigma: (1 - sigma) x0 + sigma eps."""
   s = per_frame(sigma, x0)
   return (1.0 - s) * x0 + s * eps
 
 
-def velocity(x0: jax.Array, eps: jax.Array) -> jax.Array:
+def velocity(x0: Same, eps: Same) -> Same:
   """Regression target of the network: eps - x0."""
   return eps - x0
 
 
-def to_x0(x: jax.Array, v: jax.Array, sigma: jax.Array) -> jax.Array:
+def to_x0(x: Same, v: Same, sigma: AnyArray) -> Same:
   """Data estimate from noisy latents and velocity."""
   return x - per_frame(sigma, x) * v
 
 
-def to_eps(x: jax.Array, v: jax.Array, sigma: jax.Array) -> jax.Array:
+def to_eps(x: Same, v: Same, sigma: AnyArray) -> Same:
   """Noise estimate from noisy latents and velocity."""
   return x + (1.0 - per_frame(sigma, x)) * v
 
 
-def to_velocity(x: jax.Array, x0: jax.Array, sigma: jax.Array) -> jax.Array:
+def to_velocity(x: Same, x0: Same, sigma: AnyArray) -> Same:
   """Velocity from noisy latents and a data estimate; sigma must be > 0."""
   return (x - x0) / per_frame(sigma, x)
 
@@ -52,6 +55,6 @@ def shift_sigma(sigma, shift: float):
   return shift * sigma / (1.0 + (shift - 1.0) * sigma)
 
 
-def timestep(sigma: jax.Array) -> jax.Array:
+def timestep(sigma: ArrayLike) -> jax.Array:
   """What the network is told: 1000 sigma, not divided, in float32."""
   return jnp.asarray(sigma, jnp.float32) * NUM_TRAIN_TIMESTEPS

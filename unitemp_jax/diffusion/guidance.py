@@ -6,7 +6,6 @@ earlier versions of this package: `guidance` of a `config.loss` and
 `extra_guidance` were w', any other `guidance` was w. They are still read.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from unitemp_jax.errors import UserError
@@ -22,7 +21,7 @@ def guide(conditional, unconditional, guidance_scale):
   return unconditional + guidance_scale * (conditional - unconditional)
 
 
-def read_scale(fields: Mapping[str, Any], where: str) -> float:
+def read_scale(fields: Any, where: str) -> float:
   """Returns w from the one field that is given.
 
   Args:
@@ -42,7 +41,7 @@ def read_scale(fields: Mapping[str, Any], where: str) -> float:
   return float(fields[given[0]]) + added[given[0]]
 
 
-def config_scale(config: Mapping[str, Any], section: str) -> float:
+def config_scale(config: Any, section: str) -> float:
   """Returns w of `config.sampling` or `config.loss`; see `read_scale`."""
   values = dict(config[section])
   if 'guidance' in values:

@@ -21,6 +21,7 @@ from jax import lax
 
 from unitemp_jax.models import rope
 from unitemp_jax.parallel.mesh_context import split_cache
+from unitemp_jax.shapes import Angles, Index, Keys, Slots, Tokens
 
 
 @flax.struct.dataclass
@@ -67,12 +68,12 @@ def init_cache(
 
 def stage(
   cache: KVCache,
-  layer: jax.Array,
-  k_BTNK: jax.Array,
-  v_BTNK: jax.Array,
-  token: jax.Array,
-  raw_BTNK: jax.Array,
-) -> tuple[KVCache, jax.Array, jax.Array]:
+  layer: Index,
+  k_BTNK: Tokens,
+  v_BTNK: Tokens,
+  token: Index,
+  raw_BTNK: Tokens,
+) -> tuple[KVCache, Keys, Keys]:
   """Writes one layer's own keys and values at a token offset.
 
   `raw_BTNK` are the same keys before rotation, kept if there are sinks.
@@ -105,11 +106,11 @@ def stage(
 
 def beside(
   cache: KVCache,
-  layer: jax.Array,
-  k_BTNK: jax.Array,
-  v_BTNK: jax.Array,
-  token: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+  layer: Index,
+  k_BTNK: Tokens,
+  v_BTNK: Tokens,
+  token: Index,
+) -> tuple[Keys, Keys]:
   """One layer's keys and values `BSNK` as `stage` returns them, nothing kept.
 
   A pass that is differentiated and not written so leaves the cache a constant
@@ -127,11 +128,11 @@ def beside(
 
 def commit(
   cache: KVCache,
-  start: jax.Array,
-  write: jax.Array,
+  start: Index,
+  write: Slots,
   tokens_per_frame: int,
   exit_cache: KVCache | None = None,
-  exit_start: jax.Array | None = None,
+  exit_start: Index | None = None,
 ) -> KVCache:
   """Moves staged slots start, start + 1, ... to the slots `write` `[B]`.
 
@@ -195,7 +196,7 @@ def commit(
   return dataclasses.replace(cache, raw_LBSNK=raw)
 
 
-def place(cache: KVCache, angle_TK: jax.Array) -> KVCache:
+def place(cache: KVCache, angle_TK: Angles) -> KVCache:
   """Rotates the sinks' keys, from unrotated ones, to their positions in a row.
 
   Args:

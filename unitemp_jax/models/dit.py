@@ -22,7 +22,14 @@ from unitemp_jax.models.cache import KVCache, init_cache
 from unitemp_jax.models.linear import Linear
 from unitemp_jax.models.remat import policy_named, rematerialised
 from unitemp_jax.parallel.mesh_context import split_tokens
-from unitemp_jax.shapes import FrameMask, Latents, Positions, Sigmas, Text
+from unitemp_jax.shapes import (
+  FrameMask,
+  Index,
+  Latents,
+  Positions,
+  Sigmas,
+  Text,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +50,7 @@ class DiTConfig:
   freq_dim: int = 256
   rope_theta: float = rope.THETA
   dtype: str = 'float32'
-  remat: str = 'none'
+  remat: str | bool = 'none'
   unroll: int = 1
 
   def __post_init__(self):
@@ -159,8 +166,8 @@ class DiT(nn.Module):
     positions_F: Positions,
     context: TextContext,
     cache: KVCache | None = None,
-    slot: jax.Array | int = 0,
-    visible: jax.Array | None = None,
+    slot: Index = 0,
+    visible: Index | None = None,
     mask_BFF: FrameMask | None = None,
     keep: bool = True,
   ) -> tuple[Latents, KVCache | None]:

@@ -8,6 +8,7 @@ residual additions are in float32, matrix products in the compute dtype.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from unitemp_jax.models import remat, rope
 from unitemp_jax.models.attention import attention
@@ -47,7 +48,7 @@ class Projections(nn.Module):
 
   dim: int
   num_heads: int
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   def setup(self):
     """Xavier-uniform kernels, as in Wan's own initialisation."""
@@ -88,7 +89,7 @@ class Block(nn.Module):
   dim: int
   num_heads: int
   ffn_dim: int
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   def setup(self):
     """One layer's parameters."""

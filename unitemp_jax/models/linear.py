@@ -8,6 +8,7 @@ and sequence can be sharded apart.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from unitemp_jax.parallel import mesh_context
 
@@ -17,7 +18,7 @@ class Linear(nn.Module):
 
   features: int
   use_bias: bool = True
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
   @nn.compact

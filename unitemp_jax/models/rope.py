@@ -7,9 +7,10 @@ differences only, so angles are computed for the positions at hand and no table
 limits them.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+
+from unitemp_jax.shapes import Angles, Positions, Tokens
 
 THETA = 10000.0
 
@@ -28,12 +29,12 @@ def frequencies(pairs: int, theta: float = THETA) -> np.ndarray:
 
 
 def angles(
-  positions: jax.Array,
+  positions: Positions,
   height: int,
   width: int,
   head_dim: int,
   theta: float = THETA,
-) -> jax.Array:
+) -> Angles:
   """Rotation angles `[F * height * width, head_dim / 2]`, radians.
 
   Args:
@@ -62,7 +63,7 @@ def angles(
   return jnp.concatenate(parts, axis=-1).reshape(-1, head_dim // 2)
 
 
-def rotate(x_BTNK: jax.Array, angle_TK: jax.Array) -> jax.Array:
+def rotate(x_BTNK: Tokens, angle_TK: Angles) -> Tokens:
   """Rotates interleaved pairs of queries or keys, in float32, cast back."""
   pair = x_BTNK.astype(jnp.float32).reshape(*x_BTNK.shape[:-1], -1, 2)
   cos = jnp.cos(angle_TK)[None, :, None]

@@ -120,7 +120,7 @@ class Decoder(nn.Module):
     x = CausalConv(width, form=c.conv_form, name='conv_in')(x, conv_cache)
     x = Middle(width, c.conv_form, name='middle')(x, conv_cache)
     # After these stages there are as many frames as there will be.
-    timed = 1 + max(np.flatnonzero(c.temporal_down[::-1]), default=-1)
+    timed = 1 + int(max(np.flatnonzero(c.temporal_down[::-1]), default=-1))
     for i in range(timed):
       x = self._stage(i, x, conv_cache)
     if not c.large_frames or conv_cache.first:

@@ -13,6 +13,7 @@ from unitemp_jax.diffusion import flow
 from unitemp_jax.objectives import student_init
 from unitemp_jax.objectives.student_init import PlanTable
 from unitemp_jax.objectives.teacher_forcing import Layout
+from unitemp_jax.shapes import Schedule
 
 
 def at_levels(trajectory: jax.Array, index: jax.Array) -> jax.Array:
@@ -29,7 +30,7 @@ def loss(
   denoise,
   layout: Layout,
   table: PlanTable,
-  levels: jax.Array,
+  levels: Schedule,
   start: int,
   anchor_drop: float,
   draft_share: float,

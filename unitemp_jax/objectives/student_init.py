@@ -12,9 +12,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 
 from unitemp_jax.diffusion import flow
 from unitemp_jax.objectives.teacher_forcing import Layout, PlanMask
+from unitemp_jax.shapes import AnyArray
 
 
 @flax.struct.dataclass
@@ -29,11 +31,11 @@ class PlanTable:
     logits: float `[D]`, log of the sampling weights.
   """
 
-  mask: jax.Array
-  anchored: jax.Array
-  drafted: jax.Array
-  alone: jax.Array
-  logits: jax.Array
+  mask: Bool[AnyArray, 'D F F']
+  anchored: Bool[AnyArray, 'D blocks']
+  drafted: Bool[AnyArray, 'D blocks']
+  alone: Bool[AnyArray, 'D blocks']
+  logits: Float[AnyArray, ' D']
 
 
 def plan_table(masks: list[PlanMask], weights: list[float]) -> PlanTable:

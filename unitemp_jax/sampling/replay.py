@@ -21,6 +21,7 @@ from unitemp_jax.plans import Plan
 from unitemp_jax.sampling import step as steps
 from unitemp_jax.sampling.sampler import plan_rows
 from unitemp_jax.sampling.step import Carry, Denoise, Row, StepOptions, Trace
+from unitemp_jax.shapes import Index, Latents, Schedule
 
 
 def append_only(plan: Plan) -> bool:
@@ -41,10 +42,10 @@ def run_plan(
   net: Any,
   plan: Plan,
   cache: Any,
-  latents: jax.Array,
+  latents: Latents,
   keys: jax.Array,
-  sigmas: jax.Array,
-  exit_level: jax.Array | int,
+  sigmas: Schedule,
+  exit_level: Index,
   options: StepOptions,
 ) -> tuple[jax.Array, jax.Array]:
   """As `sampler.run_plan`, with the same gradient in the memory of one block.
@@ -92,7 +93,7 @@ def run_plan(
   return _compose(latents, anchors, rows, clean)
 
 
-def _replayed(denoise: Denoise, sigmas: jax.Array, options: StepOptions):
+def _replayed(denoise: Denoise, sigmas: Schedule, options: StepOptions):
   """Predictions that are known, with the gradient of the passes behind them."""
 
   def add_row(grads, inputs, *, net, cache, exit_level):

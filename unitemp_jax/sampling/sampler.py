@@ -20,6 +20,7 @@ from unitemp_jax.sampling.step import (
   StepOptions,
   step,
 )
+from unitemp_jax.shapes import Index, Latents, Schedule
 
 
 def plan_rows(plan: Plan) -> Row:
@@ -36,13 +37,13 @@ def run_plan(
   net: Any,
   plan: Plan,
   cache: Any,
-  latents: jax.Array,
+  latents: Latents,
   keys: jax.Array,
-  sigmas: jax.Array,
-  exit_level: jax.Array | int | None = None,
+  sigmas: Schedule,
+  exit_level: Index | None = None,
   options: StepOptions = DEFAULTS,
   place=None,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Latents, jax.Array]:
   """Generates what a plan describes.
 
   Args:

@@ -24,6 +24,7 @@ from jax import lax
 
 from unitemp_jax.diffusion import flow, solvers
 from unitemp_jax.parallel import mesh_context
+from unitemp_jax.shapes import Index, Latents, Schedule
 
 Denoise = Callable[..., tuple[jax.Array, Any]]
 
@@ -119,7 +120,7 @@ class Trace:
   clean: jax.Array
 
 
-def row_noise(keys, row: jax.Array, level, shape) -> jax.Array:
+def row_noise(keys, row: Index, level: Index, shape) -> jax.Array:
   """Noise `[B, *shape]` that depends on sample, row and level only."""
 
   def one(key):
@@ -151,12 +152,12 @@ def sigma_table(
 def exit_pass(
   denoise: Denoise,
   net: Any,
-  x: jax.Array,
+  x: Latents,
   cache: Any,
   row: Row,
-  sigmas: jax.Array,
+  sigmas: Schedule,
   **options: Any,
-) -> tuple[jax.Array, Any]:
+) -> tuple[Latents, Any]:
   """One pass over a block and the anchors before it.
 
   Args:
@@ -188,8 +189,8 @@ def denoise_block(
   net: Any,
   carry: Carry,
   row: Row,
-  sigmas: jax.Array,
-  exit_level: jax.Array | int,
+  sigmas: Schedule,
+  exit_level: Index,
   anchors: int,
   options: StepOptions = DEFAULTS,
 ) -> tuple[Trace, Any]:
@@ -260,7 +261,7 @@ def write_clean(
   net: Any,
   cache: Any,
   commit,
-  clean: jax.Array,
+  clean: Latents,
   row: Row,
   **gradient: Any,
 ) -> Any:
@@ -283,8 +284,8 @@ def step(
   net: Any,
   carry: Carry,
   row: Row,
-  sigmas: jax.Array,
-  exit_level: jax.Array | int,
+  sigmas: Schedule,
+  exit_level: Index,
   options: StepOptions = DEFAULTS,
   place=None,
 ) -> tuple[Carry, jax.Array]:

@@ -15,11 +15,10 @@ import contextlib
 import contextvars
 from collections.abc import Iterator
 
-import jax
-
 from unitemp_jax.errors import UserError
 from unitemp_jax.models.attention import cudnn
 from unitemp_jax.parallel import mesh_context
+from unitemp_jax.shapes import KeyMask, Keys, Queries
 
 # Name of what the backward pass needs of the forward one, for remat policies:
 # `jax.checkpoint_policies.save_only_these_names(RESIDUALS)`.
@@ -57,9 +56,7 @@ def attention_backend(name: str) -> Iterator[None]:
     _chosen.reset(token)
 
 
-def backend_for(
-  q_BQNK: jax.Array, k_BSNK: jax.Array, mask_BQS: jax.Array | None
-) -> str:
+def backend_for(q_BQNK: Queries, k_BSNK: Keys, mask_BQS: KeyMask | None) -> str:
   """Returns the backend of a call: the chosen one, else by hardware and size.
 
   Either way XLA, if a kernel cannot.

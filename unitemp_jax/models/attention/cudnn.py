@@ -3,22 +3,24 @@
 import jax
 import jax.numpy as jnp
 
+from unitemp_jax.shapes import Index, Keys, Queries
+
 _DTYPES = (jnp.bfloat16, jnp.float16)
 _MAX_WIDTH = 128
 
 
-def takes(q_BQNK: jax.Array) -> bool:
+def takes(q_BQNK: Queries) -> bool:
   """Whether cuDNN takes it: half precision, heads of 8 m up to 128."""
   width = q_BQNK.shape[-1]
   return q_BQNK.dtype in _DTYPES and width % 8 == 0 and width <= _MAX_WIDTH
 
 
 def attention(
-  q_BQNK: jax.Array,
-  k_BSNK: jax.Array,
-  v_BSNK: jax.Array,
-  kv_len: jax.Array | None = None,
-) -> jax.Array:
+  q_BQNK: Queries,
+  k_BSNK: Keys,
+  v_BSNK: Keys,
+  kv_len: Index | None = None,
+) -> Queries:
   """As `dispatch.attention` without a mask, which would become a full bias."""
   lengths = None
   if kv_len is not None:

@@ -1,19 +1,19 @@
 """Attention on whatever there is, split over the mesh around it."""
 
-import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from unitemp_jax.models.attention import backends, cudnn, masks, tiles, xla
 from unitemp_jax.parallel import mesh_context
+from unitemp_jax.shapes import Index, KeyMask, Keys, Queries
 
 
 def attention(
-  q_BQNK: jax.Array,
-  k_BSNK: jax.Array,
-  v_BSNK: jax.Array,
-  kv_len: jax.Array | None = None,
-  mask_BQS: jax.Array | None = None,
-) -> jax.Array:
+  q_BQNK: Queries,
+  k_BSNK: Keys,
+  v_BSNK: Keys,
+  kv_len: Index | None = None,
+  mask_BQS: KeyMask | None = None,
+) -> Queries:
   """Softmax attention, scale 1 / sqrt(K), logits in float32.
 
   Args:

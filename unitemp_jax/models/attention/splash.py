@@ -25,6 +25,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 
 from unitemp_jax.models.attention.backends import RESIDUALS
 from unitemp_jax.models.attention.tiles import Tiles, divisor, fit
+from unitemp_jax.shapes import Index, KeyMask, Keys, Queries
 
 _LANES, _SUBLANES = 128, 8
 # The backward kernel can compute dq along, as a partial sum per block of keys;
@@ -143,14 +144,14 @@ def training_layout(
 
 
 def attention(
-  q_BQNK: jax.Array,
-  k_BSNK: jax.Array,
-  v_BSNK: jax.Array,
-  kv_len: jax.Array | None,
-  mask_BQS: jax.Array | None,
+  q_BQNK: Queries,
+  k_BSNK: Keys,
+  v_BSNK: Keys,
+  kv_len: Index | None,
+  mask_BQS: KeyMask | None,
   tiles: Tiles,
   interpret: bool = False,
-) -> jax.Array:
+) -> Queries:
   """As `dispatch.attention`; a mask is one of frames of 128 tokens or more.
 
   Clips of one mask share a call of the kernel, those of several go one by one.

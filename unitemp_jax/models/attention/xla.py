@@ -7,15 +7,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from unitemp_jax.models.attention import masks
+from unitemp_jax.shapes import Index, KeyMask, Keys, Queries
 
 
 def attention(
-  q_BQNK: jax.Array,
-  k_BSNK: jax.Array,
-  v_BSNK: jax.Array,
-  kv_len: jax.Array | None = None,
-  mask_BQS: jax.Array | None = None,
-) -> jax.Array:
+  q_BQNK: Queries,
+  k_BSNK: Keys,
+  v_BSNK: Keys,
+  kv_len: Index | None = None,
+  mask_BQS: KeyMask | None = None,
+) -> Queries:
   """As `dispatch.attention`, with all logits at once."""
   batch, queries = q_BQNK.shape[:2]
   mask = None
@@ -30,14 +31,14 @@ def attention(
 
 
 def in_pieces(
-  q_BQNK: jax.Array,
-  k_BSNK: jax.Array,
-  v_BSNK: jax.Array,
-  kv_len: jax.Array | None = None,
-  mask_BQS: jax.Array | None = None,
+  q_BQNK: Queries,
+  k_BSNK: Keys,
+  v_BSNK: Keys,
+  kv_len: Index | None = None,
+  mask_BQS: KeyMask | None = None,
   *,
   logits: int,
-) -> jax.Array:
+) -> Queries:
   """As `attention`, one head and so many logits at a time.
 
   On a CPU they stay in its cache, which is 3 times faster; anywhere they fit

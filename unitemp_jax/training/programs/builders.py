@@ -29,7 +29,7 @@ def model_config(kind: type, values: ConfigDict | dict[str, Any]) -> Any:
     UserError: a name that the dataclass does not have.
   """
   try:
-    return sizes.config_from(kind, values)
+    return sizes.config_from(kind, dict(values))
   except TypeError as error:
     raise UserError(
       f'the config of {kind.__name__} does not fit ({error}); remove or '
