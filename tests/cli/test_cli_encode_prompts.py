@@ -51,8 +51,8 @@ def test_embeddings_are_the_encoders_own(prompts, tmp_path, capsys):
   read = PromptEmbeddings(out)
   assert len(read) == UNIQUE
   pipeline = Pipeline.load(random_model())
-  ids, mask = pipeline.tokens(PROMPTS)
-  wanted = pipeline._text_fn(pipeline._params, ids, mask)
+  ids, mask = pipeline.tokenizer.encode(PROMPTS, pipeline.card.text.length)
+  wanted = pipeline.text(pipeline._params['text'], PROMPTS)
   np.testing.assert_allclose(read.lookup(ids, mask), wanted, atol=1e-5)
   with pytest.raises(AssertionError):
     np.testing.assert_allclose(read.lookup(ids, mask), wanted[::-1], atol=0.1)

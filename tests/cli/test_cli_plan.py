@@ -97,6 +97,11 @@ def test_dry_run_writes_nothing(tmp_path):
     (['--order=long', '--sinks=both'], 'give span'),
     (['--plan=missing.json'], 'cannot be read'),
     (['--order=forward', '--out=/dev/null/plan.svg'], 'cannot write'),
+    (['--order=forward', '--frames=100000005'], 'at most 100001'),
+    (['--order=forward', '--rows=1000000000'], 'at most 100001'),
+    (['--order=extend', '--after=400000'], 'at most 100001'),
+    (['--order=forward', '--prompts=0:9999999999'], 'too large'),
+    (['--order=forward', '--prompts=0:99999999'], 'up to 10000'),
   ],
 )
 def test_bad_input_is_one_sentence(tmp_path, monkeypatch, arguments, words):
@@ -116,4 +121,7 @@ def test_an_impossible_plan_is_refused_and_nothing_overwritten(tmp_path):
   out.write_text('mine')
   with pytest.raises(UserError, match='row 1'):
     main([f'--plan={path}', f'--out={out}'])
+  assert out.read_text() == 'mine'
+  with pytest.raises(UserError, match='exists'):
+    main(['--order=forward', f'--out={out}'])
   assert out.read_text() == 'mine'

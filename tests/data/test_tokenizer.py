@@ -60,6 +60,17 @@ def test_no_caption_has_an_unknown_word_and_16_tokens_suffice(tokenizer):
   assert (tokenizer.encode('a violet seven', 8)[0] == 2).sum() == 1
 
 
+def test_what_is_lost_of_a_prompt_is_said(tokenizer):
+  assert tokenizer.remarks('a red seven falls', 20) == []
+  [said] = tokenizer.remarks('a cat jumps  over a Red moon, a cat', 20)
+  assert 'does not know "cat", "jumps", "over", "moon" and' in said
+  assert 'it draws what these words say: a again an' in said
+  assert tokenizer.remarks('a red seven falls', 5) == []
+  [said] = tokenizer.remarks('a red seven falls down', 5)
+  assert said.startswith('the last 1 tokens of the prompt "a red seven')
+  assert said.endswith('the text encoder takes 4')
+
+
 def test_special_tokens_cannot_be_typed(tokenizer):
   ids, mask = tokenizer.encode('a </s> <pad> seven', 12)
   assert (ids == 1).sum() == 1

@@ -3,19 +3,22 @@
 usage: python fake_worker.py OUT i/n
 """
 
+import functools
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from unitemp_jax import files as own_files
 from unitemp_jax import orders
-from unitemp_jax.evaluation_sets import clips, record
+from unitemp_jax.evaluation_sets import clips
+from unitemp_jax.evaluation_sets import work as set_work
 from unitemp_jax.evaluation_sets.manifests import Prompt
-from unitemp_jax.evaluation_sets.produce import Maker, produce
 from unitemp_jax.evaluation_sets.progress import Journal
 from unitemp_jax.evaluation_sets.store import Store
 from unitemp_jax.evaluation_sets.suites import SUITES
+from unitemp_jax.generate.request import Request
 
 FRAMES, SIDE = 9, 32
 NAMES = [f'thing {i}, seen from afar.' for i in range(6)]
@@ -26,8 +29,10 @@ SETTINGS = {
   'fps': 8,
   'height': SIDE,
   'width': SIDE,
+  'scale': 1,
+  'decode': 'joint',
+  'model': 'none',
 }
-FORM = record.Form(fps=8, scale=1, decode='joint', checkpoint='none')
 PLANS = {name: orders.ORDERS[name](3, block=3, anchors=3) for name in ORDERS}
 
 
@@ -51,39 +56,56 @@ def noise(clip):
   return video
 
 
-def fake_maker(size=4, seconds=0.0):
-  def generate(group):
-    time.sleep(seconds)
+class FakeMaker:
+  """Stands for a model: noise by the seed of each clip."""
+
+  def __init__(self, size=4, seconds=0.0):
+    self.size, self._seconds = size, seconds
+
+  def step(self, name, clip=None):
+    """Is called before each step; for faults."""
+
+  def make(self, group):
+    self.step('generate')
+    time.sleep(self._seconds)
     return [clip.seed for clip in group]
 
-  def decode(group, made):
+  def tasks(self, store, group, made):
+    self.step('decode')
     assert made == [clip.seed for clip in group]
-    return [noise(clip) for clip in group]
+    return [functools.partial(self.write, store, clip) for clip in group]
 
-  return Maker(lambda clip: clip.order, generate, decode, size)
+  def write(self, store, clip):
+    self.step('write', clip)
+    write(store, clip)
+
+
+def write(store, clip, video=None):
+  """Writes one clip of the set."""
+  video = noise(clip) if video is None else video
+  request = Request(
+    clip.order, PLANS[clip.order], (clip.prompt.text,), clip.seed, SIDE, SIDE
+  )
+  set_work.write_clip(store, clip, request, video, SETTINGS, {})
 
 
 def work(out, shard=(0, 1), listed=None, maker=None, **more):
   """Does what the command does; returns how many clips it made."""
-  store = Store(Path(out))
-  store.sweep()
+  store, maker = Store(Path(out)), maker or FakeMaker()
   listed = wanted() if listed is None else listed
   store.begin(SETTINGS, listed)
   for name, plan in PLANS.items():
-    record.write_plan(store, name, plan)
-  facts = {name: record.order_facts(plan) for name, plan in PLANS.items()}
-  todo = [c for c in clips.shard(listed, *shard) if not store.is_finished(c)]
-  produce(
-    todo,
-    maker or fake_maker(),
-    lambda clip, video: record.write_clip(
-      store, clip, video, FORM, facts[clip.order]
-    ),
-    Journal(store.root, shard),
-    report=lambda line: None,
-    **more,
-  )
-  store.leave()
+    set_work.write_plan(store, name, plan)
+  journal = Journal(store.root, shard)
+  with own_files.lock(journal.folder):
+    mine = clips.shard(listed, *shard)
+    todo = [clip for clip in mine if not store.is_finished(clip)]
+    set_work.make_clips(
+      *(todo, maker.size, maker.make, functools.partial(maker.tasks, store)),
+      *(journal, lambda line: None),
+      **more,
+    )
+  store.leave(journal.folder)
   return len(todo)
 
 
@@ -99,6 +121,6 @@ def files(root):
 
 if __name__ == '__main__':
   made = work(
-    sys.argv[1], clips.parse_shard(sys.argv[2]), maker=fake_maker(2, 0.05)
+    sys.argv[1], clips.parse_shard(sys.argv[2]), maker=FakeMaker(2, 0.05)
   )
   print(f'made {made}')

@@ -13,10 +13,12 @@ from unitemp_jax import orders
 from unitemp_jax.cli import main as cli
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation_sets import generation, verify
-from unitemp_jax.evaluation_sets.bulk_pipeline import BulkPipeline
+from unitemp_jax.evaluation_sets import verify
+from unitemp_jax.evaluation_sets import work as set_work
 from unitemp_jax.evaluation_sets.manifests import Prompt
+from unitemp_jax.evaluation_sets.store import Store
 from unitemp_jax.evaluation_sets.work import plan_work
+from unitemp_jax.generate import text as text_sources
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.video.read import read_video
@@ -36,20 +38,21 @@ def make(work, size, devices=None, wanted=None):
   """Videos by clip, and the pipeline that made them."""
   source = Pipeline.load(work.model)
   params = jax.device_get(source._params)
-  pipeline = BulkPipeline(
-    source.card, params, source.tokenizer, source.hash, devices
+  memo = text_sources.Memo(text_sources.Encoder(source.card, source.tokenizer))
+  pipeline = Pipeline(
+    source.card, params, source.tokenizer, source.hash, devices, memo
   )
-  maker = generation.model_maker(
-    pipeline, work.order_of, lambda clip: (), size, 'joint'
+  maker = set_work.Maker(
+    work, Store(work.model), set_work.Reader(work), size, pipeline
   )
   videos = {}
   clips = work.clips if wanted is None else wanted
   for first in range(0, len(clips), size):
     group = clips[first : first + size]
-    made = maker.decode(group, maker.generate(group))
-    assert len(made) == len(group)
+    _, made = maker.make(group)
+    decoded = pipeline.pixels(made)[: len(group)]
     videos |= {
-      clip.path: video for clip, video in zip(group, made, strict=True)
+      clip.path: video for clip, video in zip(group, decoded, strict=True)
     }
   return videos, pipeline
 
@@ -68,7 +71,7 @@ def batch_of_4():
   work = plan(['forward'], samples=2)
   videos, pipeline = make(work, 4, jax.devices()[:1], work.clips[:4])
   # The text encoder ran once per prompt.
-  assert pipeline.encoded == 2
+  assert pipeline.text.encoded == 2
   return work, videos
 
 
@@ -220,10 +223,13 @@ def test_starting_from_an_image(tmp_path, capsys):
   [
     (['--suite=vbench', '--manifest=no.txt'], 'there is no file no.txt'),
     (['--suite=vbench', '--manifest=a.txt', '--shard=3/2'], 'is not i/n'),
-    (['--suite=vbench', '--manifest=a.txt', '--samples=0'], 'at least 1'),
+    (['--suite=vbench', '--manifest=a.txt', '--samples=0'], 'use 1 or more'),
     (['--suite=vbench', '--manifest=a.txt', '--order=up'], "names 'up'"),
     (['--suite=vbench', '--manifest=a.txt', '--model=no'], 'no is not a model'),
-    (['--suite=vbench', '--manifest=bad.txt'], 'must not contain "/"'),
+    (
+      ['--suite=vbench', '--manifest=bad.txt'],
+      'has "/" in it, which a file name must not',
+    ),
     (['--suite=vbench2', '--manifest=a.txt'], 'has no dimension'),
     (['--suite=i2v', '--manifest=a.txt'], 'there is no image'),
     (['--suite=inbetween', '--manifest=a.txt'], 'is not a folder'),
@@ -242,13 +248,13 @@ def test_bad_input_writes_nothing(tmp_path, monkeypatch, capsys, words, reason):
 
 def test_all_orders_means_those_that_have_what_they_want():
   card = model_folder.read_card(random_model())
-  assert generation.order_names('all', 'clip') == list(orders.ORDERS)
-  assert generation.order_names('all', '') == ['forward', 'backward', 'loop']
+  assert set_work.order_names('all', 'clip') == list(orders.ORDERS)
+  assert set_work.order_names('all', '') == ['forward', 'backward', 'loop']
   for given in ('clip', 'image', ''):
-    names = generation.order_names('all', given)
-    made = generation.order_plans(card, names, 33, given)
+    names = set_work.order_names('all', given)
+    made = set_work.order_plans(card, names, 33, given)
     for name, plan in made.items():
-      wanted = generation.given_counts(name, given)
+      wanted = set_work.given_counts(name, given)
       own = plan.preloaded()[0].tolist()
       # What a loop closes with is made, not given.
       assert own == [0][: wanted[0]] + [8][: wanted[1]], (given, name)

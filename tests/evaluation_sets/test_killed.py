@@ -21,7 +21,7 @@ from prompt_lists import vbench_records, write_json
 from unitemp_jax.evaluation_sets import (
   clips,
   manifests,
-  status,
+  progress,
   suites,
   verify,
 )
@@ -103,7 +103,7 @@ def test_two_killed_shards_end_with_the_same_files(tmp_path):
   assert met == 2, 'the kills came too late to matter'
   assert files(out) == files(whole)
   assert verify.verify_set(out) == (24, [])
-  seen = status.read_status(out)
+  seen = progress.read_status(out)
   assert seen.missing == 0
   assert [worker.state for worker in seen.workers] == ['finished'] * 2
   # Negative control: the comparison sees one bit.
@@ -124,7 +124,7 @@ def test_the_whole_vbench_set_is_made_and_found(tmp_path):
   ]
   out = tmp_path / 'out'
   for i in range(3):
-    fake_worker.work(out, (i, 3), listed, fake_worker.fake_maker(64))
+    fake_worker.work(out, (i, 3), listed, fake_worker.FakeMaker(64))
   assert verify.verify_set(out) == (6220, [])
   found, missing = readers.read_vbench(out / 'videos' / 'forward', info)
   assert not missing and sum(map(len, found.values())) == 5 * 946

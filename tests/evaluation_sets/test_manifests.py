@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation_sets import manifests, set_prompts
+from unitemp_jax.evaluation_sets import manifests, suites
 from unitemp_jax.evaluation_sets.manifests import Prompt
 from unitemp_jax.video.write import write_video
 
@@ -75,6 +75,13 @@ def test_ids_names_and_images_can_be_given(tmp_path):
     ('a.json', '[]', 'holds no prompt'),
     ('a.csv', 'prompt\n', 'holds no prompt'),
     ('a.csv', 'text\na dog\n', 'no column "prompt"'),
+    ('a.csv', 'prompt\na dog\n"a cat\na cow\n', 'is no CSV'),
+    (
+      'a.json',
+      '[{"prompt": "a", "id": 1}, {"prompt": "b", "id": 1}]',
+      "id '1'",
+    ),
+    ('a.json', '[' * 20_000, 'is not JSON'),
     ('a.csv', 'prompt,name\n,\n', 'line 2 has no prompt'),
     ('a.jsonl', '{"prompt": "a"}\n{"prompt"', 'line 2 is not JSON'),
     ('a.jsonl', '3\n', 'line 1 is neither'),
@@ -124,12 +131,12 @@ def test_real_clips_and_their_captions(tmp_path):
 def test_twins_and_missing_dimensions_are_said(tmp_path):
   path = write(tmp_path / 'a.txt', 'a dog\na cat\na dog\n')
   said = []
-  found = set_prompts.find('vbench', path, say=said.append)
+  found = suites.find('vbench', path, say=said.append)
   assert [prompt.name for prompt in found] == ['a dog', 'a cat']
   assert said[0].startswith('the manifest repeats 1 of its 3 entries')
   assert "'a dog' (2 times)" in said[0]
   assert '5 samples for every prompt' in said[1]
   with pytest.raises(UserError, match='has no use for --images'):
-    set_prompts.find('vbench', path, images=tmp_path)
+    suites.find('vbench', path, images=tmp_path)
   with pytest.raises(UserError, match='has no use for --long_prompts'):
-    set_prompts.find('inbetween', tmp_path, long_prompts=path)
+    suites.find('inbetween', tmp_path, long_prompts=path)

@@ -3,15 +3,14 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 
 import fake_worker
 import pytest
 from fake_worker import SETTINGS, files, wanted, work
 
+from unitemp_jax import files as own_files
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation_sets import progress, status
+from unitemp_jax.evaluation_sets import progress
 from unitemp_jax.evaluation_sets.store import Store
 
 
@@ -42,7 +41,7 @@ def test_a_lost_list_of_clips_is_restored(tmp_path):
   before = files(tmp_path)
   (tmp_path / 'clips.jsonl').unlink()
   with pytest.raises(UserError, match='again to restore it'):
-    status.read_status(tmp_path)
+    progress.read_status(tmp_path)
   assert work(tmp_path) == 0
   assert files(tmp_path) == before
 
@@ -66,7 +65,7 @@ def test_what_is_not_whole_is_made_again(tmp_path, damage):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
   store = Store(tmp_path)
-  store.write_text(tmp_path / 'a.txt', 'old')
+  (tmp_path / 'a.txt').write_text('old')
   with pytest.raises(RuntimeError), store.writing(tmp_path / 'a.txt') as path:
     path.write_text('ne')
     raise RuntimeError
@@ -85,22 +84,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     path.write_text('x')
 
 
-def test_leftovers_of_the_dead_are_swept(tmp_path):
-  code = (
-    'import os, sys; from pathlib import Path\n'
-    'from unitemp_jax.evaluation_sets.store import Store\n'
-    'with Store(Path(sys.argv[1])).writing(Path(sys.argv[1], "a")):\n'
-    '  os._exit(9)'
-  )
-  subprocess.run([sys.executable, '-c', code, tmp_path], check=False)
-  partial = tmp_path / 'partial'
-  assert len(list(partial.iterdir())) == 1
-  for name in ('new', 'old'):  # Of an earlier version.
-    (partial / f'{name}-1').mkdir()
-    (partial / f'{name}-1' / '0.mp4').write_text('half')
-  os.utime(partial / 'old-1', (0, 0))
-  Store(tmp_path).sweep()
-  assert [path.name for path in partial.iterdir()] == ['new-1']
+def test_one_shard_has_one_writer(tmp_path):
+  work(tmp_path, listed=wanted()[:4])
+  before = files(tmp_path)
+  with own_files.lock(tmp_path / 'progress' / '0-of-1'):
+    with pytest.raises(UserError, match=rf'process {os.getpid()} on .* since'):
+      work(tmp_path)
+    assert work(tmp_path, (1, 2)) > 0
+  assert files(tmp_path).keys() >= before.keys()
 
 
 def test_status_tells_the_running_from_the_stopped(tmp_path):
@@ -121,7 +112,7 @@ def test_status_tells_the_running_from_the_stopped(tmp_path):
     path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 999999999')
     + '\n{"event": "ba'  # cut short by a kill
   )
-  seen = status.read_status(tmp_path)
+  seen = progress.read_status(tmp_path)
   assert (seen.there, seen.wanted) == (
     {'forward': 12, 'backward': 0},
     {'forward': 12, 'backward': 12},
@@ -141,16 +132,16 @@ def test_status_tells_the_running_from_the_stopped(tmp_path):
     seen, workers=running, wanted={'forward': 12, 'backward': 2}
   )
   assert alone.seconds_left == pytest.approx(2 / 0.5)
-  text = status.to_text(seen)
+  text = progress.to_text(seen)
   assert 'backward                    0 of 12 there, 12 missing' in text
   assert 'shard 0/3      running   4 of 6 made since its start' in text
   assert 'no estimate' in text
-  assert 'about 4 s left' in status.to_text(alone)
+  assert 'about 4 s left' in progress.to_text(alone)
 
 
 def test_status_of_what_is_no_set(tmp_path):
   with pytest.raises(UserError, match=r'set.json is missing'):
-    status.read_status(tmp_path)
+    progress.read_status(tmp_path)
   (tmp_path / 'set.json').write_text(json.dumps(SETTINGS))
   with pytest.raises(UserError, match=r'clips.jsonl cannot be read'):
-    status.read_status(tmp_path)
+    progress.read_status(tmp_path)

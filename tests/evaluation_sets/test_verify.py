@@ -1,10 +1,12 @@
 """What is missing, damaged or misnamed is found before a benchmark runs."""
 
 import collections
+import json
 import os
 import shutil
 
 import fake_worker
+import numpy as np
 import pytest
 from fake_worker import files, noise, wanted, work
 
@@ -74,10 +76,42 @@ def test_each_kind_of_damage_is_named(copy):
     'wrong length': [names[3]],
     'wrong rate': [names[4]],
     'wrong size': [names[5]],
+    'frozen': [names[5]],
     'unfinished': [names[7]],
     'repeated': [names[9]],
     'stray': ['videos/forward/notes.json'],
   }
+
+
+@pytest.mark.parametrize('recorded', [True, False])
+def test_clips_that_show_nothing_are_found(tmp_path, recorded):
+  """By what the record says of the pixels, or else by decoding."""
+  videos = {
+    'black': np.zeros((9, 32, 32, 3), np.uint8),
+    'constant': np.full((9, 32, 32, 3), 120, np.uint8),
+    'frozen': noise(wanted()[0])[:1].repeat(9, axis=0),
+    'moving': noise(wanted()[0]),
+  }
+  store = Store(tmp_path)
+  for clip, video in zip(wanted(), videos.values(), strict=False):
+    fake_worker.write(store, clip, video)
+    if not recorded:
+      path = store.record(clip)
+      record = json.loads(path.read_text())
+      for name in ('brightness', 'contrast'):
+        del record[name]
+      path.write_text(json.dumps(record))
+  names = [name_of(clip) for clip in wanted()[:4]]
+  records = {
+    name_of(clip): store.read_record(store.record(clip))
+    for clip in wanted()[:4]
+  }
+  found = verify.verify_folder(
+    tmp_path, names, verify.Wanted(), records, below='videos'
+  )
+  assert [(p.file, p.kind) for p in found] == list(
+    zip(names[:3], videos, strict=False)
+  )
 
 
 @pytest.mark.parametrize(

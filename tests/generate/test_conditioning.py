@@ -4,9 +4,8 @@ from PIL import Image
 
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import conditioning
-from unitemp_jax.generate.conditioning import Ends, read_frames
-from unitemp_jax.generate.request import Given, Request
+from unitemp_jax.generate.draft import read_frames
+from unitemp_jax.generate.request import Given, Request, given_latents
 from unitemp_jax.video.write import write_image, write_video
 
 RNG = np.random.default_rng(0)
@@ -21,30 +20,6 @@ def first_pixels(video):
   latents = 1 + (video.shape[1] - 1) // 4
   picked = video[:, :1, 0, 0, 0].astype(np.float32)
   return np.repeat(picked, latents, 1).reshape(len(video), latents, 1, 1, 1)
-
-
-def test_counts_and_latents_follow_the_plan():
-  ends = Ends(clip(1), clip(9))
-  assert ends.counts == (1, 3)
-  plan = orders.inbetween(9, given_first=1, given_last=3)
-  positions, _ = plan.preloaded()
-  latents = ends.latents(first_pixels)
-  assert latents.shape[:2] == (1, len(positions))
-  assert positions.tolist() == [0, 6, 7, 8]
-  assert latents[0, 0, 0, 0, 0] == ends.first[0, 0, 0, 0, 0]
-  assert (latents[0, 1:, 0, 0, 0] == ends.last[0, 0, 0, 0, 0]).all()
-  assert Ends().counts == (0, 0)
-  assert Ends().latents(first_pixels) is None
-
-
-def test_given_frames_are_pasted_pixel_for_pixel():
-  video, ends = clip(33), Ends(clip(5), clip(1))
-  before = video.copy()
-  pasted = ends.paste(video)
-  np.testing.assert_array_equal(pasted[:, :5], ends.first)
-  np.testing.assert_array_equal(pasted[:, -1:], ends.last)
-  np.testing.assert_array_equal(pasted[:, 5:-1], before[:, 5:-1])
-  np.testing.assert_array_equal(video, before)
 
 
 def test_images_and_clips_are_read_from_whatever_users_have(tmp_path):
@@ -89,7 +64,7 @@ def test_given_latents_come_in_the_order_in_which_a_plan_reads_them():
   requests = [
     Request('fill', plan, ('x',), seed, 8, 8, given) for seed in (0, 1)
   ]
-  latents = conditioning.latents(requests, first_pixels)
+  latents = given_latents(requests, first_pixels)
   by_position = {
     given[i].frame // 4 + k: float(given[i].video[0, 0, 0, 0])
     for i in range(3)

@@ -11,7 +11,7 @@ from model_fixture import random_model
 
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.embedded_pipeline import EmbeddedPipeline
+from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.sampling import model_folder
 
 
@@ -26,12 +26,12 @@ def embedded(tmp_path_factory):
   assert cli.main(['encode', str(prompts), model, f'--out={out}']) == 0
   shutil.copytree(random_model(), folder / 'model')
   os.remove(folder / 'model' / 'text.safetensors')
-  return EmbeddedPipeline.load_with(folder / 'model', out), out
+  return Pipeline.load(folder / 'model', embeddings=out), out
 
 
 def contexts(pipeline):
-  tokens = pipeline.tokens(PROMPTS[:2])
-  return pipeline._context(pipeline._params, *(x[:, None] for x in tokens))
+  text = pipeline._embed([[prompt] for prompt in PROMPTS[:2]])
+  return pipeline._context(pipeline._params, text)
 
 
 def test_the_student_is_given_the_same_text(pipeline, embedded):
@@ -49,19 +49,19 @@ def test_it_is_another_model_than_with_text(pipeline, embedded):
 
 def test_a_prompt_that_was_not_encoded_is_refused(embedded):
   with pytest.raises(UserError, match='is not among the'):
-    embedded[0].tokens(['a green nine never asked for'])
+    embedded[0].text({}, ['a green nine never asked for'])
 
 
 def test_embeddings_of_another_width_are_refused(embedded):
   with pytest.raises(UserError, match='takes 96'):
-    EmbeddedPipeline.load_with(model_folder.TINY, embedded[1])
+    Pipeline.load(model_folder.TINY, embeddings=embedded[1])
 
 
 def test_the_teacher_is_given_the_same_text(pipeline, embedded):
   sampler, params = pipeline._teacher, pipeline._params
   prompts = list(PROMPTS[1:3])
   text = sampler._embed(params, prompts, np.asarray, None)
-  read = sampler._embed({}, prompts, np.asarray, embedded[0].embeddings)
+  read = sampler._embed({}, prompts, np.asarray, embedded[0].text.found)
   np.testing.assert_allclose(text, read, atol=1e-5)
   assert np.abs(text[0] - read[1]).max() > 0.01
   nothing = sampler._embed({}, [None, None], np.asarray, None)

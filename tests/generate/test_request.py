@@ -5,8 +5,12 @@ import pytest
 
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.clip_file import made_blocks
-from unitemp_jax.generate.request import Given, Request, places
+from unitemp_jax.generate.request import (
+  Given,
+  Request,
+  describe_blocks,
+  places,
+)
 
 SIZE = (16, 32)
 
@@ -58,11 +62,37 @@ def test_latents_are_found_by_position_in_whatever_order():
 @pytest.mark.parametrize('window', [None, 1, 3, 4])
 def test_a_given_clip_is_one_block_however_rows_read_it(window):
   plan = orders.regenerate(12, 4, 3, window=window)
-  blocks = made_blocks(plan)
+  blocks = describe_blocks(plan)['generation_order']
   assert sorted(blocks) == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9, 10, 11]]
   assert blocks[-1] == [4, 5, 6]
   plan = orders.backward(9, window=window)
-  assert made_blocks(plan) == [[6, 7, 8], [3, 4, 5], [0, 1, 2]]
+  assert describe_blocks(plan)['generation_order'] == [
+    [6, 7, 8],
+    [3, 4, 5],
+    [0, 1, 2],
+  ]
+
+
+def test_seams_are_counted_from_the_first_frame():
+  """Also where a given clip meets what is made."""
+  plain = orders.forward(9, block=3, anchors=3)
+  facts = describe_blocks(plain)
+  blocks = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+  assert facts == {'generation_order': blocks, 'boundary_frames': [8, 20]}
+  back = describe_blocks(orders.backward(9, block=3, anchors=3))
+  assert back['generation_order'] == blocks[::-1]
+  ends = orders.inbetween(9, block=3, anchors=3, given_first=1, given_last=1)
+  assert describe_blocks(ends) == facts
+  clip = orders.forward(9, block=3, anchors=3, given_first=4)
+  assert describe_blocks(clip) == {
+    'generation_order': [[0, 1, 2, 3], [4, 5, 6], [7, 8]],
+    'boundary_frames': [12, 24],
+  }
+  # A loop ends with the first frames of its first block.
+  assert describe_blocks(orders.loop(9, block=3, anchors=3)) == {
+    'generation_order': [[0, 1, 2], [8], [5, 6, 7], [3, 4]],
+    'boundary_frames': [8, 16, 28],
+  }
 
 
 BAD = [

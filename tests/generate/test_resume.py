@@ -1,16 +1,22 @@
 """One clip row by row: interrupted, continued, exact where it was given."""
 
+import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import jobs, resume, workflows
+from unitemp_jax.generate import clip_file, clips, workflows
 from unitemp_jax.video.read import read_video
 from unitemp_jax.video.resize import fit
 
 RNG = np.random.default_rng(0)
+
+
+def quiet(line):
+  pass
 
 
 @pytest.fixture(scope='module')
@@ -26,7 +32,7 @@ def new_job(pipeline, folder, clip, **fields):
   request = workflows.regenerate(
     pipeline.card, clip, (9, 19), 'a red one', window=3
   )
-  return jobs.Job(folder / 'regenerate' / 'x.mp4', request, **fields)
+  return clip_file.Job(folder / 'regenerate' / 'x.mp4', request, **fields)
 
 
 def long_job(pipeline, folder, **fields):
@@ -34,7 +40,7 @@ def long_job(pipeline, folder, **fields):
   request = workflows.text_to_video(
     pipeline.card, 'a red one', 45, order='backward', seed=3
   )
-  return jobs.Job(folder / 'backward' / 'x.mp4', request, **fields)
+  return clip_file.Job(folder / 'backward' / 'x.mp4', request, **fields)
 
 
 def files(folder):
@@ -51,7 +57,7 @@ def files(folder):
 
 def interrupt_after(monkeypatch, count):
   """Ctrl-C when so many rows have been kept in all."""
-  save, saved = resume.RowFolder.save, []
+  save, saved = clips.RowFolder.save, []
 
   def stop(self, made):
     save(self, made)
@@ -59,20 +65,20 @@ def interrupt_after(monkeypatch, count):
     if len(saved) == count:
       raise KeyboardInterrupt
 
-  monkeypatch.setattr(resume.RowFolder, 'save', stop)
+  monkeypatch.setattr(clips.RowFolder, 'save', stop)
 
 
 def test_everything_outside_a_span_is_bit_identical(pipeline, clip, tmp_path):
   job = new_job(pipeline, tmp_path, clip, lossless=True)
   lines = []
-  assert resume.run_all(pipeline, [job], lines.append) == 1
+  assert clips.run(pipeline, [job], None, lines.append) == 1
   made, fps = read_video(job.path.with_suffix('.mkv'))
   assert fps == pipeline.card.fps
   np.testing.assert_array_equal(made[:9], clip[:9])
   np.testing.assert_array_equal(made[20:], clip[20:])
   for frame in range(9, 20):  # and every frame inside is new
     assert np.abs(made[frame].astype(int) - clip[frame]).max() > 0
-  about = json.loads(job.sidecar.read_text())
+  about = json.loads(job.beside('.json').read_text())
   assert [(g['frame'], g['frames']) for g in about['given']] == [
     (0, 9),
     (20, 13),
@@ -90,8 +96,8 @@ def test_everything_outside_a_span_is_bit_identical(pipeline, clip, tmp_path):
 def test_psnr_tells_how_near_decoded_latents_come(pipeline, clip):
   from unitemp_jax.generate import clip_file
 
-  request = new_job(pipeline, jobs.Path(), clip).request
-  watch = clip_file._Watch(request)
+  request = new_job(pipeline, pathlib.Path(), clip).request
+  watch = clip_file.Watch(request)
   off = clip.astype(int) + 1 - 2 * (clip > 127)  # by one, everywhere
   for first in range(0, 33, 7):
     shown = watch.add(off[first : first + 7].astype(np.uint8))
@@ -99,7 +105,7 @@ def test_psnr_tells_how_near_decoded_latents_come(pipeline, clip):
       shown, request.paste(first, off[first : first + 7].astype(np.uint8))
     )
   wanted = round(20 * np.log10(255), 2)
-  assert [row['psnr'] for row in watch.given()] == [wanted, wanted]
+  assert [row['psnr'] for row in watch.facts()['given']] == [wanted, wanted]
 
 
 @pytest.mark.parametrize('decode', ['joint', 'lag'])
@@ -108,7 +114,7 @@ def test_interrupted_clips_end_with_the_same_files(
 ):
   whole, broken = tmp_path / 'whole', tmp_path / 'broken'
   fields = {'decode': decode, 'lossless': True}
-  resume.make(pipeline, long_job(pipeline, whole, **fields), lambda line: None)
+  clips.run(pipeline, [long_job(pipeline, whole, **fields)], None, quiet)
   assert sorted(files(whole)) == [
     f'backward/x{ending}'
     for ending in ('.json', '.mkv', '.mp4', '.png', '.strip.png')
@@ -117,47 +123,80 @@ def test_interrupted_clips_end_with_the_same_files(
   for kept in (1, 2):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
       interrupt_after(patch, kept)
-      resume.make(pipeline, job, lines.append)
+      clips.run(pipeline, [job], None, lines.append)
     assert lines[-1].startswith(f'interrupted: {2 * kept - 1} of 4 blocks')
-    assert not job.path.exists() and not job.sidecar.exists()
+    assert not job.path.exists() and not job.beside('.json').exists()
     # What is finished can be watched: the end of the video, so far.
-    shown, _ = read_video(resume.partial_path(job))
+    shown, _ = read_video(job.beside('.partial.mp4'))
     assert len(shown) == 12 * (2 * kept - 1)
   # A row that was half written by something else is made again.
-  rows = sorted(resume.rows_path(job).glob('row*.npz'))
+  rows = sorted(job.beside('.rows').glob('row*.npz'))
   assert len(rows) == 3
   rows[-1].write_bytes(rows[-1].read_bytes()[:100])
-  resume.make(pipeline, job, lines.append)
+  clips.run(pipeline, [job], None, lines.append)
   assert '2 of 4 blocks were there' in lines
   assert files(broken) == files(whole)
 
 
 def test_another_seed_is_another_clip(pipeline, tmp_path):
   """The control of the comparison above."""
-  from dataclasses import replace
-
   for seed in (3, 4):
     job = long_job(pipeline, tmp_path / str(seed))
-    job = replace(job, request=replace(job.request, seed=seed))
-    resume.make(pipeline, job, lambda line: None)
+    request = dataclasses.replace(job.request, seed=seed)
+    job = dataclasses.replace(job, request=request)
+    clips.run(pipeline, [job], None, quiet)
   one, other = files(tmp_path / '3'), files(tmp_path / '4')
   assert one['backward/x.mp4'] != other['backward/x.mp4']
 
 
 def test_rows_of_another_clip_are_refused_and_kept(pipeline, tmp_path):
   job = long_job(pipeline, tmp_path)
-  folder = resume.RowFolder(resume.rows_path(job), 'another key')
-  before = files(tmp_path)
-  with pytest.raises(UserError, match='left by another command'):
-    resume.make(pipeline, job, lambda line: None)
-  assert files(tmp_path) == before
-  assert folder.load() == {}
+  row = clips.MadeRow(0, np.zeros((1, 3, 2, 2, 4)), np.zeros(1), 0.0, True)
+  clips.RowFolder(job.beside('.rows'), 'another key').save(row)
+  before = sorted(p for p in tmp_path.rglob('*'))
+  with pytest.raises(UserError, match='left by a command with other settings'):
+    clips.run(pipeline, [job], None, quiet)
+  assert sorted(p for p in tmp_path.rglob('*')) == before
+
+
+@pytest.mark.parametrize('damage', ['nan', 'shape', 'cut'])
+def test_a_damaged_block_is_said_and_made_again(pipeline, tmp_path, damage):
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  clips.run(pipeline, [long_job(pipeline, whole)], None, quiet)
+  job, lines = long_job(pipeline, broken), []
+  with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    interrupt_after(patch, 2)
+    clips.run(pipeline, [job], None, quiet)
+  path = sorted(job.beside('.rows').glob('row*.npz'))[1]
+  with np.load(path) as held:
+    arrays = {name: held[name] for name in held.files}
+  if damage == 'nan':
+    arrays['latents'].flat[0] = np.nan
+  elif damage == 'shape':
+    arrays['latents'] = arrays['latents'][:, 1:]
+  np.savez(path, **arrays)
+  if damage == 'cut':
+    path.write_bytes(path.read_bytes()[:100])
+  clips.run(pipeline, [job], None, lines.append)
+  assert f'{path} is damaged; its block is made again' in lines
+  assert files(broken) == files(whole)
 
 
 def test_leftovers_of_a_finished_clip_are_swept(pipeline, tmp_path):
   job = long_job(pipeline, tmp_path)
-  job.path.parent.mkdir(parents=True)
-  job.sidecar.write_text(json.dumps({'key': job.key(pipeline.hash)}))
-  resume.RowFolder(resume.rows_path(job), job.key(pipeline.hash))
-  assert resume.run_all(pipeline, [job], lambda line: None) == 0
-  assert [p.name for p in tmp_path.rglob('*') if p.is_file()] == ['x.json']
+  clips.run(pipeline, [job], None, quiet)
+  before = files(tmp_path)
+  row = clips.MadeRow(0, np.zeros((1, 3, 2, 2, 4)), np.zeros(1), 0.0, True)
+  clips.RowFolder(job.beside('.rows'), job.key(pipeline.hash)).save(row)
+  assert clips.run(pipeline, [job], None, quiet) == 0
+  assert files(tmp_path) == before and not job.beside('.rows').exists()
+
+
+def test_two_clips_are_told_apart_in_the_progress(pipeline, tmp_path):
+  first, lines = long_job(pipeline, tmp_path), []
+  other = dataclasses.replace(first, path=first.path.with_name('y.mp4'))
+  assert clips.run(pipeline, [first, other], None, lines.append) == 2
+  assert [line[:11] for line in lines if line.startswith('clip')] == [
+    'clip 1 of 2',
+    'clip 2 of 2',
+  ]

@@ -2,17 +2,21 @@
 
 import dataclasses
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import lengths, workflows
+from unitemp_jax.generate import workflows
 from unitemp_jax.generate.draft import best_size
 from unitemp_jax.sampling import model_folder
+from unitemp_jax.video.write import write_video
 
 CARD = model_folder.read_card(model_folder.TINY)
+TINY_WORDS = model_folder.TINY / 'tokenizer.json'
 RNG = np.random.default_rng(0)
 
 
@@ -29,40 +33,6 @@ def made_frames(request):
     clip.frame + k for clip in request.given for k in range(len(clip.video))
   }
   return sorted(set(range(request.num_frames)) - given)
-
-
-@given(st.integers(-50, 400), st.sampled_from([8, 12, 16, 24]))
-@settings(max_examples=200)
-def test_a_number_of_frames_is_taken_as_it_is_or_refused(count, fps):
-  for fit, offset, least in (
-    (lambda n: lengths.video(n, fps), 1, 5),
-    (lambda n: lengths.addition(n, fps, 'before'), 0, 0),
-  ):
-    if count >= least and count % 4 == offset:
-      assert fit(count) == fit(str(count)) == count
-    else:
-      with pytest.raises(UserError, match='use ') as error:
-        fit(count)
-      # Whatever the sentence offers is allowed, and one of it is near.
-      offered = [
-        int(n) for n in str(error.value).split('use ')[1].split() if n.isdigit()
-      ]
-      assert [fit(n) for n in offered] == offered
-      assert min(abs(n - count) for n in offered) <= max(3, least - count)
-
-
-@given(st.floats(0, 60), st.sampled_from([8, 12, 16, 24]))
-@settings(max_examples=100)
-def test_seconds_become_the_nearest_length(seconds, fps):
-  made = lengths.video(f'{seconds:.3f}s', fps)
-  assert made % 4 == 1
-  assert abs(made - seconds * fps) <= max(2.1, 5 - seconds * fps)
-
-
-@pytest.mark.parametrize('bad', ['x', '', '2 minutes', '1e3', True, None])
-def test_what_is_no_length_is_refused(bad):
-  with pytest.raises(UserError, match='frames such as 24'):
-    lengths.video(bad, 12)
 
 
 def test_an_extended_clip_stays_where_it_is_put():
@@ -137,7 +107,7 @@ def test_stories_and_long_videos_are_as_long_as_asked():
 
 BAD = [
   ('clip of 30', lambda: workflows.extend(CARD, CLIP[:30], 'a', after=4), '29'),
-  ('adds nothing', lambda: workflows.extend(CARD, CLIP, 'a'), 'add nothing'),
+  ('adds nothing', lambda: workflows.extend(CARD, CLIP, 'a'), 'as --after=24'),
   ('6 frames', lambda: workflows.extend(CARD, CLIP, 'a', after=6), '4 .* or 8'),
   ('order', lambda: workflows.text_to_video(CARD, 'a', order='x'), "'x'"),
   ('setting', lambda: workflows.loop(CARD, 'a', hieght=32), "'hieght'"),
@@ -173,9 +143,47 @@ def test_what_cannot_be_made_is_refused_in_one_sentence(call, what):
   assert '\n' not in str(error.value)
 
 
-def test_a_clip_is_trimmed_only_when_asked():
-  request = workflows.extend(CARD, CLIP[:31], 'a', after=8, trim=True)
-  np.testing.assert_array_equal(request.given[0].video, CLIP[:29])
+def test_a_clip_is_trimmed_where_the_video_does_not_go_on():
+  clip = CLIP[:31]
+
+  def given(make, *arguments, **fields):
+    request = make(CARD, *arguments, **fields, trim=True)
+    assert any('2 of 31 frames were cut' in r for r in request.remarks)
+    return [own.video for own in request.given]
+
+  def same(found, wanted):
+    np.testing.assert_array_equal(found, wanted)
+
+  same(given(workflows.extend, clip, 'a', after=8)[0], CLIP[2:31])
+  same(given(workflows.extend, clip, 'a', before=8)[0], CLIP[:29])
+  ends = given(workflows.transition, clip, clip, 'a', 81)
+  same(ends[0], CLIP[2:31])
+  same(ends[1], CLIP[:29])
+  same(given(workflows.image_to_video, clip, 'a', 61)[0], CLIP[2:31])
+  same(given(workflows.image_to_video, clip, 'a', 61, -1)[0], CLIP[:29])
+  keyframes = given(workflows.fill, {0: clip, '-1': clip}, 'a', 81)
+  same(keyframes[0], CLIP[2:31])
+  same(keyframes[1], CLIP[:29])
+
+
+def test_sound_that_is_dropped_and_unknown_words_are_said(tmp_path):
+  path = tmp_path / 'loud.mp4'
+  write_video(path, CLIP, CARD.fps)
+  model = workflows.Model(CARD, Tokenizer.from_file(TINY_WORDS))
+  silent = workflows.extend(model, path, 'a red seven falls', after=8)
+  assert silent.remarks == ()
+  loud = tmp_path / 'with sound.mkv'
+  with av.open(str(loud), 'w') as out:
+    video = out.add_stream('ffv1', rate=CARD.fps, width=32, height=32)
+    audio = out.add_stream('pcm_s16le', rate=8000, layout='mono')
+    for picture in CLIP:
+      out.mux(video.encode(av.VideoFrame.from_ndarray(picture)))
+    sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), 'i2'), 's16', 'mono')
+    sound.rate = 8000
+    out.mux([*video.encode(), *audio.encode(sound), *audio.encode()])
+  request = workflows.extend(model, loud, 'a cat falls', after=8)
+  assert request.remarks[0] == f'{loud} has sound; the video will have none'
+  assert request.remarks[1].startswith('the model does not know "cat"')
 
 
 WIDE = dataclasses.replace(CARD, height=480, width=832)

@@ -12,13 +12,13 @@ from unitemp_jax.evaluation.suites.bench import Settings
 from unitemp_jax.parallel.processes import enable_compile_cache
 from unitemp_jax.sampling import model_folder
 
-# First word -> module with `main(argv: list[str]) -> int`; without one of these
-# words, a model is measured.
+# First word -> module and function(argv: list[str]) -> int; without one of
+# these words, a model is measured.
 ACTIONS = {
-  'generate': 'unitemp_jax.cli.evaluate_generate',
-  'status': 'unitemp_jax.cli.evaluate_status',
-  'verify': 'unitemp_jax.cli.evaluate_verify',
-  'folder': 'unitemp_jax.cli.evaluate_folder',
+  'generate': ('unitemp_jax.cli.evaluate_set', 'generate'),
+  'status': ('unitemp_jax.cli.evaluate_set', 'status'),
+  'verify': ('unitemp_jax.cli.evaluate_set', 'check'),
+  'folder': ('unitemp_jax.cli.evaluate_folder', 'main'),
 }
 
 _COMMAND = 'unitemp evaluate'
@@ -122,7 +122,8 @@ def main(argv: list[str]) -> int:
       of another one; nothing is written then.
   """
   if argv and argv[0] in ACTIONS:
-    return importlib.import_module(ACTIONS[argv[0]]).main(argv[1:])
+    module, function = ACTIONS[argv[0]]
+    return getattr(importlib.import_module(module), function)(argv[1:])
   args = _parse_args(argv)
   names, settings = _suites(args.only), _settings(args)
   if args.markdown is not None:

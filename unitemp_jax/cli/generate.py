@@ -1,19 +1,27 @@
 """`unitemp generate`: video in any temporal order, from prompts and frames."""
 
 import argparse
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from unitemp_jax import files, orders
-from unitemp_jax.cli import generate_requests
+from unitemp_jax import files, orders, plans
+from unitemp_jax.cli.options import Parser, at_least
+from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
+from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import jobs, resume
-from unitemp_jax.generate.embedded_pipeline import EmbeddedPipeline
+from unitemp_jax.generate import clip_file, clips, workflows
 from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.generate.request import Request
+from unitemp_jax.generate.storyboard import request as storyboard
 from unitemp_jax.parallel.processes import enable_compile_cache
 from unitemp_jax.plans import decoding, drawing, text
 from unitemp_jax.sampling import model_folder
 
-_EXAMPLE = """examples:
+_EXAMPLE = f"""orders: {', '.join(orders.ORDERS)}
+
+examples:
   # text to video, many prompts and orders in batches
   unitemp generate --orders=all --num_prompts=8 --out=out
   unitemp generate --prompt="a red seven falls" --orders=backward --out=out
@@ -35,110 +43,97 @@ _EXAMPLE = """examples:
   unitemp generate --storyboard=story.yaml --out=out --dry_run
 Run the same command again to continue after an interruption: the clip is the
 same, byte for byte."""
+# Workflow -> the options that belong to it alone.
+_OPTIONS: dict[str, tuple[str, ...]] = {
+  'orders': ('first', 'last'),
+  'image': ('at',),
+  'extend': ('before', 'after', 'sides'),
+  'keyframe': ('side',),
+  'transition': ('first', 'last', 'side'),
+  'loop': ('first', 'side'),
+  'regenerate': ('span', 'side'),
+  'long': ('first', 'last', 'direction', 'sinks'),
+  'storyboard': (),
+}
+_MAKE: dict[str, Callable[..., Request]] = {
+  'image': workflows.image_to_video,
+  'extend': workflows.extend,
+  'keyframe': workflows.fill,
+  'transition': workflows.transition,
+  'loop': workflows.loop,
+  'regenerate': workflows.regenerate,
+  'long': workflows.long_video,
+}
+# Workflows whose length follows from something else.
+_NO_LENGTH = ('extend', 'regenerate', 'long', 'storyboard')
+_REPEATED: dict[str, Any] = {'action': 'append', 'default': []}
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='unitemp generate',
-    description=__doc__,
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
+def _parser() -> Parser:
+  parser = Parser('generate', __doc__, _EXAMPLE)
+  group = parser.add_argument_group('what to do (one of them)')
+  one = group.add_mutually_exclusive_group().add_argument
+  one('--orders', help='text to video: names with commas, or "all" (forward)')
+  one('--image', type=Path, metavar='FILE', help='image to video')
+  one('--extend', type=Path, metavar='CLIP')
+  one(
+    '--keyframe',
+    **_REPEATED,
+    metavar='T:FILE',
+    help='image or clip at a time; -1: it ends the video; repeatable',
   )
-  _add_workflows(parser)
-  add = parser.add_argument_group('what it shows').add_argument
-  add('--prompt', help='one prompt')
-  add('--prompts', type=Path, metavar='FILE', help='one prompt per line')
-  add(
+  one('--transition', action='store_true', help='from --first to --last')
+  one('--loop', action='store_true', help='ends where it starts')
+  one('--regenerate', type=Path, metavar='CLIP')
+  one('--long', metavar='LEN', help='through a sliding window')
+  one('--storyboard', type=Path, metavar='FILE')
+  add = parser.add
+  add('--at', '--image: where it stands; -1 ends the video', metavar='T')
+  add('--before', '--extend: how much is added before', metavar='LEN')
+  add('--after', '--extend: how much is added after', metavar='LEN')
+  add('--sides', '--extend: which grows first', choices=orders.GROWTHS)
+  add('--span', '--regenerate: frames to be made anew', metavar='A:B')
+  add('--side', 'where gaps are filled from', choices=orders.SIDES)
+  add('--direction', '--long', choices=orders.DIRECTIONS)
+  add('--sinks', '--long: ends that stay in view', choices=orders.SINKS)
+  add('--window', 'latents that a block sees at most', int)
+  add('--prompt', 'one prompt')
+  add('--prompts', 'one prompt per line', Path, metavar='FILE')
+  parser.add_argument(
     '--prompt_at',
-    action='append',
-    default=[],
+    **_REPEATED,
     metavar='T:TEXT',
     help='the prompt from a time on; --prompt holds before; repeatable',
   )
   add(
     '--num_prompts',
-    type=int,
-    default=8,
-    help='without a prompt, with --orders: so many captions of held-out clips, '
+    'without a prompt, with --orders: captions of so many held-out clips, '
     'whose first and last frames are given to the orders that want them',
+    int,
+    8,
   )
-  add('--seed', type=int, default=0, help='of the first clip; the next is + 1')
-  add('--length', metavar='LEN', help="of the video; default is the model's")
-  add('--height', type=int, help='pixels; default is the shape of given frames')
-  add('--width', type=int, help="at the model's area, or the model's own size")
-  add('--first', type=Path, help='image or clip that the video starts with')
-  add('--last', type=Path, help='image or clip that the video ends with')
-  add(
-    '--trim',
-    action='store_true',
-    help='cut up to 3 frames off given clips that have not 1 + 4k',
-  )
-  add = parser.add_argument_group('how').add_argument
-  add('--out', required=True, type=Path, metavar='DIR')
-  add('--model', type=Path, default=model_folder.TINY, metavar='DIR')
-  add(
-    '--embeddings',
-    type=Path,
-    metavar='DIR',
-    help='of the prompts, from "unitemp encode"; no text encoder is needed',
-  )
-  add('--anchors', type=int, help='anchor latents; 0 for none')
-  add('--start_level', type=int, help='see "unitemp plan"; 0 starts from noise')
+  add('--seed', 'of the first clip; the next is + 1', int, 0)
+  add('--length', "of the video; the model's by default", metavar='LEN')
+  add('--height', 'pixels; by default in the shape of given frames', int)
+  add('--width', "at the model's area, or the model's own size", int)
+  add('--first', 'image or clip that the video starts with', Path)
+  add('--last', 'image or clip that the video ends with', Path)
+  add('--trim', 'cut up to 3 frames off given clips to get 1 + 4k', bool)
+  parser.share('out', type=str)
+  parser.share('model', 'dry_run')
+  add('--embeddings', 'of prompts, from "unitemp encode"', Path, metavar='DIR')
+  add('--anchors', 'anchor latents; 0 for none', int)
+  add('--start_level', 'see "unitemp plan"; 0 starts from noise', int)
   add(
     '--decode',
+    'the file: all at once, blocks as they are made, or one block later',
     default='joint',
     choices=decoding.MODES,
-    help='the file: all at once, blocks as they are made, or one block later',
   )
-  add(
-    '--lossless',
-    action='store_true',
-    help='write an mkv (FFV1) too, in which every pixel is as it was made',
-  )
-  add('--batch_size', type=int, default=8, help='with --orders')
-  add('--dry_run', action='store_true', help='print the plan, make nothing')
-  add('--draw', type=Path, metavar='FILE.svg', help='draw the plan')
+  add('--lossless', 'write an mkv (FFV1) of the exact pixels too', bool)
+  add('--batch_size', 'with --orders', at_least(1), 8)
+  add('--draw', 'draw the plan', Path, metavar='FILE.svg')
   return parser
-
-
-def _add_workflows(parser: argparse.ArgumentParser) -> None:
-  group = parser.add_argument_group('what to do (one of them)')
-  one = group.add_mutually_exclusive_group()
-  one.add_argument(
-    '--orders',
-    help='text to video: names with commas, or "all"; forward by default',
-  )
-  one.add_argument('--image', type=Path, metavar='FILE', help='image to video')
-  one.add_argument('--extend', type=Path, metavar='CLIP')
-  one.add_argument(
-    '--keyframe',
-    action='append',
-    default=[],
-    metavar='T:FILE',
-    help='image or clip at a time; -1: it ends the video; repeatable',
-  )
-  one.add_argument(
-    '--transition', action='store_true', help='from --first to --last'
-  )
-  one.add_argument('--loop', action='store_true', help='ends where it starts')
-  one.add_argument('--regenerate', type=Path, metavar='CLIP')
-  one.add_argument('--long', metavar='LEN', help='through a sliding window')
-  one.add_argument('--storyboard', type=Path, metavar='FILE')
-  add = parser.add_argument_group('options of single workflows').add_argument
-  add('--at', metavar='T', help='--image: where it stands; -1 ends the video')
-  add('--before', metavar='LEN', help='--extend: how much is added before')
-  add('--after', metavar='LEN', help='--extend: how much is added after')
-  add('--sides', choices=orders.GROWTHS, help='--extend: which grows first')
-  add('--span', metavar='A:B', help='--regenerate: frames to be made anew')
-  add(
-    '--side',
-    choices=orders.SIDES,
-    help='--keyframe, --transition, --loop, --regenerate: where gaps start',
-  )
-  add('--direction', choices=orders.DIRECTIONS, help='--long')
-  add('--sinks', choices=orders.SINKS, help='--long: ends that stay in view')
-  add('--window', type=int, help='latents that a block sees at most')
 
 
 def main(argv: list[str]) -> int:
@@ -149,37 +144,31 @@ def main(argv: list[str]) -> int:
     KeyboardInterrupt: after what is finished was written.
   """
   args = _parser().parse_args(argv)
-  if args.batch_size < 1:
-    raise UserError('--batch_size must be at least 1.')
-  if args.out.exists() and not args.out.is_dir():
-    raise UserError(f'--out={args.out} is a file; name a folder.')
-  card = model_folder.read_card(args.model)
-  todo = generate_requests.build_jobs(args, card)
+  args.out = clip_file.out_folder(args.out)
+  if args.draw and args.draw.suffix != '.svg':
+    raise UserError(f'--draw={args.draw}: must end in .svg.')
+  todo = build_jobs(args)
   print(f'{len(todo)} clips, to {args.out}')
   if args.decode == 'lag':
-    plans = {job.request.workflow: job.request.plan for job in todo}
-    for note in decoding.lag_notes(plans):
+    made = {job.request.workflow: job.request.plan for job in todo}
+    for note in decoding.lag_notes(made):
       print(note)
+  for remark in dict.fromkeys(r for job in todo for r in job.request.remarks):
+    print(f'note: {remark}')
   if args.dry_run or args.storyboard:
     _show(todo)
   if args.draw:
-    if args.draw.suffix != '.svg':
-      raise UserError(f'--draw={args.draw}: must end in .svg.')
-    page = drawing.draw(todo[0].request.plan)
-    files.write(args.draw, page, replace=False)
+    files.write(args.draw, drawing.draw(todo[0].request.plan), replace=False)
     print(f'drew {args.draw}')
   if args.dry_run:
     return 0
   enable_compile_cache()
-  pipeline = (
-    EmbeddedPipeline.load_with(args.model, args.embeddings)
-    if args.embeddings
-    else Pipeline.load(args.model)
-  )
-  if generate_requests.workflow(args) == 'orders':
-    done = jobs.run(pipeline, todo, min(args.batch_size, len(todo)))
-  else:
-    done = resume.run_all(pipeline, todo)
+  pipeline = Pipeline.load(args.model, embeddings=args.embeddings)
+  size = None
+  if _workflow(args) == 'orders':
+    size = min(args.batch_size, len(todo))
+  with files.lock(args.out):
+    done = clips.run(pipeline, todo, size)
   print(f'made {done}, {len(todo) - done} were there')
   for job in todo[:1] if len(todo) == 1 else []:
     print(job.path)
@@ -187,14 +176,14 @@ def main(argv: list[str]) -> int:
   return 0
 
 
-def _show(todo: list[jobs.Job]) -> None:
+def _show(todo: list[clip_file.Job]) -> None:
   """Prints the plans, each with the clips that it makes."""
   shown = None
   for job in todo:
-    if job.request.plan is not shown:
-      shown = job.request.plan
-      print(f'{job.request.workflow}:\n{text.table(shown)}')
     request = job.request
+    if request.plan is not shown:
+      shown = request.plan
+      print(f'{request.workflow}:\n{text.table(shown)}')
     size = f'{request.height}x{request.width}'
     print(
       f'  {job.path}  seed {request.seed}  {size}, {request.num_frames} frames'
@@ -204,3 +193,186 @@ def _show(todo: list[jobs.Job]) -> None:
     for given in request.given:
       last = given.frame + len(given.video) - 1
       print(f'    given: frames {given.frame}..{last}')
+
+
+def _workflow(args: argparse.Namespace) -> str:
+  """The name of what is to be done; 'orders' if nothing else is asked for."""
+  for name in _OPTIONS:
+    if getattr(args, name) not in (None, False, []):
+      return name
+  return 'orders'
+
+
+def build_jobs(args: argparse.Namespace) -> list[clip_file.Job]:
+  """The clips of a command.
+
+  Raises:
+    UserError: an argument or a file does not fit.
+  """
+  name = _workflow(args)
+  _check_options(args, name)
+  model = workflows.Model(
+    model_folder.read_card(args.model),
+    Tokenizer.from_file(args.model / 'tokenizer.json'),
+  )
+  if name == 'storyboard':
+    board = storyboard.read(args.storyboard)
+    requests = [storyboard.to_request(board, model)]
+    print(storyboard.describe(board, model.card), end='')
+  elif name == 'orders':
+    requests = _orders(args, model)
+  else:
+    prompts = _prompts(args)
+    if prompts is None:
+      raise UserError(f'--{name} needs --prompt: what the video shows.')
+    requests = [
+      _request(args, model, name, _schedule(args, prompt), args.seed + i)
+      for i, prompt in enumerate(prompts)
+    ]
+  counts: dict[str, int] = {}
+  made = []
+  for request in requests:
+    index = counts[request.workflow] = counts.get(request.workflow, -1) + 1
+    title = args.storyboard.stem if name == 'storyboard' else request.prompts[0]
+    path = args.out / request.workflow / clip_file.clip_name(index, title)
+    made.append(clip_file.Job(path, request, args.decode, args.lossless))
+  return made
+
+
+def _check_options(args, name):
+  for option in sorted({o for options in _OPTIONS.values() for o in options}):
+    if getattr(args, option) is not None and option not in _OPTIONS[name]:
+      homes = [f'--{n}' for n, own in _OPTIONS.items() if option in own]
+      raise UserError(f'--{option} belongs to {" or ".join(homes)}.')
+  if args.length is not None and name in _NO_LENGTH:
+    raise UserError(
+      f'--length does not go with --{name}, whose length follows from it.'
+    )
+  if name == 'storyboard':
+    for option in ('prompt', 'prompts', 'height', 'width', 'window'):
+      if getattr(args, option) is not None:
+        raise UserError(f'--{option}: a storyboard says so itself.')
+
+
+def _settings(args, seed) -> dict[str, Any]:
+  own = {
+    'seed': seed,
+    'height': args.height,
+    'width': args.width,
+    'anchors': args.anchors,
+    'start': args.start_level,
+    'window': args.window,
+    'trim': args.trim,
+  }
+  return own if args.length is None else {**own, 'length': args.length}
+
+
+def _request(args, model, name, prompt, seed) -> Request:
+  own = {
+    option: getattr(args, option)
+    for option in _OPTIONS[name]
+    if getattr(args, option) is not None
+  }
+  own |= _settings(args, seed)
+  if name == 'image':
+    own['image'] = args.image
+  elif name == 'long':
+    own['length'] = args.long
+  elif name == 'keyframe':
+    own['keyframes'] = _by_time(args.keyframe, '--keyframe', 'FILE')
+  elif name == 'transition' and (args.first is None or args.last is None):
+    raise UserError('--transition leads from --first to --last; give both.')
+  elif name in ('extend', 'regenerate'):
+    own['clip'] = getattr(args, name)
+  if name == 'regenerate':
+    low, colon, high = own.pop('span', '').partition(':')
+    if not colon:
+      raise UserError('--regenerate needs --span=A:B, the frames to make anew.')
+    own['span'] = low, high
+  return _MAKE[name](model, prompt=prompt, **own)
+
+
+def _by_time(texts: list[str], option: str, what: str) -> dict[str, str]:
+  """Reads 'T:WHAT' by time."""
+  found: dict[str, str] = {}
+  for entry in texts:
+    time, colon, value = entry.partition(':')
+    if not colon or not value.strip():
+      raise UserError(f'{option}={entry}: write it as T:{what}.')
+    if time in found:
+      raise UserError(f'{option}={entry}: there is one at {time} already.')
+    found[time] = value.strip()
+  return found
+
+
+def _schedule(args, prompt):
+  if not args.prompt_at:
+    return prompt
+  return _by_time([f'0:{prompt}', *args.prompt_at], '--prompt_at', 'TEXT')
+
+
+def _prompts(args) -> list[str] | None:
+  if args.prompt is not None:
+    lines = [args.prompt]
+  elif args.prompts is not None:
+    try:
+      lines = args.prompts.read_text('utf-8-sig').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+      raise UserError(
+        f'--prompts={args.prompts} cannot be read as text ({error}); check the '
+        'path.'
+      ) from error
+    lines = [line for line in lines if line.strip()]
+  else:
+    return None
+  if not lines or not all(line.strip() for line in lines):
+    raise UserError('the prompt is empty; say what the video should show.')
+  return [line.strip() for line in lines]
+
+
+def _order_names(listed: str) -> list[str]:
+  names = list(orders.ORDERS) if listed == 'all' else listed.split(',')
+  for name in names:
+    if name not in orders.ORDERS:
+      raise UserError(
+        f'--orders names {name!r}; use "all" or some of '
+        f'{", ".join(orders.ORDERS)}.'
+      )
+  return list(dict.fromkeys(names))
+
+
+def _orders(args, model) -> list[Request]:
+  """Every order for every prompt, with plans of one shape."""
+  names = _order_names('forward' if args.orders is None else args.orders)
+  if args.prompt_at:
+    raise UserError('--prompt_at does not go with --orders; use --long.')
+  held_out, prompts = None, _prompts(args)
+  if prompts is None:
+    if args.num_prompts < 1:
+      raise UserError('--num_prompts must be at least 1.')
+    spec = FallingDigitsSpec(
+      num_frames=model.card.frames, size=model.card.height, split='test'
+    )
+    held_out = sample_clips(spec, range(args.num_prompts))
+    prompts = list(held_out['caption'])
+  made: dict[str, list[Request]] = {}
+  for name in names:
+    for i, prompt in enumerate(prompts):
+      ends = {'first': args.first, 'last': args.last}
+      if held_out is not None and name.startswith('inbetween'):
+        video = held_out['video'][i]
+        ends = {'first': video[:1], 'last': video[-1:]}
+      elif name == 'loop' and args.orders != 'loop':
+        del ends['last']
+      settings = {**_settings(args, args.seed + i), 'bounded': False}
+      request = workflows.text_to_video(
+        model, prompt, order=name, **ends, **settings
+      )
+      made.setdefault(name, []).append(request)
+  # One shape and one plan for all, so that they share one compiled program.
+  aligned = plans.align(*(made[name][0].plan for name in names))
+  return [
+    dataclasses.replace(request, plan=plan)
+    for plan, name in zip(aligned, names, strict=True)
+    for request in made[name]
+  ]

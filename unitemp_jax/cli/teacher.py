@@ -6,7 +6,7 @@ from pathlib import Path
 from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import jobs
+from unitemp_jax.generate import clip_file
 from unitemp_jax.generate.teacher_model import TeacherModel
 from unitemp_jax.parallel.processes import enable_compile_cache
 from unitemp_jax.sampling.teacher import SOLVERS, WAN_NEGATIVE_PROMPT
@@ -95,12 +95,12 @@ def main(argv: list[str]) -> int:
   """
   args = _parser().parse_args(argv)
   prompts, settings = _prompts(args), _settings(args)
-  clips = [
-    (args.out / jobs.clip_name(i, prompt), prompt, (args.seed + i) % 2**32)
+  wanted = [
+    (args.out / clip_file.clip_name(i, prompt), prompt, (args.seed + i) % 2**32)
     for i, prompt in enumerate(prompts)
   ]
-  todo = [clip for clip in clips if not clip[0].exists()]
-  print(f'{len(todo)} of {len(clips)} clips to make, to {args.out}')
+  todo = [clip for clip in wanted if not clip[0].exists()]
+  print(f'{len(todo)} of {len(wanted)} clips to make, to {args.out}')
   if args.dry_run or not todo:
     return 0
   enable_compile_cache()

@@ -42,11 +42,28 @@ def clean(text: str) -> str:
 class Tokenizer:
   """Encodes texts to padded ids and a mask."""
 
-  def __init__(self, encode: Encode, eos_id: int, vocab_size: int):
-    """Wraps a function from texts to ids; the end token may be among them."""
+  def __init__(
+    self,
+    encode: Encode,
+    eos_id: int,
+    vocab_size: int,
+    unknown: Callable[[str], list[str]] = lambda text: [],
+    words: Sequence[str] = (),
+  ):
+    """Wraps the functions of a library.
+
+    Args:
+      encode: texts to ids, the end token may be among them.
+      eos_id: id of the end token.
+      vocab_size: number of tokens.
+      unknown: the parts of a text that have no token of their own.
+      words: all that it knows, if they are few enough to be read.
+    """
     self._encode = encode
     self.eos_id = eos_id
     self.vocab_size = vocab_size
+    self._unknown = unknown
+    self._words = words
 
   @classmethod
   def from_file(cls, path: str | os.PathLike[str]) -> 'Tokenizer':
@@ -100,8 +117,31 @@ class Tokenizer:
       mask[row, : len(tokens)] = True
     return ids, mask
 
+  def remarks(self, text: str, length: int) -> list[str]:
+    """Sentences on what of a prompt is lost on the way to the model.
 
-def _tokenizers(path: str) -> tuple[Encode, int, int]:
+    Args:
+      text: the prompt.
+      length: as for `encode`.
+    """
+    text, said = clean(text), []
+    unknown = dict.fromkeys(part.strip() for part in self._unknown(text))
+    if unknown:
+      words = ', '.join(f'"{word}"' for word in unknown)
+      said.append(f'the model does not know {words} and makes it up')
+      if self._words:
+        said[0] += f'; it draws what these words say: {" ".join(self._words)}'
+    [ids] = self._encode([text])
+    over = sum(t not in (PAD_ID, self.eos_id) for t in ids) - (length - 1)
+    if over > 0:
+      said.append(
+        f'the last {over} tokens of the prompt "{text[:60]}" are cut off: the '
+        f'text encoder takes {length - 1}'
+      )
+    return said
+
+
+def _tokenizers(path: str) -> tuple:
   """Opens a file of the tokenizers library."""
   try:
     backend = tokenizers.Tokenizer.from_file(path)
@@ -121,10 +161,21 @@ def _tokenizers(path: str) -> tuple[Encode, int, int]:
   def encode(texts: list[str]) -> list[list[int]]:
     return [found.ids for found in backend.encode_batch(texts)]
 
-  return encode, eos_id, backend.get_vocab_size()
+  unknown_id = backend.token_to_id(UNKNOWN)
+
+  def unknown(text: str) -> list[str]:
+    found = backend.encode(text)
+    spans = zip(found.ids, found.offsets, strict=True)
+    return [
+      text[low:high] for token, (low, high) in spans if token == unknown_id
+    ]
+
+  words = sorted(backend.get_vocab()) if backend.get_vocab_size() < 200 else []
+  words = [word for word in words if word[0].isalpha()]
+  return encode, eos_id, backend.get_vocab_size(), unknown, words
 
 
-def _sentencepiece(path: str) -> tuple[Encode, int, int]:
+def _sentencepiece(path: str) -> tuple:
   """Opens a SentencePiece model."""
   try:
     import sentencepiece
@@ -143,7 +194,12 @@ def _sentencepiece(path: str) -> tuple[Encode, int, int]:
   eos_id = backend.eos_id()
   if backend.pad_id() != PAD_ID or eos_id < 0:
     raise _unfit(path)
-  return backend.encode, eos_id, backend.get_piece_size()
+
+  def unknown(text: str) -> list[str]:
+    pieces = backend.encode_as_immutable_proto(text).pieces
+    return [piece.surface for piece in pieces if piece.id == backend.unk_id()]
+
+  return backend.encode, eos_id, backend.get_piece_size(), unknown
 
 
 def _unfit(path: str) -> UserError:

@@ -7,7 +7,8 @@ on who makes it: on how many machines, in which batch, after how many kills.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from unitemp_jax import files
@@ -87,7 +88,7 @@ def _check_names(suite: Suite, clips: Sequence[Clip]) -> None:
   bad: dict[str, list[str]] = {}
   owners: dict[str, Clip] = {}
   for clip in clips:
-    name = clip.path.rpartition('/')[2]
+    name = clip.path.partition('/')[2]
     for reason in _faults(suite, clip):
       bad.setdefault(reason, []).append(name)
     other = owners.setdefault(clip.path, clip)
@@ -106,10 +107,12 @@ def _check_names(suite: Suite, clips: Sequence[Clip]) -> None:
 
 def _faults(suite: Suite, clip: Clip) -> list[str]:
   folders, _, name = clip.path.rpartition('/')
-  wanted = folders.count('/') == (1 if suite.per_dimension else 0)
-  found = []
-  if not wanted or '\0' in name or '\n' in name:
-    found.append('a name must not contain "/", a line feed or a null character')
+  found: list[str] = []
+  wanted = 1 if suite.per_dimension else 0
+  for mark, called in (('/', '"/"'), ('\n', 'a line feed'), ('\0', 'a null')):
+    inside = folders.count('/') != wanted if mark == '/' else mark in name
+    if inside:
+      found.append(f'it has {called} in it, which a file name must not contain')
   if name.startswith('.') or '..' in folders.split('/'):
     found.append('names that begin with a dot are hidden from benchmarks')
   length = len(f'{name}.mp4'.encode())
@@ -118,6 +121,37 @@ def _faults(suite: Suite, clip: Clip) -> list[str]:
   for text, reason in suite.forbidden:
     if text in name:
       found.append(f'it contains {text!r}, and {reason}')
+  return found
+
+
+def with_keys(
+  listed: Sequence[Clip], tables: Mapping[str, str], model: str, decode: str
+) -> list[Clip]:
+  """Clips with the hash of all that decides their content.
+
+  Args:
+    listed: without.
+    tables: the plan of each order as JSON.
+    model: its hash.
+    decode: how latents become pixels.
+
+  Raises:
+    UserError: an image or a real clip cannot be read.
+  """
+  digests: dict[Path, str] = {}
+  found = []
+  for clip in listed:
+    source = clip.prompt.image or clip.prompt.clip
+    if source is not None and source not in digests:
+      try:
+        digests[source] = files.file_sha256(source)
+      except OSError as error:
+        raise UserError(
+          f'{source} cannot be read ({error.strerror}).'
+        ) from error
+    words = (model, decode, tables[clip.order], clip.prompt.text, clip.seed)
+    key = content_key(*words, digests[source] if source else '')
+    found.append(dataclasses.replace(clip, key=key))
   return found
 
 

@@ -62,6 +62,15 @@ def read(path: Path, long_prompts: Path | None = None) -> list[Prompt]:
   prompts = list(_READERS[path.suffix](path))
   if not prompts:
     raise UserError(f'--manifest={path} holds no prompt; write one per line.')
+  owners: dict[str, Prompt] = {}
+  for prompt in prompts:
+    other = owners.setdefault(prompt.id, prompt)
+    if other.name != prompt.name:
+      raise UserError(
+        f'--manifest={path}: {other.name[:60]!r} and {prompt.name[:60]!r} both '
+        f'have the id {prompt.id!r}, which decides their noise; give each its '
+        'own.'
+      )
   return _lengthen(prompts, path, long_prompts)
 
 
@@ -139,6 +148,8 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding='utf-8-sig')
   except FileNotFoundError as error:
     raise UserError(f'there is no file {path}; check the path.') from error
+  except IsADirectoryError as error:
+    raise UserError(f'{path} is a folder; give a file.') from error
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(
       f'{path} cannot be read as text ({error}); save it as UTF-8.'
@@ -156,15 +167,27 @@ def _read_lines(path: Path) -> Iterator[Prompt]:
       yield _prompt(line.strip())
 
 
-def _read_csv(path: Path) -> Iterator[Prompt]:
-  reader = csv.DictReader(io.StringIO(_read_text(path), newline=''))
-  if 'prompt' not in (reader.fieldnames or ()):
+def _csv_rows(path: Path) -> Iterator[tuple[dict, str]]:
+  """Rows of a CSV file, each with where it ends."""
+  text = io.StringIO(_read_text(path), newline='')
+  reader = csv.DictReader(text, strict=True)
+  try:
+    for row in reader:
+      yield row, f'{path} line {reader.line_num}'
+  except csv.Error as error:
     raise UserError(
-      f'{path} has no column "prompt" (but {reader.fieldnames}); name the '
-      'columns in its first line.'
-    )
-  for row in reader:
-    yield _from_record(row, f'{path} line {reader.line_num}')
+      f'{path} line {reader.line_num} is no CSV ({error}); close its quotes.'
+    ) from error
+
+
+def _read_csv(path: Path) -> Iterator[Prompt]:
+  for row, where in _csv_rows(path):
+    if 'prompt' not in row:
+      raise UserError(
+        f'{path} has no column "prompt" (but {list(row)}); name the columns in '
+        'its first line.'
+      )
+    yield _from_record(row, where)
 
 
 def _read_json_lines(path: Path) -> Iterator[Prompt]:
@@ -193,7 +216,7 @@ _READERS = {
 def _parse(text: str, where: str) -> Any:
   try:
     return json.loads(text)
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise UserError(f'{where} is not JSON ({error}).') from error
 
 
@@ -263,11 +286,10 @@ def _lengthen(prompts, path, long_prompts) -> list[Prompt]:
 
 
 def _read_captions(path: Path) -> dict[str, str]:
-  text = _read_text(path)
   if path.suffix == '.csv':
-    rows = list(csv.DictReader(io.StringIO(text, newline='')))
+    rows = [row for row, _ in _csv_rows(path)]
   else:
-    lines = [line for line in text.split('\n') if line.strip()]
+    lines = [line for line in _read_text(path).split('\n') if line.strip()]
     rows = [_parse(line, str(path)) for line in lines]
   try:
     return {row['file']: row['caption'] for row in rows}

@@ -16,9 +16,8 @@ wherever the work was interrupted.
 import contextlib
 import json
 import os
-import shutil
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.clips import Clip
 
-_DAY = 24 * 3600.0
+# What may grow; all other settings stay.
+_GROWING = ('orders', 'prompts', 'clips', 'samples', 'plans')
 
 
 class Store:
@@ -48,24 +48,17 @@ class Store:
     """A small picture of the clip."""
     return self.root / 'posters' / f'{clip.path}.png'
 
-  @contextlib.contextmanager
-  def writing(self, path: Path) -> Iterator[Path]:
-    """Yields a path in `partial/` that replaces `path` when all went well.
-
-    Raises:
-      UserError: the disk is full or the folder cannot be written.
-    """
-    with files.writing(path, within=self._partial) as temporary:
-      yield temporary
-
-  def write_text(self, path: Path, text: str) -> None:
-    """Writes a file atomically."""
-    with self.writing(path) as temporary:
-      temporary.write_text(text, encoding='utf-8')
+  def writing(self, path: Path) -> AbstractContextManager[Path]:
+    """As `files.writing`, in `partial/`: nothing else may lie beside clips."""
+    return files.writing(path, within=self._partial)
 
   def write_json(self, path: Path, value: Any, indent: int | None = 1) -> None:
     """Writes a JSON file atomically."""
-    self.write_text(path, json.dumps(value, indent=indent) + '\n')
+    self._write_text(path, json.dumps(value, indent=indent) + '\n')
+
+  def _write_text(self, path: Path, text: str) -> None:
+    with self.writing(path) as temporary:
+      temporary.write_text(text, encoding='utf-8')
 
   def read_settings(self) -> dict[str, Any]:
     """Reads set.json; raises UserError if this is no set."""
@@ -82,8 +75,13 @@ class Store:
     path = self.root / 'clips.jsonl'
     try:
       with path.open(encoding='utf-8') as lines:
-        return [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
+        found = [json.loads(line) for line in lines]
+      for line in found:
+        for name in ('video', 'record', 'order', 'key'):
+          if not isinstance(line[name], str):
+            raise ValueError(f'{name} is no text')
+      return found
+    except (OSError, ValueError, LookupError, TypeError) as error:
       raise UserError(
         f'{path} cannot be read ({error}); run "unitemp evaluate generate" '
         'with its settings again to restore it.'
@@ -97,8 +95,6 @@ class Store:
     Raises:
       UserError: the folder holds another set, or other files.
     """
-    if self.root.exists() and not self.root.is_dir():
-      raise UserError(f'--out={self.root} is a file; name a folder.')
     lines = [describe(clip) for clip in clips]
     # Other shards may begin at the same moment.
     there = set(os.listdir(self.root)) if self.root.exists() else set()
@@ -111,15 +107,14 @@ class Store:
     text = ''.join(json.dumps(line, sort_keys=True) + '\n' for line in lines)
     path = self.root / 'clips.jsonl'
     if not path.exists() or path.read_text(encoding='utf-8') != text:
-      self.write_text(path, text)
+      self._write_text(path, text)
     self.write_json(self.root / 'set.json', settings)
 
   def _check_continues(self, settings, lines) -> None:
     old = self.read_settings()
-    grows = ('orders', 'prompts', 'clips', 'samples', 'plans')
     other = sorted(
       name
-      for name in {*old, *settings} - {*grows}
+      for name in {*old, *settings} - {*_GROWING}
       if old.get(name) != settings.get(name)
     )
     if other:
@@ -158,21 +153,11 @@ class Store:
     except UserError:
       return {}
 
-  def sweep(self) -> None:
-    """Removes what killed processes left in `partial/`.
-
-    Earlier versions kept a folder per process there; these go after a day.
-    """
-    files.sweep(self._partial)
-    for folder in self._partial.glob('*-*'):
+  def leave(self, *folders: Path) -> None:
+    """Removes this process's empty folders."""
+    for folder in (self._partial, *folders):
       with contextlib.suppress(OSError):
-        if folder.is_dir() and time.time() - folder.stat().st_mtime > _DAY:
-          shutil.rmtree(folder, ignore_errors=True)
-
-  def leave(self) -> None:
-    """Removes `partial/` if nobody writes there."""
-    with contextlib.suppress(OSError):
-      self._partial.rmdir()
+        folder.rmdir()
 
 
 def describe(clip: Clip) -> dict[str, Any]:

@@ -10,12 +10,16 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.store import Store
 from unitemp_jax.video import decode
 
 _READERS = min(8, os.cpu_count() or 1)
+_FLAT, _DARK = 1.0, 8.0  # of 255; codecs leave some noise
+_STILL = 1e-4  # of 1, likewise
 _CUT = 20  # characters from which on a name may be the start of another
 
 
@@ -24,8 +28,9 @@ class Problem:
   """Something wrong with one file.
 
   Attributes:
-    kind: 'missing', 'unfinished', 'damaged', 'unreadable', 'wrong length',
-      'wrong rate', 'wrong size', 'misnamed', 'stray' or 'repeated'.
+    kind: 'missing', 'unfinished', 'damaged', 'unreadable', 'black',
+      'constant', 'frozen', 'wrong length', 'wrong rate', 'wrong size',
+      'misnamed', 'stray' or 'repeated'.
     file: its path below the folder.
     what: one sentence.
   """
@@ -139,26 +144,71 @@ def forget(store: Store, problems: Sequence[Problem]) -> int:
 def _look(
   root: Path, name: str, wanted: Wanted, record: Mapping[str, Any]
 ) -> tuple[list[Problem], str]:
-  """Checks one file; returns the hash of its content too."""
+  """Checks one file; returns the hash of its content too.
+
+  A file that is as its record says is decoded only if that does not say what
+  its pixels are like.
+  """
   path = root / name
   try:
     digest = files.file_sha256(path)
   except OSError as error:
     return [Problem('unreadable', name, str(error.strerror))], name
-  if digest == record.get('sha256'):
+  as_written = digest == record.get('sha256')
+  if as_written and all(isinstance(record.get(n), float) for n in _LEVELS):
     seen = Wanted(*(record.get(field.name) for field in _FIELDS))
-    return _compare(name, seen, wanted), digest
+    steps = record.get('frame_difference') or [1.0]
+    found = _compare(name, seen, wanted)
+    brightness, contrast = (record[level] for level in _LEVELS)
+    return found + _shown(name, brightness, contrast, max(steps)), digest
   try:
-    count = 0
-    for _, rate, picture in decode.decode(path):
-      count, shape, fps = count + 1, picture.shape, rate
+    seen, levels = _decode(path)
   except UserError as error:
     return [Problem('unreadable', name, str(error))], digest
-  found = _compare(name, Wanted(count, fps, *shape[:2]), wanted)
-  if record.get('sha256'):
+  found = _compare(name, seen, wanted) + _shown(name, *levels)
+  if record.get('sha256') and not as_written:
     what = 'its bytes are not those that were written'
     found.append(Problem('damaged', name, what))
   return found, digest
+
+
+_LEVELS = ('brightness', 'contrast')  # in records, see `clip_file.Watch.facts`
+
+
+def _shown(
+  name: str, brightness: float, contrast: float, change: float
+) -> list[Problem]:
+  """What is wrong with a clip that shows nothing.
+
+  Args:
+    name: of the file.
+    brightness: mean of all pixels, 0..255.
+    contrast: largest standard deviation within a frame.
+    change: largest mean difference of neighbouring frames, 0..1.
+  """
+  if contrast < _FLAT:
+    kind = 'black' if brightness < _DARK else 'constant'
+    what = f'no frame shows anything (brightness {brightness:.0f} of 255)'
+    return [Problem(kind, name, what)]
+  if change < _STILL:
+    return [Problem('frozen', name, 'all its frames are the same')]
+  return []
+
+
+def _decode(path: Path) -> tuple[Wanted, tuple[float, float, float]]:
+  """What a file is, and the numbers that `_shown` takes."""
+  count, total, contrast, change, last = 0, 0.0, 0.0, 0.0, None
+  shape, fps = (0, 0), 0.0
+  for _, rate, picture in decode.decode(path):
+    count, shape, fps = count + 1, picture.shape, rate
+    total += float(picture.mean())
+    contrast = max(contrast, float(picture.std(axis=(0, 1)).max()))
+    if last is not None and picture.shape == last.shape:
+      moved = np.abs(picture.astype(np.int16) - last).mean() / 255
+      change = max(change, float(moved))
+    last = picture
+  change = change if count > 1 else 1.0
+  return Wanted(count, fps, *shape[:2]), (total / count, contrast, change)
 
 
 def _compare(name: str, seen: Wanted, wanted: Wanted) -> list[Problem]:

@@ -1,8 +1,10 @@
-"""All that one command makes: which clips, from which plans, in which form."""
+"""All that one command makes: its clips, by which plans, and their records."""
 
 import dataclasses
+import functools
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +12,36 @@ import jax
 import numpy as np
 
 import unitemp_jax
+from unitemp_jax import files, orders, plans
+from unitemp_jax.data.tokenizer import Tokenizer
+from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import clips as set_clips
-from unitemp_jax.evaluation_sets import generation, record
-from unitemp_jax.evaluation_sets.bulk_pipeline import BulkPipeline
 from unitemp_jax.evaluation_sets.clips import Clip
-from unitemp_jax.evaluation_sets.given import GivenFrames
 from unitemp_jax.evaluation_sets.manifests import Prompt
-from unitemp_jax.evaluation_sets.produce import produce
-from unitemp_jax.evaluation_sets.progress import Journal
-from unitemp_jax.evaluation_sets.status import read_status
+from unitemp_jax.evaluation_sets.progress import (
+  Journal,
+  duration,
+  mean_rate,
+  read_status,
+)
 from unitemp_jax.evaluation_sets.store import Store
 from unitemp_jax.evaluation_sets.suites import SUITES
-from unitemp_jax.generate.request import Given
+from unitemp_jax.generate import clip_file, clips, draft
+from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.generate.request import Given, Request
 from unitemp_jax.plans import Plan
+from unitemp_jax.plans import text as plan_text
 from unitemp_jax.sampling import model_folder
+from unitemp_jax.sampling.model_folder import ModelCard
+from unitemp_jax.video import decode as video_decode
+from unitemp_jax.video.read import read_image
+from unitemp_jax.video.resize import fit
+from unitemp_jax.video.write import write_image, write_video
 
-# Clips with a shorter side are written enlarged to about twice that.
-_SMALL = 128
+_SMALL = 128  # clips with a shorter side are written enlarged to twice that
+_POSTER = 160  # pixels, the longer side
 _LOOK_AGAIN = 5.0  # seconds
+_Tasks = Sequence[Callable[[], None]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +53,79 @@ class Work:
     settings: what `set.json` says.
     clips: all of them.
     order_of: plan of each order.
-    form: how they are written.
+    remarks: what of a prompt the model does not see, by prompt.
   """
 
   model: Path
   settings: dict[str, Any]
   clips: list[Clip]
   order_of: dict[str, Plan]
-  form: record.Form
+  remarks: dict[str, list[str]]
+
+
+def order_names(text: str, given: str) -> list[str]:
+  """Names with commas, or 'all' for every order that has what it wants."""
+  if text != 'all':
+    return list(dict.fromkeys(text.split(',')))
+  return [
+    name
+    for name in orders.ORDERS
+    if given == 'clip' or not name.startswith('inbetween')
+  ]
+
+
+def given_counts(order: str, given: str) -> tuple[int, int]:
+  """Latents that an order is given at either end, see `Suite.given`.
+
+  An image starts every order. Of a real clip, its ends are given to the orders
+  that fill between two; the others make what they can from its caption.
+  """
+  if given == 'clip':
+    return (1, 1) if order.startswith('inbetween') else (0, 0)
+  return int(given == 'image'), 0
+
+
+def order_plans(
+  card: ModelCard,
+  names: Sequence[str],
+  frames: int,
+  given: str,
+  sinks: str = 'none',
+  **settings: Any,
+) -> dict[str, Plan]:
+  """The plan of each order, the one that `workflows` give it.
+
+  Args:
+    card: of the model.
+    names: of `orders.ORDERS`.
+    frames: of a clip, 1 + 4k.
+    given: what there is for the orders that want it, see `Suite.given`.
+    sinks: of `orders.SINKS`, for forward and backward: ends that stay in view.
+    **settings: anchors, start and window, see `workflows`.
+
+  Raises:
+    UserError: an unknown order, or one that wants other given frames.
+  """
+  if frames < 5 or frames % 4 != 1:
+    raise UserError(f'--frames={frames} must be 1 + 4k, such as {card.frames}.')
+  made = {}
+  for name in names:
+    if name not in orders.ORDERS:
+      raise UserError(
+        f'--order names {name!r}; use some of {", ".join(orders.ORDERS)}.'
+      )
+    order, more = orders.ORDERS[name], {}
+    if sinks != 'none':
+      if name not in orders.DIRECTIONS:
+        raise UserError(f'--sinks has no meaning for the order {name}.')
+      span = 1 + (card.frames - 1) // 4
+      order = orders.long
+      more = {'direction': name, 'sinks': sinks, 'span': span}
+    first, last = given_counts(name, given)
+    more |= {'given_first': first, 'given_last': last}
+    own = draft.Draft(card, {**settings, 'bounded': False})
+    made[name] = own.plan(frames, bool(first), order, **more)
+  return made
 
 
 def plan_work(
@@ -66,27 +145,28 @@ def plan_work(
   Args:
     model: folder of the model.
     suite: of `suites.SUITES`.
-    prompts: see `set_prompts.find`.
+    prompts: see `suites.find`.
     orders: names of temporal orders.
     seed: of the whole set.
     samples: per prompt; None = what the suite wants.
     frames: of a clip; None = the model's.
     decode: one of `plans.decoding.MODES`.
-    **plan_settings: see `generation.order_plans`.
+    **plan_settings: see `order_plans`.
 
   Raises:
     UserError: no model, an order that does not fit, or bad file names.
   """
   card = model_folder.read_card(model)
   frames = frames or card.frames
-  order_of = generation.order_plans(
+  order_of = order_plans(
     card, orders, frames, SUITES[suite].given, **plan_settings
   )
   listed = set_clips.list_clips(
     SUITES[suite], prompts, list(order_of), seed=seed, samples=samples
   )
   fingerprint = model_folder.fingerprint(model)
-  listed = generation.with_keys(listed, order_of, fingerprint, decode)
+  tables = {name: plan_text.to_json(plan) for name, plan in order_of.items()}
+  listed = set_clips.with_keys(listed, tables, fingerprint, decode)
   side = min(card.height, card.width)
   scale = 1 if side >= _SMALL else 2 * _SMALL // side
   settings = {
@@ -105,8 +185,13 @@ def plan_work(
     'scale': scale,
     'version': unitemp_jax.__version__,
   }
-  form = record.Form(card.fps, scale, decode, fingerprint)
-  return Work(model, settings, listed, order_of, form)
+  tokenizer = Tokenizer.from_file(model / 'tokenizer.json')
+  remarks = {
+    text: said
+    for text in dict.fromkeys(prompt.text for prompt in prompts)
+    if (said := tokenizer.remarks(text, card.text.length))
+  }
+  return Work(model, settings, listed, order_of, remarks)
 
 
 def run_work(
@@ -130,44 +215,67 @@ def run_work(
     How many clips were made, and how many were there already.
 
   Raises:
-    UserError: the folder holds another set, or cannot be written.
+    UserError: the folder holds another set, or cannot be written, or another
+      process makes the same shard.
   """
   shard = shard or (jax.process_index(), jax.process_count())
-  store = Store(out)
-  store.sweep()
+  store, reader = Store(out), Reader(work)
   if not (out / 'set.json').exists():
-    _check_sources(work)
+    reader.check()
   store.begin(work.settings, work.clips)
-  for name, plan in work.order_of.items():
-    record.write_plan(store, name, plan)
-  mine = set_clips.shard(work.clips, *shard)
-  todo = [clip for clip in mine if not store.is_finished(clip)]
-  if todo:
-    size = min(batch_size, len(mine))
-    maker, write = _connect(work, store, size)
-    produce(todo, maker, write, Journal(out, shard), report=report)
-  store.leave()
+  journal = Journal(out, shard)
+  with files.lock(journal.folder):
+    for name, plan in work.order_of.items():
+      write_plan(store, name, plan)
+    mine = set_clips.shard(work.clips, *shard)
+    todo = [clip for clip in mine if not store.is_finished(clip)]
+    if todo:
+      size = min(batch_size, len(mine))
+      maker = Maker(work, store, reader, size)
+      make_clips(todo, size, maker.make, maker.tasks, journal, report)
+  store.leave(journal.folder)
   if jax.process_count() > 1:
     _wait_for_others(out)
   return len(todo), len(mine) - len(todo)
 
 
-def _reader(work: Work) -> GivenFrames:
-  card, frames = model_folder.read_card(work.model), work.settings['frames']
-  return GivenFrames(frames, card.height, card.width, card.fps)
+def make_clips(
+  todo: Sequence[Clip],
+  size: int,
+  make: Callable[[list[Clip]], Any],
+  tasks: Callable[[list[Clip], Any], _Tasks],
+  journal: Journal,
+  report: Callable[[str], None],
+  **more: Any,
+) -> None:
+  """Makes and writes clips, and keeps a journal; see `clips.produce`."""
+  last, times = time.monotonic(), []
+
+  def settled(group: list[Clip]) -> None:
+    nonlocal last
+    took = time.monotonic() - last
+    last += took
+    times.append((len(group), took))
+    journal.batch(len(group), took)
+    done, rate = sum(count for count, _ in times), mean_rate(times)
+    report(
+      f'{group[0].order}: {done}/{len(todo)} clips, {60 * rate:.1f} per '
+      f'minute, {duration((len(todo) - done) / rate)} left'
+    )
+
+  journal.start(len(todo))
+  clips.produce(batches(todo, size), make, tasks, settled, **more)
+  journal.end()
 
 
-def _check_sources(work: Work) -> None:
-  """Raises UserError if an image or a real clip cannot be used."""
-  reader = _reader(work)
-  prompts = {clip.prompt.id: clip.prompt for clip in work.clips}.values()
-  given = SUITES[work.settings['suite']].given
-  if given == 'image':
-    images = [prompt.image for prompt in prompts if prompt.image is not None]
-    reader.check(images, reader.image)
-  if given == 'clip':
-    found = [prompt.clip for prompt in prompts if prompt.clip is not None]
-    reader.check(found, reader.clip)
+def batches(listed: Sequence[Clip], size: int) -> Iterator[list[Clip]]:
+  """Groups clips by their order; only each one's last is smaller."""
+  found: dict[str, list[Clip]] = {}
+  for clip in listed:
+    found.setdefault(clip.order, []).append(clip)
+  for own in found.values():
+    for first in range(0, len(own), size):
+      yield own[first : first + size]
 
 
 def _wait_for_others(out: Path) -> None:
@@ -184,31 +292,178 @@ def _wait_for_others(out: Path) -> None:
     time.sleep(_LOOK_AGAIN)
 
 
-def _connect(work: Work, store: Store, size: int):
-  """Returns how clips are made and how they are written."""
-  pipeline = BulkPipeline.load(work.model)
-  reader, suite = _reader(work), SUITES[work.settings['suite']]
+class Reader:
+  """Reads the images and real clips of a set in its size, once in a while."""
 
-  def given(clip: Clip) -> tuple[Given, ...]:
-    first, last = generation.given_counts(clip.order, suite.given)
-    if last and clip.prompt.clip is not None:
-      return reader.ends(clip.prompt.clip)
-    if first and clip.prompt.image is not None:
-      return reader.first(clip.prompt.image)
-    return ()
+  def __init__(self, work: Work):
+    """Opens nothing yet."""
+    self.card = model_folder.read_card(work.model)
+    self.frames: int = work.settings['frames']
+    self.kind = SUITES[work.settings['suite']].given
+    self._prompts = {clip.prompt.id: clip.prompt for clip in work.clips}
+    self.video = functools.lru_cache(16)(self._video)
 
-  facts = {name: record.order_facts(p) for name, p in work.order_of.items()}
+  def check(self) -> None:
+    """Reads all that will be given, before anything is made of it.
 
-  def write(clip: Clip, video: np.ndarray) -> None:
-    counts = generation.given_counts(clip.order, suite.given)
-    more = {**facts[clip.order], 'given_frames': list(counts)}
-    if suite.given == 'clip' and clip.prompt.clip is not None:
-      truth = reader.clip(clip.prompt.clip)
-      path = record.write_truth(store, clip.prompt.name, truth, work.form)
-      more['real'] = path.relative_to(store.root).as_posix()
-    record.write_clip(store, clip, video, work.form, more)
+    Raises:
+      UserError: some cannot be used; says how many, and why the first.
+    """
+    bad = []
+    for prompt in self._prompts.values() if self.kind else ():
+      try:
+        self.video(prompt)
+      except UserError as error:
+        bad.append(str(error))
+    if bad:
+      raise UserError(f'{len(bad)} given file(s) cannot be used: {bad[0]}')
 
-  maker = generation.model_maker(
-    pipeline, work.order_of, given, size, work.settings['decode']
-  )
-  return maker, write
+  def given(self, clip: Clip) -> tuple[Given, ...]:
+    """What a clip is conditioned on."""
+    first, last = given_counts(clip.order, self.kind)
+    if not first:
+      return ()
+    video = self.video(clip.prompt)
+    ends = [Given(0, video[:1])]
+    return (*ends, Given(len(video) - 1, video[-1:])) if last else tuple(ends)
+
+  def _video(self, prompt: Prompt) -> np.ndarray:
+    """The image, or the first frames of the clip at the set's rate."""
+    height, width = self.card.height, self.card.width
+    if self.kind == 'image' and prompt.image is not None:
+      picture = read_image(prompt.image)
+      return fit(picture[None], height, width)
+    path, found = prompt.clip, []
+    assert path is not None
+    for picture in video_decode.resample(
+      video_decode.decode(path), self.card.fps
+    ):
+      found.append(fit(picture, height, width))
+      if len(found) == self.frames:
+        return np.stack(found)
+    raise UserError(
+      f'{path} has {len(found)} frames at {self.card.fps:g} per second and '
+      f'{self.frames} are needed; remove it, or ask for shorter clips with '
+      '--frames.'
+    )
+
+
+class Maker:
+  """Makes and writes the clips of a set with a model.
+
+  All plans get one shape, so that they share one compiled program, and every
+  batch is filled up to one size, so that none is left out.
+  """
+
+  def __init__(
+    self,
+    work: Work,
+    store: Store,
+    reader: Reader,
+    size: int,
+    pipeline: Pipeline | None = None,
+  ):
+    """Loads the model, unless there is one."""
+    self.pipeline = pipeline or Pipeline.load(work.model, many=True)
+    self._work, self._store, self._reader = work, store, reader
+    self._size = size
+    aligned = plans.align(*work.order_of.values())
+    self._plans = dict(zip(work.order_of, aligned, strict=True))
+
+  def request(self, clip: Clip) -> Request:
+    """What is to be made for a clip."""
+    card, text = self.pipeline.card, clip.prompt.text
+    plan, given = self._plans[clip.order], self._reader.given(clip)
+    return Request(
+      *(clip.order, plan, (text,), clip.seed, card.height, card.width, given),
+      remarks=tuple(self._work.remarks.get(text, ())),
+    )
+
+  def make(self, group: Sequence[Clip]):
+    """Generates a batch."""
+    requests = [self.request(clip) for clip in group]
+    return requests, self.pipeline.batch(clips.filled(requests, self._size))
+
+  def tasks(self, group: Sequence[Clip], result) -> _Tasks:
+    """Decodes a batch; returns what writes each clip."""
+    requests, made = result
+    videos = self.pipeline.pixels(made, self._work.settings['decode'])
+    return [
+      functools.partial(self._write, *of_clip)
+      for of_clip in zip(group, requests, videos, strict=False)
+    ]
+
+  def _write(self, clip: Clip, request: Request, video: np.ndarray) -> None:
+    more: dict[str, Any] = {}
+    if request.remarks:
+      more['remarks'] = list(request.remarks)
+    if self._reader.kind == 'clip':
+      truth = self._reader.video(clip.prompt)
+      path = self._store.root / 'real' / f'{clip.prompt.name}.mp4'
+      settings = self._work.settings
+      if not path.exists():
+        with self._store.writing(path) as temporary:
+          write_video(
+            temporary, truth, settings['fps'], scale=settings['scale']
+          )
+      more['real'] = path.relative_to(self._store.root).as_posix()
+    write_clip(self._store, clip, request, video, self._work.settings, more)
+
+
+def write_clip(
+  store: Store,
+  clip: Clip,
+  request: Request,
+  video: np.ndarray,
+  settings: dict[str, Any],
+  more: dict[str, Any],
+) -> None:
+  """Writes mp4, poster, and last the record, each whole or not at all.
+
+  Args:
+    store: of the set.
+    clip: what it is.
+    request: what it was made from.
+    video: uint8 `[T, H, W, 3]`, nothing pasted.
+    settings: what `set.json` says.
+    more: what else belongs in its record.
+  """
+  scale = settings['scale']
+  about = {
+    'name': clip.prompt.name,
+    'id': clip.prompt.id,
+    'sample': clip.sample,
+    **clip_file.about(
+      *(request, settings['fps'], settings['decode'], settings['model']),
+      clip.key,
+    ),
+    **more,
+  }
+  path = store.video(clip)
+  with store.writing(path) as temporary:
+    watch = clip_file.write_video(
+      temporary, request, [video], about, scale=scale
+    )
+    written = {
+      'bytes': temporary.stat().st_size,
+      'sha256': files.file_sha256(temporary),
+    }
+  with store.writing(store.poster(clip)) as temporary:
+    step = max(1, max(video.shape[1:3]) // _POSTER)
+    write_image(temporary, watch.poster[::step, ::step])
+  record = {
+    **about,
+    'dimension': list(clip.prompt.dimensions),
+    'height': video.shape[1] * scale,
+    'width': video.shape[2] * scale,
+    'scale': scale,
+    **watch.facts(),
+    **written,
+  }
+  store.write_json(store.record(clip), record, indent=None)
+
+
+def write_plan(store: Store, order: str, plan: Plan) -> None:
+  """Writes the table of rows that an order runs."""
+  path = store.root / 'plans' / f'{order}.json'
+  store.write_json(path, json.loads(plan_text.to_json(plan)))

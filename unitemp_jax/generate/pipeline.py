@@ -2,8 +2,9 @@
 
 import copy
 import dataclasses
+import functools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from unitemp_jax import plans, timeline
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.diffusion import solvers
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.request import Request, places
-from unitemp_jax.models import text_to_video, weights
+from unitemp_jax.generate import text as texts
+from unitemp_jax.generate.request import Request, given_latents, places
+from unitemp_jax.models import weights
 from unitemp_jax.models.dit import DiT
-from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.plans import Plan, decoding
 from unitemp_jax.sampling import decode, model_folder, network, whole_plan
@@ -94,24 +95,26 @@ class Pipeline:
     tokenizer: Tokenizer,
     model_hash: str,
     devices: Sequence[jax.Device] | None = None,
+    text: texts.TextSource | None = None,
   ):
     """Puts a model on devices.
 
     Args:
       card: its sizes.
-      params: trees by name: `vae`, `text`, `student`, and `teacher` if that is
-        to be sampled.
+      params: trees by name: `vae`, `student`, `text` unless embeddings come
+        from elsewhere, and `teacher` if that is to be sampled.
       tokenizer: of its prompts.
       model_hash: what finished clips name the model by.
       devices: all of them by default.
+      text: where embeddings of prompts come from; by default its own encoder.
     """
     self.card = card
     self.hash = model_hash
     self.tokenizer = tokenizer
     self._codec = Codec(card.vae)
     self._dit = DiT(card.dit)
-    self._text = TextEncoder(card.text)
     self._mesh = device_mesh.make_mesh({'data': -1}, devices)
+    self.text = text or texts.Encoder(card, tokenizer, self._spread)
     self.grid = card.latent_grid(card.height, card.width)
     self.num_latents = timeline.num_latents(
       card.frames, card.vae.temporal_stride
@@ -121,29 +124,51 @@ class Pipeline:
     )
     self._params = jax.device_put(params, self._everywhere)
     self.levels = solvers.student_levels(card.timesteps, card.shift)
-    self._rows = RowPrograms(self._dit, self.levels, card.step_options)
     self._sample = jax.jit(self._sample_fn)
     self._context = jax.jit(self._context_fn)
-    self._teacher = TeacherSampler(card, tokenizer)
 
   @classmethod
-  def load(cls, folder: str | Path = model_folder.TINY) -> 'Pipeline':
+  def load(
+    cls,
+    folder: str | Path = model_folder.TINY,
+    *,
+    embeddings: str | Path | None = None,
+    many: bool = False,
+  ) -> 'Pipeline':
     """Loads a model folder.
+
+    Args:
+      folder: of the model.
+      embeddings: of the prompts, see `text.Stored`; the folder then needs no
+        text encoder.
+      many: for many clips of few prompts, each of which is encoded once, on
+        the devices of this process alone.
 
     Raises:
       UserError: a file is missing or does not fit.
     """
     folder = Path(folder)
     card = model_folder.read_card(folder)
-    model_hash = model_folder.fingerprint(folder)
-    shapes = model_folder.inference_shapes(card)
-    params = {
-      name: weights.load(folder / f'{name}.safetensors', tree)
-      for name, tree in shapes.items()
-      if name != 'teacher' or weights.exist(folder / f'{name}.safetensors')
-    }
     tokenizer = Tokenizer.from_file(folder / 'tokenizer.json')
-    return cls(card, params, tokenizer, model_hash)
+    source: texts.TextSource | None = None
+    if embeddings is not None:
+      source = texts.Stored(embeddings, card, tokenizer)
+    elif many:
+      source = texts.Memo(texts.Encoder(card, tokenizer))
+    params = {}
+    for name, tree in model_folder.inference_shapes(card).items():
+      path = folder / f'{name}.safetensors'
+      unused = name == 'text' and embeddings is not None
+      if not unused and (name != 'teacher' or weights.exist(path)):
+        params[name] = weights.load(path, tree)
+        _check_weights(path, params[name])
+    if isinstance(source, texts.Stored):
+      names = ('vae.safetensors', 'student.safetensors', model_folder.INDEX)
+      model_hash = texts.stored_hash(source.hash, *(folder / n for n in names))
+    else:
+      model_hash = model_folder.fingerprint(folder)
+    devices = jax.local_devices() if many else None
+    return cls(card, params, tokenizer, model_hash, devices, source)
 
   def replaced(self, **params) -> 'Pipeline':
     """The same programs with other weights of the same shapes."""
@@ -163,27 +188,35 @@ class Pipeline:
       return device_mesh.put_batch(rows, self._mesh)
     return jnp.asarray(rows)
 
-  def tokens(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids and mask `[B, E]`; UserError for an empty prompt."""
-    return self.tokenizer.encode(list(prompts), self.card.text.length)
+  @functools.cached_property
+  def _rows(self) -> RowPrograms:
+    return RowPrograms(self._dit, self.levels, self.card.step_options)
 
-  def _text_fn(self, params, ids, mask):
-    return text_to_video.encode_text(self._text, params['text'], ids, mask)
+  @functools.cached_property
+  def _teacher(self) -> TeacherSampler:
+    return TeacherSampler(self.card, self.tokenizer)
 
-  def _net_fn(self, params, ids, mask):
-    """The student with the prompts `[B, R, E]` that rows choose from."""
-    batch, choices, length = ids.shape
-    ids, mask = ids.reshape(-1, length), mask.reshape(-1, length)
-    text = self._text_fn(params, ids, mask)
-    texts = text.reshape(batch, choices, *text.shape[1:]).swapaxes(0, 1)
-    return network.make_net(self._dit, params['student'], texts)
+  def latent_shape(self, request: Request) -> tuple[int, int, int]:
+    """Shape of one latent of a request, `(h, w, C)`."""
+    grid = self.card.latent_grid(request.height, request.width)
+    return (*grid, self.card.dit.channels)
 
-  def _context_fn(self, params, ids, mask):
+  def _embed(self, lists: Sequence[Sequence[str]]) -> np.ndarray:
+    """Embeddings `[B, R, E, D]` of R prompts for each of B clips."""
+    flat = [prompt for own in lists for prompt in own]
+    found = self.text(self._params.get('text'), flat)
+    return found.reshape(len(lists), -1, *found.shape[1:])
+
+  def _context_fn(self, params, text):
     """Text keys and values alone: what a program returns, it copies."""
-    return self._net_fn(params, ids, mask).context
+    return self._net_fn(params, text).context
 
-  def _sample_fn(self, params, plan, latents, ids, mask, seeds):
-    net = self._net_fn(params, ids, mask)
+  def _net_fn(self, params, text):
+    """The student with the embeddings `[B, R, E, D]` that rows choose from."""
+    return network.make_net(self._dit, params['student'], text.swapaxes(0, 1))
+
+  def _sample_fn(self, params, plan, latents, text, seeds):
+    net = self._net_fn(params, text)
     return whole_plan.sample(self.card, net, plan, latents, seeds)
 
   def generate(
@@ -211,8 +244,7 @@ class Pipeline:
     """
     plans.check(plan, void=void)
     lists = [[own] if isinstance(own, str) else list(own) for own in prompts]
-    tokens = [self.tokens(own) for own in lists]
-    ids, mask = (np.stack(arrays) for arrays in zip(*tokens, strict=True))
+    text = self._embed(lists)
     grid = self.grid if size is None else self.card.latent_grid(*size)
     padded = plans.bucketed(plan)  # so that lengths share programs
     shape = (len(lists), padded.num_latents, *grid, self.card.dit.channels)
@@ -229,12 +261,32 @@ class Pipeline:
       self._params,
       jax.tree.map(jnp.asarray, padded),
       self._spread(buffer),
-      self._spread(ids),
-      self._spread(mask),
+      self._spread(text),
       self._spread(np.asarray(seeds, np.uint32)),
     )
     latents = np.asarray(latents)[:, : plan.num_latents]
+    for row in range(plan.num_rows):
+      entries = [entry for _, entry in plan.entries(row)]
+      for prompts_of, clip in zip(lists, latents, strict=True):
+        check_finite(clip[entries], plan, row, prompts_of[0])
     return Generated(latents, np.asarray(anchors)[: plan.num_rows], plan)
+
+  def batch(self, requests: Sequence[Request]) -> Generated:
+    """Makes requests of one plan, each with frames given at the same places.
+
+    All run in one program, so that batches of one size compile once.
+
+    Raises:
+      UserError: as for `generate`.
+    """
+    first = requests[0]
+    return self.generate(
+      [request.prompts for request in requests],
+      [request.seed for request in requests],
+      first.plan,
+      given_latents(requests, self.encode),
+      (first.height, first.width),
+    )
 
   def rows(
     self, request: Request, finished: Mapping[int, MadeRow] | None = None
@@ -250,8 +302,8 @@ class Pipeline:
     used = set(plan.prompt[plan.count > 0].tolist())
     nets = {}
     for index in used:
-      ids, mask = self.tokens([request.prompts[index]])
-      context = self._context(params, ids[None], mask[None])
+      text = self._embed([[request.prompts[index]]])
+      context = self._context(params, text)
       nets[index] = network.Net(params['student'], context)
     clips = [self.encode_clip(given.video)[0] for given in request.given]
     given = {
@@ -263,7 +315,9 @@ class Pipeline:
     grid = self.card.latent_grid(request.height, request.width)
     put = lambda tree: jax.device_put(tree, self._everywhere)  # noqa: E731
     rows = Rows(self._rows, nets, plan, given, grid, request.seed, put)
-    yield from rows.run(finished or {})
+    for made in rows.run(finished or {}):
+      check_finite(made.latents[0], plan, made.row, request.prompts[0])
+      yield made
 
   def run(
     self,
@@ -295,14 +349,20 @@ class Pipeline:
         piece.refines,
       )
 
+  def decoder(
+    self, plan: Plan, schedule: decoding.Schedule
+  ) -> Callable[[MadeRow], Iterator[decode.Piece]]:
+    """A function from each row in turn to what can be shown since."""
+    decoder = decode.Decoder(self.decode_chunk, plan, schedule)
+    return lambda made: decoder.add(made.row, made.latents, made.anchors)
+
   def decoded(
     self, plan: Plan, rows: Iterable[MadeRow], mode: str
   ) -> Iterator[tuple[MadeRow, decode.Piece]]:
     """Decodes rows of one clip as they come; yields them with their frames."""
-    schedule = decoding.schedule(plan, mode)
-    decoder = decode.Decoder(self.decode_chunk, plan, schedule)
+    decoder = self.decoder(plan, decoding.schedule(plan, mode))
     for made in rows:
-      for piece in decoder.add(made.row, made.latents, made.anchors):
+      for piece in decoder(made):
         yield made, piece
 
   def joint(
@@ -314,13 +374,10 @@ class Pipeline:
       (first frame on the timeline, uint8 `[n, H, W, 3]`), nothing pasted.
     """
     rows = list(rows)
-    schedule = decoding.joint(plan, [made.row for made in rows])
-    decoder = decode.Decoder(self.decode_chunk, plan, schedule)
-    pieces = (
-      piece
-      for made in rows
-      for piece in decoder.add(made.row, made.latents, made.anchors)
+    decoder = self.decoder(
+      plan, decoding.joint(plan, [made.row for made in rows])
     )
+    pieces = (piece for made in rows for piece in decoder(made))
     for piece in decode.by_time(pieces, plan.num_frames):
       yield piece.first, piece.frames[0]
 
@@ -389,6 +446,30 @@ class Pipeline:
   def pixels(self, made: Generated, mode: str = 'joint') -> np.ndarray:
     """Frames of a batch by time, see `Generated.decoded`."""
     return made.decoded(self.decode, mode)
+
+
+def _check_weights(path: Path, tree: Any) -> None:
+  for where, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    if not np.isfinite(np.asarray(leaf)).all():
+      raise UserError(
+        f'{path}: {jax.tree_util.keystr(where)} has numbers that are not '
+        'finite; take another checkpoint, or export the model again.'
+      )
+
+
+def check_finite(
+  latents: np.ndarray, plan: Plan, row: int, prompt: str
+) -> None:
+  """Raises UserError if a block has numbers that are not finite."""
+  if np.isfinite(latents).all():
+    return
+  positions = [position for position, _ in plan.entries(row)]
+  low, high = (4 * (positions[k] - plan.begin) for k in (0, -1))
+  raise UserError(
+    f'the block of frames {max(low - 3, 0)}..{high} of "{prompt[:60]}" came '
+    'out with numbers that are not finite, so that no video can be made of it; '
+    'check the weights of the model, or use float32.'
+  )
 
 
 def load(folder: str | Path = model_folder.TINY) -> Pipeline:

@@ -1,12 +1,13 @@
 """What a user asks for: one video, as a plan with prompts and given frames."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.plans import Plan, check
+from unitemp_jax.plans import Plan, check, decoding
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,6 +44,7 @@ class Request:
     height: pixels.
     width: pixels.
     given: frames by time.
+    remarks: sentences on what of the input the video will not have.
   """
 
   workflow: str
@@ -52,6 +54,7 @@ class Request:
   height: int
   width: int
   given: tuple[Given, ...] = ()
+  remarks: tuple[str, ...] = ()
 
   def __post_init__(self):
     """Refuses what cannot be run.
@@ -132,6 +135,36 @@ def _check_given(request: Request) -> None:
   places(request.plan, request.given)
 
 
+def describe_blocks(plan: Plan) -> dict[str, Any]:
+  """What reports, pages and metrics know of the blocks of a video.
+
+  Returns:
+    `generation_order`: temporal positions of each block, in the order in which
+    they were made or given; a given clip is one block, however many rows read
+    it. Frame 0 belongs to the first block, the frames with which a loop closes
+    are one of their own. `boundary_frames`: the transitions between blocks, by
+    the frame before.
+  """
+  rows = decoding.new_positions(plan)
+  clips: dict[int, list[int]] = {}  # position -> all of its given clip
+  for position in sorted(
+    p for r in np.flatnonzero(plan.given) for p in rows[r]
+  ):
+    clips[position] = clips.get(position - 1, [])
+    clips[position].append(position)
+  blocks: list[list[int]] = []
+  for row, own in enumerate(rows):
+    for block in [clips[p] for p in own] if plan.given[row] else [own]:
+      if block and block not in blocks:
+        blocks.append(block)
+  blocks = decoding.with_ends(plan, blocks)
+  firsts = sorted(own[0] for own in blocks if own[0] > plan.begin)
+  return {
+    'generation_order': blocks,
+    'boundary_frames': [4 * (p - plan.begin - 1) for p in firsts],
+  }
+
+
 def places(plan: Plan, given: Sequence[Given]) -> list[tuple[int, int]]:
   """Where the latents come from that must be there before the first row.
 
@@ -155,3 +188,26 @@ def places(plan: Plan, given: Sequence[Given]) -> list[tuple[int, int]]:
       f'nothing is given for {missing}; give the frames they code.'
     )
   return [held[position] for position in positions]
+
+
+def given_latents(
+  requests: Sequence[Request], encode: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray | None:
+  """Latents given to a batch, in the order of `Plan.preloaded`.
+
+  Args:
+    requests: of one plan, with frames given at the same places.
+    encode: clips `[B, n, H, W, 3]` to latents, each clip by itself, so that its
+      first latent is an image latent.
+
+  Returns:
+    `[B, K, h, w, C]`, or None if nothing is given.
+  """
+  first = requests[0]
+  clips = [
+    encode(np.stack([request.given[i].video for request in requests]))
+    for i in range(len(first.given))
+  ]
+  order = places(first.plan, first.given)
+  parts = [clips[clip][:, k] for clip, k in order]
+  return np.stack(parts, axis=1) if parts else None

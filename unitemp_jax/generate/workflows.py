@@ -1,11 +1,17 @@
 """From what a user has to a `Request`: one function per thing to do.
 
-Every function takes the model (a `Pipeline` or its card) first. Lengths and
-times are whole frames (24) or seconds as text ('2s'). Pictures and clips are
-paths of files, PIL images, or arrays `[H, W, 3]` or `[n, H, W, 3]`; files are
-resampled to the model's frame rate, arrays are taken to have it. A prompt is a
-text, or a schedule `{frame: text}` on the finished timeline from frame 0 on; a
-switch takes effect with the latent that holds the frame.
+Arguments that mean the same everywhere:
+
+* model: a `Pipeline`, a `Model`, or a card.
+* prompt: what the video shows, a text, or a schedule `{frame: text}` on the
+  finished timeline from frame 0 on; a switch takes effect with the 4 frames
+  that hold it.
+* lengths and times: whole frames (24), or seconds as text ('2s'); a time below
+  0 counts from the end. `length` is that of the video, the model's by default.
+* pictures and clips: paths of files, PIL images, or arrays `[H, W, 3]` or
+  `[n, H, W, 3]`; files are resampled to the model's frame rate.
+* first, last: picture or clip that the video begins or ends with.
+* side: from which side gaps are filled: past, future, outside_in, middle_out.
 
 Settings that all of them take, beside their own:
 
@@ -16,22 +22,27 @@ Settings that all of them take, beside their own:
 * window: latents that a block sees at most, the nearest; everything by default.
   In a video longer than those that the model was trained on, nothing is seen
   that is farther away than it was in training.
-* trim: cut up to 3 frames off the end of given clips that have not 1 + 4k.
+* bounded: whether what is said of longer videos holds, and shorter ones that
+  are not made forward have an open start; True. `unitemp generate --orders` and
+  evaluation sets make every length as the model's own.
+* trim: cut up to 3 frames off given clips that have not 1 + 4k, on the side
+  where the video does not go on.
 
-Every function raises UserError, in one sentence, for what cannot be made.
+Every function raises UserError, in one sentence, for what cannot be made. What
+of the input the video will not have (sound, cut frames, words that the model
+does not know) is said in `Request.remarks`.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unitemp_jax import orders
+from unitemp_jax import orders, timeline
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import lengths
-from unitemp_jax.generate.conditioning import Source
-from unitemp_jax.generate.draft import Draft
-from unitemp_jax.generate.lengths import Length
+from unitemp_jax.generate.draft import Draft, Model, Source
 from unitemp_jax.generate.request import Request
+from unitemp_jax.timeline import Length
 
+__all__ = ['Model']
 Prompt = str | Mapping[Any, str]
 
 
@@ -40,26 +51,35 @@ def text_to_video(
   prompt: Prompt,
   length: Length | None = None,
   order: str = 'forward',
+  first: Source | None = None,
+  last: Source | None = None,
   **settings,
 ) -> Request:
-  """A video from text alone.
-
-  Args:
-    model: pipeline or card.
-    prompt: what it shows.
-    length: of the video; the model's own by default.
-    order: forward, backward or loop.
-    **settings: see the module.
-  """
-  if order not in ('forward', 'backward', 'loop'):
+  """A video in one of `orders.ORDERS`; some fill between two given ends."""
+  if order not in orders.ORDERS:
     raise UserError(
-      f'the order {order!r} needs more than text, or does not exist; use '
-      'forward, backward or loop.'
+      f'there is no order {order!r}; use {", ".join(orders.ORDERS)}.'
     )
+  if order.startswith('inbetween') and (first is None or last is None):
+    raise UserError(
+      f'the order {order} fills between two given frames; give first and last '
+      '(--first and --last).'
+    )
+  if order == 'loop' and last is not None:
+    raise UserError('a loop ends where it starts; leave out the last (--last).')
   draft = Draft(model, settings)
   frames = draft.length(length)
-  make = orders.ORDERS[order]
-  return draft.finish(order, prompt, frames, make, 1 + (frames - 1) // 4)
+  if order == 'loop':
+    _check_loop(frames)
+  ends = draft.ends(frames, first, last)
+  return draft.finish(order, prompt, frames, orders.ORDERS[order], **ends)
+
+
+def _check_loop(frames: int) -> None:
+  if frames < 9:
+    raise UserError(
+      f'a loop of {frames} frames is too short; use 9 or more (--length=9).'
+    )
 
 
 def image_to_video(
@@ -70,21 +90,14 @@ def image_to_video(
   at: Length = 0,
   **settings,
 ) -> Request:
-  """A video around a picture, or a clip, at any time in it.
+  """A video around a picture, or a clip, that stands at any time in it.
 
-  Args:
-    model: pipeline or card.
-    image: the picture or clip.
-    prompt: what the video shows.
-    length: of the video; the model's own by default.
-    at: frame where it stands; -1 makes it the last one, and the video runs
-      backward from it.
-    **settings: see the module.
+  At -1 it is the end, and the video runs backward from it.
   """
   draft = Draft(model, settings)
   frames = draft.length(length)
-  given = draft.read(image, 'the given picture')
-  before = lengths.moment(at, draft.fps, frames, 'at')
+  before = timeline.moment(at, draft.fps, frames, 'at')
+  given = draft.read(image, 'the given picture', 'start' if before else 'end')
   if _counts_back(at):
     before -= len(given) - 1
   return _grow(draft, 'image', prompt, given, before, frames, 'alternate')
@@ -93,6 +106,11 @@ def image_to_video(
 def _grow(draft, workflow, prompt, given, before, frames, sides) -> Request:
   """A video of so many frames around what is given."""
   after = frames - len(given) - before
+  if before == after == 0:
+    raise UserError(
+      f'all {frames} frames of the video are given, so that nothing is left to '
+      f'make; make it longer, such as --length={frames + 12}.'
+    )
   if after < 0:
     raise UserError(
       f'{len(given)} given frames from frame {before} on do not fit a video of '
@@ -105,7 +123,7 @@ def _grow(draft, workflow, prompt, given, before, frames, sides) -> Request:
     prompt,
     frames,
     orders.extend,
-    1 + (len(given) - 1) // 4,
+    draft.given[0].num_latents,
     before=before // 4,
     after=after // 4,
     sides=sides,
@@ -125,21 +143,16 @@ def extend(
   sides: str = 'alternate',
   **settings,
 ) -> Request:
-  """A clip made longer, at its beginning, its end or both.
+  """A clip made longer by so much before and after it; its frames stay.
 
-  Args:
-    model: pipeline or card.
-    clip: what is there; all its frames stay as they are.
-    prompt: what the video shows.
-    before: how much is added before it.
-    after: how much is added after it.
-    sides: which side grows first: past, future, or alternate.
-    **settings: see the module.
+  `sides` says which side grows first: past, future, or alternate.
   """
   draft = Draft(model, settings)
-  past = lengths.addition(before, draft.fps, 'before')
-  future = lengths.addition(after, draft.fps, 'after')
-  given = draft.read(clip, 'the clip')
+  past = timeline.addition(before, draft.fps, 'before')
+  future = timeline.addition(after, draft.fps, 'after')
+  if not past + future:
+    raise UserError('extend needs --before or --after, such as --after=24.')
+  given = draft.read(clip, 'the clip', 'start' if past else 'end')
   frames = past + len(given) + future
   return _grow(draft, 'extend', prompt, given, past, frames, sides)
 
@@ -152,41 +165,44 @@ def fill(
   side: str = 'past',
   **settings,
 ) -> Request:
-  """A video around given pictures and clips at given times.
+  """A video around pictures and clips by time; one at -1 is where it ends.
 
-  Args:
-    model: pipeline or card.
-    keyframes: by time; a time that counts from the end (-1) is where it ends.
-    prompt: what the video shows.
-    length: of the video; by default it ends with the last that is given, or
-      has the model's own length if that is longer.
-    side: from which side gaps are filled: past, future, outside_in, middle_out.
-    **settings: see the module.
+  By default it ends with the last that is given, or has the model's own length
+  if that is longer.
   """
   draft = Draft(model, settings)
   if not keyframes:
     raise UserError('give at least one keyframe.')
   clips = {
-    at: draft.read(source, f'the keyframe at {at}')
+    at: draft.read(
+      source,
+      f'the keyframe at {at}',
+      'start' if str(at).strip().strip('0s.') else 'end',
+    )
     for at, source in keyframes.items()
   }
   own = draft.card.frames
   for at, clip in clips.items():
     if length is None and not _counts_back(at):
-      begin = lengths.moment(at, draft.fps, 10**9 + 1, f'keyframe {at}')
+      begin = timeline.moment(
+        at, draft.fps, timeline.MOST_FRAMES, f'keyframe {at}'
+      )
       own = max(own, begin + len(clip))
   frames = draft.length(own if length is None else length)
   for at, clip in clips.items():
-    begin = lengths.moment(at, draft.fps, frames, f'keyframe {at}')
-    draft.give(begin - (len(clip) - 1 if _counts_back(at) else 0), clip)
+    begin = timeline.moment(at, draft.fps, frames, f'keyframe {at}')
+    begin -= len(clip) - 1 if _counts_back(at) else 0
+    for other in draft.given:
+      last = other.frame + len(other.video) - 1
+      if begin <= last and other.frame < begin + len(clip):
+        raise UserError(
+          f'keyframe {at}: frames {other.frame}..{last} are given already; use '
+          f'frame {4 * (last // 4 + 1)} or later, or leave one out.'
+        )
+    draft.give(begin, clip)
+  given = [(clip.frame // 4, clip.num_latents) for clip in draft.given]
   return draft.finish(
-    'keyframes',
-    prompt,
-    frames,
-    orders.keyframes,
-    1 + (frames - 1) // 4,
-    [(clip.frame // 4, clip.num_latents) for clip in draft.given],
-    side=side,
+    'keyframes', prompt, frames, orders.keyframes, given, side=side
   )
 
 
@@ -199,31 +215,17 @@ def transition(
   side: str = 'outside_in',
   **settings,
 ) -> Request:
-  """One continuous shot from one scene to another.
-
-  Args:
-    model: pipeline or card.
-    first: picture or clip that it begins with.
-    last: picture or clip that it ends with.
-    prompt: what it shows; a schedule can switch it on the way.
-    length: of the video, both ends included; the model's own by default.
-    side: see `fill`.
-    **settings: see the module.
-  """
+  """One continuous shot from one scene to another; both are in its length."""
   draft = Draft(model, settings)
   frames = draft.length(length)
-  ends = draft.read(first, 'the first'), draft.read(last, 'the last')
-  draft.give(0, ends[0])
-  draft.give(frames - len(ends[1]), ends[1])
+  ends = draft.ends(frames, first, last)
+  if sum(len(clip.video) for clip in draft.given) >= frames:
+    raise UserError(
+      f'the two given parts have all {frames} frames of the video, so that '
+      'nothing is left to make; make it longer (--length).'
+    )
   return draft.finish(
-    'transition',
-    prompt,
-    frames,
-    orders.transition,
-    1 + (frames - 1) // 4,
-    given_first=1 + (len(ends[0]) - 1) // 4,
-    given_last=1 + (len(ends[1]) - 1) // 4,
-    side=side,
+    'transition', prompt, frames, orders.transition, side=side, **ends
   )
 
 
@@ -235,31 +237,13 @@ def loop(
   side: str = 'future',
   **settings,
 ) -> Request:
-  """A video whose last frame is its first.
-
-  Args:
-    model: pipeline or card.
-    prompt: what it shows.
-    length: of the video, the repeated frame included.
-    first: picture or clip that it begins with, if any.
-    side: see `fill`.
-    **settings: see the module.
-  """
+  """A video whose last frame, which counts, is its first."""
   draft = Draft(model, settings)
   frames = draft.length(length)
-  count = 0
-  if first is not None:
-    given = draft.read(first, 'the first')
-    draft.give(0, given)
-    count = 1 + (len(given) - 1) // 4
+  _check_loop(frames)
+  count = draft.ends(frames, first, None)['given_first']
   return draft.finish(
-    'loop',
-    prompt,
-    frames,
-    orders.loop,
-    1 + (frames - 1) // 4,
-    given_first=count,
-    side=side,
+    'loop', prompt, frames, orders.loop, given_first=count, side=side
   )
 
 
@@ -275,37 +259,21 @@ def long_video(
 ) -> Request:
   """A video of any length through a sliding window, in constant memory.
 
-  Args:
-    model: pipeline or card.
-    prompt: what it shows.
-    length: of the video.
-    direction: forward or backward.
-    sinks: ends of the video that stay in view: none, past, future, both; the
-      model's own by default.
-    first: picture or clip that it begins with, if any.
-    last: picture or clip that it ends with, if any.
-    **settings: see the module; the window is by default as large as the
-      positions allow that the model was trained on.
+  Made forward or backward; `sinks` are the ends that stay in view: none, past,
+  future, both, the model's own by default. The window is by default as large as
+  the positions allow that the model was trained on.
   """
   draft = Draft(model, settings)
   frames = draft.length(length)
-  counts = {'first': 0, 'last': 0}
-  for name, source in (('first', first), ('last', last)):
-    if source is not None:
-      clip = draft.read(source, f'the {name}')
-      draft.give(0 if name == 'first' else frames - len(clip), clip)
-      counts[name] = 1 + (len(clip) - 1) // 4
   return draft.finish(
     'long',
     prompt,
     frames,
     orders.long,
-    1 + (frames - 1) // 4,
     direction=direction,
     sinks=draft.card.sinks if sinks is None else sinks,
     span=1 + (draft.card.frames - 1) // 4,
-    given_first=counts['first'],
-    given_last=counts['last'],
+    **draft.ends(frames, first, last),
   )
 
 
@@ -317,21 +285,15 @@ def regenerate(
   side: str = 'outside_in',
   **settings,
 ) -> Request:
-  """A clip with new frames in a span of it; all others stay as they are.
+  """A clip of which all frames stay but those of a span.
 
-  Args:
-    model: pipeline or card.
-    clip: what is there, 1 + 4k frames.
-    span: its first and last frame to be made anew. What is made is the
-      smallest span of whole latents that holds them: 4a + 1 .. 4b - 1.
-    prompt: what the video shows.
-    side: see `fill`.
-    **settings: see the module.
+  `span` is the first and last frame to be made anew. What is made is the
+  smallest span of whole latents that holds them: 4a + 1 .. 4b - 1.
   """
   draft = Draft(model, settings)
   given = draft.read(clip, 'the clip')
   frames = len(given)
-  low, high = (lengths.frame(t, draft.fps, frames, 'the span') for t in span)
+  low, high = (timeline.frame(t, draft.fps, frames, 'the span') for t in span)
   if not 1 <= low <= high <= frames - 6:
     raise UserError(
       f'the span {low}..{high} does not lie inside the clip: of its {frames} '
@@ -341,13 +303,7 @@ def regenerate(
   draft.give(0, given[: 4 * first - 3])
   draft.give(4 * (end - 1), given[4 * (end - 1) :])
   return draft.finish(
-    'regenerate',
-    prompt,
-    frames,
-    orders.regenerate,
-    1 + (frames - 1) // 4,
-    first,
-    end - first,
+    *('regenerate', prompt, frames, orders.regenerate, first, end - first),
     side=side,
   )
 
@@ -360,28 +316,22 @@ def story(
   side: str = 'outside_in',
   **settings,
 ) -> Request:
-  """Scenes in one continuous video; storyboard files can do more.
+  """Scenes (prompt, length) in one continuous video, perhaps a loop.
 
-  Args:
-    model: pipeline or card.
-    scenes: prompt and length of each.
-    connections: length of what leads from each scene to the next.
-    loop: whether the last scene leads back to the first.
-    side: see `fill`.
-    **settings: see the module.
+  `connections` is the length of what leads from each scene to the next.
+  Storyboard files can do more.
   """
   draft = Draft(model, settings)
-  between = lengths.addition(connections, draft.fps, 'connections') // 4
+  between = timeline.addition(connections, draft.fps, 'connections') // 4
   made, total = [], 0
   for index, (_, length) in enumerate(scenes):
     what = f'the length of scene {index + 1}'
-    count = lengths.addition(length, draft.fps, what) // 4 + (index == 0)
+    count = timeline.addition(length, draft.fps, what) // 4 + (index == 0)
     made.append(orders.Scene(count, index))
     total += count + between * (loop or index + 1 < len(scenes))
-  texts = [text for text, _ in scenes]
   return draft.finish(
     'story',
-    texts,
+    [text for text, _ in scenes],
     1 + 4 * (total - 1),
     orders.story,
     made,

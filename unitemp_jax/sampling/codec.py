@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax import timeline
+from unitemp_jax.errors import UserError
 from unitemp_jax.models import vae3d
 
 _PIECE = 16  # frames that are encoded at a time, after the first
@@ -30,7 +31,8 @@ class Codec:
     self.config = config
     self._vae = vae3d.VAE(config)
     self.piece = config.temporal_stride if config.large_frames else _PIECE
-    self._decode = jax.jit(self._decode_fn)
+    self._decode_whole = jax.jit(self._decode_whole_fn)
+    self._decode = jax.jit(self._decode_fn, donate_argnames='memory')
     self._encode = jax.jit(self._encode_fn)
     self.decode_piece = jax.jit(self._decode_piece_fn, donate_argnames='memory')
     self.encode_piece = jax.jit(self._encode_piece_fn, donate_argnames='memory')
@@ -48,7 +50,7 @@ class Codec:
     """Latents `[B, F, h, w, C]` to bytes, from the start of a video."""
     if self.config.large_frames:
       return self.decode_chunk(params, latents, None)[0]
-    return self._decode(params, latents)
+    return _checked(*self._decode_whole(params, latents))
 
   def decode_chunk(self, params: Any, latents: Any, memory: Any):
     """Latents to bytes, and the memory for those that follow.
@@ -57,15 +59,18 @@ class Codec:
       params: of the VAE.
       latents: `[B, F, h, w, C]`.
       memory: of what came before, which is used up; None at the start.
+
+    Raises:
+      UserError: pixels came out that are not finite, which bytes cannot show.
     """
     size, parts = self.latents_at_a_time(latents.shape[1]), []
-    if size == latents.shape[1]:
-      return self.decode_piece(params, latents, memory)
     for k in range(0, latents.shape[1], size):
       own = latents[:, k : k + size]
-      frames, memory = self.decode_piece(params, own, memory)
-      parts.append(np.asarray(frames))
-    return np.concatenate(parts, axis=1), memory
+      frames, memory, finite = self._decode(params, own, memory)
+      parts.append(_checked(frames, finite))
+    if len(parts) == 1:
+      return parts[0], memory
+    return np.concatenate([np.asarray(part) for part in parts], axis=1), memory
 
   def encode(self, params: Any, video: Any) -> Any:
     """Clips `[B, 1 + 4k, H, W, 3]` of bytes to latents."""
@@ -94,10 +99,14 @@ class Codec:
       parts.append(np.asarray(latents)[:, :kept])
     return np.concatenate(parts, axis=1)
 
-  def _decode_fn(self, params, latents):
-    return self._decode_piece_fn(params, latents, None)[0]
+  def _decode_whole_fn(self, params, latents):
+    frames, _, finite = self._decode_fn(params, latents, None)
+    return frames, finite
 
   def _decode_piece_fn(self, params, latents, memory):
+    return self._decode_fn(params, latents, memory)[:2]
+
+  def _decode_fn(self, params, latents, memory):
     frames, memory = self._vae.apply(
       {'params': params},
       latents.astype(self.config.decode_dtype),
@@ -105,7 +114,7 @@ class Codec:
       method='decode',
     )
     bytes_ = jnp.round((frames.astype(jnp.float32) + 1.0) * 127.5)
-    return bytes_.astype(jnp.uint8), memory
+    return bytes_.astype(jnp.uint8), memory, jnp.isfinite(frames).all()
 
   def _encode_fn(self, params, video):
     return self._encode_piece_fn(params, video, None)[0]
@@ -113,6 +122,16 @@ class Codec:
   def _encode_piece_fn(self, params, video, memory):
     pixels = video.astype(jnp.float32) / 127.5 - 1.0
     return self._vae.apply({'params': params}, pixels, memory, method='encode')
+
+
+def _checked(frames: jax.Array, finite: jax.Array) -> jax.Array:
+  if not bool(finite):
+    raise UserError(
+      'the pixels of a block came out with numbers that are not finite, and '
+      'show nothing; check the weights of the VAE, or let it compute in '
+      'float32.'
+    )
+  return frames
 
 
 def _pieces(frames: int, start: int, piece: int) -> list[tuple[int, int]]:

@@ -107,10 +107,10 @@ def test_a_transition_has_its_own_prompt_or_those_of_its_scenes(folder):
 
 
 BROKEN = [
-  ('length: 24', 'length: 30', '28 frames', 'length: 30'),
-  ('length: 2s', 'length: 1.9s', 'no whole number of latents', '1.9s'),
-  ('length: 16', 'length: 15', '12 frames .* or 16 frames', 'length: 15'),
-  ('{12:', '{13:', '12 frames .* or 16 frames', '{13:'),
+  ('length: 24', 'length: 30', 'use 28', 'length: 30'),
+  ('length: 2s', 'length: 1.9s', 'is 1.9s, which is not a multiple', '1.9s'),
+  ('length: 16', 'length: 15', 'use 12 .* or 16', 'length: 15'),
+  ('{12:', '{13:', 'use 12 .* or 16', '{13:'),
   ('{12:', '{20:', 'can begin at 0 to 16', '{20:'),
   ('{12:', '{0:', 'begins at frame 0, but', 'clip.mp4'),
   ('{12: clip', '{12: even', '1 . 4k', 'even.mp4'),

@@ -1,6 +1,5 @@
 """Storyboard files: what they say, and which line is at fault."""
 
-import fractions
 import json
 import string
 
@@ -9,6 +8,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.storyboard import file, nodes
 
@@ -66,12 +66,12 @@ def test_a_good_one_says_what_it_says(folder):
   assert (board.window, board.anchors) == (12, None)
   fall, bounce = board.scenes
   assert (fall.name, fall.prompt) == ('fall', 'a red seven falls')
-  assert fall.length.seconds and fall.length.amount == 2
+  assert fall.length.written == timeline.parse('2s', 'it')
   assert [given.path.name for given in fall.given] == [
     *('start.png', 'middle.png', 'clip.mp4')
   ]
   assert fall.given[0].at == 'first'
-  assert fall.given[2].at.amount == fractions.Fraction(3, 2)
+  assert fall.given[2].at.written == timeline.parse('1.5s', 'it')
   assert bounce.given[0].at == 'last'
   there, back = board.transitions
   assert there.prompt == 'a red seven turns into a two'
@@ -116,7 +116,7 @@ BROKEN = [
   ('to: bounce', 'to: fall', "'fall' leads to 'bounce'", 'from: fall'),
   ('to: bounce', 'too: bounce', "did you mean 'to'", 'too: bounce'),
   ('end.png', 'and.png', 'no file', 'and.png'),
-  ('{16:', '{soon:', 'frames, such as 32', '{soon:'),
+  ('{16:', '{soon:', 'frames such as 24', '{soon:'),
   ('at: {16: middle.png, 1.5s: clip.mp4}', 'at: 16', 'a mapping', 'at: 16'),
   ('  - name: fall', '  - [', 'no valid YAML', ''),
   ('loop: true', 'loop: true: false', 'no valid YAML', 'loop: true: false'),
@@ -169,24 +169,22 @@ def test_files_that_are_no_storyboard(folder):
 
 def test_only_whole_latents_are_a_length(folder):
   node = nodes.Node(folder / 'a.yaml', 5, None)
-  half = fractions.Fraction(1, 2)
-  assert file.Time(half, True, node).frames(16, 4, 'it') == 8
-  assert file.Time(half * 24, False, node).frames(16, 4, 'it') == 12
-  for amount, seconds, near in (
-    (30, False, r'28 frames \(1.75s\) or 32 frames \(2s\)'),
-    (3, False, r'use 4 frames \(0.25s\)\.'),
-    (fractions.Fraction('1.9'), True, '28 frames .* or 32 frames'),
+
+  def frames(text, fps=16):
+    time = file.Time(timeline.parse(text, 'it'), node)
+    return time.frames(fps, 4, 'it')
+
+  assert frames('0.5s') == 8
+  assert frames('12') == 12
+  for text, near in (
+    ('30', r'use 28 \(1.75s\) or 32 \(2.00s\)'),
+    ('3', r'use 0 .* or 4 \(0.25s\)\.'),
+    ('1.9s', 'use 28 .* or 32'),
   ):
-    time = file.Time(fractions.Fraction(amount), seconds, node)
     with pytest.raises(UserError, match=rf'a.yaml:5: .*{near}'):
-      time.frames(16, 4, 'it')
-  # What the complaint names is accepted, rounded as it is.
-  for amount, fps, frames in (('2.333', 12, 28), ('0.667', 12, 8)):
-    time = file.Time(fractions.Fraction(amount), True, node)
-    assert time.frames(fps, 4, 'it') == frames
+      frames(text)
   # 30000/1001 frames per second: 1.001 s are 30 frames, 1 s is not.
-  third = file.Time(fractions.Fraction('4.004'), True, node)
-  assert third.frames(30000 / 1001, 4, 'it') == 120
+  assert frames('4.004s', 30000 / 1001) == 120
 
 
 NAMES = st.text(string.ascii_letters + ' é', min_size=1, max_size=8).filter(
@@ -227,7 +225,7 @@ def test_any_lawful_storyboard_is_read_as_it_was_written(folder, names, data):
   read = file.read(path)
   assert [scene.name for scene in read.scenes] == [n.strip() for n in names]
   for scene, wanted in zip(read.scenes, scenes, strict=True):
-    text = f'{float(scene.length.amount):g}' + 's' * scene.length.seconds
+    text = str(scene.length.written)
     assert text == str(wanted['length'])
   assert [(t.source, t.target) for t in read.transitions] == [
     (a.strip(), b.strip()) for a, b in links

@@ -21,7 +21,6 @@ from unitemp_jax.evaluation.classifiers.arrow_of_time import ArrowOfTime
 from unitemp_jax.evaluation.classifiers.digits import DigitOracle
 from unitemp_jax.evaluation.metrics import bootstrap, results, temporal
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
-from unitemp_jax.generate.conditioning import Ends
 from unitemp_jax.generate.pipeline import Generated, Pipeline
 from unitemp_jax.plans import Plan
 from unitemp_jax.sampling import model_folder
@@ -119,6 +118,31 @@ def bare(plan: Plan, kept: int = 0) -> Plan:
   """The same rows without anchors, but for the first `kept` that have some."""
   anchor = plan.anchor & (np.cumsum(plan.anchor) <= kept)
   return dataclasses.replace(plan, anchor=anchor, start=0 * plan.start)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ends:
+  """What is given at the ends of the timeline, uint8 `[B, n, H, W, 3]`.
+
+  n is 1 for an image, or 1 + 4k for a clip; None for an open end.
+  """
+
+  first: np.ndarray | None = None
+  last: np.ndarray | None = None
+
+  def latents(self, encode: Callable) -> np.ndarray | None:
+    """Latents of both ends, in the order of `Plan.preloaded`."""
+    parts = [encode(c) for c in (self.first, self.last) if c is not None]
+    return np.concatenate(parts, axis=1) if parts else None
+
+  def paste(self, video: np.ndarray) -> np.ndarray:
+    """The video with the given frames in place, pixel for pixel."""
+    video = video.copy()
+    if self.first is not None:
+      video[:, : self.first.shape[1]] = self.first
+    if self.last is not None:
+      video[:, video.shape[1] - self.last.shape[1] :] = self.last
+    return video
 
 
 class Bench:

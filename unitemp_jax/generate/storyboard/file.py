@@ -28,12 +28,13 @@ begin of its scene. Paths are relative to the storyboard's folder.
 
 import dataclasses
 import difflib
-import fractions
 import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from unitemp_jax import timeline
+from unitemp_jax.errors import UserError
 from unitemp_jax.generate.storyboard import nodes
 from unitemp_jax.generate.storyboard.nodes import Node
 
@@ -48,56 +49,23 @@ _BOARD = (
 )
 _SCENE = ('name', 'prompt', 'length', 'first', 'last', 'at')
 _TRANSITION = ('from', 'to', 'length', 'prompt')
-_SECONDS = re.compile(r'(\d+(?:\.\d+)?)\s*s')
 _SIZE = re.compile(r'(\d+)\s*x\s*(\d+)')
-_ROUNDING = 0.05  # frames by which a time in seconds may be off
 _TIME = 'frames, such as 32, or seconds, such as 2s'
 
 
 @dataclasses.dataclass(frozen=True)
 class Time:
-  """A length or a moment, in frames or in seconds.
+  """A length or a moment, and where it is written."""
 
-  Attributes:
-    amount: how many of them.
-    seconds: whether they are seconds; frames otherwise.
-    node: where it is written.
-  """
-
-  amount: fractions.Fraction
-  seconds: bool
+  written: timeline.Time
   node: Node
 
   def frames(self, fps: float, stride: int, what: str) -> int:
-    """Returns a whole number of latents, in frames.
-
-    Args:
-      fps: frames per second.
-      stride: frames per latent.
-      what: name of the time in a complaint.
-
-    Raises:
-      UserError: it is no whole number of latents; the nearest ones are named.
-    """
-    rate = fractions.Fraction(fps).limit_denominator(1001)
-    count = self.amount * rate if self.seconds else self.amount
-    nearest = stride * round(count / stride)
-    # Nobody writes 28 frames at 12 per second as more than 2.333s.
-    if self.seconds and abs(count - nearest) < _ROUNDING:
-      count = fractions.Fraction(nearest)
-    if count % stride:
-      low = count // stride * stride
-      near = ' or '.join(
-        f'{n} frames ({round(float(n / rate), 3):g}s)'
-        for n in (low, low + stride)
-        if n
-      )
-      unit = 's' if self.seconds else ' frames'
-      self.node.fail(
-        f'{what} is {float(self.amount):g}{unit}, which is no whole number of '
-        f'latents of {stride} frames at {fps:g} frames per second; use {near}.'
-      )
-    return int(count)
+    """A whole number of latents in frames; UserError names the nearest."""
+    try:
+      return timeline.fit(self.written, what, fps, stride=stride, rounded=False)
+    except UserError as error:
+      self.node.fail(str(error))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,20 +204,20 @@ def _text(node, what) -> str:
 
 def _time(node, what, text=None) -> Time:
   """Reads a time from a node, or from a key of it that reads `text`."""
-  value = text
   if text is None:
-    value = str(node.expect(int, str, what=what, hint=_TIME))
-  match = _SECONDS.fullmatch(value.strip())
-  if match is not None:
-    return Time(fractions.Fraction(match[1]), True, node)
-  if not value.strip().isdecimal():
-    node.fail(f'{what} is {value!r}; it must be {_TIME}.')
-  return Time(fractions.Fraction(value.strip()), False, node)
+    text = str(node.expect(int, str, what=what, hint=_TIME))
+  try:
+    time = timeline.parse(text, what)
+  except UserError as error:
+    node.fail(str(error))
+  if time.amount < 0:
+    node.fail(f'{what} is {text!r}; it must be {_TIME}.')
+  return Time(time, node)
 
 
 def _length(node, what) -> Time:
   time = _time(node, what)
-  if time.amount == 0:
+  if time.written.amount == 0:
     node.fail(f'{what} is 0; it must be longer.')
   return time
 

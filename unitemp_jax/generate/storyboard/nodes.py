@@ -6,6 +6,7 @@ value, a list, or a mapping; every complaint about it names file and line.
 
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +17,8 @@ from unitemp_jax.errors import UserError
 
 # Deeper than any storyboard; an alias that contains itself would never end.
 _DEEPEST = 8
+_MOST = 10_000
+_TOO_DEEP = 'this is nested too deeply; a storyboard has three levels.'
 _MAPPING = 'a mapping of keys to values'
 _KINDS = {
   bool: 'true or false',
@@ -125,7 +128,7 @@ def read(path: Path) -> Node:
     root = loader.get_single_node()
     if root is None:
       raise UserError(f'{path}:1: the file is empty.')
-    return _convert(loader, root, path, 0)
+    return _convert(loader, root, path, 0, itertools.count())
   except yaml.MarkedYAMLError as error:
     mark = error.problem_mark or error.context_mark
     line = f':{mark.line + 1}' if mark else ''
@@ -136,15 +139,21 @@ def read(path: Path) -> Node:
     ) from error
   except yaml.YAMLError as error:
     raise UserError(f'{path} is no valid YAML: {error}.') from error
+  except RecursionError:
+    raise UserError(f'{path}: {_TOO_DEEP}') from None
 
 
-def _convert(loader, node, path, depth) -> Node:
+def _convert(loader, node, path, depth, count) -> Node:
   line = node.start_mark.line + 1
   here = Node(path, line, None)
   if depth > _DEEPEST:
-    here.fail('this is nested too deeply; a storyboard has three levels.')
+    here.fail(_TOO_DEEP)
+  if next(count) > _MOST:  # aliases can repeat one another
+    here.fail(f'there are more than {_MOST} values; make several storyboards.')
   if isinstance(node, yaml.SequenceNode):
-    items = [_convert(loader, item, path, depth + 1) for item in node.value]
+    items = [
+      _convert(loader, item, path, depth + 1, count) for item in node.value
+    ]
     return Node(path, line, items)
   if not isinstance(node, yaml.MappingNode):
     return Node(path, line, _scalar(loader, node, here))
@@ -158,7 +167,7 @@ def _convert(loader, node, path, depth) -> Node:
     key = key_node.value
     if key in entries:
       here.fail(f'{key!r} is here again after line {keys[key]}.', at)
-    entries[key] = _convert(loader, value_node, path, depth + 1)
+    entries[key] = _convert(loader, value_node, path, depth + 1, count)
     keys[key] = at
   return Node(path, line, entries, keys)
 

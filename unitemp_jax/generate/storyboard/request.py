@@ -9,6 +9,7 @@ scene besides. Given frames stand where a latent ends, so that what is given
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -73,22 +74,23 @@ def _frames(what: Scene | Transition, card: ModelCard) -> int:
   return what.length.frames(card.fps, card.vae.temporal_stride, name)
 
 
-def to_request(board: Storyboard, card: ModelCard) -> Request:
+def to_request(board: Storyboard, model: Any) -> Request:
   """Returns what is to be generated.
 
   Args:
     board: from `read`.
-    card: of the model.
+    model: a pipeline, a `draft.Model`, or a card.
 
   Raises:
     UserError: a time or a given file does not fit; the sentence names the line.
   """
+  card = getattr(model, 'card', model)
   line = stretches(board, card)
   height, width = board.size or (None, None)
   settings = {'seed': board.seed, 'height': height, 'width': width}
   settings |= {'anchors': board.anchors, 'window': board.window}
   try:
-    draft = Draft(card, settings)
+    draft = Draft(model, settings)
     given = _give(draft, line, card)
     prompts, scenes, connections = _script(board, line, card)
     return draft.finish(
@@ -222,8 +224,8 @@ def _drawn(stretch: Stretch, total: int, fps: float) -> str:
 
 def _shown(given: Given) -> str:
   if isinstance(given.at, Time):
-    unit = ' s' if given.at.seconds else ' frames'
-    when = f'{float(given.at.amount):g}{unit} into it'
+    unit = '' if given.at.written.seconds else ' frames'
+    when = f'{given.at.written}{unit} into it'
   else:
     when = {'first': 'at its start', 'last': 'at its end'}[given.at]
   return f'   {" " * _WIDTH}  given: {given.path.name} {when}'

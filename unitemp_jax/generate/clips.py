@@ -1,0 +1,360 @@
+"""Makes clips, in batches or block by block, so that nothing is lost.
+
+The content of a clip depends on its own request only, never on the batch, so
+that an interrupted command continues where it stopped and ends with the same
+files. Generation, decoding and writing overlap.
+
+Made block by block, each block is kept beside the clip as latents. The same
+command continues after it: the blocks that exist are only stored in the cache,
+by the same program. Interrupted by Ctrl-C, what is finished becomes a clip.
+"""
+
+import collections
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitemp_jax import files
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate.clip_file import (
+  Job,
+  check_room,
+  foreign,
+  tagged_key,
+  unfinished,
+  write_job,
+)
+from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.generate.request import Request
+from unitemp_jax.plans import decoding
+from unitemp_jax.sampling.stream import MadeRow
+from unitemp_jax.video.write import open_video
+
+_UNDER_WAY = 2  # batches that are decoded and written while one is generated
+
+Report = Callable[[str], None]
+
+
+class RowFolder:
+  """Finished blocks on disk, each written atomically."""
+
+  def __init__(self, path: Path, key: str):
+    """Opens the folder of one clip, which is made at the first `save`.
+
+    Raises:
+      UserError: it belongs to another clip, or to somebody else.
+    """
+    self.path, self._record, self._key = path, path / 'key.json', key
+    if self._record.exists():
+      if _key_of_rows(self._record) != key:
+        raise UserError(
+          f'{path} was left by a command with other settings or another model; '
+          'choose another --out, or delete it.'
+        )
+    elif os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
+      raise foreign(path)
+
+  def load(self, shapes: dict[int, tuple], report: Report = print):
+    """Rows by number; one that is damaged is said, and will be made again.
+
+    Args:
+      shapes: of the latents that each row must have.
+      report: is given the sentence.
+    """
+    rows = {}
+    for path in sorted(self.path.glob('row*.npz')):
+      with contextlib.suppress(*files.UNREADABLE, KeyError):
+        row = int(path.stem[3:])
+        with np.load(path) as held:
+          latents, anchors = held['latents'], held['anchors']
+        finite = np.isfinite(latents).all() and np.isfinite(anchors).all()
+        if finite and latents.shape == shapes.get(row):
+          rows[row] = MadeRow(row, latents, anchors, 0.0, False)
+          continue
+      report(f'{path} is damaged; its block is made again')
+    return rows
+
+  def save(self, made: MadeRow) -> None:
+    """Keeps a row."""
+    if not self._record.exists():
+      files.write_json(self._record, self._key)
+    path = self.path / f'row{made.row:06d}.npz'
+    with files.writing(path) as temporary, temporary.open('wb') as file:
+      np.savez(file, latents=made.latents, anchors=made.anchors)
+
+  def remove(self) -> None:
+    """Deletes what was written here, once the clip is there."""
+    for name in ('row*.npz', 'pixels', 'key.json'):
+      for path in self.path.glob(name):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+      self.path.rmdir()
+
+
+def _key_of_rows(path: Path) -> str | None:
+  with contextlib.suppress(UserError):
+    return files.read_json(path, kind=str)
+  return None
+
+
+class _Run:
+  """One clip that is made block by block."""
+
+  def __init__(self, pipeline: Pipeline, job: Job, report: Report):
+    self.pipeline, self.job, self.report = pipeline, job, report
+    self.key = job.key(pipeline.hash)
+    self.folder = RowFolder(job.beside('.rows'), self.key)
+    self.partial = job.beside('.partial.mp4')
+    ours = self.folder.path.exists() or tagged_key(self.partial) == self.key
+    if os.path.lexists(self.partial) and not ours:
+      raise foreign(self.partial)
+    self.rows: list[MadeRow] = []
+    self.timings: dict[str, float] = {}
+    plan = job.request.plan
+    self.total = int(np.count_nonzero(~plan.given & (plan.count > 0)))
+
+  def make(self) -> None:
+    """Makes the blocks that are missing, keeping each of them.
+
+    Raises:
+      KeyboardInterrupt: after what is finished was written as a clip.
+    """
+    try:
+      self._make()
+    except KeyboardInterrupt:
+      self._keep_partial()
+      raise
+
+  def _make(self) -> None:
+    request, began = self.job.request, time.monotonic()
+    size = self.pipeline.latent_shape(request)
+    counts = request.plan.count.tolist()
+    shapes = {row: (1, count, *size) for row, count in enumerate(counts)}
+    finished = self.folder.load(shapes, self.report)
+    if finished:
+      self.report(f'{len(finished)} of {self.total} blocks were there')
+    times: list[float] = []  # when each block was kept
+    schedule = decoding.schedule(request.plan, 'stream')
+    decoder = self.pipeline.decoder(request.plan, schedule)
+    for made in self.pipeline.rows(request, finished):
+      self.rows.append(made)
+      if made.fresh:
+        self.folder.save(made)
+      if 'first block' not in self.timings:
+        # Only until the first pixels: the file is decoded once, at the end.
+        pieces = list(decoder(made))
+        if made.fresh and pieces:
+          seconds = time.monotonic() - began
+          self.timings['first block'] = round(seconds, 3)
+          first, last = pieces[0].first, pieces[0].last
+          self.report(
+            f'first block, frames {first}..{last}, after {seconds:.2f} s'
+          )
+      if made.fresh:
+        times.append(time.monotonic())
+        self._report_progress(len(finished) + len(times), times)
+    self.timings['generation'] = round(time.monotonic() - began, 3)
+
+  def _report_progress(self, done: int, times: list[float]) -> None:
+    if len(times) > 1:  # the first block's time is that of compiling
+      each = (times[-1] - times[0]) / (len(times) - 1)
+      left = each * (self.total - done)
+      self.report(f'{done} of {self.total} blocks, {left:.0f} s left')
+
+  def write(self) -> None:
+    """Decodes and writes the finished clip, and removes its blocks."""
+    if self.job.decode == 'joint':
+      pieces = self.pipeline.joint(self.job.request.plan, self.rows)
+      frames = (frames for _, frames in pieces)
+    else:
+      frames = self._streamed()
+    write_job(
+      self.job,
+      frames,
+      self.pipeline.card.fps,
+      self.pipeline.hash,
+      self.timings,
+    )
+    self.partial.unlink(missing_ok=True)
+    self.folder.remove()
+
+  def _streamed(self) -> Iterator[np.ndarray]:
+    """The finished video as a viewer of the stream saw it last.
+
+    Blocks wait for their place in time in a file, not in memory.
+    """
+    request = self.job.request
+    shape = (request.num_frames, request.height, request.width, 3)
+    path = self.folder.path / 'pixels'
+    pixels = np.memmap(path, np.uint8, 'w+', shape=shape)
+    for _, piece in self.pipeline.decoded(
+      request.plan, self.rows, self.job.decode
+    ):
+      pixels[piece.first : piece.last + 1] = piece.frames[0]
+    for first in range(0, len(pixels), 32):
+      yield np.asarray(pixels[first : first + 32])
+
+  def _keep_partial(self) -> None:
+    """Writes what is finished as a clip, and says how to go on."""
+    request = self.job.request
+    fresh = sum(not request.plan.given[made.row] for made in self.rows)
+    kept = f'{fresh} of {self.total} blocks are kept in {self.folder.path}'
+    path, tags = self.partial, {'key': self.key}
+    if 0 < fresh < self.total:
+      with open_video(path, self.pipeline.card.fps, tags) as append:
+        for first, frames in self.pipeline.joint(request.plan, self.rows):
+          append(request.paste(first, frames))
+      kept += f', and {path} shows them'
+    self.report(f'interrupted: {kept}; the same command continues.')
+
+
+def produce(
+  groups: Iterable[Any],
+  make: Callable[[Any], Any],
+  tasks: Callable[[Any, Any], Sequence[Callable[[], None]]],
+  settled: Callable[[Any], None],
+  writers: int = 4,
+) -> None:
+  """Generation, decoding and writing overlap; few groups are under way.
+
+  Args:
+    groups: of clips that are made together.
+    make: generates a group.
+    tasks: (group, what was made) -> what is to be done to write each clip;
+      called in one other thread, the tasks in several.
+    settled: is told of each group that is written.
+    writers: threads that write.
+
+  Raises:
+    UserError: from any of them; what is finished stays.
+  """
+  with (
+    futures.ThreadPoolExecutor(writers, 'write') as pool,
+    futures.ThreadPoolExecutor(1, 'decode') as decoder,
+  ):
+
+    def finish(group, made):
+      return [pool.submit(task) for task in tasks(group, made)]
+
+    def settle(group, decoding):
+      for writing in decoding.result():
+        writing.result()
+      settled(group)
+
+    waiting: collections.deque = collections.deque()
+    for group in groups:
+      waiting.append((group, decoder.submit(finish, group, make(group))))
+      if len(waiting) > _UNDER_WAY:
+        settle(*waiting.popleft())
+    while waiting:
+      settle(*waiting.popleft())
+
+
+def batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+  """Groups jobs that run the same plan in the same way, in order."""
+  group: list[Job] = []
+  for job in jobs:
+    if group and (len(group) == size or _kind(job) != _kind(group[0])):
+      yield group
+      group = []
+    group.append(job)
+  if group:
+    yield group
+
+
+def _kind(job: Job):
+  """What jobs of one batch have in common."""
+  request = job.request
+  given = [(given.frame, len(given.video)) for given in request.given]
+  size = (request.height, request.width, len(request.prompts))
+  return id(request.plan), job.decode, size, given
+
+
+def filled(requests: Sequence[Request], size: int) -> list[Request]:
+  """A batch filled up with repetitions, so that all run one program."""
+  return [*requests, *[requests[-1]] * (size - len(requests))]
+
+
+def run(
+  pipeline: Pipeline,
+  jobs: Sequence[Job],
+  size: int | None = None,
+  report: Report = print,
+) -> int:
+  """Makes and writes what is not there yet; returns how many clips it made.
+
+  Args:
+    pipeline: of the model.
+    jobs: all clips of the command.
+    size: clips per batch; None makes one at a time, block by block.
+    report: is given lines about the progress.
+
+  Raises:
+    UserError: a file that is there is not this command's, a disk is full, or
+      the model made something that is no video.
+    KeyboardInterrupt: after what is finished was written.
+  """
+  todo = unfinished(jobs, pipeline.hash)
+  made = {id(job) for job in todo}
+  for job in jobs:  # killed between its last file and its clean-up
+    if id(job) not in made and _key_of_rows(job.beside('.rows') / 'key.json'):
+      RowFolder(job.beside('.rows'), job.key(pipeline.hash)).remove()
+      job.beside('.partial.mp4').unlink(missing_ok=True)
+  if not todo:
+    return 0
+  check_room(todo)
+  start, done = time.monotonic(), 0
+
+  def settled(group):
+    nonlocal done
+    done += len(group)
+    left = (time.monotonic() - start) / done * (len(todo) - done)
+    if size is not None:
+      workflow = group[0].request.workflow
+      report(f'{workflow}: {done}/{len(todo)} clips, {left:.0f} s left')
+
+  if size is not None:
+    tasks = functools.partial(_batch_tasks, pipeline)
+    make = functools.partial(_make_batch, pipeline, size)
+    produce(batches(todo, size), make, tasks, settled)
+    return len(todo)
+  runs = [_Run(pipeline, job, report) for job in todo]
+
+  def make_one(group):
+    [one] = group
+    request = one.job.request
+    report(
+      f'clip {runs.index(one) + 1} of {len(todo)}: {request.workflow}, '
+      f'{request.num_frames} frames, "{request.prompts[0]}"'
+    )
+    one.make()
+    return one
+
+  groups = ([one] for one in runs)
+  produce(groups, make_one, lambda group, one: [one.write], settled)
+  return len(todo)
+
+
+def _make_batch(pipeline: Pipeline, size: int, group: Sequence[Job]):
+  began = time.monotonic()
+  made = pipeline.batch(filled([job.request for job in group], size))
+  seconds = (time.monotonic() - began) / len(group)
+  return made, {'seconds per clip in its batch': round(seconds, 3)}
+
+
+def _batch_tasks(pipeline: Pipeline, group: Sequence[Job], result):
+  made, timings = result
+  videos = pipeline.pixels(made, group[0].decode)
+  return [
+    functools.partial(
+      write_job, job, [video], pipeline.card.fps, pipeline.hash, timings
+    )
+    for job, video in zip(group, videos, strict=False)
+  ]

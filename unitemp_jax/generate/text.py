@@ -1,0 +1,110 @@
+"""Where the embeddings of prompts come from: an encoder, a memo, or a folder.
+
+A source is called with the weights of the text encoder and with prompts, and
+returns embeddings `[n, E, D]`, zero after the end of each text.
+"""
+
+import collections
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
+from unitemp_jax.data.tokenizer import Tokenizer
+from unitemp_jax.errors import UserError
+from unitemp_jax.models import text_to_video
+from unitemp_jax.models.umt5 import TextEncoder
+from unitemp_jax.sampling.model_folder import ModelCard
+
+TextSource = Callable[[Any, Sequence[str]], np.ndarray]
+Put = Callable[[np.ndarray], Any]
+_KEPT_BYTES = 8e9  # of a memo in host memory; some thousand prompts of Wan's
+
+
+class Encoder:
+  """Encodes all prompts of a call in one batch."""
+
+  def __init__(
+    self, card: ModelCard, tokenizer: Tokenizer, put: Put = np.array
+  ):
+    """Compiles nothing yet; `put` places token ids `[n, E]` on devices."""
+    self._tokenizer, self._length = tokenizer, card.text.length
+    self._put = put
+    network = TextEncoder(card.text)
+    self._encode = jax.jit(
+      lambda params, ids, mask: text_to_video.encode_text(
+        network, params, ids, mask
+      )
+    )
+
+  def __call__(self, params: Any, prompts: Sequence[str]) -> np.ndarray:
+    """Embeddings; UserError for an empty prompt."""
+    ids, mask = self._tokenizer.encode(prompts, self._length)
+    return np.asarray(self._encode(params, self._put(ids), self._put(mask)))
+
+
+class Memo:
+  """Asks another source for each prompt once, and by itself."""
+
+  def __init__(self, source: TextSource):
+    """Wraps a source; what it returns belongs to one set of weights."""
+    self._source = source
+    self._texts: collections.OrderedDict[str, np.ndarray] = (
+      collections.OrderedDict()
+    )
+    self._bytes = 0
+    self.encoded = 0
+
+  def __call__(self, params: Any, prompts: Sequence[str]) -> np.ndarray:
+    """Embeddings as float32."""
+    return np.stack([self._one(params, prompt) for prompt in prompts])
+
+  def _one(self, params, prompt: str) -> np.ndarray:
+    if prompt in self._texts:
+      self._texts.move_to_end(prompt)
+      return self._texts[prompt]
+    text = np.asarray(self._source(params, [prompt])[0], np.float32)
+    self.encoded += 1
+    self._texts[prompt] = text
+    self._bytes += text.nbytes
+    while self._bytes > _KEPT_BYTES and len(self._texts) > 1:
+      self._bytes -= self._texts.popitem(last=False)[1].nbytes
+    return text
+
+
+class Stored:
+  """Looks prompts up in what "unitemp encode PROMPTS" wrote."""
+
+  def __init__(self, folder: str | Path, card: ModelCard, tokenizer: Tokenizer):
+    """Opens a folder.
+
+    Raises:
+      UserError: it is not finished, or belongs to a text encoder of another
+        width.
+    """
+    self.found = PromptEmbeddings(folder)
+    if self.found.width != card.dit.text_dim:
+      raise UserError(
+        f'{folder} has embeddings of width {self.found.width} and the model '
+        f'takes {card.dit.text_dim}; encode them with its text encoder.'
+      )
+    self._tokenizer, self._length = tokenizer, card.text.length
+    self.hash = self.found.text
+
+  def __call__(self, params: Any, prompts: Sequence[str]) -> np.ndarray:
+    """Embeddings; UserError for a prompt that was not encoded."""
+    del params
+    ids, mask = self._tokenizer.encode(prompts, self._length)
+    return self.found.lookup(ids, mask)
+
+
+def stored_hash(text: str, *contents: Path) -> str:
+  """What names a model whose text encoder is replaced by embeddings."""
+  digest = hashlib.sha256(text.encode())
+  for path in contents:
+    digest.update(path.read_bytes())
+  return digest.hexdigest()[:16]
