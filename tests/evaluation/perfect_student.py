@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from unitemp_jax.data.falling_digits import sample_clips
-from unitemp_jax.evaluation.classifiers.digits import DigitOracle
+from unitemp_jax.evaluation.classifiers.digits import DigitClassifier
 from unitemp_jax.evaluation.suites import bench
 from unitemp_jax.evaluation.suites.bench import Bench, Settings
 from unitemp_jax.generate.pipeline import Generated
@@ -78,7 +78,7 @@ class PerfectPipeline:
 
 
 class PerfectBench(Bench):
-  """Clips with captions of their own, judged by the shipped oracle."""
+  """Clips with captions of their own, read by the shipped classifier."""
 
   def __init__(self, num_clips):
     card = model_folder.read_card(model_folder.TINY)
@@ -87,7 +87,7 @@ class PerfectBench(Bench):
     latents = 1 + (card.frames - 1) // 4
     self.pipeline = PerfectPipeline(card, num_clips, latents)
     self.plans = bench.make_plans(card)
-    self.oracle = DigitOracle.load(bench.ORACLE)
+    self.digits = DigitClassifier.load(bench.DIGITS)
     self.lines = []
     self._report = self.lines.append
     self._size = 4

@@ -9,7 +9,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.classifiers import classifier
 from unitemp_jax.evaluation.classifiers.arrow_of_time import ArrowOfTime
 from unitemp_jax.evaluation.classifiers.augment import spoil
-from unitemp_jax.evaluation.classifiers.digits import DigitOracle
+from unitemp_jax.evaluation.classifiers.digits import DigitClassifier
 
 TINY = pathlib.Path(unitemp_jax.__file__).parent / 'assets' / 'tiny'
 
@@ -21,8 +21,8 @@ def held_out():
 
 
 @pytest.fixture(scope='module')
-def oracle():
-  return DigitOracle.load(TINY / 'oracle.npz')
+def digits():
+  return DigitClassifier.load(TINY / 'oracle.npz')
 
 
 @pytest.fixture(scope='module')
@@ -61,49 +61,49 @@ def constant_speed(n, seed):
   return video
 
 
-def test_reads_held_out_clips(oracle, held_out):
-  digit, colour, log_prob = oracle.read(held_out['video'])
+def test_reads_held_out_clips(digits, held_out):
+  digit, colour, log_prob = digits.read(held_out['video'])
   assert (digit == held_out['digit']).mean() >= 0.99
   assert (colour == held_out['colour']).mean() >= 0.99
   assert log_prob.shape == (300, 10)
   np.testing.assert_array_equal(log_prob.argmax(1), digit)
 
 
-def test_reads_blurred_clips_and_other_sizes(oracle, held_out):
-  digit, colour, _ = oracle.read(blurred(held_out['video'][:100], 1.0))
+def test_reads_blurred_clips_and_other_sizes(digits, held_out):
+  digit, colour, _ = digits.read(blurred(held_out['video'][:100], 1.0))
   assert (digit == held_out['digit'][:100]).mean() >= 0.95
   assert (colour == held_out['colour'][:100]).mean() >= 0.99
   spec = falling_digits.FallingDigitsSpec(split='test', size=64, num_frames=9)
   large = falling_digits.sample_clips(spec, range(50))
-  digit, colour, _ = oracle.read(large['video'])
+  digit, colour, _ = digits.read(large['video'])
   assert (digit == large['digit']).mean() >= 0.94
   assert (colour == large['colour']).all()
 
 
-def test_fails_on_noise_and_on_another_clip(oracle, held_out):
+def test_fails_on_noise_and_on_another_clip(digits, held_out):
   rng = np.random.default_rng(0)
   noise = rng.integers(0, 256, (200, 9, 32, 32, 3), dtype=np.uint8)
-  digit, colour, _ = oracle.read(noise)
+  digit, colour, _ = digits.read(noise)
   assert (digit == held_out['digit'][:200]).mean() < 0.25
   assert (colour == held_out['colour'][:200]).mean() < 0.35
-  digit, _, _ = oracle.read(np.roll(held_out['video'], 1, axis=0))
+  digit, _, _ = digits.read(np.roll(held_out['video'], 1, axis=0))
   assert (digit == held_out['digit']).mean() < 0.3
 
 
-def test_colour_is_that_of_most_of_the_clip(oracle, held_out):
+def test_colour_is_that_of_most_of_the_clip(digits, held_out):
   clip = held_out['video'][:1]
   other = np.roll(clip, 1, axis=-1)
   mostly = np.concatenate([clip[:, :22], other[:, 22:]], axis=1)
-  assert oracle.read(mostly)[1][0] == held_out['colour'][0]
-  assert oracle.read(other)[1][0] != held_out['colour'][0]
+  assert digits.read(mostly)[1][0] == held_out['colour'][0]
+  assert digits.read(other)[1][0] != held_out['colour'][0]
 
 
-def test_oracle_round_trip(oracle, held_out, tmp_path):
+def test_digits_round_trip(digits, held_out, tmp_path):
   path = tmp_path / 'oracle.npz'
-  oracle.save(path)
-  again = DigitOracle.load(path)
+  digits.save(path)
+  again = DigitClassifier.load(path)
   for a, b in zip(
-    oracle.read(held_out['video'][:5]),
+    digits.read(held_out['video'][:5]),
     again.read(held_out['video'][:5]),
     strict=True,
   ):
@@ -114,15 +114,15 @@ def test_oracle_round_trip(oracle, held_out, tmp_path):
 
 def test_wrong_files_are_refused(tmp_path):
   path = tmp_path / 'oracle.npz'
-  for load in (DigitOracle.load, ArrowOfTime.load):
+  for load in (DigitClassifier.load, ArrowOfTime.load):
     with pytest.raises(UserError, match='cannot read'):
       load(path)
   path.write_text('nothing')
-  for load in (DigitOracle.load, ArrowOfTime.load):
+  for load in (DigitClassifier.load, ArrowOfTime.load):
     with pytest.raises(UserError, match='fit it again'):
       load(path)
   np.savez(path, other=np.ones(3))
-  for load in (DigitOracle.load, ArrowOfTime.load):
+  for load in (DigitClassifier.load, ArrowOfTime.load):
     with pytest.raises(UserError, match='not a fitted'):
       load(path)
 
@@ -152,16 +152,21 @@ def test_classifier_learns_what_no_line_can_separate():
   rng = np.random.default_rng(0)
   features = rng.uniform(-1, 1, (2000, 2)).astype(np.float32)
   labels = (features[:, 0] * features[:, 1] > 0).astype(int)
-  settings = dict(hidden=(32,), epochs=40, seeds=(0,), decay=0.0)
+  settings = dict(hidden=(32,), epochs=120, seeds=(0,), decay=0.0)
   (fitted,) = classifier.train(lambda _: features, labels, **settings)
   assert (fitted.log_prob(features).argmax(1) == labels).mean() > 0.9
-  shuffled = rng.permutation(labels)
-  (lost,) = classifier.train(lambda _: features, shuffled, **settings)
-  assert (lost.log_prob(features).argmax(1) == labels).mean() < 0.65
+  # Negative control. What one network makes of noise agrees with four
+  # quadrants by chance, so several shuffles are averaged.
+  agreed = []
+  for _ in range(8):
+    shuffled = rng.permutation(labels)
+    (lost,) = classifier.train(lambda _: features, shuffled, **settings)
+    agreed.append((lost.log_prob(features).argmax(1) == labels).mean())
+  assert np.mean(agreed) < 0.65
 
 
 @pytest.mark.slow
-def test_fitting_again_gives_as_good_oracles(held_out):
-  digit, _, _ = DigitOracle.fit(1).read(held_out['video'])
+def test_fitting_again_gives_as_good_classifiers(held_out):
+  digit, _, _ = DigitClassifier.fit(1).read(held_out['video'])
   assert (digit == held_out['digit']).mean() >= 0.98
   assert (ArrowOfTime.fit(1).read(held_out['video']) > 0.5).mean() >= 0.99

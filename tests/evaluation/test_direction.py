@@ -18,14 +18,14 @@ def falling():
 
 
 def test_a_reversed_clip_is_called_reversed(falling):
-  judge = direction.Direction.fit(falling[:28])
-  forward = judge.read(falling[28:])
-  backward = judge.read([clip[::-1] for clip in falling[28:]])
+  classifier = direction.Direction.fit(falling[:28])
+  forward = classifier.read(falling[28:])
+  backward = classifier.read([clip[::-1] for clip in falling[28:]])
   assert (forward > 0.5).all() and (backward < 0.5).all()
   np.testing.assert_allclose(forward + backward, 1, atol=1e-9)
 
 
-def test_real_clips_are_judged_by_what_has_not_seen_them(falling):
+def test_real_clips_are_classifyd_by_what_has_not_seen_them(falling):
   names = [str(i // 2) for i in range(len(falling))]
   assert (direction.held_out(falling, names) > 0.5).mean() > 0.9
   with pytest.raises(UserError, match='two files'):
@@ -48,8 +48,8 @@ def test_what_has_no_direction_is_called_at_random():
 
 
 def test_a_still_and_a_palindrome_have_no_direction(falling):
-  judge = direction.Direction.fit(falling[:20])
+  classifier = direction.Direction.fit(falling[:20])
   still = np.repeat(falling[0][:1], 17, axis=0)
   there = np.concatenate([falling[0], falling[0][-2::-1]])
-  np.testing.assert_allclose(judge.read([still]), 0.5, atol=1e-6)
-  np.testing.assert_allclose(judge.read([there]), 0.5, atol=1e-3)
+  np.testing.assert_allclose(classifier.read([still]), 0.5, atol=1e-6)
+  np.testing.assert_allclose(classifier.read([there]), 0.5, atol=1e-3)

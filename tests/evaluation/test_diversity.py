@@ -3,9 +3,9 @@ import pytest
 
 from unitemp_jax.data import falling_digits
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.classifiers.digits import DigitOracle
+from unitemp_jax.evaluation.classifiers.digits import DigitClassifier
 from unitemp_jax.evaluation.metrics import diversity
-from unitemp_jax.evaluation.suites.bench import ORACLE
+from unitemp_jax.evaluation.suites.bench import DIGITS
 
 
 def test_distance_is_to_the_others_of_the_class():
@@ -20,7 +20,7 @@ def test_a_repeated_handwriting_is_seen():
   clips = falling_digits.sample_clips(
     falling_digits.FallingDigitsSpec(split='test'), range(100)
   )
-  oracle = DigitOracle.load(ORACLE)
+  oracle = DigitClassifier.load(DIGITS)
 
   def spread(video):
     glyphs = oracle.glyphs(video[:, -1])

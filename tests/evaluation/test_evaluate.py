@@ -262,3 +262,17 @@ def test_a_repeated_row_is_kept_once():
   sections = [Section('one', (row,)), Section('two', (row, row))]
   assert runner.join(sections).rows == (row,)
   assert runner.to_markdown(sections[:1]).startswith('## one\n')
+
+
+def test_suites_go_by_their_former_names(tmp_path):
+  assert runner.current_name('variety') == 'diversity'
+  assert evaluate._suites('variety,vae') == ['diversity', 'vae']
+  # What an earlier version measured is found, under its names of then.
+  key = {'model': 'm', 'classifiers': 'c', 'num_clips': 8}
+  former = {'model': 'm', 'judges': 'c', 'num_clips': 8}
+  stored = {'key': former, 'sections': [{'title': 'T', 'rows': []}]}
+  (tmp_path / 'variety.json').write_text(json.dumps(stored))
+  assert list(runner.finished(tmp_path, key)) == ['diversity']
+  # Negative control: other classifiers are others under any name.
+  with pytest.raises(UserError, match='another classifiers'):
+    runner.finished(tmp_path, {**key, 'classifiers': 'd'})

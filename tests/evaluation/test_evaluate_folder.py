@@ -95,7 +95,7 @@ def test_the_seam_is_found_and_the_still_wins_nothing(measured):
   assert ('temporal flickering, moving clips', 'frozen') not in rows
 
 
-def test_likeness_and_features_are_known(measured):
+def test_fidelity_and_features_are_known(measured):
   rows = values_of(measured)
   assert rows['PSNR', 'backward'].value > rows['PSNR', 'frozen'].value
   assert rows['SSIM, made frames', 'backward'].value > 0.9
@@ -104,9 +104,9 @@ def test_likeness_and_features_are_known(measured):
   assert not any('FVD' in metric for metric, _ in rows)
 
 
-def test_a_few_real_clips_do_not_make_a_judge_of_direction(measured):
+def test_a_few_real_clips_do_not_make_a_classify_of_direction(measured):
   notes = json.loads((measured / 'notes.json').read_text())
-  assert any('direction was not judged' in note for note in notes)
+  assert any('direction was not read' in note for note in notes)
   assert not any('forward' in metric for metric, _ in values_of(measured))
 
 
@@ -262,12 +262,12 @@ def test_clips_written_enlarged_are_measured_as_they_were_made(tmp_path):
   jobs = [groups.job_of(file, file), groups.job_of(plain)]
   small, large = measure.measure(jobs, tmp_path / 'kept')
   assert small.curves[0].height == 32 and large.curves[0].height == 256
-  assert small.likeness.errors.max() == 0 and small.likeness.ssim.min() == 1
+  assert small.fidelity.errors.max() == 0 and small.fidelity.ssim.min() == 1
   own = curves.measure(clip)
   np.testing.assert_allclose(small.curves[0].steps, own.steps, rtol=0.05)
 
 
-def test_a_short_reference_costs_the_likeness_alone(tmp_path):
+def test_a_short_reference_costs_the_fidelity_alone(tmp_path):
   clip = moving_clips.drifting_texture(12)
   moving_clips.write(tmp_path / 'made/a.mp4', clip)
   moving_clips.write(tmp_path / 'truth/a.mp4', clip[:9])
@@ -276,5 +276,5 @@ def test_a_short_reference_costs_the_likeness_alone(tmp_path):
   jobs = [groups.job_of(file, truth)]
   for _ in range(2):  # measured, then read back
     (found,) = measure.measure(jobs, tmp_path / 'kept')
-    assert found.likeness is None and 'has 9 frames' in found.unlike
+    assert found.fidelity is None and 'has 9 frames' in found.unlike
     assert found.curves[0].frames == 12

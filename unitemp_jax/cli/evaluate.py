@@ -31,6 +31,7 @@ _EXAMPLE = """suites:
   ceiling    seams of real latents in windows with 0 to 6 true past latents
   inbetween  given frames, joins, and the interior against blends
   loop       does the end meet the start
+  diversity  do digits of one caption differ in handwriting
   loops      loops of two lengths; can their seam be told
   transitions  one shot between two clips, against cross-fade and cut
   keyframes  given frames in the middle; a span made anew
@@ -94,7 +95,7 @@ def _parse_args(argv: list[str]) -> argparse.Namespace:
 
 
 def _suites(text: str) -> list[str]:
-  names = text.split(',')
+  names = [runner.current_name(name) for name in text.split(',')]
   for name in names:
     if name not in runner.SUITES:
       raise UserError(

@@ -24,7 +24,7 @@ def _parser() -> Parser:
   parser = Parser(
     'evaluate folder',
     'Measure a folder of clips: flicker at block boundaries, loops, joins,\n'
-    'motion, drift, direction, likeness. No network is needed. Writes\n'
+    'motion, drift, direction, fidelity. No network is needed. Writes\n'
     'OUT/metrics.json, metrics.md, clips.csv and index.html.',
     _EXAMPLE,
   )

@@ -1,1 +1,1 @@
-"""Metrics on finished video and the oracles of the synthetic data."""
+"""Metrics on finished video and the classifiers of the synthetic data."""

@@ -29,9 +29,9 @@ _EPOCHS = 30
 
 @dataclasses.dataclass(frozen=True)
 class ArrowOfTime:
-  """A fitted judge of the direction of play."""
+  """A fitted classifier of the direction of play."""
 
-  judge: classifier.Classifier
+  network: classifier.Classifier
 
   @classmethod
   def fit(cls, seed: int = 0) -> ArrowOfTime:
@@ -51,7 +51,7 @@ class ArrowOfTime:
     )
     found = np.concatenate([features(played), features(played[:, ::-1])])
     labels = np.repeat([1, 0], len(played))
-    judges = classifier.train(
+    (network,) = classifier.train(
       lambda _: found,
       labels,
       hidden=(32,),
@@ -59,11 +59,11 @@ class ArrowOfTime:
       seeds=(seed,),
       decay=1e-2,
     )
-    return cls(judges[0])
+    return cls(network)
 
   def save(self, path: str | os.PathLike[str]) -> None:
-    """Writes the judge as npz, without pickle."""
-    classifier.save_arrays(path, self.judge.to_arrays())
+    """Writes the classifier as npz, without pickle."""
+    classifier.save_arrays(path, self.network.to_arrays())
 
   @classmethod
   def load(cls, path: str | os.PathLike[str]) -> ArrowOfTime:
@@ -101,7 +101,7 @@ class ArrowOfTime:
     return np.concatenate(answers)
 
   def _log_odds(self, ink: np.ndarray) -> np.ndarray:
-    log_prob = self.judge.log_prob(features(ink)).astype(np.float64)
+    log_prob = self.network.log_prob(features(ink)).astype(np.float64)
     return log_prob[:, 1] - log_prob[:, 0]
 
 

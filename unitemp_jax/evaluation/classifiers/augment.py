@@ -1,4 +1,4 @@
-"""Blur and noise, so that an oracle also reads what a model draws."""
+"""Blur and noise, so that a classifier also reads what a model draws."""
 
 from __future__ import annotations
 

@@ -1,16 +1,17 @@
-"""A small classifier in numpy: the judge behind the oracles.
+"""A small multilayer perceptron: fitted by scikit-learn, read by numpy.
 
-Two or three dense layers with ReLU, trained with Adam. It has no other job
-than to be quick, the same on every machine, and stored as plain arrays.
+Two or three dense layers with ReLU, stored as plain arrays, so that reading
+needs no scikit-learn and gives the same on every version of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
-import itertools
 import os
+import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -83,55 +84,43 @@ def train(
     epochs: passes over the features.
     seeds: of the weights and of the order, one per classifier; they share the
       features.
-    decay: weight decay a step, as a part of the learning rate.
+    decay: strength of the L2 penalty, `alpha` of scikit-learn.
   """
-  features = epoch_features(0)
-  sizes = [features.shape[1], *hidden, int(labels.max()) + 1]
-  steps = -(-len(labels) // _BATCH)
-  fits = [_Fit(sizes, seed, decay, epochs * steps) for seed in seeds]
-  for epoch in range(epochs):
-    if epoch:
+  from sklearn.exceptions import ConvergenceWarning
+  from sklearn.neural_network import MLPClassifier
+
+  fits = [
+    MLPClassifier(
+      hidden_layer_sizes=tuple(hidden),
+      batch_size=min(_BATCH, len(labels)),
+      alpha=decay,
+      max_iter=1,
+      warm_start=True,
+      random_state=np.random.RandomState(seed),
+    )
+    for seed in seeds
+  ]
+  with warnings.catch_warnings():
+    # One pass at a time never converges.
+    warnings.simplefilter('ignore', ConvergenceWarning)
+    for epoch in range(epochs):
       features = epoch_features(epoch)
-    for fit in fits:
-      fit.epoch(features, labels)
-  return tuple(
-    Classifier(tuple(fit.params[::2]), tuple(fit.params[1::2])) for fit in fits
-  )
+      for fit in fits:
+        fit.set_params(learning_rate_init=_RATE * (1 - 0.99 * epoch / epochs))
+        fit.fit(features, labels)
+  return tuple(_layers(fit) for fit in fits)
 
 
-class _Fit:
-  """The state of one classifier in training."""
-
-  def __init__(self, sizes: Sequence[int], seed: int, decay: float, steps: int):
-    self.rng = np.random.default_rng(seed)
-    self.params = []
-    for inputs, outputs in itertools.pairwise(sizes):
-      weight = self.rng.standard_normal((inputs, outputs), dtype=np.float32)
-      self.params.append(weight * np.float32(np.sqrt(2 / inputs)))
-      self.params.append(np.zeros(outputs, np.float32))
-    self.first = [np.zeros_like(param) for param in self.params]
-    self.second = [np.zeros_like(param) for param in self.params]
-    self.decay, self.steps, self.done = np.float32(decay), steps, 0
-
-  def epoch(self, features: np.ndarray, labels: np.ndarray) -> None:
-    order = self.rng.permutation(len(labels))
-    for start in range(0, len(order), _BATCH):
-      chosen = order[start : start + _BATCH]
-      self.step(_gradients(self.params, features[chosen], labels[chosen]))
-
-  def step(self, gradients: list[np.ndarray]) -> None:
-    """One Adam step in place; the rate falls linearly to a hundredth."""
-    rate = np.float32(_RATE * (1 - 0.99 * self.done / self.steps))
-    self.done += 1
-    unbias = 1 - 0.9**self.done, 1 - 0.999**self.done
-    for param, grad, m, v in zip(
-      self.params, gradients, self.first, self.second, strict=True
-    ):
-      m += np.float32(0.1) * (grad - m)
-      v += np.float32(0.001) * (np.square(grad) - v)
-      scale = np.sqrt(v / np.float32(unbias[1])) + np.float32(1e-8)
-      update = m / (np.float32(unbias[0]) * scale) + self.decay * param
-      param -= rate * update
+def _layers(fit: Any) -> Classifier:
+  weights, biases = list(fit.coefs_), list(fit.intercepts_)
+  if fit.out_activation_ == 'logistic':
+    # One output is the log-odds of the second class; here each has its own.
+    weights[-1] = np.pad(weights[-1], ((0, 0), (1, 0)))
+    biases[-1] = np.pad(biases[-1], (1, 0))
+  layers = [
+    [array.astype(np.float32) for array in x] for x in (weights, biases)
+  ]
+  return Classifier(tuple(layers[0]), tuple(layers[1]))
 
 
 def save_arrays(path: str | os.PathLike[str], arrays: dict) -> None:
@@ -152,31 +141,10 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       return dict(file)
   except OSError as error:
     raise UserError(
-      f'cannot read the oracle {path} ({error.strerror or error}); fit it '
-      'again.'
+      f'cannot read the classifier {path} ({error.strerror or error}); fit '
+      'it again.'
     ) from error
   except Exception as error:  # numpy raises what the broken archive meets.
     raise UserError(
-      f'{path} is not a fitted oracle ({error}); fit it again.'
+      f'{path} is not a fitted classifier ({error}); fit it again.'
     ) from error
-
-
-def _gradients(
-  params: list[np.ndarray], features: np.ndarray, labels: np.ndarray
-) -> list[np.ndarray]:
-  """Gradient of the mean cross-entropy, in the order of the parameters."""
-  inputs = [features]
-  for index in range(0, len(params) - 2, 2):
-    hidden = inputs[-1] @ params[index] + params[index + 1]
-    inputs.append(np.maximum(hidden, 0))
-  logits = inputs[-1] @ params[-2] + params[-1]
-  probability = np.exp(logits - logits.max(axis=1, keepdims=True))
-  probability /= probability.sum(axis=1, keepdims=True)
-  probability[np.arange(len(labels)), labels] -= 1
-  back = probability / np.float32(len(labels))
-  gradients: list[np.ndarray] = []
-  for layer in reversed(range(len(inputs))):
-    gradients[:0] = [inputs[layer].T @ back, back.sum(axis=0)]
-    if layer:
-      back = (back @ params[2 * layer].T) * (inputs[layer] > 0)
-  return gradients

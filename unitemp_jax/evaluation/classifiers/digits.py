@@ -34,7 +34,7 @@ _EPOCHS = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class DigitOracle:
+class DigitClassifier:
   """A fitted reader.
 
   Attributes:
@@ -46,7 +46,7 @@ class DigitOracle:
   hues: np.ndarray
 
   @classmethod
-  def fit(cls, seed: int = 0) -> DigitOracle:
+  def fit(cls, seed: int = 0) -> DigitClassifier:
     """Fits on the training split of falling digits; under a minute."""
     from unitemp_jax.data import falling_digits
 
@@ -85,7 +85,7 @@ class DigitOracle:
     classifier.save_arrays(path, arrays)
 
   @classmethod
-  def load(cls, path: str | os.PathLike[str]) -> DigitOracle:
+  def load(cls, path: str | os.PathLike[str]) -> DigitClassifier:
     """Reads what `save` wrote.
 
     Raises:
@@ -107,7 +107,7 @@ class DigitOracle:
       return cls(tuple(members), arrays['hues'])
     except KeyError as error:
       raise UserError(
-        f'{path} is not a fitted digit oracle (no {error}); fit it again.'
+        f'{path} is not a fitted digit classifier (no {error}); fit it again.'
       ) from error
 
   def read(

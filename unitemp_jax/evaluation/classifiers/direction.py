@@ -1,9 +1,9 @@
-"""Does a clip play forward? A judge that learns the real clips it is given.
+"""Direction of play, read by a classifier that learns given real clips.
 
-A logistic classifier of what changes when a clip is reversed. It is odd by
+Logistic regression on what changes when a clip is reversed. It is odd by
 construction, p(clip) + p(reversed clip) = 1, so it cannot prefer forward. Where
-real footage has no direction, or there is little of it, the judge does not tell
-real clips from their reversals either: read its answers beside those.
+real footage has no direction, or there is little of it, it does not tell real
+clips from their reversals either: read its answers beside those.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STRENGTH = 0.1  # inverse weight decay, for as few clips as 16
 
 @dataclasses.dataclass(frozen=True)
 class Direction:
-  """A fitted judge.
+  """A fitted classifier.
 
   Attributes:
     weights: [k] of the scaled features.
@@ -49,15 +49,15 @@ class Direction:
     Args:
       clips: thumbnails uint8 [T, h, w] each, of at least 5 frames.
     """
-    return self._judge(np.stack([_odd(clip) for clip in clips]))
+    return self._classify(np.stack([_odd(clip) for clip in clips]))
 
-  def _judge(self, odd: np.ndarray) -> np.ndarray:
+  def _classify(self, odd: np.ndarray) -> np.ndarray:
     odds = (odd / self.scale) @ self.weights
     return 1 / (1 + np.exp(-np.clip(odds, -60, 60)))
 
 
 def held_out(clips: Sequence[np.ndarray], groups: Sequence[str]) -> np.ndarray:
-  """Probability of each real clip, by a judge that saw no clip of its group.
+  """Probability of each real clip, by one that saw no clip of its group.
 
   Args:
     clips: thumbnails uint8 [T, h, w] each.
@@ -71,14 +71,14 @@ def held_out(clips: Sequence[np.ndarray], groups: Sequence[str]) -> np.ndarray:
   count = len(set(groups))
   if count < 2:
     raise UserError(
-      'the direction needs real clips of at least two files, so that a judge '
-      'can be tested on what it has not seen; give more of them.'
+      'the direction needs real clips of at least two files, so that it can be '
+      'tested on what was not learned; give more of them.'
     )
   odd = np.stack([_odd(clip) for clip in clips])
   answers = np.empty(len(odd))
   folds = GroupKFold(min(_FOLDS, count))
   for train, test in folds.split(odd, groups=np.asarray(groups)):
-    answers[test] = _fit(odd[train])._judge(odd[test])
+    answers[test] = _fit(odd[train])._classify(odd[test])
   return answers
 
 
@@ -89,9 +89,9 @@ def _fit(odd: np.ndarray) -> Direction:
     raise UserError('the direction needs at least two clips to learn from.')
   scale = np.maximum(np.sqrt(np.square(odd).mean(axis=0)), 1e-6)
   scaled = odd / scale
-  judge = LogisticRegression(C=_STRENGTH, fit_intercept=False, max_iter=1000)
-  judge.fit(np.concatenate([scaled, -scaled]), np.repeat([1, 0], len(scaled)))
-  return Direction(judge.coef_[0], scale)
+  model = LogisticRegression(C=_STRENGTH, fit_intercept=False, max_iter=1000)
+  model.fit(np.concatenate([scaled, -scaled]), np.repeat([1, 0], len(scaled)))
+  return Direction(model.coef_[0], scale)
 
 
 def _odd(clip: np.ndarray) -> np.ndarray:

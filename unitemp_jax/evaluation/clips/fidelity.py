@@ -74,7 +74,7 @@ def _keep(reference: Reference) -> tuple[np.ndarray, ...]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Likeness:
+class Fidelity:
   """One clip against its reference.
 
   Attributes:
@@ -156,7 +156,7 @@ class Comparison:
     if min(made.shape[1:3]) >= _SIDE:
       self._ssim.append(temporal.ssim(made[:, None], real[:, None]))
 
-  def result(self) -> Likeness:
+  def result(self) -> Fidelity:
     """What was seen, after all frames were.
 
     Raises:
@@ -168,7 +168,7 @@ class Comparison:
     blends = np.empty(0), np.empty(0)
     if self._ends:
       blends = _blends(self._reference, self._seen)
-    return Likeness(np.concatenate(self._errors), ssim, *blends)
+    return Fidelity(np.concatenate(self._errors), ssim, *blends)
 
 
 @functools.lru_cache(maxsize=1)
@@ -190,19 +190,19 @@ def _blends(reference: Reference, count: int) -> tuple[np.ndarray, np.ndarray]:
   return np.concatenate(fade), np.concatenate(nearest)
 
 
-def values(likeness: Likeness, given: tuple[int, int]) -> dict[str, float]:
+def values(fidelity: Fidelity, given: tuple[int, int]) -> dict[str, float]:
   """The numbers of one clip by name; `given` counts its given end frames."""
-  found = {'PSNR': _decibel(likeness.errors)}
-  if likeness.ssim.size:
-    found['SSIM'] = float(likeness.ssim.mean())
-  made = slice(given[0], len(likeness.errors) - given[1])
-  if any(given) and likeness.errors[made].size:
-    found['PSNR, made frames'] = _decibel(likeness.errors[made])
-    if likeness.ssim.size:
-      found['SSIM, made frames'] = float(likeness.ssim[made].mean())
-  if all(given) and likeness.errors[made].size:
-    found['PSNR of a cross-fade'] = _decibel(likeness.fade[made])
-    found['PSNR of the nearest end'] = _decibel(likeness.nearest[made])
+  found = {'PSNR': _decibel(fidelity.errors)}
+  if fidelity.ssim.size:
+    found['SSIM'] = float(fidelity.ssim.mean())
+  made = slice(given[0], len(fidelity.errors) - given[1])
+  if any(given) and fidelity.errors[made].size:
+    found['PSNR, made frames'] = _decibel(fidelity.errors[made])
+    if fidelity.ssim.size:
+      found['SSIM, made frames'] = float(fidelity.ssim[made].mean())
+  if all(given) and fidelity.errors[made].size:
+    found['PSNR of a cross-fade'] = _decibel(fidelity.fade[made])
+    found['PSNR of the nearest end'] = _decibel(fidelity.nearest[made])
   return found
 
 

@@ -83,10 +83,10 @@ def whole_clip(file: ClipFile, found: measure.Measured) -> Clip:
   if found.problem:
     raise UserError(found.problem)
   clip = make_clip(file.name, file.name, found.curves[0], file.layout, file)
-  if found.likeness is None:
+  if found.fidelity is None:
     return clip
-  values = fidelity.values(found.likeness, file.layout.given)
-  return dataclasses.replace(clip, likeness=values)
+  values = fidelity.values(found.fidelity, file.layout.given)
+  return dataclasses.replace(clip, fidelity=values)
 
 
 def make_clip(

@@ -23,7 +23,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.classifiers import classifier
 from unitemp_jax.evaluation.clips.fidelity import (
   Comparison,
-  Likeness,
+  Fidelity,
   Reference,
 )
 from unitemp_jax.evaluation.metrics import curves
@@ -78,7 +78,7 @@ class Measured:
     curves: one entry per clip in it; a generated clip is one.
     problem: why there is none, or ''.
     cuts: windows left out because a scene changes in them.
-    likeness: to its reference, or None.
+    fidelity: to its reference, or None.
     unlike: why there is none though there is a reference, or ''.
   """
 
@@ -86,7 +86,7 @@ class Measured:
   curves: tuple[Curves, ...]
   problem: str = ''
   cuts: int = 0
-  likeness: Likeness | None = None
+  fidelity: Fidelity | None = None
   unlike: str = ''
 
 
@@ -172,7 +172,7 @@ def _measure(job: Job) -> Measured:
   comparison = Comparison(job.reference, job.ends)
   measured = (curves.measure(comparison.watch(frames)),)
   try:
-    return Measured(job.path, measured, likeness=comparison.result())
+    return Measured(job.path, measured, fidelity=comparison.result())
   except UserError as error:
     return Measured(job.path, measured, unlike=str(error))
 
@@ -221,8 +221,8 @@ def _to_arrays(measured: Measured) -> dict[str, np.ndarray]:
   }
   for number, clip in enumerate(measured.curves):
     arrays |= {f'{number} {k}': v for k, v in clip.to_arrays().items()}
-  if measured.likeness is not None:
-    own = dataclasses.asdict(measured.likeness)
+  if measured.fidelity is not None:
+    own = dataclasses.asdict(measured.fidelity)
     arrays |= {f'likeness {name}': value for name, value in own.items()}
   return arrays
 
@@ -232,12 +232,12 @@ def _from_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Measured:
     Curves.from_arrays(_starting(arrays, f'{number} '))
     for number in range(int(arrays['count']))
   ]
-  likeness = _starting(arrays, 'likeness ')
+  fidelity = _starting(arrays, 'likeness ')
   return Measured(
     path,
     tuple(found),
     cuts=int(arrays['cuts']),
-    likeness=Likeness(**likeness) if likeness else None,
+    fidelity=Fidelity(**fidelity) if fidelity else None,
     unlike=str(arrays['unlike']),
   )
 

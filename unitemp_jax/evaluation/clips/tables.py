@@ -42,7 +42,7 @@ class Clip:
     layout: its blocks.
     values: metrics by name.
     file: where it came from; None for real clips.
-    likeness: to its reference, by name; empty without one.
+    fidelity: to its reference, by name; empty without one.
   """
 
   name: str
@@ -51,7 +51,7 @@ class Clip:
   layout: Layout
   values: Mapping[str, float]
   file: ClipFile | None = None
-  likeness: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  fidelity: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def sections(
       tables['Direction'] = _direction(groups, real, how)
     except UserError as error:
       notes.append(str(error))
-  tables['Likeness to references'] = _likeness(groups, how)
+  tables['Fidelity to references'] = _fidelity(groups, how)
   made = [Section(title, tuple(rows)) for title, rows in tables.items() if rows]
   return made, notes
 
@@ -184,28 +184,28 @@ def _moving_flicker(groups, real, how) -> list[Result]:
 
 
 def _direction(groups, real, how) -> list[Result]:
-  """What a judge of the real clips says; it learns them and nothing else."""
+  """Direction of play, by a classifier that learns the real clips alone."""
   if len(real.clips) < direction.LEAST_CLIPS:
     raise UserError(
-      f'the direction was not judged: {len(real.clips)} real clips are fewer '
+      f'the direction was not read: {len(real.clips)} real clips are fewer '
       f'than {direction.LEAST_CLIPS}.'
     )
   thumbs = [clip.curves.thumbs for clip in real.clips]
   shape = thumbs[0].shape[1:]
-  judge = direction.Direction.fit(thumbs)
+  classifier = direction.Direction.fit(thumbs)
   sources = [clip.source for clip in real.clips]
   read = {REAL: direction.held_out(thumbs, sources)}
   for group in groups:
     pictures = [clip.curves.thumbs for clip in group.clips]
     same = [picture for picture in pictures if picture.shape[1:] == shape]
     if same:
-      read[group.name] = judge.read(same)
+      read[group.name] = classifier.read(same)
   rows = []
   for name in [*(group.name for group in groups if group.name in read), REAL]:
     learned = (
-      'by judges of other real clips'
+      'by classifiers of other real clips'
       if name == REAL
-      else (f'by a judge of {len(thumbs)} real clips')
+      else (f'by a classifier of {len(thumbs)} real clips')
     )
     for metric, values, unit in (
       ('called forward', read[name] > 0.5, '%'),
@@ -223,12 +223,12 @@ def _direction(groups, real, how) -> list[Result]:
   return rows
 
 
-def _likeness(groups: Sequence[Group], how: str) -> list[Result]:
+def _fidelity(groups: Sequence[Group], how: str) -> list[Result]:
   """PSNR and SSIM of the clips that have a reference."""
   rows = []
   text = f'against the reference of the same name, mean over clips; {how}'
   for group in groups:
-    clips = [clip.likeness for clip in group.clips]
+    clips = [clip.fidelity for clip in group.clips]
     for name in dict.fromkeys(name for clip in clips for name in clip):
       values = np.array(metrics.column(clips, name))
       unit = 'dB' if name.startswith('PSNR') else 'ratio'

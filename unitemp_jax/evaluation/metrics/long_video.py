@@ -73,7 +73,7 @@ class Reference:
 
   @classmethod
   def of(cls, real: np.ndarray) -> Reference:
-    """From `courses` of real clips; other ones than are to be judged."""
+    """From `courses` of real clips; other ones than are to be measured."""
     spread = real.reshape(-1, real.shape[-1]).std(axis=0)
     return cls(real.mean(axis=0), np.maximum(spread, 1e-6))
 

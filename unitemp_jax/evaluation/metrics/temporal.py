@@ -1,4 +1,4 @@
-"""Loops, joins, motion, and likeness to a reference.
+"""Loops, joins, motion, and fidelity to a reference.
 
 Frames are [n, T, H, W, 3], uint8 or floats in [0, 1]; results have one entry
 per clip. d(a, b) is the mean absolute difference of two frames.

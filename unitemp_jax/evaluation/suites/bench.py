@@ -18,14 +18,14 @@ import numpy as np
 from unitemp_jax import orders, plans
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.evaluation.classifiers.arrow_of_time import ArrowOfTime
-from unitemp_jax.evaluation.classifiers.digits import DigitOracle
+from unitemp_jax.evaluation.classifiers.digits import DigitClassifier
 from unitemp_jax.evaluation.metrics import bootstrap, results, temporal
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.generate.pipeline import Generated, Pipeline
 from unitemp_jax.plans import Plan
 from unitemp_jax.sampling import model_folder
 
-ORACLE = model_folder.TINY / 'oracle.npz'
+DIGITS = model_folder.TINY / 'oracle.npz'
 ARROW = model_folder.TINY / 'arrow.npz'
 TEACHER_STEPS = 50
 
@@ -154,7 +154,7 @@ class Bench:
     settings: Settings,
     report: Callable[[str], None] = print,
   ):
-    """Loads the model and the judges.
+    """Loads the model and the classifiers.
 
     Args:
       folder: of the model.
@@ -168,7 +168,7 @@ class Bench:
     self.card = self.pipeline.card
     self.settings = settings
     self.plans = make_plans(self.card)
-    self.oracle = DigitOracle.load(ORACLE)
+    self.digits = DigitClassifier.load(DIGITS)
     self.arrow = ArrowOfTime.load(ARROW)
     self._report = report
     self._size = min(settings.batch_size, settings.num_clips)
@@ -280,8 +280,8 @@ class Bench:
     return self._joint[name]
 
   def read(self, video: np.ndarray) -> dict[str, np.ndarray]:
-    """Whether the oracle reads the caption's digit and colour, bool `[n]`."""
-    digit, colour, _ = self.oracle.read(video)
+    """Whether the caption's digit and colour are read, bool `[n]`."""
+    digit, colour, _ = self.digits.read(video)
     return {
       'digit read': digit == self.clips['digit'],
       'colour read': colour == self.clips['colour'],

@@ -1,4 +1,4 @@
-"""Suite `variety`: is every seven the same seven?"""
+"""Suite `diversity`: is every seven the same seven?"""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def run(bench: Bench) -> list[Section]:
   }
   digits = np.asarray(bench.clips['digit'])
   distances = {
-    group: diversity.class_distances(bench.oracle.glyphs(video[:, -1]), digits)
+    group: diversity.class_distances(bench.digits.glyphs(video[:, -1]), digits)
     for group, video in shown.items()
   }
   real = np.nanmean(distances['real clips'])
   rows = []
   for group, values in distances.items():
     spread = bootstrap.mean(values[np.isfinite(values)] / real)
-    rows.append(bench.row('variety of handwriting', group, spread, 'x', _HOW))
-  return [Section('Variety of handwriting', tuple(rows))]
+    rows.append(bench.row('diversity of handwriting', group, spread, 'x', _HOW))
+  return [Section('Diversity of handwriting', tuple(rows))]

@@ -116,7 +116,7 @@ def run(bench: Bench) -> list[Section]:
     *sections,
     Section('Flicker: what it comes to', tuple(_pairs(bench, arms, at))),
     Section('Flicker: controls', tuple(_controls(bench))),
-    Section('Flicker: what the oracle reads', tuple(read)),
+    Section('Flicker: what the classifier reads', tuple(read)),
     *_longer(bench),
   ]
 

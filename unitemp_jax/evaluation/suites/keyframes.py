@@ -28,7 +28,7 @@ _RESIDUAL = (
   'distance of the frames between two given ones from the nearest blend of '
   'them, over the distance of those two; mean over gaps'
 )
-_READ = 'share of clips where the oracle reads the {} of the caption there'
+_READ = 'share of clips where the classifier reads the {} of the caption there'
 
 
 def run_keyframes(bench: Bench) -> list[Section]:

@@ -46,10 +46,12 @@ _DRIFTS = {
   'from real': _APART,
 }
 _ENDS = 'difference of the last 15 % from the first, as played, in real spreads'
-_READ = 'share of clips where the oracle reads the {} of the caption there'
+_READ = 'share of clips where the classifier reads the {} of the caption there'
 _LESS = 'difference from no sinks, paired by caption'
 _OWN = "difference from the clip's own frames as sinks, paired by caption"
-_SWITCH = 'share of clips where the oracle reads the {} of the prompt that {}'
+_SWITCH = (
+  'share of clips where the classifier reads the {} of the prompt that {}'
+)
 
 
 def run_long(bench: Bench) -> list[Section]:

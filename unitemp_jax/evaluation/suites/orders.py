@@ -25,30 +25,30 @@ def run_teacher(bench: Bench) -> list[Section]:
 
 
 def run_orders(bench: Bench) -> list[Section]:
-  """Judges every order beside real clips, the VAE and the teacher."""
+  """Reads every order beside real clips, the VAE and the teacher."""
   shown = {
     'real clips': lambda: bench.real,
     'VAE reconstruction': lambda: bench.reconstruction,
     TEACHER: lambda: bench.decode(bench.teacher),
   }
-  judged = {group: _judge(bench, video()) for group, video in shown.items()}
+  read = {group: _classify(bench, video()) for group, video in shown.items()}
   for name in orders.ORDERS:
-    judged[name] = _judge(bench, bench.joint(name))
+    read[name] = _classify(bench, bench.joint(name))
   rows = []
-  for group, values in judged.items():
+  for group, values in read.items():
     rows += _rows(bench, group, values)
   pairs = [(name, TEACHER) for name in orders.ORDERS]
   pairs.append(('backward', 'forward'))
   differences = []
   for one, other in pairs:
-    differences += _differences(bench, judged, one, other)
+    differences += _differences(bench, read, one, other)
   return [
     Section('Orders', tuple(rows)),
     Section('Orders: differences in percentage points', tuple(differences)),
   ]
 
 
-def _judge(bench, video) -> dict[str, np.ndarray]:
+def _classify(bench, video) -> dict[str, np.ndarray]:
   return {
     **bench.read(video),
     'called forward': bench.arrow.read(video) > 0.5,
@@ -65,16 +65,14 @@ def _rows(bench, group, values) -> list:
   ]
 
 
-def _differences(bench, judged, one, other) -> list:
+def _differences(bench, read, one, other) -> list:
   rows = []
   for metric, how in (
     ('digit read', f'{READ}, joint decoding'),
     ('colour read', f'{READ}, joint decoding'),
     ('called forward', _ARROW),
   ):
-    apart = bootstrap.paired_difference(
-      judged[one][metric], judged[other][metric]
-    )
+    apart = bootstrap.paired_difference(read[one][metric], read[other][metric])
     name, group = f'{metric}, difference', f'{one} - {other}'
     rows.append(bench.row(name, group, apart, '%', f'{how}; {_PAIRED}'))
   return rows

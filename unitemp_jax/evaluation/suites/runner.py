@@ -42,7 +42,7 @@ SUITES: dict[str, Callable[[Bench], list[Section]]] = {
   'ceiling': ceiling.run,
   'inbetween': ends.run_inbetween,
   'loop': ends.run_loop,
-  'variety': diversity.run,
+  'diversity': diversity.run,
   'loops': loops.run,
   'transitions': transitions.run,
   'keyframes': keyframes.run_keyframes,
@@ -51,6 +51,8 @@ SUITES: dict[str, Callable[[Bench], list[Section]]] = {
   'schedule': long.run_schedule,
 }
 METRICS, TABLES = 'metrics.json', 'metrics.md'
+# Names of an earlier version, for what users have and type.
+_FORMER = {'variety': 'diversity', 'judges': 'classifiers'}
 
 # Shares of the time that the suites take in this order, for the time left.
 _WORK = {
@@ -61,7 +63,7 @@ _WORK = {
   'ceiling': 4,
   'inbetween': 3,
   'loop': 1,
-  'variety': 1,
+  'diversity': 1,
   'loops': 9,
   'transitions': 3,
   'keyframes': 4,
@@ -72,7 +74,7 @@ _WORK = {
 
 
 def make_key(folder: Path, settings: Settings) -> dict[str, Any]:
-  """All that decides the numbers: model, judges, clips, seed, version.
+  """All that decides the numbers: model, classifiers, clips, seed, version.
 
   Raises:
     UserError: `folder` holds no whole model, or one that cannot be measured.
@@ -89,11 +91,18 @@ def make_key(folder: Path, settings: Settings) -> dict[str, Any]:
   return {
     'model': model_folder.fingerprint(folder),
     'teacher': files.file_sha256(teacher)[:16],
-    'judges': files.file_sha256(suite_bench.ORACLE, suite_bench.ARROW)[:16],
+    'classifiers': files.file_sha256(suite_bench.DIGITS, suite_bench.ARROW)[
+      :16
+    ],
     'num_clips': settings.num_clips,
     'seed': settings.seed,
     'version': unitemp_jax.__version__,
   }
+
+
+def current_name(suite: str) -> str:
+  """The name of a suite, which may be given by a former one."""
+  return _FORMER.get(suite, suite)
 
 
 def finished(out: Path, key: dict[str, Any]) -> dict[str, list[Section]]:
@@ -106,16 +115,19 @@ def finished(out: Path, key: dict[str, Any]) -> dict[str, list[Section]]:
     raise UserError(f'--out={out} is a file; choose a folder.')
   done = {}
   for name in SUITES:
-    path = out / f'{name}.json'
-    if not path.exists():
+    names = [name, *(old for old, new in _FORMER.items() if new == name)]
+    paths = [out / f'{known}.json' for known in names]
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
       continue
     mend = 'delete it or choose another --out'
     stored = files.read_json(
       path, 'a finished suite', mend, keys=('key', 'sections')
     )
     try:
-      theirs, sections = stored['key'], _sections(stored['sections'])
-    except (KeyError, TypeError) as error:
+      theirs = {_FORMER.get(k, k): v for k, v in stored['key'].items()}
+      sections = _sections(stored['sections'])
+    except (KeyError, TypeError, AttributeError) as error:
       raise UserError(
         f'{path} is not a finished suite ({error}); delete it or choose '
         'another --out.'

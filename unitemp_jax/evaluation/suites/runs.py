@@ -122,8 +122,8 @@ class Runs:
   def reads(
     self, video: np.ndarray, digit: np.ndarray, colour: np.ndarray
   ) -> dict[str, np.ndarray]:
-    """Whether the oracle reads this digit and this colour, bool `[n]`."""
-    digit_read, colour_read, _ = self.bench.oracle.read(video)
+    """Whether the classifier reads this digit and this colour, bool `[n]`."""
+    digit_read, colour_read, _ = self.bench.digits.read(video)
     return {'digit': digit_read == digit, 'colour': colour_read == colour}
 
 

@@ -35,7 +35,7 @@ _DIM = (
 )
 _GIVEN = 'PSNR against the given frame, decoded jointly, before it is pasted in'
 _READ = (
-  'share of clips where the oracle reads {} of the clip that {} comes from'
+  'share of clips where the classifier reads {} of the clip that {} comes from'
 )
 _FLOOR = 'share of clips that move at least half as much as real ones'
 

@@ -11,7 +11,7 @@ from unitemp_jax.evaluation.metrics.results import Result
 from unitemp_jax.evaluation.suites.bench import Bench, Section
 
 READ = (
-  'share of clips of which the oracle reads what the caption says, given '
+  'share of clips of which the classifier reads what the caption says, given '
   'frames not pasted in'
 )
 _PSNR = 'mean over clips of the PSNR of decode(encode(clip)) against the clip'
@@ -25,7 +25,7 @@ def thirds(num_frames: int) -> list[slice]:
 
 
 def run(bench: Bench) -> list[Section]:
-  """Measures PSNR along the clip, and what the oracle still reads."""
+  """Measures PSNR along the clip, and what the classifier still reads."""
   real, shown = bench.real, bench.reconstruction
   parts = {
     name: temporal.psnr(shown[:, part], real[:, part])
@@ -46,8 +46,8 @@ def run(bench: Bench) -> list[Section]:
   for group, video in (('real clips', real), ('VAE reconstruction', shown)):
     read += read_rows(bench, group, bench.read(video))
   return [
-    Section('VAE: likeness', tuple(rows)),
-    Section('VAE: what the oracle reads', tuple(read)),
+    Section('VAE: fidelity', tuple(rows)),
+    Section('VAE: what the classifier reads', tuple(read)),
   ]
 
 
