@@ -244,13 +244,7 @@ def _drifts(curves: Curves, layout: Layout) -> dict[str, float]:
 
 def pooled(name: str, values: Sequence[float]) -> Interval:
   """Pools one metric over clips as METRICS says, with its interval."""
-  values = np.asarray(values)
-  pool = METRICS[name].pool
-  if pool == 'geometric':
-    return bootstrap.geometric_mean(values)
-  if pool == 'median':
-    return bootstrap.interval(lambda x: np.median(x, axis=-1), values)
-  return bootstrap.mean(values)
+  return bootstrap.pooled(METRICS[name].pool, np.asarray(values))
 
 
 def paired(name: str, values: np.ndarray, baseline: np.ndarray) -> Interval:

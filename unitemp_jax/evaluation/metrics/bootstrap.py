@@ -67,6 +67,17 @@ def geometric_mean(ratios: np.ndarray, *, seed: int = 0) -> Interval:
   return interval(lambda x: np.exp(_mean(x)), np.log(ratios), seed=seed)
 
 
+def median(values: np.ndarray, *, seed: int = 0) -> Interval:
+  """Median of values [n] with its interval."""
+  return interval(lambda x: np.median(x, axis=-1), values, seed=seed)
+
+
+def pooled(pool: str, values: np.ndarray) -> Interval:
+  """Pools values [n]; `pool` is 'mean', 'geometric' or 'median'."""
+  functions = {'mean': mean, 'geometric': geometric_mean, 'median': median}
+  return functions[pool](values)
+
+
 def paired_difference(
   values: np.ndarray, baseline: np.ndarray, *, seed: int = 0
 ) -> Interval:
