@@ -17,7 +17,7 @@ from unitemp_jax.compare.pairing import Pair, Pairing, System
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import groups, measure
 from unitemp_jax.evaluation.clips.folder import ClipFile, Listing
-from unitemp_jax.evaluation.clips.tables import Clip, Group
+from unitemp_jax.evaluation.clips.tables import SHAPES, Clip, Group
 from unitemp_jax.evaluation.metrics.results import Result, ResultTable
 
 METRICS, TABLES, CLIPS, UNPAIRED = (
@@ -167,12 +167,8 @@ def _usual(real, measured, out, workers, report, notes) -> float | None:
 def _unlike(systems, pairs, measured) -> list[str]:
   """What differs between the systems and so limits the comparison."""
   sentences = []
-  for what, read in (
-    ('sizes', lambda c: f'{c.curves.height}x{c.curves.width}'),
-    ('rates', lambda c: f'{c.layout.fps:g} frames per second'),
-    ('lengths', lambda c: f'{c.curves.frames} frames'),
-    ('kinds of file', lambda c: c.file.path.suffix.lower()),
-  ):
+  kinds = {'kinds of file': lambda clip: clip.file.path.suffix.lower()}
+  for what, read in {**SHAPES, **kinds}.items():
     common = {}
     for system, _ in systems:
       clips = [

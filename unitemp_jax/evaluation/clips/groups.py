@@ -13,7 +13,7 @@ from unitemp_jax.evaluation.clips.fidelity import Reference
 from unitemp_jax.evaluation.clips.folder import ClipFile, Listing
 from unitemp_jax.evaluation.clips.layout import Layout
 from unitemp_jax.evaluation.clips.measure import Job, Window
-from unitemp_jax.evaluation.clips.tables import REAL, Clip, Group
+from unitemp_jax.evaluation.clips.tables import REAL, SHAPES, Clip, Group
 from unitemp_jax.evaluation.metrics.curves import Curves
 
 Report = Callable[[str], None]
@@ -109,11 +109,7 @@ def mixed(groups: Sequence[Group]) -> list[str]:
   """One sentence for each of size, rate and length that is not the same."""
   clips = [clip for group in groups for clip in group.clips]
   sentences = []
-  for what, read in (
-    ('sizes', lambda c: f'{c.curves.height}x{c.curves.width}'),
-    ('rates', lambda c: f'{c.layout.fps:g} frames per second'),
-    ('lengths', lambda c: f'{c.curves.frames} frames'),
-  ):
+  for what, read in SHAPES.items():
     counts = collections.Counter(map(read, clips))
     if len(counts) > 1:
       listed = ', '.join(f'{n} of {v}' for v, n in counts.most_common(4))

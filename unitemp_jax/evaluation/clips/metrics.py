@@ -13,15 +13,12 @@ import numpy as np
 
 from unitemp_jax.evaluation.clips import drift
 from unitemp_jax.evaluation.clips.layout import Layout, generation_order
-from unitemp_jax.evaluation.metrics import bootstrap, flicker
+from unitemp_jax.evaluation.metrics import bootstrap, flicker, temporal
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
-from unitemp_jax.evaluation.metrics.curves import QUALITIES, Curves
+from unitemp_jax.evaluation.metrics.curves import COURSES, Curves
 
 _EPSILON = 1e-4  # as everywhere: keeps ratios of still clips finite
 _REPEATS = 0.25  # a last frame this near to the first is the first again
-
-# Looks whose change is drift; the mean step is added to them.
-_DRIFTS = (*QUALITIES, 'motion')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +118,7 @@ METRICS: dict[str, Metric] = {
       section, 'mean', 'low', f'{_ENDS}, {order}'
     )
     for order, section in (('as played', _PLAYED), ('as made', _MADE))
-    for quality in _DRIFTS
+    for quality in COURSES
   },
   'relative drift, as played': Metric(
     _PLAYED, 'mean', 'low', f'{_RELATIVE}, as played'
@@ -137,7 +134,7 @@ METRICS: dict[str, Metric] = {
       'least squares line through the frames as played',
       'per minute',
     )
-    for quality in _DRIFTS
+    for quality in COURSES
   },
 }
 
@@ -193,14 +190,11 @@ def _loop(curves: Curves) -> dict[str, float]:
   if closure < _REPEATS and len(steps) > 2:
     steps, turns = steps[:-1], turns[:-1]
     seam, turn = early_seam, early_turn
-  around = np.concatenate([steps[-4:], [seam], steps[:4]])[None]
-  middle = len(steps[-4:])
+  _, velocity, ratio = temporal.seam_ratios(steps, turns, seam, turn)
   return {
     'loop closure': float(closure),
-    'loop velocity': float((turn + _EPSILON) / (np.median(turns) + _EPSILON)),
-    'BFR of the loop seam': float(
-      flicker.boundary_flicker_ratio(around, [middle])[0]
-    ),
+    'loop velocity': velocity,
+    'BFR of the loop seam': ratio,
   }
 
 
@@ -211,20 +205,14 @@ def _joins(curves: Curves, given: tuple[int, int]) -> dict[str, float]:
     joins['join jump, first'] = given[0] - 1
   if 0 < given[1] <= last:
     joins['join jump, last'] = last - given[1] + 1
-  inside = np.delete(curves.steps, list(joins.values()))
-  if not inside.size:
+  if not joins or len(joins) == len(curves.steps):
     return {}
-  usual = np.median(inside) + _EPSILON
-  return {
-    name: float((curves.steps[j] + _EPSILON) / usual)
-    for name, j in joins.items()
-  }
+  found = temporal.join_ratios(curves.steps[None], list(joins.values()))[0]
+  return {name: float(v) for name, v in zip(joins, found, strict=True)}
 
 
 def _drifts(curves: Curves, layout: Layout) -> dict[str, float]:
-  # Frame 0 was reached by no step; it takes the first one.
-  motion = np.concatenate([curves.steps[:1], curves.steps])[:, None]
-  looks = np.concatenate([curves.looks, motion], axis=1)
+  looks = curves.course
   order = np.arange(curves.frames)
   if layout.spans:
     order = generation_order(layout.spans, curves.frames)
@@ -232,12 +220,12 @@ def _drifts(curves: Curves, layout: Layout) -> dict[str, float]:
   found = {}
   for name, series in (('as played', looks), ('as made', looks[order])):
     ends = drift.end_difference(series)
-    for quality, value in zip(_DRIFTS, ends, strict=True):
+    for quality, value in zip(COURSES, ends, strict=True):
       found[f'{quality} drift, {name}'] = float(value)
     relative = drift.relative_drift(series[:, :4], second)
     found[f'relative drift, {name}'] = float(relative.mean())
   slopes = drift.slope_per_minute(looks, layout.fps)
-  for quality, value in zip(_DRIFTS, slopes, strict=True):
+  for quality, value in zip(COURSES, slopes, strict=True):
     found[f'{quality} slope'] = float(value)
   return found
 

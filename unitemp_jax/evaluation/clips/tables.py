@@ -10,7 +10,7 @@ import collections
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -54,18 +54,20 @@ class Clip:
   fidelity: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
+# What clips may differ in, and how it is said.
+SHAPES: dict[str, Callable[[Clip], str]] = {
+  'sizes': lambda clip: f'{clip.curves.height}x{clip.curves.width}',
+  'rates': lambda clip: f'{clip.layout.fps:g} frames per second',
+  'lengths': lambda clip: f'{clip.curves.frames} frames',
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Group:
   """Clips that are pooled, such as those of one order."""
 
   name: str
   clips: tuple[Clip, ...]
-
-
-def common_layout(clips: Sequence[Clip]) -> Layout:
-  """The layout that most clips have, without a generation order."""
-  plain = [dataclasses.replace(clip.layout, spans=()) for clip in clips]
-  return collections.Counter(plain).most_common(1)[0][0]
 
 
 def sections(

@@ -21,6 +21,9 @@ _CLIPPED = 2 / 255  # this near to black or white counts as clipped
 # How a frame looks, one curve each.
 QUALITIES = ('brightness', 'contrast', 'saturation', 'sharpness', 'clipped')
 
+# The same, and how much it moves: what drift is measured of.
+COURSES = (*QUALITIES, 'motion')
+
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
@@ -51,6 +54,12 @@ class Curves:
   def frames(self) -> int:
     """Number of frames, T."""
     return len(self.looks)
+
+  @property
+  def course(self) -> np.ndarray:
+    """COURSES of each frame, [T, 6]; frame 0 takes the step after it."""
+    motion = np.concatenate([self.steps[:1], self.steps])
+    return np.concatenate([self.looks, motion[:, None]], axis=1)
 
   def to_arrays(self) -> dict[str, np.ndarray]:
     """The fields as arrays, for an npz."""

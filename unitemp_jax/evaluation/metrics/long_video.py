@@ -22,7 +22,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import curves
 from unitemp_jax.video.frames import check_clips
 
-LOOKS = (*curves.QUALITIES, 'motion')
+LOOKS = curves.COURSES
 # Share of the windows at either end that are compared (FramePack's choice).
 _END = 0.15
 
@@ -52,10 +52,7 @@ def courses(frames: np.ndarray, windows: int) -> np.ndarray:
 
 
 def _course(measured: curves.Curves, cuts: np.ndarray) -> np.ndarray:
-  # Frame 0 was reached by no step; it takes the first one.
-  motion = np.concatenate([measured.steps[:1], measured.steps])
-  looks = np.concatenate([measured.looks, motion[:, None]], axis=1)
-  sums = np.add.reduceat(looks, cuts[:-1])
+  sums = np.add.reduceat(measured.course, cuts[:-1])
   return sums / np.diff(cuts)[:, None]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.metrics import flicker
+from unitemp_jax.evaluation.metrics import curves, flicker
 from unitemp_jax.video.frames import (
   check_clips,
   frame_steps,
@@ -52,42 +52,50 @@ def loop_closure(frames: np.ndarray) -> LoopClosure:
     UserError: fewer than 12 frames, or a wrong shape or range.
   """
   check_clips(frames, at_least=12)
-  first, last = unit_pixels(frames[:, 0]), unit_pixels(frames[:, -1])
-  seam = _distance(last, first)
-  inside = np.median(frame_steps(frames), axis=1)
+  found = []
+  for clip in map(curves.measure, frames):
+    found.append(seam_ratios(clip.steps, clip.turns, *clip.seam[:2]))
+  return LoopClosure(*np.transpose(found))
 
-  before_last = unit_pixels(frames[:, -2])
-  turn = _distance(first - last, last - before_last)
-  turns = []
-  for t in range(1, frames.shape[1] - 1):
-    a, b, c = (unit_pixels(frames[:, t + k]) for k in (-1, 0, 1))
-    turns.append(_distance(c - b, b - a))
-  usual_turn = np.median(turns, axis=0)
 
-  length = frames.shape[1]
-  half = length // 2
-  rolled = frame_steps(np.roll(frames, half, axis=1))
-  return LoopClosure(
-    step=seam / (inside + _EPSILON),
-    velocity=(turn + _EPSILON) / (usual_turn + _EPSILON),
-    rolled=flicker.boundary_flicker_ratio(rolled, [half - 1]),
+def seam_ratios(
+  steps: np.ndarray, turns: np.ndarray, seam: float, turn: float
+) -> tuple[float, float, float]:
+  """The seam of one clip against the rest of it, as in `LoopClosure`.
+
+  Args:
+    steps: [T-1].
+    turns: [T-2].
+    seam: step from the last frame to the first.
+    turn: change of velocity there.
+  """
+  around = np.concatenate([steps[-4:], [seam], steps[:4]])[None]
+  ratio = flicker.boundary_flicker_ratio(around, [len(steps[-4:])])[0]
+  return (
+    float(seam / (np.median(steps) + _EPSILON)),
+    float((turn + _EPSILON) / (np.median(turns) + _EPSILON)),
+    float(ratio),
   )
 
 
 def join_jump(frames: np.ndarray, joins: Sequence[int]) -> np.ndarray:
+  """`join_ratios` of clips [n, T, H, W, 3]."""
+  return join_ratios(frame_steps(frames), joins)
+
+
+def join_ratios(steps: np.ndarray, joins: Sequence[int]) -> np.ndarray:
   """Step at each join with given frames over the median of the other steps.
 
   Args:
-    frames: clips.
+    steps: [n, T-1].
     joins: transitions between a given frame and a generated one.
 
   Returns:
     [n, len(joins)]; 1 = no jump.
 
   Raises:
-    UserError: a join outside the clip, or a wrong shape or range.
+    UserError: a join outside the clip, or no other transition.
   """
-  steps = frame_steps(frames)
   joins = np.asarray(joins, dtype=int)
   inside = np.setdiff1d(np.arange(steps.shape[1]), joins)
   if not inside.size or joins.min() < 0 or joins.max() >= steps.shape[1]:
@@ -105,13 +113,6 @@ def motion_ratio(frames: np.ndarray, real: np.ndarray) -> np.ndarray:
   A still picture gives 0, so that no metric can be won by standing still.
   """
   return frame_steps(frames).mean(axis=1) / frame_steps(real).mean()
-
-
-def above_motion_floor(
-  frames: np.ndarray, real: np.ndarray, floor: float = 0.5
-) -> np.ndarray:
-  """Whether each clip moves at least `floor` times as real, bool [n]."""
-  return motion_ratio(frames, real) >= floor
 
 
 def cross_fade(
@@ -156,15 +157,6 @@ def psnr(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
     UserError: the shapes differ.
   """
   return to_decibel(_squared_error(frames, reference).mean(axis=1))
-
-
-def psnr_curve(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
-  """Peak signal-to-noise ratio of each frame in dB, [n, T]; at most 100 dB.
-
-  Raises:
-    UserError: the shapes differ.
-  """
-  return to_decibel(_squared_error(frames, reference))
 
 
 def ssim(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -215,10 +207,6 @@ def _weighted(images: Sequence[np.ndarray], weight: np.ndarray) -> np.ndarray:
   for own, image in zip(weight[1:], images[1:], strict=True):
     total += np.multiply(image, own, out=part)
   return total
-
-
-def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  return np.abs(a - b).mean(axis=(1, 2, 3), dtype=np.float64)
 
 
 def _squared_error(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
