@@ -7,6 +7,7 @@ length, rate and size.
 from __future__ import annotations
 
 import collections
+import contextlib
 import csv
 import dataclasses
 import io
@@ -70,6 +71,11 @@ class Group:
   clips: tuple[Clip, ...]
 
 
+# Adds a row: section, metric, group, value, definition, unit.
+Add = Callable[[str, str, str, Interval, str, str], None]
+_FLICKER, _MOTION, _DIRECTION = 'Flicker', 'Motion and joins', 'Direction'
+
+
 def sections(
   groups: Sequence[Group], real: Group | None, how: str
 ) -> tuple[list[Section], list[str]]:
@@ -84,62 +90,54 @@ def sections(
     The tables, and one sentence for each that could not be made.
   """
   shown = [*groups, *([real] if real else [])]
-  tables: dict[str, list[Result]] = {}
+  tables: dict[str, list[Result]] = {m.section: [] for m in METRICS.values()}
+
+  def add(section, metric, group, value, about, unit='ratio'):
+    text = f'{about}; {how}'
+    row = results.result(metric, group, value, unit=unit, how=text)
+    tables.setdefault(section, []).append(row)
+
   for name, metric in METRICS.items():
-    rows = tables.setdefault(metric.section, [])
     for group in shown:
-      values = [c.values[name] for c in group.clips if name in c.values]
+      values = metrics.column([c.values for c in group.clips], name)
       if values:
-        rows.append(
-          results.result(
-            name,
-            group.name,
-            metrics.pooled(name, values),
-            unit=metric.unit,
-            how=f'{metric.how}; {how}',
-          )
-        )
+        value = metrics.pooled(name, values)
+        add(metric.section, name, group.name, value, metric.how, metric.unit)
   notes = []
-  tables['Flicker'] += _significance(shown, how)
+  _significance(add, shown)
   if real:
-    tables['Motion and joins'] += _motion(shown, real, how)
-    tables['Flicker'] += _moving_flicker(shown, real, how)
+    _motion(add, shown, real)
     try:
-      tables['Direction'] = _direction(groups, real, how)
+      _direction(add, groups, real)
     except UserError as error:
       notes.append(str(error))
-  tables['Fidelity to references'] = _fidelity(groups, how)
+  _fidelity(add, groups)
   made = [Section(title, tuple(rows)) for title, rows in tables.items() if rows]
   return made, notes
 
 
-def _significance(groups: Sequence[Group], how: str) -> list[Result]:
+def _significance(add: Add, groups: Sequence[Group]) -> None:
   """How much the true block phase stands out of all others, clips pooled."""
-  rows = []
   for group in groups:
     logs = collections.defaultdict(list)
     for clip in group.clips:
       at = metrics.boundaries_inside(clip.curves, clip.layout)
       period = clip.layout.period
-      try:
-        found = flicker.phase_logs(clip.curves.steps[None], at, period=period)
-      except UserError:
-        continue  # too short, or blocks of several lengths
-      logs[period].append(found)
+      # Others are too short, or have blocks of several lengths.
+      with contextlib.suppress(UserError):
+        steps = clip.curves.steps[None]
+        logs[period].append(flicker.phase_logs(steps, at, period=period))
     if not logs:
       continue
     pool = max(logs.values(), key=len)
     test = flicker.pool_phases(np.concatenate(pool))
-    for name, value, about in (
+    for name, value, against in (
       ('seam p-value', test.p_value, 'a phase drawn for each clip'),
       ('phases as strong', test.share, 'all phases of the blocks'),
     ):
+      about = f'BFR at the true boundaries against {against}'
       number = Interval(value, value, value, len(pool))
-      text = f'BFR at the true boundaries against {about}; {how}'
-      rows.append(
-        results.result(name, group.name, number, unit='ratio', how=text)
-      )
-  return rows
+      add(_FLICKER, name, group.name, number, about, 'ratio')
 
 
 def motion(clip: Clip, real: Group) -> float:
@@ -148,44 +146,25 @@ def motion(clip: Clip, real: Group) -> float:
   return clip.values['mean step'] / max(float(usual), 1e-9)
 
 
-def _motion(groups, real, how) -> list[Result]:
-  rows = []
+def _motion(add: Add, groups: Sequence[Group], real: Group) -> None:
+  """Motion, how many clips move, and the flickering of those."""
+  name = 'temporal flickering'
   for group in groups:
     ratios = np.array([motion(clip, real) for clip in group.clips])
-    for name, values, unit, about in (
-      ('motion to real', ratios, 'ratio', 'mean step over that of real clips'),
-      ('moves', ratios >= FLOOR, '%', f'share of clips with at least {FLOOR}'),
-    ):
-      measured = bootstrap.mean(values)
-      text = f'{about}; {how}'
-      rows.append(
-        results.result(name, group.name, measured, unit=unit, how=text)
-      )
-  return rows
+    moves = ratios >= FLOOR
+    about = 'mean step over that of real clips'
+    value = bootstrap.mean(ratios)
+    add(_MOTION, 'motion to real', group.name, value, about, 'ratio')
+    about = f'share of clips with at least {FLOOR}'
+    add(_MOTION, 'moves', group.name, bootstrap.mean(moves), about, '%')
+    if moves.any():
+      values = np.array([clip.values[name] for clip in group.clips])[moves]
+      about = 'VBench, of the clips that move alone, so that no still wins'
+      value = bootstrap.mean(values)
+      add(_FLICKER, f'{name}, moving clips', group.name, value, about, 'ratio')
 
 
-def _moving_flicker(groups, real, how) -> list[Result]:
-  name, rows = 'temporal flickering', []
-  for group in groups:
-    values = [c.values[name] for c in group.clips if motion(c, real) >= FLOOR]
-    if values:
-      text = (
-        f'VBench, of the clips that move alone, so that no still wins; {how}'
-      )
-      measured = bootstrap.mean(np.array(values))
-      rows.append(
-        results.result(
-          f'{name}, moving clips',
-          group.name,
-          measured,
-          unit='ratio',
-          how=text,
-        )
-      )
-  return rows
-
-
-def _direction(groups, real, how) -> list[Result]:
+def _direction(add: Add, groups: Sequence[Group], real: Group) -> None:
   """Direction of play, by a classifier that learns the real clips alone."""
   if len(real.clips) < direction.LEAST_CLIPS:
     raise UserError(
@@ -196,49 +175,34 @@ def _direction(groups, real, how) -> list[Result]:
   shape = thumbs[0].shape[1:]
   classifier = direction.Direction.fit(thumbs)
   sources = [clip.source for clip in real.clips]
-  read = {REAL: direction.held_out(thumbs, sources)}
+  others = direction.held_out(thumbs, sources)
+  learned = f'by a classifier of {len(thumbs)} real clips'
+  read = []
   for group in groups:
     pictures = [clip.curves.thumbs for clip in group.clips]
     same = [picture for picture in pictures if picture.shape[1:] == shape]
     if same:
-      read[group.name] = classifier.read(same)
-  rows = []
-  for name in [*(group.name for group in groups if group.name in read), REAL]:
-    learned = (
-      'by classifiers of other real clips'
-      if name == REAL
-      else (f'by a classifier of {len(thumbs)} real clips')
-    )
-    for metric, values, unit in (
-      ('called forward', read[name] > 0.5, '%'),
-      ('probability of forward', read[name], 'ratio'),
+      read.append((group.name, classifier.read(same), learned))
+  read.append((REAL, others, 'by classifiers of other real clips'))
+  for name, values, by in read:
+    about = f'forward against reversed, {by}'
+    for metric, numbers, unit in (
+      ('called forward', values > 0.5, '%'),
+      ('probability of forward', values, 'ratio'),
     ):
-      rows.append(
-        results.result(
-          metric,
-          name,
-          bootstrap.mean(values),
-          unit=unit,
-          how=f'forward against reversed, {learned}; {how}',
-        )
-      )
-  return rows
+      add(_DIRECTION, metric, name, bootstrap.mean(numbers), about, unit)
 
 
-def _fidelity(groups: Sequence[Group], how: str) -> list[Result]:
+def _fidelity(add: Add, groups: Sequence[Group]) -> None:
   """PSNR and SSIM of the clips that have a reference."""
-  rows = []
-  text = f'against the reference of the same name, mean over clips; {how}'
+  title = 'Fidelity to references'
+  about = 'against the reference of the same name, mean over clips'
   for group in groups:
     clips = [clip.fidelity for clip in group.clips]
     for name in dict.fromkeys(name for clip in clips for name in clip):
-      values = np.array(metrics.column(clips, name))
+      value = bootstrap.mean(np.array(metrics.column(clips, name)))
       unit = 'dB' if name.startswith('PSNR') else 'ratio'
-      measured = bootstrap.mean(values)
-      rows.append(
-        results.result(name, group.name, measured, unit=unit, how=text)
-      )
-  return rows
+      add(title, name, group.name, value, about, unit)
 
 
 def frechet_section(
@@ -257,25 +221,13 @@ def frechet_section(
     f'{len(made.values)} against {len(real.values)} clips, '
     f'{made.values.shape[1]} features; {how}'
   )
-  rows = [
-    results.result(
-      metric,
-      name,
-      frechet.frechet_interval(made.values, real.values),
-      unit='ratio',
-      how=about,
-    )
-  ]
+  values = {name: frechet.frechet_interval(made.values, real.values)}
   if len(real.values) >= 4:
-    rows.append(
-      results.result(
-        metric,
-        f'{REAL}, half to half',
-        frechet.floor_interval(real.values),
-        unit='ratio',
-        how=about,
-      )
-    )
+    values[f'{REAL}, half to half'] = frechet.floor_interval(real.values)
+  rows = [
+    results.result(metric, group, value, unit='ratio', how=about)
+    for group, value in values.items()
+  ]
   return Section('Distance of sets', tuple(rows))
 
 
