@@ -31,12 +31,12 @@ _LEAST_PAIRS = 6
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One metric of two systems.
+  """One metric of two systems, over the clips both have.
 
   Attributes:
     metric: name.
     section: title of its table.
-    first: pooled value of the first system, over the pairs; None without one.
+    first: pooled value of the first system; None without one.
     second: of the second system.
     difference: first minus second, or first over second where the metric is a
       ratio itself; None if there is no pair in which both move.
@@ -169,28 +169,24 @@ def to_results(
   names: tuple[str, str], rows: Sequence[Row], how: str
 ) -> list[Result]:
   """The rows of one comparison for a table of results."""
-  found = []
+  found: list[Result] = []
+
+  def add(row, group, value, about, unit='ratio'):
+    text = f'{about}; {how}'
+    if value is not None:
+      found.append(result(row.metric, group, value, unit=unit, how=text))
+
+  moves = f'share of clips with {FLOOR} of the reference motion'
   for row in rows:
-    text = (
-      METRICS[row.metric].how
-      if row.metric in METRICS
-      else (f'share of clips with {FLOOR} of the reference motion')
-    )
-    for group, value in zip(names, (row.first, row.second), strict=True):
-      if value is not None:
-        about = f'{text}, paired clips; {how}'
-        found.append(result(row.metric, group, value, unit='ratio', how=about))
+    about = METRICS[row.metric].how if row.metric in METRICS else moves
+    for name, value in zip(names, (row.first, row.second), strict=True):
+      add(row, name, value, f'{about}, paired clips')
     sign = '/' if row.is_ratio else '-'
-    if row.difference is not None:
-      about = f'paired by prompt and sample, both moving; {how}'
-      group = f'{names[0]} {sign} {names[1]}'
-      found.append(
-        result(row.metric, group, row.difference, unit='ratio', how=about)
-      )
-    if row.wins is not None:
-      group = f'{names[0]} wins over {names[1]}'
-      about = f'share of pairs, a still clip loses; {how}'
-      found.append(result(row.metric, group, row.wins, unit='%', how=about))
+    group = f'{names[0]} {sign} {names[1]}'
+    about = 'paired by prompt and sample, both moving'
+    add(row, group, row.difference, about)
+    group = f'{names[0]} wins over {names[1]}'
+    add(row, group, row.wins, 'share of pairs, a still clip loses', '%')
   return found
 
 

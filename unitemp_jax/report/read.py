@@ -33,30 +33,12 @@ from unitemp_jax.plans import drawing, text
 class Clip:
   """One generated video as a page shows it.
 
-  Paths are relative to the page's folder, '' where there is none.
-
-  Attributes:
-    name: of the file, without its ending.
-    order: temporal order, or the name of a system.
-    video: path.
-    prompt: plain text.
-    frames: number of frames.
-    fps: frames per second.
-    width: pixels.
-    height: pixels.
-    boundary_frames: transitions between blocks.
-    frame_difference: entry j is the change from frame j to j + 1.
-    block_frames: first and last frame of each block, in generation order.
-    seed: of the noise.
-    sample: number of the clip of its prompt, if it has one.
-    checkpoint: hash.
-    version: of the program.
-    timings: seconds by name.
-    plan_image: data URI of the plan's drawing.
-    poster: path of a picture.
-    strip: path of a picture of the whole clip.
-    stages: paths of unfinished videos.
-    note: shown below the video.
+  Paths are relative to the page's folder, '' where there is none. `order` is
+  the temporal order, or the name of a system. `boundary_frames` are transitions
+  between blocks, and `frame_difference[j]` is the change from frame j to j + 1.
+  `block_frames` has the first and last frame of each block, in generation
+  order. `plan_image` is a data URI, `strip` a picture of the whole clip, and
+  `stages` are unfinished videos. `sample` counts the clips of one prompt.
   """
 
   name: str
@@ -180,7 +162,7 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
     record = files.read_json(sidecar, 'a sidecar', 'make the clip again')
   except UserError as error:
     raise UserError(str(error).replace(str(sidecar), name, 1)) from error
-  fields = _Fields(name, record)
+  get = _get(record, name)
   place = sidecar.relative_to(folder).with_suffix('')
   order, poster = sidecar.parent.name, sidecar.with_suffix('.png')
   video, plan = sidecar.with_suffix('.mp4'), ''
@@ -190,10 +172,10 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
     poster = folder.joinpath('posters', *place.parts[1:-1], f'{place.name}.png')
     plan = _plan_of(folder / 'plans' / f'{order}.json')
   width, height = _read_size(folder, video)
-  frames = fields.get('frames', _is_int)
+  frames = get('frames', _is_int)
   if frames < 1:
     raise UserError(f'{name}: frames is {frames}, it must be at least 1.')
-  fps = fields.get('fps', _is_number)
+  fps = get('fps', _is_number)
   try:
     blocks = layout.Layout.read(record, frames, fps)
   except UserError as error:
@@ -205,52 +187,48 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
   def beside(file_name: str) -> str:
     return below(video.parent / pathlib.PurePath(file_name).name)
 
-  stages = fields.get('stages', _is_list(_is_text), [])
+  stages = get('stages', _is_list(_is_text), [])
   sample = record.get('sample')
   return Clip(
     name=video.stem,
     order=order,
     video=video.relative_to(folder).as_posix(),
-    prompt=fields.get('prompt', _is_text),
-    seed=fields.get('seed', _is_int),
+    prompt=get('prompt', _is_text),
+    seed=get('seed', _is_int),
     frames=frames,
     fps=fps,
     width=width,
     height=height,
     boundary_frames=blocks.boundaries if 'boundary_frames' in record else (),
-    frame_difference=fields.get('frame_difference', _is_list(_is_number), []),
+    frame_difference=get('frame_difference', _is_list(_is_number), []),
     block_frames=blocks.spans,
-    checkpoint=fields.get('checkpoint', _is_text, ''),
-    version=fields.get('version', _is_text, ''),
-    timings=fields.get('timings', _is_timings, {}),
-    plan_image=_to_image(name, fields.get('plan_svg', _is_text, '') or plan),
-    poster=beside(fields.get('poster', _is_text, '')) or below(poster),
+    checkpoint=get('checkpoint', _is_text, ''),
+    version=get('version', _is_text, ''),
+    timings=get('timings', _is_timings, {}),
+    plan_image=_to_image(name, get('plan_svg', _is_text, '') or plan),
+    poster=beside(get('poster', _is_text, '')) or below(poster),
     strip=beside(video.stem + '.strip.png'),
     stages=[path for path in map(beside, stages) if path],
     sample=sample if _is_int(sample) else None,
   )
 
 
-class _Fields:
-  """The keys of one sidecar, checked as they are read."""
+def _get(record: dict[str, Any], name: str) -> Callable:
+  """Returns what reads a key of a sidecar: get(key, check, default)."""
 
-  def __init__(self, name: str, record: dict[str, Any]):
-    self._name = name
-    self._record = record
-
-  def get(
-    self, key: str, check: Callable[[Any], bool], default: Any = None
-  ) -> Any:
-    value = self._record.get(key)
+  def get(key: str, check: Callable[[Any], bool], default: Any = None) -> Any:
+    value = record.get(key)
+    if value is None and default is None:
+      raise UserError(f'{name} has no {key!r}.')
     if value is None:
-      if default is None:
-        raise UserError(f'{self._name} has no {key!r}.')
       return default
     if not check(value):
       shown = repr(value)
       shown = shown if len(shown) <= 60 else shown[:60] + '...'
-      raise UserError(f'{self._name}: {key} is {shown}, which is of no use.')
+      raise UserError(f'{name}: {key} is {shown}, which is of no use.')
     return value
+
+  return get
 
 
 def _is_text(value: Any) -> bool:
