@@ -23,21 +23,11 @@ ACTIONS = {
 
 _COMMAND = 'unitemp evaluate'
 
-_EXAMPLE = """suites:
-  vae        what the VAE loses of held-out clips
-  teacher    is the digit and its colour read as captioned
-  orders     the same per temporal order; direction of time; motion
-  flicker    seams between blocks, per order and way to decode (and a picture)
-  ceiling    seams of real latents in windows with 0 to 6 true past latents
-  inbetween  given frames, joins, and the interior against blends
-  loop       does the end meet the start
-  diversity  do digits of one caption differ in handwriting
-  loops      loops of two lengths; can their seam be told
-  transitions  one shot between two clips, against cross-fade and cut
-  keyframes  given frames in the middle; a span made anew
-  extend     a clip extended into the past, the future, and both
-  long       drift of long videos, with and without sinks, both directions
-  schedule   does the video follow a prompt that switches
+_SUITES = '\n'.join(
+  f'  {name:<12} {suite.about}' for name, suite in runner.SUITES.items()
+)
+_EXAMPLE = f"""suites:
+{_SUITES}
 
 example:
   unitemp evaluate --out=out/evaluation

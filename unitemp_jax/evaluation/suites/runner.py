@@ -32,45 +32,76 @@ from unitemp_jax.evaluation.suites import (
 )
 from unitemp_jax.evaluation.suites.bench import Bench, Section, Settings
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.video.write import write_image
 
-SUITES: dict[str, Callable[[Bench], list[Section]]] = {
-  'vae': vae.run,
-  'teacher': orders.run_teacher,
-  'orders': orders.run_orders,
-  'flicker': flicker.run,
-  'ceiling': ceiling.run,
-  'inbetween': ends.run_inbetween,
-  'loop': ends.run_loop,
-  'diversity': diversity.run,
-  'loops': loops.run,
-  'transitions': transitions.run,
-  'keyframes': keyframes.run_keyframes,
-  'extend': keyframes.run_extend,
-  'long': long.run_long,
-  'schedule': long.run_schedule,
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+  """Measurements that are made together.
+
+  Attributes:
+    run: makes their tables.
+    work: share of the time that all take, for the time left.
+    about: what they ask.
+  """
+
+  run: Callable[[Bench], list[Section]]
+  work: int
+  about: str
+
+
+SUITES = {
+  'vae': Suite(vae.run, 2, 'what the VAE loses of held-out clips'),
+  'teacher': Suite(
+    orders.run_teacher, 12, 'is the digit and its colour read as captioned'
+  ),
+  'orders': Suite(
+    orders.run_orders,
+    10,
+    'the same per temporal order; direction of time; motion',
+  ),
+  'flicker': Suite(
+    flicker.run,
+    14,
+    'seams between blocks, per order and way to decode (and a picture)',
+  ),
+  'ceiling': Suite(
+    ceiling.run,
+    4,
+    'seams of real latents in windows with 0 to 6 true past latents',
+  ),
+  'inbetween': Suite(
+    ends.run_inbetween,
+    3,
+    'given frames, joins, and the interior against blends',
+  ),
+  'loop': Suite(ends.run_loop, 1, 'does the end meet the start'),
+  'diversity': Suite(
+    diversity.run, 1, 'do digits of one caption differ in handwriting'
+  ),
+  'loops': Suite(loops.run, 9, 'loops of two lengths; can their seam be told'),
+  'transitions': Suite(
+    transitions.run, 3, 'one shot between two clips, against cross-fade and cut'
+  ),
+  'keyframes': Suite(
+    keyframes.run_keyframes, 4, 'given frames in the middle; a span made anew'
+  ),
+  'extend': Suite(
+    keyframes.run_extend,
+    4,
+    'a clip extended into the past, the future, and both',
+  ),
+  'long': Suite(
+    long.run_long,
+    20,
+    'drift of long videos, with and without sinks, both directions',
+  ),
+  'schedule': Suite(
+    long.run_schedule, 9, 'does the video follow a prompt that switches'
+  ),
 }
 METRICS, TABLES = 'metrics.json', 'metrics.md'
 # Names of an earlier version, for what users have and type.
 _FORMER = {'variety': 'diversity', 'judges': 'classifiers'}
-
-# Shares of the time that the suites take in this order, for the time left.
-_WORK = {
-  'vae': 2,
-  'teacher': 12,
-  'orders': 10,
-  'flicker': 14,
-  'ceiling': 4,
-  'inbetween': 3,
-  'loop': 1,
-  'diversity': 1,
-  'loops': 9,
-  'transitions': 3,
-  'keyframes': 4,
-  'extend': 4,
-  'long': 20,
-  'schedule': 9,
-}
 
 
 def make_key(folder: Path, settings: Settings) -> dict[str, Any]:
@@ -176,12 +207,10 @@ def run(
     began, work = time.monotonic(), 0
     for name in todo:
       report(f'{name} ...')
-      done[name] = SUITES[name](bench)
-      for picture, pixels in bench.pictures.items():
-        write_image(out / picture, pixels)
+      done[name] = SUITES[name].run(bench)
       _write_suite(out / f'{name}.json', key, done[name])
-      work += _WORK[name]
-      left = sum(_WORK[n] for n in todo) - work
+      work += SUITES[name].work
+      left = sum(SUITES[n].work for n in todo) - work
       seconds = (time.monotonic() - began) / work * left
       report(f'{name}: done, about {seconds:.0f} s left in all')
   sections = [section for name in SUITES for section in done.get(name, [])]
