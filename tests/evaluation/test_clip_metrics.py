@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.clips import drift
 from unitemp_jax.evaluation.clips import metrics as clip_metrics
 from unitemp_jax.evaluation.clips.layout import Layout, generation_order
 from unitemp_jax.evaluation.clips.metrics import METRICS
@@ -132,5 +131,5 @@ def test_order_of_generation_puts_given_frames_first():
 
 def test_relative_drift_is_the_formula():
   curve = np.repeat([2.0, 3.0, 1.0], 4)[:, None]
-  np.testing.assert_allclose(drift.relative_drift(curve, 4), [0.5])
-  np.testing.assert_allclose(drift.relative_drift(curve[:7], 4), [0])
+  np.testing.assert_allclose(clip_metrics.relative_drift(curve, 4), [0.5])
+  np.testing.assert_allclose(clip_metrics.relative_drift(curve[:7], 4), [0])

@@ -1,7 +1,9 @@
 """The numbers of one clip, made from its curves, and how they are pooled.
 
 A metric that a clip cannot have (it is too short, has no block boundary, was
-given no frame) is left out of that clip, never replaced by a number.
+given no frame) is left out of that clip, never replaced by a number. Drift is
+read twice, as played and in the order in which the frames were made: a video
+made backward that degrades shows it at its beginning.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from unitemp_jax.evaluation.clips import drift
 from unitemp_jax.evaluation.clips.layout import Layout, generation_order
 from unitemp_jax.evaluation.metrics import bootstrap, flicker, temporal
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.curves import COURSES, Curves
 
 _EPSILON = 1e-4  # as everywhere: keeps ratios of still clips finite
+_SHARE = 0.15  # of the clip at each end that drift compares
+_LEAST = 1e-3  # keeps relative changes of dark or flat clips finite
 _REPEATS = 0.25  # a last frame this near to the first is the first again
 
 
@@ -219,15 +222,57 @@ def _drifts(curves: Curves, layout: Layout) -> dict[str, float]:
   second = max(1, round(layout.fps))
   found = {}
   for name, series in (('as played', looks), ('as made', looks[order])):
-    ends = drift.end_difference(series)
+    ends = end_difference(series)
     for quality, value in zip(COURSES, ends, strict=True):
       found[f'{quality} drift, {name}'] = float(value)
-    relative = drift.relative_drift(series[:, :4], second)
+    relative = relative_drift(series[:, :4], second)
     found[f'relative drift, {name}'] = float(relative.mean())
-  slopes = drift.slope_per_minute(looks, layout.fps)
+  slopes = slope_per_minute(looks, layout.fps)
   for quality, value in zip(COURSES, slopes, strict=True):
     found[f'{quality} slope'] = float(value)
   return found
+
+
+def end_difference(curves: np.ndarray) -> np.ndarray:
+  """|mean of the first 15 % - mean of the last 15 %| of each curve.
+
+  Args:
+    curves: [T, k] in the order that is asked about.
+
+  Returns:
+    [k], not negative.
+  """
+  count = max(1, round(_SHARE * len(curves)))
+  return np.abs(curves[:count].mean(axis=0) - curves[-count:].mean(axis=0))
+
+
+def slope_per_minute(curves: np.ndarray, fps: float) -> np.ndarray:
+  """Slope of the straight line through each curve [T, k], per minute, [k]."""
+  minutes = np.arange(len(curves)) / fps / 60
+  centred = minutes - minutes.mean()
+  return centred @ curves / np.square(centred).sum()
+
+
+def relative_drift(curves: np.ndarray, chunk: int) -> np.ndarray:
+  """Mean over later chunks of |q_k - q_1| / q_1, q the mean of a chunk.
+
+  The form of the drift error of long-video benchmarks, with equal weights.
+
+  Args:
+    curves: [T, k], not negative, in the order that is asked about.
+    chunk: frames of a chunk; a remainder joins the last one.
+
+  Returns:
+    [k]; 0 where there is a single chunk.
+  """
+  count = max(1, len(curves) // chunk)
+  starts = chunk * np.arange(count)
+  sizes = np.diff([*starts, len(curves)])[:, None]
+  means = np.add.reduceat(curves, starts, axis=0) / sizes
+  if count == 1:
+    return np.zeros(curves.shape[1])
+  change = np.abs(means[1:] - means[0]).mean(axis=0)
+  return change / np.maximum(means[0], _LEAST)
 
 
 def pooled(name: str, values: Sequence[float]) -> Interval:
