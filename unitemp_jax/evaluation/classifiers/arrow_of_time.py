@@ -35,7 +35,7 @@ class ArrowOfTime:
 
   @classmethod
   def fit(cls, seed: int = 0) -> ArrowOfTime:
-    """Fits on the training split of falling digits, in seconds."""
+    """Fits on the training split of falling digits."""
     from unitemp_jax.data import falling_digits
 
     spec = falling_digits.FallingDigitsSpec(split='train', seed=seed)

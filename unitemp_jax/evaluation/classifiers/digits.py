@@ -47,7 +47,7 @@ class DigitClassifier:
 
   @classmethod
   def fit(cls, seed: int = 0) -> DigitClassifier:
-    """Fits on the training split of falling digits; under a minute."""
+    """Fits on the training split of falling digits, in minutes."""
     from unitemp_jax.data import falling_digits
 
     spec = falling_digits.FallingDigitsSpec(
