@@ -126,7 +126,8 @@ def _significance(add: Add, groups: Sequence[Group]) -> None:
       # Others are too short, or have blocks of several lengths.
       with contextlib.suppress(UserError):
         steps = clip.curves.steps[None]
-        logs[period].append(flicker.phase_logs(steps, at, period=period))
+        found = flicker.phase_logs(steps, at, period=period)
+        logs[period].append(found)
     if not logs:
       continue
     pool = max(logs.values(), key=len)

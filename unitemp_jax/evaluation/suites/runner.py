@@ -32,6 +32,7 @@ from unitemp_jax.evaluation.suites import (
 )
 from unitemp_jax.evaluation.suites.bench import Bench, Section, Settings
 from unitemp_jax.sampling import model_folder
+from unitemp_jax.video.write import write_image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +209,8 @@ def run(
     for name in todo:
       report(f'{name} ...')
       done[name] = SUITES[name].run(bench)
+      for picture, pixels in bench.pictures.items():
+        write_image(out / picture, pixels)
       _write_suite(out / f'{name}.json', key, done[name])
       work += SUITES[name].work
       left = sum(SUITES[n].work for n in todo) - work
