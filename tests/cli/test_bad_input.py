@@ -300,7 +300,7 @@ CASES = {
   ],
   'data': [
     ('unknown kind', 'flying_digits --out=new', 'flying_digits'),
-    ('no clips', 'falling_digits --num_clips=0 --out=new', '--num_clips=0'),
+    ('no clips', 'falling_digits --num_clips=0 --out=new', '--num_clips: 0'),
     (
       'unknown split',
       'falling_digits --num_clips=1 --split=best --out=new',

@@ -73,11 +73,10 @@ def encode(config: ConfigDict, out: Path, dry_run: bool = False) -> None:
     return
   if dry_run:
     return
-  out.mkdir(parents=True, exist_ok=True)
   paths = [latents.shard_path(out, shard) for shard in range(count)]
   left = [shard for shard in range(count) if not paths[shard].exists()]
   if left:
-    records = clips.open()
+    records = clips.open()  # Refuses what is bad before there is a folder.
   for shard in progress.track(left, 'shard'):
     end = min((shard + 1) * clips.per_shard, clips.count)
     latents.write_shard(
