@@ -263,7 +263,7 @@ CASES = {
   'evaluate': [
     ('no model', '--model=nowhere --out=new', 'nowhere'),
     ('unknown suite', '--model=model --out=new --only=beauty', "'beauty'"),
-    ('one clip', '--model=model --out=new --num_clips=1', '--num_clips=1'),
+    ('one clip', '--model=model --out=new --num_clips=1', '--num_clips: 1'),
     ('batch of 0', '--model=model --out=new --batch_size=0', '--batch_size'),
   ],
   'plan': [

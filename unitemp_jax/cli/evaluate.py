@@ -1,16 +1,17 @@
 """`unitemp evaluate`: every number that is claimed for a model."""
 
-import argparse
 import importlib
+import textwrap
 from pathlib import Path
 
 from unitemp_jax import files
+from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.clips.metrics import METRICS
 from unitemp_jax.evaluation.metrics import readme
 from unitemp_jax.evaluation.suites import runner
 from unitemp_jax.evaluation.suites.bench import Settings
 from unitemp_jax.parallel.processes import enable_compile_cache
-from unitemp_jax.sampling import model_folder
 
 # First word -> module and function(argv: list[str]) -> int; without one of
 # these words, a model is measured.
@@ -26,8 +27,14 @@ _COMMAND = 'unitemp evaluate'
 _SUITES = '\n'.join(
   f'  {name:<12} {suite.about}' for name, suite in runner.SUITES.items()
 )
+_METRICS = textwrap.fill(
+  '; '.join(METRICS), 78, initial_indent='  ', subsequent_indent='  '
+)
 _EXAMPLE = f"""suites:
 {_SUITES}
+
+metrics of each clip in "unitemp evaluate folder":
+{_METRICS}
 
 example:
   unitemp evaluate --out=out/evaluation
@@ -42,46 +49,26 @@ other actions, each with --help:
   unitemp evaluate folder    measure the clips of any system"""
 
 
-def _parse_args(argv: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='unitemp evaluate',
-    description=f'{__doc__} Writes OUT/metrics.json and OUT/metrics.md.',
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
+def _parser() -> Parser:
+  about = f'{__doc__} Writes OUT/metrics.json and OUT/metrics.md.'
+  parser = Parser('evaluate', about, _EXAMPLE)
+  parser.share('out', 'model')
+  add = parser.add
+  # A control swaps blocks between clips.
+  add('--num_clips', 'held-out captions per order', at_least(2), 256)
+  add('--batch_size', 'clips per batch', at_least(1), 32)
+  add('--seed', 'of the generated clips', at_least(0), 0)
+  only = 'suites with commas; all by default'
+  parser.add_argument(
+    '--only', default=','.join(runner.SUITES), metavar='SUITE,...', help=only
   )
-  add = parser.add_argument
-  add('--out', required=True, type=Path, metavar='DIR')
-  add('--model', type=Path, default=model_folder.TINY, metavar='DIR')
-  add(
-    '--num_clips',
-    type=int,
-    default=256,
-    help='held-out captions per order (256)',
-  )
-  add('--batch_size', type=int, default=32, help='clips per batch (32)')
-  add('--seed', type=int, default=0, help='of the generated clips (0)')
-  add(
-    '--only',
-    default=','.join(runner.SUITES),
-    metavar='SUITE,...',
-    help='suites with commas; all by default',
-  )
-  add(
-    '--markdown',
-    type=Path,
-    metavar='FILE',
-    help='also write the tables to this Markdown file',
-  )
-  add(
-    '--readme',
-    type=Path,
-    metavar='FILE',
-    help='also put them between two marks of a file that you write',
-  )
-  add('--marks', default='metrics', help='name in these marks (metrics)')
-  add('--dry_run', action='store_true', help='say what would be measured')
-  return parser.parse_args(argv)
+  page = 'also write the tables to this Markdown file'
+  add('--markdown', page, Path, metavar='FILE')
+  within = 'also put them between two marks of a file that you write'
+  add('--readme', within, Path, metavar='FILE')
+  add('--marks', 'name in these marks', default='metrics')
+  parser.share('dry_run')
+  return parser
 
 
 def _suites(text: str) -> list[str]:
@@ -94,17 +81,6 @@ def _suites(text: str) -> list[str]:
   return list(dict.fromkeys(names))
 
 
-def _settings(args) -> Settings:
-  if args.num_clips < 2:
-    raise UserError(
-      f'--num_clips={args.num_clips} is too few: a control swaps blocks '
-      'between clips; use 2 or more.'
-    )
-  if args.batch_size < 1 or args.seed < 0:
-    raise UserError('--batch_size must be at least 1 and --seed at least 0.')
-  return Settings(args.num_clips, args.batch_size, args.seed)
-
-
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code.
 
@@ -115,8 +91,9 @@ def main(argv: list[str]) -> int:
   if argv and argv[0] in ACTIONS:
     module, function = ACTIONS[argv[0]]
     return getattr(importlib.import_module(module), function)(argv[1:])
-  args = _parse_args(argv)
-  names, settings = _suites(args.only), _settings(args)
+  args = _parser().parse_args(argv)
+  names = _suites(args.only)
+  settings = Settings(args.num_clips, args.batch_size, args.seed)
   if args.markdown is not None:
     files.check_generated(args.markdown, _COMMAND)
   if args.readme is not None:
