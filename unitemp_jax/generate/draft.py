@@ -107,7 +107,7 @@ class Draft:
       what = str(source)
       if _has_sound(Path(source)):
         self.remarks.append(f'{what} has sound; the video will have none')
-    extra = (len(frames) - 1) % 4
+    extra = (len(frames) - 1) % timeline.STRIDE
     if extra and not self._trim:
       low = len(frames) - extra
       raise UserError(
@@ -164,7 +164,7 @@ class Draft:
     """
     fields = {**self.order, **own}
     if order not in (orders.extend, orders.story):
-      arguments = (1 + (frames - 1) // 4, *arguments)
+      arguments = (1 + (frames - 1) // timeline.STRIDE, *arguments)
     name = own.get('direction', getattr(order, '__name__', 'inbetween'))
     untrained = self.card.untrained(name)
     if untrained:
@@ -174,7 +174,7 @@ class Draft:
     other = frames - self.card.frames if self._bounded else 0
     if 'span' not in fields and other > 0:
       # Positions that no row was trained on are not for it to see.
-      fields['span'] = 1 + (self.card.frames - 1) // 4
+      fields['span'] = 1 + (self.card.frames - 1) // timeline.STRIDE
     # Forward begins with what it begins with in training, however short it is.
     begun = begun or order is orders.forward
     if other < 0 and not begun and fields['anchors']:
@@ -243,7 +243,7 @@ class Draft:
       )
     moments = sorted(times)
     switches = [
-      (self.start + -(-frame // 4), index)
+      (self.start + -(-frame // timeline.STRIDE), index)
       for index, frame in enumerate(moments)
       if frame
     ]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import Plan, check, decoding
 
@@ -29,7 +30,7 @@ class Given:
   @property
   def num_latents(self) -> int:
     """Latents that code it: 1 + k."""
-    return 1 + (len(self.video) - 1) // 4
+    return 1 + (len(self.video) - 1) // timeline.STRIDE
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ class Request:
 
   def position(self, frame: int) -> int:
     """Temporal position of the latent that ends with a frame (or holds it)."""
-    return self.plan.begin + -(-frame // 4)
+    return self.plan.begin + -(-frame // timeline.STRIDE)
 
   def paste(self, first: int, frames: np.ndarray) -> np.ndarray:
     """Frames `[n, H, W, 3]` from index `first` on, with given ones in place."""
@@ -120,7 +121,7 @@ def _check_given(request: Request) -> None:
         f'{where} have shape {list(given.video.shape)}; the video has '
         f'{request.height}x{request.width} pixels, so fit them first.'
       )
-    if frames % 4 != 1 or given.frame % 4:
+    if frames % timeline.STRIDE != 1 or given.frame % timeline.STRIDE:
       raise UserError(
         f'{where} must be 1 + 4k frames and begin at a multiple of 4; the '
         f'nearest that fit are {4 * round(given.frame / 4)}..'
@@ -161,7 +162,7 @@ def describe_blocks(plan: Plan) -> dict[str, Any]:
   firsts = sorted(own[0] for own in blocks if own[0] > plan.begin)
   return {
     'generation_order': blocks,
-    'boundary_frames': [4 * (p - plan.begin - 1) for p in firsts],
+    'boundary_frames': [timeline.STRIDE * (p - plan.begin - 1) for p in firsts],
   }
 
 
@@ -176,7 +177,7 @@ def places(plan: Plan, given: Sequence[Given]) -> list[tuple[int, int]]:
     UserError: the plan reads a latent at a position where nothing is given.
   """
   held = {
-    plan.begin + clip.frame // 4 + k: (index, k)
+    plan.begin + clip.frame // timeline.STRIDE + k: (index, k)
     for index, clip in enumerate(given)
     for k in range(clip.num_latents)
   }

@@ -117,15 +117,15 @@ def _grow(draft, workflow, prompt, given, before, frames, sides) -> Request:
       f'{frames}; make it at least {before + len(given)} long.'
     )
   draft.give(before, given)
-  draft.start = -before // 4
+  draft.start = -before // timeline.STRIDE
   return draft.finish(
     workflow,
     prompt,
     frames,
     orders.extend,
     draft.given[0].num_latents,
-    before=before // 4,
-    after=after // 4,
+    before=before // timeline.STRIDE,
+    after=after // timeline.STRIDE,
     sides=sides,
   )
 
@@ -200,7 +200,9 @@ def fill(
           f'frame {4 * (last // 4 + 1)} or later, or leave one out.'
         )
     draft.give(begin, clip)
-  given = [(clip.frame // 4, clip.num_latents) for clip in draft.given]
+  given = [
+    (clip.frame // timeline.STRIDE, clip.num_latents) for clip in draft.given
+  ]
   return draft.finish(
     'keyframes', prompt, frames, orders.keyframes, given, side=side
   )
@@ -272,7 +274,7 @@ def long_video(
     orders.long,
     direction=direction,
     sinks=draft.card.sinks if sinks is None else sinks,
-    span=1 + (draft.card.frames - 1) // 4,
+    span=timeline.num_latents(draft.card.frames),
     **draft.ends(frames, first, last),
   )
 
@@ -299,9 +301,13 @@ def regenerate(
       f'the span {low}..{high} does not lie inside the clip: of its {frames} '
       f'frames, 1..{frames - 6} can be made anew.'
     )
-  first, end = -(-low // 4), high // 4 + 2  # latents first .. end - 1
-  draft.give(0, given[: 4 * first - 3])
-  draft.give(4 * (end - 1), given[4 * (end - 1) :])
+  # Latents first .. end - 1 are made anew.
+  first = timeline.latent_of(low)
+  end = high // timeline.STRIDE + 2
+  draft.give(0, given[: timeline.first_frame(first)])
+  draft.give(
+    timeline.last_frame(end - 1), given[timeline.last_frame(end - 1) :]
+  )
   return draft.finish(
     *('regenerate', prompt, frames, orders.regenerate, first, end - first),
     side=side,
@@ -322,17 +328,19 @@ def story(
   Storyboard files can do more.
   """
   draft = Draft(model, settings)
-  between = timeline.addition(connections, draft.fps, 'connections') // 4
+  between = timeline.addition(connections, draft.fps, 'connections')
+  between //= timeline.STRIDE
   made, total = [], 0
   for index, (_, length) in enumerate(scenes):
     what = f'the length of scene {index + 1}'
-    count = timeline.addition(length, draft.fps, what) // 4 + (index == 0)
+    count = timeline.addition(length, draft.fps, what) // timeline.STRIDE
+    count += index == 0
     made.append(orders.Scene(count, index))
     total += count + between * (loop or index + 1 < len(scenes))
   return draft.finish(
     'story',
     [text for text, _ in scenes],
-    1 + 4 * (total - 1),
+    timeline.num_frames(total),
     orders.story,
     made,
     between,
