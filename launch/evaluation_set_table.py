@@ -14,9 +14,8 @@ from pathlib import Path
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics.results import ResultTable
-from unitemp_jax.evaluation_sets import progress
-from unitemp_jax.evaluation_sets.progress import duration
-from unitemp_jax.evaluation_sets.store import Store
+from unitemp_jax.evaluation_sets import store
+from unitemp_jax.evaluation_sets.store import Store, duration
 
 COMMAND = 'launch/evaluation_set.sh'
 _STEPS = ('real clips', 'generate', 'verify', 'measure', 'report')
@@ -53,7 +52,7 @@ def read_steps(path: Path, prompts: str) -> Iterator[tuple[str, int, int]]:
 def make(folder: Path, prompts: str) -> str:
   """Returns the table as Markdown."""
   settings = Store(folder / 'set').read_settings()
-  effort = progress.read_effort(folder / 'set')
+  effort = store.read_effort(folder / 'set')
   steps = list(read_steps(folder / 'steps.tsv', prompts))
   total = sum(seconds for _, seconds, _ in steps)
   where = os.environ.get('JAX_PLATFORMS') or 'the accelerator'

@@ -14,10 +14,9 @@ from unitemp_jax import files as own_files
 from unitemp_jax import orders
 from unitemp_jax.evaluation_sets import clips
 from unitemp_jax.evaluation_sets import work as set_work
+from unitemp_jax.evaluation_sets.clips import SUITES
 from unitemp_jax.evaluation_sets.manifests import Prompt
-from unitemp_jax.evaluation_sets.progress import Journal
-from unitemp_jax.evaluation_sets.store import Store
-from unitemp_jax.evaluation_sets.suites import SUITES
+from unitemp_jax.evaluation_sets.store import Journal, Store
 from unitemp_jax.generate.request import Request
 
 FRAMES, SIDE = 9, 32

@@ -6,8 +6,8 @@ import pytest
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import clips
+from unitemp_jax.evaluation_sets.clips import SUITES
 from unitemp_jax.evaluation_sets.manifests import Prompt
-from unitemp_jax.evaluation_sets.suites import SUITES
 
 
 def make(names, suite='vbench', orders=('forward',), **more):

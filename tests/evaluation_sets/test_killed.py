@@ -18,14 +18,8 @@ from fake_worker import files
 from model_fixture import random_model
 from prompt_lists import vbench_records, write_json
 
-from unitemp_jax.evaluation_sets import (
-  clips,
-  manifests,
-  progress,
-  suites,
-  verify,
-)
-from unitemp_jax.evaluation_sets.suites import SUITES
+from unitemp_jax.evaluation_sets import clips, manifests, store, verify
+from unitemp_jax.evaluation_sets.clips import SUITES
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -103,7 +97,7 @@ def test_two_killed_shards_end_with_the_same_files(tmp_path):
   assert met == 2, 'the kills came too late to matter'
   assert files(out) == files(whole)
   assert verify.verify_set(out) == (24, [])
-  seen = progress.read_status(out)
+  seen = store.read_status(out)
   assert seen.missing == 0
   assert [worker.state for worker in seen.workers] == ['finished'] * 2
   # Negative control: the comparison sees one bit.
@@ -117,7 +111,7 @@ def test_the_whole_vbench_set_is_made_and_found(tmp_path):
   """All 6,220 clips of a synthetic set, from three shards."""
   info = vbench_records()
   manifest = write_json(tmp_path / 'info.json', info)
-  prompts, _ = suites.arrange(SUITES['vbench'], manifests.read(manifest))
+  prompts, _ = clips.arrange(SUITES['vbench'], manifests.read(manifest))
   listed = [
     dataclasses.replace(clip, key=str(clip.seed))
     for clip in clips.list_clips(SUITES['vbench'], prompts, ['forward'])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation_sets import manifests, suites
+from unitemp_jax.evaluation_sets import clips, manifests
 from unitemp_jax.evaluation_sets.manifests import Prompt
 from unitemp_jax.video.write import write_video
 
@@ -131,12 +131,12 @@ def test_real_clips_and_their_captions(tmp_path):
 def test_twins_and_missing_dimensions_are_said(tmp_path):
   path = write(tmp_path / 'a.txt', 'a dog\na cat\na dog\n')
   said = []
-  found = suites.find('vbench', path, say=said.append)
+  found = clips.find('vbench', path, say=said.append)
   assert [prompt.name for prompt in found] == ['a dog', 'a cat']
   assert said[0].startswith('the manifest repeats 1 of its 3 entries')
   assert "'a dog' (2 times)" in said[0]
   assert '5 samples for every prompt' in said[1]
   with pytest.raises(UserError, match='has no use for --images'):
-    suites.find('vbench', path, images=tmp_path)
+    clips.find('vbench', path, images=tmp_path)
   with pytest.raises(UserError, match='has no use for --long_prompts'):
-    suites.find('inbetween', tmp_path, long_prompts=path)
+    clips.find('inbetween', tmp_path, long_prompts=path)

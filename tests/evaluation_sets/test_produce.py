@@ -15,9 +15,8 @@ import pytest
 from fake_worker import FakeMaker, files, wanted, work
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation_sets import progress
 from unitemp_jax.evaluation_sets import work as set_work
-from unitemp_jax.evaluation_sets.store import Store
+from unitemp_jax.evaluation_sets.store import Journal, Store, mean_rate
 from unitemp_jax.video.write import write_video
 
 
@@ -42,7 +41,7 @@ def test_a_set_does_not_depend_on_batches_or_shards(tmp_path):
 
 def run(listed, size, generate, decode, write, tmp_path, **more):
   """Lines of progress; one task per clip calls `write`."""
-  journal = progress.Journal(tmp_path, (0, 1))
+  journal = Journal(tmp_path, (0, 1))
   lines = []
 
   def tasks(group, made):
@@ -130,9 +129,9 @@ def test_progress_tells_rate_and_time_left(tmp_path):
 
 
 def test_the_rate_leaves_out_the_batch_that_compiles():
-  assert progress.mean_rate([]) == 0
-  assert progress.mean_rate([(4, 400.0)]) == 0.01
-  assert progress.mean_rate([(4, 400.0), (4, 2.0), (2, 1.0)]) == 2
+  assert mean_rate([]) == 0
+  assert mean_rate([(4, 400.0)]) == 0.01
+  assert mean_rate([(4, 400.0), (4, 2.0), (2, 1.0)]) == 2
 
 
 @pytest.mark.parametrize('stage', ['generate', 'decode', 'write'])

@@ -10,8 +10,12 @@ from fake_worker import SETTINGS, files, wanted, work
 
 from unitemp_jax import files as own_files
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation_sets import progress
-from unitemp_jax.evaluation_sets.store import Store
+from unitemp_jax.evaluation_sets.store import (
+  Journal,
+  Store,
+  read_status,
+  to_text,
+)
 
 
 def test_a_set_may_grow_but_not_change(tmp_path):
@@ -41,7 +45,7 @@ def test_a_lost_list_of_clips_is_restored(tmp_path):
   before = files(tmp_path)
   (tmp_path / 'clips.jsonl').unlink()
   with pytest.raises(UserError, match='again to restore it'):
-    progress.read_status(tmp_path)
+    read_status(tmp_path)
   assert work(tmp_path) == 0
   assert files(tmp_path) == before
 
@@ -99,7 +103,7 @@ def test_status_tells_the_running_from_the_stopped(tmp_path):
   store = Store(tmp_path)
   work(tmp_path, listed=listed[:12])
   store.begin(SETTINGS, listed)
-  journals = [progress.Journal(tmp_path, (i, 3)) for i in range(3)]
+  journals = [Journal(tmp_path, (i, 3)) for i in range(3)]
   journals[0].start(6)
   journals[0].batch(2, 100.0)
   journals[0].batch(2, 4.0)
@@ -112,7 +116,7 @@ def test_status_tells_the_running_from_the_stopped(tmp_path):
     path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 999999999')
     + '\n{"event": "ba'  # cut short by a kill
   )
-  seen = progress.read_status(tmp_path)
+  seen = read_status(tmp_path)
   assert (seen.there, seen.wanted) == (
     {'forward': 12, 'backward': 0},
     {'forward': 12, 'backward': 12},
@@ -132,16 +136,16 @@ def test_status_tells_the_running_from_the_stopped(tmp_path):
     seen, workers=running, wanted={'forward': 12, 'backward': 2}
   )
   assert alone.seconds_left == pytest.approx(2 / 0.5)
-  text = progress.to_text(seen)
+  text = to_text(seen)
   assert 'backward                    0 of 12 there, 12 missing' in text
   assert 'shard 0/3      running   4 of 6 made since its start' in text
   assert 'no estimate' in text
-  assert 'about 4 s left' in progress.to_text(alone)
+  assert 'about 4 s left' in to_text(alone)
 
 
 def test_status_of_what_is_no_set(tmp_path):
   with pytest.raises(UserError, match=r'set.json is missing'):
-    progress.read_status(tmp_path)
+    read_status(tmp_path)
   (tmp_path / 'set.json').write_text(json.dumps(SETTINGS))
   with pytest.raises(UserError, match=r'clips.jsonl cannot be read'):
-    progress.read_status(tmp_path)
+    read_status(tmp_path)

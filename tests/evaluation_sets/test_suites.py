@@ -11,12 +11,12 @@ from prompt_lists import (
 )
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation_sets import clips, manifests, suites
-from unitemp_jax.evaluation_sets.suites import SUITES
+from unitemp_jax.evaluation_sets import clips, manifests
+from unitemp_jax.evaluation_sets.clips import SUITES
 
 
 def listed(name, prompts, orders=('forward',), **more):
-  found, _ = suites.arrange(SUITES[name], prompts)
+  found, _ = clips.arrange(SUITES[name], prompts)
   return clips.list_clips(SUITES[name], found, orders, **more)
 
 
@@ -24,7 +24,7 @@ def test_the_whole_vbench_set_resolves(tmp_path):
   records = vbench_records()
   prompts = manifests.read(write_json(tmp_path / 'info.json', records))
   assert len(prompts) == 946
-  found, joined = suites.arrange(SUITES['vbench'], prompts)
+  found, joined = clips.arrange(SUITES['vbench'], prompts)
   assert (len(found), joined) == (944, 2)
   wanted = clips.list_clips(SUITES['vbench'], found, ['forward', 'backward'])
   assert len(wanted) == 2 * (5 * 944 + 20 * FLICKER)

@@ -11,7 +11,7 @@ import pytest
 
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.results import ResultTable, result
-from unitemp_jax.evaluation_sets import progress
+from unitemp_jax.evaluation_sets import store
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 TABLE = runpy.run_path(str(ROOT / 'launch' / 'evaluation_set_table.py'))
@@ -51,15 +51,15 @@ def folder(tmp_path):
 
 
 def test_clips_per_minute_are_of_the_time_somebody_worked(folder):
-  effort = progress.read_effort(folder / 'set')
+  effort = store.read_effort(folder / 'set')
   assert (effort.clips, effort.seconds) == (40, 60.0)
   assert str(effort) == '40 clips in 60 s, 40.0 per minute'
   # Two shards at the same time take no longer than one.
   lines = (folder / 'set/progress/0-of-1.jsonl').read_text()
   (folder / 'set/progress/1-of-2.jsonl').write_text(lines)
-  effort = progress.read_effort(folder / 'set')
+  effort = store.read_effort(folder / 'set')
   assert (effort.clips, effort.seconds) == (80, 60.0)
-  assert progress.read_effort(folder / 'measured') is None
+  assert store.read_effort(folder / 'measured') is None
 
 
 def test_the_table_states_times_and_is_a_file(folder, capsys):

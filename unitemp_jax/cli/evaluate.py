@@ -1,26 +1,349 @@
 """`unitemp evaluate`: every number that is claimed for a model."""
 
-import importlib
+import argparse
+import collections
+import shlex
 import textwrap
 from pathlib import Path
 
-from unitemp_jax import files
+from unitemp_jax import files, orders
+from unitemp_jax.cli import clip_options
 from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.clips import fidelity, naming, tables
+from unitemp_jax.evaluation.clips import folder as clip_folder
+from unitemp_jax.evaluation.clips import groups as measure_folder
 from unitemp_jax.evaluation.clips.metrics import METRICS
-from unitemp_jax.evaluation.metrics import readme
+from unitemp_jax.evaluation.metrics import frechet, readme
 from unitemp_jax.evaluation.suites import runner
 from unitemp_jax.evaluation.suites.bench import Settings
+from unitemp_jax.evaluation_sets import clips, store, verify, work
+from unitemp_jax.evaluation_sets.clips import SUITES
+from unitemp_jax.generate.clip_file import out_folder
+from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.processes import enable_compile_cache
+from unitemp_jax.plans import decoding
+from unitemp_jax.report import measurements
 
-# First word -> module and function(argv: list[str]) -> int; without one of
-# these words, a model is measured.
-ACTIONS = {
-  'generate': ('unitemp_jax.cli.evaluate_set', 'generate'),
-  'status': ('unitemp_jax.cli.evaluate_set', 'status'),
-  'verify': ('unitemp_jax.cli.evaluate_set', 'check'),
-  'folder': ('unitemp_jax.cli.evaluate_folder', 'main'),
-}
+_FOLDER = """example:
+  unitemp evaluate folder out/set/videos --real=real_clips --out=out/measured
+  unitemp evaluate folder sf_outputs --naming=self_forcing --out=out/sf
+  unitemp evaluate folder DIR --features=a.npz --real_features=b.npz --out=OUT
+Run the same command again to continue after an interruption."""
+
+
+def _folder_parser() -> Parser:
+  parser = Parser(
+    'evaluate folder',
+    'Measure a folder of clips: flicker at block boundaries, loops, joins,\n'
+    'motion, drift, direction, fidelity. No network is needed. Writes\n'
+    'OUT/metrics.json, metrics.md, clips.csv and index.html.',
+    _FOLDER,
+  )
+  add = parser.add
+  add('folder', 'clips, with subfolders', Path, metavar='DIR')
+  reference = 'clips of the same names, for PSNR and SSIM'
+  add('--reference', reference, Path, metavar='DIR')
+  who = 'who named the clips (folder: PROMPT-0.mp4 or anything)'
+  parser.add_argument(
+    '--naming', choices=naming.KINDS, default='folder', help=who
+  )
+  add('--features', 'npy or npz, [n, d]', Path, metavar='FILE')
+  add('--real_features', 'the same of real', Path, metavar='FILE')
+  clip_options.add(parser)
+  return parser
+
+
+def _check_folder(args) -> None:
+  read = [p for p in (args.folder, args.real, args.reference) if p]
+  clip_options.check(args, measurements.EYEBROW, read)
+  if (args.features is None) != (args.real_features is None):
+    raise UserError(
+      'the Frechet distance needs --features and --real_features; give both.'
+    )
+
+
+def _references(listing, folder: Path, problems: list[str]):
+  """The reference of each clip that has one, by its path."""
+  references = clip_folder.list_clips(folder)
+  pairs, alone = fidelity.pair(listing.clips, references.clips)
+  if alone:
+    problems.append(
+      f'{len(alone)} clips have no reference in {folder}, such as '
+      f'{alone[0].name}.'
+    )
+  return {clip.path: reference for clip, reference in pairs}
+
+
+def measure(argv: list[str]) -> int:
+  """Runs the verb and returns its exit code.
+
+  Raises:
+    UserError: bad arguments, or no clip that can be measured.
+  """
+  args = _folder_parser().parse_args(argv)
+  _check_folder(args)
+  listing = clip_folder.list_clips(args.folder, args.naming, args.blocks)
+  real = args.real and clip_folder.list_clips(args.real)
+  features = [
+    frechet.read_features(path)
+    for path in (args.features, args.real_features)
+    if path is not None
+  ]
+  if features:
+    frechet.check_alike(*features)
+  named = sorted({clip.order for clip in listing.clips} - {''})
+  print(f'{len(listing.clips)} clips in {args.folder}; orders: {named or "-"}')
+  if args.dry_run:
+    for problem in listing.problems:
+      print(f'left out: {problem}')
+    return 0
+  how = shlex.join(['unitemp', 'evaluate', 'folder', *argv])
+  cache, problems = args.out / 'measured', list(listing.problems)
+  references = {}
+  if args.reference is not None:
+    references = _references(listing, args.reference, problems)
+  groups, more = measure_folder.measure_groups(
+    listing, cache, args.workers, print, references
+  )
+  problems += [*more, *measure_folder.mixed(groups)]
+  real_group = None
+  if real:
+    window, layout = measure_folder.common_window(groups)
+    real_group, more = measure_folder.measure_real(
+      real, window, layout, cache, args.workers, print
+    )
+    problems += more
+  else:
+    problems.append(
+      'there are no real clips beside these numbers; give some with --real.'
+    )
+  sections, more = tables.sections(groups, real_group, how)
+  problems += more
+  if features:
+    name = listing.folder.resolve().name
+    made, true = features
+    sections.append(tables.frechet_section(name, made, true, how))
+  for problem in problems:
+    print(f'note: {problem}')
+  shown = [*groups, *([real_group] if real_group else [])]
+  measurements.write(args.out, sections, tables.to_csv(shown), problems)
+  print(runner.to_markdown(sections))
+  print(args.out / 'index.html')
+  return 0
+
+
+_SHOWN = 20  # clips that a dry run lists
+_GENERATE = f"""suites (name of a clip, samples per prompt):
+{chr(10).join(f'  {name:12} {suite.about}' for name, suite in SUITES.items())}
+
+examples:
+  unitemp evaluate generate --suite=vbench --manifest=VBench_full_info.json \\
+    --long_prompts=all_dimension_longer.txt --order=forward,backward --out=DIR
+  unitemp evaluate generate --suite=inbetween --manifest=CLIPS/ \\
+    --order=all --out=DIR --shard=0/4
+  unitemp evaluate status DIR
+  unitemp evaluate verify DIR
+Run the same command again to continue after an interruption, on any number of
+machines that share DIR: what is finished stays."""
+_VERIFY = """examples:
+  unitemp evaluate verify DIR
+  unitemp evaluate verify VIDEOS --suite=vbench \\
+    --manifest=VBench_full_info.json --frames=81 --fps=16 --size=480x832
+The second form checks a folder that any other system wrote."""
+
+
+def _generate_args(argv: list[str]) -> argparse.Namespace:
+  parser = Parser(
+    'evaluate generate', 'All clips that a benchmark asks for.', _GENERATE
+  )
+  add = parser.add
+  add('--suite', required=True, choices=SUITES, metavar='SUITE')
+  add(
+    '--manifest',
+    'prompts: .txt, .csv, .jsonl, .json of VBench, or a folder of .txt files '
+    'named after dimensions; inbetween: a folder of real clips',
+    Path,
+    required=True,
+    metavar='FILE',
+  )
+  add(
+    '--long_prompts',
+    'what the model is given instead: line n for prompt n',
+    Path,
+    metavar='FILE',
+  )
+  add('--images', 'i2v: the first frames', Path, metavar='DIR')
+  add('--captions', 'inbetween: of the clips', Path, metavar='FILE')
+  add('--prompt', 'inbetween: for clips without a caption')
+  add('--order', 'names with commas, or "all"', default='forward')
+  parser.share('out', type=str)
+  parser.share('model', 'dry_run')
+  add('--samples', "per prompt; the suite's own by default", at_least(1))
+  add('--num_prompts', 'only so many of the first prompts', at_least(1))
+  add('--seed', 'of the whole set', int, 0)
+  add('--frames', "of a clip, 1 + 4k; the model's by default", int)
+  add('--anchors', 'anchor latents; 0 for none', int)
+  add('--start_level', 'see "unitemp plan"; 0 starts from noise', int)
+  add('--window', 'most latents seen, for long clips', int)
+  add(
+    '--sinks',
+    'ends that stay in view of a window',
+    default='none',
+    choices=orders.SINKS,
+  )
+  add('--decode', default='joint', choices=decoding.MODES)
+  add('--batch_size', 'clips per batch', at_least(1), 8)
+  add('--shard', 'make the i-th of n parts only', metavar='i/n')
+  add('--hosts', 'processes that jax joins; each makes its part', int, 1)
+  add('--coordinator', 'of the first host', metavar='ADDRESS:PORT')
+  add('--host_index', 'of this host, from 0', int)
+  return parser.parse_args(argv)
+
+
+def _work(args: argparse.Namespace) -> work.Work:
+  return work.plan_work(
+    args.model,
+    args.suite,
+    clips.find(
+      args.suite,
+      args.manifest,
+      long_prompts=args.long_prompts,
+      images=args.images,
+      captions=args.captions,
+      prompt=args.prompt,
+    )[: args.num_prompts],
+    work.order_names(args.order, SUITES[args.suite].given),
+    seed=args.seed,
+    samples=args.samples,
+    frames=args.frames,
+    anchors=args.anchors,
+    start=args.start_level,
+    window=args.window,
+    sinks=args.sinks,
+    decode=args.decode,
+  )
+
+
+def generate(argv: list[str]) -> int:
+  """Runs the action and returns its exit code.
+
+  Raises:
+    UserError: bad arguments, prompts or names (nothing is written then), or a
+      full disk (what is finished stays).
+  """
+  args = _generate_args(argv)
+  shard = None if args.shard is None else clips.parse_shard(args.shard)
+  if shard is not None and args.hosts != 1:
+    raise UserError('--hosts makes the parts; leave out --shard.')
+  args.out = out_folder(args.out)
+  processes.join(args.hosts, args.coordinator, args.host_index)
+  todo = _work(args)
+  print(
+    f'{todo.settings["prompts"]} prompts, {len(todo.clips)} clips of '
+    f'{todo.settings["frames"]} frames, to {args.out}'
+  )
+  if args.decode == 'lag':
+    for note in decoding.lag_notes(todo.order_of):
+      print(note)
+  for remarks in list(todo.remarks.values())[:_SHOWN]:
+    print('\n'.join(f'note: {remark}' for remark in remarks))
+  if len(todo.remarks) > _SHOWN:
+    print(f'note: ... and {len(todo.remarks) - _SHOWN} more prompts')
+  if args.dry_run:
+    for clip in todo.clips[:_SHOWN]:
+      print(f'  {clip.path}.mp4  seed {clip.seed}  {clip.prompt.text}')
+    if len(todo.clips) > _SHOWN:
+      print(f'  ... and {len(todo.clips) - _SHOWN} more')
+    return 0
+  enable_compile_cache()
+  made, there = work.run_work(todo, args.out, shard, args.batch_size)
+  print(f'made {made}, {there} were there')
+  print(args.out)
+  return 0
+
+
+def status(argv: list[str]) -> int:
+  """What of a set is there; returns 0 if it is complete, 1 if not.
+
+  Raises:
+    UserError: the folder is no set.
+  """
+  example = 'example: unitemp evaluate status DIR'
+  parser = Parser('evaluate status', 'What of a set is there.', example)
+  parser.add_argument('folder', type=Path, metavar='DIR')
+  seen = store.read_status(parser.parse_args(argv).folder)
+  print(store.to_text(seen))
+  return 1 if seen.missing else 0
+
+
+def _verify_args(argv: list[str]) -> argparse.Namespace:
+  parser = Parser(
+    'evaluate verify',
+    'Would a benchmark find every clip, and whole? Ends with code 1 if not.',
+    _VERIFY,
+  )
+  add = parser.add
+  parser.add_argument('folder', type=Path, metavar='DIR')
+  add('--suite', ', '.join(SUITES), choices=SUITES, metavar='SUITE')
+  add('--manifest', kind=Path, metavar='FILE')
+  add('--samples', "per prompt; the suite's own by default", at_least(1))
+  add('--frames', kind=int)
+  add('--fps', kind=float)
+  add('--size', 'pixels, such as 480x832', metavar='HxW')
+  add('--all', 'list every problem', bool)
+  add('--repair', 'forget bad clips, so that "generate" makes them again', bool)
+  return parser.parse_args(argv)
+
+
+def _foreign(args) -> tuple[int, list[verify.Problem]]:
+  """Checks a folder by the rules of a suite."""
+  suite = SUITES[args.suite]
+  if suite.given == 'image':
+    raise UserError('use --suite=vbench: the names are the same.')
+  caption = 'unknown' if suite.given == 'clip' else None
+  prompts = clips.find(args.suite, args.manifest, prompt=caption)
+  listed = clips.list_clips(suite, prompts, ['.'], samples=args.samples)
+  names = [f'{clip.path.removeprefix("./")}.mp4' for clip in listed]
+  try:
+    size = [int(side) for side in (args.size or '').split('x') if side]
+    wanted = verify.Wanted(args.frames, args.fps, *size)
+  except (ValueError, TypeError) as error:
+    raise UserError(f'--size={args.size} is not HxW, as 480x832.') from error
+  return len(names), verify.verify_folder(args.folder, names, wanted)
+
+
+def check(argv: list[str]) -> int:
+  """Runs the action; returns 0 if all is well, 1 if not.
+
+  Raises:
+    UserError: bad arguments, or the folder is no set.
+  """
+  args = _verify_args(argv)
+  if (args.suite is None) != (args.manifest is None):
+    raise UserError('--suite and --manifest belong together.')
+  if args.suite is None:
+    wanted, problems = verify.verify_set(args.folder)
+  elif args.repair:
+    raise UserError('--repair works on sets that "generate" made only.')
+  else:
+    wanted, problems = _foreign(args)
+  counts = collections.Counter(problem.kind for problem in problems)
+  shown: collections.Counter = collections.Counter()
+  for problem in problems:
+    shown[problem.kind] += 1
+    if args.all or shown[problem.kind] <= _SHOWN:
+      print(f'{problem.kind}: {problem.file}: {problem.what}')
+  for kind, number in counts.items():
+    if number > _SHOWN and not args.all:
+      print(f'{kind}: {number - _SHOWN} more; see --all')
+  if args.repair:
+    removed = verify.forget(store.Store(args.folder), problems)
+    print(f'{removed} clips will be made again by "unitemp evaluate generate"')
+  kinds = ', '.join(f'{number} {kind}' for kind, number in counts.items())
+  print(f'{wanted} clips wanted: {kinds or "all there and whole"}')
+  return 1 if problems else 0
+
 
 _COMMAND = 'unitemp evaluate'
 
@@ -81,6 +404,15 @@ def _suites(text: str) -> list[str]:
   return list(dict.fromkeys(names))
 
 
+# First word -> what it runs; without one of these words, a model is measured.
+ACTIONS = {
+  'generate': generate,
+  'status': status,
+  'verify': check,
+  'folder': measure,
+}
+
+
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code.
 
@@ -89,8 +421,7 @@ def main(argv: list[str]) -> int:
       of another one; nothing is written then.
   """
   if argv and argv[0] in ACTIONS:
-    module, function = ACTIONS[argv[0]]
-    return getattr(importlib.import_module(module), function)(argv[1:])
+    return ACTIONS[argv[0]](argv[1:])
   args = _parser().parse_args(argv)
   names = _suites(args.only)
   settings = Settings(args.num_clips, args.batch_size, args.seed)
@@ -107,11 +438,11 @@ def main(argv: list[str]) -> int:
     return 0
   enable_compile_cache()
   runner.run(args.model, args.out, names, settings)
-  tables = (args.out / runner.TABLES).read_text()
+  shown = (args.out / runner.TABLES).read_text()
   if args.markdown is not None:
-    files.write_generated(args.markdown, f'# Results\n\n{tables}', _COMMAND)
+    files.write_generated(args.markdown, f'# Results\n\n{shown}', _COMMAND)
   if args.readme is not None:
-    readme.insert(args.readme, tables, args.marks)
-  print(tables)
+    readme.insert(args.readme, shown, args.marks)
+  print(shown)
   print(args.out)
   return 0

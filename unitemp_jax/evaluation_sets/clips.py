@@ -1,20 +1,251 @@
 """The clips of an evaluation set: their files, seeds, keys and shards.
 
+What each benchmark expects of a folder was read in its own code;
+`tests/evaluation_sets/readers.py` reads folders by these rules. What they have
+in common: a clip that is not found under its exact name is left out of the
+score (VBench) or ends it (VBench 2.0), and the ending of all names is taken
+from whatever file is listed first, so that nothing but clips may lie in the
+folder.
+
 A clip depends on (global seed, prompt id, sample, order) and on the model, not
 on who makes it: on how many machines, in which batch, after how many kills.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation_sets import manifests
 from unitemp_jax.evaluation_sets.manifests import Prompt
-from unitemp_jax.evaluation_sets.suites import Suite
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+  """The rules of one benchmark.
+
+  Attributes:
+    about: one line for `--help`.
+    samples: of a prompt.
+    file: (prompt, its number, sample) -> path without the ending.
+    named: files are named by the prompt, so that equal prompts are one.
+    per_dimension: a folder for each dimension.
+    forbidden: what a name must not contain, with the reason.
+    given: what the clips are conditioned on: '', 'image' or 'clip'.
+  """
+
+  about: str
+  samples: Callable[[Prompt], int]
+  file: Callable[[Prompt, int, int], str]
+  named: bool = False
+  per_dimension: bool = False
+  forbidden: tuple[tuple[str, str], ...] = ()
+  given: str = ''
+
+
+def _by_name(prompt: Prompt, number: int, sample: int) -> str:
+  return f'{prompt.name}-{sample}'
+
+
+def _by_start_of_name(prompt: Prompt, number: int, sample: int) -> str:
+  return f'{prompt.dimensions[0]}/{prompt.name[:180]}-{sample}'
+
+
+def _by_number(prompt: Prompt, number: int, sample: int) -> str:
+  return f'{number:04d}-{sample}'
+
+
+def _readable(prompt: Prompt, number: int, sample: int) -> str:
+  words = re.sub(r'[^a-z0-9]+', '-', prompt.name.lower()).strip('-')
+  return f'{number:04d}-{words[:60].rstrip("-")}-{sample}'
+
+
+def _vbench_samples(prompt: Prompt) -> int:
+  # Enough of them survive the filter that keeps static clips only.
+  return 25 if 'temporal_flickering' in prompt.dimensions else 5
+
+
+def _vbench2_samples(prompt: Prompt) -> int:
+  return 20 if 'Diversity' in prompt.dimensions else 3
+
+
+SUITES = {
+  'vbench': Suite(
+    'PROMPT-0.mp4 ... -4.mp4; 25 samples for temporal flickering',
+    _vbench_samples,
+    _by_name,
+    named=True,
+  ),
+  'vbench2': Suite(
+    'DIMENSION/first 180 characters-0.mp4 ... -2.mp4; 20 for Diversity',
+    _vbench2_samples,
+    _by_start_of_name,
+    named=True,
+    per_dimension=True,
+  ),
+  'vbench_long': Suite(
+    'as vbench, for long videos that VBench-Long cuts into pieces',
+    _vbench_samples,
+    _by_name,
+    named=True,
+    forbidden=(
+      ('_', 'VBench-Long takes what stands before it for the whole name'),
+      ('.mp4', 'VBench-Long cuts names there'),
+    ),
+  ),
+  'moviegen': Suite(
+    'NUMBER-0.mp4: the number of the prompt from 0; 1 sample',
+    lambda prompt: 1,
+    _by_number,
+  ),
+  'i2v': Suite(
+    'PROMPT-0.mp4 ... -4.mp4, starting from the image of the prompt',
+    lambda prompt: 5,
+    _by_name,
+    named=True,
+    given='image',
+  ),
+  'inbetween': Suite(
+    'NAME-0.mp4 for each real clip NAME; its ends are given to the orders '
+    'inbetween*',
+    lambda prompt: 1,
+    _by_name,
+    named=True,
+    given='clip',
+  ),
+  'plain': Suite(
+    'NUMBER-some-words-0.mp4; 1 sample',
+    lambda prompt: 1,
+    _readable,
+  ),
+}
+
+
+def arrange(suite: Suite, prompts: list[Prompt]) -> tuple[list[Prompt], int]:
+  """Turns the entries of a manifest into those of a suite.
+
+  Entries that a benchmark could not tell apart are joined, with the dimensions
+  of all; where it numbers them instead, each keeps an id of its own.
+
+  Returns:
+    The prompts, and how many entries were joined to an earlier one.
+
+  Raises:
+    UserError: the suite needs dimensions and an entry has none.
+  """
+  if suite.per_dimension:
+    prompts = _spread(prompts)
+  if not suite.named:
+    return _numbered(prompts), 0
+  joined: dict[tuple, Prompt] = {}
+  for prompt in prompts:
+    key = (prompt.dimensions if suite.per_dimension else (), prompt.name)
+    if suite.given:
+      # Other images or clips under one name are a collision, found later.
+      key += (prompt.image, prompt.clip)
+    first = joined.setdefault(key, prompt)
+    more = first.dimensions + prompt.dimensions
+    joined[key] = dataclasses.replace(
+      first, dimensions=tuple(dict.fromkeys(more))
+    )
+  return list(joined.values()), len(prompts) - len(joined)
+
+
+def _spread(prompts: list[Prompt]) -> list[Prompt]:
+  """One entry per prompt and dimension, each with seeds of its own."""
+  found = []
+  for prompt in prompts:
+    if not prompt.dimensions:
+      raise UserError(
+        f'the prompt {prompt.name!r} has no dimension, which names its folder; '
+        "give the benchmark's JSON, a folder with a .txt file for each, or a "
+        'column "dimension".'
+      )
+    found += [
+      dataclasses.replace(
+        prompt, dimensions=(dimension,), id=f'{dimension}/{prompt.id}'
+      )
+      for dimension in prompt.dimensions
+    ]
+  return found
+
+
+def _numbered(prompts: list[Prompt]) -> list[Prompt]:
+  """Repeated ids get numbers, so that no two entries share their seeds."""
+  seen: dict[str, int] = {}
+  found = []
+  for prompt in prompts:
+    seen[prompt.id] = seen.get(prompt.id, 0) + 1
+    if seen[prompt.id] > 1:
+      number = f'{prompt.id}#{seen[prompt.id]}'
+      prompt = dataclasses.replace(prompt, id=number)
+    found.append(prompt)
+  return found
+
+
+def find(
+  suite_name: str,
+  manifest: Path,
+  *,
+  long_prompts: Path | None = None,
+  images: Path | None = None,
+  captions: Path | None = None,
+  prompt: str | None = None,
+  say: Callable[[str], None] = print,
+) -> list[Prompt]:
+  """Reads the prompts of a suite.
+
+  Args:
+    suite_name: of `SUITES`.
+    manifest: see `manifests.read`, or a folder of clips for a suite with
+      given clips.
+    long_prompts: see `manifests.read`.
+    images: folder of first frames; None = that of the manifest.
+    captions: see `manifests.read_clips`.
+    prompt: for clips without a caption.
+    say: is told what the user should know.
+
+  Raises:
+    UserError: unreadable or unfitting files.
+  """
+  suite = SUITES[suite_name]
+  beside = {
+    '--long_prompts': (long_prompts, suite.given != 'clip'),
+    '--images': (images, suite.given == 'image'),
+    '--captions': (captions, suite.given == 'clip'),
+    '--prompt': (prompt, suite.given == 'clip'),
+  }
+  for option, (value, fits) in beside.items():
+    if value is not None and not fits:
+      raise UserError(f'--suite={suite_name} has no use for {option}.')
+  if suite.given == 'clip':
+    listed = manifests.read_clips(manifest, captions, prompt)
+  else:
+    listed = manifests.read(manifest, long_prompts)
+  if suite.given == 'image':
+    listed = manifests.with_images(listed, images or manifest.parent)
+  found, joined = arrange(suite, listed)
+  if joined:
+    counts = collections.Counter(entry.name for entry in listed)
+    name, count = counts.most_common(1)[0]
+    say(
+      f'the manifest repeats {joined} of its {len(listed)} entries, such as '
+      f'{name!r} ({count} times); each prompt is made once'
+    )
+  needs = suite_name in ('vbench', 'vbench_long')
+  if needs and not any(entry.dimensions for entry in found):
+    say(
+      f'the manifest names no dimensions: {suite.samples(found[0])} samples '
+      'for every prompt; with VBench_full_info.json temporal flickering gets 25'
+    )
+  return found
+
 
 # What file systems hold; the name of a clip's record is one byte longer.
 MAX_BYTES = 254

@@ -6,17 +6,22 @@ videos/ORDER/...mp4   clips under the names of the benchmark, and nothing else
 records/ORDER/...json what is known of a clip; written last: it is finished
 posters/ORDER/...png  a small picture of it
 plans/ORDER.json      the table of rows that was run
-progress/             who works on it, and when what was done
+progress/             journals: who works on it, and when what was done
 partial/              files that are being written
 
 All but progress/ and partial/ is the same, bit for bit, however often and
 wherever the work was interrupted.
 """
 
+import collections
 import contextlib
+import dataclasses
 import json
 import os
-from collections.abc import Sequence
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,7 @@ from typing import Any
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.clips import Clip
+from unitemp_jax.files import is_alive
 
 # What may grow; all other settings stay.
 _GROWING = ('orders', 'prompts', 'clips', 'samples', 'plans')
@@ -176,3 +182,262 @@ def describe(clip: Clip) -> dict[str, Any]:
     'key': clip.key,
     'source': None if source is None else str(source),
   }
+
+
+# A shard on another machine that wrote nothing for so long counts as stopped;
+# compiling a large model takes minutes.
+_SILENCE = 900.0
+
+
+class Journal:
+  """Writes what one shard does."""
+
+  def __init__(self, root: Path, shard: tuple[int, int]):
+    name = f'{shard[0]}-of-{shard[1]}'
+    self.folder = root / 'progress' / name  # locked while the shard is made
+    self._path = root / 'progress' / f'{name}.jsonl'
+
+  def start(self, clips: int) -> None:
+    """A process begins with so many clips to make."""
+    self._append('start', clips=clips)
+
+  def batch(self, clips: int, seconds: float) -> None:
+    """So many clips were finished since the line before."""
+    self._append('batch', clips=clips, seconds=round(seconds, 3))
+
+  def end(self) -> None:
+    """All clips of the shard are there."""
+    self._append('end')
+
+  def _append(self, event: str, **more: Any) -> None:
+    line = {'event': event, 'time': round(time.time(), 1), **more}
+    line |= {'host': socket.gethostname(), 'pid': os.getpid()}
+    try:
+      self._path.parent.mkdir(parents=True, exist_ok=True)
+      with self._path.open('a', encoding='utf-8') as file:
+        # The line before may have been cut short by a kill.
+        file.write('\n' + json.dumps(line))
+    except OSError as error:
+      raise UserError(
+        f'cannot write {self._path} ({error.strerror or error}); make room and '
+        'run the same command again: what is finished stays.'
+      ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Worker:
+  """What the journal of one shard ('0/2') says of its latest process.
+
+  It is running, finished or stopped, has made so many clips of those that it
+  had to make, at so many per second, and was silent for so many seconds.
+  """
+
+  shard: str
+  state: str
+  made: int
+  todo: int
+  rate: float
+  silent: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+  """Clips that were finished, and seconds in which some process worked."""
+
+  clips: int
+  seconds: float
+
+  def __str__(self):
+    rate = 60 * self.clips / max(self.seconds, 1e-9)
+    return (
+      f'{self.clips:,} clips in {duration(self.seconds)}, {rate:.1f} per minute'
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+  """The state of a set.
+
+  Attributes:
+    there: finished clips by order.
+    wanted: all clips by order.
+    workers: the latest process of each shard.
+    missing_bytes: about what the missing clips will take; 0 if unknown.
+    free_bytes: on the disk.
+    effort: over all shards and attempts; None before the first batch.
+  """
+
+  there: dict[str, int]
+  wanted: dict[str, int]
+  workers: list[Worker]
+  missing_bytes: int
+  free_bytes: int
+  effort: Effort | None = None
+
+  @property
+  def missing(self) -> int:
+    """Clips that are not finished."""
+    return sum(self.wanted.values()) - sum(self.there.values())
+
+  @property
+  def seconds_left(self) -> float | None:
+    """Until the last running shard is done; None if that cannot be told."""
+    running = [w for w in self.workers if w.state == 'running']
+    left = [(w.todo - w.made) / w.rate for w in running if w.rate]
+    covered = sum(w.todo - w.made for w in running)
+    if not left or len(left) < len(running) or covered < self.missing:
+      return None
+    return max(left)
+
+
+def read_status(root: Path) -> Status:
+  """Looks at names and sizes only; see `verify` for whether clips are whole.
+
+  Raises:
+    UserError: this is no set.
+  """
+  store = Store(root)
+  store.read_settings()
+  folders: dict[Path, dict[str, int]] = {}
+
+  def size(path: Path) -> int | None:
+    if path.parent not in folders:
+      folders[path.parent] = {
+        entry.name: entry.stat().st_size
+        for entry in (path.parent.is_dir() and os.scandir(path.parent)) or ()
+        if entry.is_file()
+      }
+    return folders[path.parent].get(path.name)
+
+  there: collections.Counter = collections.Counter()
+  wanted: collections.Counter = collections.Counter()
+  sizes = []
+  for line in store.read_clips():
+    wanted[line['order']] += 1
+    video = size(root / line['video'])
+    finished = video is not None and size(root / line['record']) is not None
+    there[line['order']] += finished
+    sizes += [video or 0] * finished
+  missing = wanted.total() - len(sizes)
+  return Status(
+    dict(there),
+    dict(wanted),
+    [w for path in _journals(root) if (w := _read(path)) is not None],
+    missing * sum(sizes) // max(len(sizes), 1),
+    shutil.disk_usage(root).free,
+    read_effort(root),
+  )
+
+
+def _journals(root: Path) -> list[Path]:
+  return sorted((root / 'progress').glob('*-of-*.jsonl'))
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+  for text in path.read_text(encoding='utf-8').split('\n'):
+    try:
+      yield json.loads(text)
+    except ValueError:
+      continue  # empty, or cut short by a kill
+
+
+def _read(path: Path) -> Worker | None:
+  lines: list[dict[str, Any]] = []
+  for line in _lines(path):
+    lines = [line] if line['event'] == 'start' else [*lines, line]
+  if not lines or lines[0]['event'] != 'start':
+    return None
+  last = lines[-1]
+  silent = time.time() - last['time']
+  here = last['host'] == socket.gethostname()
+  alive = is_alive(last['pid']) if here else silent < _SILENCE
+  times = [(x['clips'], x['seconds']) for x in lines if x['event'] == 'batch']
+  state = 'running' if alive else 'stopped'
+  return Worker(
+    shard=path.stem.replace('-of-', '/'),
+    state='finished' if last['event'] == 'end' else state,
+    made=sum(count for count, _ in times),
+    todo=lines[0]['clips'],
+    rate=mean_rate(times),
+    silent=silent,
+  )
+
+
+def read_effort(root: Path) -> Effort | None:
+  """Adds up the journals; None before the first batch.
+
+  A process that was killed counts up to the last line it wrote.
+  """
+  spans: list[list[float]] = []
+  clips = 0
+  for line in (line for path in _journals(root) for line in _lines(path)):
+    if line['event'] == 'start':
+      spans.append([line['time'], line['time']])
+    elif spans:
+      spans[-1][1] = line['time']
+    clips += line['clips'] if line['event'] == 'batch' else 0
+  seconds, end = 0.0, 0.0
+  for begin, last in sorted(spans):
+    seconds += max(last - max(begin, end), 0.0)
+    end = max(end, last)
+  return Effort(clips, seconds) if clips else None
+
+
+def mean_rate(times: Sequence[tuple[int, float]]) -> float:
+  """Clips per second of batches (clips, seconds); 0 if there is none.
+
+  The first batch compiles: it counts only as long as it is alone.
+  """
+  timed = times[1:] or times
+  seconds = sum(took for _, took in timed)
+  return sum(count for count, _ in timed) / seconds if seconds else 0.0
+
+
+def duration(seconds: float) -> str:
+  """A time span to be read: '40 s', '12 min', '3 h 20 min', '2 d 4 h'."""
+  seconds = round(seconds)
+  if seconds < 100:
+    return f'{seconds} s'
+  minutes = round(seconds / 60)
+  if minutes < 100:
+    return f'{minutes} min'
+  hours, minutes = divmod(minutes, 60)
+  if hours < 48:
+    return f'{hours} h {minutes} min'
+  return f'{hours // 24} d {hours % 24} h'
+
+
+def to_text(status: Status) -> str:
+  """The status as lines to be read."""
+  lines = [
+    f'{order:22} {status.there[order]:6} of {wanted} there, '
+    f'{wanted - status.there[order]} missing'
+    for order, wanted in status.wanted.items()
+  ]
+  for worker in status.workers:
+    text = f'shard {worker.shard:8} {worker.state:9} {worker.made} of '
+    text += f'{worker.todo} made since its start'
+    if worker.state == 'running':
+      text += f', {60 * worker.rate:.1f} per minute' if worker.rate else ''
+      text += f', last heard of {duration(worker.silent)} ago'
+    lines.append(text)
+  if status.effort is not None:
+    lines.append(f'made so far: {status.effort}')
+  if not status.missing:
+    lines.append('complete; "unitemp evaluate verify" looks into the files')
+  elif status.seconds_left is not None:
+    lines.append(f'about {duration(status.seconds_left)} left')
+  elif any(worker.state == 'running' for worker in status.workers):
+    lines.append(
+      'no estimate: a shard has just begun, or clips belong to shards that do '
+      'not run'
+    )
+  else:
+    lines.append('nobody works on it; run the same command again to continue')
+  if status.missing and status.missing_bytes:
+    need, free = status.missing_bytes / 1e9, status.free_bytes / 1e9
+    lines.append(
+      f'about {need:.2f} GB to be written, {free:.2f} GB free'
+      + (': the disk will be FULL' if need > free else '')
+    )
+  return '\n'.join(lines)

@@ -16,16 +16,15 @@ from unitemp_jax import files, orders, plans
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import clips as set_clips
-from unitemp_jax.evaluation_sets.clips import Clip
+from unitemp_jax.evaluation_sets.clips import SUITES, Clip
 from unitemp_jax.evaluation_sets.manifests import Prompt
-from unitemp_jax.evaluation_sets.progress import (
+from unitemp_jax.evaluation_sets.store import (
   Journal,
+  Store,
   duration,
   mean_rate,
   read_status,
 )
-from unitemp_jax.evaluation_sets.store import Store
-from unitemp_jax.evaluation_sets.suites import SUITES
 from unitemp_jax.generate import clip_file, clips, draft
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.generate.request import Given, Request

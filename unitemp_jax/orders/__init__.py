@@ -23,7 +23,6 @@ What is given (`Given(position, count)`, count latents from a position on):
 import functools
 from collections.abc import Callable
 
-from unitemp_jax.orders.blocks import SIDES
 from unitemp_jax.orders.fill import (
   GROWTHS,
   backward,
@@ -36,7 +35,7 @@ from unitemp_jax.orders.fill import (
 )
 from unitemp_jax.orders.long import DIRECTIONS, SINKS, long
 from unitemp_jax.orders.loop import loop
-from unitemp_jax.orders.script import Given, Settings
+from unitemp_jax.orders.script import SIDES, Given, Settings
 from unitemp_jax.orders.story import Connection, Scene, story
 from unitemp_jax.plans import Plan
 

@@ -10,11 +10,11 @@ where the sizes do not fit together.
 from collections.abc import Sequence
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.orders.blocks import alternate
 from unitemp_jax.orders.rows import compile_plan
 from unitemp_jax.orders.script import (
   Given,
   Settings,
+  alternate,
   check_side,
   given_ends,
   new_script,

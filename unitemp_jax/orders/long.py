@@ -2,8 +2,13 @@
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.orders.rows import compile_plan
-from unitemp_jax.orders.script import Script, Settings, given_ends, new_script
-from unitemp_jax.orders.window import Item
+from unitemp_jax.orders.script import (
+  Item,
+  Script,
+  Settings,
+  given_ends,
+  new_script,
+)
 from unitemp_jax.plans import Plan
 
 DIRECTIONS = ('forward', 'backward')

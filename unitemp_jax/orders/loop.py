@@ -7,12 +7,12 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.orders.rows import compile_plan
 from unitemp_jax.orders.script import (
   Given,
+  Item,
   Script,
   Settings,
   check_side,
   given_ends,
 )
-from unitemp_jax.orders.window import Item
 from unitemp_jax.plans import Plan
 
 

@@ -1,16 +1,13 @@
-"""Plans: the table, its laws, and the shapes that plans share.
-
-The table is described in `plan`, its laws are in `laws`.
-"""
+"""Plans: the table, its laws, and the shapes that plans share."""
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.plans.laws import check
 from unitemp_jax.plans.plan import (
   DATA_FIELDS,
   FLAGS,
   META_FIELDS,
   PER_LATENT,
   Plan,
+  check,
 )
 
 __all__ = [

@@ -25,7 +25,7 @@ from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import layout
 from unitemp_jax.evaluation.metrics.results import Result, ResultTable
-from unitemp_jax.evaluation_sets import progress
+from unitemp_jax.evaluation_sets import store
 from unitemp_jax.plans import drawing, text
 
 
@@ -134,7 +134,7 @@ def read_folder(folder: pathlib.Path) -> Contents:
       results = list(ResultTable.from_json(folder / 'metrics.json').rows)
     except UserError as error:
       problems.append(str(error))
-  effort = str(progress.read_effort(folder) or '')
+  effort = str(store.read_effort(folder) or '')
   return Contents(folder, clips, results, problems, effort)
 
 
