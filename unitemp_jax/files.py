@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -32,6 +33,21 @@ _DAY = 24 * 3600.0
 _BEAT = 5.0  # seconds between two signs of life of a lock's holder
 _WATCHED = 20.0  # seconds without one, after which it counts as dead
 _writing: set[Path] = set()  # Temporary files of this process.
+
+
+def is_web_address(path: Name) -> bool:
+  """Whether what was given for a path starts like https://."""
+  return bool(re.match(r'[A-Za-z][\w+.-]+:/', os.fspath(path)))
+
+
+def no_file(path: Name) -> UserError:
+  """The complaint about a path that is no file."""
+  name = os.fspath(path)
+  if is_web_address(path):
+    return UserError(f'{name}: web addresses are not read; download it first.')
+  if os.path.isdir(path):
+    return UserError(f'{name} is a folder; name a file.')
+  return UserError(f'There is no file {name}.')
 
 
 def write(path: Name, content: bytes | str, *, replace: bool = True) -> Path:

@@ -142,11 +142,12 @@ def fit(
     low = max(int(low), least)
     high = max(low + stride, least)
     near = [f'{n}' + (f' ({n / fps:.2f}s)' if fps else '') for n in (low, high)]
-    rule = f'1 + {stride}k' if offset else f'a multiple of {stride}'
+    rule = f'not 1 + {stride}k' if offset else f'not a multiple of {stride}'
+    if not (frames - offset) % stride:
+      rule = 'too few'
     shown = f'{time}' if time.seconds else f'{time} frames'
     raise UserError(
-      f'{what} is {shown}, which is not {rule} frames; use {near[0]} or '
-      f'{near[1]}.'
+      f'{what} is {shown}, which is {rule} frames; use {near[0]} or {near[1]}.'
     )
   return int(frames)
 

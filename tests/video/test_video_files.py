@@ -162,8 +162,11 @@ def test_damaged_files(mp4, tmp_path):
     assert path.read_bytes() == content
   with pytest.raises(UserError, match=r'text\.mp4'):
     read_metadata(tmp_path / 'text.mp4')
-  for missing in (tmp_path / 'none.mp4', tmp_path):
-    with pytest.raises(UserError, match='There is no file'):
+  for missing, why in (
+    (tmp_path / 'none.mp4', 'There is no file'),
+    (tmp_path, 'is a folder'),
+  ):
+    with pytest.raises(UserError, match=why):
       read_video(missing)
   with pytest.raises(UserError, match='fps'):
     read_video(mp4, 0)

@@ -197,6 +197,8 @@ def _to_pytorch(args: argparse.Namespace, config: ConfigDict | None) -> int:
     )
   if not args.max_shard_gb > 0:
     raise UserError(f'--max_shard_gb is {args.max_shard_gb}; give more than 0.')
+  if args.out.resolve() == args.model.resolve():
+    raise UserError(f'--out={args.out} is read; choose another name.')
   card, paths = None, [args.model]
   if args.model.is_dir():
     card = model_folder.read_card(args.model)

@@ -70,7 +70,9 @@ def _describe(state, config, mesh, folder: Path) -> None:
   )
 
 
-def _run(args: argparse.Namespace, config, plain: dict) -> None:
+def _run(
+  args: argparse.Namespace, config, plain: dict, settings: LoopSettings
+) -> None:
   """Everything after the hosts have found each other."""
   with processes.sync('Setting up'):
     processes.check_devices(config.num_devices)
@@ -91,13 +93,12 @@ def _run(args: argparse.Namespace, config, plain: dict) -> None:
     with processes.sync('Opening the data'):
       if (jax.process_index() == 0) == first:
         loader = build.build_loader(config, rows)
-  names = [field.name for field in dataclasses.fields(LoopSettings)]
   # Last of all, so that bad input leaves no trace in the workdir.
   with workdir.claimed(args.workdir, plain):
     result = train(
       program,
       loader,
-      LoopSettings(**{name: config[name] for name in names}),
+      settings,
       workdir=args.workdir,
       mesh=mesh,
       rules=MODEL_RULES,
@@ -121,13 +122,15 @@ def main(argv: list[str]) -> int:
   """
   args, overrides = _parser().parse_with_overrides(argv)
   config = load_config(args.config, overrides)
+  names = [field.name for field in dataclasses.fields(LoopSettings)]
+  settings = LoopSettings(**{name: config[name] for name in names})
   # As it would be read back: tuples become lists.
   plain = json.loads(json.dumps(config.to_dict()))
   workdir.check_config(args.workdir, plain)
   enable_compile_cache()
   processes.join(args.hosts, args.coordinator, args.host_index)
   try:
-    _run(args, config, plain)
+    _run(args, config, plain, settings)
   except BaseException as error:
     code = EXIT_CODES.get(type(error), 1)
     if args.hosts > 1:

@@ -97,7 +97,7 @@ def out_folder(text: str) -> Path:
   Raises:
     UserError: it is a file, is named like one, or is no place on this machine.
   """
-  if re.match(r'[A-Za-z][\w+.-]*:/', text):
+  if files.is_web_address(text):
     raise UserError(
       f'--out={text} is no folder of this machine; write to one, and copy it '
       'there, or mount it.'

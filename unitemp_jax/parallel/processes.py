@@ -67,6 +67,11 @@ def join(
       f'{hosts} hosts cannot be joined: --hosts must be 1 or more, and '
       '--coordinator and --host_index are given both or neither.'
     )
+  port = (coordinator or ':1').rpartition(':')[2]
+  if not (port.isascii() and port.isdigit() and 0 < int(port[:9]) < 2**16):
+    raise UserError(
+      f'--coordinator={coordinator}: write ADDRESS:PORT, such as 10.0.0.2:8476.'
+    )
   if hosts > 1:
     _initialize(hosts, coordinator, host_index, timeout)
   elif coordinator is not None:

@@ -99,6 +99,11 @@ class ModelCard:
   def latent_grid(self, height: int, width: int) -> tuple[int, int]:
     """Latent rows and columns; UserError if the model cannot make the size."""
     step = self.size_step
+    if max(height, width) > _LARGEST_SIDE:
+      raise UserError(
+        f'{height}x{width} pixels are too many; use at most {_LARGEST_SIDE} '
+        'for height and width.'
+      )
     if min(height, width) < step or height % step or width % step:
       near = [max(round(side / step), 1) * step for side in (height, width)]
       raise UserError(
@@ -152,6 +157,8 @@ def read_card(folder: Path) -> ModelCard:
     UserError: no such file, or it does not describe a model that can run.
   """
   path = folder / INDEX
+  if files.is_web_address(folder):
+    raise files.no_file(folder)
   if not path.exists():
     raise UserError(
       f'{folder} is not a model folder ({INDEX} is missing); give the folder '
@@ -210,6 +217,7 @@ def check_heads(path: Path, network: str, config: Any) -> None:
 
 
 _LARGEST = 2**20  # of any size; a mistake or an attack beyond
+_LARGEST_SIDE = 2**14  # of a picture, in pixels
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
 
@@ -291,7 +299,10 @@ def problem_of(card: ModelCard) -> str | None:
       f'height {card.height} and width {card.width} are not multiples of '
       f'{card.size_step}',
     ),
-    (max(card.height, card.width) <= 2**14, 'height or width is too large'),
+    (
+      max(card.height, card.width) <= _LARGEST_SIDE,
+      'height or width is too large',
+    ),
     (0 <= card.draft_sigma < 1, 'draft_sigma is not from 0 to below 1'),
     (
       (card.frames - 1) % vae.temporal_stride == 0,

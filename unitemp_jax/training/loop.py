@@ -14,6 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from unitemp_jax import files
+from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.mesh import Rules, local_mesh, put_batch
 from unitemp_jax.parallel.processes import StopSignal, sync, to_host
@@ -64,6 +65,15 @@ class LoopSettings:
   profile_steps: int = 0
   max_loss_ratio: float = 0.0
   max_skipped: int = 5
+
+  def __post_init__(self):
+    """Refuses numbers that no training can have, by UserError."""
+    least = {'num_steps': 1, 'log_every': 1, 'keep_checkpoints': 1}
+    for name, value in dataclasses.asdict(self).items():
+      if not value >= least.get(name, 0):
+        raise UserError(
+          f'config.{name} is {value}; use {least.get(name, 0)} or more.'
+        )
 
 
 @dataclasses.dataclass(frozen=True)

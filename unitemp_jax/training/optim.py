@@ -5,6 +5,7 @@ tiny stages use it because it needs fewer steps than AdamW, and steps are what a
 CPU has few of; `--config.optimizer.name=adamw` compares them.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -37,8 +38,14 @@ def make_schedule(
     final_fraction: part of the peak that the cosine ends at.
 
   Raises:
-    UserError: an unknown schedule, or a cosine that ends before its warmup.
+    UserError: an unknown schedule, a cosine that ends before its warmup, or a
+      rate that is not above 0.
   """
+  if not (0 < learning_rate < math.inf and warmup_steps >= 0):
+    raise UserError(
+      f'optimizer.learning_rate is {learning_rate} and optimizer.warmup_steps '
+      f'{warmup_steps}; the rate must be above 0, and no steps below it.'
+    )
   if schedule == 'constant':
     peak = optax.constant_schedule(learning_rate)
   elif schedule == 'cosine':

@@ -17,6 +17,7 @@ import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 from PIL import Image
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 
 Path = str | os.PathLike[str]
@@ -38,7 +39,7 @@ _READ_ERRORS = (
 def reading(path: Path) -> Iterator[None]:
   """Turns what the libraries raise on bad files into a UserError."""
   if not os.path.isfile(path):
-    raise UserError(f'There is no file {os.fspath(path)}.')
+    raise files.no_file(path)
   try:
     yield
   except _READ_ERRORS as e:

@@ -1,0 +1,235 @@
+"""Bad and odd input that use has found, kind by kind."""
+
+import shlex
+import time
+from pathlib import Path
+
+import pytest
+import user_files
+
+from unitemp_jax.cli import main as cli
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+G = 'generate --out=o --prompt=x'
+TRAIN = f'train --config={CONFIGS}/tiny_vae.py:test --workdir=new'
+AOT = f'aot --config={CONFIGS}/wan_1p3b_distill.py'
+SET = 'evaluate generate --suite=moviegen --out=o --dry_run'
+
+# Kind -> [(command, exit code, words that it says)].
+CASES = {
+  'a file is overwritten': [
+    (
+      'generate --prompt=x --extend=own/extend/0000-x.mp4 --after=8 --out=own',
+      2,
+      ['own/extend/0000-x.mp4 is there already'],
+    ),
+    ('compare votes v.json --key=K.json --out=K.json', 2, ['--out=K.json']),
+    ('compare votes v.json --key=K.json --out=v.json', 2, ['--out=v.json']),
+    ('compare A B --out=A', 2, ['choose another folder']),
+  ],
+  'a wrong result looks finished': [
+    (f'{G} --model=nan_student', 2, ['student', 'not finite']),
+    (f'{G} --model=nan_vae', 2, ['vae', 'not finite']),
+    (f'{TRAIN} --config.num_steps=-5', 2, ['num_steps']),
+    (f'{TRAIN} --config.optimizer.learning_rate=-1', 2, ['learning_rate']),
+    (f'{G} --model=fps_0 --dry_run', 2, ['model.json', 'fps']),
+    (f'{G} --model=narrow --dry_run', 2, ['model.json', '5 heads']),
+    (f'{G} --model=text_width --dry_run', 2, ['model.json', 'width']),
+    (f'{G} --model=quoted_frames --dry_run', 2, ['model.json', 'frames']),
+    (f'{G} --model=low --dry_run', 2, ['model.json', 'height']),
+    (f'{G} --seed={2**70}', 2, ['seed', 'must lie in 0..']),
+    (f'{G} --seed=-1', 2, ['seed -1 must lie in 0..']),
+    (f'{G} --orders=', 2, ["--orders names ''"]),
+    (f'{G} --long=', 2, ["length is ''"]),
+    (f'{G} --orders=forward,forward --dry_run', 0, ['1 clips']),
+    (f'{G} --length=-2s', 2, ['length is -2s']),
+    ('plan --order=forward --prompts=0:9999999999', 2, ['--prompts']),
+    ('generate --prompt=x --out=gs://bucket/x', 2, ['gs://bucket/x']),
+    ('generate --prompt=x --out=x.mp4', 2, ['x.mp4 is the name of a video']),
+    (f'{SET} --manifest=twice.json', 2, ['twice.json', 'id']),
+    (f'{SET} --manifest=open.csv', 2, ['open.csv', 'quote']),
+  ],
+  'what was given is changed': [
+    (
+      'generate --prompt="a cat jumps over the moon" --out=o --dry_run',
+      0,
+      ['note: ', 'cat', 'moon', 'digit'],
+    ),
+    (
+      'generate --dry_run --out=o --prompt="' + 'a red seven falls ' * 20 + '"',
+      0,
+      ['note: ', 'cut'],
+    ),
+    (f'{G} --extend=loud.mp4 --after=8 --dry_run', 0, ['sound']),
+    (
+      f'{G} --extend=clip35.mp4 --after=8 --trim --dry_run',
+      0,
+      ['given: frames 0..32', '41 frames', 'first 2'],
+    ),
+    ('generate --prompts=bom.txt --out=o --dry_run', 0, ['    a red three']),
+  ],
+  'tracebacks, hangs, memory': [
+    ('generate --prompt=x --out=/proc/new', 2, ['/proc/new']),
+    ('generate --prompt=x --out=a.png/new', 2, ['a.png/new']),
+    ('generate --prompt=x --out=dangling', 2, ['dangling']),
+    ('generate --prompt=x --out=dangling/new', 2, ['dangling']),
+    *(
+      (f'{G} --model=model_{name} --dry_run', 2, ['model.json'])
+      for name in ('empty', 'garbage', 'list', 'deep', 'dir')
+    ),
+    *(
+      (f'compare votes v.json --key={name}', 2, [name, '--key'])
+      for name in (
+        *('empty.json', 'garbage.json', 'list.json', 'deep.json', 'empty'),
+        *('trial.json', 'studyless.json'),
+      )
+    ),
+    *(
+      (f'compare votes {name} --key=K.json', 2, [name])
+      for name in (
+        *('empty.json', 'garbage.json', 'list.json', 'deep.json', 'empty'),
+        'five.json',
+      )
+    ),
+    *(
+      (f'plan --plan={name}', 2, [name])
+      for name in (
+        *('empty.json', 'garbage.json', 'list.json', 'deep.json', 'empty'),
+      )
+    ),
+    *(
+      (f'generate --out=o --storyboard={name}', 2, [name])
+      for name in (
+        *('empty.json', 'list.json', 'deep.json', 'deep.yaml', 'empty'),
+        *('aliases.yaml', 'aliases30.yaml', 'digits.yaml', 'huge.yaml'),
+      )
+    ),
+    *(
+      (f'{SET} --manifest={name}', 2, [name])
+      for name in (
+        *('empty.json', 'garbage.json', 'list.json', 'deep.json', 'empty'),
+      )
+    ),
+    (f'{G} --length=1000001 --dry_run', 2, ['at most 100001']),
+    (f'{G} --long=1000001 --dry_run', 2, ['at most 100001']),
+    (f'{G} --height=100000 --dry_run', 2, ['100000']),
+    (f'{G} --length={"9" * 5000} --dry_run', 2, ['at most 100001']),
+    ('plan --order=forward --frames=100000001', 2, ['--frames']),
+    ('plan --order=forward --rows=1000000000', 2, ['--rows']),
+    ('generate --prompts=many.txt --out=o --dry_run', 0, ['10000 clips']),
+    (
+      'evaluate folder A --out=o --features=huge.npy --real_features=four.npy',
+      2,
+      ['huge.npy'],
+    ),
+    (
+      f'{TRAIN} --hosts=2 --coordinator=notanaddress --host_index=0',
+      2,
+      ['notanaddress'],
+    ),
+    (f'{TRAIN} --coordinator=notanaddress', 2, ['--host_index']),
+    ('convert --student=not.pt --out=not.pt', 2, ['not.pt']),
+    ('convert --student=model --out=model', 2, ['model']),
+    (
+      'convert --model=model --to=wan --out=model',
+      2,
+      ['model'],
+    ),
+    ('convert --student=not.pt --out=new', 2, ['not.pt']),
+    ('generate --out=o --prompt=\udcff', 2, ['UTF-8']),
+    (f'{G} --image=clip.mp4', 2, ['all 33 frames', '--length=45']),
+  ],
+  'found late': [
+    (
+      'evaluate folder A --out=o --features=four.npy --real_features=five.npy',
+      2,
+      ['4 numbers per clip'],
+    ),
+    ('evaluate --out=o --readme=readme.md', 2, ['readme.md', 'begin metrics']),
+    (
+      'evaluate --out=o --readme=readme.md --dry_run',
+      2,
+      ['readme.md', 'begin metrics'],
+    ),
+  ],
+  'messages': [
+    (
+      f'{G} --keyframe=16:a.png --keyframe=016:a.png',
+      2,
+      ['keyframe 016', 'frames 16', 'use frame 20 or later'],
+    ),
+    (f'{G} --extend=clip.mp4', 2, ['extend needs --before', '--after=24']),
+    (f'{G} --loop --length=5', 2, ['loop of 5 frames', 'use 9 or more']),
+    (
+      f'{G} --loop --length=1',
+      2,
+      ['length is 1 frames, which is too few', 'use 5'],
+    ),
+    (f'{G} --length=30 --dry_run', 2, ['29 (2.42s) or 33']),
+    (f'{G} --orders=inbetween --length=1', 2, ['--first and --last']),
+    (f'{TRAIN} --config.batch_size=0', 2, ['batch of 0']),
+    (f'{G} --extend=dir --after=8', 2, ['dir', 'folder']),
+    (f'{G} --image=dir', 2, ['dir', 'folder']),
+    ('generate --out=o --prompts=dir', 2, ['dir']),
+    (f'{G} --image=https://example.com/a.png', 2, ['web address']),
+    (f'{G} --model=https://example.com/m', 2, ['web address']),
+    (f'{G} --model=org/name', 2, ['org/name']),
+    (
+      'evaluate generate --suite=vbench --out=o --manifest=none.txt',
+      2,
+      ['none.txt'],
+    ),
+  ],
+}
+WORDS_OF_THE_CODE = ('latent', ' row', 'order:', 'INTERNAL', 'Traceback')
+SECONDS = 30
+
+
+def cases():
+  for kind, table in CASES.items():
+    for command, code, words in table:
+      yield pytest.param(
+        command,
+        code,
+        words,
+        id=f'{kind}: {command.encode(errors="replace").decode()[:90]}',
+      )
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  return user_files.write(tmp_path_factory.mktemp('faults'))
+
+
+def snapshot(folder):
+  """Size and time of all files, and all folders."""
+  return {
+    path: path.is_dir() or (path.lstat().st_size, path.lstat().st_mtime_ns)
+    for path in folder.rglob('*')
+  }
+
+
+def call(command):
+  try:
+    return cli.main(shlex.split(command))
+  except SystemExit as error:
+    return error.code
+
+
+@pytest.mark.parametrize('command, code, words', cases())
+def test_input(folder, monkeypatch, capsys, command, code, words):
+  monkeypatch.chdir(folder)
+  before = snapshot(folder)
+  start = time.monotonic()
+  assert call(command) == code
+  assert time.monotonic() - start < SECONDS
+  said = capsys.readouterr()
+  text = said.err if code else said.out
+  for word in words:
+    assert word in text
+  if code:
+    lines = said.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith('unitemp: error: ')
+    for word in WORDS_OF_THE_CODE:
+      assert word not in lines[0]
+  assert snapshot(folder) == before
