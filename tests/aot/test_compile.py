@@ -9,7 +9,8 @@ import pytest
 
 from unitemp_jax.aot import compiler, hlo, memory_report, topology
 from unitemp_jax.cli.main import main
-from unitemp_jax.models import dit_block, sizes
+from unitemp_jax.models import dit as dit_lib
+from unitemp_jax.models import sizes
 from unitemp_jax.models.dit import DiT, DiTConfig
 from unitemp_jax.parallel.mesh import batch_sharding, make_mesh
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
@@ -110,5 +111,5 @@ def test_activations_go_between_tokens_and_heads_by_an_all_to_all(monkeypatch):
   assert not whole_activations(devices)
   # Control: told nothing, the compiler puts activations together.
   for name in ('split_heads', 'join_heads'):
-    monkeypatch.setattr(dit_block, name, lambda x: x)
+    monkeypatch.setattr(dit_lib, name, lambda x: x)
   assert whole_activations(devices)

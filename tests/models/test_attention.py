@@ -12,8 +12,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.models.attention import (
   attention,
   attention_backend,
-  backends,
-  masks,
+  dispatch,
   splash,
   xla,
 )
@@ -151,7 +150,7 @@ def test_splash_takes_masks_of_frames(
 
 def test_a_mask_of_frames_is_a_mask_of_tokens(framed):
   (q, k, v, _), mask = framed
-  tokens = masks.to_tokens(mask, q.shape[1], k.shape[1])
+  tokens = xla.to_tokens(mask, q.shape[1], k.shape[1])
   assert tokens.shape == (BATCH, QUERY_FRAMES * 130, FRAMES * 150)
   coarse, fine = (attention(q, k, v, None, m) for m in (mask, tokens))
   np.testing.assert_array_equal(coarse, fine)
@@ -205,7 +204,7 @@ def test_small_calls_are_as_they_were_and_large_ones_in_pieces(monkeypatch):
     )
 
   assert loops() == 0
-  monkeypatch.setattr(backends, 'LARGE', 64 * 96)
+  monkeypatch.setattr(dispatch, 'LARGE', 64 * 96)
   assert loops() == 3
   np.testing.assert_allclose(attention(q, k, v, 70), plain, atol=1e-6)
 
@@ -214,7 +213,7 @@ def test_small_calls_are_as_they_were_and_large_ones_in_pieces(monkeypatch):
 def test_the_remat_policy_keeps_what_the_backward_pass_needs(split):
   """With it the forward kernel runs once, else it runs again."""
   policies = jax.checkpoint_policies
-  keep = policies.save_only_these_names(backends.RESIDUALS)
+  keep = policies.save_only_these_names(xla.RESIDUALS)
   axis_types = (jax.sharding.AxisType.Auto,)
   mesh = jax.make_mesh((2,), ('data',), axis_types)
 
@@ -262,7 +261,7 @@ def test_the_backend_follows_hardware_and_size(hardware, monkeypatch):
   def chosen(queries, keys, width=128, dtype=jnp.bfloat16, mask=None):
     q = jax.ShapeDtypeStruct((1, queries, 2, width), dtype)
     k = jax.ShapeDtypeStruct((1, keys, 2, width), dtype)
-    return backends.backend_for(q, k, mask)
+    return dispatch.backend_for(q, k, mask)
 
   assert chosen(4680, 32760) == kernel
   assert chosen(4680, 512) == kernel

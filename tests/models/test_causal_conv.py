@@ -4,12 +4,8 @@ import numpy as np
 import pytest
 from tiny_networks import noise
 
-from unitemp_jax.models import causal_conv
-from unitemp_jax.models.causal_conv import (
-  CausalConv,
-  ConvCache,
-  valid_time_conv,
-)
+from unitemp_jax.models import vae_blocks
+from unitemp_jax.models.vae_blocks import CausalConv, ConvCache, valid_time_conv
 
 SHAPES = [((3, 3, 3), 5), ((3, 1, 1), 3), ((1, 3, 3), 2), ((1, 1, 1), 1)]
 
@@ -62,10 +58,10 @@ def test_gradients_of_the_forms_agree():
 
 
 def test_form_is_chosen_per_backend(monkeypatch):
-  assert causal_conv.conv_form('auto') == 'folded'  # Tests run on CPU.
-  monkeypatch.setattr(causal_conv.jax, 'default_backend', lambda: 'tpu')
-  assert causal_conv.conv_form('auto') == 'direct'
-  assert causal_conv.conv_form('folded') == 'folded'
+  assert vae_blocks.conv_form('auto') == 'folded'  # Tests run on CPU.
+  monkeypatch.setattr(vae_blocks.jax, 'default_backend', lambda: 'tpu')
+  assert vae_blocks.conv_form('auto') == 'direct'
+  assert vae_blocks.conv_form('folded') == 'folded'
 
 
 def test_chunks_of_any_size_equal_the_whole():

@@ -11,8 +11,7 @@ from tiny_networks import DIT, GRID, TOKENS, latents, make_dit, noise
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import cache as kv_cache
-from unitemp_jax.models import dit_block
-from unitemp_jax.models.dit import DiT
+from unitemp_jax.models.dit import Block, DiT
 
 BATCH, FRAMES, BLOCK = 2, 6, 3
 TOLERANCE = 3e-5
@@ -259,7 +258,7 @@ def test_commit_moves_staged_slots(start, write, wanted):
 
 def test_the_affine_norm_holds_far_from_zero():
   """As PyTorch's does: the mean is taken off before the square."""
-  block = dit_block.Block(64, 2, 64, jnp.float32)
+  block = Block(64, 2, 64, jnp.float32)
   affine = {'scale': jnp.ones(64), 'bias': jnp.zeros(64)}
   x = 1000 + noise(0, 4, 64)
   wanted = np.asarray(x, np.float64)

@@ -143,8 +143,7 @@ def test_first_latent_codes_one_frame_and_the_others_four(vae, video):
 
 
 def test_time_upsampling_of_the_second_latent_sees_no_history():
-  from unitemp_jax.models.causal_conv import ConvCache
-  from unitemp_jax.models.vae_blocks import Upsample
+  from unitemp_jax.models.vae_blocks import ConvCache, Upsample
 
   module = Upsample(temporal=True)
   x = noise(4, 1, 3, 2, 2, 4)

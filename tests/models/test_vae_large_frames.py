@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tiny_networks import make_vae, noise
 
-from unitemp_jax.models import causal_conv, sizes
+from unitemp_jax.models import sizes, vae_blocks
 from unitemp_jax.models.vae3d import VAE
-from unitemp_jax.sampling.codec import Codec
+from unitemp_jax.sampling.decode import Codec
 
 LATENTS = noise(1, 1, 3, 2, 2, 4)
 VIDEO = np.random.default_rng(0).integers(0, 256, (1, 9, 16, 16, 3), np.uint8)
@@ -48,9 +48,9 @@ def test_frame_by_frame_is_what_it_is_at_once(networks, monkeypatch):
   expected = decoded(small, params)
   assert apart(decoded(large, params), expected) < 2e-5
   # Control: a cache whose frames have changed places is noticed.
-  past = causal_conv.FrameConvCache.past
+  past = vae_blocks.FrameConvCache.past
   monkeypatch.setattr(
-    causal_conv.FrameConvCache, 'past', lambda *args: past(*args)[:, ::-1]
+    vae_blocks.FrameConvCache, 'past', lambda *args: past(*args)[:, ::-1]
   )
   assert apart(decoded(large, params), expected) > 1e-3
 

@@ -12,7 +12,7 @@ from unitemp_jax import orders
 from unitemp_jax.diffusion import flow, solvers
 from unitemp_jax.errors import UserError
 from unitemp_jax.objectives import ode_init, student_init, teacher_forcing
-from unitemp_jax.sampling import teacher, trajectory
+from unitemp_jax.sampling import teacher
 from unitemp_jax.sampling.teacher import TeacherSettings
 
 LEVELS = solvers.student_levels()
@@ -34,9 +34,9 @@ def unconditional(x, sigma):
 
 
 def test_states_are_on_the_way_of_the_teachers_euler():
-  assert trajectory.places(LEVELS, SETTINGS) == [0, 12, 24, 36, 48]
+  assert teacher.places(LEVELS, SETTINGS) == [0, 12, 24, 36, 48]
   start = noise(0, BATCH, FRAMES, *GRID)
-  states = trajectory.sample(
+  states = teacher.sample_trajectory(
     conditional, unconditional, start, SETTINGS, LEVELS
   )
   assert states.shape == (len(LEVELS), *start.shape)
@@ -65,7 +65,7 @@ def test_states_are_on_the_way_of_the_teachers_euler():
 )
 def test_a_way_that_misses_the_students_levels_is_refused(settings):
   with pytest.raises(UserError, match='do not meet the levels'):
-    trajectory.places(LEVELS, settings)
+    teacher.places(LEVELS, settings)
 
 
 @pytest.fixture(scope='module')

@@ -16,7 +16,7 @@ from tiny_networks import DIT, GRID, TOKENS, latents, make_dit, noise
 from unitemp_jax import orders, plans
 from unitemp_jax.diffusion import solvers
 from unitemp_jax.objectives.teacher_forcing import Layout, plan_mask
-from unitemp_jax.sampling import network, sampler
+from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.step import row_noise
 
 N, BLOCK, BATCH = 9, 3, 2
@@ -59,9 +59,9 @@ class Passes:
 
   def _roll_out_fn(self, plan, buffer):
     return sampler.run_plan(
-      network.cached_denoise(self.dit),
-      network.committer(TOKENS),
-      network.make_net(self.dit, self.params, self.text[None]),
+      sampler.cached_denoise(self.dit),
+      sampler.committer(TOKENS),
+      sampler.make_net(self.dit, self.params, self.text[None]),
       plan,
       DIT.new_cache(BATCH, plan.num_slots, *GRID),
       buffer,

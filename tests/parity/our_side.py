@@ -11,7 +11,7 @@ import numpy as np
 from unitemp_jax.convert import parity_networks
 from unitemp_jax.diffusion import flow, solvers
 from unitemp_jax.models.dit import DiT
-from unitemp_jax.sampling import network
+from unitemp_jax.sampling import sampler
 
 
 def params(kind, config):
@@ -47,10 +47,10 @@ def student(config):
   clean, noisy, text = cases.student_input(config)
   dit, tree = DiT(config), params('dit', config)
   frames, height, width = cases.STUDENT_GRID
-  net = network.make_net(dit, tree, jnp.asarray(text)[None])
-  denoise = jax.jit(network.cached_denoise(dit))
+  net = sampler.make_net(dit, tree, jnp.asarray(text)[None])
+  denoise = jax.jit(sampler.cached_denoise(dit))
   tokens = config.tokens_per_frame(height, width)
-  commit = network.committer(tokens)
+  commit = sampler.committer(tokens)
   block = cases.STUDENT_BLOCK
   made = {f'level{i}': [] for i in range(len(cases.STUDENT_LEVELS))}
   cache = config.new_cache(1, frames, height, width)

@@ -13,7 +13,7 @@ from tiny_networks import DIT as TWO_LAYERS
 
 from unitemp_jax import orders, plans
 from unitemp_jax.diffusion import solvers
-from unitemp_jax.sampling import network, replay, sampler
+from unitemp_jax.sampling import replay, sampler
 from unitemp_jax.sampling.step import StepOptions
 
 DIT = dataclasses.replace(TWO_LAYERS, num_layers=1)
@@ -30,7 +30,7 @@ TEXT = noise(1, 1, BATCH, 5, DIT.text_dim)
 @functools.cache
 def pieces():
   dit, params = make_dit(DIT)
-  return dit, network.cached_denoise(dit), params
+  return dit, sampler.cached_denoise(dit), params
 
 
 def roll(run, params, plan, exit_level, **options):
@@ -38,8 +38,8 @@ def roll(run, params, plan, exit_level, **options):
   buffer = noise(2, BATCH, PLANS[0].num_latents, *GRID, CHANNELS)
   return run(
     denoise,
-    network.committer(TOKENS),
-    network.make_net(dit, params, TEXT),
+    sampler.committer(TOKENS),
+    sampler.make_net(dit, params, TEXT),
     plan,
     DIT.new_cache(BATCH, plan.num_slots, *GRID),
     buffer,

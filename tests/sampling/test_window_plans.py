@@ -17,7 +17,7 @@ from tiny_networks import DIT, GRID, TOKENS, make_dit, noise
 from unitemp_jax import orders, plans
 from unitemp_jax.diffusion import solvers
 from unitemp_jax.errors import UserError
-from unitemp_jax.sampling import network, sampler
+from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.step import row_noise
 
 BATCH = 2
@@ -41,16 +41,16 @@ class Networks:
   def _roll_out_fn(self, plan, buffer):
     self.traces.append(plan)
     return sampler.run_plan(
-      network.cached_denoise(self.dit),
-      network.committer(TOKENS),
-      network.make_net(self.dit, self.params, self.texts),
+      sampler.cached_denoise(self.dit),
+      sampler.committer(TOKENS),
+      sampler.make_net(self.dit, self.params, self.texts),
       plan,
-      network.cache_for(DIT, plan, BATCH, *GRID),
+      sampler.cache_for(DIT, plan, BATCH, *GRID),
       buffer,
       self.keys,
       LEVELS,
       0,
-      place=network.placer(DIT, *GRID),
+      place=sampler.placer(DIT, *GRID),
     )
 
   def roll_out(self, plan):
@@ -304,7 +304,7 @@ def test_placing_a_sink_again_does_not_add_up():
   cache = cache.replace(
     raw_LBSNK=jnp.resize(noise(5, 64), cache.raw_LBSNK.shape)
   )
-  place = jax.jit(network.placer(DIT, *GRID))
+  place = jax.jit(sampler.placer(DIT, *GRID))
   there = place(cache, jnp.array([7, -3]))
   elsewhere = there
   for position in range(20):
@@ -334,8 +334,8 @@ def test_a_plan_without_sinks_has_no_trace_of_them(networks):
     buffer = jnp.zeros((BATCH, plan.num_latents, *GRID, CHANNELS))
     return str(jax.make_jaxpr(run)(plan, buffer))
 
-  assert program(None) == program(network.placer(DIT, *GRID))
-  cache = network.cache_for(DIT, plan, BATCH, *GRID)
+  assert program(None) == program(sampler.placer(DIT, *GRID))
+  cache = sampler.cache_for(DIT, plan, BATCH, *GRID)
   assert len(jax.tree.leaves(cache)) == 2
   with pytest.raises(ValueError, match='needs `place`'):
     plan = with_sinks('forward both')
@@ -344,7 +344,7 @@ def test_a_plan_without_sinks_has_no_trace_of_them(networks):
 
 def test_the_cache_of_a_window_does_not_grow():
   def shapes(plan):
-    cache = jax.eval_shape(lambda: network.cache_for(DIT, plan, 1, *GRID))
+    cache = jax.eval_shape(lambda: sampler.cache_for(DIT, plan, 1, *GRID))
     return [leaf.shape for leaf in jax.tree.leaves(cache)]
 
   short, long = (

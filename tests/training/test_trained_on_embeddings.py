@@ -10,7 +10,7 @@ from tiny_networks import random_params
 
 from unitemp_jax.data import latents, prompt_embeddings
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import sizes, text_to_video, weights
+from unitemp_jax.models import sizes, umt5, weights
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_program
@@ -69,8 +69,8 @@ def test_both_kinds_of_batch_hold_the_same_text(folder):
   assert set(plain) == {'latents', 'last_image', 'anchors', 'ids', 'mask'}
   assert set(embedded) == {'latents', 'last_image', 'anchors', 'text'}
   np.testing.assert_array_equal(plain['latents'], embedded['latents'])
-  one = text_to_video.batch_text(encoder, params, plain)
-  two = text_to_video.batch_text(encoder, {}, embedded)
+  one = umt5.batch_text(encoder, params, plain)
+  two = umt5.batch_text(encoder, {}, embedded)
   np.testing.assert_allclose(one, two, atol=1e-6)
   assert np.abs(one[0] - two[1]).max() > 0.1
 

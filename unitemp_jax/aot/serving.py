@@ -22,11 +22,11 @@ from unitemp_jax.models import flops, sizes
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.parallel.mesh import batch_sharding
 from unitemp_jax.plans import Plan
-from unitemp_jax.sampling import network, sampler
-from unitemp_jax.sampling.codec import Codec
+from unitemp_jax.sampling import sampler
+from unitemp_jax.sampling.decode import Codec
 from unitemp_jax.sampling.model_folder import ModelCard
+from unitemp_jax.sampling.sampler import Net, cache_for, make_net, sample_plan
 from unitemp_jax.sampling.stream import RowPrograms
-from unitemp_jax.sampling.whole_plan import sample
 from unitemp_jax.training import flops as training_flops
 
 
@@ -66,7 +66,7 @@ class Serving:
   def _cache(self) -> Any:
     plan = plans.bucketed(self.plan)
     cache = jax.eval_shape(
-      lambda: network.cache_for(self.card.dit, plan, 1, *self.grid)
+      lambda: cache_for(self.card.dit, plan, 1, *self.grid)
     )
     return _everywhere(cache, self.mesh)
 
@@ -90,8 +90,8 @@ class Serving:
       return jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
 
     def run(student, table, latents, texts, seeds):
-      net = network.make_net(dit, student, texts[None])
-      return sample(card, net, table, latents, seeds)
+      net = make_net(dit, student, texts[None])
+      return sample_plan(card, net, table, latents, seeds)
 
     text = card.text.length
     arguments = {
@@ -121,7 +121,7 @@ class Serving:
     student = self._student()
 
     def context(params, text):
-      return network.make_net(DiT(self.card.dit), params, text).context
+      return make_net(DiT(self.card.dit), params, text).context
 
     row = jax.tree.map(lambda leaf: leaf[0], sampler.plan_rows(self.plan))
     made = jax.eval_shape(
@@ -158,7 +158,7 @@ class Serving:
     levels = len(self.card.timesteps)
 
     def run(student, cache, context, anchors, keys, row):
-      net = network.Net(student, context)
+      net = Net(student, context)
       return programs.make(net, cache, anchors, keys, row, anchored=True)
 
     operations = levels * max(
@@ -178,7 +178,7 @@ class Serving:
     arguments, programs = self._row_arguments(names), self._rows()
 
     def run(student, cache, context, latents, row):
-      net = network.Net(student, context)
+      net = Net(student, context)
       return programs.store(net, cache, latents, row)
 
     operations = max(

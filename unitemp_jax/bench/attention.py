@@ -21,7 +21,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import bootstrap, results
 from unitemp_jax.evaluation.suites.bench import Section
 from unitemp_jax.models.attention import xla
-from unitemp_jax.models.attention.backends import backend_for
+from unitemp_jax.models.attention.dispatch import backend_for
 from unitemp_jax.models.attention.tiles import Entry, Table, Tiles, to_json
 from unitemp_jax.parallel import mesh_context
 

@@ -4,7 +4,7 @@ Stages follow each other; each starts from what won in the one before. Sizes go
 up to what the vector memory of a TPU takes; what does not compile is left out.
 """
 
-from unitemp_jax.models.attention import cudnn, splash, xla
+from unitemp_jax.models.attention import splash, xla
 from unitemp_jax.parallel import mesh_context
 
 # Name of a choice -> the sizes that differ.
@@ -27,7 +27,7 @@ def _pieces(q, k, v, length, mask, tiles):
 
 def _cudnn(q, k, v, length, mask, tiles):
   del mask, tiles  # takes no mask, chooses by itself
-  return cudnn.attention(q, k, v, length)
+  return xla.cudnn_attention(q, k, v, length)
 
 
 # Backend -> attention with given tiles.

@@ -25,7 +25,7 @@ from unitemp_jax.evaluation.metrics import bootstrap
 from unitemp_jax.evaluation.suites.bench import Section
 from unitemp_jax.evaluation.suites.runs import exact
 from unitemp_jax.models.dit import DiT
-from unitemp_jax.sampling import network, sampler
+from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.step import Row, row_noise
 from unitemp_jax.sampling.stream import RowPrograms
 
@@ -82,7 +82,7 @@ def _functions(context: Context, blocks: int) -> dict[str, Callable]:
   past = jnp.asarray(rng.standard_normal(shape, np.float32))
   text = (1, 1, card.text.length, card.dit.text_dim)
   text = jnp.asarray(rng.standard_normal(text, np.float32))
-  net = jax.jit(lambda params: network.make_net(dit, params, text))(
+  net = jax.jit(lambda params: sampler.make_net(dit, params, text))(
     context.student
   )
   levels = jnp.asarray(solvers.student_levels(card.timesteps, card.shift))

@@ -21,11 +21,11 @@ from unitemp_jax.convert.parity_torch import (
 )
 from unitemp_jax.diffusion import flow
 from unitemp_jax.models import dit as dit_lib
-from unitemp_jax.models import dit_block, rope, umt5, vae3d, vae_blocks
-from unitemp_jax.models.causal_conv import CausalConv, ConvCache
+from unitemp_jax.models import rope, umt5, vae3d, vae_blocks
 from unitemp_jax.models.dit import DiT, DiTConfig
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
 from unitemp_jax.models.vae3d import VAE, VAEConfig
+from unitemp_jax.models.vae_blocks import CausalConv, ConvCache
 
 
 def torch_velocity(module, x, sigma, text, dtype: str) -> np.ndarray:
@@ -59,7 +59,7 @@ def _apply(config: DiTConfig, params: Any, method: Callable, *arguments):
 def _block(config: DiTConfig, frames, rows, columns) -> Callable:
   """Our transformer block by itself, compiled once."""
   c, dtype = config, jnp.dtype(config.dtype)
-  block = dit_block.Block(c.dim, c.num_heads, c.ffn_dim, dtype)
+  block = dit_lib.Block(c.dim, c.num_heads, c.ffn_dim, dtype)
   angles = rope.angles(
     jnp.arange(frames), rows, columns, c.head_dim, c.rope_theta
   )
@@ -69,7 +69,7 @@ def _block(config: DiTConfig, frames, rows, columns) -> Callable:
     variables = {'params': layer}
     text = text.astype(dtype)
     _, text_kv = block.apply(variables, None, text, method='text_kv')
-    carry = dit_block.zero_init_carry(x.astype(dtype), None)
+    carry = dit_lib.zero_init_carry(x.astype(dtype), None)
     made, _ = block.apply(
       variables, carry, text_kv, e6, angles, None, None, None, None
     )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from unitemp_jax.models.vae3d import VAEConfig
-from unitemp_jax.sampling.codec import Codec
+from unitemp_jax.sampling.decode import Codec
 
 
 class ClipRecorder:

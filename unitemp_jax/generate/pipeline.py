@@ -22,8 +22,8 @@ from unitemp_jax.models import weights
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.plans import Plan, decoding
-from unitemp_jax.sampling import decode, model_folder, network, whole_plan
-from unitemp_jax.sampling.codec import Codec
+from unitemp_jax.sampling import decode, model_folder, sampler
+from unitemp_jax.sampling.decode import Codec
 from unitemp_jax.sampling.stream import MadeRow, RowPrograms, Rows
 from unitemp_jax.sampling.teacher_sampler import TeacherSampler
 
@@ -213,11 +213,11 @@ class Pipeline:
 
   def _net_fn(self, params, text):
     """The student with the embeddings `[B, R, E, D]` that rows choose from."""
-    return network.make_net(self._dit, params['student'], text.swapaxes(0, 1))
+    return sampler.make_net(self._dit, params['student'], text.swapaxes(0, 1))
 
   def _sample_fn(self, params, plan, latents, text, seeds):
     net = self._net_fn(params, text)
-    return whole_plan.sample(self.card, net, plan, latents, seeds)
+    return sampler.sample_plan(self.card, net, plan, latents, seeds)
 
   def generate(
     self,
@@ -304,7 +304,7 @@ class Pipeline:
     for index in used:
       text = self._embed([[request.prompts[index]]])
       context = self._context(params, text)
-      nets[index] = network.Net(params['student'], context)
+      nets[index] = sampler.Net(params['student'], context)
     clips = [self.encode_clip(given.video)[0] for given in request.given]
     given = {
       int(entry): clips[clip][k]

@@ -16,7 +16,7 @@ import numpy as np
 from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import text_to_video
+from unitemp_jax.models import umt5
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.sampling.model_folder import ModelCard
 
@@ -36,9 +36,7 @@ class Encoder:
     self._put = put
     network = TextEncoder(card.text)
     self._encode = jax.jit(
-      lambda params, ids, mask: text_to_video.encode_text(
-        network, params, ids, mask
-      )
+      lambda params, ids, mask: umt5.encode_text(network, params, ids, mask)
     )
 
   def __call__(self, params: Any, prompts: Sequence[str]) -> np.ndarray:

@@ -5,9 +5,13 @@ and parameter names are the same for all three roles
 (Wan-Video/Wan2.1, `wan/modules/model.py`; noise levels per frame as in
 guandeh17/Self-Forcing, `wan/modules/causal_model.py`).
 The network's output is the velocity, noise - data.
+
+Statistics, modulation and residual additions are in float32, matrix products in
+the compute dtype.
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -15,13 +19,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 
 from unitemp_jax.diffusion import flow
-from unitemp_jax.models import dit_block, rope
-from unitemp_jax.models.cache import KVCache, init_cache
-from unitemp_jax.models.linear import Linear
-from unitemp_jax.models.remat import policy_named, rematerialised
-from unitemp_jax.parallel.mesh_context import split_tokens
+from unitemp_jax.errors import UserError
+from unitemp_jax.models import rope
+from unitemp_jax.models.attention import RESIDUALS, attention
+from unitemp_jax.models.cache import KVCache, beside, init_cache, stage
+from unitemp_jax.parallel import mesh_context
+from unitemp_jax.parallel.mesh_context import (
+  join_heads,
+  split_heads,
+  split_tokens,
+)
 from unitemp_jax.shapes import (
   FrameMask,
   Index,
@@ -32,11 +43,240 @@ from unitemp_jax.shapes import (
 )
 
 
+class Linear(nn.Module):
+  """`[..., D]` to `[..., features]`; parameters as in `nn.Dense`.
+
+  The weight gradient of `[B, T, D] @ [D, M]` contracts two axes, which XLA's
+  CPU backend does slower than one: there the product has one leading axis. On
+  TPU and GPU the axes stay apart, so that they can be sharded apart.
+  """
+
+  features: int
+  use_bias: bool = True
+  dtype: DTypeLike = jnp.float32
+  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Applies the layer in `dtype`."""
+    shape = (x.shape[-1], self.features)
+    kernel = self.param('kernel', self.kernel_init, shape)
+    leading = x.shape[:-1]
+    x = x.astype(self.dtype)
+    if mesh_context.platform() == 'cpu':
+      x = x.reshape(-1, x.shape[-1])
+    y = x @ kernel.astype(self.dtype)
+    if self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros, (self.features,))
+      y = y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+    return y.reshape(*leading, self.features)
+
+
+# What a layer keeps for the backward pass:
+# none       everything: the fastest, and far too much at full size
+# full       what enters the layer; the rest is computed again
+# attention  what enters the layer and what leaves its attentions, the costliest
+#            part; the rest is computed again
+# offload    as `full`, but what enters the layer waits in the host's memory
+POLICIES = ('none', 'full', 'attention', 'offload')
+
+_INPUT = 'layer_input'
+
+
+def mark_input(x: jax.Array) -> jax.Array:
+  """Names what enters a layer."""
+  return checkpoint_name(x, _INPUT)
+
+
+def policy_named(policy: str | bool) -> str:
+  """Checks a name; True and False, of older models, are full and none.
+
+  Raises:
+    UserError: there is no such policy.
+  """
+  if isinstance(policy, bool):
+    return 'full' if policy else 'none'
+  if policy not in POLICIES:
+    raise UserError(
+      f"the dit config's remat is {policy!r}; use one of {', '.join(POLICIES)}."
+    )
+  return policy
+
+
+def rematerialised(block: type[nn.Module], policy: str) -> Any:
+  """Returns the layer, keeping what the policy says."""
+  if policy == 'none':
+    return block
+  policies = jax.checkpoint_policies
+  kept = {
+    'full': None,
+    'attention': policies.save_only_these_names(RESIDUALS),
+    'offload': policies.save_and_offload_only_these_names(
+      names_which_can_be_saved=[],
+      names_which_can_be_offloaded=[_INPUT],
+      offload_src='device',
+      offload_dst='pinned_host',
+    ),
+  }
+  return nn.remat(block, policy=kept[policy])
+
+
+EPS = 1e-6
+
+
+def layer_norm(x: jax.Array) -> jax.Array:
+  """LayerNorm without affine, in float32, over the last axis."""
+  x = x.astype(jnp.float32)
+  mean = x.mean(-1, keepdims=True)
+  var = ((x - mean) ** 2).mean(-1, keepdims=True)
+  return (x - mean) * jax.lax.rsqrt(var + EPS)
+
+
+class RMSNorm(nn.Module):
+  """RMSNorm with a learned weight, over the full width, before head split."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Normalises the last axis in float32, cast back."""
+    scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+    x32 = x.astype(jnp.float32)
+    x32 = x32 * jax.lax.rsqrt((x32**2).mean(-1, keepdims=True) + EPS)
+    return (x32 * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+
+
+class Projections(nn.Module):
+  """q, k, v, o of one attention, with RMSNorm on q and k."""
+
+  dim: int
+  num_heads: int
+  dtype: DTypeLike
+
+  def setup(self):
+    """Xavier-uniform kernels, as in Wan's own initialisation."""
+
+    def dense(name):
+      init = nn.initializers.xavier_uniform()
+      return Linear(self.dim, dtype=self.dtype, kernel_init=init, name=name)
+
+    self.q, self.k, self.v, self.o = (dense(n) for n in 'qkvo')
+    self.norm_q = RMSNorm()
+    self.norm_k = RMSNorm()
+
+  def split(self, x: jax.Array) -> jax.Array:
+    """`BTD` or `BFSD` to `BTNK`, T = F S."""
+    heads = x.reshape(*x.shape[:-1], self.num_heads, -1)
+    if x.ndim == 4:
+      heads = split_heads(heads)
+    return heads.reshape(x.shape[0], -1, *heads.shape[-2:])
+
+  def query(self, x: jax.Array) -> jax.Array:
+    """`BFSD` to normalised queries `BTNK`."""
+    return self.split(self.norm_q(self.q(x)))
+
+  def key_value(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`BED` or `BFSD` to normalised keys and values `BENK` or `BTNK`."""
+    return self.split(self.norm_k(self.k(x))), self.split(self.v(x))
+
+  def out(self, y_BTNK: jax.Array, frames: int) -> jax.Array:
+    """Heads `BTNK` back to `BFSD`."""
+    b, t, *heads = y_BTNK.shape
+    y = join_heads(y_BTNK.reshape(b, frames, t // frames, *heads))
+    return self.o(y.reshape(*y.shape[:3], -1))
+
+
+class Block(nn.Module):
+  """Self-attention, cross-attention, feed-forward; scanned over layers.
+
+  Self-attention and feed-forward are modulated per latent frame by the
+  timestep; cross-attention is neither modulated nor gated.
+  """
+
+  dim: int
+  num_heads: int
+  ffn_dim: int
+  dtype: DTypeLike
+
+  def setup(self):
+    """One layer's parameters."""
+    init = nn.initializers.normal(self.dim**-0.5)
+    self.modulation = self.param('modulation', init, (6, self.dim))
+    self.self_attn = Projections(self.dim, self.num_heads, self.dtype)
+    self.cross_attn = Projections(self.dim, self.num_heads, self.dtype)
+    # Not the fast variance, which loses all digits far from zero.
+    self.norm_cross = nn.LayerNorm(epsilon=EPS, use_fast_variance=False)
+    xavier = nn.initializers.xavier_uniform()
+    self.ffn_up = Linear(self.ffn_dim, dtype=self.dtype, kernel_init=xavier)
+    self.ffn_down = Linear(self.dim, dtype=self.dtype, kernel_init=xavier)
+
+  def text_kv(self, carry, text: jax.Array):
+    """This layer's keys and values of the text `BED`; the carry is unused."""
+    return carry, self.cross_attn.key_value(text)
+
+  def __call__(
+    self, carry, text_kv, e_BF6D, angle_TK, token, kv_len, mask_BQS, read
+  ):
+    """One layer on the carry (x, cache or None, layer index).
+
+    Args:
+      carry: x `BFSD` (or `BTD`, T = F S), the whole cache (all layers) or None,
+        and this layer's index.
+      text_kv: keys and values `BENK` of the text for this layer.
+      e_BF6D: timestep modulation of every frame, float32.
+      angle_TK: rotary angles of the tokens of x.
+      token: where in the cache this pass stages its keys.
+      kv_len: how many keys are visible, staged ones included, or None.
+      mask_BQS: bool mask or None.
+      read: a whole cache that is only read, in place of the carried one.
+    """
+    given, cache, layer = carry
+    given = mark_input(given)
+    frames = e_BF6D.shape[1]
+    x = given.reshape(given.shape[0], frames, -1, given.shape[-1])
+
+    def modulate(y, scale_BFD, shift_BFD):
+      y = layer_norm(y) * (1.0 + scale_BFD[:, :, None]) + shift_BFD[:, :, None]
+      return split_tokens(y.astype(self.dtype))
+
+    def add(y, delta, gate_BFD=None):
+      delta = delta.astype(jnp.float32)
+      if gate_BFD is not None:
+        delta = delta * gate_BFD[:, :, None]
+      return split_tokens((y.astype(jnp.float32) + delta).astype(y.dtype))
+
+    m = self.modulation[None, None].astype(jnp.float32) + e_BF6D
+    m = [m[:, :, i] for i in range(6)]
+
+    h = modulate(x, m[1], m[0])
+    q = rope.rotate(self.self_attn.query(h), angle_TK)
+    raw, v = self.self_attn.key_value(h)
+    k = rope.rotate(raw, angle_TK)
+    if cache is not None:
+      cache, k, v = stage(cache, layer, k, v, token, raw)
+    elif read is not None:
+      k, v = beside(read, layer, k, v, token)
+    y = attention(q, k.astype(q.dtype), v.astype(q.dtype), kv_len, mask_BQS)
+    x = add(x, self.self_attn.out(y, frames), m[2])
+
+    h = split_tokens(self.norm_cross(x).astype(self.dtype))
+    y = attention(self.cross_attn.query(h), *text_kv)
+    x = add(x, self.cross_attn.out(y, frames))
+
+    h = modulate(x, m[4], m[3])
+    h = self.ffn_down(nn.gelu(self.ffn_up(h), approximate=True))
+    x = add(x, h, m[5]).reshape(given.shape)
+    return (x, cache, layer + 1), None
+
+
+def zero_init_carry(x: jax.Array, cache: KVCache | None):
+  """The carry that enters layer 0."""
+  return x, cache, jnp.zeros((), jnp.int32)
+
+
 @dataclasses.dataclass(frozen=True)
 class DiTConfig:
   """Size of the transformer; the defaults are Wan 2.1 T2V 1.3B's.
 
-  `remat` names what a layer keeps for the backward pass (`models.remat`);
+  `remat` names what a layer keeps for the backward pass (`POLICIES`);
   `unroll` is how many layers one iteration of the scan runs.
   """
 
@@ -138,7 +378,7 @@ class DiT(nn.Module):
       'unroll': c.unroll,
     }
     self.blocks = nn.scan(
-      rematerialised(dit_block.Block, c.remat),
+      rematerialised(Block, c.remat),
       methods={
         '__call__': {'in_axes': (0,) + (nn.broadcast,) * 6, **over_layers},
         'text_kv': {'in_axes': nn.broadcast, **over_layers},
@@ -214,7 +454,7 @@ class DiT(nn.Module):
       kv_len = jnp.asarray(seen, jnp.int32) * tokens
     if not keep:
       cache, read = None, cache
-    carry = dit_block.zero_init_carry(x, cache)
+    carry = zero_init_carry(x, cache)
     text_kv = (context.k_LBENK, context.v_LBENK)
     (x, cache, _), _ = self.blocks(
       carry, text_kv, e_BF6D, angle, token, kv_len, mask_BFF, read
@@ -233,7 +473,7 @@ class DiT(nn.Module):
   def _head(self, x: jax.Array, e_BFD: jax.Array) -> jax.Array:
     """Modulated LayerNorm and projection of `BFSD`, in float32."""
     m = self.head_modulation[None, None] + e_BFD[:, :, None]  # [B, F, 2, D]
-    y = dit_block.layer_norm(x)
+    y = layer_norm(x)
     y = y.reshape(y.shape[0], e_BFD.shape[1], -1, y.shape[-1])
     y = y * (1.0 + m[:, :, None, 1]) + m[:, :, None, 0]
     return self.head(y.reshape(x.shape))

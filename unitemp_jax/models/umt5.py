@@ -2,17 +2,19 @@
 
 Pre-norm with RMS statistics, no biases, no attention scaling, a relative-bias
 table of its own in every layer, gated-GELU feed-forward. Rows after the end of
-the text are zero, which is how Wan hands text to its transformer.
+the text are zero, which is how Wan hands text to its transformer. Encoder and
+transformer together are the bidirectional teacher.
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unitemp_jax.models.linear import Linear
-from unitemp_jax.shapes import Text, TokenIds, TokenMask
+from unitemp_jax.models.dit import DiT, Linear, TextContext
+from unitemp_jax.shapes import Latents, Sigmas, Text, TokenIds, TokenMask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,3 +132,56 @@ class TextEncoder(nn.Module):
       x = TextLayer(c, name=f'layer{i}')(x, mask)
     x = T5Norm(name='norm_out')(x)
     return x * mask[..., None].astype(x.dtype)
+
+
+def encode_text(
+  encoder: TextEncoder, params: Any, ids: TokenIds, mask: TokenMask
+) -> Text:
+  """Token ids `BE` to embeddings `BED`, zero after the end."""
+  return encoder.apply({'params': params}, ids, mask)
+
+
+def batch_text(encoder: TextEncoder, params: Any, batch: Any) -> Text:
+  """Embeddings `BED` of a batch: its own `text`, or its token ids encoded.
+
+  With `text` the encoder's parameters may be anything, such as nothing.
+  """
+  if 'text' in batch:
+    return batch['text']
+  return encode_text(encoder, params, batch['ids'], batch['mask'])
+
+
+def init_teacher(
+  dit: DiT,
+  encoder: TextEncoder,
+  key: jax.Array,
+  frames: int,
+  height: int,
+  width: int,
+) -> dict[str, Any]:
+  """Random parameters `{'dit', 'text'}` for latents of height x width."""
+  key_dit, key_text = jax.random.split(key)
+  c, t = dit.config, encoder.config
+  ids = jnp.zeros((1, t.length), jnp.int32)
+  text = jnp.zeros((1, t.length, c.text_dim))
+  x = jnp.zeros((1, frames, height, width, c.channels))
+  sigma, positions = jnp.zeros((1, frames)), jnp.arange(frames)
+  return {
+    'dit': dit.init(key_dit, x, sigma, positions, text, method='init_all')[
+      'params'
+    ],
+    'text': encoder.init(key_text, ids, ids == 0)['params'],
+  }
+
+
+def bidirectional(
+  dit: DiT, params: Any, x: Latents, sigma: Sigmas, context: TextContext
+) -> Latents:
+  """Velocity of a whole timeline, every frame seeing every other."""
+  positions = jnp.arange(x.shape[1])
+  return dit.apply({'params': params}, x, sigma, positions, context)[0]
+
+
+def text_context(dit: DiT, params: Any, text: Text) -> TextContext:
+  """Cross-attention keys and values of text embeddings `BED`."""
+  return dit.apply({'params': params}, text, method='text_context')

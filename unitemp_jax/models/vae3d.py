@@ -21,11 +21,13 @@ import numpy as np
 from einops import rearrange
 
 from unitemp_jax import timeline
-from unitemp_jax.models.causal_conv import CausalConv, ConvCache, FrameConvCache
 from unitemp_jax.models.vae_blocks import (
+  CausalConv,
   ChannelNorm,
+  ConvCache,
   Downsample,
   FrameAttention,
+  FrameConvCache,
   ResidualBlock,
   Upsample,
 )

@@ -61,7 +61,7 @@ def over_mesh(
     k_BSNK: keys.
     v_BSNK: values.
     kv_len: int scalar or None.
-    mask_BQS: bool or None; see `masks`.
+    mask_BQS: bool or None; see `dispatch.attention`.
   """
   mesh = jax.sharding.get_abstract_mesh()
   # Inside a shard_map the mesh is manual, and everything is local already.

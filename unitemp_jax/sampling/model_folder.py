@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import unitemp_jax
 from unitemp_jax import files, timeline
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import sizes, text_to_video, vae3d, weights
+from unitemp_jax.models import sizes, umt5, vae3d, weights
 from unitemp_jax.models.dit import DiT, DiTConfig
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
 from unitemp_jax.models.vae3d import VAEConfig
@@ -121,7 +121,7 @@ def param_shapes(card: ModelCard) -> dict[str, Any]:
   frames = timeline.num_latents(card.frames, card.vae.temporal_stride)
   grid = vae3d.latent_grid(card.vae, card.height, card.width)
   teacher = jax.eval_shape(
-    lambda key: text_to_video.init_teacher(
+    lambda key: umt5.init_teacher(
       DiT(card.dit), TextEncoder(card.text), key, frames, *grid
     ),
     jax.random.key(0),

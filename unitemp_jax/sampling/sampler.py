@@ -2,25 +2,104 @@
 
 Temporal order is data (`unitemp_jax/README.md`, Plans). Plans of equal shape
 share one compilation, whatever their order; the carry is cache, latents,
-anchors and the samples' keys.
+anchors and the samples' keys. What it asks of a network comes from adapters
+to the transformer.
 """
 
+import dataclasses
+import functools
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unitemp_jax.diffusion import solvers
+from unitemp_jax.models import cache as kv_cache
+from unitemp_jax.models import rope
+from unitemp_jax.models.dit import DiT, DiTConfig, TextContext
 from unitemp_jax.plans import DATA_FIELDS, Plan
+from unitemp_jax.sampling.model_folder import ModelCard
 from unitemp_jax.sampling.step import (
   DEFAULTS,
   Carry,
   Denoise,
   Row,
   StepOptions,
+  prefer_loop_branches,
   step,
 )
 from unitemp_jax.shapes import Index, Latents, Schedule
+
+
+@flax.struct.dataclass
+class Net:
+  """Weights and the prompts' text keys and values, with prompts leading.
+
+  `context` leaves are `[R, L, B, E, N, K]`: R prompts that rows choose from.
+  """
+
+  params: Any
+  context: TextContext
+
+
+def make_net(dit: DiT, params: Any, texts: jax.Array) -> Net:
+  """Computes the text keys and values of prompts `[R, B, E, Dt]` once."""
+
+  def one(text):
+    return dit.apply({'params': params}, text, method='text_context')
+
+  return Net(params, jax.lax.map(one, texts))
+
+
+def cached_denoise(dit: DiT):
+  """The callable that `sampling.step` wants, with an explicit cache."""
+
+  def denoise(
+    net, x, sigma, positions, prompt, cache, slot, visible, keep=True
+  ):
+    context = jax.tree.map(lambda leaf: leaf[prompt], net.context)
+    return dit.apply(
+      {'params': net.params},
+      x,
+      sigma,
+      positions,
+      context,
+      cache=cache,
+      slot=slot,
+      visible=visible,
+      keep=keep,
+    )
+
+  return denoise
+
+
+def committer(tokens_per_frame: int):
+  """The `commit` that `sampling.step` wants, for frames of so many tokens."""
+  return functools.partial(kv_cache.commit, tokens_per_frame=tokens_per_frame)
+
+
+def cache_for(
+  config: DiTConfig, plan: Plan, batch: int, height: int, width: int
+) -> kv_cache.KVCache:
+  """An empty cache for a plan, with room for its sinks."""
+  return config.new_cache(
+    batch, plan.num_slots, height, width, plan.num_sinks, plan.block
+  )
+
+
+def placer(config: DiTConfig, height: int, width: int):
+  """The `place` that `sampling.step` wants, for height x width latents."""
+  rows, columns = height // config.patch, width // config.patch
+
+  def place(cache, positions):
+    angle = rope.angles(
+      positions, rows, columns, config.head_dim, config.rope_theta
+    )
+    return kv_cache.place(cache, angle)
+
+  return place
 
 
 def plan_rows(plan: Plan) -> Row:
@@ -59,7 +138,7 @@ def run_plan(
       last one (n - 1) by default.
     options: of the model, see `sampling.step`.
     place: (cache, positions) -> cache, needed if the plan has sinks; see
-      `sampling.network.placer`.
+      `placer`.
 
   Returns:
     The filled buffer, and for every row the anchors of the latest anchored row
@@ -85,3 +164,36 @@ def sample_keys(seeds) -> jax.Array:
   """One key per sample, from the sample's own seed (ints `[B]`)."""
   seeds = np.asarray(seeds, np.uint32)
   return jax.vmap(jax.random.key)(jnp.asarray(seeds))
+
+
+def sample_plan(
+  card: ModelCard,
+  net: Net,
+  plan: Plan,
+  latents: jax.Array,
+  seeds: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Generates what a plan describes; see `sampler.run_plan`.
+
+  Args:
+    card: sizes and noise levels of the model.
+    net: weights and text keys and values of the prompts that rows choose from.
+    plan: arrays may be traced.
+    latents: buffer `[B, plan.num_latents, h, w, C]`, given entries filled.
+    seeds: one per sample, `[B]`.
+  """
+  batch, _, height, width, _ = latents.shape
+  return run_plan(
+    cached_denoise(DiT(card.dit)),
+    committer(card.dit.tokens_per_frame(height, width)),
+    net,
+    plan,
+    cache_for(card.dit, plan, batch, height, width),
+    latents,
+    jax.vmap(jax.random.key)(seeds),
+    solvers.student_levels(card.timesteps, card.shift),
+    options=dataclasses.replace(
+      card.step_options, loop_branches=prefer_loop_branches()
+    ),
+    place=placer(card.dit, height, width),
+  )

@@ -21,7 +21,7 @@ import numpy as np
 
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.plans import Plan, bucketed
-from unitemp_jax.sampling import network, sampler
+from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.step import (
   Carry,
   Row,
@@ -62,7 +62,7 @@ class RowPrograms:
       options: of the model.
     """
     self.dit = dit
-    self._denoise = network.cached_denoise(dit)
+    self._denoise = sampler.cached_denoise(dit)
     self._sigmas = np.asarray(sigmas, np.float32)
     self._options = options
     self.make = jax.jit(
@@ -93,14 +93,14 @@ class RowPrograms:
     """Returns the cache with the block's keys and values."""
     cache = self._placed(cache, row, clean.shape[2:4])
     tokens = self.dit.config.tokens_per_frame(*clean.shape[2:4])
-    commit = network.committer(tokens)
+    commit = sampler.committer(tokens)
     return write_clean(self._denoise, net, cache, commit, clean, row)
 
   def _placed(self, cache, row: Row, grid):
     """The cache with sinks where this row sees them; twice does no harm."""
     if row.sinks is None:
       return cache
-    return network.placer(self.dit.config, *grid)(cache, row.sinks)
+    return sampler.placer(self.dit.config, *grid)(cache, row.sinks)
 
 
 class Rows:
@@ -134,7 +134,7 @@ class Rows:
     config = programs.dit.config
     anchors = jnp.zeros((1, plan.num_anchors, *grid, config.channels))
     # Padded, so that lengths share programs.
-    self._cache = put(network.cache_for(config, bucketed(plan), 1, *grid))
+    self._cache = put(sampler.cache_for(config, bucketed(plan), 1, *grid))
     self._anchors = put(anchors)
     self._keys = put(sampler.sample_keys([seed]))
     self._rows = jax.tree.map(np.asarray, sampler.plan_rows(plan))

@@ -10,7 +10,7 @@ import numpy as np
 from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import text_to_video
+from unitemp_jax.models import umt5
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.sampling import sampler, teacher
@@ -26,14 +26,14 @@ class TeacherSampler:
     self._card, self._tokenizer = card, tokenizer
     self._dit, text = DiT(card.dit), TextEncoder(card.text)
     self._encode = jax.jit(
-      lambda params, *tokens: text_to_video.encode_text(text, params, *tokens)
+      lambda params, *tokens: umt5.encode_text(text, params, *tokens)
     )
     self._run = jax.jit(self._run_fn, static_argnames='settings')
 
   def _run_fn(self, params, prompt, negative, noise, settings):
     def velocity(text):
-      context = text_to_video.text_context(self._dit, params, text)
-      return lambda x, sigma: text_to_video.bidirectional(
+      context = umt5.text_context(self._dit, params, text)
+      return lambda x, sigma: umt5.bidirectional(
         self._dit, params, x, sigma, context
       )
 

@@ -15,12 +15,12 @@ from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.generate.clip_records import ClipRecorder
 from unitemp_jax.generate.prompt_encoder import fingerprint
-from unitemp_jax.models import sizes, text_to_video
+from unitemp_jax.models import sizes, umt5
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.parallel.mesh import make_mesh, put_batch, row_parts
 from unitemp_jax.parallel.sharding_rules import MODEL_RULES
-from unitemp_jax.sampling import trajectory
+from unitemp_jax.sampling import teacher
 from unitemp_jax.sampling.sampler import sample_keys
 from unitemp_jax.sampling.teacher import TeacherSettings
 from unitemp_jax.training import lazy_weights
@@ -53,7 +53,7 @@ class TrajectoryMaker:
       guidance.config_scale(config, 'sampling'),
     )
     self._levels = builders.student_levels(config)
-    trajectory.places(self._levels, self._settings)
+    teacher.places(self._levels, self._settings)
     self._mesh = make_mesh(config.mesh)
     self.rows = row_parts(self._mesh)
     vae = builders.vae_config(config.model)
@@ -92,21 +92,19 @@ class TrajectoryMaker:
     }
 
   def _run_fn(self, trees, noise, batch):
-    text = text_to_video.batch_text(self._encoder, trees['text'], batch)
+    text = umt5.batch_text(self._encoder, trees['text'], batch)
     other = jnp.zeros_like(text)
     if trees['negative']:
-      one = text_to_video.batch_text(
-        self._encoder, trees['text'], trees['negative']
-      )
+      one = umt5.batch_text(self._encoder, trees['text'], trees['negative'])
       other = jnp.broadcast_to(one.astype(text.dtype), text.shape)
 
     def velocity(text):
-      context = text_to_video.text_context(self._dit, trees['teacher'], text)
-      return lambda x, sigma: text_to_video.bidirectional(
+      context = umt5.text_context(self._dit, trees['teacher'], text)
+      return lambda x, sigma: umt5.bidirectional(
         self._dit, trees['teacher'], x, sigma, context
       )
 
-    return trajectory.sample(
+    return teacher.sample_trajectory(
       velocity(text), velocity(other), noise, self._settings, self._levels
     )
 

@@ -5,7 +5,7 @@ mask (`unitemp_jax/README.md`, The cache). Only training passes that put several
 blocks of a video side by side need a frame mask.
 """
 
-from unitemp_jax.models.attention.backends import RESIDUALS, attention_backend
-from unitemp_jax.models.attention.dispatch import attention
+from unitemp_jax.models.attention.dispatch import attention, attention_backend
+from unitemp_jax.models.attention.xla import RESIDUALS
 
 __all__ = ['RESIDUALS', 'attention', 'attention_backend']

@@ -23,8 +23,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
   splash_attention_mask_info as mask_info,
 )
 
-from unitemp_jax.models.attention.backends import RESIDUALS
 from unitemp_jax.models.attention.tiles import Tiles, divisor, fit
+from unitemp_jax.models.attention.xla import RESIDUALS
 from unitemp_jax.shapes import Index, KeyMask, Keys, Queries
 
 _LANES, _SUBLANES = 128, 8

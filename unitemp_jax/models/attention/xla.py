@@ -1,4 +1,9 @@
-"""Attention by XLA: the reference, and what runs where no kernel does."""
+"""Attention by `jax.nn`: XLA, the reference of all backends, and cuDNN.
+
+A row of a mask stands for one or more queries in a row, a column for as many
+keys: all tokens of a latent frame see the same. So a mask need not be as large
+as the logits, which at full size no device could hold.
+"""
 
 import functools
 
@@ -6,8 +11,31 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from unitemp_jax.models.attention import masks
 from unitemp_jax.shapes import Index, KeyMask, Keys, Queries
+
+# Name of what the backward pass needs of the forward one, for remat policies:
+# `jax.checkpoint_policies.save_only_these_names(RESIDUALS)`.
+RESIDUALS = 'attention'
+
+
+def check_mask(mask_BQS: jax.Array, queries: int, keys: int) -> None:
+  """Raises ValueError if rows or columns do not divide the tokens."""
+  _, rows, columns = mask_BQS.shape
+  if queries % rows or keys % columns:
+    raise ValueError(
+      f'a mask {mask_BQS.shape} does not divide {queries} queries and {keys} '
+      'keys'
+    )
+
+
+def to_tokens(mask_BQS: jax.Array, queries: int, keys: int) -> jax.Array:
+  """Expands a mask to `[B, queries, keys]`."""
+  _, rows, columns = mask_BQS.shape
+  if queries != rows:
+    mask_BQS = jnp.repeat(mask_BQS, queries // rows, axis=1)
+  if keys != columns:
+    mask_BQS = jnp.repeat(mask_BQS, keys // columns, axis=2)
+  return mask_BQS
 
 
 def attention(
@@ -21,7 +49,7 @@ def attention(
   batch, queries = q_BQNK.shape[:2]
   mask = None
   if mask_BQS is not None:
-    mask = masks.to_tokens(mask_BQS, queries, k_BSNK.shape[1])[:, None]
+    mask = to_tokens(mask_BQS, queries, k_BSNK.shape[1])[:, None]
   lengths = None
   if kv_len is not None:
     lengths = jnp.full((batch,), kv_len, jnp.int32)
@@ -57,7 +85,7 @@ def in_pieces(
     mask = None
     if mask_QS is not None:
       rows = jnp.minimum(index_Q // (queries // mask_QS.shape[0]), queries)
-      mask = masks.to_tokens(mask_QS[rows][None], piece, keys)
+      mask = to_tokens(mask_QS[rows][None], piece, keys)
     q, k, v = (x[None, :, None] for x in (q_QK, k_SK, v_SK))
     return attention(q, k, v, kv_len, mask)[0, :, 0]
 
@@ -77,3 +105,34 @@ def in_pieces(
     mask_BQS = jnp.broadcast_to(mask_BQS, (b, *mask_BQS.shape[1:]))
   y_BPQNK = lax.map(clip, (q_BPQNK, k_BSNK, v_BSNK, mask_BQS))
   return y_BPQNK.reshape(b, pieces * piece, n, width)[:, :queries]
+
+
+_CUDNN_DTYPES = (jnp.bfloat16, jnp.float16)
+_CUDNN_WIDTH = 128
+
+
+def cudnn_takes(q_BQNK: Queries) -> bool:
+  """Whether cuDNN takes it: half precision, heads of 8 m up to 128."""
+  width = q_BQNK.shape[-1]
+  return (
+    q_BQNK.dtype in _CUDNN_DTYPES and width % 8 == 0 and width <= _CUDNN_WIDTH
+  )
+
+
+def cudnn_attention(
+  q_BQNK: Queries,
+  k_BSNK: Keys,
+  v_BSNK: Keys,
+  kv_len: Index | None = None,
+) -> Queries:
+  """As `dispatch.attention`, without a mask, which would become a full bias."""
+  lengths = None
+  if kv_len is not None:
+    lengths = jnp.full((q_BQNK.shape[0],), kv_len, jnp.int32)
+  return jax.nn.dot_product_attention(
+    q_BQNK,
+    k_BSNK,
+    v_BSNK,
+    key_value_seq_lengths=lengths,
+    implementation='cudnn',
+  )

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from unitemp_jax.diffusion import flow, guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import flops as model_flops
-from unitemp_jax.models import sizes, text_to_video
+from unitemp_jax.models import sizes, umt5
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.flops import Flops, trained
 from unitemp_jax.models.umt5 import TextEncoder
@@ -202,7 +202,7 @@ class DistillProgram:
     return {name: both[name] for name in self.steps}
 
   def _text(self, frozen, batch) -> jax.Array:
-    return text_to_video.batch_text(self._encoder, frozen['text'], batch)
+    return umt5.batch_text(self._encoder, frozen['text'], batch)
 
   def _without_prompt(self, frozen, text: jax.Array) -> jax.Array:
     """What guidance leads away from: the negative prompt, or no text."""
@@ -231,10 +231,10 @@ class DistillProgram:
 
   def _x0(self, dit: DiT, params: Any, text: jax.Array):
     """(x, sigma) -> data estimate of a bidirectional network."""
-    context = text_to_video.text_context(dit, params, text)
+    context = umt5.text_context(dit, params, text)
 
     def estimate(x, sigma):
-      v = text_to_video.bidirectional(dit, params, x, sigma, context)
+      v = umt5.bidirectional(dit, params, x, sigma, context)
       return flow.to_x0(x, v, sigma)
 
     return estimate
@@ -334,14 +334,12 @@ class DistillProgram:
     s = self._settings
     key_roll, key_flow = jax.random.split(key)
     made = self._roll_out(student, frozen, batch, key_roll).scored
-    context = text_to_video.text_context(
-      self._dit, params, self._text(frozen, batch)
-    )
+    context = umt5.text_context(self._dit, params, self._text(frozen, batch))
     loss, _ = flow_match.loss(
       params,
       jax.lax.stop_gradient(made),
       key_flow,
-      denoise=lambda p, x, sigma: text_to_video.bidirectional(
+      denoise=lambda p, x, sigma: umt5.bidirectional(
         self._dit, p, x, sigma, context
       ),
       shift=s.shift,

@@ -9,7 +9,7 @@ import numpy as np
 
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.plans import Plan
-from unitemp_jax.sampling import network, sampler
+from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.replay import run_plan as run_again
 from unitemp_jax.sampling.step import StepOptions
 
@@ -143,9 +143,9 @@ def roll_out(
   config = dit.config
   run_plan = run_again if replay else sampler.run_plan
   latents, anchors = run_plan(
-    network.cached_denoise(dit),
-    network.committer(config.tokens_per_frame(height, width)),
-    network.make_net(dit, params, text[None]),
+    sampler.cached_denoise(dit),
+    sampler.committer(config.tokens_per_frame(height, width)),
+    sampler.make_net(dit, params, text[None]),
     plan,
     config.new_cache(batch, plan.num_slots, height, width),
     buffer * shown,

@@ -7,7 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import flops, text_to_video
+from unitemp_jax.models import flops, umt5
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import ode_init, student_init, teacher_forcing
@@ -55,8 +55,8 @@ class StudentInitProgram(SingleLossProgram):
   def loss(self, params, frozen, batch, key):
     """Returns the masked loss of all blocks; see `loss_fn`."""
     config, dit = self._config, self._dit
-    text = text_to_video.batch_text(self._encoder, frozen['text'], batch)
-    context = text_to_video.text_context(dit, params, text)
+    text = umt5.batch_text(self._encoder, frozen['text'], batch)
+    context = umt5.text_context(dit, params, text)
 
     def denoise(params, x, sigma, positions, mask):
       return dit.apply(

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from unitemp_jax.models import flops, sizes, text_to_video
+from unitemp_jax.models import flops, sizes, umt5
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import flow_match
@@ -49,7 +49,7 @@ class TeacherProgram(SingleLossProgram):
     if initial:
       return initial['teacher']
     shape = builders.latent_shape(self._config)
-    tree = text_to_video.init_teacher(self._dit, self._encoder, key, *shape)
+    tree = umt5.init_teacher(self._dit, self._encoder, key, *shape)
     return tree['dit'] if self._embedded else tree
 
   def loss(self, params, frozen, batch, key):
@@ -58,19 +58,17 @@ class TeacherProgram(SingleLossProgram):
     key_drop, key_flow = jax.random.split(key)
     if self._embedded:
       params = {'dit': params, 'text': {}}
-    text = text_to_video.batch_text(self._encoder, params['text'], batch)
+    text = umt5.batch_text(self._encoder, params['text'], batch)
     # Without its text a clip trains the unconditional side of guidance.
     shape = (text.shape[0], 1, 1)
     keep = jax.random.uniform(key_drop, shape) >= config.text_drop
     text = text * keep.astype(text.dtype)
-    context = text_to_video.text_context(dit, params['dit'], text)
+    context = umt5.text_context(dit, params['dit'], text)
     return flow_match.loss(
       params['dit'],
       batch['latents'],
       key_flow,
-      denoise=lambda p, x, sigma: text_to_video.bidirectional(
-        dit, p, x, sigma, context
-      ),
+      denoise=lambda p, x, sigma: umt5.bidirectional(dit, p, x, sigma, context),
       shift=config.shift,
     )
 
