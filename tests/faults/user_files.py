@@ -9,8 +9,9 @@ import numpy as np
 from model_fixture import random_model
 from safetensors.numpy import load_file, save_file
 
-from unitemp_jax import TINY
+from unitemp_jax import TINY, orders
 from unitemp_jax.compare import blind, votes
+from unitemp_jax.plans import text as plan_text
 from unitemp_jax.video.write import write_image, write_video
 
 DEEP = '[' * 20_000
@@ -114,6 +115,8 @@ def _write_texts(folder):
     'aliases.yaml': _aliases(9, 7),
     'aliases30.yaml': _aliases(30, 6),
     'deep.yaml': '[' * 5000,
+    'story.yaml': STORY.format(24),
+    'plan.json': plan_text.to_json(orders.forward(9, anchors=3)),
     'digits.yaml': STORY.format('9' * 400),
     'huge.yaml': STORY.format('1000000000'),
     'readme.md': 'no marks here\n',
