@@ -25,8 +25,7 @@ from unitemp_jax.data.falling_digits import (
 )
 from unitemp_jax.errors import UserError
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.video.read import read_video
-from unitemp_jax.video.resize import fit
+from unitemp_jax.video.read import fit, read_video
 from unitemp_jax.video.write import write_gif, write_image, write_video
 
 # File, frames of a real clip, and which: a red seven that falls, or one that

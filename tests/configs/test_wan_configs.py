@@ -10,8 +10,7 @@ from flax.errors import ScopeParamShapeError
 from unitemp_jax.convert import fit
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
-from unitemp_jax.parallel.mesh import make_mesh
-from unitemp_jax.parallel.sharding_rules import MODEL_RULES
+from unitemp_jax.parallel.mesh import MODEL_RULES, make_mesh
 from unitemp_jax.sampling.teacher import TeacherSettings
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_program

@@ -15,8 +15,7 @@ import small_models
 from unitemp_jax.convert import incoming, keymap, load_torch, stream_writer
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
-from unitemp_jax.parallel.mesh import make_mesh, shardings_for
-from unitemp_jax.parallel.sharding_rules import MODEL_RULES
+from unitemp_jax.parallel.mesh import MODEL_RULES, make_mesh, shardings_for
 
 pytestmark = pytest.mark.devices(8)
 

@@ -3,9 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from unitemp_jax.data import falling_digits
 from unitemp_jax.data import falling_digits as fd
 from unitemp_jax.data import falling_digits_captions as captions
-from unitemp_jax.data import falling_digits_drawing as drawing
 from unitemp_jax.errors import UserError
 
 SPEC = fd.FallingDigitsSpec()
@@ -110,7 +110,7 @@ def test_arrow_of_time_and_its_absence():
   clips = fd.sample_states(dataclasses.replace(SPEC, trail=0.0), range(64))
   path = clips['position'][:, :1].copy().repeat(33, 1)
   path[..., 0] = 20 - np.abs(np.arange(33) - 16) * 0.5
-  symmetric = drawing.render(
+  symmetric = falling_digits.render(
     {**clips, 'position': path}, size=32, box=19.2, trail=0.0, decay=0.6
   )
   np.testing.assert_array_equal(symmetric, symmetric[:, ::-1])

@@ -13,8 +13,7 @@ from unitemp_jax.data import loader as loader_lib
 from unitemp_jax.data import prepared, video_folder
 from unitemp_jax.data import video_folder_builder as builder
 from unitemp_jax.errors import UserError
-from unitemp_jax.video.read import read_video
-from unitemp_jax.video.resize import fit
+from unitemp_jax.video.read import fit, read_video
 from unitemp_jax.video.write import write_video
 
 

@@ -4,32 +4,32 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unitemp_jax.diffusion import flow, solvers
+from unitemp_jax.diffusion import flow
 
 WARPED = (1000, 937.5, 833.33, 625, 0)
 
 
 def test_warped_schedule_of_shift_5():
-  levels = solvers.student_levels()
+  levels = flow.student_levels()
   np.testing.assert_allclose(1000 * levels, WARPED, atol=0.005)
   assert levels.dtype == np.float32
 
 
 @pytest.mark.parametrize('shift', [1.0, 3.0])
 def test_another_shift_gives_another_schedule(shift):
-  levels = solvers.student_levels(shift=shift)
+  levels = flow.student_levels(shift=shift)
   assert np.abs(1000 * levels - WARPED).max() > 50
 
 
 def test_levels_fall_from_noise_to_data():
   for levels in (
-    solvers.student_levels((1000, 500), 3.0),
-    solvers.euler_levels(50, 3.0),
+    flow.student_levels((1000, 500), 3.0),
+    flow.euler_levels(50, 3.0),
   ):
     assert levels[0] == 1
     assert levels[-1] == 0
     assert (np.diff(levels) < 0).all()
-  assert len(solvers.euler_levels(50)) == 51
+  assert len(flow.euler_levels(50)) == 51
 
 
 def gaussian_velocity(x, sigma, mean, std):
@@ -43,10 +43,10 @@ def integrate(steps, shift=5.0, mean=1.5, std=0.4, sign=1.0):
   """Error of the end point against the flow's exact one, per noise."""
   noise = jnp.linspace(-2.0, 2.0, 9).reshape(1, 1, 9)
   x = noise
-  levels = solvers.euler_levels(steps, shift)
+  levels = flow.euler_levels(steps, shift)
   for a, b in itertools.pairwise(levels):
     v = sign * gaussian_velocity(x, a, mean, std)
-    x = solvers.euler_step(x, v, jnp.full((1, 1), a), jnp.full((1, 1), b))
+    x = flow.euler_step(x, v, jnp.full((1, 1), a), jnp.full((1, 1), b))
   return float(jnp.abs(x - (mean + std * noise)).max())
 
 
@@ -66,7 +66,7 @@ def test_renoise_puts_data_at_the_next_level():
   rng = np.random.default_rng(0)
   x0, noise = rng.standard_normal((2, 2, 3, 64, 64), dtype=np.float32)
   sigma = np.float32([[0, 0.625, 1], [0.9375, 0.5, 0.25]])
-  x = solvers.renoise(x0, noise, sigma)
+  x = flow.renoise(x0, noise, sigma)
   np.testing.assert_array_equal(x[0, 0], x0[0, 0])
   np.testing.assert_array_equal(x[0, 2], noise[0, 2])
   # Noise and data of variance 1 each, independent.

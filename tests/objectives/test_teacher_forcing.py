@@ -14,13 +14,13 @@ import pytest
 from tiny_networks import DIT, GRID, TOKENS, latents, make_dit, noise
 
 from unitemp_jax import orders, plans
-from unitemp_jax.diffusion import solvers
+from unitemp_jax.diffusion import flow
 from unitemp_jax.objectives.teacher_forcing import Layout, plan_mask
 from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.step import row_noise
 
 N, BLOCK, BATCH = 9, 3, 2
-LEVELS = solvers.student_levels()
+LEVELS = flow.student_levels()
 TOLERANCE = 1e-4
 ORDERS = {
   **{name: (name, {}) for name in orders.ORDERS},

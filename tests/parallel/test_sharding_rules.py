@@ -14,13 +14,13 @@ from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
 from unitemp_jax.models.vae3d import VAEConfig
 from unitemp_jax.parallel.mesh import (
+  MODEL_RULES,
   make_mesh,
   matching_rules,
   path_name,
   rank_in_layer,
   shardings_for,
 )
-from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 from unitemp_jax.training.optim import make_optimizer
 from unitemp_jax.training.program import TrainState
 

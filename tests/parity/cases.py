@@ -9,7 +9,7 @@ import parity_numbers
 
 from unitemp_jax import convert
 from unitemp_jax.convert import keymap, wan
-from unitemp_jax.diffusion import solvers
+from unitemp_jax.diffusion import flow
 from unitemp_jax.models import sizes
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
@@ -38,7 +38,7 @@ UMT5_TINY = TextConfig(
 UMT5_WIDE = TextConfig(vocab=512, num_layers=2)
 # Nine latents of 4x4 are three blocks of the student.
 STUDENT_GRID, STUDENT_BLOCK = (9, 4, 4), 3
-STUDENT_LEVELS = tuple(map(float, solvers.student_levels()[:-1]))
+STUDENT_LEVELS = tuple(map(float, flow.student_levels()[:-1]))
 
 
 def dit_wide(layers: int) -> DiTConfig:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax.convert import parity_networks
-from unitemp_jax.diffusion import flow, solvers
+from unitemp_jax.diffusion import flow
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.sampling import sampler
 
@@ -96,25 +96,25 @@ def student_masked(config):
 
 
 def euler(steps, shift):
-  levels = solvers.euler_levels(steps, shift)
+  levels = flow.euler_levels(steps, shift)
   x, path = cases.latents(1, 2, 2), []
   for a, b in itertools.pairwise(levels):
     v = cases.toy_velocity(x, a)
-    x = solvers.euler_step(x, v, np.full((1, 1), a), np.full((1, 1), b))
+    x = flow.euler_step(x, v, np.full((1, 1), a), np.full((1, 1), b))
     path.append(np.asarray(x))
   return {'levels': levels, 'path': np.stack(path)}
 
 
 def unipc(steps, shift):
-  levels = solvers.unipc_levels(steps, shift)
-  told = solvers.whole_timesteps(levels[:-1])
-  table = solvers.unipc_table(levels)
+  levels = flow.unipc_levels(steps, shift)
+  told = flow.whole_timesteps(levels[:-1])
+  table = flow.unipc_table(levels)
   x, path = cases.latents(1, 2, 2), []
   state = (x, 0 * x, 0 * x)
   for i in range(steps):
     v = cases.toy_velocity(x, told[i])
     x0 = flow.to_x0(x, v, np.full((1, 1), levels[i]))
-    x, state = solvers.unipc_step(table[i], float(i == 0), x, x0, state)
+    x, state = flow.unipc_step(table[i], float(i == 0), x, x0, state)
     path.append(np.asarray(x))
   return {'levels': levels, 'told': told, 'path': np.stack(path)}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unitemp_jax import orders
-from unitemp_jax.diffusion import solvers
+from unitemp_jax.diffusion import flow
 from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.step import CHOSEN, StepOptions
 
@@ -14,7 +14,7 @@ PLANS = {
   'forward': orders.forward(6, anchors=3),
   'given': orders.backward(6, anchors=3, given_last=1, given_first=1),
 }
-LEVELS = solvers.student_levels()
+LEVELS = flow.student_levels()
 SHAPE = (2, 1, 1, 1)
 
 

@@ -12,12 +12,12 @@ from tiny_networks import CHANNELS, GRID, TOKENS, make_dit, noise
 from tiny_networks import DIT as TWO_LAYERS
 
 from unitemp_jax import orders, plans
-from unitemp_jax.diffusion import solvers
+from unitemp_jax.diffusion import flow
 from unitemp_jax.sampling import replay, sampler
 from unitemp_jax.sampling.step import StepOptions
 
 DIT = dataclasses.replace(TWO_LAYERS, num_layers=1)
-LEVELS = solvers.student_levels()
+LEVELS = flow.student_levels()
 BATCH = 2
 PLANS = plans.align(
   orders.forward(6, anchors=3),

@@ -9,7 +9,7 @@ import pytest
 from tiny_networks import latents
 
 from unitemp_jax import orders, plans
-from unitemp_jax.diffusion import flow, solvers
+from unitemp_jax.diffusion import flow
 from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.step import (
   DEFAULTS,
@@ -19,7 +19,7 @@ from unitemp_jax.sampling.step import (
 )
 
 N, BATCH, ANCHORS = 9, 2, 3
-LEVELS = solvers.student_levels()
+LEVELS = flow.student_levels()
 PASSES = len(LEVELS) - 1
 # Position p is denoised to the value p, whatever the noise.
 GRID = latents(0, BATCH, 1).shape[2:]

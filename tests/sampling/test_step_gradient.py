@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from unitemp_jax import orders
-from unitemp_jax.diffusion import flow, solvers
+from unitemp_jax.diffusion import flow
 from unitemp_jax.models import cache as kv_cache
 from unitemp_jax.sampling import sampler, step
 from unitemp_jax.sampling.step import row_noise
 
-LEVELS = solvers.student_levels()
+LEVELS = flow.student_levels()
 LAST = len(LEVELS) - 2
 BATCH = 1
 KEYS = sampler.sample_keys([1])

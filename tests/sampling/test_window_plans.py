@@ -15,13 +15,13 @@ from quick_compilation import quick_compilation  # noqa: F401
 from tiny_networks import DIT, GRID, TOKENS, make_dit, noise
 
 from unitemp_jax import orders, plans
-from unitemp_jax.diffusion import solvers
+from unitemp_jax.diffusion import flow
 from unitemp_jax.errors import UserError
 from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.step import row_noise
 
 BATCH = 2
-LEVELS = solvers.student_levels()
+LEVELS = flow.student_levels()
 TOLERANCE = 1e-4
 CHANNELS = DIT.channels
 FRAMES = 128  # of the masked pass

@@ -14,8 +14,7 @@ import pytest
 from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax.models import sizes, weights
-from unitemp_jax.parallel.mesh import make_mesh, put_batch
-from unitemp_jax.parallel.sharding_rules import MODEL_RULES
+from unitemp_jax.parallel.mesh import MODEL_RULES, make_mesh, put_batch
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_program
 from unitemp_jax.training.config import load_config

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from unitemp_jax.training.goodput import (
+from unitemp_jax.training.metrics import (
   Goodput,
   describe,
   read_lines,

@@ -8,9 +8,9 @@ from toy import TOY_RULES, ToyLoader, ToyProgram
 
 from unitemp_jax.parallel.mesh import make_mesh
 from unitemp_jax.training import loop
-from unitemp_jax.training.guard import Guard, TrainingStopped
 from unitemp_jax.training.loop import LoopSettings, train
 from unitemp_jax.training.metrics import MetricsLog, open_log
+from unitemp_jax.training.program import Guard, TrainingStopped
 
 pytestmark = pytest.mark.devices(8)
 

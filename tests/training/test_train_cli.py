@@ -7,7 +7,7 @@ from toy import TOY_RULES, ToyLoader, ToyProgram
 from unitemp_jax.cli import train as train_cli
 from unitemp_jax.errors import UserError
 from unitemp_jax.training import loop, workdir
-from unitemp_jax.training.guard import TrainingStopped
+from unitemp_jax.training.program import TrainingStopped
 
 pytestmark = pytest.mark.devices(8)
 

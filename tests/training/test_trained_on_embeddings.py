@@ -15,7 +15,7 @@ from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_program
 from unitemp_jax.training.config import load_config
-from unitemp_jax.training.programs import batches, builders
+from unitemp_jax.training.programs import builders
 
 CONFIG = pathlib.Path(__file__).parents[2] / 'configs/tiny_student_init.py'
 IDS = np.array([[5, 6, 1, *[0] * 17], [7, 1, *[0] * 18]], np.int32)
@@ -59,7 +59,7 @@ def batch_of(source):
   stacked = {k: np.stack([row[k] for row in rows]) for k in rows[0]}
   orders = load_config(f'{CONFIG}:test', []).orders
   orders.anchor_kind = 'raw'
-  return batches.latent_batch(stacked, orders)
+  return builders.latent_batch(stacked, orders)
 
 
 def test_both_kinds_of_batch_hold_the_same_text(folder):

@@ -8,9 +8,13 @@ from PIL import Image
 
 from unitemp_jax.data import falling_digits as fd
 from unitemp_jax.errors import UserError
-from unitemp_jax.video import decode
-from unitemp_jax.video.read import read_image, read_metadata, read_video
-from unitemp_jax.video.resize import fit
+from unitemp_jax.video.read import (
+  fit,
+  read_image,
+  read_metadata,
+  read_video,
+  resample,
+)
 from unitemp_jax.video.write import write_gif, write_sheet, write_video
 
 METADATA = {
@@ -90,7 +94,7 @@ def test_resampling_keeps_time(mp4, fps, count):
 def test_jittering_times_lose_no_frame():
   times = [0, 0.063, 0.125, 0.188, 0.25, 0.312]  # 16 fps in milliseconds
   frames = [(t, 16.0, i) for i, t in enumerate(times)]
-  found = list(decode.resample(frames, 16))
+  found = list(resample(frames, 16))
   assert found == [0, 1, 2, 3, 4, 5]
 
 

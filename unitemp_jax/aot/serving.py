@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unitemp_jax import plans
 from unitemp_jax.aot.step import Step
-from unitemp_jax.diffusion import solvers
+from unitemp_jax.diffusion import flow
 from unitemp_jax.models import flops, sizes
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.parallel.mesh import batch_sharding
@@ -112,7 +112,7 @@ class Serving:
 
   def _rows(self) -> RowPrograms:
     card = self.card
-    levels = solvers.student_levels(card.timesteps, card.shift)
+    levels = flow.student_levels(card.timesteps, card.shift)
     return RowPrograms(DiT(card.dit), levels, card.step_options)
 
   def _row_arguments(self, names: Sequence[str]) -> dict[str, Any]:

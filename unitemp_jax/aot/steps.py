@@ -10,8 +10,12 @@ from ml_collections import ConfigDict
 from unitemp_jax.aot.serving import Serving
 from unitemp_jax.aot.step import Step
 from unitemp_jax.errors import UserError
-from unitemp_jax.parallel.mesh import batch_sharding, check_rows, make_mesh
-from unitemp_jax.parallel.sharding_rules import MODEL_RULES
+from unitemp_jax.parallel.mesh import (
+  MODEL_RULES,
+  batch_sharding,
+  check_rows,
+  make_mesh,
+)
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_program
 from unitemp_jax.training.program import CompiledSteps, abstract_state

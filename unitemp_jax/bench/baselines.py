@@ -20,7 +20,7 @@ import numpy as np
 from unitemp_jax import orders
 from unitemp_jax.bench import measure
 from unitemp_jax.bench.context import Context, Outcome
-from unitemp_jax.diffusion import flow, solvers
+from unitemp_jax.diffusion import flow
 from unitemp_jax.evaluation.metrics import bootstrap
 from unitemp_jax.evaluation.suites.bench import Section
 from unitemp_jax.evaluation.suites.runs import exact
@@ -85,7 +85,7 @@ def _functions(context: Context, blocks: int) -> dict[str, Callable]:
   net = jax.jit(lambda params: sampler.make_net(dit, params, text))(
     context.student
   )
-  levels = jnp.asarray(solvers.student_levels(card.timesteps, card.shift))
+  levels = jnp.asarray(flow.student_levels(card.timesteps, card.shift))
   keys = sampler.sample_keys([0])
   others = {
     name: jax.jit(_recompute(dit, levels, card.block, blocks, masked))
@@ -155,7 +155,7 @@ def _recompute(dit, levels, block, blocks, masked) -> Callable:
       x0 = flow.to_x0(x, v[:, visible:], own)
       # At the last level, 0, nothing of the noise is left.
       following = jnp.full((1, block), levels[level + 1])
-      return solvers.renoise(x0, noise(level + 1), following)
+      return flow.renoise(x0, noise(level + 1), following)
 
     return jax.lax.fori_loop(0, len(levels) - 1, denoise, noise(0))
 

@@ -13,14 +13,12 @@ from clu import parameter_overview
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import processes
-from unitemp_jax.parallel.mesh import local_rows, make_mesh
+from unitemp_jax.parallel.mesh import MODEL_RULES, local_rows, make_mesh
 from unitemp_jax.parallel.processes import enable_compile_cache
-from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 from unitemp_jax.training import build, lazy_weights, workdir
 from unitemp_jax.training.config import load_config
-from unitemp_jax.training.guard import TrainingStopped
 from unitemp_jax.training.loop import LoopSettings, train
-from unitemp_jax.training.program import abstract_state
+from unitemp_jax.training.program import TrainingStopped, abstract_state
 
 # Of errors with a sentence; anything else is 1.
 EXIT_CODES: dict[type[BaseException], int] = {UserError: 2, TrainingStopped: 4}

@@ -20,7 +20,7 @@ from unitemp_jax.compare.pairing import Pair
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips.folder import ClipFile
 from unitemp_jax.report import pages
-from unitemp_jax.video import decode
+from unitemp_jax.video import read
 from unitemp_jax.video.read import read_video
 from unitemp_jax.video.write import write_video
 
@@ -140,7 +140,7 @@ def _copy(clip: ClipFile, path: Path) -> None:
   options = {'movflags': 'faststart'}
   with (
     files.writing(path) as temporary,
-    decode.reading(clip.path),
+    read.reading(clip.path),
     av.open(str(clip.path)) as source,
     av.open(str(temporary), 'w', 'mp4', options=options) as target,
   ):

@@ -19,8 +19,8 @@ from PIL import Image
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
-from unitemp_jax.video import decode
-from unitemp_jax.video.resize import fit
+from unitemp_jax.video import read
+from unitemp_jax.video.read import fit
 
 _TILES = 27  # at most
 _STRIP, _POSTER = 56, 180  # heights in pixels
@@ -64,7 +64,7 @@ def _draw(clip: tuple[Path, int], *, out: Path) -> Pictures:
   chosen = ((np.arange(count) + 0.5) * frames / count).astype(int)
   tiles, poster = [], None
   try:
-    for t, (_, _, frame) in enumerate(decode.decode(path)):
+    for t, (_, _, frame) in enumerate(read.decode(path)):
       if t == frames // 2:
         poster = _shrink(frame, _POSTER)
       tiles += [_shrink(frame, _STRIP)] * int((chosen == t).sum())

@@ -20,7 +20,7 @@ from unitemp_jax.convert.stream_writer import StreamWriter, streaming
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel import mesh as device_mesh
-from unitemp_jax.parallel.sharding_rules import MODEL_RULES, WIDTH
+from unitemp_jax.parallel.mesh import MODEL_RULES, WIDTH
 
 # What dtype policies there are; 'keep' writes what was read.
 POLICIES: Mapping[str, str | None] = {

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.video import decode
-from unitemp_jax.video.resize import fit
+from unitemp_jax.video import read
+from unitemp_jax.video.read import fit
 
 SUFFIXES = ('.mp4', '.mov', '.webm', '.gif', '.mkv', '.avi', '.m4v')
 _THUMBNAIL = (64, 36)  # width, height
@@ -242,14 +242,14 @@ def scan(spec: VideoFolderSpec, file: str, caption: str) -> Video:
 
   def numbered() -> Iterator[tuple[float, float, int]]:
     previous = None
-    for number, (time, rate, frame) in enumerate(decode.decode(path)):
+    for number, (time, rate, frame) in enumerate(read.decode(path)):
       small = thumbnail(frame)
       if previous is not None:
         changes.append(float(np.abs(small - previous).mean()))
       previous = small
       yield time, rate, number
 
-  shown = np.array(list(decode.resample(numbered(), spec.fps)), np.int64)
+  shown = np.array(list(read.resample(numbered(), spec.fps)), np.int64)
   cuts = find_cuts(np.array(changes))
   windows = plan_windows(shown, cuts, spec.num_frames)
   if not len(windows):
@@ -272,7 +272,7 @@ def read_windows(spec: VideoFolderSpec, video: Video) -> Iterator[np.ndarray]:
   """
   wanted = video.windows.reshape(-1)
   path, place, clip = os.path.join(spec.videos, video.file), 0, []
-  for number, (_, _, frame) in enumerate(decode.decode(path)):
+  for number, (_, _, frame) in enumerate(read.decode(path)):
     while place < len(wanted) and wanted[place] == number:
       clip.append(fit(frame, spec.height, spec.width))
       place += 1

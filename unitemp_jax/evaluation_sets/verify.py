@@ -15,7 +15,7 @@ import numpy as np
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.store import Store
-from unitemp_jax.video import decode
+from unitemp_jax.video import read
 
 _READERS = min(8, os.cpu_count() or 1)
 _FLAT, _DARK = 1.0, 8.0  # of 255; codecs leave some noise
@@ -199,7 +199,7 @@ def _decode(path: Path) -> tuple[Wanted, tuple[float, float, float]]:
   """What a file is, and the numbers that `_shown` takes."""
   count, total, contrast, change, last = 0, 0.0, 0.0, 0.0, None
   shape, fps = (0, 0), 0.0
-  for _, rate, picture in decode.decode(path):
+  for _, rate, picture in read.decode(path):
     count, shape, fps = count + 1, picture.shape, rate
     total += float(picture.mean())
     contrast = max(contrast, float(picture.std(axis=(0, 1)).max()))

@@ -32,9 +32,8 @@ from unitemp_jax.plans import Plan
 from unitemp_jax.plans import text as plan_text
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.sampling.model_folder import ModelCard
-from unitemp_jax.video import decode as video_decode
-from unitemp_jax.video.read import read_image
-from unitemp_jax.video.resize import fit
+from unitemp_jax.video import read
+from unitemp_jax.video.read import fit, read_image
 from unitemp_jax.video.write import write_image, write_video
 
 _SMALL = 128  # clips with a shorter side are written enlarged to twice that
@@ -334,9 +333,7 @@ class Reader:
       return fit(picture[None], height, width)
     path, found = prompt.clip, []
     assert path is not None
-    for picture in video_decode.resample(
-      video_decode.decode(path), self.card.fps
-    ):
+    for picture in read.resample(read.decode(path), self.card.fps):
       found.append(fit(picture, height, width))
       if len(found) == self.frames:
         return np.stack(found)

@@ -18,8 +18,7 @@ from unitemp_jax.generate.request import Given, Request
 from unitemp_jax.plans import Plan
 from unitemp_jax.sampling.model_folder import ModelCard
 from unitemp_jax.timeline import Length
-from unitemp_jax.video.read import read_image, read_video
-from unitemp_jax.video.resize import fit
+from unitemp_jax.video.read import fit, read_image, read_video
 
 Source = str | Path | Image.Image | np.ndarray
 _IMAGES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')

@@ -14,7 +14,7 @@ import numpy as np
 
 from unitemp_jax import plans, timeline
 from unitemp_jax.data.tokenizer import Tokenizer
-from unitemp_jax.diffusion import solvers
+from unitemp_jax.diffusion import flow
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import text as texts
 from unitemp_jax.generate.request import Request, given_latents, places
@@ -123,7 +123,7 @@ class Pipeline:
       self._mesh, jax.sharding.PartitionSpec()
     )
     self._params = jax.device_put(params, self._everywhere)
-    self.levels = solvers.student_levels(card.timesteps, card.shift)
+    self.levels = flow.student_levels(card.timesteps, card.shift)
     self._sample = jax.jit(self._sample_fn)
     self._context = jax.jit(self._context_fn)
 

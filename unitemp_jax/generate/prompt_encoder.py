@@ -12,8 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unitemp_jax.models import sizes
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
-from unitemp_jax.parallel.mesh import make_mesh, shardings_for
-from unitemp_jax.parallel.sharding_rules import MODEL_RULES
+from unitemp_jax.parallel.mesh import MODEL_RULES, make_mesh, shardings_for
 
 
 def local_mesh(config: TextConfig) -> Mesh:

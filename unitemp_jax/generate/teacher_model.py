@@ -18,7 +18,7 @@ from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel import mesh as device_mesh
-from unitemp_jax.parallel.sharding_rules import MODEL_RULES
+from unitemp_jax.parallel.mesh import MODEL_RULES
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.sampling.decode import Codec
 from unitemp_jax.sampling.teacher_sampler import TeacherSampler

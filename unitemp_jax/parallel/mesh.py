@@ -11,9 +11,10 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec as P
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.parallel.mesh_context import AXES, BATCH_AXES
+from unitemp_jax.parallel.mesh_context import AXES, BATCH_AXES, TOKEN_AXIS
 
 # (regex searched in the path of a leaf, how the leaf is split); the first match
 # wins. Vectors and scalars need no rule: they are replicated.
@@ -118,7 +119,7 @@ def _spec_of(path: str, leaf: Any, mesh: Mesh, rules: Rules) -> PartitionSpec:
     if rank_in_layer(path, leaf) <= 1:
       return PartitionSpec()
     raise ValueError(
-      f'No sharding rule for {path} {leaf.shape}; name it in sharding_rules.py.'
+      f'No sharding rule for {path} {leaf.shape}; name it in MODEL_RULES.'
     )
   spec = rules[matches[0]][1]
   if len(spec) > leaf.ndim:
@@ -222,3 +223,35 @@ def put_batch(local_batch: Any, mesh: Mesh) -> Any:
     )
 
   return jax.tree_util.tree_map_with_path(put, local_batch)
+
+
+WIDTH = ('fsdp', TOKEN_AXIS)  # what the width is split over
+
+# How the parameters of our models are split. Patterns end with the parameter's
+# name and are searched in the whole path, so that optimizer states and running
+# means meet the same rule. The model width D, the one size that all large
+# kernels share, is split over `fsdp` and `context`; stacked layers lead with L.
+# Biases, scales and other vectors need no rule.
+MODEL_RULES: Rules = (
+  # DiT layers: [L, D, ...] in, [L, ..., D] out, modulation [L, 6, D].
+  (r'(^|/)blocks/\w+_attn/[qkv]/kernel$', P(None, WIDTH)),
+  (r'(^|/)blocks/\w+_attn/o/kernel$', P(None, None, WIDTH)),
+  (r'(^|/)blocks/ffn_up/kernel$', P(None, WIDTH)),
+  (r'(^|/)blocks/ffn_down/kernel$', P(None, None, WIDTH)),
+  (r'(^|/)blocks/modulation$', P()),
+  # Around them: into the width, [..., D], and out of it, [D, ...].
+  (r'(^|/)(patch_embedding|(text|time)_(in|out))/kernel$', P(None, WIDTH)),
+  (r'(^|/)time_projection/kernel$', P(WIDTH)),
+  (r'(^|/)head/kernel$', P(WIDTH)),
+  (r'(^|/)head_modulation$', P()),
+  # Text encoder: [D, ...] in, [..., D] out, one module per layer.
+  (r'(^|/)layer\d+/(q|k|v|gate|up)/kernel$', P(WIDTH)),
+  (r'(^|/)layer\d+/(o|down)/kernel$', P(None, WIDTH)),
+  (r'(^|/)layer\d+/relative_bias$', P()),
+  (r'(^|/)token_embedding/embedding$', P(None, WIDTH)),
+  # A prompt that guidance leads away from, one row of a batch.
+  (r'(^|/)negative/(text|ids|mask)$', P()),
+  # The VAE is small and its channels are uneven: every device holds it whole.
+  (r'(^|/)(encoder|decoder)/(\w+/)*kernel$', P()),
+  (r'(^|/)(to_moments|from_latents)/kernel$', P()),
+)

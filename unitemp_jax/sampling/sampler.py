@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unitemp_jax.diffusion import solvers
+from unitemp_jax.diffusion import flow
 from unitemp_jax.models import cache as kv_cache
 from unitemp_jax.models import rope
 from unitemp_jax.models.dit import DiT, DiTConfig, TextContext
@@ -191,7 +191,7 @@ def sample_plan(
     cache_for(card.dit, plan, batch, height, width),
     latents,
     jax.vmap(jax.random.key)(seeds),
-    solvers.student_levels(card.timesteps, card.shift),
+    flow.student_levels(card.timesteps, card.shift),
     options=dataclasses.replace(
       card.step_options, loop_branches=prefer_loop_branches()
     ),

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from unitemp_jax.diffusion import flow, solvers
+from unitemp_jax.diffusion import flow
 from unitemp_jax.parallel import mesh_context
 from unitemp_jax.shapes import Index, Latents, Schedule
 
@@ -224,7 +224,7 @@ def denoise_block(
 
   def renoise(x0, level):
     sigma = jnp.broadcast_to(table[level][None], (batch, frames))
-    return solvers.renoise(x0, noise(level), sigma)
+    return flow.renoise(x0, noise(level), sigma)
 
   # What starts from noise needs the whole schedule; a block that starts from
   # carried anchors altogether skips the sigmas above its own.
@@ -318,7 +318,7 @@ def step(
     if options.context_sigma and anchors is not None:
       fresh = row_noise(carry.keys, row.index, len(sigmas), clean.shape[1:])
       sigma = jnp.full(clean.shape[:2], options.context_sigma)
-      clean = solvers.renoise(clean, fresh, sigma)
+      clean = flow.renoise(clean, fresh, sigma)
     return write_clean(denoise, net, cache, commit, clean, row, **gradient)
 
   def placed(carry):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unitemp_jax.diffusion import flow, guidance, solvers
+from unitemp_jax.diffusion import flow, guidance
 from unitemp_jax.errors import UserError
 
 SOLVERS = ('euler', 'unipc')
@@ -85,23 +85,23 @@ def sample_teacher(
 
 
 def _euler(velocity, noise, settings):
-  levels = jnp.asarray(solvers.euler_levels(settings.steps, settings.shift))
+  levels = jnp.asarray(flow.euler_levels(settings.steps, settings.shift))
 
   def body(x, pair):
     sigma = jnp.full(x.shape[:2], pair[0])
     step = jnp.full_like(sigma, pair[1])
-    return solvers.euler_step(x, velocity(x, pair[0]), sigma, step), None
+    return flow.euler_step(x, velocity(x, pair[0]), sigma, step), None
 
   pairs = jnp.stack([levels[:-1], levels[1:]], axis=1)
   return jax.lax.scan(body, noise, pairs)[0]
 
 
 def _unipc(velocity, noise, settings):
-  levels = solvers.unipc_levels(settings.steps, settings.shift)
+  levels = flow.unipc_levels(settings.steps, settings.shift)
   rows = {
-    'table': solvers.unipc_table(levels),
+    'table': flow.unipc_table(levels),
     'sigma': levels[:-1],
-    'told': solvers.whole_timesteps(levels[:-1]),
+    'told': flow.whole_timesteps(levels[:-1]),
     'first': (np.arange(settings.steps) == 0).astype(np.float32),
   }
 
@@ -109,7 +109,7 @@ def _unipc(velocity, noise, settings):
     x, state = carry
     sigma = jnp.full(x.shape[:2], row['sigma'])
     x0 = flow.to_x0(x, velocity(x, row['told']), sigma)
-    return solvers.unipc_step(row['table'], row['first'], x, x0, state), None
+    return flow.unipc_step(row['table'], row['first'], x, x0, state), None
 
   state = (noise, jnp.zeros_like(noise), jnp.zeros_like(noise))
   carry, _ = jax.lax.scan(body, (noise, state), jax.tree.map(jnp.asarray, rows))
@@ -126,7 +126,7 @@ def places(levels: np.ndarray, settings: TeacherSettings) -> list[int]:
   Raises:
     UserError: the teacher's steps do not meet them all.
   """
-  grid = solvers.euler_levels(settings.steps, settings.shift)
+  grid = flow.euler_levels(settings.steps, settings.shift)
   found = [int(np.abs(grid - level).argmin()) for level in levels]
   off = max(abs(grid[i] - v) for i, v in zip(found, levels, strict=True))
   if off > 1e-5 or settings.solver != 'euler':
@@ -161,14 +161,14 @@ def sample_trajectory(
   Raises:
     UserError: see `places`.
   """
-  grid = solvers.euler_levels(settings.steps, settings.shift)
+  grid = flow.euler_levels(settings.steps, settings.shift)
 
   def body(x, pair):
     sigma = jnp.full(x.shape[:2], pair[0])
     v = conditional(x, sigma)
     if settings.guidance_scale != 1.0:
       v = guidance.guide(v, unconditional(x, sigma), settings.guidance_scale)
-    return solvers.euler_step(x, v, sigma, jnp.full_like(sigma, pair[1])), None
+    return flow.euler_step(x, v, sigma, jnp.full_like(sigma, pair[1])), None
 
   stops = places(levels, settings)
   states = [noise]

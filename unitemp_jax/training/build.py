@@ -9,7 +9,7 @@ from unitemp_jax.data import digits_builder, latents, loader
 from unitemp_jax.errors import UserError
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.program import Program
-from unitemp_jax.training.programs import batches, builders
+from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs.distill import DistillProgram
 from unitemp_jax.training.programs.student import (
   ODEInitProgram,
@@ -54,7 +54,7 @@ def build_loader(config: ConfigDict, rows: Sequence[int]) -> loader.Loader:
       config.latents.dir, config.latents.get('embeddings')
     )
     transform = functools.partial(
-      batches.latent_batch,
+      builders.latent_batch,
       orders=config.orders,
       trajectories=config.objective == 'ode_init',
     )

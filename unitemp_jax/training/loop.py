@@ -16,17 +16,16 @@ from jax.sharding import Mesh
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import processes
-from unitemp_jax.parallel.mesh import Rules, local_mesh, put_batch
+from unitemp_jax.parallel.mesh import MODEL_RULES, Rules, local_mesh, put_batch
 from unitemp_jax.parallel.processes import StopSignal, sync, to_host
-from unitemp_jax.parallel.sharding_rules import MODEL_RULES
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.checkpoint import Checkpoints
-from unitemp_jax.training.goodput import Goodput
-from unitemp_jax.training.guard import Guard, TrainingStopped
-from unitemp_jax.training.metrics import MetricsLog
+from unitemp_jax.training.metrics import Goodput, MetricsLog
 from unitemp_jax.training.program import (
   CompiledSteps,
+  Guard,
   Program,
+  TrainingStopped,
   TrainState,
   abstract_state,
   first_state,

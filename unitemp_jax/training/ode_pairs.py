@@ -18,8 +18,12 @@ from unitemp_jax.generate.prompt_encoder import fingerprint
 from unitemp_jax.models import sizes, umt5
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
-from unitemp_jax.parallel.mesh import make_mesh, put_batch, row_parts
-from unitemp_jax.parallel.sharding_rules import MODEL_RULES
+from unitemp_jax.parallel.mesh import (
+  MODEL_RULES,
+  make_mesh,
+  put_batch,
+  row_parts,
+)
 from unitemp_jax.sampling import teacher
 from unitemp_jax.sampling.sampler import sample_keys
 from unitemp_jax.sampling.teacher import TeacherSettings

@@ -1,24 +1,182 @@
-"""Reads whole video files, their tags, and pictures, as uint8 RGB.
+"""Reads video files, their tags, and pictures, as uint8 RGB; resizes frames.
 
-What changes how the pixels of a file are meant is heeded: of videos see
-`decode`; of pictures the orientation and the colour profile that a camera
-wrote, more than 8 bits, transparency, palettes and shades of grey.
+What changes how the pixels of a file are meant is heeded. Of videos, colours
+are read by the matrix and the range that a file names; what is not tagged is
+BT.709 at HD sizes and BT.601 below, as players take it. They are turned as
+phones ask for, pixels that are not square are stretched, and what is
+transparent lies on black. Of pictures, the orientation and the colour profile
+that a camera wrote, more than 8 bits, transparency, palettes and grey.
 """
 
 import contextlib
+import fractions
 import io
 import json
 import os
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import av
 import numpy as np
+from av.video.reformatter import Colorspace, VideoReformatter
 from PIL import Image, ImageCms, ImageOps
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
-from unitemp_jax.video import decode
 
 Path = str | os.PathLike[str]
+Item = TypeVar('Item')
+# Threads cost more than they save on pictures of fewer pixels.
+_THREADED = 256 * 1024
+_UNTAGGED = 2  # matrix of a file that names none
+# What PyAV and Pillow raise on damaged files.
+_READ_ERRORS = (
+  av.FFmpegError,
+  Image.DecompressionBombError,
+  OSError,
+  SyntaxError,
+  ValueError,
+)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+  """Turns what the libraries raise on bad files into a UserError."""
+  if not os.path.isfile(path):
+    raise files.no_file(path)
+  try:
+    yield
+  except _READ_ERRORS as e:
+    reason = getattr(e, 'strerror', None) or str(e) or type(e).__name__
+    raise UserError(f'Cannot read {os.fspath(path)}: {reason}.') from e
+
+
+def stream_rate(stream: av.VideoStream) -> fractions.Fraction:
+  """Frames per second of a stream; 10 where the file does not tell."""
+  return stream.average_rate or stream.guessed_rate or fractions.Fraction(10)
+
+
+def _is_hd(frame: av.VideoFrame) -> bool:
+  """Whether players take a file without tags as BT.709."""
+  return frame.width >= 1280 or frame.height > 576
+
+
+def _shown_size(
+  frame: av.VideoFrame, ratio: fractions.Fraction | None
+) -> tuple[int, int]:
+  """Height and width in square pixels, none fewer than there are."""
+  if not ratio or ratio <= 0:
+    return frame.height, frame.width
+  if ratio > 1:
+    return frame.height, round(frame.width * ratio)
+  return round(frame.height / ratio), frame.width
+
+
+def _on_black(pixels: np.ndarray) -> np.ndarray:
+  """RGB of RGB or RGBA, what is transparent on black."""
+  if pixels.shape[-1] == 3:
+    return pixels
+  shares = pixels[..., 3:].astype(np.uint16)
+  return ((pixels[..., :3] * shares + 127) // 255).astype(np.uint8)
+
+
+def _check_complete(path: Path) -> None:
+  """Refuses an mp4 or mov file whose end is missing.
+
+  The decoder would silently return the frames that are there. Such a file is a
+  row of boxes, each of which begins with its length.
+  """
+  size, place = os.path.getsize(path), 0
+  with open(path, 'rb') as file:
+    while place < size:
+      file.seek(place)
+      head = file.read(16)
+      if place == 0 and head[4:8] != b'ftyp':
+        return  # another kind of file
+      length = int.from_bytes(head[:4], 'big')
+      if length == 1:
+        length = int.from_bytes(head[8:16], 'big')
+      if length == 0:
+        return  # the last box, up to the end
+      place += max(length, 8)
+  if place > size:
+    raise ValueError('the end of the file is missing')
+
+
+def decode(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
+  """Decodes a video file frame by frame, in little memory.
+
+  Args:
+    path: mp4, mov, webm, gif or whatever else PyAV reads.
+
+  Yields:
+    The time since the first frame in seconds, the file's frames per second, and
+    the frame, uint8 [H, W, 3].
+
+  Raises:
+    UserError: the file is missing, damaged or holds no video.
+  """
+  with reading(path), av.open(os.fspath(path)) as container:
+    _check_complete(path)
+    if not container.streams.video:
+      raise UserError(f'{os.fspath(path)} holds no video.')
+    stream = container.streams.video[0]
+    context = stream.codec_context
+    large = context.width * context.height >= _THREADED
+    stream.thread_type = 'AUTO' if large else 'NONE'
+    # One for all frames: setting it up takes as long as using it.
+    converter, threads = VideoReformatter(), 0 if large else 1
+    rate, first = float(stream_rate(stream)), None
+    for number, frame in enumerate(container.decode(stream)):
+      time = number / rate if frame.time is None else frame.time
+      first = time if first is None else first
+      # Phones store sideways pictures and the angle to turn them by.
+      turns = round(frame.rotation / 90)
+      height, width = _shown_size(frame, context.sample_aspect_ratio)
+      settings: dict[str, Any] = {'height': height, 'width': width}
+      if frame.colorspace == _UNTAGGED and _is_hd(frame):
+        settings['src_colorspace'] = Colorspace.ITU709
+      clear = any(part.is_alpha for part in frame.format.components)
+      settings['format'] = 'rgba' if clear else 'rgb24'
+      pixels = converter.reformat(frame, threads=threads, **settings)
+      yield time - first, rate, np.rot90(_on_black(pixels.to_ndarray()), turns)
+    if first is None:
+      raise UserError(f'{os.fspath(path)} holds no frame that can be decoded.')
+
+
+def resample(
+  frames: Iterable[tuple[float, float, Item]], fps: float
+) -> Iterator[Item]:
+  """Yields for each time k / fps the item that is nearest in time.
+
+  Args:
+    frames: time, frames per second and an item, in order of time.
+    fps: frames per second of the result, positive.
+  """
+  count, last, step, end = 0, None, 0.0, 0.0
+  for time, rate, item in frames:
+    if last is not None:
+      step = time - end
+      while count / fps < end + step / 2:
+        yield last[0]
+        count += 1
+    last, end, step = (item,), time, step or 1 / rate
+  # The last frame is shown as long as the one before it.
+  while last is not None and count + 0.5 <= (end + step) * fps + 1e-6:
+    yield last[0]
+    count += 1
+
+
+def video_fps(path: Path) -> float:
+  """Reads the average frames per second of a video file.
+
+  Raises:
+    UserError: the file is missing, damaged or holds no video.
+  """
+  with reading(path), av.open(os.fspath(path)) as container:
+    if not container.streams.video:
+      raise UserError(f'{os.fspath(path)} holds no video.')
+    return float(stream_rate(container.streams.video[0]))
 
 
 def read_video(
@@ -38,14 +196,14 @@ def read_video(
   """
   if fps is not None and fps <= 0:
     raise UserError(f'fps must be positive, got {fps}.')
-  decoded = decode.decode(path)
+  decoded = decode(path)
   if fps is None:
     frames = [pixels for _, _, pixels in decoded]
   else:
-    frames = list(decode.resample(decoded, fps))
+    frames = list(resample(decoded, fps))
   if len({frame.shape for frame in frames}) > 1:
     raise UserError(f'The picture size changes within {os.fspath(path)}.')
-  return np.stack(frames), float(fps or decode.video_fps(path))
+  return np.stack(frames), float(fps or video_fps(path))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -54,7 +212,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
   Raises:
     UserError: the file is missing or damaged.
   """
-  with decode.reading(path), av.open(os.fspath(path)) as container:
+  with reading(path), av.open(os.fspath(path)) as container:
     tags = dict(container.metadata)
   for name, text in tags.items():
     with contextlib.suppress(ValueError):
@@ -71,7 +229,7 @@ def read_image(path: Path) -> np.ndarray:
   Raises:
     UserError: the file is missing or damaged.
   """
-  with decode.reading(path), Image.open(path) as image:
+  with reading(path), Image.open(path) as image:
     image = _in_srgb(_in_8_bits(ImageOps.exif_transpose(image)))
     if image.has_transparency_data:
       image = image.convert('RGBA')
@@ -105,3 +263,36 @@ def _in_srgb(image: Image.Image) -> Image.Image:
       made = ImageCms.profileToProfile(image, profile, srgb, outputMode=mode)
       return made or image
   return image
+
+
+def fit(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+  """Resizes to cover height x width and crops the centre.
+
+  Sizes that are a multiple of the target by a whole number are averaged, which
+  is exactly the inverse of the enlarging `write_video` does.
+
+  Args:
+    frames: uint8 [..., H, W, 3].
+    height: pixels.
+    width: pixels.
+
+  Returns:
+    uint8 [..., height, width, 3].
+  """
+  h, w = frames.shape[-3:-1]
+  if (h, w) == (height, width):
+    return frames
+  scale = max(height / h, width / w)
+  box_h, box_w = min(h, height / scale), min(w, width / scale)
+  top, left = (h - box_h) / 2, (w - box_w) / 2
+  whole = h % height == 0 and h * width == w * height
+  how = Image.Resampling.BOX if whole else Image.Resampling.LANCZOS
+  fitted = [
+    np.asarray(
+      Image.fromarray(frame).resize(
+        (width, height), how, box=(left, top, left + box_w, top + box_h)
+      )
+    )
+    for frame in np.ascontiguousarray(frames).reshape(-1, h, w, 3)
+  ]
+  return np.stack(fitted).reshape(*frames.shape[:-3], height, width, 3)

@@ -18,9 +18,8 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import naming
 from unitemp_jax.evaluation.clips.folder import ClipFile
 from unitemp_jax.evaluation.metrics import temporal
-from unitemp_jax.video import decode as video_decode
 from unitemp_jax.video.frames import chunks, unit_pixels
-from unitemp_jax.video.resize import fit
+from unitemp_jax.video.read import decode, fit, resample
 
 _SIDE = 11  # of the window of SSIM
 # Of a reference that is kept for the other clips compared with it.
@@ -64,7 +63,7 @@ class Reference:
 
   def decode(self) -> Iterator[np.ndarray]:
     """Yields its frames, however many."""
-    decoded = video_decode.resample(video_decode.decode(self.path), self.fps)
+    decoded = resample(decode(self.path), self.fps)
     return (fit(frame, self.height, self.width) for frame in decoded)
 
 

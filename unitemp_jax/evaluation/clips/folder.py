@@ -21,7 +21,7 @@ from unitemp_jax.data import video_folder
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import naming
 from unitemp_jax.evaluation.clips.layout import Blocks, Layout
-from unitemp_jax.video import decode
+from unitemp_jax.video import read
 
 # What lies beside clips and is none: records, pictures, reports, prompts.
 _BESIDE = ('.json', '.jsonl', '.png', '.jpg', '.html', '.md', '.csv', '.npz')
@@ -163,12 +163,12 @@ def _sidecar(path: Path) -> dict[str, Any]:
 def _read(
   folder: Path, path: Path, kind: str, blocks: Blocks | None
 ) -> ClipFile:
-  with decode.reading(path), av.open(str(path)) as container:
+  with read.reading(path), av.open(str(path)) as container:
     if not container.streams.video:
       raise UserError(f'{path} holds no video.')
     stream = container.streams.video[0]
     frames, context = stream.frames, stream.codec_context
-    fps = float(decode.stream_rate(stream))
+    fps = float(read.stream_rate(stream))
     height, width = context.height, context.width
     tags = dict(container.metadata)
   scale = _scale(tags, height, width)

@@ -28,8 +28,8 @@ from unitemp_jax.evaluation.clips.fidelity import (
 )
 from unitemp_jax.evaluation.metrics import curves
 from unitemp_jax.evaluation.metrics.curves import Curves
-from unitemp_jax.video import decode
-from unitemp_jax.video.resize import fit
+from unitemp_jax.video import read
+from unitemp_jax.video.read import fit
 
 _VERSION = 2  # of what is computed of a clip
 # Clips of one reference that one process takes together.
@@ -163,7 +163,7 @@ def _key(job: Job) -> str:
 
 
 def _measure(job: Job) -> Measured:
-  decoded = decode.decode(job.path)
+  decoded = read.decode(job.path)
   if job.window is not None:
     return _measure_windows(job.path, job.window, decoded)
   frames = (_shrink(pixels, job.scale) for _, _, pixels in decoded)
@@ -184,7 +184,7 @@ def _shrink(frame: np.ndarray, scale: int) -> np.ndarray:
 
 def _measure_windows(path: Path, window: Window, decoded) -> Measured:
   found, cuts = [], 0
-  for clip in _windows(decode.resample(decoded, window.fps), window):
+  for clip in _windows(read.resample(decoded, window.fps), window):
     measured = curves.measure(clip)
     if has_cut(measured.steps):
       cuts += 1

@@ -36,7 +36,6 @@ from unitemp_jax.training.optim import (
 from unitemp_jax.training.program import StepFn, TrainState
 from unitemp_jax.training.programs import (
   anchor_window,
-  batches,
   builders,
   networks,
   samples,
@@ -151,7 +150,7 @@ class DistillProgram:
       'student': builders.optimizer(config.optimizer),
       'critic': builders.optimizer(config.critic_optimizer),
     }
-    self.batch_spec = batches.latent_spec(config)
+    self.batch_spec = builders.latent_spec(config)
     self.sample = samples.student_sampler(config, self.frozen['text'])
     rest = s.critic_updates - 1
     self.steps: dict[str, tuple[StepFn, int]] = {

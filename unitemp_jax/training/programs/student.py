@@ -12,7 +12,7 @@ from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import ode_init, student_init, teacher_forcing
 from unitemp_jax.training.flops import Clip
-from unitemp_jax.training.programs import batches, builders, networks, samples
+from unitemp_jax.training.programs import builders, networks, samples
 from unitemp_jax.training.programs.single import SingleLossProgram
 
 
@@ -32,7 +32,7 @@ class StudentInitProgram(SingleLossProgram):
     teacher = networks.lazy_teacher(config)
     self.frozen = {'text': teacher['text']}
     self.initial = {'dit': teacher['dit']}
-    self.batch_spec = batches.latent_spec(config)
+    self.batch_spec = builders.latent_spec(config)
     self.sample = samples.student_sampler(config, teacher['text'])
     frames = builders.latent_shape(config)[0]
     plans, weights = builders.training_plans(config.orders, frames)
@@ -104,7 +104,7 @@ class ODEInitProgram(StudentInitProgram):
         'trajectories hold the sigmas of config.student only; use 0, or the '
         'objective student_init.'
       )
-    self.batch_spec = batches.latent_spec(config, trajectories=True)
+    self.batch_spec = builders.latent_spec(config, trajectories=True)
 
   def settings(self) -> dict[str, Any]:
     """Returns what `loss_fn` takes besides the numbers of `config.loss`."""

@@ -13,7 +13,7 @@ from unitemp_jax.objectives import flow_match
 from unitemp_jax.training.flops import Clip
 from unitemp_jax.training.lazy_weights import LazyWeights
 from unitemp_jax.training.program import TrainState
-from unitemp_jax.training.programs import batches, builders, samples
+from unitemp_jax.training.programs import builders, samples
 from unitemp_jax.training.programs.single import SingleLossProgram
 
 _SAMPLE_STEPS = 25
@@ -34,7 +34,7 @@ class TeacherProgram(SingleLossProgram):
     self._dit = DiT(builders.dit_config(config.model))
     self._encoder = TextEncoder(builders.text_config(config.model))
     self._embedded = bool(config.latents.get('embeddings'))
-    self.batch_spec = batches.latent_spec(config)
+    self.batch_spec = builders.latent_spec(config)
     if not self._embedded:  # Its captions are not among the embeddings.
       self.sample = self._sample
     if config.get('pretrained'):
