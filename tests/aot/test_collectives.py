@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from unitemp_jax.aot import collectives, hlo
+from unitemp_jax.aot import hlo
 
 pytestmark = pytest.mark.devices(8)
 
@@ -50,7 +50,7 @@ def by_kind(found):
 
 
 def test_a_loop_runs_its_collectives_as_often_as_it_turns():
-  found = by_kind(collectives.count(TEXT, devices=4, slices=1, unknown=9))
+  found = by_kind(hlo.count(TEXT, devices=4, slices=1, unknown=9))
   permuted = found['collective-permute']
   # From 0 in steps of two to 7: four turns of 128 bytes.
   assert (permuted.sites, permuted.count, permuted.bytes) == (1, 4, 4 * 128)
@@ -60,7 +60,7 @@ def test_a_loop_runs_its_collectives_as_often_as_it_turns():
 
 
 def test_what_goes_between_slices_is_told_apart():
-  found = by_kind(collectives.count(TEXT, devices=4, slices=2, unknown=9))
+  found = by_kind(hlo.count(TEXT, devices=4, slices=2, unknown=9))
   # Groups are {0, 2} and {1, 3}; slices {0, 1} and {2, 3}.
   assert found['all-gather'].between == found['all-gather'].bytes
   assert found['collective-permute'].between == 0
@@ -68,7 +68,7 @@ def test_what_goes_between_slices_is_told_apart():
 
 def test_a_loop_that_ends_at_run_time_takes_what_is_given():
   text = TEXT.replace('%n = u32[] constant(7)', '%n = u32[] parameter(1)')
-  found = by_kind(collectives.count(text, devices=4, slices=1, unknown=9))
+  found = by_kind(hlo.count(text, devices=4, slices=1, unknown=9))
   assert found['collective-permute'].count == 9
 
 
@@ -76,13 +76,11 @@ def test_of_loops_that_stand_for_a_choice_one_turns_once():
   loop = '%w = (u32[], f32[8,4]) while(%st), condition=%cond, body=%body'
   named = ', metadata={op_name="jit(f)/chosen/while"}'
   twice = f'{loop}{named}\n  {loop.replace("%w", "%v")}{named}'
-  found = by_kind(
-    collectives.count(TEXT.replace(loop, twice), 4, slices=1, unknown=9)
-  )
+  found = by_kind(hlo.count(TEXT.replace(loop, twice), 4, slices=1, unknown=9))
   assert found['collective-permute'].count == 1
   # Control: without their name both of them turn four times.
   plain = TEXT.replace(loop, twice.replace('chosen', 'other'))
-  found = by_kind(collectives.count(plain, 4, slices=1, unknown=9))
+  found = by_kind(hlo.count(plain, 4, slices=1, unknown=9))
   assert found['collective-permute'].count == 8
 
 
@@ -99,7 +97,7 @@ GROUPS = [
 
 @pytest.mark.parametrize(('text', 'expected'), GROUPS)
 def test_groups_in_all_their_forms(text, expected):
-  np.testing.assert_array_equal(collectives.groups(text, 4), expected)
+  np.testing.assert_array_equal(hlo.groups(text, 4), expected)
 
 
 def test_a_program_that_xla_compiled():
@@ -121,7 +119,7 @@ def test_a_program_that_xla_compiled():
 
   x = jax.ShapeDtypeStruct((64,), jnp.float32, sharding=split)
   text = jax.jit(run).lower(x, jnp.float32(0.1)).compile().as_text()
-  found = by_kind(collectives.count(text, 8, 1, unknown=0))
+  found = by_kind(hlo.count(text, 8, 1, unknown=0))
   assert found['all-reduce'].count == 5
   assert found['all-reduce'].bytes == 5 * 2 * 7 / 8 * 32
   assert set(found) == {'all-reduce'}

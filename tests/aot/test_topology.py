@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from unitemp_jax.aot import topology
-from unitemp_jax.aot.hardware import CHIPS
+from unitemp_jax.aot.topology import CHIPS
 from unitemp_jax.errors import UserError
 
 GOOD = [

@@ -10,7 +10,7 @@ import pytest
 from model_fixture import random_model
 
 from unitemp_jax.bench import baselines, long, measure, runner
-from unitemp_jax.bench.context import Context
+from unitemp_jax.bench.measure import Context
 from unitemp_jax.cli import bench as cli
 from unitemp_jax.errors import UserError
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from model_fixture import random_model
 
-from unitemp_jax.bench import attention, autotune, runner
-from unitemp_jax.bench.context import CallShape, Context
+from unitemp_jax.bench import attention, runner
+from unitemp_jax.bench.measure import CallShape, Context
 from unitemp_jax.cli import bench as cli
 from unitemp_jax.errors import UserError
 from unitemp_jax.models.attention import tiles
@@ -32,7 +32,7 @@ def fake_clock(monkeypatch, seconds):
 
 
 def test_on_a_cpu_the_command_finds_how_many_logits(tmp_path, monkeypatch):
-  monkeypatch.setattr(autotune, 'LOGITS', (2**13, 2**14))
+  monkeypatch.setattr(attention, 'LOGITS', (2**13, 2**14))
   out = tmp_path / 'out'
   shape = ['--queries=64', '--keys=256', '--heads=2', '--head_dim=32']
   assert cli.main(['attention', f'--out={out}', '--repeats=2', *shape]) == 0
@@ -44,7 +44,7 @@ def test_on_a_cpu_the_command_finds_how_many_logits(tmp_path, monkeypatch):
   assert 'faster than xla by' in text and 'GFLOP/s' in text
   # The package reads what was written, and takes it on this hardware.
   monkeypatch.setenv(tiles.ENVIRONMENT, str(out / attention.TILES))
-  assert tiles.lookup('cpu', 64, 256, False).xla_logits in autotune.LOGITS
+  assert tiles.lookup('cpu', 64, 256, False).xla_logits in attention.LOGITS
   monkeypatch.delenv(tiles.ENVIRONMENT)
   assert tiles.lookup('cpu', 64, 256, False) == Tiles()
 
@@ -52,8 +52,8 @@ def test_on_a_cpu_the_command_finds_how_many_logits(tmp_path, monkeypatch):
 def test_the_fastest_wins(monkeypatch):
   """Whichever it is: a control for each."""
   call = attention.make_call(SMALL, jnp.float32)
-  monkeypatch.setattr(autotune, 'LOGITS', (2**20, 2**21))
-  for fast, logits in ((str(n), n) for n in autotune.LOGITS):
+  monkeypatch.setattr(attention, 'LOGITS', (2**20, 2**21))
+  for fast, logits in ((str(n), n) for n in attention.LOGITS):
     fake_clock(monkeypatch, lambda name, fast=fast: 1 + (fast not in name))
     outcome = attention.search(context(), call, 'xla')
     table = json.loads(outcome.files[attention.TILES])
@@ -73,21 +73,21 @@ def test_what_does_not_fit_is_left_out(monkeypatch):
   bad, good = {'block_kv': 256}, {'block_q': 64, 'block_kv': 128}
   backward = {'block_q_dkv': 128, 'block_kv_dkv': 128}
   monkeypatch.setattr(
-    autotune,
+    attention,
     'stages',
     lambda backend, unit: [
       (False, {'bad': bad, 'good': good}),
       (True, {'back': backward}),
     ],
   )
-  real = autotune.FORMS['splash']
+  real = attention.FORMS['splash']
 
   def form(q, k, v, length, mask, sizes):
     if sizes.block_kv == 256:
       raise ValueError('no memory\nfor that')
     return real(q, k, v, length, mask, sizes)
 
-  monkeypatch.setitem(autotune.FORMS, 'splash', form)
+  monkeypatch.setitem(attention.FORMS, 'splash', form)
   fake_clock(monkeypatch, lambda name: 1.0)
   lines = []
   outcome = attention.search(context(lines=lines), call, 'splash')
@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_left_out(monkeypatch):
   assert entry['tiles']['block_kv_dkv'] == 128
   assert any('bad: left out (no memory)' in line for line in lines)
   monkeypatch.setattr(
-    autotune, 'stages', lambda backend, unit: [(False, {'bad': bad})]
+    attention, 'stages', lambda backend, unit: [(False, {'bad': bad})]
   )
   with pytest.raises(UserError, match='takes none of 1 sizes'):
     attention.search(context(), call, 'splash')
@@ -105,11 +105,11 @@ def test_what_does_not_fit_is_left_out(monkeypatch):
 
 def test_tiles_are_sizes_that_kernels_take():
   for unit in ((4680, 32_760), (1560, 1560)):
-    for _, choices in autotune.stages('splash', unit):
+    for _, choices in attention.stages('splash', unit):
       assert len(choices) > 8
       for sizes in choices.values():
         Tiles(**sizes)  # refuses what is no multiple
-  _, forward = autotune.stages('splash', (1560, 1560))[0]
+  _, forward = attention.stages('splash', (1560, 1560))[0]
   assert any(sizes['block_kv'] == 1664 for sizes in forward.values())
   with pytest.raises(ValueError, match='block_kv is 100'):
     Tiles(block_kv=100)

@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 import small_models
 
-from unitemp_jax.convert import incoming, keymap, load_torch, stream_writer
+from unitemp_jax.convert import checkpoints, incoming, keymap, load_torch
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel.mesh import MODEL_RULES, make_mesh, shardings_for
@@ -60,7 +60,7 @@ def test_rows_and_layers_arrive_in_any_order(tmp_path):
   x = np.arange(24, dtype=np.float16).reshape(4, 6)
   specs = {'x': (x.shape, x.dtype), 'y': ((2,), np.dtype(np.float32))}
   path = tmp_path / 'a.safetensors'
-  with stream_writer.streaming(path, specs, {}) as writer:
+  with checkpoints.streaming(path, specs, {}) as writer:
     for row in (2, 0, 3, 1):
       writer.write('x', 6 * row, x[row])
     writer.write('y', 0, np.ones(2, np.float64))

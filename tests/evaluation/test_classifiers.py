@@ -8,7 +8,7 @@ from unitemp_jax.data import falling_digits
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.classifiers import classifier
 from unitemp_jax.evaluation.classifiers.arrow_of_time import ArrowOfTime
-from unitemp_jax.evaluation.classifiers.augment import spoil
+from unitemp_jax.evaluation.classifiers.classifier import spoil
 from unitemp_jax.evaluation.classifiers.digits import DigitClassifier
 
 TINY = pathlib.Path(unitemp_jax.__file__).parent / 'assets' / 'tiny'

@@ -3,7 +3,7 @@ import pytest
 
 from unitemp_jax.data import falling_digits
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.classifiers import direction
+from unitemp_jax.evaluation.classifiers import arrow_of_time
 from unitemp_jax.evaluation.metrics import curves
 
 
@@ -18,7 +18,7 @@ def falling():
 
 
 def test_a_reversed_clip_is_called_reversed(falling):
-  classifier = direction.Direction.fit(falling[:28])
+  classifier = arrow_of_time.Direction.fit(falling[:28])
   forward = classifier.read(falling[28:])
   backward = classifier.read([clip[::-1] for clip in falling[28:]])
   assert (forward > 0.5).all() and (backward < 0.5).all()
@@ -27,9 +27,9 @@ def test_a_reversed_clip_is_called_reversed(falling):
 
 def test_real_clips_are_classifyd_by_what_has_not_seen_them(falling):
   names = [str(i // 2) for i in range(len(falling))]
-  assert (direction.held_out(falling, names) > 0.5).mean() > 0.9
+  assert (arrow_of_time.held_out(falling, names) > 0.5).mean() > 0.9
   with pytest.raises(UserError, match='two files'):
-    direction.held_out(falling, ['one'] * len(falling))
+    arrow_of_time.held_out(falling, ['one'] * len(falling))
 
 
 def test_what_has_no_direction_is_called_at_random():
@@ -43,12 +43,12 @@ def test_what_has_no_direction_is_called_at_random():
       y, x = np.abs((start + speed * t + 15) % 30 - 15).astype(int)
       clip[t, y, x] = 255
     clips.append(clip)
-  answers = direction.held_out(clips, [str(i) for i in range(48)])
+  answers = arrow_of_time.held_out(clips, [str(i) for i in range(48)])
   assert 0.2 < (answers > 0.5).mean() < 0.8
 
 
 def test_a_still_and_a_palindrome_have_no_direction(falling):
-  classifier = direction.Direction.fit(falling[:20])
+  classifier = arrow_of_time.Direction.fit(falling[:20])
   still = np.repeat(falling[0][:1], 17, axis=0)
   there = np.concatenate([falling[0], falling[0][-2::-1]])
   np.testing.assert_allclose(classifier.read([still]), 0.5, atol=1e-6)

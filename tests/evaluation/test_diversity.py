@@ -4,7 +4,7 @@ import pytest
 from unitemp_jax.data import falling_digits
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.classifiers.digits import DigitClassifier
-from unitemp_jax.evaluation.metrics import diversity
+from unitemp_jax.evaluation.suites import diversity
 from unitemp_jax.evaluation.suites.bench import DIGITS
 
 
@@ -20,10 +20,10 @@ def test_a_repeated_handwriting_is_seen():
   clips = falling_digits.sample_clips(
     falling_digits.FallingDigitsSpec(split='test'), range(100)
   )
-  oracle = DigitClassifier.load(DIGITS)
+  classifier = DigitClassifier.load(DIGITS)
 
   def spread(video):
-    glyphs = oracle.glyphs(video[:, -1])
+    glyphs = classifier.glyphs(video[:, -1])
     return np.nanmean(diversity.class_distances(glyphs, clips['digit']))
 
   first = np.array(

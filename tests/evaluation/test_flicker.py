@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.metrics import flicker, swapped_block
+from unitemp_jax.evaluation.metrics import flicker
+from unitemp_jax.evaluation.suites.flicker import swap_block
 from unitemp_jax.video.frames import frame_steps, unit_pixels
 
 AT = [8, 20]
@@ -129,7 +130,7 @@ def test_swapped_block_raises_wide_difference_and_latent_step():
   # Latents that stay with their own clip and change a little each step.
   own = rng.normal(size=(12, 1, 4, 4, 3))
   latents = own + np.cumsum(rng.normal(0, 0.2, (12, 9, 4, 4, 3)), axis=1)
-  swapped = swapped_block.swap_block(latents, 1)
+  swapped = swap_block(latents, 1)
 
   def decode(z):
     # Content morphs over the 4 frames of a latent, as causal decoders do.
@@ -144,7 +145,7 @@ def test_swapped_block_raises_wide_difference_and_latent_step():
   assert flicker.wide_ratio(fired, AT).mean() > 1.5
   assert abs(flicker.latent_step_ratio(latents, AT).mean() - 1) < 0.1
   assert flicker.latent_step_ratio(swapped, AT).mean() > 2
-  quarter = swapped_block.swap_block(latents, 1, mix=0.25)
+  quarter = swap_block(latents, 1, mix=0.25)
   steps = [
     flicker.latent_step_ratio(z, AT).mean() for z in (latents, quarter, swapped)
   ]
@@ -154,14 +155,14 @@ def test_swapped_block_raises_wide_difference_and_latent_step():
 def test_swap_takes_the_block_of_the_next_clip_and_nothing_else():
   latents = np.arange(2 * 9, dtype=float).reshape(2, 9, 1, 1, 1)
   before = latents.copy()
-  swapped = swapped_block.swap_block(latents, 1)
+  swapped = swap_block(latents, 1)
   np.testing.assert_array_equal(latents, before)
   np.testing.assert_array_equal(swapped[:, 3:6], latents[::-1, 3:6])
   np.testing.assert_array_equal(swapped[:, :3], latents[:, :3])
   with pytest.raises(UserError, match='two clips'):
-    swapped_block.swap_block(latents[:1], 1)
+    swap_block(latents[:1], 1)
   with pytest.raises(UserError, match='no block 3'):
-    swapped_block.swap_block(latents, 3)
+    swap_block(latents, 3)
 
 
 def test_bytes_and_floats_give_the_same_and_model_range_is_refused():

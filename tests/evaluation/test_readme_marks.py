@@ -4,7 +4,7 @@ import pytest
 
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.metrics import readme
+from unitemp_jax.evaluation.metrics import results
 
 BEGIN, END = '<!-- begin metrics -->', '<!-- end metrics -->'
 
@@ -12,8 +12,8 @@ BEGIN, END = '<!-- begin metrics -->', '<!-- end metrics -->'
 def test_tables_replace_what_lay_between_the_marks(tmp_path):
   path = tmp_path / 'README.md'
   path.write_text(f'top\n{BEGIN}\nold\n{END}\nbottom\n')
-  readme.insert(path, '## VAE\n\n| a |\n')
-  readme.insert(path, '## VAE\n\n| b |\n')
+  results.insert_tables(path, '## VAE\n\n| a |\n')
+  results.insert_tables(path, '## VAE\n\n| b |\n')
   text = path.read_text()
   assert text.startswith('top\n') and text.endswith('\nbottom\n')
   assert '### VAE\n\n| b |' in text
@@ -27,7 +27,7 @@ def test_a_file_without_marks_is_left_alone(tmp_path, text):
   path = tmp_path / 'README.md'
   path.write_text(text)
   with pytest.raises(UserError, match='must contain'):
-    readme.insert(path, 'x')
+    results.insert_tables(path, 'x')
   assert path.read_text() == text
 
 
@@ -35,7 +35,7 @@ def test_marks_of_another_name_are_others(tmp_path):
   path = tmp_path / 'README.md'
   begin, end = '<!-- begin set -->', '<!-- end set -->'
   path.write_text(f'{BEGIN}\na\n{END}\n{begin}\nold\n{end}\n')
-  readme.insert(path, 'new', 'set')
+  results.insert_tables(path, 'new', 'set')
   assert path.read_text() == f'{BEGIN}\na\n{END}\n{begin}\nnew\n{end}\n'
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.metrics import windows
+from unitemp_jax.evaluation.suites import ceiling
 
 
 def decode(latents):
@@ -32,7 +32,7 @@ def clips(num_latents=12):
 
 def test_enough_true_past_removes_the_seam_and_less_does_not():
   latents, video = clips()
-  found = windows.anchor_ceiling(decode, encode, latents, video)
+  found = ceiling.anchor_ceiling(decode, encode, latents, video)
   joint = [row for row in found if row.variant == 'joint']
   assert [row.boundary for row in joint] == [8, 20, 32]
   for row in found:
@@ -49,7 +49,7 @@ def test_enough_true_past_removes_the_seam_and_less_does_not():
 
 def test_only_boundaries_with_enough_past_count_and_whole_pasts_are_marked():
   latents, video = clips()
-  found = windows.anchor_ceiling(decode, encode, latents, video)
+  found = ceiling.anchor_ceiling(decode, encode, latents, video)
   raw = [(r.past, r.boundary) for r in found if r.variant == 'raw']
   assert (3, 8) in raw and (4, 8) not in raw
   assert (6, 20) in raw and (6, 32) in raw
@@ -65,7 +65,7 @@ def test_windowed_encodes_from_the_first_frame_of_the_window():
     seen.append(frames)
     return encode(frames)
 
-  windows.anchor_ceiling(decode, spy, latents, video, past=[2])
+  ceiling.anchor_ceiling(decode, spy, latents, video, past=[2])
   # Block 1 has the past latents 1 and 2, which stand for the frames 4..8.
   np.testing.assert_array_equal(seen[0], video[:, 4:9])
 
@@ -78,7 +78,7 @@ def test_block_alone_repeats_its_first_frame():
     shapes.append(z.shape[1])
     return decode(z)
 
-  found = windows.anchor_ceiling(spy, encode, latents, video, past=[0])
+  found = ceiling.anchor_ceiling(spy, encode, latents, video, past=[0])
   assert shapes == [6, 3, 3]
   assert all(row.flicker.shape == (4,) for row in found)
 
@@ -86,6 +86,6 @@ def test_block_alone_repeats_its_first_frame():
 def test_clips_that_do_not_fit_are_refused():
   latents, video = clips()
   with pytest.raises(UserError, match='frames'):
-    windows.anchor_ceiling(decode, encode, latents, video[:, :-1])
+    ceiling.anchor_ceiling(decode, encode, latents, video[:, :-1])
   with pytest.raises(UserError, match='single block'):
-    windows.anchor_ceiling(decode, encode, latents[:, :3], video[:, :9])
+    ceiling.anchor_ceiling(decode, encode, latents[:, :3], video[:, :9])

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unitemp_jax.convert import parity_networks
+from unitemp_jax.convert import parity
 from unitemp_jax.diffusion import flow
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.sampling import sampler
@@ -21,15 +21,13 @@ def params(kind, config):
 
 def dit(config, grid, tokens, batch=1):
   inputs = cases.dit_input(config, grid, tokens, batch)
-  return {
-    'velocity': parity_networks.velocity(config, params('dit', config), *inputs)
-  }
+  return {'velocity': parity.velocity(config, params('dit', config), *inputs)}
 
 
 def vae(config, video, latents):
   tree = params('vae', config)
   x, z = cases.video(*video), cases.latents(*latents)
-  run = parity_networks.in_chunks
+  run = parity.in_chunks
   return {
     'latents': run(config, tree, 'encode', x, [x.shape[1]]),
     'pixels': run(config, tree, 'decode', z, [z.shape[1]]),
@@ -39,7 +37,7 @@ def vae(config, video, latents):
 def umt5(config, tokens):
   ids, mask = cases.text_ids(config, tokens)
   tree = params('umt5', config)
-  return {'embeddings': parity_networks.embeddings(config, tree, ids, mask)}
+  return {'embeddings': parity.embeddings(config, tree, ids, mask)}
 
 
 def student(config):

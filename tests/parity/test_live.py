@@ -14,7 +14,7 @@ pytest.importorskip('transformers')
 
 import torch_side
 
-from unitemp_jax.convert import parity_networks, parity_torch
+from unitemp_jax.convert import parity, parity_torch
 
 FOLDER = pathlib.Path(__file__).parent / 'fixtures'
 SLOW = pytest.mark.slow
@@ -59,7 +59,7 @@ def test_fixtures_are_what_pytorch_makes_today(name):
       )
 
 
-DIT = parity_networks.dit_rows
+DIT = parity.dit_rows
 TINY = cases.dit_input(cases.DIT_TINY, (3, 4, 6), tokens=9, batch=2)
 
 
@@ -96,7 +96,7 @@ def test_dit_at_full_width_in_half_precision():
 )
 def test_vae_in_every_module_and_in_chunks(config, video, latents):
   inputs = cases.video(*video), cases.latents(*latents)
-  found = compared(parity_networks.vae_rows, 'vae', config, 'float32', *inputs)
+  found = compared(parity.vae_rows, 'vae', config, 'float32', *inputs)
   assert_passes(found)
   assert all(row.max_error < 1e-4 for row in found if 'network' in row.module)
   # The control: constants that are applied twice, or not at all.
@@ -104,7 +104,7 @@ def test_vae_in_every_module_and_in_chunks(config, video, latents):
   params = cases.our_params('vae', config, cases.state_dict('vae', config))
   length = [video[0]]
   right, wrong = (
-    parity_networks.in_chunks(c, params, 'encode', inputs[0], length)
+    parity.in_chunks(c, params, 'encode', inputs[0], length)
     for c in (config, plain)
   )
   assert np.abs(right - wrong).max() > 0.1
@@ -120,9 +120,7 @@ def test_vae_in_every_module_and_in_chunks(config, video, latents):
 )
 def test_umt5_in_every_module(config, tokens, dtype):
   inputs = cases.text_ids(config, tokens)
-  assert_passes(
-    compared(parity_networks.umt5_rows, 'umt5', config, dtype, *inputs)
-  )
+  assert_passes(compared(parity.umt5_rows, 'umt5', config, dtype, *inputs))
 
 
 def test_a_wrong_weight_fails_where_it_is():

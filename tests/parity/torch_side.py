@@ -9,7 +9,7 @@ import fixture_cases
 import numpy as np
 import torch
 
-from unitemp_jax.convert import parity_networks, parity_torch
+from unitemp_jax.convert import parity, parity_torch
 
 
 def module(kind, config, dtype='float32'):
@@ -23,9 +23,7 @@ def dit(config, grid, tokens, batch=1):
   """Velocity."""
   inputs = cases.dit_input(config, grid, tokens, batch)
   network = module('dit', config)
-  return {
-    'velocity': parity_networks.torch_velocity(network, *inputs, 'float32')
-  }
+  return {'velocity': parity.torch_velocity(network, *inputs, 'float32')}
 
 
 @torch.no_grad()
@@ -33,11 +31,11 @@ def vae(config, video, latents):
   """Normalised latents of a video, pixels of normalised latents."""
   network = module('vae', config)
   mean, std = (np.float32(x) for x in (config.latent_mean, config.latent_std))
-  z = parity_networks.torch_encode(network, cases.video(*video))
+  z = parity.torch_encode(network, cases.video(*video))
   raw = cases.latents(*latents) * std + mean
   return {
     'latents': (z - mean) / std,
-    'pixels': parity_networks.torch_decode(network, raw),
+    'pixels': parity.torch_decode(network, raw),
   }
 
 
@@ -46,7 +44,7 @@ def umt5(config, tokens):
   """Embeddings, zero after the end."""
   ids, mask = cases.text_ids(config, tokens)
   network = module('umt5', config)
-  return {'embeddings': parity_networks.torch_embeddings(network, ids, mask)}
+  return {'embeddings': parity.torch_embeddings(network, ids, mask)}
 
 
 def student(config):

@@ -14,7 +14,7 @@ import pytest
 
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
-from unitemp_jax.report import charts, read, report
+from unitemp_jax.report import pages, read, report
 
 BLOCKS = {
   'forward': [[0, 1, 2], [3, 4, 5], [6, 7, 8]],
@@ -367,24 +367,24 @@ def test_one_frame_is_one_block(tmp_path):
 
 
 def test_touching_ranges_merge():
-  assert charts.merge([(9, 20), (0, 8)]) == [(0, 20)]
-  assert charts.merge([(21, 32), (0, 8)]) == [(0, 8), (21, 32)]
+  assert pages.merge([(9, 20), (0, 8)]) == [(0, 20)]
+  assert pages.merge([(21, 32), (0, 8)]) == [(0, 8), (21, 32)]
 
 
 def test_thinning_a_long_series_keeps_its_spike():
   values = [1.0] * 10_000
   values[7777] = 9.0
-  points = charts.thin(values)
-  assert len(points) <= charts.MAX_POINTS
+  points = pages.thin(values)
+  assert len(points) <= pages.MAX_POINTS
   assert (7777, 9.0) in points
-  assert charts.thin([1.0, 2.0]) == [(0, 1.0), (1, 2.0)]
+  assert pages.thin([1.0, 2.0]) == [(0, 1.0), (1, 2.0)]
 
 
 def test_chart_marks_each_boundary_inside():
-  line, edges = charts.difference_chart([1.0] * 32, [8, 20, 99], 2.0)
+  line, edges = pages.difference_chart([1.0] * 32, [8, 20, 99], 2.0)
   assert len(line.split(' ')) == 32
   assert edges == [('272.7', '50.0'), ('636.4', '50.0')]
-  assert charts.difference_chart([1.0] * 32, [], 2.0)[1] == []
+  assert pages.difference_chart([1.0] * 32, [], 2.0)[1] == []
 
 
 def test_command_line(folder, capsys):

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import jax
 
-from unitemp_jax.aot import collectives, steps, topology
+from unitemp_jax.aot import hlo, steps, topology
 from unitemp_jax.aot.memory_report import (
   GIB,
   MemoryReport,
   StepReport,
   step_report,
 )
-from unitemp_jax.aot.step import Step
+from unitemp_jax.aot.steps import Step
 from unitemp_jax.aot.topology import Topology
 from unitemp_jax.training.config import load_config
 
@@ -50,7 +50,7 @@ def run(
     jax.errors.JaxRuntimeError: an error that has nothing to do with memory.
   """
   began = time.monotonic()
-  traffic: list[collectives.Traffic] = []
+  traffic: list[hlo.Traffic] = []
   largest: list[str] = []
   try:
     with effort(fast):
@@ -66,7 +66,7 @@ def run(
     fits, seconds = True, time.monotonic() - began
     memory = compiled.memory_analysis()
     peak, scratch = memory.peak_memory_in_bytes, memory.temp_size_in_bytes
-    traffic = collectives.count(
+    traffic = hlo.count(
       compiled.as_text(), topology.devices, topology.slices, step.loops
     )
   return step_report(

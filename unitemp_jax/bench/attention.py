@@ -3,8 +3,10 @@
 All sizes and the baseline are timed in turns in one run: forward, then forward
 and backward with the forward sizes that won. The baseline is plain XLA with all
 logits at once, or in pieces where memory does not take them; sizes that do not
-fit are left out. The winner is written as a table of tiles, which attention
-uses from then on if it is told to, see `models.attention.tiles`.
+fit are left out. They are tried in stages, each starting from what won in the
+one before, up to what the vector memory of a TPU takes. The winner is
+written as a table of tiles, which attention uses from then on if it is told to,
+see `models.attention.tiles`.
 """
 
 import dataclasses
@@ -15,15 +17,92 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unitemp_jax.bench import autotune, measure
-from unitemp_jax.bench.context import CallShape, Context, Outcome
+from unitemp_jax.bench import measure
+from unitemp_jax.bench.measure import CallShape, Context, Outcome
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import bootstrap, results
 from unitemp_jax.evaluation.suites.bench import Section
-from unitemp_jax.models.attention import xla
+from unitemp_jax.models.attention import splash, xla
 from unitemp_jax.models.attention.dispatch import backend_for
 from unitemp_jax.models.attention.tiles import Entry, Table, Tiles, to_json
 from unitemp_jax.parallel import mesh_context
+
+# Name of a choice -> the sizes that differ.
+Choices = dict[str, dict[str, int]]
+
+QUERIES = (520, 1040, 1560, 2344)
+KEYS = (512, 1024, 2048)
+COMPUTED = (256, 512, 1024)
+LOGITS = (2**20, 2**21, 2**22, 2**23)
+
+
+def _splash(q, k, v, length, mask, tiles):
+  interpret = mesh_context.platform() != 'tpu'
+  return splash.attention(q, k, v, length, mask, tiles, interpret)
+
+
+def _pieces(q, k, v, length, mask, tiles):
+  return xla.in_pieces(q, k, v, length, mask, logits=tiles.xla_logits)
+
+
+def _cudnn(q, k, v, length, mask, tiles):
+  del mask, tiles  # takes no mask, chooses by itself
+  return xla.cudnn_attention(q, k, v, length)
+
+
+# Backend -> attention with given tiles.
+FORMS = {'splash': _splash, 'xla': _pieces, 'cudnn': _cudnn}
+
+
+def stages(backend: str, unit: tuple[int, int]) -> list[tuple[bool, Choices]]:
+  """Returns the stages: with a backward pass or not, and what to try.
+
+  Args:
+    backend: see FORMS.
+    unit: queries and keys that are cut into blocks; of a frame with a mask.
+  """
+  if backend == 'cudnn':
+    only: Choices = {'cudnn': {}}
+    return [(False, only), (True, only)]
+  if backend == 'xla':
+    return [(False, {f'{n} logits': {'xla_logits': n} for n in LOGITS})]
+  keys = KEYS + _whole(unit[1])
+  forward = {
+    f'q {q}, kv {kv}, compute {compute}': {
+      'block_q': q,
+      'block_kv': kv,
+      'block_kv_compute': compute,
+    }
+    for q in QUERIES
+    for kv in keys
+    for compute in _computed(kv)
+  }
+  backward = {
+    f'dkv: q {q}, kv {kv}, compute {compute}': {
+      'block_q_dkv': q,
+      'block_kv_dkv': kv,
+      'block_kv_dkv_compute': compute,
+      'block_q_dq': 512,
+      'block_kv_dq': kv,
+    }
+    for q in (896, 1664)
+    for kv in keys
+    for compute in _computed(kv)
+  }
+  return [(False, forward), (True, backward)]
+
+
+def _whole(keys: int) -> tuple[int, ...]:
+  """All keys of a short unit in one block, as of a frame under a mask."""
+  padded = -(-keys // 128) * 128
+  return (padded,) if padded <= 2048 and padded not in KEYS else ()
+
+
+def _computed(keys: int) -> tuple[int, ...]:
+  """How many keys to compute at a time, of a block."""
+  fitting = tuple(size for size in COMPUTED if keys % size == 0)
+  return fitting or (128, keys)
+
 
 TILES = 'tiles.json'
 BASELINES = {'xla': None, 'xla in pieces': Tiles()}
@@ -69,7 +148,7 @@ class Call:
       length = None if self.mask is not None else self.shape.keys
       if tiles is None:
         return xla.attention(q, k, v, length, self.mask)
-      run = autotune.FORMS[backend]
+      run = FORMS[backend]
       return run(q, k, v, length, self.mask, tiles)
 
     def both(q, k, v):
@@ -121,7 +200,7 @@ def search(context: Context, call: Call, backend: str) -> Outcome:
   """
   rows, series = [], {}
   best = Tiles()
-  for backward, choices in autotune.stages(backend, call.unit):
+  for backward, choices in stages(backend, call.unit):
     what = 'forward and backward' if backward else 'forward'
     tried = {
       name: dataclasses.replace(best, **c) for name, c in choices.items()

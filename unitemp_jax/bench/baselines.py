@@ -19,7 +19,7 @@ import numpy as np
 
 from unitemp_jax import orders
 from unitemp_jax.bench import measure
-from unitemp_jax.bench.context import Context, Outcome
+from unitemp_jax.bench.measure import Context, Outcome
 from unitemp_jax.diffusion import flow
 from unitemp_jax.evaluation.metrics import bootstrap
 from unitemp_jax.evaluation.suites.bench import Section

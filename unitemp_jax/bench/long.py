@@ -14,7 +14,7 @@ import numpy as np
 
 from unitemp_jax import orders
 from unitemp_jax.bench import measure
-from unitemp_jax.bench.context import Claim, Context, Outcome
+from unitemp_jax.bench.measure import Claim, Context, Outcome
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import bootstrap
 from unitemp_jax.evaluation.suites.bench import Section

@@ -1,6 +1,8 @@
-"""Timing, hardware and memory of a benchmark."""
+"""What a benchmark is given and finds: model, timing, hardware, memory."""
 
 import contextlib
+import dataclasses
+import functools
 import os
 import platform
 import resource
@@ -14,6 +16,118 @@ import jax
 import numpy as np
 
 import unitemp_jax
+from unitemp_jax.evaluation.metrics import results
+from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.evaluation.suites.bench import Section
+from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.models import weights
+from unitemp_jax.sampling import model_folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+  """A sentence that a benchmark finds true or not.
+
+  Attributes:
+    text: what is claimed, with the limit.
+    measured: what was found.
+    holds: whether it is within the limit.
+  """
+
+  text: str
+  measured: float
+  holds: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What one benchmark found.
+
+  Attributes:
+    sections: tables.
+    series: raw numbers by name, for plots and for doubts.
+    claims: what it was made to show.
+    files: name -> text of what else is written.
+  """
+
+  sections: tuple[Section, ...]
+  series: dict[str, list[float]]
+  claims: tuple[Claim, ...] = ()
+  files: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class CallShape:
+  """Sizes of one call of attention.
+
+  Attributes:
+    queries: tokens.
+    keys: tokens.
+    heads: of them.
+    head_dim: width of one.
+    frames: that tokens are divided into and that see those before them, under a
+      mask; 0 is no mask.
+  """
+
+  queries: int
+  keys: int
+  heads: int
+  head_dim: int
+  frames: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """A model, and how much is measured.
+
+  Attributes:
+    folder: of the model.
+    repeats: how often what is timed is repeated, warm.
+    blocks: length of the long rollouts.
+    report: is given lines about the progress.
+    call: of attention; by default one that the device does in seconds.
+  """
+
+  folder: Path
+  repeats: int
+  blocks: int
+  report: Callable[[str], None] = print
+  call: CallShape | None = None
+
+  @functools.cached_property
+  def card(self) -> model_folder.ModelCard:
+    """Sizes of the model."""
+    return model_folder.read_card(self.folder)
+
+  @functools.cached_property
+  def model(self) -> str:
+    """What names the model."""
+    return model_folder.fingerprint(self.folder)
+
+  @functools.cached_property
+  def pipeline(self) -> Pipeline:
+    """The whole model."""
+    return Pipeline.load(self.folder)
+
+  @functools.cached_property
+  def student(self) -> Any:
+    """Parameters of the student."""
+    shapes = model_folder.param_shapes(self.card)['student']
+    path = self.folder / 'student.safetensors'
+    return jax.device_put(weights.load(path, shapes))
+
+  @property
+  def grid(self) -> tuple[int, int]:
+    """Rows and columns of a latent."""
+    return self.card.latent_grid(self.card.height, self.card.width)
+
+  def row(
+    self, metric: str, group: str, measured: Interval, unit: str, how: str
+  ) -> results.Result:
+    """A row of a table; `how` is completed by the command and the model."""
+    how = f'{how}; unitemp bench, model {self.model}'
+    return results.result(metric, group, measured, unit=unit, how=how)
+
 
 _MIB = 2**20
 

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 
 from unitemp_jax.bench import attention, runner
-from unitemp_jax.bench.context import CallShape, Context
+from unitemp_jax.bench.measure import CallShape, Context
 from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel.processes import enable_compile_cache

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from unitemp_jax.cli import clip_options
 from unitemp_jax.cli.options import Parser, at_least
-from unitemp_jax.compare import gallery, numbers, pairing, run, systems, votes
+from unitemp_jax.compare import gallery, numbers, pairing, run, votes
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import folder as clip_folder
 from unitemp_jax.evaluation.clips import naming
@@ -51,7 +51,7 @@ def _parser() -> Parser:
 
 
 def _check(args) -> None:
-  read = [path for _, path in map(systems.named, args.folders)]
+  read = [path for _, path in map(pairing.named, args.folders)]
   read += [args.real] if args.real else []
   clip_options.check(args, gallery.EYEBROW, read)
   if args.long_prompts is not None and args.prompts is None:
@@ -61,7 +61,7 @@ def _check(args) -> None:
 def _compare(argv: list[str]) -> int:
   args = _parser().parse_args(argv)
   _check(args)
-  found, problems = systems.read(args.folders, args.baseline, args.blocks)
+  found, problems = pairing.read(args.folders, args.baseline, args.blocks)
   prompts = []
   if args.prompts is not None:
     prompts = manifests.read(args.prompts, args.long_prompts)
@@ -69,10 +69,10 @@ def _compare(argv: list[str]) -> int:
   paired = pairing.pair([system for system, _ in found], prompts)
   for problem in problems:
     print(f'left out: {problem}')
-  for line in systems.summary(found, paired):
+  for line in pairing.summary(found, paired):
     print(line)
   if not paired.pairs:
-    raise UserError(systems.why_unpaired(found, paired))
+    raise UserError(pairing.why_unpaired(found, paired))
   if args.dry_run:
     return 0
   options = run.Options(

@@ -14,7 +14,7 @@ from unitemp_jax.evaluation.clips import fidelity, naming, tables
 from unitemp_jax.evaluation.clips import folder as clip_folder
 from unitemp_jax.evaluation.clips import groups as measure_folder
 from unitemp_jax.evaluation.clips.metrics import METRICS
-from unitemp_jax.evaluation.metrics import frechet, readme
+from unitemp_jax.evaluation.metrics import frechet, results
 from unitemp_jax.evaluation.suites import runner
 from unitemp_jax.evaluation.suites.bench import Settings
 from unitemp_jax.evaluation_sets import clips, store, verify, work
@@ -428,7 +428,7 @@ def main(argv: list[str]) -> int:
   if args.markdown is not None:
     files.check_generated(args.markdown, _COMMAND)
   if args.readme is not None:
-    readme.split(args.readme, args.marks)
+    results.split_page(args.readme, args.marks)
   done = runner.finished(args.out, runner.make_key(args.model, settings))
   if args.dry_run:
     for name in names:
@@ -442,7 +442,7 @@ def main(argv: list[str]) -> int:
   if args.markdown is not None:
     files.write_generated(args.markdown, f'# Results\n\n{shown}', _COMMAND)
   if args.readme is not None:
-    readme.insert(args.readme, shown, args.marks)
+    results.insert_tables(args.readme, shown, args.marks)
   print(shown)
   print(args.out)
   return 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from unitemp_jax import files
-from unitemp_jax.compare import blind, gallery, numbers, pictures, table
+from unitemp_jax.compare import blind, gallery, numbers, table
 from unitemp_jax.compare.pairing import Pair, Pairing, System
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import groups, measure
@@ -216,7 +216,7 @@ def _pictures(pairs, measured, out, options):
     for clip in pair.clips.values()
   }
   wanted = [(path, measured[path].curves.frames) for path in clips]
-  drawn = pictures.draw(wanted, out, options.workers)
+  drawn = gallery.draw(wanted, out, options.workers)
   return dict(zip(clips, drawn, strict=True))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from unitemp_jax import files
 from unitemp_jax.convert import fit, incoming
-from unitemp_jax.convert.stream_writer import file_size
+from unitemp_jax.convert.checkpoints import file_size
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.models.dit import DiTConfig

@@ -15,8 +15,12 @@ from flax import traverse_util
 
 from unitemp_jax import files
 from unitemp_jax.convert import checkpoints, fit, keymap
-from unitemp_jax.convert.checkpoints import DTYPES, Tensor
-from unitemp_jax.convert.stream_writer import StreamWriter, streaming
+from unitemp_jax.convert.checkpoints import (
+  DTYPES,
+  StreamWriter,
+  Tensor,
+  streaming,
+)
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel import mesh as device_mesh

@@ -19,9 +19,14 @@ from unitemp_jax.convert import (
   keymap,
   wan,
 )
-from unitemp_jax.convert.checkpoints import DTYPES, NAMES, Tensor
+from unitemp_jax.convert.checkpoints import (
+  DTYPES,
+  NAMES,
+  Tensor,
+  file_size,
+  streaming,
+)
 from unitemp_jax.convert.incoming import POLICIES, Progress
-from unitemp_jax.convert.stream_writer import file_size, streaming
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
 

@@ -8,16 +8,337 @@ layer; the rows named `network` run both sides from end to end.
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 
-from unitemp_jax.convert import fit, incoming, parity_networks, parity_torch
-from unitemp_jax.convert.parity_torch import TOLERANCES, Row
-from unitemp_jax.models import sizes
+from unitemp_jax.convert import fit, incoming, parity_torch
+from unitemp_jax.convert.parity_torch import (
+  TOLERANCES,
+  Row,
+  channels_first,
+  channels_last,
+  compare,
+  to_numpy,
+  to_torch,
+)
+from unitemp_jax.diffusion import flow
+from unitemp_jax.models import dit as dit_lib
+from unitemp_jax.models import rope, sizes, umt5, vae3d, vae_blocks
+from unitemp_jax.models.dit import DiT, DiTConfig
+from unitemp_jax.models.umt5 import TextConfig, TextEncoder
+from unitemp_jax.models.vae3d import VAE, VAEConfig
+from unitemp_jax.models.vae_blocks import CausalConv, ConvCache
+
+
+def torch_velocity(module, x, sigma, text, dtype: str) -> np.ndarray:
+  """diffusers' velocity `BFHWC`, with a noise level of its own per frame."""
+  tokens = x.shape[2] * x.shape[3] // module.config.patch_size[1] ** 2
+  t = np.repeat(np.asarray(flow.timestep(sigma)), tokens, axis=1)
+  made = module(
+    to_torch(channels_first(x), dtype),
+    to_torch(t),  # Never rounded: 937.5 is not 936.
+    to_torch(text, dtype),
+    return_dict=False,
+  )[0]
+  return channels_last(to_numpy(made))
+
+
+def velocity(config: DiTConfig, params: Any, x, sigma, text) -> np.ndarray:
+  """Our velocity of the same, all frames seeing each other."""
+
+  def run(m, x, sigma, text):
+    return m(x, sigma, jnp.arange(x.shape[1]), m.text_context(text))[0]
+
+  return _apply(config, params, run, x, sigma, text)
+
+
+def _apply(config: DiTConfig, params: Any, method: Callable, *arguments):
+  """Runs a function of the transformer with its weights, in float32."""
+  run = functools.partial(DiT(config).apply, method=method)
+  return np.asarray(jax.jit(run)({'params': params}, *arguments), np.float32)
+
+
+def _block(config: DiTConfig, frames, rows, columns) -> Callable:
+  """Our transformer block by itself, compiled once."""
+  c, dtype = config, jnp.dtype(config.dtype)
+  block = dit_lib.Block(c.dim, c.num_heads, c.ffn_dim, dtype)
+  angles = rope.angles(
+    jnp.arange(frames), rows, columns, c.head_dim, c.rope_theta
+  )
+
+  @jax.jit
+  def run(layer, x, text, e6):
+    variables = {'params': layer}
+    text = text.astype(dtype)
+    _, text_kv = block.apply(variables, None, text, method='text_kv')
+    carry = dit_lib.zero_init_carry(x.astype(dtype), None)
+    made, _ = block.apply(
+      variables, carry, text_kv, e6, angles, None, None, None, None
+    )
+    return made[0].astype(jnp.float32)
+
+  return run
+
+
+def dit_rows(
+  config: DiTConfig, params: Any, module, x, sigma, text
+) -> list[Row]:
+  """Compares every module and the whole transformer on one input.
+
+  Args:
+    config: size and dtype of our side.
+    params: our weights.
+    module: diffusers' transformer, in the same dtype.
+    x: noisy latents `BFHWC`, float32.
+    sigma: `BF`.
+    text: `BED`.
+  """
+  dtype, p = config.dtype, config.patch
+  embed, block = 'condition_embedder', 'blocks.{}'.format
+  ends = [f'{embed}.{n}' for n in ('time_embedder', 'time_proj')]
+  ends += [f'{embed}.text_embedder', 'patch_embedding', 'norm_out', 'proj_out']
+  blocks = [block(i) for i in range(config.num_layers)]
+  theirs, calls = parity_torch.record(
+    module,
+    [*ends, *blocks],
+    lambda: torch_velocity(module, x, sigma, text, dtype),
+  )
+  one = {name: found[0] for name, found in calls.items()}
+  frames, grid = x.shape[1], (x.shape[2] // p, x.shape[3] // p)
+  # The reference has a noise level per token, ours one per latent frame.
+  e = one[ends[0]].output[:, :: grid[0] * grid[1]]
+  e6 = one[ends[1]].output[:, :: grid[0] * grid[1]]
+  context = one[ends[2]].output
+  patches = one['patch_embedding'].output
+  patches = patches.reshape(*patches.shape[:2], -1).swapaxes(1, 2)
+
+  def in_patches(m, x):
+    return m.patch_embedding(
+      rearrange(x, 'b f (h p) (w q) c -> b (f h w) (c p q)', p=p, q=p)
+    )
+
+  def in_time(m, sigma):
+    features = dit_lib.sinusoid(flow.timestep(sigma), m.config.freq_dim)
+    return m.time_out(jax.nn.silu(m.time_in(features)))
+
+  def in_text(m, text):
+    return m.text_out(jax.nn.gelu(m.text_in(text), approximate=True))
+
+  def projected(m, e):
+    return m.time_projection(jax.nn.silu(e))
+
+  run = functools.partial(_apply, config, params)
+  found = [
+    compare('patch_embedding', dtype, run(in_patches, x), patches),
+    compare(ends[0], dtype, run(in_time, sigma), e),
+    compare(ends[1], dtype, run(projected, e), e6),
+    compare(ends[2], dtype, run(in_text, text), context),
+  ]
+  e6 = e6.reshape(*e6.shape[:2], 6, -1)
+  ours = _block(config, frames, *grid)
+  for i, name in enumerate(blocks):
+    layer = jax.tree.map(lambda leaf, i=i: leaf[i], params['blocks'])
+    made = ours(layer, one[name].input, context, e6)
+    found.append(compare(name, dtype, made, one[name].output))
+  made = run(lambda m, x, e: m._head(x, e), one['norm_out'].input, e)
+  found.append(compare('proj_out', dtype, made, one['proj_out'].output))
+  made = velocity(config, params, x, sigma, text)
+  return [*found, compare('network', dtype, made, theirs)]
+
+
+def torch_embeddings(module, ids, mask) -> np.ndarray:
+  """transformers' embeddings `BED`, zeroed after the end as Wan does."""
+  made = module(
+    input_ids=to_torch(np.asarray(ids, np.int64)),
+    attention_mask=to_torch(np.asarray(mask, np.int64)),
+  ).last_hidden_state
+  return to_numpy(made) * np.asarray(mask)[..., None]
+
+
+def embeddings(config: TextConfig, params: Any, ids, mask) -> np.ndarray:
+  """Our embeddings of the same."""
+  run = jax.jit(TextEncoder(config).apply)
+  return np.asarray(run({'params': params}, ids, mask), np.float32)
+
+
+def umt5_rows(config: TextConfig, params: Any, module, ids, mask) -> list[Row]:
+  """Compares every layer and the whole text encoder.
+
+  Rows after the end of a text are left out: nothing reads them.
+
+  Args:
+    config: size and dtype of our side.
+    params: our weights.
+    module: transformers' encoder, in the same dtype.
+    ids: int `BE`.
+    mask: bool `BE`.
+  """
+  dtype, norm = config.dtype, 'encoder.final_layer_norm'
+  blocks = [f'encoder.block.{i}' for i in range(config.num_layers)]
+  theirs, calls = parity_torch.record(
+    module,
+    ['encoder.embed_tokens', *blocks, norm],
+    lambda: torch_embeddings(module, ids, mask),
+  )
+  mask = np.asarray(mask)
+  found = []
+
+  def add(name, ours):
+    made = np.asarray(ours, np.float32)
+    found.append(compare(name, dtype, made[mask], calls[name][0].output[mask]))
+
+  embedding = params['token_embedding']['embedding'].astype(dtype)
+  add('encoder.embed_tokens', jnp.take(embedding, ids, axis=0))
+
+  @jax.jit
+  def layer(params, x):
+    module = umt5.TextLayer(config)
+    return module.apply({'params': params}, x.astype(dtype), mask)
+
+  for i, name in enumerate(blocks):
+    add(name, layer(params[f'layer{i}'], calls[name][0].input))
+  x = jnp.asarray(calls[norm][0].input, dtype)
+  add(norm, umt5.T5Norm().apply({'params': params['norm_out']}, x))
+  whole = embeddings(config, params, ids, mask)
+  return [*found, compare('network', dtype, whole, theirs)]
+
+
+def torch_encode(module, video) -> np.ndarray:
+  """diffusers' latents `BFhwz` of pixels `BTHW3`, not normalised."""
+  mean = module.encode(to_torch(channels_first(video))).latent_dist.mean
+  return channels_last(to_numpy(mean))
+
+
+def torch_decode(module, latents) -> np.ndarray:
+  """diffusers' pixels of latents that are not normalised."""
+  z = to_torch(channels_first(latents))
+  return channels_last(to_numpy(module.decode(z, return_dict=False)[0]))
+
+
+def in_chunks(config: VAEConfig, params: Any, method: str, x, lengths):
+  """Our `encode` or `decode` of x, chunk after chunk with an explicit cache."""
+  run = jax.jit(functools.partial(VAE(config).apply, method=method))
+  made, cache, start = [], None, 0
+  for length in lengths:
+    piece, cache = run({'params': params}, x[:, start : start + length], cache)
+    made.append(np.asarray(piece))
+    start += length
+  return np.concatenate(made, axis=1)
+
+
+Modules = Iterator[tuple[str, str, nn.Module]]
+
+
+def _both(config: VAEConfig, half: str) -> Modules:
+  """PyTorch's name, our name and our module, for what both halves have."""
+  features = config.base_dim * config.dim_mult[-1]
+  yield f'{half}.mid_block', 'middle', vae3d.Middle(features, config.conv_form)
+  yield f'{half}.norm_out', 'norm_out', vae_blocks.ChannelNorm()
+
+
+def _encoder(config: VAEConfig) -> Modules:
+  c = config
+  yield 'encoder.conv_in', 'conv_in', CausalConv(c.base_dim)
+  flat = 0
+  for i, mult in enumerate(c.dim_mult):
+    for j in range(c.num_res_blocks):
+      block = vae_blocks.ResidualBlock(c.base_dim * mult)
+      yield f'encoder.down_blocks.{flat}', f'stage{i}_res{j}', block
+      flat += 1
+    if i < len(c.temporal_down):
+      down = vae_blocks.Downsample(c.temporal_down[i])
+      yield f'encoder.down_blocks.{flat}', f'stage{i}_down', down
+      flat += 1
+  yield from _both(c, 'encoder')
+  yield 'encoder.conv_out', 'conv_out', CausalConv(2 * c.z_dim)
+
+
+def _decoder(config: VAEConfig) -> Modules:
+  c = config
+  conv = CausalConv(c.base_dim * c.dim_mult[-1])
+  yield 'decoder.conv_in', 'conv_in', conv
+  for i, mult in enumerate(c.dim_mult[::-1]):
+    theirs = f'decoder.up_blocks.{i}'
+    for j in range(c.num_res_blocks + 1):
+      block = vae_blocks.ResidualBlock(c.base_dim * mult)
+      yield f'{theirs}.resnets.{j}', f'stage{i}_res{j}', block
+    if i < len(c.temporal_down):
+      up = vae_blocks.Upsample(c.temporal_down[::-1][i])
+      yield f'{theirs}.upsamplers.0', f'stage{i}_up', up
+  yield from _both(c, 'decoder')
+  yield 'decoder.conv_out', 'conv_out', CausalConv(3)
+
+
+def _half(modules, params: Any, calls) -> Iterator[Row]:
+  """Compares the modules of one half on what PyTorch's received.
+
+  diffusers works through a video in chunks of one latent and keeps its cache
+  inside; the calls of a module, joined along time, are one call of ours.
+  """
+  for name, ours, block in modules:
+    x, theirs = (
+      channels_last(np.concatenate([getattr(c, s) for c in calls[name]], 2))
+      for s in ('input', 'output')
+    )
+
+    def run(params, x, block=block):
+      conv_cache = (
+        () if isinstance(block, vae_blocks.ChannelNorm) else (ConvCache(None),)
+      )
+      return block.apply({'params': params}, x, *conv_cache)
+
+    yield compare(name, 'float32', jax.jit(run)(params[ours], x), theirs)
+
+
+def vae_rows(
+  config: VAEConfig, params: Any, module, video, latents
+) -> list[Row]:
+  """Compares every module of the VAE, both whole halves, and both in chunks.
+
+  Args:
+    config: its size, with `latent_mean` and `latent_std`.
+    params: our weights.
+    module: diffusers' VAE, which does not normalise, in float32.
+    video: pixels `BTHW3` in [-1, 1].
+    latents: normalised, `BFhwz`.
+  """
+  found: list[Row] = []
+  mean = np.asarray(config.latent_mean or 0.0, np.float32)
+  std = np.asarray(config.latent_std or 1.0, np.float32)
+  runs = {
+    'encode': (video, lambda: (torch_encode(module, video) - mean) / std),
+    'decode': (latents, lambda: torch_decode(module, latents * std + mean)),
+  }
+  for method, modules in (('encode', _encoder), ('decode', _decoder)):
+    names = list(modules(config))
+    x, run = runs[method]
+    theirs, calls = parity_torch.record(module, [n for n, *_ in names], run)
+    found += _half(names, params[f'{method}r'], calls)
+    step = config.temporal_stride if method == 'encode' else 1
+    rest = (x.shape[1] - 1) // step
+    for words, lengths in (
+      (method, (x.shape[1],)),
+      (f'{method} in chunks', (1, *(step,) * rest)),
+    ):
+      made = in_chunks(config, params, method, x, lengths)
+      found.append(compare(f'network, {words}', 'float32', made, theirs))
+  return found
+
+
+ROWS: dict[str, Callable[..., list[Row]]] = {
+  'dit': dit_rows,
+  'vae': vae_rows,
+  'umt5': umt5_rows,
+}
+
 
 # The original's names of the text encoder and transformers'.
 _BLOCK = r'^blocks\.(\d+)\.'
@@ -137,7 +458,7 @@ def compare_checkpoint(
       sized = dataclasses.replace(config, dtype=dtype)
     # Accelerators multiply float32 in fewer bits unless they are told not to.
     with jax.default_matmul_precision('highest'):
-      rows += parity_networks.ROWS[kind](sized, params, module, *inputs)
+      rows += ROWS[kind](sized, params, module, *inputs)
   return rows
 
 

@@ -18,7 +18,7 @@ from unitemp_jax.data import (
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.data.video_folder import VideoFolderSpec
 from unitemp_jax.generate.clip_records import ClipRecorder
-from unitemp_jax.generate.prompt_encoder import fingerprint
+from unitemp_jax.generate.encode_prompts import fingerprint
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.objectives.vae import to_unit

@@ -14,7 +14,7 @@ from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.generate.clip_records import ClipRecorder
-from unitemp_jax.generate.prompt_encoder import fingerprint
+from unitemp_jax.generate.encode_prompts import fingerprint
 from unitemp_jax.models import sizes, umt5
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder

@@ -16,7 +16,7 @@ import numpy as np
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.classifiers import classifier
-from unitemp_jax.evaluation.classifiers.augment import spoil
+from unitemp_jax.evaluation.classifiers.classifier import spoil
 from unitemp_jax.video.frames import check_clips, unit_pixels
 
 # The crop, in pixels of a frame of 32: a digit's box is 19 of them high.

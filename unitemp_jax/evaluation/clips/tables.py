@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.classifiers import direction
+from unitemp_jax.evaluation.classifiers import arrow_of_time
 from unitemp_jax.evaluation.clips import metrics
 from unitemp_jax.evaluation.clips.folder import ClipFile
 from unitemp_jax.evaluation.clips.layout import Layout
@@ -167,16 +167,16 @@ def _motion(add: Add, groups: Sequence[Group], real: Group) -> None:
 
 def _direction(add: Add, groups: Sequence[Group], real: Group) -> None:
   """Direction of play, by a classifier that learns the real clips alone."""
-  if len(real.clips) < direction.LEAST_CLIPS:
+  if len(real.clips) < arrow_of_time.LEAST_CLIPS:
     raise UserError(
       f'the direction was not read: {len(real.clips)} real clips are fewer '
-      f'than {direction.LEAST_CLIPS}.'
+      f'than {arrow_of_time.LEAST_CLIPS}.'
     )
   thumbs = [clip.curves.thumbs for clip in real.clips]
   shape = thumbs[0].shape[1:]
-  classifier = direction.Direction.fit(thumbs)
+  classifier = arrow_of_time.Direction.fit(thumbs)
   sources = [clip.source for clip in real.clips]
-  others = direction.held_out(thumbs, sources)
+  others = arrow_of_time.held_out(thumbs, sources)
   learned = f'by a classifier of {len(thumbs)} real clips'
   read = []
   for group in groups:

@@ -4,7 +4,7 @@ Transition j leads from frame j to frame j+1. Latent 0 codes frame 0 and latent
 k >= 1 codes frames 4k-3..4k, so a block that ends with latent k ends with frame
 4k, and the seam to the next block is transition 4k. Every ratio here is 1
 where a boundary looks like the rest of the clip. Read them beside the same
-numbers of real clips, and beside a swapped block (swapped_block.py): in joint
+numbers of real clips, and beside a swapped block (suites/flicker.py): in joint
 decoding the narrow ratio is nearly blind, the wide one and the latent step are
 not.
 """

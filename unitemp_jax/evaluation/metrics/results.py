@@ -6,7 +6,9 @@ import dataclasses
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
@@ -180,3 +182,33 @@ def _number(value: float) -> str:
   if abs(value) >= 100:
     return f'{value:.0f}'
   return f'{value:.1f}' if abs(value) >= 10 else f'{value:.2f}'
+
+
+def split_page(path: Path, name: str = 'metrics') -> tuple[str, str]:
+  """Returns the text up to the first mark, and from the second one on.
+
+  Raises:
+    UserError: the file cannot be read or lacks the marks.
+  """
+  begin, end = f'<!-- begin {name} -->', f'<!-- end {name} -->'
+  try:
+    text = path.read_text(encoding='utf-8')
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(
+      f'--readme={path} cannot be read ({error}); check the path.'
+    ) from error
+  marks = re.findall(f'{begin}|{end}', text)
+  if marks != [begin, end]:
+    raise UserError(
+      f'--readme={path} must contain {begin} and then {end}, once each; add '
+      'them where the tables belong.'
+    )
+  before, rest = text.split(begin)
+  return before + begin, end + rest.split(end)[1]
+
+
+def insert_tables(path: Path, tables: str, name: str = 'metrics') -> None:
+  """Replaces what lies between the marks; headings go one level down."""
+  before, after = split_page(path, name)
+  tables = re.sub(r'^(#+) ', r'#\1 ', tables, flags=re.MULTILINE).strip()
+  files.write(path, f'{before}\n{tables}\n{after}')

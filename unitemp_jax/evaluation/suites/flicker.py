@@ -17,11 +17,12 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from unitemp_jax import orders
+from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import bootstrap, flicker
 from unitemp_jax.evaluation.metrics.results import Result
-from unitemp_jax.evaluation.metrics.swapped_block import swap_block
 from unitemp_jax.evaluation.suites.bench import (
   HYBRID,
   LAST_GIVEN,
@@ -32,13 +33,123 @@ from unitemp_jax.evaluation.suites.bench import (
   Section,
   bare,
 )
-from unitemp_jax.evaluation.suites.plot import curves
 from unitemp_jax.evaluation.suites.runs import Runs
 from unitemp_jax.evaluation.suites.vae import read_rows
 from unitemp_jax.generate.pipeline import Generated
 from unitemp_jax.plans import Plan
 from unitemp_jax.plans.decoding import MODES
 from unitemp_jax.video.frames import frame_steps
+
+_SIZE, _LEFT, _TOP, _RIGHT, _BOTTOM = (960, 520), 70, 50, 660, 450
+# Okabe and Ito's colours, which most colour-blind people can tell apart.
+_COLOURS = (
+  (90, 90, 90),
+  (0, 114, 178),
+  (213, 94, 0),
+  (0, 158, 115),
+  (204, 121, 167),
+)
+_INK, _FAINT = (30, 30, 30), (220, 220, 220)
+_FLOOR = 0.2  # what is lower is drawn there
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+
+
+def curves(
+  x: np.ndarray,
+  lines: Mapping[str, np.ndarray],
+  *,
+  title: str,
+  labels: tuple[str, str],
+  marked: int,
+) -> np.ndarray:
+  """Draws lines over whole numbers, on a logarithmic scale.
+
+  Args:
+    x: int `[n]`, rising.
+    lines: positive values `[n]` by what the legend calls them.
+    title: above the chart.
+    labels: of the two axes.
+    marked: x at which a vertical line stands.
+
+  Returns:
+    uint8 `[H, W, 3]`.
+  """
+  image = Image.new('RGB', _SIZE, (255, 255, 255))
+  draw = ImageDraw.Draw(image)
+  lines = {name: np.maximum(line, _FLOOR) for name, line in lines.items()}
+  values = np.concatenate(list(lines.values()))
+  low, high = np.log(values.min() / 1.15), np.log(values.max() * 1.15)
+
+  def across(value):
+    share = (value - x[0]) / max(x[-1] - x[0], 1)
+    return _LEFT + share * (_RIGHT - _LEFT)
+
+  def down(value):
+    share = (np.log(value) - low) / (high - low)
+    return _BOTTOM - share * (_BOTTOM - _TOP)
+
+  for tick in _TICKS:
+    if low <= np.log(tick) <= high:
+      y = down(tick)
+      draw.line([(_LEFT, y), (_RIGHT, y)], fill=_FAINT)
+      _write(draw, (_LEFT - 8, y), f'{tick:g}', 'rm')
+  for value in x[:: max(len(x) // 13, 1)]:
+    _write(draw, (across(value), _BOTTOM + 8), str(value), 'mt')
+  draw.line([(across(marked), _TOP), (across(marked), _BOTTOM)], fill=_FAINT)
+  draw.line([(_LEFT, _TOP), (_LEFT, _BOTTOM), (_RIGHT, _BOTTOM)], fill=_INK)
+  for k, (name, line) in enumerate(lines.items()):
+    colour = _COLOURS[k % len(_COLOURS)]
+    points = [(across(a), down(b)) for a, b in zip(x, line, strict=True)]
+    draw.line(points, fill=colour, width=3)
+    y = _TOP + 12 + 22 * k
+    draw.line([(_RIGHT + 14, y), (_RIGHT + 40, y)], fill=colour, width=3)
+    _write(draw, (_RIGHT + 48, y), name, 'lm')
+  _write(draw, (_LEFT, 24), title, 'lm', 17)
+  _write(draw, (_RIGHT, _BOTTOM + 40), labels[0], 'rm')
+  _write(draw, (_LEFT + 8, _TOP - 8), labels[1], 'lm')
+  return np.asarray(image)
+
+
+def _write(draw, at, text: str, anchor: str, size: int = 14) -> None:
+  draw.text(
+    at, text, fill=_INK, anchor=anchor, font=ImageFont.load_default(size)
+  )
+
+
+def swap_block(
+  latents: np.ndarray, index: int, *, block: int = 3, mix: float = 1.0
+) -> np.ndarray:
+  """Replaces one block of every clip by the next clip's block.
+
+  Args:
+    latents: [n, N, h, w, C], n >= 2.
+    index: which block, counted from 0; it holds latents index*block onwards.
+    block: latent frames of a block.
+    mix: share of the other clip, 1 = replaced wholly.
+
+  Returns:
+    New latents, [n, N, h, w, C]; clip i got its block from clip i+1 modulo n.
+
+  Raises:
+    UserError: a single clip, or no such block.
+  """
+  start = index * block
+  if len(latents) < 2:
+    raise UserError(
+      'swapping a block needs at least two clips, but got '
+      f'{len(latents)}; pass more.'
+    )
+  if not 0 <= start < latents.shape[1]:
+    raise UserError(
+      f'there is no block {index} of {block} latents in {latents.shape[1]} '
+      'latents; choose an earlier one.'
+    )
+  swapped = np.array(latents)
+  chosen = swapped[:, start : start + block]
+  other = np.roll(chosen, -1, axis=0)
+  swapped[:, start : start + block] = (1 - mix) * chosen + mix * other
+  return swapped
+
 
 REAL, SWAPPED = 'real clips', 'swapped block'
 TRUE, TRUE_BARE = 'true latents', 'true latents, P = 0'
