@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from unitemp_jax.cli import main as cli
-from unitemp_jax.compare import blind, votes
+from unitemp_jax.compare import blind
 from unitemp_jax.evaluation.clips import folder as clip_folder
 
 DEEP = '[' * 20_000
 KEY = {
-  'format': blind.FORMAT,
+  'format': blind.KEY_FORMAT,
   'study': 's',
   'question': 'Which?',
   'systems': ['a', 'b'],
   'trials': {'t': {'left': 'a', 'right': 'b'}},
 }
 VOTES = {
-  'format': votes.FORMAT,
+  'format': blind.VOTES_FORMAT,
   'study': 's',
   'rater': 'Ada',
   'votes': [{'trial': 't', 'choice': 'left'}],

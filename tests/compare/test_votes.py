@@ -9,7 +9,7 @@ import pytest
 from conftest import PROMPTS
 
 from unitemp_jax import files as whole_files
-from unitemp_jax.compare import blind, pairing, votes
+from unitemp_jax.compare import blind, pairing
 from unitemp_jax.compare.pairing import System
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import folder
@@ -97,7 +97,7 @@ def write_votes(path, key, rater, choose):
     )
     given.append({'trial': trial, 'choice': side, 'seconds': 1})
   text = {
-    'format': votes.FORMAT,
+    'format': blind.VOTES_FORMAT,
     'study': key['study'],
     'rater': rater,
     'votes': given,
@@ -107,8 +107,8 @@ def write_votes(path, key, rater, choose):
 
 
 def rows_of(paths, key):
-  cast, problems = votes.read_votes(paths, key)
-  rows = votes.score(cast, 'how')
+  cast, problems = blind.read_votes(paths, key)
+  rows = blind.score(cast, 'how')
   return {(r.metric, r.group): r for r in rows}, problems
 
 
@@ -154,17 +154,17 @@ def test_what_is_no_vote_is_named(study, tmp_path):
   text = json.loads(good.read_text())
   text['votes'] = [{'trial': 'nothing', 'choice': 'left'}, 3]
   odd.write_text(json.dumps(text))
-  cast, problems = votes.read_votes([good, again, foreign, broken, odd], key)
+  cast, problems = blind.read_votes([good, again, foreign, broken, odd], key)
   assert {vote.choice for vote in cast} == {'still'}  # The last ones count.
   said = ' '.join(problems)
   for word in ('before', 'another comparison', 'd.json', 'nothing', '3 is no'):
     assert word in said
   with pytest.raises(UserError, match='no vote'):
-    votes.read_votes([broken], key)
+    blind.read_votes([broken], key)
   with pytest.raises(UserError, match='as a key'):
-    votes.read_key(good)
+    blind.read_key(good)
   with pytest.raises(UserError, match=r'--key'):
-    votes.find_key([good])
+    blind.find_key([good])
 
 
 def test_prompts_cannot_break_the_page(study, folders, tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from unitemp_jax.cli import main as cli
 from unitemp_jax.data import falling_digits
 from unitemp_jax.evaluation.clips import folder as clip_folder
-from unitemp_jax.evaluation.clips import groups, measure, metrics
+from unitemp_jax.evaluation.clips import measure, metrics, tables
 from unitemp_jax.evaluation.clips.layout import Layout
 from unitemp_jax.evaluation.metrics import curves, flicker
 from unitemp_jax.evaluation.metrics.results import ResultTable
@@ -259,7 +259,7 @@ def test_clips_written_enlarged_are_measured_as_they_were_made(tmp_path):
   # Negative control: without the tag a file is taken as it is.
   (plain,) = clip_folder.list_clips(tmp_path / 'plain').clips
   assert (plain.height, plain.width, plain.scale) == (256, 256, 1)
-  jobs = [groups.job_of(file, file), groups.job_of(plain)]
+  jobs = [tables.job_of(file, file), tables.job_of(plain)]
   small, large = measure.measure(jobs, tmp_path / 'kept')
   assert small.curves[0].height == 32 and large.curves[0].height == 256
   assert small.fidelity.errors.max() == 0 and small.fidelity.ssim.min() == 1
@@ -273,7 +273,7 @@ def test_a_short_reference_costs_the_fidelity_alone(tmp_path):
   moving_clips.write(tmp_path / 'truth/a.mp4', clip[:9])
   (file,) = clip_folder.list_clips(tmp_path / 'made').clips
   (truth,) = clip_folder.list_clips(tmp_path / 'truth').clips
-  jobs = [groups.job_of(file, truth)]
+  jobs = [tables.job_of(file, truth)]
   for _ in range(2):  # measured, then read back
     (found,) = measure.measure(jobs, tmp_path / 'kept')
     assert found.fidelity is None and 'has 9 frames' in found.unlike

@@ -10,20 +10,20 @@ from model_fixture import random_model
 from safetensors.numpy import load_file, save_file
 
 from unitemp_jax import TINY, orders
-from unitemp_jax.compare import blind, votes
+from unitemp_jax.compare import blind
 from unitemp_jax.plans import text as plan_text
 from unitemp_jax.video.write import write_image, write_video
 
 DEEP = '[' * 20_000
 KEY = {
-  'format': blind.FORMAT,
+  'format': blind.KEY_FORMAT,
   'study': 's',
   'question': 'Which?',
   'systems': ['a', 'b'],
   'trials': {'t': {'left': 'a', 'right': 'b'}},
 }
 VOTES = {
-  'format': votes.FORMAT,
+  'format': blind.VOTES_FORMAT,
   'study': 's',
   'rater': 'Ada',
   'votes': [{'trial': 't', 'choice': 'left'}],

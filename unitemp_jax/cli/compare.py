@@ -5,7 +5,7 @@ from pathlib import Path
 
 from unitemp_jax.cli import clip_options
 from unitemp_jax.cli.options import Parser, at_least
-from unitemp_jax.compare import gallery, numbers, pairing, run, votes
+from unitemp_jax.compare import blind, gallery, numbers, pairing, run
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import folder as clip_folder
 from unitemp_jax.evaluation.clips import naming
@@ -98,14 +98,14 @@ def _votes(argv: list[str]) -> int:
   parser.add('--key', key, Path, metavar='FILE')
   parser.add('--out', 'also write the table as JSON', Path, metavar='FILE')
   args = parser.parse_args(argv)
-  path = args.key or votes.find_key(args.votes)
+  path = args.key or blind.find_key(args.votes)
   if args.out is not None:
-    votes.check_table(args.out, [path, *args.votes])
-  key = votes.read_key(path)
-  cast, problems = votes.read_votes(args.votes, key)
+    blind.check_table(args.out, [path, *args.votes])
+  key = blind.read_key(path)
+  cast, problems = blind.read_votes(args.votes, key)
   for problem in problems:
     print(f'note: {problem}')
-  table = ResultTable(tuple(votes.score(cast, 'unitemp compare votes')))
+  table = ResultTable(tuple(blind.score(cast, 'unitemp compare votes')))
   print(f'{len(cast)} votes. {key["question"]}')
   print(table.to_markdown())
   if args.out is not None:

@@ -12,7 +12,6 @@ from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import fidelity, naming, tables
 from unitemp_jax.evaluation.clips import folder as clip_folder
-from unitemp_jax.evaluation.clips import groups as measure_folder
 from unitemp_jax.evaluation.clips.metrics import METRICS
 from unitemp_jax.evaluation.metrics import frechet, results
 from unitemp_jax.evaluation.suites import runner
@@ -103,14 +102,14 @@ def measure(argv: list[str]) -> int:
   references = {}
   if args.reference is not None:
     references = _references(listing, args.reference, problems)
-  groups, more = measure_folder.measure_groups(
+  groups, more = tables.measure_groups(
     listing, cache, args.workers, print, references
   )
-  problems += [*more, *measure_folder.mixed(groups)]
+  problems += [*more, *tables.mixed(groups)]
   real_group = None
   if real:
-    window, layout = measure_folder.common_window(groups)
-    real_group, more = measure_folder.measure_real(
+    window, layout = tables.common_window(groups)
+    real_group, more = tables.measure_real(
       real, window, layout, cache, args.workers, print
     )
     problems += more

@@ -1,17 +1,24 @@
-"""A page on which people choose between two videos without knowing whose.
+"""Blind comparison: the page on which people choose, and their votes.
 
 Clips are copied under names that tell nothing, without their tags; which side
 is whose lies in a key that stays outside the folder of the page. The sides are
 derived from the key's secret, so the same command makes the same page.
+
+Shares of the votes are of the decided ones, with Wilson's 95 % interval and the
+exact binomial p-value of no preference. Votes of several raters on one pair of
+videos are not independent, so pairs won by the majority are counted as well.
 """
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -19,13 +26,15 @@ from unitemp_jax import files
 from unitemp_jax.compare.pairing import Pair
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips.folder import ClipFile
+from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.evaluation.metrics.results import Result, ResultTable, result
 from unitemp_jax.report import pages
 from unitemp_jax.video import read
 from unitemp_jax.video.read import read_video
 from unitemp_jax.video.write import write_video
 
 KEY, PAGE = 'blind_key.json', 'blind/index.html'
-FORMAT = 'unitemp blind key 1'
+KEY_FORMAT = 'unitemp blind key 1'
 _PLAYABLE = ('.mp4', '.m4v', '.mov')
 
 
@@ -81,7 +90,7 @@ def make(
     }
   study = _name(secret, 'study', question, json.dumps(shown))
   about = {
-    'format': FORMAT,
+    'format': KEY_FORMAT,
     'study': study,
     'question': question,
     'systems': list(names),
@@ -151,3 +160,241 @@ def _copy(clip: ClipFile, path: Path) -> None:
       if packet.dts is not None:
         packet.stream = copy
         target.mux(packet)
+
+
+VOTES_FORMAT = 'unitemp votes 1'
+_CHOICES = ('left', 'right', 'tie')
+
+
+@dataclasses.dataclass(frozen=True)
+class Vote:
+  """One choice of one rater.
+
+  Attributes:
+    rater: who.
+    trial: which pair of videos.
+    systems: the first of the study, then the one it was shown against.
+    choice: name of the preferred system, '' for no difference.
+    side: 'left', 'right' or 'tie'.
+  """
+
+  rater: str
+  trial: str
+  systems: tuple[str, str]
+  choice: str
+  side: str
+
+
+def find_key(votes: Sequence[Path]) -> Path:
+  """Looks for the key beside the votes, two folders up, and here.
+
+  Raises:
+    UserError: it is not there.
+  """
+  places = [
+    place for path in votes for place in list(path.resolve().parents)[:3]
+  ]
+  for place in [*places, Path()]:
+    if (place / KEY).is_file():
+      return place / KEY
+  raise UserError(
+    f'there is no {KEY} beside the votes; give it with --key=FILE.'
+  )
+
+
+def read_key(path: Path) -> dict[str, Any]:
+  """Reads the key that `make` wrote.
+
+  Raises:
+    UserError: it is missing or is none.
+  """
+  mend = f'give the {KEY} of the comparison with --key=FILE'
+  parts = ('format', 'study', 'question', 'systems', 'trials')
+  key = files.read_json(path, 'a key', mend, keys=parts)
+  if key['format'] != KEY_FORMAT or not _is_key(key):
+    raise UserError(f'{path} is no key of a blind comparison; {mend}.')
+  return key
+
+
+def _is_key(key: Mapping[str, Any]) -> bool:
+  systems, trials = key['systems'], key['trials']
+  if not isinstance(systems, list) or not isinstance(trials, dict):
+    return False
+  return all(
+    isinstance(trial, dict)
+    and trial.get('left') in systems
+    and trial.get('right') in systems
+    and systems[0] in (trial['left'], trial['right'])
+    for trial in trials.values()
+  ) and all(isinstance(system, str) for system in systems)
+
+
+def read_votes(
+  paths: Sequence[Path], key: Mapping[str, Any]
+) -> tuple[list[Vote], list[str]]:
+  """Reads all votes; of two by one rater on one pair, the one given last.
+
+  Returns:
+    The votes, and one sentence for each that cannot be used.
+
+  Raises:
+    UserError: not one vote can be used.
+  """
+  found: dict[tuple[str, str], Vote] = {}
+  problems = []
+  for path in paths:
+    try:
+      about = files.read_json(path, 'votes', 'save them again')
+      if about.get('format') != VOTES_FORMAT or not isinstance(
+        about.get('votes'), list
+      ):
+        raise UserError(f'{path} is no file of votes.')
+      if about.get('study') != key['study']:
+        raise UserError(f'{path} belongs to another comparison.')
+    except UserError as error:
+      problems.append(str(error))
+      continue
+    rater = str(about.get('rater') or path.stem)
+    again = 0
+    for entry in about['votes']:
+      vote = _vote(rater, entry, key)
+      if vote is None:
+        problems.append(
+          f'{path}: {repr(entry)[:60]} is no vote of this comparison.'
+        )
+        continue
+      again += (rater, vote.trial) in found
+      found[rater, vote.trial] = vote
+    if again:
+      problems.append(
+        f'{path}: {rater} had voted on {again} of these pairs before; the '
+        'votes of the file named last count.'
+      )
+  if not found:
+    why = f' (first problem: {problems[0]})' if problems else ''
+    raise UserError(f'there is no vote to be counted{why}.')
+  return list(found.values()), problems
+
+
+def _vote(rater: str, entry: Any, key: Mapping[str, Any]) -> Vote | None:
+  if not isinstance(entry, dict) or entry.get('choice') not in _CHOICES:
+    return None
+  trial = key['trials'].get(str(entry.get('trial')))
+  if trial is None:
+    return None
+  side = entry['choice']
+  first = key['systems'][0]
+  other = trial['right'] if trial['left'] == first else trial['left']
+  choice = '' if side == 'tie' else trial[side]
+  return Vote(rater, str(entry['trial']), (first, other), choice, side)
+
+
+def score(votes: Sequence[Vote], how: str) -> list[Result]:
+  """The rows of a table: all raters, each rater, and how far to trust them."""
+  rows = []
+  matches = dict.fromkeys(vote.systems for vote in votes)
+  for systems in matches:
+    chosen = [vote for vote in votes if vote.systems == systems]
+    match = f'{systems[0]} over {systems[1]}'
+    rows += _preferred(f'{match}, all raters', chosen, systems, how)
+    rows += _majority(f'{match}, pairs of videos', chosen, systems, how)
+    raters = dict.fromkeys(vote.rater for vote in chosen)
+    for rater in raters if len(raters) > 1 else ():
+      own = [vote for vote in chosen if vote.rater == rater]
+      rows += _preferred(f'{match}, {rater}', own, systems, how)
+  rows += _trust(votes, how)
+  return rows
+
+
+def check_table(out: Path, read: Sequence[Path]) -> None:
+  """Raises UserError where a table of votes would replace something else."""
+  for path in read:
+    if out.exists() and path.exists() and out.samefile(path):
+      raise UserError(f'--out={out} is read as well; choose another file.')
+  if out.exists():
+    try:
+      ResultTable.from_json(out)
+    except UserError as error:
+      raise UserError(
+        f'--out={out} is there and no table of results; choose another file.'
+      ) from error
+
+
+def _share(
+  metric: str, group: str, hits: int, total: int, how: str
+) -> Result | None:
+  """A share with Wilson's interval; None without a vote."""
+  if not total:
+    return None
+  from scipy import stats
+
+  test = stats.binomtest(hits, total)
+  span = test.proportion_ci(method='wilson')
+  measured = Interval(hits / total, span.low, span.high, total)
+  return result(metric, group, measured, unit='%', how=how)
+
+
+def _preferred(group, votes, systems, how) -> list[Result]:
+  counts = collections.Counter(vote.choice for vote in votes)
+  wins, losses = counts[systems[0]], counts[systems[1]]
+  share = _share(
+    'preferred',
+    group,
+    wins,
+    wins + losses,
+    f'of the decided votes, Wilson interval; {how}',
+  )
+  ties = _share(
+    'no difference', group, counts[''], len(votes), f'of all votes; {how}'
+  )
+  found = [row for row in (share, ties) if row is not None]
+  if wins + losses:
+    found.append(_p_value(group, wins, losses, how))
+  return found
+
+
+def _p_value(group, wins, losses, how) -> Result:
+  from scipy import stats
+
+  p = float(stats.binomtest(wins, wins + losses).pvalue)
+  measured = Interval(p, p, p, wins + losses)
+  about = f'exact binomial test of no preference; {how}'
+  return result('p-value', group, measured, unit='ratio', how=about)
+
+
+def _majority(group, votes, systems, how) -> list[Result]:
+  """Pairs of videos as units: each counts once, for who got more votes."""
+  sums: dict[str, int] = {}
+  for vote in votes:
+    step = 0 if not vote.choice else 1 if vote.choice == systems[0] else -1
+    sums[vote.trial] = sums.get(vote.trial, 0) + step
+  wins = sum(total > 0 for total in sums.values())
+  losses = sum(total < 0 for total in sums.values())
+  about = f'of the pairs with a majority, Wilson interval; {how}'
+  share = _share('preferred', group, wins, wins + losses, about)
+  if share is None:
+    return []
+  return [share, _p_value(group, wins, losses, how)]
+
+
+def _trust(votes: Sequence[Vote], how: str) -> list[Result]:
+  """Whether raters agree, and whether they favour a side of the screen."""
+  decided = [vote for vote in votes if vote.side != 'tie']
+  left = sum(vote.side == 'left' for vote in decided)
+  about = f'of the decided votes; sides are shuffled, so 50 is fair; {how}'
+  rows = [_share('left side chosen', 'all raters', left, len(decided), about)]
+  same = total = 0
+  for one, two in _couples(votes):
+    total += 1
+    same += one.choice == two.choice
+  about = f'of couples of raters on one pair of videos; {how}'
+  rows.append(_share('raters agree', 'all raters', same, total, about))
+  return [row for row in rows if row is not None]
+
+
+def _couples(votes: Sequence[Vote]) -> Iterable[tuple[Vote, Vote]]:
+  trials: dict[str, list[Vote]] = {}
+  for vote in votes:
+    for other in trials.setdefault(vote.trial, []):
+      yield other, vote
+    trials[vote.trial].append(vote)

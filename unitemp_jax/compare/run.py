@@ -15,7 +15,7 @@ from unitemp_jax import files
 from unitemp_jax.compare import blind, gallery, numbers, table
 from unitemp_jax.compare.pairing import Pair, Pairing, System
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.clips import groups, measure
+from unitemp_jax.evaluation.clips import measure, tables
 from unitemp_jax.evaluation.clips.folder import ClipFile, Listing
 from unitemp_jax.evaluation.clips.tables import SHAPES, Clip, Group
 from unitemp_jax.evaluation.metrics.results import Result, ResultTable
@@ -127,13 +127,13 @@ def run(
 def _measure(pairs, out, workers, report, notes) -> dict[Path, Clip]:
   clips = {clip.path: clip for pair in pairs for clip in pair.clips.values()}
   found: dict[Path, Clip] = {}
-  jobs = [groups.job_of(file) for file in clips.values()]
+  jobs = [tables.job_of(file) for file in clips.values()]
   for measured in measure.measure(
     jobs, out / 'measured', workers=workers, report=report
   ):
     file = clips[measured.path]
     try:
-      found[file.path] = groups.whole_clip(file, measured)
+      found[file.path] = tables.whole_clip(file, measured)
     except UserError as error:
       notes.append(f'{file.name} was not measured: {error}')
   return found
@@ -156,8 +156,8 @@ def _usual(real, measured, out, workers, report, notes) -> float | None:
   if real is None:
     return None
   group = Group('all', tuple(measured.values()))
-  window, layout = groups.common_window([group])
-  clips, problems = groups.measure_real(
+  window, layout = tables.common_window([group])
+  clips, problems = tables.measure_real(
     real, window, layout, out / 'measured', workers, report
   )
   notes += problems
