@@ -138,7 +138,7 @@ CASES = [
     'no.json',
   ),
   ('parts', f'{DIT} --fsdp=3 {SMALL}', 'change --fsdp'),
-  ('no parts', f'{DIT} --fsdp=0 {SMALL}', '--fsdp is 0'),
+  ('no parts', f'{DIT} --fsdp=0 {SMALL}', '--fsdp: 0 is too few'),
   (
     'one file for two',
     f'--vae=vae.safetensors {DIT} --config=small.py --out=new.safetensors',
