@@ -59,7 +59,7 @@ class PlanChoice:
     """One plan, with `given` of its buffer entries and whether it loops.
 
     In a share `anchor_drop` of the draws the rows do without anchors, but for
-    those that see nothing else: they would make an opening (`plans.laws`).
+    those that see nothing else: they would make an opening (`plans.plan`).
     """
     key_plan, key_drop = jax.random.split(key)
     i = jax.random.categorical(key_plan, jnp.asarray(self.logits))
