@@ -8,7 +8,7 @@ import kill_harness
 import numpy as np
 import pytest
 import safetensors.numpy
-from test_objectives_kill import command, compile_cache, inputs  # noqa: F401
+from test_objectives_kill import command, in_a_hurry, inputs  # noqa: F401
 
 # Float32 rounding (sums over devices in another order), after Adam, which makes
 # steps of a fixed size from gradients of any size.
