@@ -7,6 +7,7 @@ import pytest
 from unitemp_jax.aot import topology
 from unitemp_jax.aot.topology import CHIPS
 from unitemp_jax.errors import UserError
+from unitemp_jax.parallel.mesh import make_mesh
 
 GOOD = [
   ('v5e:1x1', 1, 1),
@@ -59,3 +60,19 @@ def test_without_the_compiler_one_sentence_says_what_to_install(monkeypatch):
   )
   with pytest.raises(UserError, match=r"pip install 'unitemp_jax\[tpu\]'"):
     topology.devices(topology.parse('v5e:4x4'))
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None, reason='needs libtpu'
+)
+@pytest.mark.parametrize('context', [1, 2, 4])
+def test_every_slice_gives_a_mesh(context):
+  """Also where an axis of the mesh is a part of one of the torus."""
+  for chip in CHIPS.values():
+    for shape in chip.shapes:
+      found = topology.parse(f'{chip.name}:{shape}')
+      if found.devices % context == 0:
+        sizes = {'data': -1, 'context': context}
+        mesh = make_mesh(sizes, topology.devices(found))
+        assert mesh.shape['context'] == context
+        assert len({d.id for d in mesh.devices.flat}) == found.devices

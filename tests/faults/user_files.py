@@ -111,7 +111,7 @@ def _write_texts(folder):
     ),
     'open.csv': 'id,prompt\n1,"a red one\n2,a blue two\n3,a green three\n',
     'bom.txt': '\ufeffa red three falls\na blue two falls\n',
-    'many.txt': '\n'.join(f'a red {i}' for i in range(10_000)),
+    'many.txt': '\n'.join(f'a red {i}' for i in range(3_000)),
     'aliases.yaml': _aliases(9, 7),
     'aliases30.yaml': _aliases(30, 6),
     'deep.yaml': '[' * 5000,

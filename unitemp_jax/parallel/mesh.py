@@ -90,7 +90,13 @@ def make_mesh(
   slices = {getattr(device, 'slice_index', 0) for device in used}
   if used[0].platform == 'tpu' and len(slices) > 1:
     return Mesh(_over_slices(sizes, used, len(slices)), AXES, axis_types=types)
-  return jax.make_mesh(sizes, AXES, axis_types=types, devices=used)
+  try:
+    return jax.make_mesh(sizes, AXES, axis_types=types, devices=used)
+  except NotImplementedError:  # An axis that is part of one of the torus.
+    placed = mesh_utils.create_device_mesh(
+      sizes, used, allow_split_physical_axes=True
+    )
+  return Mesh(placed, AXES, axis_types=types)
 
 
 def _over_slices(sizes: list[int], devices, slices: int) -> np.ndarray:

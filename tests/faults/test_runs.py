@@ -1,0 +1,105 @@
+"""Faults around one small clip that is made: links, leftovers, room, locks."""
+
+import shutil
+from collections import namedtuple
+
+import pytest
+from model_fixture import random_model
+from quick_compilation import quick_compilation  # noqa: F401
+
+from unitemp_jax import files
+from unitemp_jax.cli import main as cli
+
+COMMAND = ['generate', '--prompt=x', '--out=o', f'--model={random_model()}']
+CLIP = 'o/forward/0000-x'
+
+
+def run(*more):
+  return cli.main([*COMMAND, *more])
+
+
+def listing(folder):
+  return {
+    path.relative_to(folder).as_posix(): path.read_bytes()
+    for path in folder.rglob('*')
+    if path.is_file()
+  }
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory, quick_compilation):  # noqa: F811
+  """A folder with one clip, made beside links from its old temporary names."""
+  folder = tmp_path_factory.mktemp('made')
+  (folder / 'victim').write_text('mine')
+  (folder / 'o/forward').mkdir(parents=True)
+  for name in ('0000-x.json.tmp', '.0000-x.mp4.part', '0000-x.mp4.tmp'):
+    (folder / 'o/forward' / name).symlink_to('../../victim')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(folder)
+    assert run() == 0
+  return folder
+
+
+@pytest.fixture
+def again(made, empty):
+  """A copy of it, as the working folder."""
+  shutil.copytree(made, empty, symlinks=True, dirs_exist_ok=True)
+  return empty
+
+
+def test_temporary_names_follow_no_links(made):
+  assert (made / 'victim').read_text() == 'mine'
+  assert (made / f'{CLIP}.mp4').stat().st_size > 100
+
+
+def test_a_deleted_video_is_made_again(again, capsys):
+  before = listing(again)
+  (again / f'{CLIP}.mp4').unlink()
+  assert run() == 0
+  assert 'made 1, 0 were there' in capsys.readouterr().out
+  assert listing(again)[f'{CLIP}.mp4'] == before[f'{CLIP}.mp4']
+  assert run() == 0
+  assert 'made 0, 1 were there' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('more', ['--seed=1', '--length=5', '--lossless'])
+def test_other_arguments_name_both_files(again, capsys, more):
+  before = listing(again)
+  assert run(more) == 2
+  said = capsys.readouterr().err
+  assert f'{CLIP}.mp4' in said and '0000-x.json' in said
+  assert listing(again) == before
+
+
+@pytest.mark.parametrize('text', ['', '{', '[1]', '[]', '5', '[' * 20_000])
+def test_a_sidecar_of_garbage_is_kept_and_said(again, capsys, text):
+  (again / f'{CLIP}.json').write_text(text)
+  before = listing(again)
+  assert run() == 2
+  assert '0000-x.json' in capsys.readouterr().err
+  assert listing(again) == before
+
+
+def test_a_second_writer_is_told_who_writes(empty, capsys):
+  with files.lock(empty / 'o'):
+    before = listing(empty)
+    assert run() == 2
+    said = capsys.readouterr().err
+    assert 'process' in said and 'writing to' in said
+    assert listing(empty) == before
+
+
+def test_a_full_disk_is_found_before_anything_is_made(
+  empty, monkeypatch, capsys
+):
+  usage = namedtuple('usage', 'total used free')
+  monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage(1, 1, 2**16))
+  assert run('--length=5') == 2
+  assert 'make room or choose another --out' in capsys.readouterr().err
+  assert not list(empty.rglob('*.mp4'))
