@@ -153,6 +153,8 @@ def devices(topology: Topology) -> list[Any]:
   # Not on a TPU machine, and beside other processes that compile.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
+  # Otherwise it logs alarming lines about a TPU machine that is not there.
+  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
   hosts = {}
   if math.prod(topology.sizes) == 1:  # The default is a host of 2 x 2 chips.
     hosts['chips_per_host_bounds'] = [1, 1, 1]
