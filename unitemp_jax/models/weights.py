@@ -189,6 +189,11 @@ class Files:
       shape = list(first.get_slice(name).get_shape())
       axis = self._axes.get(name)
       if axis is not None:
+        if not 0 <= axis < len(shape):
+          raise UserError(
+            f'{index} joins {name} along axis {axis}, of {len(shape)}; write '
+            'it again.'
+          )
         shape[axis] *= len(self._paths)
       self.shapes[name] = tuple(shape)
 

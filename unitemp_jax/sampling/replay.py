@@ -69,7 +69,7 @@ def run_plan(
   if options.through_cache:
     raise ValueError('a rollout is replayed without gradient through the cache')
   batch, _, *grid = latents.shape
-  sigmas = jnp.asarray(sigmas)
+  levels = jnp.asarray(sigmas)
   frames = plan.num_anchors + plan.block
   blank = jnp.zeros((batch, frames, *grid), latents.dtype)
   anchors = blank[:, : plan.num_anchors]
@@ -82,7 +82,7 @@ def run_plan(
 
   def body(carry, row):
     carry, _ = steps.step(
-      denoise, commit, fixed, carry, row, sigmas, exit_level, once
+      denoise, commit, fixed, carry, row, levels, exit_level, once
     )
     return carry, carry.trace
 
@@ -106,7 +106,9 @@ def _replayed(denoise: Denoise, sigmas: Schedule, options: StepOptions):
 
     def replay(anchors):
       def one(net):
-        table = steps.sigma_table(sigmas, row.start, anchors, block, options)
+        # Not of the trace that called: a closure would carry it out of there.
+        levels = jnp.asarray(sigmas)
+        table = steps.sigma_table(levels, row.start, anchors, block, options)
         x = noisy[:, most - anchors :]
         return steps.exit_pass(denoise, net, x, cache, row, table[exit_level])[
           0

@@ -57,7 +57,7 @@ class TeacherSampler:
     self,
     params: Any,
     prompts: Sequence[str],
-    seeds: Sequence[int],
+    seeds: Sequence[int] | np.ndarray,
     shape: tuple[int, ...],
     spread: Callable[[np.ndarray], jax.Array],
     num_steps: int = 50,
