@@ -12,24 +12,24 @@ from typing import TypeAlias
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 AnyArray: TypeAlias = jax.Array | np.ndarray  # on a device or on the host
 Same = Float[AnyArray, '*same']  # all of one shape
-Video = Float[Array, 'B T H W 3']  # pixels in [-1, 1]
-Latents = Float[Array, 'B F H W C']
-Sigmas = Float[Array, 'B F']  # noise level of every latent frame
+Video = Float[AnyArray, 'B T H W 3']  # pixels in [-1, 1]
+Latents = Float[AnyArray, 'B F H W C']
+Sigmas = Float[AnyArray, 'B F']  # noise level of every latent frame
 Schedule = Float[AnyArray, 'n']  # of noise, falling
 Positions = Int[AnyArray, 'F']  # temporal position of every latent frame
-Text = Float[Array, 'B E Dt']  # embeddings, zero after the end
-TokenIds = Int[Array, 'B E']
-TokenMask = Bool[Array, 'B E']
+Text = Float[AnyArray, 'B E Dt']  # embeddings, zero after the end
+TokenIds = Int[AnyArray, 'B E']
+TokenMask = Bool[AnyArray, 'B E']
 # Of arrays, or of what stands for them where only shapes matter.
-Queries = Float[Array | jax.ShapeDtypeStruct, 'B Q N K']
-Keys = Float[Array | jax.ShapeDtypeStruct, 'B S N K']  # or values
-KeyMask = Bool[Array, '#B Fq Fk']  # which queries may attend to which keys
-Tokens = Float[Array, 'B T N K']  # queries, keys or values of a pass
+Queries = Float[AnyArray | jax.ShapeDtypeStruct, 'B Q N K']
+Keys = Float[AnyArray | jax.ShapeDtypeStruct, 'B S N K']  # or values
+KeyMask = Bool[AnyArray, '#B Fq Fk']  # which queries may attend to which keys
+Tokens = Float[AnyArray, 'B T N K']  # queries, keys or values of a pass
 Index = Int[ArrayLike, '']  # a number, on the device or not
 Slots = Int[AnyArray, 'slots']  # of the cache, one per latent frame
-Angles = Float[Array, 'T half_K']  # of rotary embeddings, radians
-FrameMask = Bool[Array, '#B F Fk']  # which frame may attend to which
+Angles = Float[AnyArray, 'T half_K']  # of rotary embeddings, radians
+FrameMask = Bool[AnyArray, '#B F Fk']  # which frame may attend to which

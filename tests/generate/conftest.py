@@ -8,13 +8,13 @@ from unitemp_jax import orders, plans
 from unitemp_jax.generate.pipeline import Pipeline
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def pipeline():
   """A random model; batches of 4 are compiled once for all tests."""
   return Pipeline.load(random_model())
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def made_plans(pipeline):
   """All orders of the model's length, in one shape, by name."""
   names = [*orders.ORDERS, 'forward+first', 'backward+last']
@@ -38,7 +38,7 @@ def made_plans(pipeline):
   }
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def generate(pipeline):
   """(plan, prompts, seeds, given) -> what a batch of 4 makes."""
 

@@ -20,6 +20,8 @@ from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs.builders import latent_shape
 
+pytestmark = pytest.mark.devices(2)
+
 ROOT = Path(__file__).parents[2]
 PROMPTS = ['a red 7 falls', 'a blue 3 falls', 'a green 5 falls']
 CONFIG = """

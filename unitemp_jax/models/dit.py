@@ -34,6 +34,7 @@ from unitemp_jax.parallel.mesh_context import (
   split_tokens,
 )
 from unitemp_jax.shapes import (
+  AnyArray,
   FrameMask,
   Index,
   Latents,
@@ -57,7 +58,7 @@ class Linear(nn.Module):
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: AnyArray) -> jax.Array:
     """Applies the layer in `dtype`."""
     shape = (x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape)
@@ -83,7 +84,7 @@ POLICIES = ('none', 'full', 'attention', 'offload')
 _INPUT = 'layer_input'
 
 
-def mark_input(x: jax.Array) -> jax.Array:
+def mark_input(x: AnyArray) -> jax.Array:
   """Names what enters a layer."""
   return checkpoint_name(x, _INPUT)
 
@@ -124,7 +125,7 @@ def rematerialised(block: type[nn.Module], policy: str) -> Any:
 EPS = 1e-6
 
 
-def layer_norm(x: jax.Array) -> jax.Array:
+def layer_norm(x: AnyArray) -> jax.Array:
   """LayerNorm without affine, in float32, over the last axis."""
   x = x.astype(jnp.float32)
   mean = x.mean(-1, keepdims=True)
@@ -136,7 +137,7 @@ class RMSNorm(nn.Module):
   """RMSNorm with a learned weight, over the full width, before head split."""
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: AnyArray) -> jax.Array:
     """Normalises the last axis in float32, cast back."""
     scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
     x32 = x.astype(jnp.float32)
@@ -162,18 +163,18 @@ class Projections(nn.Module):
     self.norm_q = RMSNorm()
     self.norm_k = RMSNorm()
 
-  def split(self, x: jax.Array) -> jax.Array:
+  def split(self, x: AnyArray) -> jax.Array:
     """`BTD` or `BFSD` to `BTNK`, T = F S."""
     heads = x.reshape(*x.shape[:-1], self.num_heads, -1)
     if x.ndim == 4:
       heads = split_heads(heads)
     return heads.reshape(x.shape[0], -1, *heads.shape[-2:])
 
-  def query(self, x: jax.Array) -> jax.Array:
+  def query(self, x: AnyArray) -> jax.Array:
     """`BFSD` to normalised queries `BTNK`."""
     return self.split(self.norm_q(self.q(x)))
 
-  def key_value(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  def key_value(self, x: AnyArray) -> tuple[jax.Array, jax.Array]:
     """`BED` or `BFSD` to normalised keys and values `BENK` or `BTNK`."""
     return self.split(self.norm_k(self.k(x))), self.split(self.v(x))
 
@@ -267,7 +268,7 @@ class Block(nn.Module):
     return (x, cache, layer + 1), None
 
 
-def zero_init_carry(x: jax.Array, cache: KVCache | None):
+def zero_init_carry(x: AnyArray, cache: KVCache | None):
   """The carry that enters layer 0."""
   return x, cache, jnp.zeros((), jnp.int32)
 
@@ -470,7 +471,7 @@ class DiT(nn.Module):
     )
     return v, cache
 
-  def _head(self, x: jax.Array, e_BFD: jax.Array) -> jax.Array:
+  def _head(self, x: AnyArray, e_BFD: jax.Array) -> jax.Array:
     """Modulated LayerNorm and projection of `BFSD`, in float32."""
     m = self.head_modulation[None, None] + e_BFD[:, :, None]  # [B, F, 2, D]
     y = layer_norm(x)

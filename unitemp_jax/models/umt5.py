@@ -14,7 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from unitemp_jax.models.dit import DiT, Linear, TextContext
-from unitemp_jax.shapes import Latents, Sigmas, Text, TokenIds, TokenMask
+from unitemp_jax.shapes import (
+  AnyArray,
+  Latents,
+  Sigmas,
+  Text,
+  TokenIds,
+  TokenMask,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +60,7 @@ class T5Norm(nn.Module):
   """RMSNorm, statistics in float32, no bias, eps 1e-6."""
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: AnyArray) -> jax.Array:
     """Normalises the last axis."""
     scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
     x32 = x.astype(jnp.float32)
@@ -67,7 +74,7 @@ class TextLayer(nn.Module):
   config: TextConfig
 
   @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+  def __call__(self, x: AnyArray, mask: AnyArray) -> jax.Array:
     """Maps `BED` to `BED`; masked keys are not attended to."""
     c = self.config
     dtype = jnp.dtype(c.dtype)

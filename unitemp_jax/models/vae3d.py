@@ -31,7 +31,7 @@ from unitemp_jax.models.vae_blocks import (
   ResidualBlock,
   Upsample,
 )
-from unitemp_jax.shapes import Latents, Video
+from unitemp_jax.shapes import AnyArray, Latents, Video
 
 Cache = tuple[jax.Array, ...]
 
@@ -77,7 +77,7 @@ class Middle(nn.Module):
   form: str
 
   @nn.compact
-  def __call__(self, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
+  def __call__(self, x: AnyArray, conv_cache: ConvCache) -> jax.Array:
     """Maps `BTHWC` to the same shape."""
     x = ResidualBlock(self.features, self.form, name='res0')(x, conv_cache)
     x = FrameAttention(name='attention')(x)
@@ -90,7 +90,7 @@ class Encoder(nn.Module):
   config: VAEConfig
 
   @nn.compact
-  def __call__(self, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
+  def __call__(self, x: AnyArray, conv_cache: ConvCache) -> jax.Array:
     """Maps `BTHWC` to `BFhw[2 z]`."""
     c = self.config
     x = CausalConv(c.base_dim, form=c.conv_form, name='conv_in')(x, conv_cache)
@@ -115,7 +115,7 @@ class Decoder(nn.Module):
   config: VAEConfig
 
   @nn.compact
-  def __call__(self, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
+  def __call__(self, x: AnyArray, conv_cache: ConvCache) -> jax.Array:
     """Maps `BFhwz` to `BTHW[3 patch^2]`."""
     c = self.config
     width = c.base_dim * c.dim_mult[-1]
@@ -145,7 +145,7 @@ class Decoder(nn.Module):
     conv_cache.extend(cache)
     return x
 
-  def _stage(self, i: int, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
+  def _stage(self, i: int, x: AnyArray, conv_cache: ConvCache) -> jax.Array:
     """Residual blocks of one size, then twice the size, but for the last."""
     c = self.config
     for j in range(c.num_res_blocks + 1):
@@ -159,7 +159,7 @@ class Decoder(nn.Module):
       x = upsample(x, conv_cache)
     return x
 
-  def _rest(self, first: int, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
+  def _rest(self, first: int, x: AnyArray, conv_cache: ConvCache) -> jax.Array:
     """The stages from `first` on, to pixels."""
     c = self.config
     for i in range(first, len(c.dim_mult)):

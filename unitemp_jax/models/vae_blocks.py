@@ -16,6 +16,7 @@ from jax import lax
 
 from unitemp_jax.parallel import mesh_context
 from unitemp_jax.parallel.mesh_context import split_rows
+from unitemp_jax.shapes import AnyArray
 
 
 class ConvCache:
@@ -30,7 +31,7 @@ class ConvCache:
     self._given = None if cache is None else list(cache)
     self.kept: list[jax.Array] = []
 
-  def past(self, like: jax.Array, frames: int) -> jax.Array:
+  def past(self, like: AnyArray, frames: int) -> jax.Array:
     """The `frames` frames before `like` `BTHWC`; zeros at the start."""
     if self._given is None:
       shape = (like.shape[0], frames, *like.shape[2:])
@@ -41,7 +42,7 @@ class ConvCache:
     """The cache of the layer that is visited."""
     return self.rest()[0]
 
-  def keep(self, history: jax.Array, frames: int) -> None:
+  def keep(self, history: AnyArray, frames: int) -> None:
     """Remembers the last `frames` frames of `history` `BTHWC`."""
     self.kept.append(split_rows(history[:, -frames:]))
 
@@ -75,7 +76,7 @@ class FrameConvCache(ConvCache):
     super().__init__(cache)
     self._older = number % 2
 
-  def past(self, like: jax.Array, frames: int) -> jax.Array:
+  def past(self, like: AnyArray, frames: int) -> jax.Array:
     """Two frames `B2HWC` in their order."""
     del like, frames
     cache = self.own()
@@ -83,7 +84,7 @@ class FrameConvCache(ConvCache):
     parts = [lax.dynamic_index_in_dim(cache, place, 1) for place in both]
     return jnp.concatenate(parts, axis=1)
 
-  def keep(self, history: jax.Array, frames: int) -> None:
+  def keep(self, history: AnyArray, frames: int) -> None:
     """Remembers the last frame in the place of the older one."""
     del frames
     cache = lax.dynamic_update_slice_in_dim(
@@ -99,7 +100,7 @@ def conv_form(form: str) -> str:
   return 'folded' if mesh_context.platform() == 'cpu' else 'direct'
 
 
-def valid_time_conv(x: jax.Array, kernel: jax.Array, form: str) -> jax.Array:
+def valid_time_conv(x: AnyArray, kernel: AnyArray, form: str) -> jax.Array:
   """Convolves `BTHWC` with `[kt, kh, kw, I, O]`: valid in time, same in space.
 
   XLA's direct 3-D convolution on CPU is 5 to 14 times slower than one 2-D
@@ -138,7 +139,7 @@ class CausalConv(nn.Module):
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
   @nn.compact
-  def __call__(self, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
+  def __call__(self, x: AnyArray, conv_cache: ConvCache) -> jax.Array:
     """Convolves one chunk; kt - 1 frames are read from the cache and left."""
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape)
@@ -151,12 +152,12 @@ class CausalConv(nn.Module):
     return y + bias.astype(x.dtype).reshape(1, 1, 1, 1, -1)
 
 
-def fold_time(x: jax.Array) -> jax.Array:
+def fold_time(x: AnyArray) -> jax.Array:
   """Puts frames into the batch: `BTHWC` -> `(BT)HWC`."""
   return x.reshape(-1, *x.shape[2:])
 
 
-def unfold_time(x: jax.Array, batch: int) -> jax.Array:
+def unfold_time(x: AnyArray, batch: int) -> jax.Array:
   """Undoes `fold_time`."""
   return x.reshape(batch, -1, *x.shape[1:])
 
@@ -165,7 +166,7 @@ class ChannelNorm(nn.Module):
   """L2-normalises channels and scales by sqrt(C) gamma (Wan's RMS_norm)."""
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: AnyArray) -> jax.Array:
     """Normalises the last axis, statistics in float32."""
     gamma = self.param('gamma', nn.initializers.ones, (x.shape[-1],))
     x32 = x.astype(jnp.float32)
@@ -182,7 +183,7 @@ class ResidualBlock(nn.Module):
   form: str = 'auto'
 
   @nn.compact
-  def __call__(self, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
+  def __call__(self, x: AnyArray, conv_cache: ConvCache) -> jax.Array:
     """Maps `BTHWC` to `BTHW[features]`."""
     y = nn.silu(ChannelNorm(name='norm1')(x))
     y = CausalConv(self.features, form=self.form, name='conv1')(y, conv_cache)
@@ -198,7 +199,7 @@ class FrameAttention(nn.Module):
   """Single-head attention among the positions of each frame."""
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: AnyArray) -> jax.Array:
     """Adds attention to `BTHWC`; no frame sees another."""
     b, t, h, w, c = x.shape
     y = ChannelNorm(name='norm')(x).reshape(b * t, h * w, 1, c)
@@ -215,7 +216,7 @@ class Downsample(nn.Module):
   temporal: bool
 
   @nn.compact
-  def __call__(self, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
+  def __call__(self, x: AnyArray, conv_cache: ConvCache) -> jax.Array:
     """Maps `BTHWC` to half size; 1 + 2m first frames become 1 + m."""
     c = x.shape[-1]
     resample = nn.Conv(
@@ -251,7 +252,7 @@ class Upsample(nn.Module):
   one_by_one: bool = False
 
   @nn.compact
-  def __call__(self, x: jax.Array, conv_cache: ConvCache) -> jax.Array:
+  def __call__(self, x: AnyArray, conv_cache: ConvCache) -> jax.Array:
     """Maps `BTHWC` to double size; 1 + m first frames become 1 + 2m."""
     c = x.shape[-1]
     if self.temporal:

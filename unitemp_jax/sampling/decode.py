@@ -193,8 +193,8 @@ class Codec:
 
   Attributes:
     piece: frames of a clip that are encoded at a time, after the first.
-    decode_piece: (params, latents, memory) -> frames, memory: one program,
-      which takes the memory over.
+    decode_piece: (params, latents, memory) -> frames, memory, whether all are
+      finite: one program, which takes the memory over.
     encode_piece: likewise, of pixels to latents.
   """
 
@@ -204,9 +204,8 @@ class Codec:
     self._vae = vae3d.VAE(config)
     self.piece = config.temporal_stride if config.large_frames else _PIECE
     self._decode_whole = jax.jit(self._decode_whole_fn)
-    self._decode = jax.jit(self._decode_fn, donate_argnames='memory')
     self._encode = jax.jit(self._encode_fn)
-    self.decode_piece = jax.jit(self._decode_piece_fn, donate_argnames='memory')
+    self.decode_piece = jax.jit(self._decode_fn, donate_argnames='memory')
     self.encode_piece = jax.jit(self._encode_piece_fn, donate_argnames='memory')
 
   def check(self, frames: int, height: int, width: int) -> None:
@@ -238,7 +237,7 @@ class Codec:
     size, parts = self.latents_at_a_time(latents.shape[1]), []
     for k in range(0, latents.shape[1], size):
       own = latents[:, k : k + size]
-      frames, memory, finite = self._decode(params, own, memory)
+      frames, memory, finite = self.decode_piece(params, own, memory)
       parts.append(_checked(frames, finite))
     if len(parts) == 1:
       return parts[0], memory
@@ -274,9 +273,6 @@ class Codec:
   def _decode_whole_fn(self, params, latents):
     frames, _, finite = self._decode_fn(params, latents, None)
     return frames, finite
-
-  def _decode_piece_fn(self, params, latents, memory):
-    return self._decode_fn(params, latents, memory)[:2]
 
   def _decode_fn(self, params, latents, memory):
     frames, memory = self._vae.apply(

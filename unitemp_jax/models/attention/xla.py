@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from unitemp_jax.shapes import Index, KeyMask, Keys, Queries
+from unitemp_jax.shapes import AnyArray, Index, KeyMask, Keys, Queries
 
 # Name of what the backward pass needs of the forward one, for remat policies:
 # `jax.checkpoint_policies.save_only_these_names(RESIDUALS)`.
 RESIDUALS = 'attention'
 
 
-def check_mask(mask_BQS: jax.Array, queries: int, keys: int) -> None:
+def check_mask(mask_BQS: AnyArray, queries: int, keys: int) -> None:
   """Raises ValueError if rows or columns do not divide the tokens."""
   _, rows, columns = mask_BQS.shape
   if queries % rows or keys % columns:
@@ -28,7 +28,7 @@ def check_mask(mask_BQS: jax.Array, queries: int, keys: int) -> None:
     )
 
 
-def to_tokens(mask_BQS: jax.Array, queries: int, keys: int) -> jax.Array:
+def to_tokens(mask_BQS: AnyArray, queries: int, keys: int) -> jax.Array:
   """Expands a mask to `[B, queries, keys]`."""
   _, rows, columns = mask_BQS.shape
   if queries != rows:
