@@ -22,5 +22,5 @@ export JAX_PLATFORMS=cpu
 ruff check .
 ruff format --check .
 mypy
-# By files, since those share what they make; two processes take 6 GB.
+# By files, since those share what they make.
 python -m pytest -q -n 2 --dist loadfile --durations=10 -m 'not slow' "$@"
