@@ -174,6 +174,8 @@ def test_both_kinds_of_file_give_the_same_ids(tmp_path):
       ):
         np.testing.assert_array_equal(a, b)
   assert one.encode(texts[0], 40)[0].max() > 2
+  assert one.remarks('a red', 40) == []
+  assert any('Q' in line for line in one.remarks('a Q red', 40))
   # A model under another name is known by its content.
   path.rename(tmp_path / 'renamed.json')
   renamed = tokenizer_lib.Tokenizer.from_file(tmp_path / 'renamed.json')

@@ -99,7 +99,7 @@ def test_what_differs_is_named_and_the_exit_code_is_one(
   [
     (['--dtypes=float16'], "names 'float16'"),
     (['--height=3'], 'must be even'),
-    (['--frames=0'], 'above 0'),
+    (['--frames=0'], '1 or more'),
   ],
 )
 def test_bad_arguments(arguments, words, tmp_path, capsys):

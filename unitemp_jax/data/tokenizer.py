@@ -196,8 +196,12 @@ def _sentencepiece(path: str) -> tuple:
     raise _unfit(path)
 
   def unknown(text: str) -> list[str]:
-    pieces = backend.encode_as_immutable_proto(text).pieces
-    return [piece.surface for piece in pieces if piece.id == backend.unk_id()]
+    ids, pieces = backend.encode(text), backend.encode(text, out_type=str)
+    return [
+      piece.removeprefix('\u2581')
+      for id_, piece in zip(ids, pieces, strict=True)
+      if id_ == backend.unk_id()
+    ]
 
   return backend.encode, eos_id, backend.get_piece_size(), unknown
 
