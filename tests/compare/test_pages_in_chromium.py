@@ -1,15 +1,13 @@
 """The pages in a browser: no error, videos play, votes come out."""
 
-import dataclasses
 import json
 
 import chromium
-import moving_clips
+import many_clips
 import pytest
-from conftest import PROMPTS
 
 from unitemp_jax.cli import main as cli
-from unitemp_jax.report import read, report
+from unitemp_jax.report import report
 
 pytestmark = [
   pytest.mark.slow,
@@ -85,37 +83,60 @@ def test_votes_are_given_saved_and_scored(
   assert '3 votes' in capsys.readouterr().out
 
 
-def test_five_thousand_clips_are_listed_and_few_are_loaded(tmp_path):
-  folder = tmp_path / 'many'
-  about = {'seed': 0, 'frames': 9, 'fps': 8, 'frame_difference': [0.1] * 8}
-  about['generation_order'] = [[0, 1, 2]]
-  path = folder / 'forward' / 'a.mp4'
-  moving_clips.write(path, moving_clips.drifting_texture(9))
-  about['prompt'] = PROMPTS[0]
-  path.with_suffix('.json').write_text(json.dumps(about))
-  contents = read.read_folder(folder)
-  clips = [
-    dataclasses.replace(contents.clips[0], prompt=f'number {i}', name=f'{i}')
-    for i in range(5000)
-  ]
-  page_file = report.write_page(dataclasses.replace(contents, clips=clips))
-  with chromium.Browser(tmp_path / 'profile') as page:
+@pytest.mark.parametrize(('width', 'phone'), [(1400, False), (390, True)])
+def test_many_clips_are_shown_in_parts_and_found(tmp_path, width, phone):
+  folder = many_clips.make(tmp_path / 'many', 1010)
+  page_file = report.write_report(folder)
+  assert len(list((folder / 'index.parts').iterdir())) == 11
+  count = "document.querySelectorAll('.row').length"
+  heading = "document.querySelector('.row h3').textContent"
+  with chromium.Browser(tmp_path / 'profile', width, phone=phone) as page:
     page.open(page_file)
-    assert page.evaluate("document.querySelectorAll('.row').length") == 5000
+    first = page.evaluate(heading)
+    assert page.evaluate(count) == 50
     page.wait("document.querySelectorAll('video').length > 0")
-    assert page.evaluate("document.querySelectorAll('video').length") < 100
-    page.evaluate('scrollTo(0, document.body.scrollHeight)')
+    assert page.evaluate("document.querySelectorAll('video').length") < 60
+    page.evaluate('document.querySelector(\'[data-turn="1"]\').click()')
+    page.wait(f'{heading} !== {json.dumps(first)}')
     page.wait("document.querySelectorAll('video').length > 0")
-    assert page.evaluate("document.querySelectorAll('video').length") < 100
+    page.evaluate(
+      "const turned = document.querySelector('.pager input');"
+      'turned.value = 99; turned.dispatchEvent('
+      "new Event('change', {bubbles: true}))"
+    )
+    page.wait(f'{count} === 5')  # the last part
     page.evaluate(
       "const field = document.querySelector('.finder input');"
-      "field.value = 'number 4321'; field.dispatchEvent(new Event('input'))"
+      "field.value = 'NUMBER 432 falls';"
+      "field.dispatchEvent(new Event('input'))"
     )
-    page.wait(
-      "document.querySelector('.finder output').textContent === '1 of 5,000 "
-      "rows'"
-    )
+    said = "document.querySelector('.finder output').textContent"
+    page.wait(f"{said} === '1 of 505 rows'")
+    assert 'number 432 ' in page.evaluate(heading)
+    assert page.evaluate(count) == 1
+    page.evaluate("document.querySelector('.switch').click()")
+    hidden = "[...document.querySelectorAll('figure')].map((f) => f.hidden)"
+    assert page.evaluate(hidden) == [True, False]
+    page.evaluate("field.value = ''; field.dispatchEvent(new Event('input'))")
+    page.wait(f"{said} === '505 rows' && {heading} === {json.dumps(first)}")
+    page.evaluate("document.querySelector('.row details').open = true")
+    page.wait("document.querySelector('.row .made .cascade') !== null")
+    assert page.evaluate(FITS)
     assert page.errors == []
+
+
+def test_a_part_that_is_missing_is_named(tmp_path):
+  """Negative control of the parts: without them only the first shows."""
+  folder = many_clips.make(tmp_path / 'many', 210)
+  page_file = report.write_report(folder)
+  for part in (folder / 'index.parts').iterdir():
+    part.unlink()
+  with chromium.Browser(tmp_path / 'profile') as page:
+    page.open(page_file)
+    page.evaluate('document.querySelector(\'[data-turn="1"]\').click()')
+    said = "document.querySelector('.finder output').textContent"
+    page.wait(f"{said}.endsWith('is missing beside the page')")
+    assert page.evaluate("document.querySelectorAll('.row').length") == 50
 
 
 def test_errors_of_a_page_are_noticed(tmp_path):

@@ -107,7 +107,7 @@ def test_clips_that_show_nothing_are_found(tmp_path, recorded):
     for clip in wanted()[:4]
   }
   found = verify.verify_folder(
-    tmp_path, names, verify.Wanted(), records, below='videos'
+    tmp_path, names, verify.Wanted(), records.__getitem__, below='videos'
   )
   assert [(p.file, p.kind) for p in found] == list(
     zip(names[:3], videos, strict=False)

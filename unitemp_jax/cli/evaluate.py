@@ -103,14 +103,14 @@ def measure(argv: list[str]) -> int:
   if args.reference is not None:
     references = _references(listing, args.reference, problems)
   groups, more = tables.measure_groups(
-    listing, cache, args.workers, print, references
+    listing, cache, args.workers, print, references, bool(real)
   )
   problems += [*more, *tables.mixed(groups)]
   real_group = None
   if real:
     window, layout = tables.common_window(groups)
     real_group, more = tables.measure_real(
-      real, window, layout, cache, args.workers, print
+      real, window, layout, cache, args.workers, print, direction=True
     )
     problems += more
   else:

@@ -14,7 +14,7 @@ import io
 import math
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -132,29 +132,24 @@ class Contents:
   blind: str
 
 
-def render(contents: Contents, out: Path) -> str:
-  """Returns the page; videos stay where they are and are linked from there."""
-  shown = {
-    (pair.prompt, pair.sample): [
-      _clip(contents, name, pair, out)
-      for name in contents.names
-      if name in pair.clips
-    ]
-    for pair in contents.pairs
-  }
-  rows = [
-    (p, f'sample {sample}', clips) for (p, sample), clips in shown.items()
-  ]
-  clips = [clip for _, _, clips in rows for clip in clips]
-  systems = [
-    (
-      name,
-      folder,
-      collections.Counter(c.shape for c in clips if c.order == name),
-    )
-    for name, folder in zip(contents.names, contents.folders, strict=True)
-  ]
-  return pages.render(
+def render(contents: Contents, out: Path) -> tuple[str, pages.Gallery]:
+  """Returns the page, and its gallery, of which all but a part is written.
+
+  Videos stay where they are and are linked from there.
+  """
+  shapes = {name: collections.Counter[str]() for name in contents.names}
+
+  def rows() -> Iterator[pages.Row]:
+    for pair in contents.pairs:
+      names = [name for name in contents.names if name in pair.clips]
+      clips = [_clip(contents, name, pair, out) for name in names]
+      for clip in clips:
+        shapes[clip.order][clip.shape] += 1
+      yield pair.prompt, f'sample {pair.sample}', clips
+
+  gallery = pages.write_gallery(out / PAGE, rows(), contents.names)
+  folders = zip(contents.names, contents.folders, strict=True)
+  page = pages.render(
     'comparison.html',
     title=contents.title,
     eyebrow=EYEBROW,
@@ -164,15 +159,16 @@ def render(contents: Contents, out: Path) -> str:
       (names, pages.grouped((row.section, row) for row in rows))
       for names, rows in contents.matches
     ],
-    rows=rows,
+    gallery=gallery,
     unpaired=pages.grouped(
       ((alone.system, alone.reason), alone.clip.name)
       for alone in contents.unpaired[:_LISTED]
     ),
     unlisted=len(contents.unpaired) - _LISTED,
-    systems=systems,
+    systems=[(name, folder, shapes[name]) for name, folder in folders],
     digits=digits,
   )
+  return page, gallery
 
 
 def digits(value: float) -> str:
@@ -186,7 +182,7 @@ def _clip(contents: Contents, name: str, pair: Pair, out: Path) -> Clip:
   """A clip as the report shows it, under the name of its system."""
   file = pair.clips[name]
   measured = contents.measured[file.path]
-  curves, layout, values = measured.curves, file.layout, measured.values
+  layout, values = file.layout, measured.values
   pictures = contents.pictures.get(file.path, Pictures('', ''))
   note = f'motion {pages.number(255 * values["mean step"])}/255'
   if 'BFR' in values:
@@ -196,13 +192,13 @@ def _clip(contents: Contents, name: str, pair: Pair, out: Path) -> Clip:
     order=name,
     video=os.path.relpath(file.path, out).replace(os.sep, '/'),
     prompt=pair.prompt,
-    frames=curves.frames,
+    frames=measured.frames,
     fps=file.fps,
-    width=curves.width,
-    height=curves.height,
+    width=measured.width,
+    height=measured.height,
     boundary_frames=layout.boundaries,
-    frame_difference=[round(float(s), 5) for s in curves.steps],
-    block_frames=layout.spans or layout.as_played(curves.frames),
+    frame_difference=[round(float(s), 5) for s in measured.steps],
+    block_frames=layout.spans or layout.as_played(measured.frames),
     poster=pictures.poster,
     strip=pictures.strip,
     note=note,

@@ -188,7 +188,7 @@ class _Known:
     """The prompt as a reader sees it."""
     texts = [clip.prompt for clip in clips]
     # Sets of real clips go by file names; what was asked for tells more.
-    asked = [str(clip.about.get('prompt') or '') for clip in clips]
+    asked = [clip.asked for clip in clips]
     if identity.isdecimal() and any(asked):
       return max(asked, key=len)
     known = self._texts.get(identity)
@@ -311,7 +311,7 @@ def why_unpaired(systems: Found, paired: Pairing) -> str:
     naming.guess(clip.path.stem)
     for system, _ in systems
     for clip in system.clips
-    if not clip.about
+    if not clip.recorded
   }
   kinds -= {'folder'}
   mend = 'give --prompts=FILE, or another --baseline'

@@ -19,6 +19,7 @@ from unitemp_jax.evaluation.clips import measure, tables
 from unitemp_jax.evaluation.clips.folder import ClipFile, Listing
 from unitemp_jax.evaluation.clips.tables import SHAPES, Clip, Group
 from unitemp_jax.evaluation.metrics.results import Result, ResultTable
+from unitemp_jax.report import pages
 
 METRICS, TABLES, CLIPS, UNPAIRED = (
   'metrics.json',
@@ -126,17 +127,21 @@ def run(
 
 def _measure(pairs, out, workers, report, notes) -> dict[Path, Clip]:
   clips = {clip.path: clip for pair in pairs for clip in pair.clips.values()}
-  found: dict[Path, Clip] = {}
-  jobs = [tables.job_of(file) for file in clips.values()]
-  for measured in measure.measure(
-    jobs, out / 'measured', workers=workers, report=report
-  ):
-    file = clips[measured.path]
+  listed = list(clips.values())
+
+  def keep(i: int, found: measure.Measured) -> Clip | str:
     try:
-      found[file.path] = tables.whole_clip(file, measured)
+      return tables.whole_clip(listed[i], found)
     except UserError as error:
-      notes.append(f'{file.name} was not measured: {error}')
-  return found
+      return f'{listed[i].name} was not measured: {error}'
+
+  jobs = [tables.job_of(file) for file in listed]
+  found = measure.measure(
+    jobs, out / 'measured', workers=workers, report=report, keep=keep
+  )
+  notes += [problem for problem in found if isinstance(problem, str)]
+  pairs = zip(clips, found, strict=True)
+  return {path: clip for path, clip in pairs if isinstance(clip, Clip)}
 
 
 def _whole(
@@ -215,7 +220,7 @@ def _pictures(pairs, measured, out, options):
     for pair in pairs[: options.pictures]
     for clip in pair.clips.values()
   }
-  wanted = [(path, measured[path].curves.frames) for path in clips]
+  wanted = [(path, measured[path].frames) for path in clips]
   drawn = gallery.draw(wanted, out, options.workers)
   return dict(zip(clips, drawn, strict=True))
 
@@ -235,16 +240,18 @@ def _write(
     for name, clip in pair.clips.items()
   ]
   csv_text = table.to_csv([(*line[:4], line[4].values) for line in lines])
+  page, shown = gallery.render(contents, out)
   files.write_all(
     {
       **texts,
       out / CLIPS: csv_text,
       out / UNPAIRED: _unpaired_csv(contents),
       out / TABLES: text,
-      out / gallery.PAGE: gallery.render(contents, out),
+      out / gallery.PAGE: page,
       out / METRICS: ResultTable(tuple(results)).to_text(),
     }
   )
+  pages.remove_parts(out / gallery.PAGE, shown)
   for note in contents.notes:
     report(f'note: {note}')
   return text

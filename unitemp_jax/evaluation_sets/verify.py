@@ -1,11 +1,11 @@
-"""Finds what a benchmark would silently score without, or score wrongly."""
+"""Checks of folders: what a benchmark would score wrongly, or without."""
 
-import collections
+import bisect
 import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ _READERS = min(8, os.cpu_count() or 1)
 _FLAT, _DARK = 1.0, 8.0  # of 255; codecs leave some noise
 _STILL = 1e-4  # of 1, likewise
 _CUT = 20  # characters from which on a name may be the start of another
+_AROUND = 8  # names before and after one that are compared with it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,18 +63,21 @@ def verify_set(root: Path) -> tuple[int, list[Problem]]:
   store = Store(root)
   settings = store.read_settings()
   wanted = Wanted(*(settings[field.name] for field in _FIELDS))
-  lines = store.read_clips()
-  records = {
-    line['video']: store.read_record(root / line['record']) for line in lines
-  }
-  keys = {line['video']: line['key'] for line in lines}
-  found = verify_folder(root, keys, wanted, records, below='videos')
-  unfinished = [
-    Problem('unfinished', name, 'its record is missing or that of another clip')
-    for name, key in keys.items()
-    if (root / name).is_file() and records[name].get('key') != key
+  lines = {line['video']: line for line in store.read_clips()}
+  unfinished = set()
+
+  def read_record(name: str) -> Mapping[str, Any]:
+    record = store.read_record(root / lines[name]['record'])
+    if record.get('key') != lines[name]['key']:
+      unfinished.add(name)
+    return record
+
+  found = verify_folder(root, lines, wanted, read_record, below='videos')
+  what = 'its record is missing or that of another clip'
+  found += [
+    Problem('unfinished', name, what) for name in lines if name in unfinished
   ]
-  return len(lines), found + unfinished
+  return len(lines), found
 
 
 _FIELDS = dataclasses.fields(Wanted)
@@ -83,7 +87,7 @@ def verify_folder(
   root: Path,
   names: Iterable[str],
   wanted: Wanted,
-  records: Mapping[str, Mapping[str, Any]] | None = None,
+  read_record: Callable[[str], Mapping[str, Any]] = lambda _: {},
   below: str = '',
 ) -> list[Problem]:
   """Checks a folder of clips, whoever made it.
@@ -92,7 +96,7 @@ def verify_folder(
     root: the folder.
     names: paths of all clips that must be there, below it.
     wanted: what each must be.
-    records: what is known of them, with `sha256`; others are decoded.
+    read_record: what is known of one, with `sha256`; others are decoded.
     below: the subfolder that may hold nothing else.
 
   Raises:
@@ -116,15 +120,19 @@ def verify_folder(
     if _should_be(name) not in taken
   ]
   present = [name for name in names if name in there]
-  known = records or {}
+  first: dict[str, str] = {}
+  repeated = []
   with futures.ThreadPoolExecutor(_READERS) as pool:
     looked = pool.map(
-      lambda name: _look(root, name, wanted, known.get(name, {})), present
+      lambda name: _look(root, name, wanted, read_record(name)), present
     )
-    digests = dict(zip(present, looked, strict=True))
-  for problems, _ in digests.values():
-    found += problems
-  return found + _find_repeated({n: d for n, (_, d) in digests.items()})
+    for name, (problems, digest) in zip(present, looked, strict=True):
+      found += problems
+      # Equal files under several names: samples that share a seed.
+      owner = first.setdefault(digest, name)
+      if owner != name:
+        repeated.append(Problem('repeated', name, f'the same file as {owner}'))
+  return found + repeated
 
 
 def forget(store: Store, problems: Sequence[Problem]) -> int:
@@ -226,61 +234,67 @@ def _compare(name: str, seen: Wanted, wanted: Wanted) -> list[Problem]:
   return found
 
 
-def _find_repeated(digests: Mapping[str, str]) -> list[Problem]:
-  """Equal files under several names: samples that share a seed."""
-  owners = collections.defaultdict(list)
-  for name, digest in digests.items():
-    owners[digest].append(name)
-  return [
-    Problem('repeated', name, f'the same file as {names[0]}')
-    for names in owners.values()
-    for name in names[1:]
-  ]
-
-
 def _should_be(name: str) -> str:
   return f'it should probably be {name}'
 
 
 def _name_strays(stray: Sequence[str], missing: Sequence[str]) -> list[Problem]:
   """Tells files that nothing asks for from those under a wrong name."""
-  found = []
-  free = list(missing)
+  found, names = [], _Missing(missing)
   for name in stray:
-    guess = _guess(name, free)
+    guess = names.take(name) if name.endswith('.mp4') else None
     if guess is None:
       what = 'nothing asks for it, and benchmarks may stumble over it'
       found.append(Problem('stray', name, what))
     else:
-      free.remove(guess)
       found.append(Problem('misnamed', name, _should_be(guess)))
   return found
 
 
-def _guess(name: str, missing: Sequence[str]) -> str | None:
+class _Missing:
   """The missing clip that a file under another name may be.
 
   Tools cut long prompts, strip what ends them, replace characters, or change
-  their case; the number of the sample stays.
+  their case; the number of the sample stays. Only names that begin or end
+  nearly alike are compared, so that thousands take no time.
   """
-  folder, stem, sample = _split(name)
-  if not name.endswith('.mp4'):
+
+  def __init__(self, missing: Sequence[str]):
+    self._names: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for name in missing:
+      folder, stem, sample = _split(name)
+      of_sample = self._names.setdefault((folder, sample), {})
+      of_sample.setdefault(_plain(stem), []).append(name)
+    self._sorted = {
+      key: [sorted(plain), sorted(p[::-1] for p in plain)]
+      for key, plain in self._names.items()
+    }
+
+  def take(self, name: str) -> str | None:
+    """The clip that `name` may be, which is no longer missing."""
+    folder, stem, sample = _split(name)
+    names = self._names.get((folder, sample), {})
+    if not names:
+      return None
+    plain = _plain(stem)
+    begins, ends = self._sorted[folder, sample]
+    if len(names.get(plain, ())) == 1:
+      return names.pop(plain)[0]
+    near = _near(begins, plain)
+    near += [word[::-1] for word in _near(ends, plain[::-1])]
+    near = [word for word in dict.fromkeys(near) if word in names]
+    fits = [word for word in near if word.startswith(plain)]
+    if len(plain) < _CUT or not fits:
+      fits = difflib.get_close_matches(plain, near, n=2, cutoff=0.9)
+    if len(fits) == 1 and len(names[fits[0]]) == 1:
+      return names.pop(fits[0])[0]
     return None
-  candidates: dict[str, list[str]] = {}
-  for other in missing:
-    other_folder, other_stem, other_sample = _split(other)
-    if other_folder == folder and other_sample == sample:
-      candidates.setdefault(_plain(other_stem), []).append(other)
-  plain = _plain(stem)
-  if plain in candidates and len(candidates[plain]) == 1:
-    return candidates[plain][0]
-  fits = [key for key in candidates if key.startswith(plain)]
-  if len(plain) < _CUT:
-    fits = []
-  if not fits:
-    fits = difflib.get_close_matches(plain, candidates, n=2, cutoff=0.9)
-  names = [name for key in fits for name in candidates[key]]
-  return names[0] if len(names) == 1 else None
+
+
+def _near(words: Sequence[str], word: str) -> list[str]:
+  """Words that stand around the place of one in a sorted list."""
+  place = bisect.bisect_left(words, word)
+  return list(words[max(0, place - _AROUND) : place + _AROUND])
 
 
 def _split(name: str) -> tuple[str, str, str]:

@@ -1,14 +1,18 @@
 """Pages from the jinja2 templates in assets/report.
 
-A page is one file that needs no server and no network. Everything that a
-template shows is escaped by jinja2; there is no HTML in Python. Templates
-turn numbers into drawings, which fill the width they are given.
+A page needs no server and no network: it is one file, and for many clips a
+folder of parts beside it. Everything that a template shows is escaped by
+jinja2; there is no HTML in Python. Templates turn numbers into drawings, which
+fill the width they are given.
 """
 
+import dataclasses
+import json
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -215,10 +219,84 @@ def check_own(path: pathlib.Path, eyebrow: str) -> None:
     )
 
 
-def write(path: pathlib.Path, template: str, **context: Any) -> pathlib.Path:
-  """Writes the page of a template atomically, and returns its path.
+PART = 100  # clips of a part of a gallery, at least
+
+# A heading, what stands beside it, and clips as `read.Clip` says.
+Row = tuple[str, str, Sequence[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+  """Rows of clips on a page; what is beyond its first part lies beside it.
+
+  Attributes:
+    groups: names of what a row compares.
+    rows: number of all rows.
+    first: the rows of the first part.
+    parts: files of the others, as addresses from the page.
+    texts: file of the headings of all, for the search; '' without parts.
+  """
+
+  groups: Sequence[str]
+  rows: int
+  first: Markup
+  parts: Sequence[str] = ()
+  texts: str = ''
+
+
+def write_gallery(
+  page: pathlib.Path, rows: Iterable[Row], groups: Sequence[str]
+) -> Gallery:
+  """Writes all parts of a gallery but the first, in the memory of one part.
+
+  Files are named by their content, so that those of the page that is there
+  stay until `remove_parts`.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: a part cannot be written.
   """
-  return files.write(path, render(template, **context))
+  row = _TEMPLATES.get_template('clips.html').module.row  # type: ignore
+  folder = page.with_suffix('.parts')
+
+  def script(value: Any) -> str:
+    text = f'unitempPart = {json.dumps(value)};\n'
+    path = folder / f'{files.sha256(text)[:16]}.js'
+    if not path.exists():
+      files.write(path, text)
+    return link(f'{folder.name}/{path.name}')
+
+  count, first, parts = 0, Markup(), []
+  texts: list[list[tuple[str | None, str]]] = []
+  for part in _parts(rows):
+    shown, last = [row(*one) for one in part], None
+    if texts:
+      parts.append(script(shown))
+    else:
+      first = Markup().join(shown)
+    texts.append([])
+    for heading, beside, _ in part:
+      texts[-1].append((None if heading == last else heading, beside))
+      last = heading
+    count += len(part)
+  named = script(texts) if parts else ''
+  return Gallery(groups, count, first, parts, named)
+
+
+def _parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
+  part: list[Row] = []
+  for row in rows:
+    part.append(row)
+    if sum(len(clips) for *_, clips in part) >= PART:
+      yield part
+      part = []
+  if part:
+    yield part
+
+
+def remove_parts(page: pathlib.Path, gallery: Gallery) -> None:
+  """Removes the parts of former pages, once the page is written."""
+  folder = page.with_suffix('.parts')
+  named = {name.rpartition('/')[2] for name in (*gallery.parts, gallery.texts)}
+  for path in folder.glob('*.js'):
+    if re.fullmatch(r'[0-9a-f]{16}\.js', path.name) and path.name not in named:
+      path.unlink(missing_ok=True)

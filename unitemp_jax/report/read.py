@@ -9,11 +9,13 @@ way posters and plans. What cannot be used is named with its reason and left
 out; nothing is changed.
 """
 
+import array
 import base64
 import dataclasses
 import functools
 import math
 import pathlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
@@ -29,7 +31,7 @@ from unitemp_jax.evaluation_sets import store
 from unitemp_jax.plans import drawing, text
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Clip:
   """One generated video as a page shows it.
 
@@ -171,7 +173,7 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
     video = folder.joinpath('videos', *place.parts[1:-1], f'{place.name}.mp4')
     poster = folder.joinpath('posters', *place.parts[1:-1], f'{place.name}.png')
     plan = _plan_of(folder / 'plans' / f'{order}.json')
-  width, height = _read_size(folder, video)
+  width, height = _read_size(folder, video, record)
   frames = get('frames', _is_int)
   if frames < 1:
     raise UserError(f'{name}: frames is {frames}, it must be at least 1.')
@@ -187,6 +189,10 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
   def beside(file_name: str) -> str:
     return below(video.parent / pathlib.PurePath(file_name).name)
 
+  try:
+    drawn = _to_image(get('plan_svg', _is_text, '') or plan)
+  except ElementTree.ParseError as error:
+    raise UserError(f'{name}: plan_svg is no drawing ({error}).') from error
   stages = get('stages', _is_list(_is_text), [])
   sample = record.get('sample')
   return Clip(
@@ -200,12 +206,14 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
     width=width,
     height=height,
     boundary_frames=blocks.boundaries if 'boundary_frames' in record else (),
-    frame_difference=get('frame_difference', _is_list(_is_number), []),
+    frame_difference=array.array(
+      'd', get('frame_difference', _is_list(_is_number), [])
+    ),
     block_frames=blocks.spans,
-    checkpoint=get('checkpoint', _is_text, ''),
-    version=get('version', _is_text, ''),
+    checkpoint=sys.intern(get('checkpoint', _is_text, '')),
+    version=sys.intern(get('version', _is_text, '')),
     timings=get('timings', _is_timings, {}),
-    plan_image=_to_image(name, get('plan_svg', _is_text, '') or plan),
+    plan_image=drawn,
     poster=beside(get('poster', _is_text, '')) or below(poster),
     strip=beside(video.stem + '.strip.png'),
     stages=[path for path in map(beside, stages) if path],
@@ -253,11 +261,17 @@ def _is_timings(value: Any) -> bool:
   return isinstance(value, dict) and all(map(_is_number, value.values()))
 
 
-def _read_size(folder: pathlib.Path, video: pathlib.Path) -> tuple[int, int]:
+def _read_size(
+  folder: pathlib.Path, video: pathlib.Path, record: Mapping[str, Any]
+) -> tuple[int, int]:
   """Returns width and height, which also shows that the file is a video."""
   name = video.relative_to(folder).as_posix()
   if not video.is_file():
     raise UserError(f'{name} is missing beside its sidecar.')
+  width, height = record.get('width'), record.get('height')
+  written = record.get('bytes') == video.stat().st_size
+  if written and isinstance(width, int) and isinstance(height, int):
+    return width, height
   try:
     with av.open(str(video)) as container:
       context = container.streams.video[0].codec_context
@@ -266,13 +280,11 @@ def _read_size(folder: pathlib.Path, video: pathlib.Path) -> tuple[int, int]:
     raise UserError(f'{name} is no readable video ({error}).') from error
 
 
-def _to_image(name: str, svg: str) -> str:
+@functools.lru_cache(maxsize=64)
+def _to_image(svg: str) -> str:
   """Wraps a drawing as an image, in which no script of it can run."""
   if not svg:
     return ''
-  try:
-    ElementTree.fromstring(svg)
-  except ElementTree.ParseError as error:
-    raise UserError(f'{name}: plan_svg is no drawing ({error}).') from error
+  ElementTree.fromstring(svg)
   code = base64.b64encode(svg.encode('utf-8')).decode('ascii')
   return f'data:image/svg+xml;base64,{code}'

@@ -1,11 +1,15 @@
 """The report: one static page, and one picture, of a folder of clips."""
 
+import collections
 import os
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
+from unitemp_jax import files
 from unitemp_jax.report import measurements, pages, read
 from unitemp_jax.report.read import Clip, Contents
 from unitemp_jax.video import write as video_write
@@ -29,28 +33,32 @@ def write_page(contents: Contents) -> pathlib.Path:
   Raises:
     UserError: it cannot be written, or another page is there.
   """
-  pages.check_own(contents.folder / PAGE, EYEBROW)
+  page = contents.folder / PAGE
+  pages.check_own(page, EYEBROW)
   clips, cards = contents.clips, orders(contents)
-  return pages.write(
-    contents.folder / PAGE,
+  gallery = pages.write_gallery(page, rows(contents), contents.orders)
+  text = pages.render(
     'report.html',
     title=contents.folder.resolve().name,
     eyebrow=EYEBROW,
     problems=contents.problems,
     contents=contents,
     prompts=len({clip.prompt for clip in clips}),
-    rows=rows(contents),
+    gallery=gallery,
     orders=cards,
     top=max(max(card['mean'], default=0.0) for card in cards),
     measured=measurements.tables(contents.results),
-    checkpoints=counted([clip.checkpoint for clip in clips]),
-    versions=counted([clip.version for clip in clips]),
-    shapes=counted([clip.shape for clip in clips]),
+    checkpoints=counted(clip.checkpoint for clip in clips),
+    versions=counted(clip.version for clip in clips),
+    shapes=counted(clip.shape for clip in clips),
     timings=timings(clips),
   )
+  files.write(page, text)
+  pages.remove_parts(page, gallery)
+  return page
 
 
-def rows(contents: Contents) -> list[tuple[str, str, list[Clip]]]:
+def rows(contents: Contents) -> list[pages.Row]:
   """Returns (prompt, seed or sample, clips in the order of orders)."""
 
   def which(clip: Clip) -> str:
@@ -71,8 +79,9 @@ def rows(contents: Contents) -> list[tuple[str, str, list[Clip]]]:
 def orders(contents: Contents) -> list[dict[str, Any]]:
   """Returns what is common to all clips of each order."""
   cards = []
+  grouped = pages.grouped((clip.order, clip) for clip in contents.clips)
   for order in contents.orders:
-    clips = [clip for clip in contents.clips if clip.order == order]
+    clips = grouped[order]
     mean = mean_difference(clips)
     edges = [j for j in clips[0].boundary_frames if 0 <= j < len(mean)]
     inside = [v for j, v in enumerate(mean) if j not in edges]
@@ -93,27 +102,21 @@ def mean_difference(clips: Sequence[Clip]) -> list[float]:
   curves = [clip.frame_difference for clip in clips]
   length = statistics.mode(map(len, curves))
   same = [curve for curve in curves if len(curve) == length]
-  return [statistics.fmean(values) for values in zip(*same, strict=True)]
+  return np.mean(same, axis=0).tolist()
 
 
-def counted(values: Sequence[str]) -> list[tuple[str, int]]:
+def counted(values: Iterable[str]) -> list[tuple[str, int]]:
   """Lists different values with their counts; 0 for one that all have."""
-  found = dict.fromkeys(value for value in values if value)
-  if len(found) == 1 and all(values):
-    return [(values[0], 0)]
-  return [(value, values.count(value)) for value in found]
+  counts = collections.Counter(values)
+  if len(counts) == 1 and '' not in counts:
+    return [(value, 0) for value in counts]
+  return [(value, count) for value, count in counts.items() if value]
 
 
 def timings(clips: Sequence[Clip]) -> list[tuple[str, float]]:
   """Returns the mean of each recorded time in seconds."""
-  names = dict.fromkeys(name for clip in clips for name in clip.timings)
-  return [
-    (
-      name,
-      statistics.fmean(c.timings[name] for c in clips if name in c.timings),
-    )
-    for name in names
-  ]
+  times = pages.grouped(pair for c in clips for pair in c.timings.items())
+  return [(name, statistics.fmean(found)) for name, found in times.items()]
 
 
 def write_sheet(contents: Contents) -> pathlib.Path:

@@ -55,6 +55,9 @@
     for (const player of place.querySelectorAll('.player')) {
       observer.observe(player);
     }
+    for (const button of place.querySelectorAll('button.play')) {
+      label(button, false);
+    }
   };
   watch(document);
 
@@ -82,10 +85,6 @@
       hold(shown, playing);
     }
   });
-  for (const button of document.querySelectorAll('button.play')) {
-    label(button, false);
-  }
-
   // How a clip was made is text until somebody wants to see it.
   document.addEventListener('toggle', (event) => {
     const made = event.target.querySelector?.('.made');
@@ -94,35 +93,126 @@
     watch(made);
   }, true);
 
-  const finder = document.querySelector('.finder');
-  if (!finder) return;
-  const rows = [...document.querySelectorAll('.row')].map((row) => [
-    row, row.querySelector('header').textContent.toLowerCase(),
-  ]);
-  const output = finder.querySelector('output');
-  const search = () => {
-    const words = finder.querySelector('input').value.toLowerCase().split(/\s+/);
-    let left = 0;
-    for (const [row, text] of rows) {
-      row.hidden = !words.every((word) => text.includes(word));
-      if (!row.hidden) left += 1;
+  // A page shows one part of its rows at a time. The others, and the words of
+  // all, are files beside it: scripts, as a page on disk may read nothing else.
+  const gallery = document.querySelector('.gallery');
+  if (!gallery) return;
+  const load = (file) => new Promise((done, fail) => {
+    const script = document.createElement('script');
+    script.src = file;
+    script.onload = () => {
+      script.remove();
+      done(window.unitempPart);
+    };
+    script.onerror = () => fail(new Error(`${file} is missing beside the page`));
+    document.head.append(script);
+  });
+  const parts = JSON.parse(gallery.dataset.parts);
+  const kept = new Map();
+  const take = async (part) => {
+    if (part === 0) return first;
+    if (!kept.has(part)) {
+      if (kept.size > 5) kept.delete(kept.keys().next().value);
+      kept.set(part, await load(parts[part - 1]));
     }
-    const all = rows.length.toLocaleString('en');
-    output.textContent = left === rows.length ?
-        `${all} rows` : `${left.toLocaleString('en')} of ${all} rows`;
+    return kept.get(part);
+  };
+  const first = [...gallery.children].map((row) => row.outerHTML);
+  const words = (row) => row.querySelector('header').textContent;
+  let texts = parts.length ? null : [[...gallery.children].map(words)];
+  // Takes what was left out, as a heading that is that of the row before it.
+  const whole = (lists) => lists.map((list) => {
+    let heading = '';
+    return list.map(([own, more]) => `${heading = own ?? heading} ${more}`);
+  });
+
+  const FOUND = 100;  // rows that are shown at a time of those that were found
+  const pager = document.querySelector('.pager');
+  const finder = document.querySelector('.finder');
+  const output = finder?.querySelector('output');
+  const hidden = new Set();
+  const all = output?.textContent;
+  let found = null;
+  let place = 0;
+  let turns = 0;
+
+  const hide = () => {
+    for (const figure of gallery.querySelectorAll('figure')) {
+      figure.hidden = hidden.has(figure.dataset.group);
+    }
+  };
+  const pages = () =>
+      found ? Math.max(1, Math.ceil(found.length / FOUND)) : parts.length + 1;
+  const show = async (number) => {
+    const turn = ++turns;
+    const rows = [];
+    if (found) {
+      const wanted = found.slice(number * FOUND, (number + 1) * FOUND);
+      for (const [part, row] of wanted) rows.push((await take(part))[row]);
+    } else {
+      rows.push(...await take(number));
+    }
+    if (turn !== turns) return;
+    for (const player of gallery.querySelectorAll('.player')) leave(player);
+    observer.disconnect();
+    gallery.innerHTML = rows.join('');
+    hide();
+    watch(document);
+    place = number;
+    if (!pager) return;
+    pager.querySelector('b').textContent = pages().toLocaleString('en');
+    const input = pager.querySelector('input');
+    input.value = place + 1;
+    input.max = pages();
+    for (const button of pager.querySelectorAll('button')) {
+      const next = place + Number(button.dataset.turn);
+      button.disabled = next < 0 || next >= pages();
+    }
+  };
+  const tell = (error) => {
+    if (output) output.textContent = error.message;
+  };
+  const turnTo = (number) => {
+    const fits = Math.min(Math.max(number || 0, 0), pages() - 1);
+    show(fits).then(() => gallery.scrollIntoView()).catch(tell);
+  };
+  if (pager) {
+    pager.querySelector('button').disabled = true;
+    pager.addEventListener('click', (event) => {
+      const turn = event.target.dataset.turn;
+      if (turn) turnTo(place + Number(turn));
+    });
+    pager.querySelector('input').addEventListener('change', (event) => {
+      turnTo(Number(event.target.value) - 1);
+    });
+  }
+
+  if (!finder) return;
+  const search = async () => {
+    const asked = finder.querySelector('input').value.toLowerCase().split(/\s+/);
+    texts ??= whole(await load(gallery.dataset.texts));
+    found = asked.some((word) => word) ? [] : null;
+    texts.forEach((list, part) => list.forEach((text, row) => {
+      const low = text.toLowerCase();
+      if (found && asked.every((word) => low.includes(word))) {
+        found.push([part, row]);
+      }
+    }));
+    await show(0);
+    output.textContent =
+        found ? `${found.length.toLocaleString('en')} of ${all}` : all;
   };
   let waiting = 0;
   finder.querySelector('input').addEventListener('input', () => {
     clearTimeout(waiting);
-    waiting = setTimeout(search, 120);
+    waiting = setTimeout(() => search().catch(tell), 120);
   });
   for (const button of finder.querySelectorAll('.switch')) {
     button.addEventListener('click', () => {
       const shown = button.getAttribute('aria-pressed') !== 'true';
       button.setAttribute('aria-pressed', String(shown));
-      for (const figure of document.querySelectorAll('.row figure')) {
-        if (figure.dataset.group === button.dataset.group) figure.hidden = !shown;
-      }
+      hidden[shown ? 'delete' : 'add'](button.dataset.group);
+      hide();
     });
   }
 })();

@@ -181,7 +181,7 @@ def _resample(course: np.ndarray) -> np.ndarray:
 
 
 LEAST_CLIPS = 16  # real clips below which nothing is learned
-_LEAST_FRAMES = 5
+LEAST_FRAMES = 5
 _FOLDS = 8
 _STRENGTH = 0.1  # inverse weight decay, for as few clips as 16
 
@@ -199,32 +199,38 @@ class Direction:
   scale: np.ndarray
 
   @classmethod
-  def fit(cls, clips: Sequence[np.ndarray]) -> Direction:
-    """Learns from real clips, thumbnails uint8 [T, h, w] each.
+  def fit(cls, odd: np.ndarray) -> Direction:
+    """Learns from real clips; `odd` [n, k] are their `odd_features`.
 
     Raises:
-      UserError: fewer than two clips, or one shorter than 5 frames.
+      UserError: fewer than two clips.
     """
-    return _fit(np.stack([_odd(clip) for clip in clips]))
+    from sklearn.linear_model import LogisticRegression
 
-  def read(self, clips: Sequence[np.ndarray]) -> np.ndarray:
+    if len(odd) < 2:
+      raise UserError('the direction needs at least two clips to learn from.')
+    scale = np.maximum(np.sqrt(np.square(odd).mean(axis=0)), 1e-6)
+    scaled = odd / scale
+    model = LogisticRegression(C=_STRENGTH, fit_intercept=False, max_iter=1000)
+    labels = np.repeat([1, 0], len(scaled))
+    model.fit(np.concatenate([scaled, -scaled]), labels)
+    return cls(model.coef_[0], scale)
+
+  def read(self, odd: np.ndarray) -> np.ndarray:
     """Probability that each clip plays forward, [n]; 0.5 for a still.
 
     Args:
-      clips: thumbnails uint8 [T, h, w] each, of at least 5 frames.
+      odd: [n, k], the `odd_features` of each.
     """
-    return self._classify(np.stack([_odd(clip) for clip in clips]))
-
-  def _classify(self, odd: np.ndarray) -> np.ndarray:
     odds = (odd / self.scale) @ self.weights
     return 1 / (1 + np.exp(-np.clip(odds, -60, 60)))
 
 
-def held_out(clips: Sequence[np.ndarray], groups: Sequence[str]) -> np.ndarray:
+def held_out(odd: np.ndarray, groups: Sequence[str]) -> np.ndarray:
   """Probability of each real clip, by one that saw no clip of its group.
 
   Args:
-    clips: thumbnails uint8 [T, h, w] each.
+    odd: [n, k], the `odd_features` of each.
     groups: of each clip, such as its file: clips of one shot stay together.
 
   Raises:
@@ -238,33 +244,19 @@ def held_out(clips: Sequence[np.ndarray], groups: Sequence[str]) -> np.ndarray:
       'the direction needs real clips of at least two files, so that it can be '
       'tested on what was not learned; give more of them.'
     )
-  odd = np.stack([_odd(clip) for clip in clips])
   answers = np.empty(len(odd))
   folds = GroupKFold(min(_FOLDS, count))
   for train, test in folds.split(odd, groups=np.asarray(groups)):
-    answers[test] = _fit(odd[train])._classify(odd[test])
+    answers[test] = Direction.fit(odd[train]).read(odd[test])
   return answers
 
 
-def _fit(odd: np.ndarray) -> Direction:
-  from sklearn.linear_model import LogisticRegression
+def odd_features(clip: np.ndarray) -> np.ndarray:
+  """What changes sign when a clip is reversed, float64 [k].
 
-  if len(odd) < 2:
-    raise UserError('the direction needs at least two clips to learn from.')
-  scale = np.maximum(np.sqrt(np.square(odd).mean(axis=0)), 1e-6)
-  scaled = odd / scale
-  model = LogisticRegression(C=_STRENGTH, fit_intercept=False, max_iter=1000)
-  model.fit(np.concatenate([scaled, -scaled]), np.repeat([1, 0], len(scaled)))
-  return Direction(model.coef_[0], scale)
-
-
-def _odd(clip: np.ndarray) -> np.ndarray:
-  """What changes sign when the clip is reversed, float64 [k]."""
-  if len(clip) < _LEAST_FRAMES:
-    raise UserError(
-      f'the direction needs clips of at least {_LEAST_FRAMES} frames, but got '
-      f'{len(clip)}; use longer ones.'
-    )
+  Args:
+    clip: thumbnails uint8 [T, h, w], T at least 5.
+  """
   ink = clip[None].astype(np.float32) / np.float32(255)
   return np.concatenate([_difference(features, ink), _difference(_rise, ink)])
 

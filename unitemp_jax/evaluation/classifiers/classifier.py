@@ -7,7 +7,6 @@ needs no scikit-learn and gives the same on every version of it.
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -123,11 +122,17 @@ def _layers(fit: Any) -> Classifier:
   return Classifier(tuple(layers[0]), tuple(layers[1]))
 
 
-def save_arrays(path: str | os.PathLike[str], arrays: dict) -> None:
-  """Writes arrays as a compressed npz; no reader ever sees half of it."""
-  buffer = io.BytesIO()
-  np.savez_compressed(buffer, **arrays)
-  files.write(path, buffer.getvalue())
+def save_arrays(
+  path: str | os.PathLike[str],
+  arrays: dict,
+  within: str | os.PathLike[str] | None = None,
+) -> None:
+  """Writes arrays as a compressed npz, atomically; see `files.writing`."""
+  with (
+    files.writing(path, within=within) as temporary,
+    temporary.open('r+b') as file,
+  ):
+    np.savez_compressed(file, **arrays)
 
 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -24,10 +24,12 @@ from unitemp_jax.evaluation.clips.layout import Blocks, Layout
 from unitemp_jax.video import read
 
 # What lies beside clips and is none: records, pictures, reports, prompts.
-_BESIDE = ('.json', '.jsonl', '.png', '.jpg', '.html', '.md', '.csv', '.npz')
+_BESIDE = (
+  *('.json', '.jsonl', '.png', '.jpg', '.html', '.js', '.md', '.csv', '.npz'),
+)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class ClipFile:
   """One clip.
 
@@ -45,7 +47,8 @@ class ClipFile:
     width: the same.
     scale: how many times each was repeated, 1 for most.
     layout: blocks and given frames.
-    about: the record, {} without one.
+    asked: the prompt that its record says the model was given, '' without.
+    recorded: whether there is a record.
   """
 
   path: Path
@@ -61,7 +64,8 @@ class ClipFile:
   width: int
   scale: int
   layout: Layout
-  about: Mapping[str, Any]
+  asked: str
+  recorded: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,29 +93,35 @@ def list_clips(
   """
   if not folder.is_dir():
     raise UserError(f'{folder} is not a folder; give one that holds clips.')
-  clips, problems, others = [], [], []
-  paths = [p for p in sorted(folder.rglob('*')) if _is_visible(p, folder)]
-  skipped = _stages(paths)
-  twins = _twins(paths)
-  if twins:
-    problems.append(
-      f'{len(twins)} clips are there as mp4 too, such as {twins[0].name}: the '
-      'mp4 is measured, as it is of systems that write nothing else.'
-    )
-  skipped.update(twins)
-  for path in paths:
-    if path.suffix.lower() == '.txt' and path.with_suffix('.mp4').is_file():
+  found: dict[Path, ClipFile | str] = {}
+  twins, others, stages = [], [], set()
+  for path in sorted(folder.rglob('*')):
+    suffix, mp4 = path.suffix.lower(), path.with_suffix('.mp4')
+    if suffix in _BESIDE or not _is_visible(path, folder):
+      continue
+    if suffix == '.txt' and mp4.is_file():
       continue  # LongLive's prompts
-    if path.suffix.lower() not in video_folder.SUFFIXES:
-      if path.suffix.lower() not in _BESIDE:
-        others.append(path.relative_to(folder).as_posix())
-      continue
-    if path in skipped:
-      continue
-    try:
-      clips.append(_read(folder, path, kind, blocks))
-    except UserError as error:
-      problems.append(str(error))
+    if suffix not in video_folder.SUFFIXES:
+      others.append(path.relative_to(folder).as_posix())
+    elif suffix == '.mkv' and mp4.is_file():
+      twins.append(path)  # the same without loss, by --lossless
+    else:
+      record = _sidecar(path)
+      # Clips of unfinished stages are no clips of their own.
+      stages |= {path.with_name(str(n)) for n in record.get('stages') or ()}
+      try:
+        found[path] = _read(folder, path, record, kind, blocks)
+      except UserError as error:
+        found[path] = str(error)
+  whole = [clip for path, clip in found.items() if path not in stages]
+  clips = [clip for clip in whole if isinstance(clip, ClipFile)]
+  problems = [problem for problem in whole if isinstance(problem, str)]
+  if twins:
+    problems.insert(
+      0,
+      f'{len(twins)} clips are there as mp4 too, such as {twins[0].name}: the '
+      'mp4 is measured, as it is of systems that write nothing else.',
+    )
   if others:
     problems.append(
       f'{len(others)} other files were not read, such as {others[0]}.'
@@ -133,35 +143,20 @@ def _is_visible(path: Path, folder: Path) -> bool:
   )
 
 
-def _twins(paths: list[Path]) -> list[Path]:
-  """Lossless copies (--lossless) of clips that are there as mp4."""
-  return [
-    path
-    for path in paths
-    if path.suffix.lower() == '.mkv' and path.with_suffix('.mp4').is_file()
-  ]
-
-
-def _stages(paths: list[Path]) -> set[Path]:
-  """Clips of unfinished stages that a sidecar names: no clips of their own."""
-  found = set()
-  for path in paths:
-    if path.suffix == '.json' and path.with_suffix('.mp4').is_file():
-      stages = _sidecar(path).get('stages') or ()
-      found.update(path.with_name(str(name)) for name in stages)
-  return found
-
-
 def _sidecar(path: Path) -> dict[str, Any]:
-  """The record in a JSON file; {} if it is none."""
+  """The record in the JSON file beside a clip; {} if there is none."""
   try:
-    return files.read_json(path)
+    return files.read_json(path.with_suffix('.json'))
   except UserError:
     return {}
 
 
 def _read(
-  folder: Path, path: Path, kind: str, blocks: Blocks | None
+  folder: Path,
+  path: Path,
+  about: dict[str, Any],
+  kind: str,
+  blocks: Blocks | None,
 ) -> ClipFile:
   with read.reading(path), av.open(str(path)) as container:
     if not container.streams.video:
@@ -172,7 +167,7 @@ def _read(
     height, width = context.height, context.width
     tags = dict(container.metadata)
   scale = _scale(tags, height, width)
-  about = _sidecar(path.with_suffix('.json')) or _from_tags(tags)
+  about = about or _from_tags(tags)
   name = naming.parse(kind, path.stem)
   relative = path.relative_to(folder).as_posix()
   prompt, cut = _prompt(path, about)
@@ -210,7 +205,8 @@ def _read(
     width=width // scale,
     scale=scale,
     layout=layout,
-    about=about,
+    asked=str(about.get('prompt') or ''),
+    recorded=bool(about),
   )
 
 

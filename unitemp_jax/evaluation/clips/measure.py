@@ -15,6 +15,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,7 +97,8 @@ def measure(
   *,
   workers: int = 1,
   report: Callable[[str], None] = print,
-) -> list[Measured]:
+  keep: Callable[[int, Measured], Any] = lambda _, measured: measured,
+) -> list[Any]:
   """Measures files, in the order given.
 
   Args:
@@ -104,20 +106,24 @@ def measure(
     cache: folder for what was measured.
     workers: processes.
     report: is given a line about the progress now and then.
+    keep: makes of a job's number and what was measured what is returned: less,
+      where there are many files.
   """
   one = functools.partial(_measure_or_read, cache=cache)
   # Clips of one reference follow each other: it is decoded once for them all.
   order = sorted(range(len(jobs)), key=lambda i: str(jobs[i].reference))
-  found: dict[int, Measured] = {}
+  found: dict[int, Any] = {}
   began, told = time.monotonic(), 0.0
   results = _map(one, [jobs[i] for i in order], workers)
   for i, measured in zip(order, results, strict=True):
-    found[i] = measured
+    found[i] = keep(i, measured)
     now = time.monotonic()
     if now - told > 10 or len(found) == len(jobs):
       left = (now - began) / len(found) * (len(jobs) - len(found))
       report(f'  {len(found)}/{len(jobs)} files measured, {left:.0f} s left')
       told = now
+  with contextlib.suppress(OSError):
+    (cache / 'partial').rmdir()
   return [found[i] for i in range(len(jobs))]
 
 
@@ -145,7 +151,8 @@ def _measure_or_read(job: Job, *, cache: Path) -> Measured:
     return Measured(job.path, (), str(error))
   # What cannot be kept was measured all the same.
   with contextlib.suppress(UserError):
-    classifier.save_arrays(place, _to_arrays(measured))
+    # Elsewhere: a folder of many files is not searched for leftovers.
+    classifier.save_arrays(place, _to_arrays(measured), cache / 'partial')
   return measured
 
 

@@ -161,15 +161,15 @@ def clip_metrics(curves: Curves, layout: Layout) -> dict[str, float]:
   return found
 
 
-def boundaries_inside(curves: Curves, layout: Layout) -> np.ndarray:
-  """The boundaries that have a step on both sides in this clip, int [m]."""
+def boundaries_inside(steps: np.ndarray, layout: Layout) -> np.ndarray:
+  """The boundaries with one of the steps [T-1] on either side, int [m]."""
   at = np.asarray(layout.boundaries, dtype=int)
-  return at[(at >= 1) & (at <= len(curves.steps) - 2)]
+  return at[(at >= 1) & (at <= len(steps) - 2)]
 
 
 def _seams(curves: Curves, layout: Layout) -> dict[str, float]:
   found, steps = {}, curves.steps[None]
-  at = boundaries_inside(curves, layout)
+  at = boundaries_inside(curves.steps, layout)
   if at.size:
     # The turn on both sides of transition j belongs to it; the first
     # transition that has two is number 1.

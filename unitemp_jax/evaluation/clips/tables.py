@@ -23,7 +23,7 @@ from unitemp_jax.evaluation.clips import fidelity, measure, metrics
 from unitemp_jax.evaluation.clips.fidelity import Reference
 from unitemp_jax.evaluation.clips.folder import ClipFile, Listing
 from unitemp_jax.evaluation.clips.layout import Layout
-from unitemp_jax.evaluation.clips.measure import Job, Window
+from unitemp_jax.evaluation.clips.measure import Job, Measured, Window
 from unitemp_jax.evaluation.clips.metrics import METRICS
 from unitemp_jax.evaluation.metrics import bootstrap, flicker, frechet, results
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
@@ -36,34 +36,44 @@ REAL = 'real clips'
 FLOOR = 0.5  # of the motion of real clips, below which a clip stands still
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Clip:
-  """One measured clip.
+  """One measured clip, in little memory: there may be many thousands.
 
   Attributes:
     name: file name, with a number for windows of real footage.
     source: the file's name, the same for all windows of one file.
-    curves: what was measured.
+    frames: number of frames, T.
+    height: pixels.
+    width: pixels.
+    steps: [T-1], see `Curves`.
     layout: its blocks.
     values: metrics by name.
+    odd: what the direction is read from; None if that is not asked for.
+    cells: height and width of what that was read from.
     file: where it came from; None for real clips.
     fidelity: to its reference, by name; empty without one.
   """
 
   name: str
   source: str
-  curves: Curves
+  frames: int
+  height: int
+  width: int
+  steps: np.ndarray
   layout: Layout
   values: Mapping[str, float]
+  odd: np.ndarray | None = None
+  cells: tuple[int, ...] = ()
   file: ClipFile | None = None
   fidelity: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 # What clips may differ in, and how it is said.
 SHAPES: dict[str, Callable[[Clip], str]] = {
-  'sizes': lambda clip: f'{clip.curves.height}x{clip.curves.width}',
+  'sizes': lambda clip: f'{clip.height}x{clip.width}',
   'rates': lambda clip: f'{clip.layout.fps:g} frames per second',
-  'lengths': lambda clip: f'{clip.curves.frames} frames',
+  'lengths': lambda clip: f'{clip.frames} frames',
 }
 
 
@@ -125,12 +135,11 @@ def _significance(add: Add, groups: Sequence[Group]) -> None:
   for group in groups:
     logs = collections.defaultdict(list)
     for clip in group.clips:
-      at = metrics.boundaries_inside(clip.curves, clip.layout)
+      at = metrics.boundaries_inside(clip.steps, clip.layout)
       period = clip.layout.period
       # Others are too short, or have blocks of several lengths.
       with contextlib.suppress(UserError):
-        steps = clip.curves.steps[None]
-        found = flicker.phase_logs(steps, at, period=period)
+        found = flicker.phase_logs(clip.steps[None], at, period=period)
         logs[period].append(found)
     if not logs:
       continue
@@ -176,18 +185,22 @@ def _direction(add: Add, groups: Sequence[Group], real: Group) -> None:
       f'the direction was not read: {len(real.clips)} real clips are fewer '
       f'than {arrow_of_time.LEAST_CLIPS}.'
     )
-  thumbs = [clip.curves.thumbs for clip in real.clips]
-  shape = thumbs[0].shape[1:]
-  classifier = arrow_of_time.Direction.fit(thumbs)
+  if real.clips[0].odd is None:
+    raise UserError(
+      'the direction was not read: it needs clips of at least '
+      f'{arrow_of_time.LEAST_FRAMES} frames.'
+    )
+  known = np.stack([clip.odd for clip in real.clips])
+  classifier = arrow_of_time.Direction.fit(known)
   sources = [clip.source for clip in real.clips]
-  others = arrow_of_time.held_out(thumbs, sources)
-  learned = f'by a classifier of {len(thumbs)} real clips'
+  others = arrow_of_time.held_out(known, sources)
+  learned = f'by a classifier of {len(known)} real clips'
   read = []
   for group in groups:
-    pictures = [clip.curves.thumbs for clip in group.clips]
-    same = [picture for picture in pictures if picture.shape[1:] == shape]
-    if same:
-      read.append((group.name, classifier.read(same), learned))
+    cells = real.clips[0].cells
+    same = [clip.odd for clip in group.clips if clip.cells == cells]
+    if same := [odd for odd in same if odd is not None]:
+      read.append((group.name, classifier.read(np.stack(same)), learned))
   read.append((REAL, others, 'by classifiers of other real clips'))
   for name, values, by in read:
     about = f'forward against reversed, {by}'
@@ -244,9 +257,9 @@ def to_csv(groups: Sequence[Group]) -> str:
   writer.writerow([*head, *METRICS])
   for group in groups:
     for clip in group.clips:
-      file, curves = clip.file, clip.curves
+      file = clip.file
       about = [file.prompt, file.sample] if file else ['', '']
-      size = [curves.frames, curves.height, curves.width]
+      size = [clip.frames, clip.height, clip.width]
       numbers = [clip.values.get(name, '') for name in METRICS]
       writer.writerow([group.name, clip.name, *about, *size, *numbers])
   return text.getvalue()
@@ -261,6 +274,7 @@ def measure_groups(
   workers: int,
   report: Report,
   references: Mapping[Path, ClipFile],
+  direction: bool = False,
 ) -> tuple[list[Group], list[str]]:
   """Measures every clip of a folder; one group per temporal order.
 
@@ -270,6 +284,7 @@ def measure_groups(
     workers: processes.
     report: is given lines about the progress.
     references: by clip, where there is one.
+    direction: whether the direction of play will be read.
 
   Returns:
     The groups, named by their order or else by the folder, and one sentence per
@@ -279,19 +294,26 @@ def measure_groups(
     UserError: not one clip could be measured.
   """
   jobs = [job_of(clip, references.get(clip.path)) for clip in listing.clips]
-  measured = measure.measure(jobs, cache, workers=workers, report=report)
+
+  def keep(i: int, found: Measured) -> tuple[Clip | None, str]:
+    name = listing.clips[i].name
+    try:
+      clip = whole_clip(listing.clips[i], found, direction)
+    except UserError as error:
+      return None, f'{name} was not measured: {error}'
+    unlike = found.unlike
+    return clip, f'{name} was not compared: {unlike}' if unlike else ''
+
   groups: dict[str, list[Clip]] = {}
   problems = []
-  for file, found in zip(listing.clips, measured, strict=True):
-    try:
-      clip = whole_clip(file, found)
-    except UserError as error:
-      problems.append(f'{file.name} was not measured: {error}')
-      continue
-    if found.unlike:
-      problems.append(f'{file.name} was not compared: {found.unlike}')
-    name = file.order or listing.folder.resolve().name
-    groups.setdefault(name, []).append(clip)
+  for clip, problem in measure.measure(
+    jobs, cache, workers=workers, report=report, keep=keep
+  ):
+    if problem:
+      problems.append(problem)
+    if clip is not None:
+      name = clip.file.order or listing.folder.resolve().name
+      groups.setdefault(name, []).append(clip)
   if not groups:
     raise UserError(
       f'no clip in {listing.folder} could be measured (first problem: '
@@ -310,7 +332,9 @@ def job_of(file: ClipFile, reference: ClipFile | None = None) -> Job:
   )
 
 
-def whole_clip(file: ClipFile, found: measure.Measured) -> Clip:
+def whole_clip(
+  file: ClipFile, found: Measured, direction: bool = False
+) -> Clip:
   """A generated clip with its metrics.
 
   Raises:
@@ -318,27 +342,30 @@ def whole_clip(file: ClipFile, found: measure.Measured) -> Clip:
   """
   if found.problem:
     raise UserError(found.problem)
-  clip = make_clip(file.name, file.name, found.curves[0], file.layout, file)
-  if found.fidelity is None:
-    return clip
-  values = fidelity.values(found.fidelity, file.layout.given)
-  return dataclasses.replace(clip, fidelity=values)
+  clip = make_clip(
+    file.name, file.name, found.curves[0], file.layout, direction
+  )
+  values = {}
+  if found.fidelity is not None:
+    values = fidelity.values(found.fidelity, file.layout.given)
+  return dataclasses.replace(clip, file=file, fidelity=values)
 
 
 def make_clip(
-  name: str,
-  source: str,
-  curves: Curves,
-  layout: Layout,
-  file: ClipFile | None = None,
+  name: str, source: str, curves: Curves, layout: Layout, direction: bool
 ) -> Clip:
-  """Computes the metrics of one clip.
+  """Computes the metrics of one clip; `Clip` says what is kept of it.
 
   Raises:
     UserError: the layout does not fit the clip.
   """
+  odd = None
+  if direction and curves.frames >= arrow_of_time.LEAST_FRAMES:
+    odd = arrow_of_time.odd_features(curves.thumbs)
   values = metrics.clip_metrics(curves, layout)
-  return Clip(name, source, curves, layout, values, file)
+  size = curves.frames, curves.height, curves.width
+  cells = curves.thumbs.shape[1:]
+  return Clip(name, source, *size, curves.steps, layout, values, odd, cells)
 
 
 def mixed(groups: Sequence[Group]) -> list[str]:
@@ -360,14 +387,13 @@ def common_window(groups: Sequence[Group]) -> tuple[Window, Layout]:
   """The shape and the layout that most clips have."""
   clips = [clip for group in groups for clip in group.clips]
   shapes = collections.Counter(
-    Window(c.curves.frames, c.layout.fps, c.curves.height, c.curves.width)
-    for c in clips
+    Window(c.frames, c.layout.fps, c.height, c.width) for c in clips
   )
   window = shapes.most_common(1)[0][0]
   layouts = collections.Counter(
     Layout(c.layout.boundaries, c.layout.period, c.layout.given, (), window.fps)
     for c in clips
-    if c.curves.frames == window.frames
+    if c.frames == window.frames
   )
   return window, layouts.most_common(1)[0][0]
 
@@ -379,6 +405,7 @@ def measure_real(
   cache: Path,
   workers: int,
   report: Report,
+  direction: bool = False,
 ) -> tuple[Group, list[str]]:
   """Measures real footage, cut into clips of the shape of the generated ones.
 
@@ -389,22 +416,30 @@ def measure_real(
     UserError: not one clip of that length.
   """
   jobs = [Job(clip.path, window=window) for clip in listing.clips]
-  measured = measure.measure(jobs, cache, workers=workers, report=report)
-  clips, problems = [], []
-  for file, found in zip(listing.clips, measured, strict=True):
-    for number, curves in enumerate(found.curves):
-      name = f'{file.name}#{number}'
-      clips.append(make_clip(name, file.name, curves, layout))
+
+  def keep(i: int, found: Measured) -> tuple[list[Clip], str]:
+    file = listing.clips[i].name
+    clips = [
+      make_clip(f'{file}#{number}', file, curves, layout, direction)
+      for number, curves in enumerate(found.curves)
+    ]
     if found.cuts:
-      problems.append(
-        f'{file.name}: {found.cuts} real clips were left out, the scene '
-        'changes in them.'
+      return clips, (
+        f'{file}: {found.cuts} real clips were left out, the scene changes in '
+        'them.'
       )
-    elif not found.curves:
-      why = found.problem or (
-        f'it is shorter than {window.frames} frames at {window.fps:g} a second'
-      )
-      problems.append(f'{file.name} gave no real clip: {why}.')
+    why = found.problem or (
+      f'it is shorter than {window.frames} frames at {window.fps:g} a second'
+    )
+    return clips, '' if clips else f'{file} gave no real clip: {why}.'
+
+  clips, problems = [], []
+  for found, problem in measure.measure(
+    jobs, cache, workers=workers, report=report, keep=keep
+  ):
+    clips += found
+    if problem:
+      problems.append(problem)
   if not clips:
     raise UserError(
       f'{listing.folder} holds no real clip of {window.frames} frames at '

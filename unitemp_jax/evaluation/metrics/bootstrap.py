@@ -13,6 +13,7 @@ import numpy as np
 from unitemp_jax.errors import UserError
 
 _RESAMPLES = 2000
+_TOGETHER = 2**20  # values drawn at a time, so that memory stays flat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +52,12 @@ def interval(
     )
   if not all(np.isfinite(sample).all() for sample in samples):
     raise UserError('a bootstrap needs finite values; mend the metric.')
-  drawn = np.random.default_rng(seed).integers(n, size=(_RESAMPLES, n))
-  repeats = statistic(*(sample[drawn] for sample in samples))
-  low, high = np.percentile(repeats, [2.5, 97.5])
+  rng, rows = np.random.default_rng(seed), max(1, _TOGETHER // n)
+  repeats = []
+  for start in range(0, _RESAMPLES, rows):
+    drawn = rng.integers(n, size=(min(rows, _RESAMPLES - start), n))
+    repeats.append(statistic(*(sample[drawn] for sample in samples)))
+  low, high = np.percentile(np.concatenate(repeats), [2.5, 97.5])
   return Interval(float(statistic(*samples)), float(low), float(high), n)
 
 

@@ -225,8 +225,10 @@ def pool_phases(
   """Pools what `phase_logs` gives for clips, [n, period]."""
   pooled = logs.mean(axis=0)
   rng = np.random.default_rng(seed)
-  phases = rng.integers(logs.shape[1], size=(draws, len(logs)))
-  null = logs[np.arange(len(logs))[None, :], phases].mean(axis=1)
+  null, clips = np.empty(draws), np.arange(len(logs))
+  for draw in range(draws):  # One by one: there may be many clips.
+    phases = rng.integers(logs.shape[1], size=len(logs))
+    null[draw] = logs[clips, phases].mean()
   # The true assignment counts as one draw, so that p is never 0.
   p_value = (1 + np.sum(null >= pooled[0])) / (draws + 1)
   share = np.mean(pooled >= pooled[0])
