@@ -29,7 +29,7 @@ REQUIRED = [
   'numpy>=2.4.6',
   'optax>=0.2.8',
   'orbax-checkpoint>=0.12.8',
-  'pillow>=13.0.0',
+  'pillow>=12.3.0',
   'pyyaml>=6.0.3',
   'safetensors>=0.8.0',
   'scikit-learn>=1.9.1',
@@ -49,6 +49,9 @@ EXTRAS = {
     'torch>=2.13.0',
     'transformers>=5.23.0',
   ],
+  # Looks through videos on many machines; it wants older Pillow and protobuf
+  # than are current.
+  'beam': ['apache-beam>=2.77.0'],
   'tensorboard': ['tensorflow>=2.18', 'tensorboard>=2.18'],
   'test': [
     'beartype>=0.23.1',

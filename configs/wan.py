@@ -105,6 +105,10 @@ def config_for(objective: str, dit: dict, arg: str | None) -> ConfigDict:
       # beside each video.
       'videos': 'videos',
       'captions': '',
+      # As the options of `unitemp data video_folder`.
+      'columns': ('file', 'caption'),
+      'short': 'drop',
+      'buckets': '',
       'fps': 16,
       'height': 480,
       'width': 832,

@@ -2,13 +2,25 @@
 
 import argparse
 import os
+import shlex
 
 from unitemp_jax.cli.options import Parser, at_least
+from unitemp_jax.errors import UserError
 
 EXAMPLE = """examples:
   unitemp data falling_digits --out=sets --num_clips=10000
   unitemp data video_folder --videos=my_videos --out=sets \\
       --fps=16 --height=64 --width=64 --num_frames=33 --dry_run
+  Wide and tall videos, each to a set of their shape:
+    unitemp data video_folder --videos=my_videos --out=sets --fps=16 \\
+      --buckets=480x832x81,832x480x81,480x832x49
+  The second of four machines that look through the files; then, once and
+  without --shard, the index is written:
+    unitemp data video_folder ... --shard=1/4
+  By Apache Beam (pip install unitemp_jax[beam]), here on Dataflow:
+    unitemp data video_folder ... --beam="--runner=DataflowRunner \\
+      --project=P --region=us-central1 --temp_location=gs://BUCKET/tmp"
+Videos are read where they lie: what is written is an index of clips.
 """
 
 
@@ -45,14 +57,25 @@ def _add_digits(parser: Parser) -> None:
 
 
 def _add_videos(parser: Parser) -> None:
-  parser.add('--videos', 'folder of videos', required=True)
+  parser.add('--videos', 'folder of videos, or of tars of them', required=True)
   parser.add('--fps', kind=float, required=True)
   for name in ('height', 'width', 'num_frames'):
-    parser.add(f'--{name}', kind=int, required=True)
-  captions = 'CSV or JSONL with the columns file and caption; without it,'
-  captions += ' name.txt beside each name.mp4 is read'
-  parser.add('--captions', captions)
+    parser.add(f'--{name}', kind=int)
+  shapes = 'instead of these three: H x W x FRAMES of several sets, such as '
+  parser.add('--buckets', shapes + '480x832x81,832x480x81', default='')
+  captions = 'CSV or JSONL with the columns file and caption; or a pattern such'
+  captions += ' as texts/{folder}/{name}.txt; without it, name.txt beside each '
+  parser.add('--captions', captions + 'name.mp4 is read')
+  columns = 'of --captions: that of the file, and that of the caption'
+  parser.add('--columns', columns, default='file,caption', metavar='FILE,TEXT')
+  short = 'what becomes of the end of a scene that is too short'
+  parser.add('--short', short, default='drop', choices=('drop', 'pad'))
   parser.add('--strict', 'stop at the first unusable file', bool)
+  parser.add('--pixels', 'store the clips themselves, at most 2 GB', bool)
+  part = 'look through every N-th file from the I-th on, I from 0, and stop'
+  parser.add('--shard', part, metavar='I/N')
+  beam = 'let Apache Beam look through the files; its options, if any'
+  parser.add('--beam', beam, nargs='?', const='', metavar='OPTIONS')
   parser.share('out', 'dry_run')
   parser.set_defaults(run=_video_folder)
 
@@ -78,33 +101,101 @@ def _falling_digits(args: argparse.Namespace) -> int:
   return 0
 
 
-def _video_folder(args: argparse.Namespace) -> int:
-  from unitemp_jax.data import video_folder, video_folder_builder
+def _video_specs(args: argparse.Namespace) -> list:
+  from unitemp_jax.data import video_list
 
-  spec = video_folder.VideoFolderSpec(
-    videos=args.videos,
-    fps=args.fps,
-    height=args.height,
-    width=args.width,
-    num_frames=args.num_frames,
-    captions=args.captions,
-  )
+  one = (args.height, args.width, args.num_frames)
+  buckets = video_list.read_buckets(args.buckets)
+  if bool(buckets) == (None not in one) or (buckets and one != (None,) * 3):
+    raise UserError(
+      'say --height, --width and --num_frames of the clips, or --buckets.'
+    )
+  columns = tuple(args.columns.split(','))
+  if len(columns) != 2 or not all(columns):
+    raise UserError(f'--columns={args.columns}: name two, as FILE,CAPTION.')
+  return [
+    video_list.VideoFolderSpec(
+      videos=args.videos,
+      fps=args.fps,
+      height=height,
+      width=width,
+      num_frames=num_frames,
+      captions=args.captions,
+      columns=columns,
+      short=args.short,
+      buckets=buckets,
+    )
+    for height, width, num_frames in buckets or (one,)
+  ]
+
+
+def _video_folder(args: argparse.Namespace) -> int:
+  from unitemp_jax.data import shards, video_folder_builder
 
   def report(line: str) -> None:
     print(line, flush=True)
 
-  if args.dry_run:
-    videos, skipped = video_folder_builder.find_clips(
-      spec, strict=args.strict, report=report
+  specs = _video_specs(args)
+  scans = os.path.join(os.path.abspath(args.out), video_folder_builder.SCANS)
+  if args.shard:
+    found = video_folder_builder.find_clips(
+      specs[0],
+      strict=args.strict,
+      report=report,
+      scans=scans,
+      part=shards.part_of(args.shard),
     )
-    count = sum(len(video.windows) for video in videos)
-    counted = _megabytes(count, args.num_frames, args.height, args.width)
-    print(f'{len(skipped)} files skipped')
-    print(f'would write {counted} below {os.path.abspath(args.out)}')
+    print(
+      f'{len(found.scans)} files looked through; when all parts are done, run '
+      'the command without --shard'
+    )
     return 0
-  found = video_folder_builder.prepare(
-    args.out, spec, strict=args.strict, report=report
-  )
-  print(f'{len(found.source)} clips, {len(found.skipped)} files skipped')
-  print(found.folder)
+  beam = None if args.beam is None else _beam_options(args.beam)
+  for spec in specs:
+    try:
+      if args.dry_run:
+        found = video_folder_builder.find_clips(
+          spec, strict=args.strict, report=report
+        )
+        _describe(spec, found, args)
+        continue
+      made = video_folder_builder.prepare(
+        args.out,
+        spec,
+        strict=args.strict,
+        report=report,
+        pixels=args.pixels,
+        beam=beam,
+      )
+    except video_folder_builder.EmptyBucket as error:
+      print(error)
+      continue
+    print(f'{len(made.source)} clips, {len(made.skipped)} files skipped')
+    print(made.folder)
   return 0
+
+
+def _describe(spec, found, args: argparse.Namespace) -> None:
+  """Says what would be written, and what each choice of length keeps."""
+  from unitemp_jax.data import video_folder
+
+  print(f'{len(found.skipped)} files skipped')
+  table = video_folder.choices(spec, list(found.scans.values()))
+  for name, count, share in table:
+    print(f'{name}: {count} clips, {100 * share:.1f} % of the frames')
+  kept = 'with' if args.pixels else 'without'
+  print(
+    f'would write {len(found.clips)} clips of {spec.num_frames} frames, '
+    f'{spec.height}x{spec.width}, {kept} their pixels, below '
+    f'{os.path.abspath(args.out)}'
+  )
+
+
+def _beam_options(text: str):
+  try:
+    from apache_beam.options.pipeline_options import PipelineOptions
+  except ImportError as error:
+    raise UserError(
+      '--beam needs Apache Beam; run: pip install unitemp_jax[beam]'
+    ) from error
+  return PipelineOptions(shlex.split(text))

@@ -6,6 +6,7 @@ needed.
 """
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from unitemp_jax.data import falling_digits, prepared
 from unitemp_jax.errors import UserError
 
 _STEP = 64  # clips rendered at a time
+_SHARD_BYTES = 2**26  # of pixels
 _INTEGERS = (
   'digit',
   'colour',
@@ -74,27 +76,36 @@ class FallingDigits(prepared.LocalBuilder):
       builder=self,
       description=self.__class__.__doc__,
       features=tfds.features.FeaturesDict(features),
-      disable_shuffling=True,
     )
 
-  def _split_generators(self, dl_manager):
-    del dl_manager  # nothing is downloaded
+  def _shard_iterators_per_split(self, dl_manager):
+    del dl_manager  # Nothing is downloaded.
     config = self.builder_config
+    spec = config.spec
+    clip = spec.num_frames * spec.size**2 * 3
+    step = max(_SHARD_BYTES // clip // _STEP, 1) * _STEP
     return {
-      split: self._generate_examples(split, count)
+      split: [
+        functools.partial(
+          _records,
+          dataclasses.replace(spec, split=split),
+          range(first, min(first + step, count)),
+        )
+        for first in range(0, count, step)
+      ]
       for split, count in config.clips.items()
     }
 
-  def _generate_examples(self, split, count):
-    spec = dataclasses.replace(self.builder_config.spec, split=split)
-    for first in range(0, count, _STEP):
-      indices = range(first, min(first + _STEP, count))
-      clips = falling_digits.sample_clips(spec, indices)
-      for row, index in enumerate(indices):
-        example = {name: value[row] for name, value in clips.items()}
-        for name in ('gravity', 'landing', 'extent', 'position', 'turned'):
-          example[name] = np.float32(example[name])
-        yield index, {**example, 'index': index}
+
+def _records(spec, numbers):
+  for first in range(numbers.start, numbers.stop, _STEP):
+    indices = range(first, min(first + _STEP, numbers.stop))
+    clips = falling_digits.sample_clips(spec, indices)
+    for row, index in enumerate(indices):
+      example = {name: value[row] for name, value in clips.items()}
+      for name in ('gravity', 'landing', 'extent', 'position', 'turned'):
+        example[name] = np.float32(example[name])
+      yield index, {**example, 'index': index}
 
 
 def prepare_folder(

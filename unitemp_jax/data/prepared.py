@@ -1,20 +1,26 @@
-"""Prepared data sets: what both TFDS builders share."""
+"""Prepared data sets: what the TFDS builders share."""
 
 import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
 
+from unitemp_jax.data import video_folder
 from unitemp_jax.errors import UserError
 
 
 class LocalBuilder(  # type: ignore[call-arg]  # tfds has no types
-  tfds.core.GeneratorBasedBuilder, skip_registration=True
+  tfds.core.ShardBasedBuilder, skip_registration=True
 ):
-  """A builder that downloads nothing and writes array_record."""
+  """A builder that downloads nothing and writes array_record shard by shard.
+
+  So the set can be larger than memory, and needs no TensorFlow at any size: the
+  shuffler of TFDS's other builders spills what exceeds 1 GiB through it.
+  """
 
   # TFDS need not look for checksums beside the code (for which it would want
   # the package importlib_resources).
@@ -39,6 +45,7 @@ def quiet() -> Iterator[None]:
 def prepare(
   make_builder: Callable[[], tfds.core.DatasetBuilder],
   data_dir: str | os.PathLike[str],
+  download_config: Any = None,
 ) -> tfds.core.DatasetBuilder:
   """Writes a data set unless it is there.
 
@@ -48,6 +55,7 @@ def prepare(
   Args:
     make_builder: makes the builder; called again after an error.
     data_dir: its root folder, made when missing.
+    download_config: TFDS's, which names a runner of Apache Beam.
 
   Returns:
     The builder, ready for `as_data_source`.
@@ -59,7 +67,7 @@ def prepare(
     os.makedirs(data_dir, exist_ok=True)
     with quiet():
       builder = make_builder()
-      builder.download_and_prepare()
+      builder.download_and_prepare(download_config=download_config)
   except OSError as error:
     # Another process may have finished the same set first: then use that.
     with contextlib.suppress(OSError), quiet():
@@ -89,9 +97,10 @@ def open_prepared(folder: str | os.PathLike[str], split: str = 'train'):
   try:
     with quiet():
       builder = tfds.builder_from_directory(os.fspath(folder))
-      return builder.as_data_source(split=split)
+      source = builder.as_data_source(split=split)
   except Exception as error:  # TFDS documents none
     raise UserError(
       f'There is no prepared data set {os.fspath(folder)} with the split '
       f'{split!r}: make one with unitemp data.'
     ) from error
+  return video_folder.with_pixels(builder.info, source)

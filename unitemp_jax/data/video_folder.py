@@ -1,190 +1,83 @@
-"""A folder of the user's own videos: captions, scene changes, windows.
+"""Clips of a folder of the user's own videos: scene changes, windows, pixels.
 
-Each file is decoded twice and never held in memory: once to find scene changes
-(at the file's own rate, where they are sharpest) and to see whether it can be
-read at all, once to cut the windows.
+Each file is decoded once, in little memory, to find scene changes (at the
+file's own rate, where they are sharpest) and to see whether it can be read at
+all. What was found is kept, so that an interrupted run goes on with the next
+file, and another length or rate decodes nothing again. The pixels of a clip
+are decoded when they are needed.
 """
 
-import csv
+import collections
 import dataclasses
-import json
+import functools
+import io
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from unitemp_jax import files, timeline
+from unitemp_jax.data.video_list import (
+  SHORT,
+  Bucket,
+  VideoFolderSpec,
+  open_video,
+  sha256_of,
+)
 from unitemp_jax.errors import UserError
 from unitemp_jax.video import read
 from unitemp_jax.video.read import fit
 
-SUFFIXES = ('.mp4', '.mov', '.webm', '.gif', '.mkv', '.avi', '.m4v')
-_THUMBNAIL = (64, 36)  # width, height
+_THUMBNAIL = (36, 64)  # height, width
 _MIN_CHANGE = 10.0  # mean grey levels
 _MIN_RATIO = 2.0
 _NEIGHBOURS = 3  # steps on either side
-
-Skip = Callable[[str, str], None]
+_SEEK = 2.0  # seconds from which on a window is looked for in the file
 
 
 @dataclasses.dataclass(frozen=True)
-class VideoFolderSpec:
-  """What to make of a folder of videos.
+class Scan:
+  """What a file holds.
 
   Attributes:
-    videos: folder, searched with all its subfolders.
-    fps: frames per second of the clips.
-    height: pixels.
-    width: pixels.
-    num_frames: T, frames per clip.
-    captions: CSV or JSONL file with the columns `file` (path below the folder)
-      and `caption`; None reads `name.txt` beside each `name.mp4`.
+    times: float64 [n], seconds of its frames since the first.
+    rate: its frames per second.
+    cuts: int [c], numbers of the frames that begin another scene.
+    size: height and width in pixels, as shown.
+    sha256: of the file.
   """
 
-  videos: str
-  fps: float
-  height: int
-  width: int
-  num_frames: int
-  captions: str | None = None
+  times: np.ndarray
+  rate: float
+  cuts: np.ndarray
+  size: tuple[int, int]
+  sha256: str
 
-  def __post_init__(self):
-    numbers = (self.fps, self.height, self.width, self.num_frames)
-    if min(numbers) <= 0:
-      raise UserError(
-        'fps, height, width and num_frames must be positive, got '
-        f'{", ".join(map(str, numbers))}.'
-      )
-    if not os.path.isdir(self.videos):
-      raise UserError(f'There is no folder {self.videos}.')
+  def shown(self, fps: float) -> np.ndarray:
+    """Int [k], the frame that is shown at each time of another rate."""
+    numbered = ((t, self.rate, i) for i, t in enumerate(self.times.tolist()))
+    return np.array(list(read.resample(numbered, fps)), np.int64)
 
 
 @dataclasses.dataclass(frozen=True)
-class Video:
-  """One file: its path below the folder, its caption, its windows.
+class Clip:
+  """One window of a file.
 
   Attributes:
-    file: path below the folder, with slashes.
+    file: path below the folder, with slashes; TAR/NAME for one in a tar.
     caption: what is seen.
-    windows: int [n, T], numbers of the file's frames that make up each clip.
-    cuts: int [c], numbers of the frames that begin another scene.
+    frames: int [T], numbers of the file's frames.
+    times: float64 [T], their seconds.
+    sha256: of the file.
   """
 
   file: str
   caption: str
-  windows: np.ndarray
-  cuts: np.ndarray
-
-
-def list_videos(spec: VideoFolderSpec, skip: Skip) -> list[tuple[str, str]]:
-  """Lists the videos that have a caption.
-
-  Args:
-    spec: the folder and where its captions are.
-    skip: called with a file and the reason why it is left out.
-
-  Returns:
-    (path below the folder, caption) per video, sorted.
-
-  Raises:
-    UserError: the caption file is missing or cannot be understood, or the
-      folder holds no video.
-  """
-  root = pathlib.Path(spec.videos)
-  files = sorted(
-    path.relative_to(root).as_posix()
-    for path in root.rglob('*')
-    if path.suffix.lower() in SUFFIXES and path.is_file()
-  )
-  if not files:
-    raise UserError(
-      f'There is no video in {spec.videos}: looked for {", ".join(SUFFIXES)}.'
-    )
-  captions = _read_captions(spec.captions) if spec.captions else {}
-  for file in sorted(set(captions) - set(files)):
-    skip(file, f'is named in {spec.captions} but is not in {spec.videos}')
-  listed = []
-  for file in files:
-    sidecar = (root / file).with_suffix('.txt')
-    wanted = f'a row in {spec.captions}' if spec.captions else sidecar.name
-    try:
-      if spec.captions:
-        caption = captions.get(file, '')
-      else:
-        caption = sidecar.read_text('utf-8-sig') if sidecar.exists() else ''
-    except (OSError, UnicodeDecodeError) as error:
-      skip(file, f'its caption {sidecar.name} cannot be read: {error}')
-      continue
-    if caption.strip():
-      listed.append((file, ' '.join(caption.split())))
-    else:
-      skip(file, f'has no caption: write {wanted}')
-  return listed
-
-
-def _read_captions(path: str) -> dict[str, str]:
-  """Reads a caption file: file -> caption."""
-  try:
-    with open(path, encoding='utf-8-sig', newline='') as file:
-      lines = file.read()
-  except (OSError, UnicodeDecodeError) as error:
-    raise UserError(f'Cannot read the captions {path}: {error}.') from error
-  if path.endswith('.csv'):
-    rows = _csv_rows(path, lines)
-  elif path.endswith(('.jsonl', '.json')):
-    rows = _jsonl_rows(path, lines)
-  else:
-    raise UserError(f'The caption file {path} must end in .csv or .jsonl.')
-  captions: dict[str, str] = {}
-  for number, row in rows:
-    name, caption = row.get('file'), row.get('caption')
-    if not isinstance(name, str) or not isinstance(caption, str):
-      raise UserError(
-        f'Line {number} of {path} lacks a file or a caption: both are needed.'
-      )
-    name = pathlib.PurePath(os.path.normpath(name)).as_posix()
-    if name in captions:
-      raise UserError(f'Line {number} of {path} names {name} a second time.')
-    captions[name] = caption
-  return captions
-
-
-def _csv_rows(path: str, text: str) -> Iterator[tuple[int, dict]]:
-  reader = csv.DictReader(text.splitlines(keepends=True))
-  columns = reader.fieldnames or []
-  if not {'file', 'caption'} <= set(columns):
-    raise UserError(
-      f'{path} needs the columns file and caption, its first line has '
-      f'{", ".join(columns) or "nothing"}.'
-    )
-  try:
-    for row in reader:
-      yield reader.line_num, row
-  except csv.Error as error:
-    raise UserError(f'Line {reader.line_num} of {path}: {error}.') from error
-
-
-def _jsonl_rows(path: str, text: str) -> Iterator[tuple[int, dict]]:
-  for number, line in enumerate(text.splitlines(), 1):
-    if not line.strip():
-      continue
-    try:
-      row = json.loads(line)
-    except ValueError as error:
-      raise UserError(
-        f'Line {number} of {path} is no JSON: {error}.'
-      ) from error
-    if not isinstance(row, dict):
-      raise UserError(f'Line {number} of {path} is no JSON object.')
-    yield number, row
-
-
-def thumbnail(frame: np.ndarray) -> np.ndarray:
-  """Shrinks uint8 [H, W, 3] to what the scene detector looks at, float32."""
-  image = Image.fromarray(np.ascontiguousarray(frame))
-  small = image.resize(_THUMBNAIL, Image.Resampling.BOX)
-  return np.asarray(small, np.float32)
+  frames: np.ndarray
+  times: np.ndarray
+  sha256: str
 
 
 def find_cuts(changes: np.ndarray) -> np.ndarray:
@@ -210,72 +103,281 @@ def find_cuts(changes: np.ndarray) -> np.ndarray:
 
 
 def plan_windows(
-  shown: np.ndarray, cuts: np.ndarray, num_frames: int
-) -> np.ndarray:
+  shown: np.ndarray,
+  cuts: np.ndarray,
+  lengths: Sequence[int],
+  short: str = 'drop',
+) -> list[np.ndarray]:
   """Cuts a resampled video into windows that lie within one scene.
 
   Args:
     shown: int [k], the file's frame shown at each time of the new rate.
     cuts: see `find_cuts`.
-    num_frames: T; what remains of a scene is left out.
+    lengths: frames of a window; each gets the longest that is left.
+    short: see `VideoFolderSpec`.
 
   Returns:
-    int [n, T].
+    Windows int [T], each of one of the lengths.
   """
-  scene = np.searchsorted(cuts, shown, side='right')
-  windows = [np.empty((0, num_frames), np.int64)]
+  scene, windows = np.searchsorted(cuts, shown, side='right'), []
   for number in np.unique(scene):
     frames = shown[scene == number]
-    count = len(frames) // num_frames
-    windows.append(frames[: count * num_frames].reshape(count, num_frames))
-  return np.concatenate(windows)
+    for length in sorted(set(lengths), reverse=True):
+      while len(frames) >= length:
+        windows.append(frames[:length])
+        frames = frames[length:]
+    least = min(lengths)
+    if short == 'pad' and 2 * len(frames) >= least:
+      windows.append(np.pad(frames, (0, least - len(frames)), mode='edge'))
+  return windows
 
 
-def scan(spec: VideoFolderSpec, file: str, caption: str) -> Video:
-  """Decodes a file once: finds its cuts and its windows.
+def nearest_bucket(
+  size: tuple[int, int], buckets: Sequence[Bucket]
+) -> tuple[int, int]:
+  """Height and width of the bucket of the nearest aspect ratio."""
+  ratio = np.log(size[0] / size[1])
+  return min(
+    ((height, width) for height, width, _ in buckets),
+    key=lambda bucket: abs(np.log(bucket[0] / bucket[1]) - ratio),
+  )
+
+
+def clips(
+  spec: VideoFolderSpec, file: str, caption: str, found: Scan
+) -> list[Clip]:
+  """The clips of a file that belong to this set.
 
   Raises:
-    UserError: the file cannot be read, or no scene is long enough.
+    UserError: no scene is long enough.
   """
-  path = os.path.join(spec.videos, file)
-  changes: list[float] = []
-
-  def numbered() -> Iterator[tuple[float, float, int]]:
-    previous = None
-    for number, (time, rate, frame) in enumerate(read.decode(path)):
-      small = thumbnail(frame)
-      if previous is not None:
-        changes.append(float(np.abs(small - previous).mean()))
-      previous = small
-      yield time, rate, number
-
-  shown = np.array(list(read.resample(numbered(), spec.fps)), np.int64)
-  cuts = find_cuts(np.array(changes))
-  windows = plan_windows(shown, cuts, spec.num_frames)
-  if not len(windows):
-    scenes = f'{len(cuts) + 1} scenes' if len(cuts) else 'one scene'
-    raise UserError(
-      f'{path} is too short: {len(shown)} frames at {spec.fps:g} fps in '
-      f'{scenes}, {spec.num_frames} are needed in one.'
-    )
-  return Video(file, caption, windows, cuts)
+  buckets = spec.buckets or (spec.bucket,)
+  shape = nearest_bucket(found.size, buckets)
+  lengths = [bucket[2] for bucket in buckets if bucket[:2] == shape]
+  shown = found.shown(spec.fps)
+  windows = plan_windows(shown, found.cuts, lengths, spec.short)
+  if not windows:
+    raise UserError(_too_short(spec, file, found, shown, min(lengths)))
+  if shape != spec.bucket[:2]:
+    return []
+  return [
+    Clip(file, caption, window, found.times[window], found.sha256)
+    for window in windows
+    if len(window) == spec.num_frames
+  ]
 
 
-def read_windows(spec: VideoFolderSpec, video: Video) -> Iterator[np.ndarray]:
-  """Decodes the windows of a file, resized and cropped.
+def _too_short(
+  spec: VideoFolderSpec, file: str, found: Scan, shown: np.ndarray, least: int
+) -> str:
+  count = len(found.cuts)
+  scenes = f'{count + 1} scenes' if count else 'one scene'
+  scene = np.searchsorted(found.cuts, shown, side='right')
+  longest = max(collections.Counter(scene.tolist()).values())
+  mends = []
+  fits = 1 + timeline.STRIDE * ((longest - 1) // timeline.STRIDE)
+  if fits > 1:
+    mends.append(f'num_frames={fits}')
+  if spec.short == 'drop' and 2 * longest >= least:
+    mends.append('short=pad')
+  mend = f'; {" or ".join(mends)} would keep it' if mends else ''
+  return (
+    f'{os.path.join(spec.videos, file)} is too short: {len(shown)} frames at '
+    f'{spec.fps:g} fps in {scenes}, {least} are needed in one{mend}.'
+  )
 
-  Yields:
-    uint8 [T, height, width, 3] for each window.
+
+def choices(
+  spec: VideoFolderSpec, scans: Sequence[Scan]
+) -> list[tuple[str, int, float]]:
+  """What each choice of length would keep, of the files that can be read.
+
+  Returns:
+    The choice, in options; clips; the share of the frames that they show.
+  """
+  if spec.buckets:
+    return []
+  shorter = {
+    1 + timeline.STRIDE * round((spec.num_frames - 1) * part / timeline.STRIDE)
+    for part in (0.95, 0.75, 0.5)
+  }
+  lengths = [spec.num_frames, *sorted(shorter - {spec.num_frames, 1})[::-1]]
+  shown = [found.shown(spec.fps) for found in scans]
+  total = max(sum(map(len, shown)), 1)
+  table = []
+  for length in lengths:
+    for short in SHORT:
+      made = [
+        window
+        for frames, found in zip(shown, scans, strict=True)
+        for window in plan_windows(frames, found.cuts, [length], short)
+      ]
+      kept = sum(len(np.unique(window)) for window in made)
+      name = f'--num_frames={length} --short={short}'
+      table.append((name, len(made), min(kept / total, 1.0)))
+  return table
+
+
+def scan(spec: VideoFolderSpec, file: str, kept: str | None = None) -> Scan:
+  """Decodes a file once, unless what it holds is known.
+
+  Args:
+    spec: the folder.
+    file: path below it.
+    kept: folder of what was found in files before; those that have changed
+      since are read again.
 
   Raises:
     UserError: the file cannot be read.
   """
-  wanted = video.windows.reshape(-1)
-  path, place, clip = os.path.join(spec.videos, video.file), 0, []
-  for number, (_, _, frame) in enumerate(read.decode(path)):
-    while place < len(wanted) and wanted[place] == number:
-      clip.append(fit(frame, spec.height, spec.width))
+  record = None
+  if kept is not None:
+    base = file.partition('.tar/')[0] + '.tar' if '.tar/' in file else file
+    stat = os.stat(os.path.join(spec.videos, base))
+    key = files.sha256(f'{file} {stat.st_size} {stat.st_mtime_ns}')[:24]
+    record = pathlib.Path(kept) / key[:2] / f'{key[2:]}.npz'
+    found = _read_scan(record)
+    if found is not None:
+      return found
+  found = _scan(spec.videos, file)
+  if record is not None:
+    content = io.BytesIO()
+    np.savez_compressed(content, **dataclasses.asdict(found))
+    files.write(record, content.getvalue())
+  return found
+
+
+def _read_scan(path: pathlib.Path) -> Scan | None:
+  if not path.is_file():
+    return None
+  try:
+    with np.load(path) as arrays:
+      height, width = arrays['size'].tolist()
+      return Scan(
+        arrays['times'],
+        float(arrays['rate']),
+        arrays['cuts'],
+        (height, width),
+        str(arrays['sha256']),
+      )
+  except (*files.UNREADABLE, KeyError):
+    return None  # It is made again.
+
+
+def _scan(videos: str, file: str) -> Scan:
+  path, content = open_video(videos, file)
+  times, changes, rates = [], [], []
+  previous = None
+  for time, rate, frame in read.decode(path, file=content, size=_THUMBNAIL):
+    times.append(time)
+    rates.append(rate)
+    small = frame.astype(np.int16)
+    if previous is not None:
+      changes.append(float(np.abs(small - previous).mean()))
+    previous = small
+  _, content = open_video(videos, file)
+  size = next(read.decode(path, file=content))[2].shape[:2]
+  return Scan(
+    np.array(times, np.float64),
+    rates[0],
+    find_cuts(np.array(changes)),
+    (size[0], size[1]),
+    sha256_of(videos, file),
+  )
+
+
+@functools.lru_cache(maxsize=4096)
+def _unchanged(videos: str, file: str, sha256: str) -> bool:
+  return sha256_of(videos, file) == sha256
+
+
+def read_clip(videos: str, clip: Clip, height: int, width: int) -> np.ndarray:
+  """Decodes a clip, resized and cropped.
+
+  Args:
+    videos: folder of the file.
+    clip: which frames of it.
+    height: pixels.
+    width: pixels.
+
+  Returns:
+    uint8 [T, height, width, 3].
+
+  Raises:
+    UserError: the file is missing, cannot be read, or is another one by now.
+  """
+  if not _unchanged(videos, clip.file, clip.sha256):
+    raise UserError(
+      f'{os.path.join(videos, clip.file)} has changed since it was indexed; '
+      'restore it, or run the command again for a new index.'
+    )
+  made = None
+  if clip.times[0] > _SEEK:
+    made = _read(videos, clip, height, width, seek=True)
+  if made is None:
+    made = _read(videos, clip, height, width, seek=False)
+  if made is None:
+    raise UserError(
+      f'{os.path.join(videos, clip.file)} ends before frame '
+      f'{clip.frames[-1]}; run the command again for a new index.'
+    )
+  return made
+
+
+def _read(
+  videos: str, clip: Clip, height: int, width: int, seek: bool
+) -> np.ndarray | None:
+  """The frames of a clip, None if they are not all found."""
+  path, content = open_video(videos, clip.file)
+  wanted = clip.times if seek else clip.frames
+  # From well before it, since frames are not stored in the order of time.
+  start = float(clip.times[0]) - _SEEK / 2 if seek else 0.0
+  out = np.empty((len(wanted), height, width, 3), np.uint8)
+  place = 0
+  frames = read.decode(path, file=content, start=start)
+  for number, (time, _, frame) in enumerate(frames):
+    here = time if seek else number
+    if here == wanted[place]:
+      out[place] = fit(frame, height, width)
       place += 1
-      if len(clip) == spec.num_frames:
-        yield np.stack(clip)
-        clip = []
+      while place < len(wanted) and wanted[place] == here:
+        out[place] = out[place - 1]
+        place += 1
+    elif here > wanted[place]:
+      return None
+    if place == len(wanted):
+      return out
+  return None
+
+
+class VideoClips:
+  """Clips of an index, decoded when they are asked for: [i] -> dict.
+
+  Beside what the record says, `video` uint8 [T, height, width, 3] and `index`.
+  """
+
+  def __init__(self, source: Any, videos: str, height: int, width: int):
+    """Of a data source of records, and the folder of the videos."""
+    self.records = source
+    self._videos, self._size = videos, (height, width)
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  def __getitem__(self, i: int) -> dict[str, Any]:
+    row = self.records[i]
+    file, caption, sha256 = (
+      value.decode() if isinstance(value, bytes) else value
+      for value in (row['file'], row['caption'], row['sha256'])
+    )
+    clip = Clip(file, caption, row['frames'], row['times'], sha256)
+    video = read_clip(self._videos, clip, *self._size)
+    return {**row, 'video': video, 'index': i}
+
+
+def with_pixels(info: Any, source: Any) -> Any:
+  """A TFDS data source whose records have `video`, whether stored or not."""
+  if 'frames' not in info.features or 'video' in info.features:
+    return source
+  about = info.metadata
+  return VideoClips(source, about['videos'], about['height'], about['width'])

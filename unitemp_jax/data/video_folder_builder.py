@@ -1,21 +1,34 @@
-"""The user's videos on disk: a TFDS builder that writes sharded array_record.
+"""The user's videos as a data set: a TFDS builder that writes an index.
 
-See `video_folder` for captions, scene changes and windows. TensorFlow is not
-needed.
+A record names a file, the frames of it that are a clip, its caption and the
+hash of the file, and no pixels: `video_folder.VideoClips` decodes them when
+they are needed. TensorFlow is not needed.
 """
 
+import concurrent.futures
+import contextlib
 import dataclasses
+import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from unitemp_jax import files
-from unitemp_jax.data import prepared, video_folder
+from unitemp_jax.data import prepared, video_folder, video_list
+from unitemp_jax.data.video_folder import Clip, Scan
+from unitemp_jax.data.video_list import VideoFolderSpec
 from unitemp_jax.errors import UserError
+
+Report = Callable[[str], None]
+_FILES = 256  # of a shard
+_FILES_PIXELS = 1  # likewise, of a set with pixels
+_MOST_PIXELS = 2e9  # bytes
+_SKIPPED = 'skipped.json'
+SCANS = 'video_scans'  # what was found in files, below the data folder
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -24,63 +37,96 @@ class VideoFolderConfig(tfds.core.BuilderConfig):
 
   Attributes:
     spec: the folder and the shape of the clips.
-    videos: what `video_folder.scan` found in each file.
-    skipped: [file, reason] of what was left out.
+    pixels: whether records hold them.
+    listed: (file, caption) of what is looked through.
+    scans: folder of what was found in files before.
   """
 
-  spec: video_folder.VideoFolderSpec
-  videos: tuple[video_folder.Video, ...] = ()
-  skipped: tuple[tuple[str, str], ...] = ()
+  spec: VideoFolderSpec
+  pixels: bool = False
+  listed: tuple[tuple[str, str], ...] = ()
+  scans: str | None = None
 
 
 class VideoFolder(prepared.LocalBuilder):
   """The user's own videos, cut into captioned clips of equal length."""
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('2.0.0')
 
   def _info(self) -> tfds.core.DatasetInfo:
-    spec = self.builder_config.spec
-    video = (spec.num_frames, spec.height, spec.width, 3)
+    spec, config = self.builder_config.spec, self.builder_config
+    features = {
+      'caption': tfds.features.Text(),
+      'file': tfds.features.Text(),
+      'sha256': tfds.features.Text(),
+      'first_frame': tfds.features.Scalar(np.int64),
+      'frames': tfds.features.Tensor(shape=(spec.num_frames,), dtype=np.int64),
+      'times': tfds.features.Tensor(shape=(spec.num_frames,), dtype=np.float64),
+    }
+    if config.pixels:
+      features['video'] = tfds.features.Tensor(
+        shape=(spec.num_frames, spec.height, spec.width, 3),
+        dtype=np.uint8,
+        encoding='zlib',
+      )
     return tfds.core.DatasetInfo(
       builder=self,
       description=self.__class__.__doc__,
-      features=tfds.features.FeaturesDict(
-        {
-          'video': tfds.features.Tensor(
-            shape=video, dtype=np.uint8, encoding='zlib'
-          ),
-          'caption': tfds.features.Text(),
-          'file': tfds.features.Text(),
-          'first_frame': tfds.features.Scalar(np.int64),
-          'index': tfds.features.Scalar(np.int64),
-        }
-      ),
+      features=tfds.features.FeaturesDict(features),
       metadata=tfds.core.MetadataDict(
-        fps=spec.fps, skipped=self.builder_config.skipped
+        fps=spec.fps,
+        videos=os.path.abspath(spec.videos),
+        height=spec.height,
+        width=spec.width,
       ),
-      disable_shuffling=True,
     )
 
-  def _split_generators(self, dl_manager):
-    del dl_manager  # nothing is downloaded
-    return {'train': self._generate_examples()}
-
-  def _generate_examples(self):
-    spec, index = self.builder_config.spec, 0
-    for video in self.builder_config.videos:
-      clips = video_folder.read_windows(spec, video)
-      for window, clip in zip(video.windows, clips, strict=True):
-        yield (
-          index,
-          {
-            'video': clip,
-            'caption': video.caption,
-            'file': video.file,
-            'first_frame': int(window[0]),
-            'index': index,
-          },
+  def _shard_iterators_per_split(self, dl_manager):
+    del dl_manager  # Nothing is downloaded.
+    config = self.builder_config
+    step = _FILES_PIXELS if config.pixels else _FILES
+    return {
+      'train': [
+        functools.partial(
+          _records,
+          config.spec,
+          config.listed[first : first + step],
+          first,
+          config.scans,
+          config.pixels,
         )
-        index += 1
+        for first in range(0, len(config.listed), step)
+      ]
+    }
+
+
+def _records(
+  spec: VideoFolderSpec,
+  listed: Sequence[tuple[str, str]],
+  first: int,
+  scans: str | None,
+  pixels: bool,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+  """The records of some files, the first of which is number `first`."""
+  for number, (file, caption) in enumerate(listed, first):
+    made = []
+    with contextlib.suppress(UserError):  # `_skipped` says so.
+      found = video_folder.scan(spec, file, scans)
+      made = video_folder.clips(spec, file, caption, found)
+    for place, clip in enumerate(made):
+      record = {
+        'caption': clip.caption,
+        'file': clip.file,
+        'sha256': clip.sha256,
+        'first_frame': int(clip.frames[0]),
+        'frames': clip.frames,
+        'times': clip.times,
+      }
+      if pixels:
+        record['video'] = video_folder.read_clip(
+          spec.videos, clip, spec.height, spec.width
+        )
+      yield number * 2**20 + place, record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,65 +144,112 @@ class PreparedVideos:
   skipped: list[tuple[str, str]]
 
 
+@dataclasses.dataclass
+class Found:
+  """What the files of a folder hold.
+
+  Attributes:
+    listed: (file, caption) of those that have a caption.
+    scans: of those that can be read, by file.
+    clips: of those that are long enough.
+    skipped: (file, reason).
+  """
+
+  listed: list[tuple[str, str]]
+  scans: dict[str, Scan]
+  clips: list[Clip]
+  skipped: list[tuple[str, str]]
+
+
 def find_clips(
-  spec: video_folder.VideoFolderSpec,
+  spec: VideoFolderSpec,
   *,
   strict: bool = False,
-  report: Callable[[str], None] = lambda line: None,
-) -> tuple[list[video_folder.Video], list[tuple[str, str]]]:
-  """Reads all files once, without writing anything.
+  report: Report = lambda line: None,
+  scans: str | None = None,
+  part: tuple[int, int] = (0, 1),
+) -> Found:
+  """Looks through all files on all cores, without writing a set.
 
   Args:
     spec: the folder and the shape of the clips.
     strict: the first file that would be skipped is an error.
     report: called with a line of progress per file.
-
-  Returns:
-    What each usable file holds, and (file, reason) of those left out.
+    scans: folder of what was found before, and now; None keeps nothing.
+    part: (I, N), to look through every N-th file from the I-th on.
 
   Raises:
     UserError: nothing is usable, or the caption file is wrong, or strict.
   """
-  videos, skipped = [], []
+  result = Found([], {}, [], [])
 
   def skip(file: str, reason: str) -> None:
     if strict:
       raise UserError(f'{file} {reason}.')
-    skipped.append((file, reason))
+    result.skipped.append((file, reason))
     report(f'skipped {file}: {reason}')
 
-  listed = video_folder.list_videos(spec, skip)
-  for number, (file, caption) in enumerate(listed, 1):
+  result.listed = video_list.list_videos(spec, skip)
+  listed = result.listed[part[0] :: part[1]]
+  cores = (
+    len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1
+  )
+  # Decoders release the interpreter's lock, so that threads will do.
+  with concurrent.futures.ThreadPoolExecutor(cores) as pool:
+    futures = [
+      pool.submit(video_folder.scan, spec, file, scans) for file, _ in listed
+    ]
     try:
-      video = video_folder.scan(spec, file, caption)
-    except UserError as error:
-      if strict:
-        raise
-      skip(file, str(error).rstrip('.'))
-      continue
-    videos.append(video)
-    report(
-      f'{number}/{len(listed)} {file}: {len(video.windows)} clips, '
-      f'{len(video.cuts)} scene changes'
-    )
-  if not videos:
-    file, reason = skipped[0]
-    raise UserError(
-      f'No video in {spec.videos} can be used, for example {file}: {reason}.'
-    )
-  return videos, skipped
+      for number, (file, caption) in enumerate(listed):
+        try:
+          found = futures[number].result()
+          result.scans[file] = found
+          made = video_folder.clips(spec, file, caption, found)
+        except UserError as error:
+          if strict:
+            raise
+          skip(file, str(error).rstrip('.'))
+          continue
+        result.clips += made
+        report(
+          f'{number + 1}/{len(listed)} {file}: {len(made)} clips, '
+          f'{len(found.cuts)} scene changes'
+        )
+    finally:
+      pool.shutdown(cancel_futures=True)
+  if not result.clips and part[1] == 1:
+    _refuse(spec, result)
+  return result
 
 
-def _digest(spec: video_folder.VideoFolderSpec) -> str:
+class EmptyBucket(UserError):
+  """None of the clips of a folder is of this shape; others are."""
+
+
+def _refuse(spec: VideoFolderSpec, found: Found) -> None:
+  if set(found.scans) - {file for file, _ in found.skipped}:
+    height, width, frames = spec.bucket
+    raise EmptyBucket(
+      f'No clip in {spec.videos} is of the bucket {height}x{width}x{frames}; '
+      'leave it out.'
+    )
+  file, reason = found.skipped[0]
+  raise UserError(
+    f'No video in {spec.videos} can be used, for example {file}: {reason}.'
+  )
+
+
+def _digest(spec: VideoFolderSpec) -> str:
   """Names the content of a folder: its files, their sizes and times."""
-  paths = [spec.captions] if spec.captions else []
+  table = [spec.captions] if spec.captions and not spec.pattern else []
+  paths = list(table)
   for folder, _, names in os.walk(spec.videos):
     paths += [os.path.join(folder, name) for name in names]
-  suffixes = (*video_folder.SUFFIXES, '.txt')
+  suffixes = (*video_list.SUFFIXES, '.txt', '.tar')
   stats = [
     (path, os.stat(path).st_size, os.stat(path).st_mtime_ns)
     for path in sorted(paths)
-    if path.lower().endswith(suffixes) or path == spec.captions
+    if path.lower().endswith(suffixes) or path in table
     if os.path.isfile(path)
   ]
   fields = json.dumps([dataclasses.asdict(spec), stats], sort_keys=True)
@@ -165,30 +258,39 @@ def _digest(spec: video_folder.VideoFolderSpec) -> str:
 
 def prepare(
   data_dir: str | os.PathLike[str],
-  spec: video_folder.VideoFolderSpec,
+  spec: VideoFolderSpec,
   *,
   strict: bool = False,
-  report: Callable[[str], None] = lambda line: None,
+  report: Report = lambda line: None,
+  pixels: bool = False,
+  beam: Any = None,
 ) -> PreparedVideos:
-  """Writes the clips of a folder unless they are there, and opens them.
+  """Writes the index of a folder unless it is there, and opens it.
 
-  A changed folder makes another set; the old one stays.
+  A changed folder makes another set; the old one stays. What was found in files
+  is kept in `data_dir`, so that an interrupted call goes on where it was.
 
   Args:
     data_dir: folder for data sets, made when missing.
     spec: the folder and the shape of the clips.
     strict: the first file that would be skipped is an error.
     report: called with a line of progress per file.
+    pixels: store the clips themselves, for sets of at most 2 GB.
+    beam: PipelineOptions of Apache Beam, whose workers look through the files;
+      they must all see `data_dir` and the videos under these paths.
 
   Raises:
     UserError: see `find_clips`; or the folder cannot be written.
   """
-  if spec.captions and not os.path.isfile(spec.captions):
-    raise UserError(f'There is no caption file {spec.captions}.')
+  table = None if spec.pattern else spec.captions
+  if table and not os.path.isfile(table):
+    raise UserError(f'There is no caption file {table}.')
+  kind = 'pixels_' if pixels else ''
   config = VideoFolderConfig(
     name=f'{spec.width}x{spec.height}_{spec.num_frames}f_{spec.fps:g}fps_'
-    f'{_digest(spec)}',
+    f'{kind}{_digest(spec)}',
     spec=spec,
+    pixels=pixels,
   )
 
   def make_builder() -> VideoFolder:
@@ -196,15 +298,49 @@ def prepare(
 
   with prepared.quiet():
     builder = make_builder()
-  if not builder.is_prepared():
-    videos, skipped = find_clips(spec, strict=strict, report=report)
+  place = os.path.join(builder.data_dir, _SKIPPED)
+  scans = os.path.join(os.path.abspath(data_dir), SCANS)
+  if not builder.is_prepared() or not os.path.isfile(place):
+    if beam is not None:  # Its workers fill `scans`.
+      listed = video_list.list_videos(spec, lambda file, reason: None)
+      config = dataclasses.replace(config, listed=tuple(listed), scans=scans)
+      prepared.prepare(make_builder, data_dir, _download_config(beam))
+    found = find_clips(spec, strict=strict, report=report, scans=scans)
+    if pixels:
+      _check_size(spec, len(found.clips))
     config = dataclasses.replace(
-      config, videos=tuple(videos), skipped=tuple(skipped)
+      config, listed=tuple(found.listed), scans=scans
     )
     builder = prepared.prepare(make_builder, data_dir)
-  skipped = [tuple(item) for item in builder.info.metadata['skipped']]
+    files.write_json(place, found.skipped)
+  skipped = [(f, reason) for f, reason in files.read_json(place, kind=list)]
   if strict and skipped:
     raise UserError(f'{skipped[0][0]} {skipped[0][1]}.')
+  source = builder.as_data_source(split='train')
   return PreparedVideos(
-    str(builder.data_dir), builder.as_data_source(split='train'), skipped
+    str(builder.data_dir),
+    video_folder.with_pixels(builder.info, source),
+    skipped,
+  )
+
+
+def _check_size(spec: VideoFolderSpec, count: int) -> None:
+  size = count * spec.num_frames * spec.height * spec.width * 3
+  if size > _MOST_PIXELS:
+    raise UserError(
+      f'{count} clips are {size / 1e9:.1f} GB of pixels; leave out --pixels: '
+      'an index decodes clips when they are needed.'
+    )
+
+
+def _download_config(options: Any) -> Any:
+  if options is None:
+    return None
+  # Without a name it is the direct runner, as in Beam itself.
+  from apache_beam.options.pipeline_options import StandardOptions
+  from apache_beam.runners import create_runner
+
+  name = options.view_as(StandardOptions).runner or 'DirectRunner'
+  return tfds.download.DownloadConfig(
+    beam_runner=create_runner(name), beam_options=options
   )

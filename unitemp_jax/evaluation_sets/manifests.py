@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unitemp_jax.data import video_folder
+from unitemp_jax.data import video_list
 from unitemp_jax.errors import UserError
 
 IMAGES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
@@ -96,7 +96,7 @@ def read_clips(
   known = _read_captions(captions) if captions is not None else {}
   found = []
   for path in sorted(folder.rglob('*')):
-    if path.suffix.lower() not in video_folder.SUFFIXES or not path.is_file():
+    if path.suffix.lower() not in video_list.SUFFIXES or not path.is_file():
       continue
     name = path.relative_to(folder).as_posix()
     beside = path.with_suffix('.txt')
@@ -114,7 +114,7 @@ def read_clips(
   if not found:
     raise UserError(
       f'--manifest={folder} holds no video; it must be one of '
-      f'{", ".join(video_folder.SUFFIXES)}.'
+      f'{", ".join(video_list.SUFFIXES)}.'
     )
   return found
 

@@ -5,7 +5,12 @@ from collections.abc import Callable, Sequence
 
 from ml_collections import ConfigDict
 
-from unitemp_jax.data import digits_builder, latents, loader
+from unitemp_jax.data import (
+  digits_builder,
+  latents,
+  loader,
+  video_folder_builder,
+)
 from unitemp_jax.errors import UserError
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.program import Program
@@ -58,6 +63,11 @@ def build_loader(config: ConfigDict, rows: Sequence[int]) -> loader.Loader:
       orders=config.orders,
       trajectories=config.objective == 'ode_init',
     )
+  elif data.get('name') == 'video_folder':
+    source = video_folder_builder.prepare(
+      data.dir, builders.video_spec(data), report=print
+    ).source
+    transform = _video_batch
   else:
     source = digits_builder.prepare(
       data.dir, builders.clip_spec(data), data.num_clips

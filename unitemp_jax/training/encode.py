@@ -16,7 +16,7 @@ from unitemp_jax.data import (
   video_folder_builder,
 )
 from unitemp_jax.data.tokenizer import Tokenizer
-from unitemp_jax.data.video_folder import VideoFolderSpec
+from unitemp_jax.data.video_list import VideoFolderSpec
 from unitemp_jax.generate.clip_records import ClipRecorder
 from unitemp_jax.generate.encode_prompts import fingerprint
 from unitemp_jax.models import sizes, weights

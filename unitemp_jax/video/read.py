@@ -14,11 +14,15 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import av
 import numpy as np
-from av.video.reformatter import Colorspace, VideoReformatter
+from av.video.reformatter import (
+  Colorspace,
+  Interpolation,
+  VideoReformatter,
+)
 from PIL import Image, ImageCms, ImageOps
 
 from unitemp_jax import files
@@ -40,9 +44,9 @@ _READ_ERRORS = (
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path, file: Any = None) -> Iterator[None]:
   """Turns what the libraries raise on bad files into a UserError."""
-  if not os.path.isfile(path):
+  if file is None and not os.path.isfile(path):
     raise files.no_file(path)
   try:
     yield
@@ -103,11 +107,21 @@ def _check_complete(path: Path) -> None:
     raise ValueError('the end of the file is missing')
 
 
-def decode(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
+def decode(
+  path: Path,
+  *,
+  file: BinaryIO | None = None,
+  start: float = 0.0,
+  size: tuple[int, int] | None = None,
+) -> Iterator[tuple[float, float, np.ndarray]]:
   """Decodes a video file frame by frame, in little memory.
 
   Args:
     path: mp4, mov, webm, gif or whatever else PyAV reads.
+    file: its content, where it is no file of its own; `path` then names it.
+    start: seconds after the first frame; begins at the last frame before it
+      that stands alone, if the file allows it, else with the first.
+    size: height and width that whole pictures are averaged to, unturned.
 
   Yields:
     The time since the first frame in seconds, the file's frames per second, and
@@ -116,8 +130,10 @@ def decode(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
   Raises:
     UserError: the file is missing, damaged or holds no video.
   """
-  with reading(path), av.open(os.fspath(path)) as container:
-    _check_complete(path)
+  opened: Any = os.fspath(path) if file is None else file
+  with reading(path, file), av.open(opened) as container:
+    if file is None:
+      _check_complete(path)
     if not container.streams.video:
       raise UserError(f'{os.fspath(path)} holds no video.')
     stream = container.streams.video[0]
@@ -127,21 +143,44 @@ def decode(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
     # One for all frames: setting it up takes as long as using it.
     converter, threads = VideoReformatter(), 0 if large else 1
     rate, first = float(stream_rate(stream)), None
-    for number, frame in enumerate(container.decode(stream)):
+    for number, frame in enumerate(_frames(container, stream, start)):
       time = number / rate if frame.time is None else frame.time
       first = time if first is None else first
-      # Phones store sideways pictures and the angle to turn them by.
-      turns = round(frame.rotation / 90)
-      height, width = _shown_size(frame, context.sample_aspect_ratio)
+      height, width = size or _shown_size(frame, context.sample_aspect_ratio)
       settings: dict[str, Any] = {'height': height, 'width': width}
+      if size:
+        settings['interpolation'] = Interpolation.AREA
       if frame.colorspace == _UNTAGGED and _is_hd(frame):
         settings['src_colorspace'] = Colorspace.ITU709
       clear = any(part.is_alpha for part in frame.format.components)
       settings['format'] = 'rgba' if clear else 'rgb24'
       pixels = converter.reformat(frame, threads=threads, **settings)
+      # Phones store sideways pictures and the angle to turn them by.
+      turns = 0 if size else round(frame.rotation / 90)
       yield time - first, rate, np.rot90(_on_black(pixels.to_ndarray()), turns)
     if first is None:
       raise UserError(f'{os.fspath(path)} holds no frame that can be decoded.')
+
+
+def _frames(
+  container: av.container.InputContainer, stream: av.VideoStream, start: float
+) -> Iterator[av.VideoFrame]:
+  """The first frame, and those from shortly before `start` on."""
+  frames = container.decode(stream)
+  for first in frames:
+    yield first
+    break
+  else:
+    return
+  if not start or first.time is None or not stream.time_base:
+    yield from frames
+    return
+  with contextlib.suppress(av.FFmpegError):  # Then from where it is.
+    container.seek(int((first.time + start) / stream.time_base), stream=stream)
+    frames = container.decode(stream)
+  for frame in frames:
+    if frame.time is None or frame.time > first.time:
+      yield frame
 
 
 def resample(

@@ -17,7 +17,7 @@ from typing import Any
 import av
 
 from unitemp_jax import files
-from unitemp_jax.data import video_folder
+from unitemp_jax.data import video_list
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import naming
 from unitemp_jax.evaluation.clips.layout import Blocks, Layout
@@ -101,7 +101,7 @@ def list_clips(
       continue
     if suffix == '.txt' and mp4.is_file():
       continue  # LongLive's prompts
-    if suffix not in video_folder.SUFFIXES:
+    if suffix not in video_list.SUFFIXES:
       others.append(path.relative_to(folder).as_posix())
     elif suffix == '.mkv' and mp4.is_file():
       twins.append(path)  # the same without loss, by --lossless

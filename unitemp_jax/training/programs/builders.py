@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from unitemp_jax import orders, plans, timeline
 from unitemp_jax.data.falling_digits import FallingDigitsSpec
+from unitemp_jax.data.video_list import VideoFolderSpec, read_buckets
 from unitemp_jax.diffusion import flow, guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, vae3d
@@ -66,6 +67,22 @@ def clip_spec(data: ConfigDict) -> FallingDigitsSpec:
     size=data.size,
     hop_share=data.hop_share,
     turn_share=data.turn_share,
+  )
+
+
+def video_spec(data: ConfigDict) -> VideoFolderSpec:
+  """The clips of one's own videos of a `config.data`."""
+  height, width = frame_size(data)
+  return VideoFolderSpec(
+    videos=data.videos,
+    fps=data.fps,
+    height=height,
+    width=width,
+    num_frames=data.num_frames,
+    captions=data.captions or None,
+    columns=tuple(data.get('columns', ('file', 'caption'))),
+    short=data.get('short', 'drop'),
+    buckets=read_buckets(data.get('buckets', '')),
   )
 
 

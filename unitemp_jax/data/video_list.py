@@ -1,0 +1,337 @@
+"""Which videos a folder holds, and their captions.
+
+A tar in the folder is read as WebDataset writes them: `KEY.mp4` with its
+caption in `KEY.txt`, or as `caption` in `KEY.json`.
+"""
+
+import csv
+import dataclasses
+import functools
+import io
+import json
+import os
+import pathlib
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+from unitemp_jax import files
+from unitemp_jax.errors import UserError
+
+SUFFIXES = ('.mp4', '.mov', '.webm', '.gif', '.mkv', '.avi', '.m4v')
+SHORT = ('drop', 'pad')
+
+Skip = Callable[[str, str], None]
+Bucket = tuple[int, int, int]  # height, width, frames
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoFolderSpec:
+  """What to make of a folder of videos.
+
+  Attributes:
+    videos: folder, searched with all its subfolders.
+    fps: frames per second of the clips.
+    height: pixels.
+    width: pixels.
+    num_frames: T, frames per clip.
+    captions: CSV or JSONL file with the columns `columns`; or where the caption
+      of `FOLDER/NAME.mp4` lies below `videos`, such as
+      `texts/{folder}/{name}.txt`. None reads `NAME.txt` beside the video.
+    columns: of the file (its path below the folder), and of the caption.
+    short: what becomes of the last frames of a scene that are fewer than T:
+      'drop', or 'pad': the last one is shown on, if half of T are there.
+    buckets: height, width and frames of the sets that share the clips out
+      among them, this one included: each goes to the nearest shape, and to the
+      longest number of frames that it has. () is this one alone.
+  """
+
+  videos: str
+  fps: float
+  height: int
+  width: int
+  num_frames: int
+  captions: str | None = None
+  columns: tuple[str, str] = ('file', 'caption')
+  short: str = 'drop'
+  buckets: tuple[Bucket, ...] = ()
+
+  def __post_init__(self):
+    numbers = (self.fps, self.height, self.width, self.num_frames)
+    if min(numbers) <= 0:
+      raise UserError(
+        'fps, height, width and num_frames must be positive, got '
+        f'{", ".join(map(str, numbers))}.'
+      )
+    if self.short not in SHORT:
+      raise UserError(
+        f'short is {self.short!r}; use one of {", ".join(SHORT)}.'
+      )
+    if self.buckets and self.bucket not in self.buckets:
+      raise UserError(f'{self.bucket} is not among {self.buckets}.')
+    if not os.path.isdir(self.videos):
+      raise UserError(f'There is no folder {self.videos}.')
+
+  @property
+  def bucket(self) -> Bucket:
+    """Height, width and frames of the clips."""
+    return self.height, self.width, self.num_frames
+
+  @property
+  def pattern(self) -> str | None:
+    """Where captions lie beside their videos; None if in one file."""
+    if self.captions is None:
+      return '{folder}/{name}.txt'
+    return self.captions if '{name}' in self.captions else None
+
+
+def read_buckets(text: str) -> tuple[Bucket, ...]:
+  """Reads '480x832x81,832x480x81': height, width and frames of each.
+
+  Raises:
+    UserError: it is written in another way.
+  """
+  found = []
+  for part in filter(None, text.split(',')):
+    numbers = part.strip().split('x')
+    if len(numbers) != 3 or not all(n.isdecimal() and int(n) for n in numbers):
+      raise UserError(
+        f'{part!r} is no bucket: write height x width x frames, such as '
+        '480x832x81,832x480x81.'
+      )
+    found.append((int(numbers[0]), int(numbers[1]), int(numbers[2])))
+  return tuple(found)
+
+
+def list_videos(spec: VideoFolderSpec, skip: Skip) -> list[tuple[str, str]]:
+  """Lists the videos that have a caption.
+
+  Args:
+    spec: the folder and where its captions are.
+    skip: called with a file and the reason why it is left out.
+
+  Returns:
+    (path below the folder, caption) per video, sorted.
+
+  Raises:
+    UserError: the caption file is missing or cannot be understood, or the
+      folder holds no video.
+  """
+  root = pathlib.Path(spec.videos)
+  found: list[str] = []
+  inside: dict[str, str] = {}  # Captions that lie in tars.
+  for path in root.rglob('*'):
+    name = path.relative_to(root).as_posix()
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+      found.append(name)
+    elif path.suffix.lower() == '.tar' and path.is_file():
+      for member, text in _tar_captions(path).items():
+        found.append(f'{name}/{member}')
+        inside[f'{name}/{member}'] = text
+  found.sort()
+  if not found:
+    raise UserError(
+      f'There is no video in {spec.videos}: looked for '
+      f'{", ".join((*SUFFIXES, ".tar"))}.'
+    )
+  table = None
+  if spec.captions and not spec.pattern:
+    table = _read_captions(spec.captions, spec.columns)
+    for file in sorted(set(table) - set(found)):
+      skip(file, f'is named in {spec.captions} but is not in {spec.videos}')
+  listed = []
+  for file in found:
+    try:
+      caption, wanted = _caption(spec, file, table, inside)
+    except (OSError, UnicodeDecodeError) as error:
+      skip(file, f'its caption cannot be read: {error}')
+      continue
+    if caption.strip():
+      listed.append((file, ' '.join(caption.split())))
+    else:
+      skip(file, f'has no caption: write {wanted}')
+  return listed
+
+
+def _caption(
+  spec: VideoFolderSpec,
+  file: str,
+  table: dict[str, str] | None,
+  inside: dict[str, str],
+) -> tuple[str, str]:
+  """The caption of a video, '' for none, and where it belongs."""
+  if table is not None:
+    return table.get(file, ''), f'a row in {spec.captions}'
+  if file in inside:
+    return inside[file], f'{pathlib.PurePath(file).stem}.txt in the tar'
+  path = pathlib.PurePath(file)
+  assert spec.pattern is not None
+  name = spec.pattern.replace('{folder}', str(path.parent))
+  name = name.replace('{name}', path.stem)
+  place = pathlib.Path(spec.videos) / name
+  text = place.read_text('utf-8-sig') if place.is_file() else ''
+  return text, str(pathlib.PurePath(os.path.normpath(name)))
+
+
+def _read_captions(path: str, columns: tuple[str, str]) -> dict[str, str]:
+  """Reads a caption file: file -> caption."""
+  try:
+    with open(path, encoding='utf-8-sig', newline='') as file:
+      lines = file.read()
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(f'Cannot read the captions {path}: {error}.') from error
+  if path.endswith('.csv'):
+    rows = _csv_rows(path, lines, columns)
+  elif path.endswith(('.jsonl', '.json')):
+    rows = _jsonl_rows(path, lines)
+  else:
+    raise UserError(f'The caption file {path} must end in .csv or .jsonl.')
+  captions: dict[str, str] = {}
+  for number, row in rows:
+    name, caption = (row.get(column) for column in columns)
+    if not isinstance(name, str) or not isinstance(caption, str):
+      raise UserError(
+        f'Line {number} of {path} lacks a {columns[0]} or a {columns[1]}: both '
+        'are needed.'
+      )
+    name = pathlib.PurePath(os.path.normpath(name)).as_posix()
+    if name in captions:
+      raise UserError(f'Line {number} of {path} names {name} a second time.')
+    captions[name] = caption
+  return captions
+
+
+def _csv_rows(
+  path: str, text: str, wanted: tuple[str, str]
+) -> Iterator[tuple[int, dict]]:
+  reader = csv.DictReader(text.splitlines(keepends=True))
+  columns = reader.fieldnames or []
+  if not set(wanted) <= set(columns):
+    raise UserError(
+      f'{path} needs the columns {wanted[0]} and {wanted[1]}, its first line '
+      f'has {", ".join(columns) or "nothing"}; name others with '
+      '--columns=FILE,CAPTION.'
+    )
+  try:
+    for row in reader:
+      yield reader.line_num, row
+  except csv.Error as error:
+    raise UserError(f'Line {reader.line_num} of {path}: {error}.') from error
+
+
+def _jsonl_rows(path: str, text: str) -> Iterator[tuple[int, dict]]:
+  for number, line in enumerate(text.splitlines(), 1):
+    if not line.strip():
+      continue
+    try:
+      row = json.loads(line)
+    except ValueError as error:
+      raise UserError(
+        f'Line {number} of {path} is no JSON: {error}.'
+      ) from error
+    if not isinstance(row, dict):
+      raise UserError(f'Line {number} of {path} is no JSON object.')
+    yield number, row
+
+
+@functools.lru_cache(maxsize=64)
+def _tar_members(
+  path: str, size: int, changed: int
+) -> dict[str, tuple[int, int]]:
+  """Where the members of a tar lie: name -> first byte, bytes."""
+  del size, changed  # Another tar of this name.
+  try:
+    with tarfile.open(path, 'r:') as tar:
+      return {m.name: (m.offset_data, m.size) for m in tar if m.isfile()}
+  except (tarfile.TarError, OSError) as error:
+    raise UserError(f'{path} cannot be read as a tar ({error}).') from error
+
+
+def _members(path: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
+  stat = os.stat(path)
+  return _tar_members(os.fspath(path), stat.st_size, stat.st_mtime_ns)
+
+
+def _tar_captions(path: pathlib.Path) -> dict[str, str]:
+  """The videos of a tar and their captions, '' where there is none."""
+  members, found = _members(path), {}
+  for name in members:
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() not in SUFFIXES:
+      continue
+    found[name] = ''
+    for other in ('.txt', '.json'):
+      if f'{stem}{other}' in members:
+        text = _Slice(path, *members[f'{stem}{other}']).read()
+        found[name] = _member_caption(text, other)
+        break
+  return found
+
+
+def _member_caption(content: bytes, suffix: str) -> str:
+  try:
+    text = content.decode('utf-8-sig')
+    if suffix == '.txt':
+      return text
+    row = json.loads(text)
+  except ValueError:
+    return ''
+  caption = row.get('caption', '') if isinstance(row, dict) else ''
+  return caption if isinstance(caption, str) else ''
+
+
+class _Slice(io.RawIOBase):
+  """A part of a file, as a file."""
+
+  def __init__(self, path: str | os.PathLike[str], first: int, size: int):
+    super().__init__()
+    self._file, self._first, self._size = open(path, 'rb'), first, size  # noqa: SIM115
+    self._place = 0
+
+  def readable(self) -> bool:
+    return True
+
+  def seekable(self) -> bool:
+    return True
+
+  def tell(self) -> int:
+    return self._place
+
+  def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+    base = (0, self._place, self._size)[whence]
+    self._place = max(base + offset, 0)
+    return self._place
+
+  def readinto(self, buffer: Any) -> int:
+    left = min(len(buffer), max(self._size - self._place, 0))
+    self._file.seek(self._first + self._place)
+    count = self._file.readinto(memoryview(buffer)[:left])
+    self._place += count
+    return count
+
+  def close(self) -> None:
+    self._file.close()
+    super().close()
+
+
+def open_video(videos: str, file: str) -> tuple[str, BinaryIO | None]:
+  """A video's path, and its content if it lies in a tar."""
+  path = os.path.join(videos, file)
+  tar, dot, member = path.partition('.tar/')
+  if not dot:
+    return path, None
+  tar += '.tar'
+  if not os.path.isfile(tar) or member not in _members(tar):
+    raise files.no_file(path)
+  return path, io.BufferedReader(_Slice(tar, *_members(tar)[member]))
+
+
+def sha256_of(videos: str, file: str) -> str:
+  """Hash of a video's content; UserError if it is missing."""
+  path, content = open_video(videos, file)
+  if content is None:
+    if not os.path.isfile(path):
+      raise files.no_file(path)
+    return files.file_sha256(path)
+  with content:
+    return files.sha256(content.read())
