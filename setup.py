@@ -42,9 +42,11 @@ REQUIRED = [
 EXTRAS = {
   'tpu': ['jax[tpu]>=0.10.2'],
   'cuda': ['jax[cuda12]>=0.10.2'],
-  # .pt files, parity and spiece.model files; a CPU build of torch will do.
+  # .pt files, parity, merges of LoRAs and spiece.model files; a CPU build of
+  # torch will do.
   'torch': [
     'diffusers>=0.42.1',
+    'peft>=0.21.2',
     'sentencepiece>=0.2.3',
     'torch>=2.13.0',
     'transformers>=5.23.0',

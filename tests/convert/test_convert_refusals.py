@@ -83,9 +83,13 @@ def folder(tmp_path, monkeypatch):
       'data_offsets': [0, 4],
     }
   }
-  text = json.dumps(header).encode()
-  content = struct.pack('<Q', len(text)) + text + bytes(4)
-  (tmp_path / 'fp8.safetensors').write_bytes(content)
+  for name, kind in (('fp8', 'F8_E4M3'), ('mx', 'F8_E8M0')):
+    header['time_projection.1.weight']['dtype'] = kind
+    text = json.dumps(header).encode()
+    content = struct.pack('<Q', len(text)) + text + bytes(4)
+    (tmp_path / f'{name}.safetensors').write_bytes(content)
+  (tmp_path / 'dit.gguf').write_text('')
+  save({'head.head.diff_b': np.ones(16, np.float32)}, 'good.safetensors')
   # The number of heads is in no shape: only the file's own words say it.
   said = tmp_path / 'said'
   said.mkdir()
@@ -156,7 +160,33 @@ CASES = [
   ('nested', f'--student=deep.index.json {SMALL}', 'nested too deep'),
   ('LoRA', f'--student=lora.safetensors {SMALL}', 'is a LoRA'),
   ('LoRA of kohya', f'--student=kohya.safetensors {SMALL}', 'is a LoRA'),
-  ('fp8', f'--student=fp8.safetensors {SMALL}', 'quantised weights (fp8'),
+  ('fp8', f'--student=fp8.safetensors {SMALL}', 'wrong'),
+  ('MXFP8', f'--student=mx.safetensors {SMALL}', 'not read: MXFP8'),
+  ('GGUF', f'--student=dit.gguf {SMALL}', 'format GGUF'),
+  ('LoRA of nothing', f'--lora=lora.safetensors {SMALL}', 'either checkpoints'),
+  (
+    'LoRA of a VAE',
+    f'--vae=vae.safetensors --lora=lora.safetensors {SMALL}',
+    'either --student or --teacher',
+  ),
+  ('no LoRA', f'{DIT} --lora=no.safetensors {SMALL}', 'no.safetensors'),
+  ('strength', f'{DIT} --lora=lora.safetensors:nan {SMALL}', 'strength nan'),
+  ('other LoRA', f'{DIT} --lora=lora.safetensors {SMALL}', '2 of its 2 names'),
+  (
+    'no LoRA at all',
+    f'{DIT} --lora=vae.safetensors {SMALL}',
+    'vae.safetensors does not fit dit.safetensors',
+  ),
+  (
+    'LoRA of ours',
+    '--model=dit.safetensors --to=wan --lora=lora.safetensors --out=new',
+    'convert it back with --lora',
+  ),
+  (
+    'LoRA overwritten',
+    f'{DIT} --lora=good.safetensors --config=small.py --out=good.safetensors',
+    'would write over good.safetensors',
+  ),
   ('int8', f'--student=int8.safetensors {SMALL}', 'quantised weights'),
   ('heads beside', f'--student=said {SMALL}', 'says that it has 4 heads'),
   (

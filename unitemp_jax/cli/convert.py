@@ -11,7 +11,13 @@ from ml_collections import ConfigDict
 
 from unitemp_jax import files
 from unitemp_jax.cli.options import Parser, at_least
-from unitemp_jax.convert import folder, foreign_configs, incoming, outgoing
+from unitemp_jax.convert import (
+  folder,
+  foreign_configs,
+  incoming,
+  lora,
+  outgoing,
+)
 from unitemp_jax.errors import UserError
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.sampling.model_folder import ModelCard
@@ -30,6 +36,9 @@ _EXAMPLE = """examples:
     unitemp convert --teacher=Wan2.1-T2V-1.3B --out=weights/teacher.safetensors
   The 14B teacher in 16 parts, one for every fsdp shard of a mesh:
     unitemp convert --teacher=Wan2.1-T2V-14B --fsdp=16 --out=models/wan_14b
+  With a LoRA merged at 0.8 of its strength:
+    unitemp convert --student=self_forcing_dmd.pt \\
+      --lora=style.safetensors:0.8 --out=models/self_forcing_style
   Back, a trained student for PyTorch tools:
     unitemp convert --model=runs/distill/weights/student.safetensors \\
       --to=diffusers --out=exported
@@ -62,6 +71,11 @@ def _parser() -> Parser:
     ('text', 'UMT5 encoder'),
   ):
     add(f'--{name}', f'from PyTorch: {what}', metavar='CHECKPOINT')
+  what = 'a LoRA to merge into the transformer; repeatable'
+  metavar = 'FILE[:STRENGTH]'
+  parser.add_argument(
+    '--lora', action='append', default=[], help=what, metavar=metavar
+  )
   add('--tokenizer', 'from PyTorch', Path, metavar='FILE')
   layout = 'names of the checkpoints; default: found by looking'
   add('--layout', layout, choices=('wan', 'diffusers'))
@@ -110,6 +124,11 @@ def main(argv: list[str]) -> int:
       'convert needs either checkpoints (--student, --teacher, --vae, --text) '
       'or --model with --to; see unitemp convert --help.'
     )
+  if args.model and args.lora:
+    raise UserError(
+      '--lora is merged into a PyTorch checkpoint (--student or --teacher); '
+      'export --model first, and convert it back with --lora.'
+    )
   config = load_config(args.config, overrides) if args.config else None
   if args.model:
     return _to_pytorch(args, config)
@@ -133,10 +152,17 @@ def _from_pytorch(
   card = _card(args.out, config) if is_folder else None
   wanted = folder.sizes_of(card) if card else _sizes(config)
   networks = folder.open_networks(
-    given, wanted, layout=args.layout, part=args.part, dtype=args.dtype
+    given,
+    wanted,
+    layout=args.layout,
+    part=args.part,
+    dtype=args.dtype,
+    loras=args.lora,
   )
   outputs = folder.outputs(args.out, networks, args.fsdp)
-  folder.check_sources([*given.values(), args.tokenizer], args.out, outputs)
+  loras = [lora.parse(text)[0] for text in args.lora]
+  sources = [*given.values(), *loras, args.tokenizer]
+  folder.check_sources(sources, args.out, outputs)
   folder.check_tokenizer(args.tokenizer)
   for name, network in networks.items():
     print(folder.describe(name, network))

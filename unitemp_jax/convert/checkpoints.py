@@ -36,13 +36,20 @@ DTYPES: Mapping[str, np.dtype] = {
   'F16': np.dtype(np.float16),
   'BF16': np.dtype(ml_dtypes.bfloat16),
 }
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+# Types of quantised weights that can be read; see `quantised`.
+FP8: Mapping[str, np.dtype] = {
+  'F8_E4M3': np.dtype(ml_dtypes.float8_e4m3fn),
+  'F8_E5M2': np.dtype(ml_dtypes.float8_e5m2),
+}
+NAMES = {dtype: name for name, dtype in (*DTYPES.items(), *FP8.items())}
 
 _TORCH_NAMES = {
   'torch.float64': 'F64',
   'torch.float32': 'F32',
   'torch.float16': 'F16',
   'torch.bfloat16': 'BF16',
+  'torch.float8_e4m3fn': 'F8_E4M3',
+  'torch.float8_e5m2': 'F8_E5M2',
 }
 _INDEX = '.index.json'
 _PICKLES = ('.pt', '.pth', '.bin', '.ckpt')
@@ -57,7 +64,7 @@ class Tensor:
 
   Attributes:
     shape: its shape.
-    kind: name of its type, such as 'F32', or 'F8_E4M3' and others that weights
+    kind: name of its type, such as 'F32', or 'I8' and others that weights
       cannot have here.
     load: returns the values of a range of the first axis; of all if None.
   """
@@ -129,6 +136,11 @@ def _open_file(path: Path) -> Opened:
     return _open_safetensors(path)
   if path.suffix in _PICKLES:
     return _flatten(_load_pickle(path), str(path)), []
+  if path.suffix == '.gguf':
+    raise UserError(
+      f'{path} is quantised in the format GGUF, which is not read; use the '
+      'fp8, bfloat16 or float16 safetensors of the same model.'
+    )
   raise UserError(
     f'{path} is no checkpoint that is known; give a file that ends in '
     f'{", ".join(_SUFFIXES)} or in {_INDEX}.'
@@ -183,18 +195,31 @@ def _open_safetensors(path: Path) -> Opened:
   tensors = {}
   for name in opened.keys():  # noqa: SIM118 (no mapping)
     part = opened.get_slice(name)
-    shape = tuple(part.get_shape())
+    shape, kind = tuple(part.get_shape()), part.get_dtype()
 
     def load(rows, part=part, name=name):
       return opened.get_tensor(name) if rows is None else part[rows]
 
-    tensors[name] = Tensor(shape, part.get_dtype(), load)
+    def load_fp8(rows, name=name, shape=shape, kind=kind):
+      return _mapped(path, name, shape, FP8[kind])[rows or slice(None)]
+
+    tensors[name] = Tensor(shape, kind, load_fp8 if kind in FP8 else load)
   configs = []
   for text in (opened.metadata() or {}).values():
     with contextlib.suppress(ValueError, RecursionError, AttributeError):
       said = json.loads(text)
       configs += [said, said.get('config')]
   return tensors, [config for config in configs if isinstance(config, dict)]
+
+
+def _mapped(
+  path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
+  """An array of a type that the library has no numpy type for."""
+  with path.open('rb') as file:
+    (length,) = struct.unpack('<Q', file.read(8))
+    start = json.loads(file.read(length))[name]['data_offsets'][0]
+  return np.memmap(path, dtype, 'r', 8 + length + start, shape)
 
 
 def _load_pickle(path: Path) -> Any:
@@ -261,11 +286,14 @@ def _as_tensor(value: Any) -> Tensor | None:
 def _torch_values(tensor: Any, rows: slice | None) -> np.ndarray:
   tensor = tensor.detach()
   tensor = (tensor if rows is None else tensor[rows]).cpu()
-  if str(tensor.dtype) != 'torch.bfloat16':
+  kind = _TORCH_NAMES.get(str(tensor.dtype), '')
+  if kind != 'BF16' and kind not in FP8:
     return tensor.numpy()
   import torch
 
-  # numpy does not know bfloat16: its bits are handed over.
+  # numpy does not know these: their bits are handed over.
+  if kind in FP8:
+    return tensor.view(torch.uint8).numpy().view(FP8[kind])
   return tensor.view(torch.int16).numpy().view(DTYPES['BF16'])
 
 

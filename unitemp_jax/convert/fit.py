@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from unitemp_jax.convert import keymap, wan
+from unitemp_jax.convert import keymap, quantised, wan
 from unitemp_jax.convert.checkpoints import Checkpoint, Tensor
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
@@ -59,6 +59,7 @@ class Found:
     others: first parts of the names that belong to other things.
     heads: that the file itself says it has, None if it does not.
     exported: whether it was written by `unitemp convert --to`.
+    loras: what was merged into it (see `lora.merge`), in this order.
   """
 
   where: str
@@ -69,6 +70,7 @@ class Found:
   others: tuple[str, ...]
   heads: int | None
   exported: bool
+  loras: tuple[Mapping[str, Any], ...] = ()
 
 
 def unwrap(name: str) -> str:
@@ -105,7 +107,12 @@ def find(
         'state dict of one model.'
       )
     names[plain] = tensor
-  _refuse_additions(where, names)
+  if any(map(_LORA.search, names)):
+    raise UserError(
+      f'{where} is a LoRA, an addition to the weights of a model; give the '
+      'model as --student or --teacher, and this as --lora.'
+    )
+  names = quantised.dequantise(where, names)
   found = [
     (k, l, p)
     for k, l, p in _candidates(names)
@@ -138,23 +145,6 @@ def find(
     *(where, kind, layout, prefix, inside),
     *(tuple(sorted(others)), heads, exported),
   )
-
-
-def _refuse_additions(where: str, names: Mapping[str, Tensor]) -> None:
-  """Calls what is no whole network, or not in numbers of ours, what it is."""
-  if any(map(_LORA.search, names)):
-    raise UserError(
-      f'{where} is a LoRA, an addition to the weights of a model; merge it '
-      'into its model with the tool that made it, and convert the result.'
-    )
-  kinds = {tensor.kind for tensor in names.values()}
-  small = sorted(k for k in kinds if re.search(r'F8|float8|F4|F6|^[IU]8$', k))
-  if small:
-    raise UserError(
-      f'{where} holds quantised weights (fp8 or integers of 8 bits: '
-      f'{", ".join(small)}), which are not read; use the bfloat16 or float16 '
-      'file of the same model.'
-    )
 
 
 def _heads(kind: str, configs: Iterable[Mapping[str, Any]]) -> int | None:
@@ -309,19 +299,23 @@ def check(found: Found, shapes: Any) -> dict[str, list[keymap.Entry]]:
 
 
 def _listing(problems: list[tuple[str, str]], found: Found) -> str:
-  """All problems; what all layers share is one line."""
+  return (
+    f'{found.where} does not fit the {found.kind} (read in the layout '
+    f'{found.layout}): {len(problems)} of its names or shapes are wrong, and '
+    f'nothing was written; use the checkpoint of this size.\n'
+    f'{grouped(problems)}'
+  )
+
+
+def grouped(problems: Iterable[tuple[str, str]]) -> str:
+  """Lists (name, what is wrong); what all layers share is one line."""
   groups: dict[tuple[str, str], list[str]] = {}
   for name, what in problems:
-    shared = re.sub(r'(^|\.)(blocks?)\.\d+\.', r'\1\2.*.', name)
+    shared = re.sub(r'(^|[._])(blocks?)([._])\d+\3', r'\1\2\3*\3', name)
     groups.setdefault((shared, what), []).append(name)
-  text = '\n'.join(
+  return '\n'.join(
     f'  {names[0]} {what}'
     if len(names) == 1
     else f'  {shared} {what} ({len(names)} times)'
     for (shared, what), names in groups.items()
-  )
-  return (
-    f'{found.where} does not fit the {found.kind} (read in the layout '
-    f'{found.layout}): {len(problems)} of its names or shapes are wrong, and '
-    f'nothing was written; use the checkpoint of this size.\n{text}'
   )

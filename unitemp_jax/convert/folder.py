@@ -30,6 +30,7 @@ def open_networks(
   layout: str | None = None,
   part: str | None = None,
   dtype: str = 'keep',
+  loras: Sequence[str] = (),
 ) -> dict[str, incoming.Network]:
   """Checks all checkpoints; nothing is read of their weights.
 
@@ -40,10 +41,16 @@ def open_networks(
     layout: see `fit.find`.
     part: see `fit.find`; of transformers.
     dtype: a name of `incoming.POLICIES`.
+    loras: FILE[:strength] of what is merged into the transformer.
 
   Raises:
     UserError: one cannot be read or does not fit.
   """
+  if loras and len({'student', 'teacher'} & set(given)) != 1:
+    raise UserError(
+      '--lora is merged into one transformer; give it with either --student or '
+      '--teacher.'
+    )
   networks: dict[str, incoming.Network] = {}
   settled = dict(wanted)
   for name, source in given.items():
@@ -55,6 +62,7 @@ def open_networks(
       layout=layout,
       part=part if kind == 'dit' else None,
       dtype=dtype,
+      loras=loras if kind == 'dit' else (),
     )
     settled.setdefault(kind, networks[name].config)
   return networks
@@ -117,7 +125,7 @@ def check_tokenizer(path: Path | None) -> None:
 
 
 def describe(name: str, network: incoming.Network) -> str:
-  """One line on what was found and what will be written."""
+  """What was found and what will be written, and a line per LoRA."""
   found = network.found
   prefix = f' under {found.prefix!r}' if found.prefix else ''
   others = f'; passed over: {", ".join(found.others)}' if found.others else ''
@@ -125,6 +133,11 @@ def describe(name: str, network: incoming.Network) -> str:
     f'{name}: {fit.name_of(found.kind, network.config)} in the layout '
     f'{found.layout}{prefix}, {len(found.tensors)} tensors, '
     f'{file_size(network.bytes)} to write{others}'
+    + ''.join(
+      f'\n  with {lora["source"]} at strength {lora["strength"]:g}: '
+      f'{lora["layers"]} arrays of rank {", ".join(map(str, lora["ranks"]))}'
+      for lora in found.loras
+    )
   )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from unitemp_jax import files
-from unitemp_jax.convert import checkpoints, fit, keymap
+from unitemp_jax.convert import checkpoints, fit, keymap, lora
 from unitemp_jax.convert.checkpoints import (
   DTYPES,
   StreamWriter,
@@ -132,6 +132,7 @@ class Network:
       'layout': self.found.layout,
       'prefix': self.found.prefix,
       'fingerprint': checkpoints.fingerprint(self.found.tensors),
+      **({'loras': list(self.found.loras)} if self.found.loras else {}),
     }
 
   def pieces(self, path: str) -> Iterator[tuple[int, np.ndarray]]:
@@ -162,6 +163,7 @@ def open_network(
   layout: str | None = None,
   part: str | None = None,
   dtype: str = 'keep',
+  loras: Sequence[str] = (),
 ) -> Network:
   """Finds a network in a checkpoint and checks all of it; reads no weights.
 
@@ -172,6 +174,7 @@ def open_network(
     layout: see `fit.find`.
     part: see `fit.find`.
     dtype: a name of `POLICIES`.
+    loras: FILE[:strength] of what is merged into a transformer.
 
   Raises:
     UserError: it cannot be read or does not fit; all that is wrong is listed.
@@ -182,6 +185,7 @@ def open_network(
   shapes = sizes.param_shapes(config)
   entries = fit.check(found, shapes)
   fit.check_heads(found, config)
+  found = lora.merge(found, shapes, loras)
   leaves = {
     path: (shape, _dtype(entries[path], found.tensors, dtype, found.where))
     for path, shape in keymap.plain_shapes(shapes).items()
