@@ -7,18 +7,16 @@ from hypothesis import strategies as st
 from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 
-STRIDES = st.sampled_from([1, 2, 4, 8])
 
-
-@given(st.integers(1, 200), STRIDES)
-def test_latents_and_frames_are_inverse_and_cover_the_video(latents, stride):
-  frames = timeline.num_frames(latents, stride)
-  assert timeline.num_latents(frames, stride) == latents
-  owners = [timeline.latent_of(frame, stride) for frame in range(frames)]
+@given(st.integers(1, 200))
+def test_latents_and_frames_are_inverse_and_cover_the_video(latents):
+  frames = timeline.num_frames(latents)
+  assert timeline.num_latents(frames) == latents
+  owners = [timeline.latent_of(frame) for frame in range(frames)]
   for latent in range(latents):
     own = [frame for frame, owner in enumerate(owners) if owner == latent]
-    first = timeline.first_frame(latent, stride)
-    assert own == list(range(first, timeline.last_frame(latent, stride) + 1))
+    first = timeline.first_frame(latent)
+    assert own == list(range(first, timeline.last_frame(latent) + 1))
 
 
 def test_other_numbers_of_frames_have_no_latents():
@@ -27,14 +25,14 @@ def test_other_numbers_of_frames_have_no_latents():
       timeline.num_latents(frames)
 
 
-@given(st.integers(-50, 400), st.sampled_from([8, 12, 16, 24]), STRIDES)
+@given(st.integers(-50, 400), st.sampled_from([8, 12, 16, 24]))
 @settings(max_examples=200)
-def test_a_number_of_frames_is_taken_as_it_is_or_refused(count, fps, stride):
+def test_a_number_of_frames_is_taken_as_it_is_or_refused(count, fps):
   for fit, offset, least in (
-    (lambda n: timeline.length(n, fps, 'x', stride), 1, 1 + stride),
-    (lambda n: timeline.addition(n, fps, 'x', stride), 0, 0),
+    (lambda n: timeline.length(n, fps, 'x'), 1, 5),
+    (lambda n: timeline.addition(n, fps, 'x'), 0, 0),
   ):
-    if count >= least and (count - offset) % stride == 0:
+    if count >= least and (count - offset) % 4 == 0:
       assert fit(count) == fit(str(count)) == count
     else:
       with pytest.raises(UserError, match='use ') as error:
@@ -43,9 +41,7 @@ def test_a_number_of_frames_is_taken_as_it_is_or_refused(count, fps, stride):
       words = str(error.value).split('; use ')[1].split()
       offered = [int(word) for word in words if word.isdigit()]
       assert len(offered) == 2 and [fit(n) for n in offered] == offered
-      assert min(abs(n - count) for n in offered) < max(
-        stride, least - count + 1
-      )
+      assert min(abs(n - count) for n in offered) < max(4, least - count + 1)
 
 
 @given(st.floats(0, 60), st.sampled_from([8, 12, 16, 24]))

@@ -1,10 +1,10 @@
 """Frames, latents and seconds: arithmetic of time, and times as users write it.
 
-A latent codes `stride` frames, the first one of a video a single frame. So n
-latents are 1 + stride (n - 1) frames, and latent k > 0 codes the frames
-stride (k - 1) + 1 .. stride k. Lengths of videos are 1 + stride k frames; what
-is added to one, and the frames at which something given begins, are multiples
-of the stride. A number of frames must fit; seconds are rounded to what does.
+A latent codes `STRIDE` frames, the first one of a video a single frame. So n
+latents are 1 + 4 (n - 1) frames, and latent k > 0 codes the frames
+4 (k - 1) + 1 .. 4 k. Lengths of videos are 1 + 4 k frames; what is added to
+one, and the frames at which something given begins, are multiples of 4. A
+number of frames must fit; seconds are rounded to what does.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import re
 
 from unitemp_jax.errors import UserError
 
-STRIDE = 4  # of the VAEs that are published; a model's own is in its card
+STRIDE = 4  # frames per latent; a model with another VAE is refused
 MOST_FRAMES = 100_001  # longer videos would take minutes to lay out
 _MOST_DIGITS = 20
 # A rate in decimals: nobody writes 28 frames at 12 per second as more than
@@ -34,24 +34,24 @@ def num_latents(frames: int, stride: int = STRIDE) -> int:
   return 1 + (frames - 1) // stride
 
 
-def num_frames(latents: int, stride: int = STRIDE) -> int:
+def num_frames(latents: int) -> int:
   """Frames of a video of so many latents."""
-  return 1 + stride * (latents - 1)
+  return 1 + STRIDE * (latents - 1)
 
 
-def latent_of(frame: int, stride: int = STRIDE) -> int:
+def latent_of(frame: int) -> int:
   """The latent that codes a frame."""
-  return -(-frame // stride)
+  return -(-frame // STRIDE)
 
 
-def first_frame(latent: int, stride: int = STRIDE) -> int:
+def first_frame(latent: int) -> int:
   """The first frame that a latent codes."""
-  return max(stride * (latent - 1) + 1, 0)
+  return max(STRIDE * (latent - 1) + 1, 0)
 
 
-def last_frame(latent: int, stride: int = STRIDE) -> int:
+def last_frame(latent: int) -> int:
   """The last frame that a latent codes."""
-  return stride * latent
+  return STRIDE * latent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,10 +107,9 @@ def fit(
   *,
   offset: int = 0,
   least: int = 0,
-  stride: int = STRIDE,
   rounded: bool = True,
 ) -> int:
-  """Returns frames that are `offset` more than a multiple of the stride.
+  """Returns frames that are `offset` more than a multiple of 4.
 
   Args:
     value: as it was written.
@@ -118,7 +117,6 @@ def fit(
     fps: frames per second; None where no seconds can be given.
     offset: 1 for videos, 0 for additions and moments.
     least: frames that it must have.
-    stride: frames per latent.
     rounded: whether seconds are rounded to what fits.
 
   Raises:
@@ -132,18 +130,18 @@ def fit(
       raise UserError(f'{what} is {time}; give frames here, such as 24.')
     rate = fractions.Fraction(fps).limit_denominator(1001)
     frames = time.amount * rate
-    nearest = stride * round((frames - offset) / stride) + offset
+    nearest = STRIDE * round((frames - offset) / STRIDE) + offset
     if (rounded and frames >= 0) or abs(frames - nearest) < _ROUNDING:
       frames = fractions.Fraction(max(nearest, least))
   if frames > MOST_FRAMES:
     _too_large(what)
-  if frames < least or (frames - offset) % stride:
-    low = (frames - offset) // stride * stride + offset
+  if frames < least or (frames - offset) % STRIDE:
+    low = (frames - offset) // STRIDE * STRIDE + offset
     low = max(int(low), least)
-    high = max(low + stride, least)
+    high = max(low + STRIDE, least)
     near = [f'{n}' + (f' ({n / fps:.2f}s)' if fps else '') for n in (low, high)]
-    rule = f'not 1 + {stride}k' if offset else f'not a multiple of {stride}'
-    if not (frames - offset) % stride:
+    rule = f'not 1 + {STRIDE}k' if offset else f'not a multiple of {STRIDE}'
+    if not (frames - offset) % STRIDE:
       rule = 'too few'
     shown = f'{time}' if time.seconds else f'{time} frames'
     raise UserError(
@@ -152,28 +150,18 @@ def fit(
   return int(frames)
 
 
-def length(
-  value: Length, fps: float | None, what: str = 'length', stride: int = STRIDE
-) -> int:
-  """Frames of a video, 1 + stride k and more than one; see `fit`."""
-  return fit(value, what, fps, offset=1, least=1 + stride, stride=stride)
+def length(value: Length, fps: float | None, what: str = 'length') -> int:
+  """Frames of a video, 1 + 4 k and more than one; see `fit`."""
+  return fit(value, what, fps, offset=1, least=1 + STRIDE)
 
 
-def addition(
-  value: Length, fps: float | None, what: str, stride: int = STRIDE
-) -> int:
-  """Frames to be added, a multiple of the stride; see `fit`."""
-  return fit(value, what, fps, stride=stride)
+def addition(value: Length, fps: float | None, what: str) -> int:
+  """Frames to be added, a multiple of 4; see `fit`."""
+  return fit(value, what, fps)
 
 
-def moment(
-  value: Length,
-  fps: float | None,
-  frames: int,
-  what: str,
-  stride: int = STRIDE,
-) -> int:
-  """Index of a frame that ends a latent, a multiple of the stride.
+def moment(value: Length, fps: float | None, frames: int, what: str) -> int:
+  """Index of a frame that ends a latent, a multiple of 4.
 
   Args:
     value: frame or seconds; negative ones count from the end, so that -1 is
@@ -181,15 +169,14 @@ def moment(
     fps: frames per second.
     frames: of the video.
     what: its name in a complaint.
-    stride: frames per latent.
 
   Raises:
-    UserError: outside the video, or no multiple of the stride.
+    UserError: outside the video, or no multiple of 4.
   """
   index, exact = _index(value, fps, frames, what)
   if not exact:
-    index = min(stride * round(index / stride), frames - 1)
-  return fit(int(index), what, fps, stride=stride)
+    index = min(STRIDE * round(index / STRIDE), frames - 1)
+  return fit(int(index), what, fps)
 
 
 def frame(value: Length, fps: float | None, frames: int, what: str) -> int:

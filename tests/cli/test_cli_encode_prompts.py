@@ -52,7 +52,7 @@ def test_embeddings_are_the_encoders_own(prompts, tmp_path, capsys):
   assert len(read) == UNIQUE
   pipeline = Pipeline.load(random_model())
   ids, mask = pipeline.tokenizer.encode(PROMPTS, pipeline.card.text.length)
-  wanted = pipeline.text(pipeline._params['text'], PROMPTS)
+  wanted = pipeline.text(pipeline.params['text'], PROMPTS)
   np.testing.assert_allclose(read.lookup(ids, mask), wanted, atol=1e-5)
   with pytest.raises(AssertionError):
     np.testing.assert_allclose(read.lookup(ids, mask), wanted[::-1], atol=0.1)

@@ -20,6 +20,7 @@ from unitemp_jax.evaluation_sets.store import Store
 from unitemp_jax.evaluation_sets.work import plan_work
 from unitemp_jax.generate import text as text_sources
 from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.parallel.mesh import make_mesh
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.video.read import read_video
 from unitemp_jax.video.write import write_image, write_video
@@ -37,10 +38,12 @@ def plan(names=('forward', 'backward'), **more):
 def make(work, size, devices=None, wanted=None):
   """Videos by clip, and the pipeline that made them."""
   source = Pipeline.load(work.model)
-  params = jax.device_get(source._params)
+  params = jax.device_get(source.params)
   memo = text_sources.Memo(text_sources.Encoder(source.card, source.tokenizer))
   pipeline = Pipeline(
-    source.card, params, source.tokenizer, source.hash, devices, memo
+    *(source.card, params, source.tokenizer, source.hash),
+    make_mesh({'data': -1}, devices),
+    memo,
   )
   maker = set_work.Maker(
     work, Store(work.model), set_work.Reader(work), size, pipeline
@@ -90,7 +93,7 @@ def test_1_device_equals_4(batch_of_4):
   """Up to one level of 255 as well."""
   work, videos = batch_of_4
   spread, pipeline = make(work, 4, jax.devices()[:4], work.clips[:4])
-  assert len(pipeline._mesh.devices.flat) == 4
+  assert len(pipeline.mesh.devices.flat) == 4
   assert difference(spread, videos) <= 1
 
 

@@ -15,7 +15,7 @@ from model_fixture import random_model
 from unitemp_jax import files as own_files
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import clip_file, clips
+from unitemp_jax.generate import clips
 from unitemp_jax.generate.request import Given, Request
 from unitemp_jax.video.read import read_metadata, read_video
 
@@ -34,8 +34,8 @@ def todo(pipeline, made_plans, tmp_path):
   """Three clips of one order, to be made in one batch of 4."""
   assert (pipeline.card.height, pipeline.card.width) == SIZE
   return [
-    clip_file.Job(
-      tmp_path / 'out' / clip_file.clip_name(i, prompt),
+    clips.Job(
+      tmp_path / 'out' / clips.clip_name(i, prompt),
       Request('forward', made_plans['forward'], (prompt,), seed, *SIZE),
     )
     for i, (prompt, seed) in enumerate(zip(PROMPTS[:3], SEEDS, strict=False))
@@ -130,12 +130,12 @@ def test_every_setting_is_part_of_the_key(todo, made_plans):
 
 def test_files_of_another_run_are_refused_and_named(todo):
   job = todo[0]
-  assert clip_file.unfinished(todo, MODEL) == todo
+  assert clips.unfinished(todo, MODEL) == todo
   job.beside('.json').parent.mkdir(parents=True)
   for bad in ('{"key": "0"}', 'no json', '{}', '[1]', '"x"'):
     job.beside('.json').write_text(bad)
     with pytest.raises(UserError, match=r'.json says.*delete bot'):
-      clip_file.unfinished(todo, MODEL)
+      clips.unfinished(todo, MODEL)
 
 
 @pytest.mark.parametrize('ending', ['.mp4', '.png', '.strip.png', '.rows'])
@@ -181,7 +181,7 @@ def test_a_disk_without_room_is_found_before_generating(
   pipeline, todo, monkeypatch
 ):
   usage = shutil.disk_usage('/')._replace(free=2**16)
-  monkeypatch.setattr(clip_file.shutil, 'disk_usage', lambda path: usage)
+  monkeypatch.setattr(clips.shutil, 'disk_usage', lambda path: usage)
   with pytest.raises(UserError, match=r'0.1 MiB of room.*make room'):
     clips.run(pipeline, todo[:1], 4, report=lambda line: None)
   assert not todo[0].path.parent.exists()
@@ -189,10 +189,10 @@ def test_a_disk_without_room_is_found_before_generating(
 
 def test_numbers_that_are_not_finite_stop_the_clip(pipeline, todo, tmp_path):
   """A student with one NaN: no file that counts as finished."""
-  params = jax.tree.map(np.array, jax.device_get(pipeline._params))
+  params = jax.tree.map(np.array, jax.device_get(pipeline.params))
   jax.tree.leaves(params['student'])[0].flat[0] = np.nan
   broken = pipeline.replaced(student=params['student'])
-  blind = jax.tree.map(np.array, jax.device_get(pipeline._params))['vae']
+  blind = jax.tree.map(np.array, jax.device_get(pipeline.params))['vae']
   jax.tree.leaves(blind['decoder'])[0].flat[0] = np.nan
   for size in (4, None):
     with pytest.raises(UserError, match=r'frames 0\.\.8 of .* not finite'):
@@ -217,7 +217,7 @@ def test_one_folder_has_one_writer(tmp_path, capsys):
 
 def test_two_clips_with_one_name_are_refused(todo):
   with pytest.raises(UserError, match='two clips would be written'):
-    clip_file.unfinished([todo[0], todo[0]], MODEL)
+    clips.unfinished([todo[0], todo[0]], MODEL)
 
 
 def test_batches_hold_one_plan_and_keep_the_order(todo, made_plans):
@@ -238,4 +238,4 @@ def test_batches_hold_one_plan_and_keep_the_order(todo, made_plans):
   ],
 )
 def test_names_of_clips_are_readable_and_stay_in_the_folder(prompt, name):
-  assert clip_file.clip_name(7, prompt) == name
+  assert clips.clip_name(7, prompt) == name

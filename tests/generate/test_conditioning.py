@@ -4,8 +4,8 @@ from PIL import Image
 
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.draft import read_frames
 from unitemp_jax.generate.request import Given, Request, given_latents
+from unitemp_jax.video.read import read_frames
 from unitemp_jax.video.write import write_image, write_video
 
 RNG = np.random.default_rng(0)

@@ -3,7 +3,6 @@
 import os
 import shutil
 
-import jax
 import numpy as np
 import pytest
 from generation_batch import PROMPTS
@@ -29,22 +28,16 @@ def embedded(tmp_path_factory):
   return Pipeline.load(folder / 'model', embeddings=out), out
 
 
-def contexts(pipeline):
-  text = pipeline._embed([[prompt] for prompt in PROMPTS[:2]])
-  return pipeline._context(pipeline._params, text)
-
-
 def test_the_student_is_given_the_same_text(pipeline, embedded):
-  one, two = contexts(pipeline), contexts(embedded[0])
-  assert jax.tree.structure(one) == jax.tree.structure(two)
-  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-5)
-    assert np.abs(a[:, 0] - b[:, 1]).max() > 0.01
+  one = pipeline.text(pipeline.params['text'], PROMPTS[:2])
+  two = embedded[0].text(None, PROMPTS[:2])
+  np.testing.assert_allclose(one, two, atol=1e-5)
+  assert np.abs(one[0] - two[1]).max() > 0.01
 
 
 def test_it_is_another_model_than_with_text(pipeline, embedded):
   assert embedded[0].hash != pipeline.hash
-  assert 'text' not in embedded[0]._params
+  assert 'text' not in embedded[0].params
 
 
 def test_a_prompt_that_was_not_encoded_is_refused(embedded):
@@ -58,12 +51,12 @@ def test_embeddings_of_another_width_are_refused(embedded):
 
 
 def test_the_teacher_is_given_the_same_text(pipeline, embedded):
-  sampler, params = pipeline._teacher, pipeline._params
-  prompts = list(PROMPTS[1:3])
-  text = sampler._embed(params, prompts, np.asarray, None)
-  read = sampler._embed({}, prompts, np.asarray, embedded[0].text.found)
-  np.testing.assert_allclose(text, read, atol=1e-5)
-  assert np.abs(text[0] - read[1]).max() > 0.01
-  nothing = sampler._embed({}, [None, None], np.asarray, None)
-  assert nothing.shape == text.shape
-  assert (nothing == 0).all()
+  """Whichever prompt guidance leads away from."""
+  for negative in (None, PROMPTS[0]):
+    one, two = (
+      model.sample_teacher(PROMPTS[1:2], [0], 1, negative_prompt=negative)
+      for model in (pipeline, embedded[0])
+    )
+    np.testing.assert_allclose(one, two, atol=1e-4)
+  other = embedded[0].sample_teacher(PROMPTS[1:2], [0], 1)
+  assert np.abs(one - other).max() > 1e-3

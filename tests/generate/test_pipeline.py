@@ -92,8 +92,8 @@ def test_batch_and_devices_do_not_change_a_clip(
   assert jax.device_count() == 8
   on_eight = pipeline.generate(PROMPTS * 2, SEEDS * 2, plan)
   buffer = np.zeros((8, 1), np.float32)
-  assert len(pipeline._spread(buffer).sharding.device_set) == 8
-  assert len(pipeline._spread(buffer[:4]).sharding.device_set) == 1
+  assert len(pipeline.put(buffer).sharding.device_set) == 8
+  assert len(pipeline.put(buffer[:4]).sharding.device_set) == 1
   wanted = alone.latents[0]
   for other in (of_four.latents[1], on_eight.latents[1], on_eight.latents[5]):
     np.testing.assert_allclose(other, wanted, atol=TOLERANCE)

@@ -5,12 +5,8 @@ import pytest
 
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.request import (
-  Given,
-  Request,
-  describe_blocks,
-  places,
-)
+from unitemp_jax.generate.request import Given, Request, places
+from unitemp_jax.plans.decoding import describe_blocks
 
 SIZE = (16, 32)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import clip_file, clips, workflows
+from unitemp_jax.generate import clips, workflows
 from unitemp_jax.video.read import fit, read_video
 
 RNG = np.random.default_rng(0)
@@ -31,7 +31,7 @@ def new_job(pipeline, folder, clip, **fields):
   request = workflows.regenerate(
     pipeline.card, clip, (9, 19), 'a red one', window=3
   )
-  return clip_file.Job(folder / 'regenerate' / 'x.mp4', request, **fields)
+  return clips.Job(folder / 'regenerate' / 'x.mp4', request, **fields)
 
 
 def long_job(pipeline, folder, **fields):
@@ -39,7 +39,7 @@ def long_job(pipeline, folder, **fields):
   request = workflows.text_to_video(
     pipeline.card, 'a red one', 45, order='backward', seed=3
   )
-  return clip_file.Job(folder / 'backward' / 'x.mp4', request, **fields)
+  return clips.Job(folder / 'backward' / 'x.mp4', request, **fields)
 
 
 def files(folder):

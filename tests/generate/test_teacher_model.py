@@ -10,7 +10,7 @@ from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.teacher_model import TeacherModel
+from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.video.read import read_metadata
 
 PROMPTS = ['a red seven falls', 'a blue one slides']
@@ -28,15 +28,15 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def model(folder):
-  return TeacherModel(folder)
+  return Pipeline.load(folder, teacher=True)
 
 
 def test_a_sample_is_its_prompt_and_seed_alone(model):
-  both = model.sample(PROMPTS, [3, 4], **SETTINGS)
+  both = model.sample_teacher(PROMPTS, [3, 4], **SETTINGS)
   assert both.shape[0] == 2
-  again = model.sample(PROMPTS[::-1], [4, 3], **SETTINGS)
+  again = model.sample_teacher(PROMPTS[::-1], [4, 3], **SETTINGS)
   np.testing.assert_allclose(again[::-1], both, atol=2e-5)
-  other = model.sample([PROMPTS[0]] * 2, [3, 4], **SETTINGS)
+  other = model.sample_teacher([PROMPTS[0]] * 2, [3, 4], **SETTINGS)
   np.testing.assert_allclose(other[0], both[0], atol=2e-5)
   assert np.abs(other[1] - both[1]).max() > 1e-3
 
@@ -44,7 +44,7 @@ def test_a_sample_is_its_prompt_and_seed_alone(model):
 def test_the_negative_prompt_matters_only_with_guidance(model):
   def made(negative, **changes):
     settings = {**SETTINGS, **changes, 'negative_prompt': negative}
-    return model.sample(PROMPTS, [3, 4], **settings)
+    return model.sample_teacher(PROMPTS, [3, 4], **settings)
 
   assert np.abs(made('a green two') - made(None)).max() > 1e-3
   # With the prompt itself there is nothing to lead away from.
@@ -97,4 +97,4 @@ def test_a_folder_without_a_teacher_is_refused(folder, tmp_path):
   shutil.copytree(folder, tmp_path / 'model')
   os.remove(tmp_path / 'model' / 'teacher.safetensors')
   with pytest.raises(UserError, match='no teacher'):
-    TeacherModel(tmp_path / 'model')
+    Pipeline.load(tmp_path / 'model', teacher=True)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import workflows
-from unitemp_jax.generate.draft import best_size
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.video.write import write_video
 
@@ -192,18 +191,18 @@ WIDE = dataclasses.replace(CARD, height=480, width=832)
 @given(st.floats(0.3, 3.3))
 @settings(max_examples=100)
 def test_sizes_keep_shape_and_area(aspect):
-  height, width = best_size(WIDE, aspect)
+  height, width = WIDE.best_size(aspect)
   step = WIDE.size_step
   assert height % step == 0 and width % step == 0
   assert abs(np.log(height / width / aspect)) < 0.05
   assert abs(np.log(height * width / (480 * 832))) < 0.1
-  assert best_size(WIDE, 480 / 832) == (480, 832)
+  assert WIDE.best_size(480 / 832) == (480, 832)
 
 
 def test_given_frames_decide_the_size_unless_the_user_does():
   wide = frames(1, 40, 80)
   for card, fields, size in (
-    (WIDE, {}, best_size(WIDE, 0.5)),
+    (WIDE, {}, WIDE.best_size(0.5)),
     (WIDE, {'height': 160}, (160, 320)),
     (WIDE, {'width': 160}, (80, 160)),
     (WIDE, {'height': 64, 'width': 64}, (64, 64)),

@@ -36,12 +36,11 @@ def unconditional(x, sigma):
 def test_states_are_on_the_way_of_the_teachers_euler():
   assert teacher.places(LEVELS, SETTINGS) == [0, 12, 24, 36, 48]
   start = noise(0, BATCH, FRAMES, *GRID)
-  states = teacher.sample_trajectory(
-    conditional, unconditional, start, SETTINGS, LEVELS
-  )
+  velocity = teacher.guided(conditional, unconditional, SETTINGS.guidance_scale)
+  states = teacher.sample_trajectory(velocity, start, SETTINGS, LEVELS)
   assert states.shape == (len(LEVELS), *start.shape)
   np.testing.assert_array_equal(states[0], start)
-  whole = teacher.sample_teacher(conditional, unconditional, start, SETTINGS)
+  whole = teacher.sample_teacher(velocity, start, SETTINGS)
   np.testing.assert_allclose(states[-1], whole, atol=1e-5)
   # From each state on, the rest of the way leads to the same clip.
   grid = flow.euler_levels(SETTINGS.steps, SETTINGS.shift)
@@ -64,7 +63,7 @@ def test_states_are_on_the_way_of_the_teachers_euler():
   ],
 )
 def test_a_way_that_misses_the_students_levels_is_refused(settings):
-  with pytest.raises(UserError, match='do not meet the levels'):
+  with pytest.raises(UserError, match='do not meet the timesteps'):
     teacher.places(LEVELS, settings)
 
 

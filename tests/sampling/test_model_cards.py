@@ -50,6 +50,7 @@ WRONG = [
   ('vae', 'latent_std', [0.0] * 16, 'latent_std'),
   ('vae', 'latent_mean', [0.0], 'latent_mean'),
   ('vae', 'temporal_down', [True], 'temporal_down'),
+  ('vae', 'temporal_down', [True, False], 'a latent of every 2 frames'),
   ('text', 'vocab', None, 'vocab is None'),
 ]
 

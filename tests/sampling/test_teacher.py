@@ -11,7 +11,7 @@ from unitemp_jax.sampling.teacher import TeacherSettings
 MEAN, STD = 1.5, 0.4
 
 
-def velocity(mean):
+def exact_velocity(mean):
   """The exact one of data ~ N(mean, STD^2)."""
 
   def of(x, sigma):
@@ -22,13 +22,14 @@ def velocity(mean):
   return of
 
 
-def sample(settings, conditional=None, unconditional=None):
+def sample(settings, unconditional=None):
   noise = jax.random.normal(jax.random.key(0), (2, 3, 2, 2, 4))
-  conditional = conditional or velocity(MEAN)
-  unconditional = unconditional or velocity(-MEAN)
-  run = jax.jit(
-    lambda x: teacher.sample_teacher(conditional, unconditional, x, settings)
+  velocity = teacher.guided(
+    exact_velocity(MEAN),
+    unconditional or exact_velocity(-MEAN),
+    settings.guidance_scale,
   )
+  run = jax.jit(lambda x: teacher.sample_teacher(velocity, x, settings))
   return noise, run(noise)
 
 
@@ -50,7 +51,7 @@ def test_guidance_leads_away_from_the_negative_prompt():
   _, plain = sample(TeacherSettings(20, 5.0, 1.0))
   _, guided = sample(TeacherSettings(20, 5.0, scale))
   _, unguided = sample(
-    TeacherSettings(20, 5.0, scale), unconditional=velocity(MEAN)
+    TeacherSettings(20, 5.0, scale), unconditional=exact_velocity(MEAN)
   )
   assert (guided > plain).mean() > 0.9
   np.testing.assert_allclose(unguided, plain, atol=1e-5)

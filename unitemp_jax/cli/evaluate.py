@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unitemp_jax import files, orders
 from unitemp_jax.cli import clip_options
-from unitemp_jax.cli.options import Parser, at_least
+from unitemp_jax.cli.options import Parser, at_least, out_folder
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import fidelity, naming, tables
 from unitemp_jax.evaluation.clips import folder as clip_folder
@@ -18,7 +18,6 @@ from unitemp_jax.evaluation.suites import runner
 from unitemp_jax.evaluation.suites.bench import Settings
 from unitemp_jax.evaluation_sets import clips, store, verify, work
 from unitemp_jax.evaluation_sets.clips import SUITES
-from unitemp_jax.generate.clip_file import out_folder
 from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.processes import enable_compile_cache
 from unitemp_jax.plans import decoding

@@ -1,10 +1,12 @@
 """`unitemp generate`: video in any temporal order, from prompts and frames."""
 
+import argparse
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-from unitemp_jax import files, orders
-from unitemp_jax.cli.options import Parser, at_least
+from unitemp_jax import files, orders, plans
+from unitemp_jax.cli.options import Parser, at_least, out_folder
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import decoding, drawing, text
 
@@ -33,6 +35,30 @@ examples:
 Run the same command again to continue after an interruption: the clip is the
 same, byte for byte."""
 _REPEATED: dict[str, Any] = {'action': 'append', 'default': []}
+# Workflow -> the options that belong to it alone.
+_OPTIONS: dict[str, tuple[str, ...]] = {
+  'orders': ('first', 'last'),
+  'image': ('at',),
+  'extend': ('before', 'after', 'sides'),
+  'keyframe': ('side',),
+  'transition': ('first', 'last', 'side'),
+  'loop': ('first', 'side'),
+  'regenerate': ('span', 'side'),
+  'long': ('first', 'last', 'direction', 'sinks'),
+  'storyboard': (),
+}
+# The same -> its function in `generate.workflows`.
+_MAKE = {
+  'image': 'image_to_video',
+  'extend': 'extend',
+  'keyframe': 'fill',
+  'transition': 'transition',
+  'loop': 'loop',
+  'regenerate': 'regenerate',
+  'long': 'long_video',
+}
+# Workflows whose length follows from something else.
+_NO_LENGTH = ('extend', 'regenerate', 'long', 'storyboard')
 
 
 def _parser() -> Parser:
@@ -111,14 +137,14 @@ def main(argv: list[str]) -> int:
   """
   args = _parser().parse_args(argv)
   # Here, so that --help does not wait for jax.
-  from unitemp_jax.generate import clip_file, clips, from_options
+  from unitemp_jax.generate import clips
   from unitemp_jax.generate.pipeline import Pipeline
   from unitemp_jax.parallel.processes import enable_compile_cache
 
-  args.out = clip_file.out_folder(args.out)
+  args.out = out_folder(args.out)
   if args.draw and args.draw.suffix != '.svg':
     raise UserError(f'--draw={args.draw}: must end in .svg.')
-  todo = from_options.build_jobs(args)
+  todo = _build_jobs(args)
   print(f'{len(todo)} clips, to {args.out}')
   if args.decode == 'lag':
     made = {job.request.workflow: job.request.plan for job in todo}
@@ -136,7 +162,7 @@ def main(argv: list[str]) -> int:
   enable_compile_cache()
   pipeline = Pipeline.load(args.model, embeddings=args.embeddings)
   size = None
-  if from_options.workflow_of(args) == 'orders':
+  if _workflow_of(args) == 'orders':
     size = min(args.batch_size, len(todo))
   with files.lock(args.out):
     done = clips.run(pipeline, todo, size)
@@ -164,3 +190,191 @@ def _show(todo: list[Any]) -> None:
     for given in request.given:
       last = given.frame + len(given.video) - 1
       print(f'    given: frames {given.frame}..{last}')
+
+
+def _workflow_of(args: argparse.Namespace) -> str:
+  """The name of what is to be done; 'orders' if nothing else is asked for."""
+  for name in _OPTIONS:
+    if getattr(args, name) not in (None, False, []):
+      return name
+  return 'orders'
+
+
+def _build_jobs(args: argparse.Namespace) -> list[Any]:
+  """The clips of a command; UserError for what does not fit."""
+  from unitemp_jax.data.tokenizer import Tokenizer
+  from unitemp_jax.generate import clips, storyboard, workflows
+  from unitemp_jax.sampling import model_folder
+
+  name = _workflow_of(args)
+  _check_options(args, name)
+  model = workflows.Model(
+    model_folder.read_card(args.model),
+    Tokenizer.from_file(args.model / 'tokenizer.json'),
+  )
+  if name == 'storyboard':
+    board = storyboard.read(args.storyboard)
+    requests = [storyboard.to_request(board, model)]
+    print(storyboard.describe(board, model.card), end='')
+  elif name == 'orders':
+    requests = _orders(args, model)
+  else:
+    prompts = _prompts(args)
+    if prompts is None:
+      raise UserError(f'--{name} needs --prompt: what the video shows.')
+    requests = [
+      _request(args, model, name, _schedule(args, prompt), args.seed + i)
+      for i, prompt in enumerate(prompts)
+    ]
+  counts: dict[str, int] = {}
+  made = []
+  for request in requests:
+    index = counts[request.workflow] = counts.get(request.workflow, -1) + 1
+    title = args.storyboard.stem if name == 'storyboard' else request.prompts[0]
+    path = args.out / request.workflow / clips.clip_name(index, title)
+    made.append(clips.Job(path, request, args.decode, args.lossless))
+  return made
+
+
+def _check_options(args, name):
+  for option in sorted({o for options in _OPTIONS.values() for o in options}):
+    if getattr(args, option) is not None and option not in _OPTIONS[name]:
+      homes = [f'--{n}' for n, own in _OPTIONS.items() if option in own]
+      raise UserError(f'--{option} belongs to {" or ".join(homes)}.')
+  if args.length is not None and name in _NO_LENGTH:
+    raise UserError(
+      f'--length does not go with --{name}, whose length follows from it.'
+    )
+  if name == 'storyboard':
+    for option in ('prompt', 'prompts', 'height', 'width', 'window'):
+      if getattr(args, option) is not None:
+        raise UserError(f'--{option}: a storyboard says so itself.')
+
+
+def _settings(args, seed) -> dict[str, Any]:
+  own = {
+    'seed': seed,
+    'height': args.height,
+    'width': args.width,
+    'anchors': args.anchors,
+    'start': args.start_level,
+    'window': args.window,
+    'trim': args.trim,
+  }
+  return own if args.length is None else {**own, 'length': args.length}
+
+
+def _request(args, model, name, prompt, seed):
+  from unitemp_jax.generate import workflows
+
+  own = {
+    option: getattr(args, option)
+    for option in _OPTIONS[name]
+    if getattr(args, option) is not None
+  }
+  own |= _settings(args, seed)
+  if name == 'image':
+    own['image'] = args.image
+  elif name == 'long':
+    own['length'] = args.long
+  elif name == 'keyframe':
+    own['keyframes'] = _by_time(args.keyframe, '--keyframe', 'FILE')
+  elif name == 'transition' and (args.first is None or args.last is None):
+    raise UserError('--transition leads from --first to --last; give both.')
+  elif name in ('extend', 'regenerate'):
+    own['clip'] = getattr(args, name)
+  if name == 'regenerate':
+    low, colon, high = own.pop('span', '').partition(':')
+    if not colon:
+      raise UserError('--regenerate needs --span=A:B, the frames to make anew.')
+    own['span'] = low, high
+  return getattr(workflows, _MAKE[name])(model, prompt=prompt, **own)
+
+
+def _by_time(texts: list[str], option: str, what: str) -> dict[str, str]:
+  """Reads 'T:WHAT' by time."""
+  found: dict[str, str] = {}
+  for entry in texts:
+    time, colon, value = entry.partition(':')
+    if not colon or not value.strip():
+      raise UserError(f'{option}={entry}: write it as T:{what}.')
+    if time in found:
+      raise UserError(f'{option}={entry}: there is one at {time} already.')
+    found[time] = value.strip()
+  return found
+
+
+def _schedule(args, prompt):
+  if not args.prompt_at:
+    return prompt
+  return _by_time([f'0:{prompt}', *args.prompt_at], '--prompt_at', 'TEXT')
+
+
+def _prompts(args) -> list[str] | None:
+  if args.prompt is not None:
+    lines = [args.prompt]
+  elif args.prompts is not None:
+    try:
+      lines = args.prompts.read_text('utf-8-sig').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+      raise UserError(
+        f'--prompts={args.prompts} cannot be read as text ({error}); check the '
+        'path.'
+      ) from error
+    lines = [line for line in lines if line.strip()]
+  else:
+    return None
+  if not lines or not all(line.strip() for line in lines):
+    raise UserError('the prompt is empty; say what the video should show.')
+  return [line.strip() for line in lines]
+
+
+def _order_names(listed: str) -> list[str]:
+  names = list(orders.ORDERS) if listed == 'all' else listed.split(',')
+  for name in names:
+    if name not in orders.ORDERS:
+      raise UserError(
+        f'--orders names {name!r}; use "all" or some of '
+        f'{", ".join(orders.ORDERS)}.'
+      )
+  return list(dict.fromkeys(names))
+
+
+def _orders(args, model) -> list[Any]:
+  """Every order for every prompt, with plans of one shape."""
+  from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
+  from unitemp_jax.generate import workflows
+
+  names = _order_names('forward' if args.orders is None else args.orders)
+  if args.prompt_at:
+    raise UserError('--prompt_at does not go with --orders; use --long.')
+  held_out, prompts = None, _prompts(args)
+  if prompts is None:
+    if args.num_prompts < 1:
+      raise UserError('--num_prompts must be at least 1.')
+    spec = FallingDigitsSpec(
+      num_frames=model.card.frames, size=model.card.height, split='test'
+    )
+    held_out = sample_clips(spec, range(args.num_prompts))
+    prompts = list(held_out['caption'])
+  made: dict[str, list[Any]] = {}
+  for name in names:
+    for i, prompt in enumerate(prompts):
+      ends = {'first': args.first, 'last': args.last}
+      if held_out is not None and name.startswith('inbetween'):
+        video = held_out['video'][i]
+        ends = {'first': video[:1], 'last': video[-1:]}
+      elif name == 'loop' and args.orders != 'loop':
+        del ends['last']
+      settings = {**_settings(args, args.seed + i), 'bounded': False}
+      request = workflows.text_to_video(
+        model, prompt, order=name, **ends, **settings
+      )
+      made.setdefault(name, []).append(request)
+  # One shape and one plan for all, so that they share one compiled program.
+  aligned = plans.align(*(made[name][0].plan for name in names))
+  return [
+    dataclasses.replace(request, plan=plan)
+    for plan, name in zip(aligned, names, strict=True)
+    for request in made[name]
+  ]

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unitemp_jax import TINY
+from unitemp_jax import TINY, files
 from unitemp_jax.errors import UserError
 
+_VIDEOS = ('.mp4', '.mkv', '.mov', '.webm', '.gif', '.avi')
 _SHARED: dict[str, dict[str, Any]] = {
   'config': {'required': True, 'metavar': 'FILE[:ARG]'},
   'out': {'required': True, 'type': Path, 'metavar': 'DIR'},
@@ -86,3 +87,25 @@ def at_least(least: int) -> Callable[[str], int]:
 
   read.__name__ = 'int'  # As argparse names it.
   return read
+
+
+def out_folder(text: str) -> Path:
+  """The folder of `--out`, not made yet.
+
+  Raises:
+    UserError: it is a file, is named like one, or is no place on this machine.
+  """
+  if files.is_web_address(text):
+    raise UserError(
+      f'--out={text} is no folder of this machine; write to one, and copy it '
+      'there, or mount it.'
+    )
+  path = Path(text)
+  if path.exists() and not path.is_dir():
+    raise UserError(f'--out={path} is a file; name a folder.')
+  if path.suffix.lower() in _VIDEOS and not path.exists():
+    raise UserError(
+      f'--out={path} is the name of a video; name a folder, in which each clip '
+      'gets a name of its own.'
+    )
+  return path

@@ -6,8 +6,8 @@ from pathlib import Path
 from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import clip_file
-from unitemp_jax.generate.teacher_model import TeacherModel
+from unitemp_jax.generate import clips
+from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.parallel.processes import enable_compile_cache
 from unitemp_jax.sampling.teacher import SOLVERS, WAN_NEGATIVE_PROMPT
 from unitemp_jax.video.write import write_video
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> int:
   args = _parser().parse_args(argv)
   prompts, settings = _prompts(args), _settings(args)
   wanted = [
-    (args.out / clip_file.clip_name(i, prompt), prompt, (args.seed + i) % 2**32)
+    (args.out / clips.clip_name(i, prompt), prompt, (args.seed + i) % 2**32)
     for i, prompt in enumerate(prompts)
   ]
   todo = [clip for clip in wanted if not clip[0].exists()]
@@ -104,18 +104,18 @@ def main(argv: list[str]) -> int:
   if args.dry_run or not todo:
     return 0
   enable_compile_cache()
-  model = TeacherModel(args.model, args.embeddings)
+  model = Pipeline.load(args.model, embeddings=args.embeddings, teacher=True)
   size = min(args.batch_size, len(todo))
   for first in range(0, len(todo), size):
     batch = todo[first : first + size]
     # The last batch is filled up, so that all share one compilation.
     rows = batch + batch[-1:] * (size - len(batch))
     _, texts, seeds = zip(*rows, strict=True)
-    made = model.sample(texts, seeds, **settings)
+    made = model.sample_teacher(texts, seeds, **settings)
     for (path, prompt, seed), latents in zip(batch, made, strict=False):
       tags = {'prompt': prompt, 'seed': seed, 'teacher': settings}
       path.parent.mkdir(parents=True, exist_ok=True)
-      write_video(path, model.decode(latents), model.card.fps, tags)
+      write_video(path, model.decode(latents[None])[0], model.card.fps, tags)
       print(path, flush=True)
   print(args.out)
   return 0

@@ -25,9 +25,9 @@ from unitemp_jax.evaluation_sets.store import (
   mean_rate,
   read_status,
 )
-from unitemp_jax.generate import clip_file, clips, draft
+from unitemp_jax.generate import clip_file, clips
 from unitemp_jax.generate.pipeline import Pipeline
-from unitemp_jax.generate.request import Given, Request
+from unitemp_jax.generate.request import Draft, Given, Request
 from unitemp_jax.plans import Plan
 from unitemp_jax.plans import text as plan_text
 from unitemp_jax.sampling import model_folder
@@ -121,7 +121,7 @@ def order_plans(
       more = {'direction': name, 'sinks': sinks, 'span': span}
     first, last = given_counts(name, given)
     more |= {'given_first': first, 'given_last': last}
-    own = draft.Draft(card, {**settings, 'bounded': False})
+    own = Draft(card, {**settings, 'bounded': False})
     made[name] = own.plan(frames, bool(first), order, **more)
   return made
 

@@ -1,19 +1,11 @@
-"""The files of a clip: their names, whose they are, and how they are written.
+"""How a clip is written: its video, poster, strip and record.
 
-A clip is finished when its sidecar is there, which is written last. What
-another command, another program or the user wrote is never replaced. Frames
-come piece by piece and are forgotten at once, so that a long clip takes no more
-memory than a short one.
+Frames come piece by piece and are forgotten at once, so that a long clip takes
+no more memory than a short one.
 """
 
-import contextlib
-import dataclasses
-import hashlib
 import json
-import os
-import re
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,163 +14,12 @@ import numpy as np
 
 import unitemp_jax
 from unitemp_jax import files
-from unitemp_jax.errors import UserError
-from unitemp_jax.generate.request import Given, Request, describe_blocks
-from unitemp_jax.plans import drawing, text
+from unitemp_jax.generate.request import Given, Request
+from unitemp_jax.plans import decoding, drawing, text
 from unitemp_jax.video import frames as pixels
-from unitemp_jax.video.read import read_metadata
 from unitemp_jax.video.write import open_video, write_image
 
 _TILES = 64  # at most, in a strip
-_VIDEOS = ('.mp4', '.mkv', '.mov', '.webm', '.gif', '.avi')
-_ROOM = 2**20  # bytes for sidecars and pictures
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Job:
-  """One clip to be made.
-
-  Attributes:
-    path: of the mp4; sidecar, poster and strip lie beside it.
-    request: what to make.
-    decode: one of `plans.decoding.MODES`.
-    lossless: write an mkv too, with every pixel as it was made.
-  """
-
-  path: Path
-  request: Request
-  decode: str = 'joint'
-  lossless: bool = False
-
-  def key(self, model: str) -> str:
-    """Hash of all that decides the clip's content."""
-    request, digest = self.request, hashlib.sha256()
-    words = [
-      model,
-      request.workflow,
-      request.prompts,
-      request.seed,
-      request.height,
-      request.width,
-      [(given.frame, len(given.video)) for given in request.given],
-      self.decode,
-      self.lossless,
-    ]
-    digest.update(json.dumps(words).encode())
-    for given in request.given:
-      digest.update(np.ascontiguousarray(given.video).tobytes())
-    digest.update(text.to_json(request.plan).encode())
-    return digest.hexdigest()[:16]
-
-  def beside(self, ending: str) -> Path:
-    """A file of the clip.
-
-    `.json`, the sidecar, marks it as finished; `.rows` keeps its blocks until
-    then, and `.partial.mp4` shows what was made before an interruption.
-    """
-    return self.path.with_suffix(ending)
-
-  @property
-  def outputs(self) -> list[Path]:
-    """All files of the finished clip."""
-    endings = ['.mp4', *['.mkv'] * self.lossless, '.png', '.strip.png', '.json']
-    return [self.beside(ending) for ending in endings]
-
-
-def clip_name(index: int, prompt: str) -> str:
-  """A file name that sorts and can be read: number, start of the prompt."""
-  words = re.sub(r'[^a-z0-9]+', '-', prompt.lower()).strip('-')
-  return f'{index:04d}-{words[:60].rstrip("-")}.mp4'
-
-
-def out_folder(text: str) -> Path:
-  """The folder of `--out`, not made yet.
-
-  Raises:
-    UserError: it is a file, is named like one, or is no place on this machine.
-  """
-  if files.is_web_address(text):
-    raise UserError(
-      f'--out={text} is no folder of this machine; write to one, and copy it '
-      'there, or mount it.'
-    )
-  path = Path(text)
-  if path.exists() and not path.is_dir():
-    raise UserError(f'--out={path} is a file; name a folder.')
-  if path.suffix.lower() in _VIDEOS and not path.exists():
-    raise UserError(
-      f'--out={path} is the name of a video; name a folder, in which each clip '
-      'gets a name of its own.'
-    )
-  return path
-
-
-def unfinished(jobs: Sequence[Job], model: str) -> list[Job]:
-  """Leaves out what is there already, whole; touches nothing.
-
-  Raises:
-    UserError: two jobs share a file, or a file is not this request's.
-  """
-  owners: set[Path] = set()
-  left = []
-  for job in jobs:
-    if job.path in owners:
-      raise UserError(f'two clips would be written to {job.path}; rename one.')
-    owners.add(job.path)
-    sidecar = job.beside('.json')
-    there = [path for path in job.outputs if os.path.lexists(path)]
-    key = job.key(model) if there else ''
-    if sidecar in there and _recorded_key(sidecar) != key:
-      raise UserError(
-        f'{job.path} was made with other settings or another model, as '
-        f'{sidecar.name} says; choose another --out, or delete both.'
-      )
-    if len(there) == len(job.outputs):
-      continue
-    left.append(job)
-    if job.path in there and tagged_key(job.path) != key:
-      raise foreign(job.path)
-    if there and not {job.path, sidecar} & set(there):
-      raise foreign(there[0])
-  return left
-
-
-def foreign(path: Path) -> UserError:
-  """The complaint about a file that is not this request's."""
-  return UserError(
-    f'{path} is there already and was not made by this command; choose another '
-    '--out, or move it away.'
-  )
-
-
-def _recorded_key(path: Path) -> str | None:
-  with contextlib.suppress(UserError):
-    return files.read_json(path).get('key')
-  return None
-
-
-def tagged_key(path: Path) -> str | None:
-  """The key of the request that a video was made for, in its tags."""
-  with contextlib.suppress(UserError):
-    return read_metadata(path).get('key')
-  return None
-
-
-def check_room(jobs: Sequence[Job]) -> None:
-  """Raises UserError where the disk is too full for the clips."""
-  need, folder = _ROOM, jobs[0].path.parent
-  for job in jobs:
-    request = job.request
-    raw = 3 * request.num_frames * request.height * request.width
-    need += raw // 20 + job.lossless * raw // 2
-  while not folder.is_dir():
-    folder = folder.parent
-  free = shutil.disk_usage(folder).free
-  if free < need:
-    raise UserError(
-      f'{folder} has {free / 2**20:.1f} MiB of room, and the clips need about '
-      f'{need / 2**20:.1f} MiB; make room or choose another --out.'
-    )
 
 
 class Watch:
@@ -272,7 +113,7 @@ def about(
     'order': request.workflow,
     'frames': request.num_frames,
     'fps': fps,
-    **describe_blocks(request.plan),
+    **decoding.describe_blocks(request.plan),
     'given_frames': ends,
     'decode': decode,
     'checkpoint': model,
@@ -321,36 +162,37 @@ def write_video(
   return watch
 
 
-def write_job(
-  job: Job,
+def write_all(
+  path: Path,
+  request: Request,
   decoded: Iterable[np.ndarray],
-  fps: float,
-  model: str,
+  tags: dict[str, Any],
   timings: dict[str, float],
+  *,
+  lossless: bool = False,
 ) -> None:
   """Writes all files of a clip beside each other, last the sidecar.
 
   Args:
-    job: what was made.
+    path: of the mp4.
+    request: what was made.
     decoded: see `write_video`.
-    fps: frames per second.
-    model: hash of the model.
+    tags: see `about`.
     timings: seconds by name.
+    lossless: write an mkv besides.
 
   Raises:
     UserError: a file cannot be written.
   """
-  request, path = job.request, job.path
-  tags = about(request, fps, job.decode, model, job.key(model))
-  tags['plan'] = json.loads(text.to_json(request.plan))
-  exact = job.beside('.mkv') if job.lossless else None
+  tags = {**tags, 'plan': json.loads(text.to_json(request.plan))}
+  exact = path.with_suffix('.mkv') if lossless else None
   watch = write_video(path, request, decoded, tags, exact=exact)
-  write_image(job.beside('.png'), watch.poster)
+  write_image(path.with_suffix('.png'), watch.poster)
   if watch.tiles:
     strip = np.concatenate(watch.tiles, axis=1)
-    write_image(job.beside('.strip.png'), strip)
+    write_image(path.with_suffix('.strip.png'), strip)
   more: dict[str, Any] = {'plan_svg': drawing.draw(request.plan)}
   if request.remarks:
     more['remarks'] = list(request.remarks)
   sidecar = {**tags, **watch.facts(), **more, 'timings': timings}
-  files.write_json(job.beside('.json'), sidecar)
+  files.write_json(path.with_suffix('.json'), sidecar)

@@ -2,7 +2,9 @@
 
 The content of a clip depends on its own request only, never on the batch, so
 that an interrupted command continues where it stopped and ends with the same
-files. Generation, decoding and writing overlap.
+files. A clip is finished when its sidecar is there, which is written last. What
+another command, another program or the user wrote is never replaced.
+Generation, decoding and writing overlap.
 
 Made block by block, each block is kept beside the clip as latents. The same
 command continues after it: the blocks that exist are only stored in the cache,
@@ -11,8 +13,13 @@ by the same program. Interrupted by Ctrl-C, what is finished becomes a clip.
 
 import collections
 import contextlib
+import dataclasses
 import functools
+import hashlib
+import json
 import os
+import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
@@ -23,23 +30,145 @@ import numpy as np
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.clip_file import (
-  Job,
-  check_room,
-  foreign,
-  tagged_key,
-  unfinished,
-  write_job,
-)
+from unitemp_jax.generate import clip_file
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.generate.request import Request
-from unitemp_jax.plans import decoding
+from unitemp_jax.plans import decoding, text
 from unitemp_jax.sampling.stream import MadeRow
+from unitemp_jax.video.read import read_metadata
 from unitemp_jax.video.write import open_video
 
 _UNDER_WAY = 2  # batches that are decoded and written while one is generated
+_ROOM = 2**20  # bytes for sidecars and pictures
 
 Report = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+  """One clip to be made.
+
+  Attributes:
+    path: of the mp4; sidecar, poster and strip lie beside it.
+    request: what to make.
+    decode: one of `plans.decoding.MODES`.
+    lossless: write an mkv too, with every pixel as it was made.
+  """
+
+  path: Path
+  request: Request
+  decode: str = 'joint'
+  lossless: bool = False
+
+  def key(self, model: str) -> str:
+    """Hash of all that decides the clip's content."""
+    request, digest = self.request, hashlib.sha256()
+    words = [
+      model,
+      request.workflow,
+      request.prompts,
+      request.seed,
+      request.height,
+      request.width,
+      [(given.frame, len(given.video)) for given in request.given],
+      self.decode,
+      self.lossless,
+    ]
+    digest.update(json.dumps(words).encode())
+    for given in request.given:
+      digest.update(np.ascontiguousarray(given.video).tobytes())
+    digest.update(text.to_json(request.plan).encode())
+    return digest.hexdigest()[:16]
+
+  def beside(self, ending: str) -> Path:
+    """A file of the clip.
+
+    `.json`, the sidecar, marks it as finished; `.rows` keeps its blocks until
+    then, and `.partial.mp4` shows what was made before an interruption.
+    """
+    return self.path.with_suffix(ending)
+
+  @property
+  def outputs(self) -> list[Path]:
+    """All files of the finished clip."""
+    endings = ['.mp4', *['.mkv'] * self.lossless, '.png', '.strip.png', '.json']
+    return [self.beside(ending) for ending in endings]
+
+
+def clip_name(index: int, prompt: str) -> str:
+  """A file name that sorts and can be read: number, start of the prompt."""
+  words = re.sub(r'[^a-z0-9]+', '-', prompt.lower()).strip('-')
+  return f'{index:04d}-{words[:60].rstrip("-")}.mp4'
+
+
+def unfinished(jobs: Sequence[Job], model: str) -> list[Job]:
+  """Leaves out what is there already, whole; touches nothing.
+
+  Raises:
+    UserError: two jobs share a file, or a file is not this request's.
+  """
+  owners: set[Path] = set()
+  left = []
+  for job in jobs:
+    if job.path in owners:
+      raise UserError(f'two clips would be written to {job.path}; rename one.')
+    owners.add(job.path)
+    sidecar = job.beside('.json')
+    there = [path for path in job.outputs if os.path.lexists(path)]
+    key = job.key(model) if there else ''
+    if sidecar in there and _key_in(sidecar) != key:
+      raise UserError(
+        f'{job.path} was made with other settings or another model, as '
+        f'{sidecar.name} says; choose another --out, or delete both.'
+      )
+    if len(there) == len(job.outputs):
+      continue
+    left.append(job)
+    if job.path in there and _tagged_key(job.path) != key:
+      raise _foreign(job.path)
+    if there and not {job.path, sidecar} & set(there):
+      raise _foreign(there[0])
+  return left
+
+
+def _foreign(path: Path) -> UserError:
+  """The complaint about a file that is not this request's."""
+  return UserError(
+    f'{path} is there already and was not made by this command; choose another '
+    '--out, or move it away.'
+  )
+
+
+def _key_in(path: Path, kind: type = dict) -> str | None:
+  """The key of the request that a file was made for, if it tells."""
+  with contextlib.suppress(UserError):
+    found = files.read_json(path, kind=kind)
+    return found if kind is str else found.get('key')
+  return None
+
+
+def _tagged_key(path: Path) -> str | None:
+  """The key of the request that a video was made for, in its tags."""
+  with contextlib.suppress(UserError):
+    return read_metadata(path).get('key')
+  return None
+
+
+def check_room(jobs: Sequence[Job]) -> None:
+  """Raises UserError where the disk is too full for the clips."""
+  need, folder = _ROOM, jobs[0].path.parent
+  for job in jobs:
+    request = job.request
+    raw = 3 * request.num_frames * request.height * request.width
+    need += raw // 20 + job.lossless * raw // 2
+  while not folder.is_dir():
+    folder = folder.parent
+  free = shutil.disk_usage(folder).free
+  if free < need:
+    raise UserError(
+      f'{folder} has {free / 2**20:.1f} MiB of room, and the clips need about '
+      f'{need / 2**20:.1f} MiB; make room or choose another --out.'
+    )
 
 
 class RowFolder:
@@ -53,13 +182,13 @@ class RowFolder:
     """
     self.path, self._record, self._key = path, path / 'key.json', key
     if self._record.exists():
-      if _key_of_rows(self._record) != key:
+      if _key_in(self._record, str) != key:
         raise UserError(
           f'{path} was left by a command with other settings or another model; '
           'choose another --out, or delete it.'
         )
     elif os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
-      raise foreign(path)
+      raise _foreign(path)
 
   def load(self, shapes: dict[int, tuple], report: Report = print):
     """Rows by number; one that is damaged is said, and will be made again.
@@ -98,12 +227,6 @@ class RowFolder:
       self.path.rmdir()
 
 
-def _key_of_rows(path: Path) -> str | None:
-  with contextlib.suppress(UserError):
-    return files.read_json(path, kind=str)
-  return None
-
-
 class _Run:
   """One clip that is made block by block."""
 
@@ -112,9 +235,9 @@ class _Run:
     self.key = job.key(pipeline.hash)
     self.folder = RowFolder(job.beside('.rows'), self.key)
     self.partial = job.beside('.partial.mp4')
-    ours = self.folder.path.exists() or tagged_key(self.partial) == self.key
+    ours = self.folder.path.exists() or _tagged_key(self.partial) == self.key
     if os.path.lexists(self.partial) and not ours:
-      raise foreign(self.partial)
+      raise _foreign(self.partial)
     self.rows: list[MadeRow] = []
     self.timings: dict[str, float] = {}
     plan = job.request.plan
@@ -175,13 +298,7 @@ class _Run:
       frames = (frames for _, frames in pieces)
     else:
       frames = self._streamed()
-    write_job(
-      self.job,
-      frames,
-      self.pipeline.card.fps,
-      self.pipeline.hash,
-      self.timings,
-    )
+    _write(self.job, self.pipeline, frames, self.timings)
     self.partial.unlink(missing_ok=True)
     self.folder.remove()
 
@@ -304,7 +421,7 @@ def run(
   todo = unfinished(jobs, pipeline.hash)
   made = {id(job) for job in todo}
   for job in jobs:  # killed between its last file and its clean-up
-    if id(job) not in made and _key_of_rows(job.beside('.rows') / 'key.json'):
+    if id(job) not in made and _key_in(job.beside('.rows') / 'key.json', str):
       RowFolder(job.beside('.rows'), job.key(pipeline.hash)).remove()
       job.beside('.partial.mp4').unlink(missing_ok=True)
   if not todo:
@@ -353,8 +470,15 @@ def _batch_tasks(pipeline: Pipeline, group: Sequence[Job], result):
   made, timings = result
   videos = pipeline.pixels(made, group[0].decode)
   return [
-    functools.partial(
-      write_job, job, [video], pipeline.card.fps, pipeline.hash, timings
-    )
+    functools.partial(_write, job, pipeline, [video], timings)
     for job, video in zip(group, videos, strict=False)
   ]
+
+
+def _write(job: Job, pipeline: Pipeline, decoded, timings) -> None:
+  """Writes all files of a clip."""
+  fps, model = pipeline.card.fps, pipeline.hash
+  about = clip_file.about(job.request, fps, job.decode, model, job.key(model))
+  clip_file.write_all(
+    job.path, job.request, decoded, about, timings, lossless=job.lossless
+  )

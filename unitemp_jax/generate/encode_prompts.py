@@ -17,7 +17,7 @@ from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
-from unitemp_jax.parallel.mesh import MODEL_RULES, make_mesh, shardings_for
+from unitemp_jax.parallel.mesh import MODEL_RULES, make_mesh, placed
 from unitemp_jax.sampling import model_folder
 
 
@@ -64,15 +64,7 @@ class PromptEncoder:
     self.config = dataclasses.replace(config, dtype=dtype)
     mesh = local_mesh(config)
     shapes = sizes.param_shapes(config, dtype)
-    self._params = load(
-      jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(
-          leaf.shape, leaf.dtype, sharding=sharding
-        ),
-        shapes,
-        shardings_for(shapes, mesh, MODEL_RULES),
-      )
-    )
+    self._params = load(placed(shapes, mesh, MODEL_RULES))
     self._everywhere = NamedSharding(mesh, PartitionSpec())
     encoder = TextEncoder(self.config)
     self._encode = jax.jit(

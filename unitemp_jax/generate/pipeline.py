@@ -21,11 +21,12 @@ from unitemp_jax.generate.request import Request, given_latents, places
 from unitemp_jax.models import weights
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.parallel import mesh as device_mesh
+from unitemp_jax.parallel.mesh import MODEL_RULES
 from unitemp_jax.plans import Plan, decoding
 from unitemp_jax.sampling import decode, model_folder, sampler
 from unitemp_jax.sampling.decode import Codec
 from unitemp_jax.sampling.stream import MadeRow, RowPrograms, Rows
-from unitemp_jax.sampling.teacher_sampler import TeacherSampler
+from unitemp_jax.sampling.teacher import TeacherSampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Pipeline:
     params: dict,
     tokenizer: Tokenizer,
     model_hash: str,
-    devices: Sequence[jax.Device] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
     text: texts.TextSource | None = None,
   ):
     """Puts a model on devices.
@@ -105,7 +106,7 @@ class Pipeline:
         from elsewhere, and `teacher` if that is to be sampled.
       tokenizer: of its prompts.
       model_hash: what finished clips name the model by.
-      devices: all of them by default.
+      mesh: of `parallel.mesh`; by default all devices along `data`.
       text: where embeddings of prompts come from; by default its own encoder.
     """
     self.card = card
@@ -113,16 +114,14 @@ class Pipeline:
     self.tokenizer = tokenizer
     self._codec = Codec(card.vae)
     self._dit = DiT(card.dit)
-    self._mesh = device_mesh.make_mesh({'data': -1}, devices)
-    self.text = text or texts.Encoder(card, tokenizer, self._spread)
+    self.mesh = mesh or device_mesh.make_mesh({'data': -1})
+    self.text = text or texts.Encoder(card, tokenizer, self.put)
     self.grid = card.latent_grid(card.height, card.width)
-    self.num_latents = timeline.num_latents(
-      card.frames, card.vae.temporal_stride
-    )
+    self.num_latents = timeline.num_latents(card.frames)
     self._everywhere = jax.sharding.NamedSharding(
-      self._mesh, jax.sharding.PartitionSpec()
+      self.mesh, jax.sharding.PartitionSpec()
     )
-    self._params = jax.device_put(params, self._everywhere)
+    self.params = jax.device_put(params, self._everywhere)
     self.levels = flow.student_levels(card.timesteps, card.shift)
     self._sample = jax.jit(self._sample_fn)
     self._context = jax.jit(self._context_fn)
@@ -134,6 +133,7 @@ class Pipeline:
     *,
     embeddings: str | Path | None = None,
     many: bool = False,
+    teacher: bool = False,
   ) -> 'Pipeline':
     """Loads a model folder.
 
@@ -143,6 +143,8 @@ class Pipeline:
         text encoder.
       many: for many clips of few prompts, each of which is encoded once, on
         the devices of this process alone.
+      teacher: to sample the teacher alone; the folder then needs no student,
+        and kernels are split over all devices where their sizes divide.
 
     Raises:
       UserError: a file is missing or does not fit.
@@ -150,30 +152,45 @@ class Pipeline:
     folder = Path(folder)
     card = model_folder.read_card(folder)
     tokenizer = Tokenizer.from_file(folder / 'tokenizer.json')
+    paths = {
+      name: folder / f'{name}.safetensors'
+      for name in ('vae', 'student', 'text', 'teacher')
+    }
+    del paths['student' if teacher else 'teacher']
+    if teacher and not weights.exist(paths['teacher']):
+      raise UserError(f'{folder} has no teacher.safetensors to sample.')
+    if not teacher and weights.exist(folder / 'teacher.safetensors'):
+      paths['teacher'] = folder / 'teacher.safetensors'
     source: texts.TextSource | None = None
     if embeddings is not None:
       source = texts.Stored(embeddings, card, tokenizer)
+      del paths['text']
     elif many:
       source = texts.Memo(texts.Encoder(card, tokenizer))
-    params = {}
-    for name, tree in model_folder.inference_shapes(card).items():
-      path = folder / f'{name}.safetensors'
-      unused = name == 'text' and embeddings is not None
-      if not unused and (name != 'teacher' or weights.exist(path)):
-        params[name] = weights.load(path, tree)
-        _check_weights(path, params[name])
+    mesh = device_mesh.make_mesh(
+      _teacher_mesh(card) if teacher else {'data': -1},
+      jax.local_devices() if many else None,
+    )
+    shapes = model_folder.inference_shapes(card)
+    if teacher:
+      shapes = {
+        name: device_mesh.placed(shapes[name], mesh, MODEL_RULES)
+        for name in paths
+      }
+    params = {name: weights.load(paths[name], shapes[name]) for name in paths}
+    if teacher:
+      return cls(card, {}, tokenizer, '', mesh, source).replaced(**params)
     if isinstance(source, texts.Stored):
       names = ('vae.safetensors', 'student.safetensors', model_folder.INDEX)
-      model_hash = texts.stored_hash(source.hash, *(folder / n for n in names))
+      model_hash = source.hash_with(*(folder / name for name in names))
     else:
       model_hash = model_folder.fingerprint(folder)
-    devices = jax.local_devices() if many else None
-    return cls(card, params, tokenizer, model_hash, devices, source)
+    return cls(card, params, tokenizer, model_hash, mesh, source)
 
   def replaced(self, **params) -> 'Pipeline':
     """The same programs with other weights of the same shapes."""
     other = copy.copy(self)
-    other._params = {**self._params, **params}
+    other.params = {**self.params, **params}
     return other
 
   @property
@@ -181,11 +198,11 @@ class Pipeline:
     """Latents of one clip, `(N, h, w, C)`."""
     return (self.num_latents, *self.grid, self.card.dit.channels)
 
-  def _spread(self, rows: np.ndarray) -> jax.Array:
+  def put(self, rows: np.ndarray) -> jax.Array:
     """Puts rows on the devices, split if they divide evenly."""
     rows = np.asarray(rows)
-    if rows.shape[0] % self._mesh.size == 0:
-      return device_mesh.put_batch(rows, self._mesh)
+    if rows.shape[0] % self.mesh.size == 0:
+      return device_mesh.put_batch(rows, self.mesh)
     return jnp.asarray(rows)
 
   @functools.cached_property
@@ -194,7 +211,7 @@ class Pipeline:
 
   @functools.cached_property
   def _teacher(self) -> TeacherSampler:
-    return TeacherSampler(self.card, self.tokenizer)
+    return TeacherSampler(self.card, self.text)
 
   def latent_shape(self, request: Request) -> tuple[int, int, int]:
     """Shape of one latent of a request, `(h, w, C)`."""
@@ -204,7 +221,7 @@ class Pipeline:
   def _embed(self, lists: Sequence[Sequence[str]]) -> np.ndarray:
     """Embeddings `[B, R, E, D]` of R prompts for each of B clips."""
     flat = [prompt for own in lists for prompt in own]
-    found = self.text(self._params.get('text'), flat)
+    found = self.text(self.params.get('text'), flat)
     return found.reshape(len(lists), -1, *found.shape[1:])
 
   def _context_fn(self, params, text):
@@ -258,11 +275,11 @@ class Pipeline:
         )
       buffer[:, entries] = given
     latents, anchors = self._sample(
-      self._params,
+      self.params,
       jax.tree.map(jnp.asarray, padded),
-      self._spread(buffer),
-      self._spread(text),
-      self._spread(np.asarray(seeds, np.uint32)),
+      self.put(buffer),
+      self.put(text),
+      self.put(np.asarray(seeds, np.uint32)),
     )
     latents = np.asarray(latents)[:, : plan.num_latents]
     for row in range(plan.num_rows):
@@ -298,7 +315,7 @@ class Pipeline:
       finished: generated rows of an interrupted run, by number; the others are
         made as if it had not been interrupted, bit for bit.
     """
-    plan, params = request.plan, self._params
+    plan, params = request.plan, self.params
     used = set(plan.prompt[plan.count > 0].tolist())
     nets = {}
     for index in used:
@@ -397,25 +414,25 @@ class Pipeline:
   ) -> np.ndarray:
     """Latents `[B, N, h, w, C]` of the teacher; see `TeacherSampler.sample`."""
     return self._teacher.sample(
-      self._params,
+      self.params,
       prompts,
       seeds,
       self.noise_shape,
-      self._spread,
+      self.put,
       num_steps,
       **settings,
     )
 
   def decode(self, latents: np.ndarray) -> np.ndarray:
     """Latents `[B, F, h, w, C]` to uint8 `[B, 1 + 4 (F - 1), H, W, 3]`."""
-    latents = self._spread(latents)
-    return np.asarray(self._codec.decode(self._params['vae'], latents))
+    latents = self.put(latents)
+    return np.asarray(self._codec.decode(self.params['vae'], latents))
 
   def decode_chunk(self, latents: np.ndarray, memory: Any):
     """Latents `[1, F, h, w, C]` to frames and memory, see `decode.Chunk`."""
     latents = jax.device_put(latents, self._everywhere)
     frames, memory = self._codec.decode_chunk(
-      self._params['vae'], latents, memory
+      self.params['vae'], latents, memory
     )
     return np.asarray(frames), memory
 
@@ -425,8 +442,8 @@ class Pipeline:
     A clip is encoded by itself: its first latent is an image latent.
     """
     self._check_clip(video.shape[1:4])
-    video = self._spread(video)
-    return np.asarray(self._codec.encode(self._params['vae'], video))
+    video = self.put(video)
+    return np.asarray(self._codec.encode(self.params['vae'], video))
 
   def encode_clip(self, video: np.ndarray) -> np.ndarray:
     """One clip `[1 + 4k, H, W, 3]` of any length to latents `[1, F, h, w, C]`.
@@ -435,7 +452,7 @@ class Pipeline:
       UserError: a bad size.
     """
     self._check_clip(video.shape[:3])
-    return self._codec.encode_clip(self._params['vae'], video[None])
+    return self._codec.encode_clip(self.params['vae'], video[None])
 
   def _check_clip(self, size: tuple[int, int, int]) -> None:
     try:
@@ -448,13 +465,11 @@ class Pipeline:
     return made.decoded(self.decode, mode)
 
 
-def _check_weights(path: Path, tree: Any) -> None:
-  for where, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    if not np.isfinite(np.asarray(leaf)).all():
-      raise UserError(
-        f'{path}: {jax.tree_util.keystr(where)} has numbers that are not '
-        'finite; take another checkpoint, or export the model again.'
-      )
+def _teacher_mesh(card: model_folder.ModelCard) -> dict[str, int]:
+  """All devices along `fsdp`, or along `data` where sizes do not divide."""
+  sizes = (card.dit.dim, card.text.dim, card.text.head_dim)
+  even = all(size % jax.device_count() == 0 for size in sizes)
+  return {'data': 1, 'fsdp': -1} if even else {'data': -1}
 
 
 def check_finite(

@@ -1,14 +1,25 @@
-"""What a user asks for: one video, as a plan with prompts and given frames."""
+"""What a user asks for: one video, as a plan with prompts and given frames.
+
+A `Request` decides every bit of the result. A `Draft` is one on its way: sizes,
+given frames and prompts that fit the model.
+"""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+import functools
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from unitemp_jax import timeline
-from unitemp_jax.errors import UserError
-from unitemp_jax.plans import Plan, check, decoding
+from unitemp_jax import orders, timeline
+from unitemp_jax.data.tokenizer import Tokenizer
+from unitemp_jax.errors import Remark, UserError
+from unitemp_jax.plans import Plan, check
+from unitemp_jax.sampling.model_folder import ModelCard
+from unitemp_jax.timeline import Length
+from unitemp_jax.video.read import Source, fit, has_sound, read_frames
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,36 +147,6 @@ def _check_given(request: Request) -> None:
   places(request.plan, request.given)
 
 
-def describe_blocks(plan: Plan) -> dict[str, Any]:
-  """What reports, pages and metrics know of the blocks of a video.
-
-  Returns:
-    `generation_order`: temporal positions of each block, in the order in which
-    they were made or given; a given clip is one block, however many rows read
-    it. Frame 0 belongs to the first block, the frames with which a loop closes
-    are one of their own. `boundary_frames`: the transitions between blocks, by
-    the frame before.
-  """
-  rows = decoding.new_positions(plan)
-  clips: dict[int, list[int]] = {}  # position -> all of its given clip
-  for position in sorted(
-    p for r in np.flatnonzero(plan.given) for p in rows[r]
-  ):
-    clips[position] = clips.get(position - 1, [])
-    clips[position].append(position)
-  blocks: list[list[int]] = []
-  for row, own in enumerate(rows):
-    for block in [clips[p] for p in own] if plan.given[row] else [own]:
-      if block and block not in blocks:
-        blocks.append(block)
-  blocks = decoding.with_ends(plan, blocks)
-  firsts = sorted(own[0] for own in blocks if own[0] > plan.begin)
-  return {
-    'generation_order': blocks,
-    'boundary_frames': [timeline.STRIDE * (p - plan.begin - 1) for p in firsts],
-  }
-
-
 def places(plan: Plan, given: Sequence[Given]) -> list[tuple[int, int]]:
   """Where the latents come from that must be there before the first row.
 
@@ -212,3 +193,254 @@ def given_latents(
   order = places(first.plan, first.given)
   parts = [clips[clip][:, k] for clip, k in order]
   return np.stack(parts, axis=1) if parts else None
+
+
+class Model(NamedTuple):
+  """What requests must know of a model, without its weights."""
+
+  card: ModelCard
+  tokenizer: Tokenizer | None = None
+
+
+class Draft:
+  """What workflows have in common.
+
+  Attributes:
+    card: of the model.
+    fps: frames per second.
+    start: temporal position of the first latent.
+    given: frames so far, as they were read; `finish` fits their size.
+    order: settings of the order, see `orders.Settings`.
+    remarks: sentences on what of the input the video will not have.
+  """
+
+  def __init__(self, model: Any, settings: Mapping[str, Any]):
+    """Takes the settings that all workflows share.
+
+    Args:
+      model: a `Pipeline`, a `Model`, or a card.
+      settings: see `workflows`.
+
+    Raises:
+      UserError: a setting is unknown or cannot be.
+    """
+    self.card: ModelCard = getattr(model, 'card', model)
+    self._tokenizer: Tokenizer | None = getattr(model, 'tokenizer', None)
+    self.fps = self.card.fps
+    self.start = 0
+    self.given: list[Given] = []
+    self.remarks: list[str] = []
+    rest = dict(settings)
+    self._seed = int(rest.pop('seed', 0))
+    self._size = rest.pop('height', None), rest.pop('width', None)
+    self._trim = bool(rest.pop('trim', False))
+    self._bounded = bool(rest.pop('bounded', True))
+    self.order: dict[str, Any] = {'block': self.card.block}
+    for name in ('anchors', 'start', 'window'):
+      self.order[name] = getattr(self.card, name)
+    self._anchors_asked = rest.get('anchors') is not None
+    for name in ('anchors', 'start', 'window'):
+      value = rest.pop(name, None)
+      if value is not None:
+        self.order[name] = value
+    if rest:
+      raise UserError(
+        f'there is no setting {next(iter(rest))!r}; use seed, height, width, '
+        'anchors, start, window or trim.'
+      )
+    if self.order['start'] > len(self.card.timesteps):
+      raise UserError(
+        f'start level {self.order["start"]} is beyond the '
+        f'{len(self.card.timesteps)} levels of this model; use a lower one.'
+      )
+
+  def length(self, value: Length | None) -> int:
+    """Frames of the video; the model's own by default."""
+    if value is None:
+      return self.card.frames
+    return timeline.length(value, self.fps)
+
+  def read(self, source: Source, what: str, join: str = 'start') -> np.ndarray:
+    """Frames `[1 + 4k, H, W, 3]` of a picture or clip.
+
+    Args:
+      source: see `read_frames`.
+      what: its name in a complaint, unless it is a file.
+      join: 'start' or 'end' of it, where the video goes on; frames too many
+        are cut from the other end.
+
+    Raises:
+      UserError: it cannot be read, or has not 1 + 4k frames.
+    """
+    frames = read_frames(source, self.fps)
+    if isinstance(source, str | os.PathLike):
+      what = str(source)
+      if has_sound(source):
+        self.remarks.append(f'{what} has sound; the video will have none')
+    extra = (len(frames) - 1) % timeline.STRIDE
+    if extra and not self._trim:
+      low = len(frames) - extra
+      raise UserError(
+        f'{what} has {len(frames)} frames at {self.fps:g} per second, but a '
+        f'given clip must have 1 + 4k; cut it to {low} (trim does so), or make '
+        f'it {low + 4}.'
+      )
+    if extra:
+      side = 'first' if join == 'end' else 'last'
+      self.remarks.append(
+        f'{what}: its {side} {extra} of {len(frames)} frames were cut'
+      )
+    return frames[extra:] if join == 'end' else frames[: len(frames) - extra]
+
+  def give(self, frame: int, frames: np.ndarray) -> None:
+    """Puts frames on the timeline."""
+    if frame < 0:
+      raise UserError(
+        f'a given clip of {len(frames)} frames would begin {-frame} frames '
+        'before the video; make the video longer or the clip shorter.'
+      )
+    self.given.append(Given(frame, frames))
+
+  def ends(
+    self, frames: int, first: Source | None, last: Source | None
+  ) -> dict[str, int]:
+    """Puts what a video begins and ends with; arguments of the order."""
+    counts = {'given_first': 0, 'given_last': 0}
+    if first is not None:
+      self.give(0, self.read(first, 'the first', 'end'))
+      counts['given_first'] = self.given[-1].num_latents
+    if last is not None:
+      clip = self.read(last, 'the last')
+      self.give(frames - len(clip), clip)
+      counts['given_last'] = self.given[-1].num_latents
+    return counts
+
+  def plan(
+    self,
+    frames: int,
+    begun: bool,
+    order: Callable[..., Plan],
+    *arguments,
+    **own,
+  ) -> Plan:
+    """The plan of a video of so many frames, with the shared settings.
+
+    Args:
+      frames: of the video.
+      begun: whether its first frame is given.
+      order: from `orders`.
+      *arguments: its own, after the length in latents if it takes that.
+      **own: its own.
+    """
+    fields = {**self.order, **own}
+    if order not in (orders.extend, orders.story):
+      arguments = (1 + (frames - 1) // timeline.STRIDE, *arguments)
+    name = own.get('direction', getattr(order, '__name__', 'inbetween'))
+    untrained = self.card.untrained(name)
+    if untrained:
+      warnings.warn(untrained, Remark, stacklevel=3)
+      if not self._anchors_asked:  # What begins within needs some.
+        fields['anchors'] = max(fields['anchors'], self.card.block)
+    other = frames - self.card.frames if self._bounded else 0
+    if 'span' not in fields and other > 0:
+      # Positions that no row was trained on are not for it to see.
+      fields['span'] = 1 + (self.card.frames - 1) // timeline.STRIDE
+    # Forward begins with what it begins with in training, however short it is.
+    begun = begun or order is orders.forward
+    if other < 0 and not begun and fields['anchors']:
+      fields['open_start'] = True
+    try:
+      return _made_once(order, arguments, tuple(sorted(fields.items())))
+    except TypeError:  # lists of scenes or keyframes
+      return order(*arguments, **fields)
+
+  def finish(
+    self,
+    workflow: str,
+    prompt: str | Sequence[str] | Mapping[Any, str],
+    frames: int,
+    order: Callable[..., Plan],
+    *arguments,
+    **fields,
+  ) -> Request:
+    """Builds the plan and the request.
+
+    Args:
+      workflow: its name.
+      prompt: a text, a schedule `{frame: text}`, or the texts that the order
+        refers to by itself.
+      frames: of the video.
+      order: from `orders`.
+      *arguments: see `plan`.
+      **fields: see `plan`.
+
+    Raises:
+      UserError: anything does not fit.
+    """
+    given = sorted(self.given, key=lambda clip: clip.frame)
+    height, width = self.resolution([clip.video for clip in given])
+    texts, switches = self._prompts(prompt, frames)
+    if switches:
+      fields['prompts'] = switches
+    begun = any(not clip.frame for clip in given)
+    plan = self.plan(frames, begun, order, *arguments, **fields)
+    fitted = tuple(
+      Given(clip.frame, fit(clip.video, height, width)) for clip in given
+    )
+    remarks = list(self.remarks)
+    if self._tokenizer is not None:
+      for prompt in dict.fromkeys(texts):
+        remarks += self._tokenizer.remarks(prompt, self.card.text.length)
+    return Request(
+      workflow, plan, texts, self._seed, height, width, fitted, tuple(remarks)
+    )
+
+  def _prompts(self, prompt, frames):
+    """Returns the texts, and (position, index) of the switches."""
+    if isinstance(prompt, str):
+      return (prompt,), ()
+    if not isinstance(prompt, Mapping):
+      return tuple(prompt), ()
+    if not prompt:
+      raise UserError('the prompt schedule is empty; give {0: text}.')
+    times = {
+      timeline.frame(at, self.fps, frames, f'the prompt at {at}'): text
+      for at, text in prompt.items()
+    }
+    if len(times) < len(prompt) or 0 not in times:
+      raise UserError(
+        'a prompt schedule needs one text at frame 0, and no frame twice.'
+      )
+    moments = sorted(times)
+    switches = [
+      (self.start + -(-frame // timeline.STRIDE), index)
+      for index, frame in enumerate(moments)
+      if frame
+    ]
+    if len({position for position, _ in switches}) < len(switches):
+      raise UserError(
+        f'of the frames {moments}, at which prompts begin, two are less than 4 '
+        'apart; keep them further apart.'
+      )
+    return tuple(times[frame] for frame in moments), tuple(switches)
+
+  def resolution(self, clips: Sequence[np.ndarray]) -> tuple[int, int]:
+    """Height and width: as asked for, else like the first clip, else own."""
+    height, width = self._size
+    own = (self.card.height, self.card.width)
+    shape = clips[0].shape[1:3] if clips else own
+    if height is None and width is None:
+      return self.card.best_size(shape[0] / shape[1])
+    step = self.card.size_step
+    if height is None:
+      height = max(round(width * shape[0] / shape[1] / step), 1) * step
+    if width is None:
+      width = max(round(height * shape[1] / shape[0] / step), 1) * step
+    self.card.latent_grid(height, width)
+    return height, width
+
+
+@functools.lru_cache(32)
+def _made_once(order, arguments, fields) -> Plan:
+  """Many prompts share one plan, so that they can share a batch."""
+  return order(*arguments, **dict(fields))

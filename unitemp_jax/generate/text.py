@@ -1,7 +1,8 @@
 """Where the embeddings of prompts come from: an encoder, a memo, or a folder.
 
 A source is called with the weights of the text encoder and with prompts, and
-returns embeddings `[n, E, D]`, zero after the end of each text.
+returns embeddings `[n, E, D]`, zero after the end of each text. It refuses an
+empty prompt by UserError, unless `allow_empty`.
 """
 
 import collections
@@ -20,7 +21,7 @@ from unitemp_jax.models import umt5
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.sampling.model_folder import ModelCard
 
-TextSource = Callable[[Any, Sequence[str]], np.ndarray]
+TextSource = Callable[..., np.ndarray]
 Put = Callable[[np.ndarray], Any]
 _KEPT_BYTES = 8e9  # of a memo in host memory; some thousand prompts of Wan's
 
@@ -39,9 +40,13 @@ class Encoder:
       lambda params, ids, mask: umt5.encode_text(network, params, ids, mask)
     )
 
-  def __call__(self, params: Any, prompts: Sequence[str]) -> np.ndarray:
-    """Embeddings; UserError for an empty prompt."""
-    ids, mask = self._tokenizer.encode(prompts, self._length)
+  def __call__(
+    self, params: Any, prompts: Sequence[str], allow_empty: bool = False
+  ) -> np.ndarray:
+    """Embeddings of prompts."""
+    ids, mask = self._tokenizer.encode(
+      prompts, self._length, allow_empty=allow_empty
+    )
     return np.asarray(self._encode(params, self._put(ids), self._put(mask)))
 
 
@@ -57,15 +62,18 @@ class Memo:
     self._bytes = 0
     self.encoded = 0
 
-  def __call__(self, params: Any, prompts: Sequence[str]) -> np.ndarray:
+  def __call__(
+    self, params: Any, prompts: Sequence[str], allow_empty: bool = False
+  ) -> np.ndarray:
     """Embeddings as float32."""
-    return np.stack([self._one(params, prompt) for prompt in prompts])
+    return np.stack([self._one(params, one, allow_empty) for one in prompts])
 
-  def _one(self, params, prompt: str) -> np.ndarray:
+  def _one(self, params, prompt: str, allow_empty: bool) -> np.ndarray:
     if prompt in self._texts:
       self._texts.move_to_end(prompt)
       return self._texts[prompt]
-    text = np.asarray(self._source(params, [prompt])[0], np.float32)
+    text = self._source(params, [prompt], allow_empty=allow_empty)[0]
+    text = np.asarray(text, np.float32)
     self.encoded += 1
     self._texts[prompt] = text
     self._bytes += text.nbytes
@@ -91,18 +99,19 @@ class Stored:
         f'takes {card.dit.text_dim}; encode them with its text encoder.'
       )
     self._tokenizer, self._length = tokenizer, card.text.length
-    self.hash = self.found.text
 
-  def __call__(self, params: Any, prompts: Sequence[str]) -> np.ndarray:
+  def __call__(
+    self, params: Any, prompts: Sequence[str], allow_empty: bool = False
+  ) -> np.ndarray:
     """Embeddings; UserError for a prompt that was not encoded."""
-    del params
-    ids, mask = self._tokenizer.encode(prompts, self._length)
+    ids, mask = self._tokenizer.encode(
+      prompts, self._length, allow_empty=allow_empty
+    )
     return self.found.lookup(ids, mask)
 
-
-def stored_hash(text: str, *contents: Path) -> str:
-  """What names a model whose text encoder is replaced by embeddings."""
-  digest = hashlib.sha256(text.encode())
-  for path in contents:
-    digest.update(path.read_bytes())
-  return digest.hexdigest()[:16]
+  def hash_with(self, *contents: Path) -> str:
+    """What names a model whose text encoder these embeddings replace."""
+    digest = hashlib.sha256(self.found.text.encode())
+    for path in contents:
+      digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

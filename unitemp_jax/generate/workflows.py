@@ -38,9 +38,9 @@ from typing import Any
 
 from unitemp_jax import orders, timeline
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.draft import Draft, Model, Source
-from unitemp_jax.generate.request import Request
+from unitemp_jax.generate.request import Draft, Model, Request
 from unitemp_jax.timeline import Length
+from unitemp_jax.video.read import Source
 
 __all__ = ['Model']
 Prompt = str | Mapping[Any, str]

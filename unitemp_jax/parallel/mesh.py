@@ -166,6 +166,17 @@ def shardings_for(tree: Any, mesh: Mesh, rules: Rules) -> Any:
   )
 
 
+def placed(shapes: Any, mesh: Mesh, rules: Rules) -> Any:
+  """Returns ShapeDtypeStructs like `shapes`, with `shardings_for` them."""
+  return jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding
+    ),
+    shapes,
+    shardings_for(shapes, mesh, rules),
+  )
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of a batch: rows over `data` and `fsdp`."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))

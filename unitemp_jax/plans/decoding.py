@@ -15,7 +15,7 @@ one decoder runs (`sampling.decode`):
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -99,19 +99,39 @@ def new_positions(plan: Plan) -> list[list[int]]:
   return rows
 
 
-def with_ends(plan: Plan, blocks: list[list[int]]) -> list[list[int]]:
-  """Blocks of a video, with what an open start shows beside them.
-
-  Args:
-    plan: of the video.
-    blocks: positions that were made or given together, in that order.
+def describe_blocks(plan: Plan) -> dict[str, Any]:
+  """What sidecars, pages and metrics know of the blocks of a video.
 
   Returns:
-    The blocks over all of `begin .. begin + frames / 4`: frame 0 is a part of
-    the first block; a loop's last frames are one that is made with the first.
+    `generation_order`: temporal positions of each block, in the order in which
+    they were made or given; a given clip is one block, however many rows read
+    it. Frame 0 belongs to the first block, the frames with which a loop closes
+    are one of their own. `boundary_frames`: the transitions between blocks, by
+    the frame before.
   """
-  if plan.opening is None:
-    return blocks
+  rows = new_positions(plan)
+  clips: dict[int, list[int]] = {}  # position -> all of its given clip
+  for position in sorted(
+    p for r in np.flatnonzero(plan.given) for p in rows[r]
+  ):
+    clips[position] = clips.get(position - 1, [])
+    clips[position].append(position)
+  blocks: list[list[int]] = []
+  for row, own in enumerate(rows):
+    for block in [clips[p] for p in own] if plan.given[row] else [own]:
+      if block and block not in blocks:
+        blocks.append(block)
+  if plan.opening is not None:
+    blocks = _with_ends(plan, blocks)
+  firsts = sorted(own[0] for own in blocks if own[0] > plan.begin)
+  return {
+    'generation_order': blocks,
+    'boundary_frames': [timeline.STRIDE * (p - plan.begin - 1) for p in firsts],
+  }
+
+
+def _with_ends(plan: Plan, blocks: list[list[int]]) -> list[list[int]]:
+  """Adds what an open start shows: frame 0, or the frames that close a loop."""
   first, found = int(plan.timeline()[0][0]), []
   for block in blocks:
     if block[0] != first:
@@ -286,11 +306,7 @@ class _Run:
 
 
 def _runs(plan, where, there, clips) -> list[_Run]:
-  made = {
-    entry
-    for row in np.flatnonzero(~plan.given)
-    for _, entry in plan.entries(row)
-  }
+  made = set(plan.latent[~plan.given].ravel().tolist())
   held: set[int] = set()
   heads: dict[int, int] = {}
   anchors: dict[int, int] = {}

@@ -9,15 +9,16 @@ and a latent that leaves the window has its slot written again. *Sinks* are the
 latents in slots 0..S-1. Once there they stay, and every row says at which
 temporal position it sees them (`unitemp_jax/README.md`, The cache).
 
-The *laws* are checked before anything is computed with a plan. Nothing is read
-before it is written, nothing is made twice, the video has no hole, no visible
-set is larger than the window, and with sinks no row sees temporal positions
-farther apart than those the model was trained on. What is made from nothing is
-the head of the video.
+The *laws* (`check`) hold before anything is computed with a plan. Nothing is
+read before it is written, nothing is made twice, the video has no hole, no
+visible set is larger than the window, and with sinks no row sees temporal
+positions farther apart than those the model was trained on. What is made from
+nothing is the head of the video.
 """
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import NoReturn
 
 import numpy as np
@@ -27,18 +28,6 @@ from unitemp_jax.errors import UserError
 
 PER_LATENT = ('target', 'latent', 'write')
 FLAGS = ('given', 'anchor')
-DATA_FIELDS = (
-  'target',
-  'count',
-  'given',
-  'latent',
-  'anchor',
-  'start',
-  'visible',
-  'write',
-  'prompt',
-  'sinks',
-)
 META_FIELDS = ('num_latents', 'num_slots', 'num_anchors', 'block', 'num_sinks')
 
 
@@ -107,11 +96,7 @@ class Plan:
     held: dict[int, int] = {}
     for entry, position in self.homes().items():
       held.setdefault(position, entry)
-    positions = sorted(held)
-    return (
-      np.array(positions, np.int32),
-      np.array([held[position] for position in positions], np.int32),
-    )
+    return _columns(held.items())
 
   @functools.cached_property
   def opening(self) -> int | None:
@@ -167,19 +152,10 @@ class Plan:
       positions int32 [K] and buffer entries int32 [K], by position: for the
       plans of `orders`, the latents of one given clip after the other.
     """
-    made = {
-      entry
-      for row in np.flatnonzero(~self.given)
-      for _, entry in self.entries(row)
-    }
-    read = sorted(
-      (position, entry)
-      for entry, position in self.homes().items()
-      if entry not in made
-    )
-    return (
-      np.array([position for position, _ in read], np.int32),
-      np.array([entry for _, entry in read], np.int32),
+    made = set(self.latent[~self.given].ravel().tolist())
+    homes = self.homes().items()
+    return _columns(
+      (place, entry) for entry, place in homes if entry not in made
     )
 
   def context(self) -> list[list[int]]:
@@ -212,37 +188,82 @@ class Plan:
     Raises:
       UserError: a size is smaller than the plan needs.
     """
+    wanted = {'rows': rows, 'num_latents': num_latents, 'num_slots': num_slots}
+    needed = (self.num_rows, self.num_latents, self.num_slots)
     sizes = {}
-    for name, wanted, needed in (
-      ('rows', rows, self.num_rows),
-      ('num_latents', num_latents, self.num_latents),
-      ('num_slots', num_slots, self.num_slots),
-    ):
-      sizes[name] = needed if wanted is None else wanted
-      if sizes[name] < needed:
+    for (name, size), least in zip(wanted.items(), needed, strict=True):
+      sizes[name] = least if size is None else size
+      if sizes[name] < least:
         raise UserError(
-          f'plan: cannot be padded to {name}={wanted}, it has {needed}; '
-          f'ask for at least {needed}'
+          f'plan: cannot be padded to {name}={size}, it has {least}; '
+          f'ask for at least {least}'
         )
-    extra = sizes['rows'] - self.num_rows
-    block = self.block
-    inert = {
-      name: np.zeros(extra, getattr(self, name).dtype) for name in DATA_FIELDS
-    }
-    inert['target'] = np.tile(np.arange(block, dtype=np.int32), (extra, 1))
-    inert['latent'] = inert['write'] = np.full((extra, block), -1, np.int32)
-    inert['given'] = np.ones(extra, bool)
-    inert['sinks'] = np.zeros((extra, self.num_sinks), np.int32)
-    arrays = {
-      name: np.concatenate([getattr(self, name), inert[name]])
-      for name in DATA_FIELDS
-    }
-    return dataclasses.replace(
-      self,
-      **arrays,
-      num_latents=sizes['num_latents'],
-      num_slots=sizes['num_slots'],
+    extra = sizes.pop('rows') - self.num_rows
+    inert = {'given': True, 'latent': -1, 'write': -1}
+    arrays = {}
+    for name in DATA_FIELDS:
+      own = getattr(self, name)
+      more = np.full((extra, *own.shape[1:]), inert.get(name, 0), own.dtype)
+      arrays[name] = np.concatenate([own, more])
+    arrays['target'][self.num_rows :] = np.arange(self.block)
+    return dataclasses.replace(self, **arrays, **sizes)
+
+
+DATA_FIELDS = tuple(
+  field.name
+  for field in dataclasses.fields(Plan)
+  if field.name not in META_FIELDS
+)
+
+
+def _columns(pairs: Iterable[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+  table = np.array(sorted(pairs), np.int32).reshape(-1, 2)
+  return table[:, 0], table[:, 1]
+
+
+def bucket(size: int) -> int:
+  """Returns the size that a size is padded to: 1..8, 10, 12, 14, 16, 20, 24...
+
+  Four sizes per doubling: padding stays below a quarter.
+  """
+  step = 1
+  while size > 8 * step:
+    step *= 2
+  return -(-size // step) * step
+
+
+def bucketed(plan: Plan) -> Plan:
+  """Returns the plan padded, so that lengths do not each need a program.
+
+  Rows, buffer entries and the part of the cache that can be visible at once are
+  padded to `bucket`. Windows of the sizes that it returns are not padded.
+  """
+  room = plan.block + plan.num_anchors
+  return plan.pad(
+    rows=bucket(plan.num_rows),
+    num_latents=bucket(plan.num_latents),
+    num_slots=bucket(max(plan.num_slots - room, 1)) + room,
+  )
+
+
+def align(*plans: Plan) -> list[Plan]:
+  """Returns the plans padded to one shape, so that they share a program.
+
+  Raises:
+    UserError: the plans differ in block, number of anchors or of sinks.
+  """
+  kinds = {(plan.block, plan.num_anchors, plan.num_sinks) for plan in plans}
+  if len(kinds) > 1:
+    raise UserError(
+      'plans: they differ in block, number of anchors or of sinks, so that '
+      'they cannot share a shape; build them with equal ones'
     )
+  rows = max(plan.num_rows for plan in plans)
+  latents = max(plan.num_latents for plan in plans)
+  slots = max(plan.num_slots for plan in plans)
+  return [
+    plan.pad(rows=rows, num_latents=latents, num_slots=slots) for plan in plans
+  ]
 
 
 def check(
@@ -275,7 +296,9 @@ def check(
   if not void:
     _check_beginnings(plan)
   if window is not None:
-    _check_window(plan, window)
+    for row, seen in enumerate(plan.visible - plan.num_sinks):
+      if seen > window:
+        _fail(row, f'sees {seen} latents, but the window holds {window}')
   if span is not None:
     _check_span(plan, span)
 
@@ -290,13 +313,10 @@ def _check_shapes(plan):
     if getattr(plan, name) < least:
       raise UserError(f'plan: {name} must be at least {least}')
   rows = len(plan.count)
+  widths = dict.fromkeys(PER_LATENT, plan.block) | {'sinks': plan.num_sinks}
   for name in DATA_FIELDS:
     array = np.asarray(getattr(plan, name))
-    shape: tuple[int, ...] = (rows,)
-    if name in PER_LATENT:
-      shape = (rows, plan.block)
-    elif name == 'sinks':
-      shape = (rows, plan.num_sinks)
+    shape = (rows, widths[name]) if name in widths else (rows,)
     kind = 'b' if name in FLAGS else 'i'
     if array.shape != shape or array.dtype.kind != kind:
       raise UserError(
@@ -341,10 +361,9 @@ def _check_row(plan, row):
 def _staging(plan, row):
   # The row's own keys stand behind the visible prefix while it is computed.
   # Shapes are static: a short block occupies as many slots as a full one.
-  if plan.idle(row):
-    return range(int(plan.visible[row]), int(plan.visible[row]))
   width = plan.block + (plan.num_anchors if plan.anchor[row] else 0)
-  return range(int(plan.visible[row]), int(plan.visible[row]) + width)
+  first = int(plan.visible[row])
+  return range(first, first + (0 if plan.idle(row) else width))
 
 
 def _check_cache(plan):
@@ -381,13 +400,6 @@ def _check_sinks(plan):
         )
 
 
-def _check_window(plan, window):
-  for row in range(plan.num_rows):
-    seen = int(plan.visible[row]) - plan.num_sinks
-    if seen > window:
-      _fail(row, f'sees {seen} latents, but the window holds {window}')
-
-
 def _check_span(plan, span):
   context = plan.context()
   for row in range(plan.num_rows):
@@ -422,24 +434,19 @@ def _check_buffer(plan):
 
 
 def _check_timeline(plan):
-  made, held, homes = {}, {}, plan.homes()
+  made, held, given, homes = {}, {}, {}, plan.homes()
   for row in np.flatnonzero(~plan.given):
-    for position, _ in plan.entries(row):
-      if position in made:
-        _fail(
-          row, f'makes position {position} again after row {made[position]}'
-        )
-      made[position] = row
-  given = {}
+    for at, _ in plan.entries(row):
+      if at in made:
+        _fail(row, f'makes position {at} again after row {made[at]}')
+      made[at] = row
   for row in np.flatnonzero(plan.given):
-    for position, entry in plan.entries(row):
-      if homes[entry] != position or position in made:
+    for at, entry in plan.entries(row):
+      if homes[entry] != at or at in made:
         continue  # context, not video
-      if given.setdefault(position, entry) != entry:
-        _fail(
-          row, f'gives position {position} again after row {held[position]}'
-        )
-      held.setdefault(position, row)
+      if given.setdefault(at, entry) != entry:
+        _fail(row, f'gives position {at} again after row {held[at]}')
+      held.setdefault(at, row)
   held.update(made)
   if not held:
     raise UserError('plan: every row is inert; add a row that makes a latent')

@@ -6,6 +6,7 @@ teacher.safetensors   (optional)                tokenizer.json
 """
 
 import dataclasses
+import math
 import typing
 from pathlib import Path
 from typing import Any
@@ -112,13 +113,35 @@ class ModelCard:
       )
     return vae3d.latent_grid(self.vae, height, width)
 
+  def best_size(self, aspect: float) -> tuple[int, int]:
+    """Height and width at the model's area that come nearest to a shape.
+
+    Args:
+      aspect: height over width.
+
+    Returns:
+      Multiples of `size_step`; the model's own size where that is as near.
+    """
+    own = (self.height, self.width)
+    step, area = self.size_step, self.height * self.width
+
+    def distance(size):
+      height, width = size
+      shape = abs(math.log(height / width / aspect))
+      # An area that is off by a factor of 2 is as bad as a shape by 1.4.
+      return shape + 0.5 * abs(math.log(height * width / area)), size != own
+
+    heights = range(step, 4 * max(own) + 1, step)
+    sizes = [(h, max(round(h / aspect / step), 1) * step) for h in heights]
+    return min([own, *sizes], key=distance)
+
 
 def param_shapes(card: ModelCard) -> dict[str, Any]:
   """Shapes of every network's parameters, by the name of its file."""
   vae = vae3d.VAE(card.vae)
   pixels = (1, card.frames, card.height, card.width, 3)
   video = jax.ShapeDtypeStruct(pixels, jnp.float32)
-  frames = timeline.num_latents(card.frames, card.vae.temporal_stride)
+  frames = timeline.num_latents(card.frames)
   grid = vae3d.latent_grid(card.vae, card.height, card.width)
   teacher = jax.eval_shape(
     lambda key: umt5.init_teacher(
@@ -305,8 +328,13 @@ def problem_of(card: ModelCard) -> str | None:
     ),
     (0 <= card.draft_sigma < 1, 'draft_sigma is not from 0 to below 1'),
     (
-      (card.frames - 1) % vae.temporal_stride == 0,
-      f'frames {card.frames} is not 1 + {vae.temporal_stride}k',
+      vae.temporal_stride == timeline.STRIDE,
+      f'vae.temporal_down makes a latent of every {vae.temporal_stride} '
+      f'frames, and this version plans with {timeline.STRIDE} (two of it true)',
+    ),
+    (
+      (card.frames - 1) % timeline.STRIDE == 0,
+      f'frames {card.frames} is not 1 + {timeline.STRIDE}k',
     ),
     (
       dit.channels == vae.z_dim,

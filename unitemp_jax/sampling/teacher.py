@@ -2,7 +2,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,10 @@ import numpy as np
 
 from unitemp_jax.diffusion import flow, guidance
 from unitemp_jax.errors import UserError
+from unitemp_jax.models import umt5
+from unitemp_jax.models.dit import DiT
+from unitemp_jax.sampling import sampler
+from unitemp_jax.sampling.model_folder import ModelCard
 
 SOLVERS = ('euler', 'unipc')
 
@@ -29,7 +34,7 @@ class TeacherSettings:
 
   Attributes:
     steps: of the solver.
-    shift: of the noise levels towards noise.
+    shift: of the timesteps towards noise.
     guidance_scale: w in u + w (c - u); 1 is no guidance.
     solver: 'euler' or 'unipc'.
   """
@@ -54,46 +59,54 @@ class TeacherSettings:
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 
 
+def velocity_of(dit: DiT, params: Any, text: jax.Array) -> Velocity:
+  """(x `BFHWC`, sigma `BF`) -> velocity with these embeddings `[B, E, Dt]`."""
+  context = umt5.text_context(dit, params, text)
+  return lambda x, sigma: umt5.bidirectional(dit, params, x, sigma, context)
+
+
+def guided(
+  conditional: Velocity, unconditional: Velocity, guidance_scale: float
+) -> Velocity:
+  """(x `BFHWC`, one sigma for all) -> velocity with guidance."""
+
+  def velocity(x, sigma):
+    sigma = jnp.full(x.shape[:2], sigma)
+    with_text = conditional(x, sigma)
+    if guidance_scale == 1.0:
+      return with_text
+    return guidance.guide(with_text, unconditional(x, sigma), guidance_scale)
+
+  return velocity
+
+
 def sample_teacher(
-  conditional: Velocity,
-  unconditional: Velocity,
-  noise: jax.Array,
-  settings: TeacherSettings,
+  velocity: Velocity, noise: jax.Array, settings: TeacherSettings
 ) -> jax.Array:
   """Integrates the flow from noise to data.
 
   Args:
-    conditional: (x `BFHWC`, sigma `BF`) -> velocity with the prompt.
-    unconditional: the same with the negative prompt.
+    velocity: see `guided`.
     noise: `BFHWC`.
-    settings: solver, steps, shift and guidance.
+    settings: solver, steps and shift.
 
   Returns:
     Latents `BFHWC`.
   """
-
-  def velocity(x, level):
-    sigma = jnp.full(x.shape[:2], level)
-    with_text = conditional(x, sigma)
-    if settings.guidance_scale == 1.0:
-      return with_text
-    without = unconditional(x, sigma)
-    return guidance.guide(with_text, without, settings.guidance_scale)
-
-  run = {'euler': _euler, 'unipc': _unipc}[settings.solver]
-  return run(velocity, noise, settings)
+  if settings.solver == 'unipc':
+    return _unipc(velocity, noise, settings)
+  sigmas = flow.euler_levels(settings.steps, settings.shift)
+  return _euler(velocity, noise, sigmas)
 
 
-def _euler(velocity, noise, settings):
-  levels = jnp.asarray(flow.euler_levels(settings.steps, settings.shift))
-
+def _euler(velocity, noise, sigmas):
   def body(x, pair):
     sigma = jnp.full(x.shape[:2], pair[0])
     step = jnp.full_like(sigma, pair[1])
     return flow.euler_step(x, velocity(x, pair[0]), sigma, step), None
 
-  pairs = jnp.stack([levels[:-1], levels[1:]], axis=1)
-  return jax.lax.scan(body, noise, pairs)[0]
+  pairs = np.stack([sigmas[:-1], sigmas[1:]], axis=1)
+  return jax.lax.scan(body, noise, jnp.asarray(pairs))[0]
 
 
 def _unipc(velocity, noise, settings):
@@ -116,64 +129,130 @@ def _unipc(velocity, noise, settings):
   return carry[0]
 
 
-def places(levels: np.ndarray, settings: TeacherSettings) -> list[int]:
-  """After how many Euler steps each of the student's levels is reached.
+def places(sigmas: np.ndarray, settings: TeacherSettings) -> list[int]:
+  """After how many Euler steps each of the student's sigmas is reached.
 
   Args:
-    levels: of the student, decreasing, the last one 0.
+    sigmas: of the student, decreasing, the last one 0.
     settings: of the teacher.
 
   Raises:
     UserError: the teacher's steps do not meet them all.
   """
   grid = flow.euler_levels(settings.steps, settings.shift)
-  found = [int(np.abs(grid - level).argmin()) for level in levels]
-  off = max(abs(grid[i] - v) for i, v in zip(found, levels, strict=True))
+  found = [int(np.abs(grid - sigma).argmin()) for sigma in sigmas]
+  off = max(abs(grid[i] - v) for i, v in zip(found, sigmas, strict=True))
   if off > 1e-5 or settings.solver != 'euler':
     raise UserError(
       f'{settings.steps} steps of {settings.solver} with shift '
-      f'{settings.shift:g} do not meet the levels of the student; use Euler, '
-      "the student's shift and a multiple of its steps, such as 48."
+      f'{settings.shift:g} do not meet the timesteps of the student; use '
+      "Euler, the student's shift and a multiple of its steps, such as 48."
     )
   return found
 
 
 def sample_trajectory(
-  conditional: Velocity,
-  unconditional: Velocity,
+  velocity: Velocity,
   noise: jax.Array,
   settings: TeacherSettings,
-  levels: np.ndarray,
+  sigmas: np.ndarray,
 ) -> jax.Array:
-  """States at the student's levels, `[levels, B, F, h, w, C]`.
+  """States at the student's sigmas, `[sigmas, B, F, h, w, C]`.
 
   Students that take few steps are initialised on these states (CausVid, arXiv
-  2412.07772): the levels of the student are among those of the teacher's Euler
-  steps.
+  2412.07772): their sigmas are among those of the teacher's Euler steps.
 
   Args:
-    conditional: (x `BFHWC`, sigma `BF`) -> velocity with the prompt.
-    unconditional: the same with what guidance leads away from.
+    velocity: see `guided`.
     noise: `BFHWC`, the first state.
     settings: of the teacher.
-    levels: of the student; the last one is 0, the clip itself.
+    sigmas: of the student; the last one is 0, the clip itself.
 
   Raises:
     UserError: see `places`.
   """
   grid = flow.euler_levels(settings.steps, settings.shift)
-
-  def body(x, pair):
-    sigma = jnp.full(x.shape[:2], pair[0])
-    v = conditional(x, sigma)
-    if settings.guidance_scale != 1.0:
-      v = guidance.guide(v, unconditional(x, sigma), settings.guidance_scale)
-    return flow.euler_step(x, v, sigma, jnp.full_like(sigma, pair[1])), None
-
-  stops = places(levels, settings)
   states = [noise]
-  for first, end in itertools.pairwise(stops):
-    pairs = np.stack([grid[first:end], grid[first + 1 : end + 1]], axis=1)
-    x, _ = jax.lax.scan(body, states[-1], jnp.asarray(pairs))
-    states.append(x)
+  for first, end in itertools.pairwise(places(sigmas, settings)):
+    states.append(_euler(velocity, states[-1], grid[first : end + 1]))
   return jnp.stack(states)
+
+
+class TeacherSampler:
+  """Samples the teacher of a model; compiled once per shape and settings."""
+
+  def __init__(self, card: ModelCard, text: Callable[..., np.ndarray]):
+    """For networks of the card's sizes; `text` is a `generate.text` source."""
+    self._card, self._text, self._dit = card, text, DiT(card.dit)
+    self._run = jax.jit(self._run_fn, static_argnames='settings')
+
+  def _run_fn(self, params, prompt, negative, noise, settings):
+    conditional, unconditional = (
+      velocity_of(self._dit, params, text) for text in (prompt, negative)
+    )
+    velocity = guided(conditional, unconditional, settings.guidance_scale)
+    return sample_teacher(velocity, noise, settings)
+
+  def embed(self, params: Any, prompts: Sequence[str | None]) -> np.ndarray:
+    """Embeddings `[B, E, D]`; zeros for None, which is no text at all."""
+    if None in prompts:
+      shape = (len(prompts), self._card.text.length, self._card.dit.text_dim)
+      return np.zeros(shape, np.float32)
+    return self._text(params.get('text'), prompts, allow_empty='' in prompts)
+
+  def sample(
+    self,
+    params: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int] | np.ndarray,
+    shape: tuple[int, ...],
+    put: Callable[[np.ndarray], jax.Array],
+    num_steps: int = 50,
+    *,
+    solver: str = 'euler',
+    shift: float | None = None,
+    guidance_scale: float | None = None,
+    negative_prompt: str | None = None,
+  ) -> np.ndarray:
+    """Latents `[B, N, h, w, C]`.
+
+    Args:
+      params: trees `teacher` and, without embeddings, `text`.
+      prompts: one per sample.
+      seeds: one per sample, 0 .. 2**32 - 1; the noise is the seed's alone.
+      shape: of one sample's latents, `(N, h, w, C)`.
+      put: puts rows on the devices.
+      num_steps: of the solver.
+      solver: 'euler' or 'unipc'.
+      shift: of the timesteps towards noise; default is the model card's.
+      guidance_scale: w in u + w (c - u); default is the model card's.
+      negative_prompt: what guidance leads away from; None is no text at all,
+        an empty one the end token alone.
+
+    Raises:
+      UserError: the model came without its teacher, an empty prompt, or a
+        setting that no sampler has.
+    """
+    if 'teacher' not in params:
+      raise UserError('this model folder has no teacher.safetensors to sample.')
+    if not all(prompt.strip() for prompt in prompts):
+      raise UserError('a prompt is empty; say what the video should show.')
+    card = self._card
+    settings = TeacherSettings(
+      steps=num_steps,
+      shift=card.teacher_shift if shift is None else shift,
+      guidance_scale=(
+        card.guidance_scale if guidance_scale is None else guidance_scale
+      ),
+      solver=solver,
+    )
+    keys = sampler.sample_keys(seeds)
+    noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    latents = self._run(
+      params['teacher'],
+      put(self.embed(params, prompts)),
+      put(self.embed(params, [negative_prompt] * len(prompts))),
+      put(np.asarray(noise)),
+      settings=settings,
+    )
+    return np.asarray(latents)

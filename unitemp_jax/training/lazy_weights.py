@@ -13,7 +13,7 @@ import jax
 from jax.sharding import Mesh
 
 from unitemp_jax.models import weights
-from unitemp_jax.parallel.mesh import Rules, shardings_for
+from unitemp_jax.parallel.mesh import Rules, placed
 
 
 class Lazy(abc.ABC):
@@ -86,13 +86,7 @@ def shapes_of(tree: Any, mesh: Mesh | None, rules: Rules) -> Any:
     return jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), shapes
     )
-  return jax.tree.map(
-    lambda leaf, sharding: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=sharding
-    ),
-    shapes,
-    shardings_for(shapes, mesh, rules),
-  )
+  return placed(shapes, mesh, rules)
 
 
 def load(tree: Any, mesh: Mesh | None = None, rules: Rules = ()) -> Any:
@@ -107,9 +101,9 @@ def load(tree: Any, mesh: Mesh | None = None, rules: Rules = ()) -> Any:
     UserError: a file is missing or does not fit.
   """
 
-  def one(leaf, placed):
+  def one(leaf, shapes):
     if _is_lazy(leaf):
-      return leaf.load(placed)
-    return jax.device_put(leaf, placed.sharding)
+      return leaf.load(shapes)
+    return jax.device_put(leaf, shapes.sharding)
 
   return jax.tree.map(one, tree, shapes_of(tree, mesh, rules), is_leaf=_is_lazy)

@@ -56,8 +56,8 @@ class TrajectoryMaker:
       config.student.shift,
       guidance.config_scale(config, 'sampling'),
     )
-    self._levels = builders.student_levels(config)
-    teacher.places(self._levels, self._settings)
+    self._sigmas = builders.student_levels(config)
+    teacher.places(self._sigmas, self._settings)
     self._mesh = make_mesh(config.mesh)
     self.rows = row_parts(self._mesh)
     vae = builders.vae_config(config.model)
@@ -101,15 +101,14 @@ class TrajectoryMaker:
     if trees['negative']:
       one = umt5.batch_text(self._encoder, trees['text'], trees['negative'])
       other = jnp.broadcast_to(one.astype(text.dtype), text.shape)
-
-    def velocity(text):
-      context = umt5.text_context(self._dit, trees['teacher'], text)
-      return lambda x, sigma: umt5.bidirectional(
-        self._dit, trees['teacher'], x, sigma, context
-      )
-
+    conditional, unconditional = (
+      teacher.velocity_of(self._dit, trees['teacher'], one)
+      for one in (text, other)
+    )
+    scale = self._settings.guidance_scale
+    velocity = teacher.guided(conditional, unconditional, scale)
     return teacher.sample_trajectory(
-      velocity(text), velocity(other), noise, self._settings, self._levels
+      velocity, noise, self._settings, self._sigmas
     )
 
   def make(self, prompts: Sequence[str], seed: int) -> list[dict]:

@@ -29,6 +29,8 @@ from unitemp_jax import files
 from unitemp_jax.errors import UserError
 
 Path = str | os.PathLike[str]
+Source = Path | Image.Image | np.ndarray  # a picture or a clip
+_IMAGES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
 Item = TypeVar('Item')
 # Threads cost more than they save on pictures of fewer pixels.
 _THREADED = 256 * 1024
@@ -275,6 +277,49 @@ def read_image(path: Path) -> np.ndarray:
       black = Image.new('RGBA', image.size, (0, 0, 0, 255))
       image = Image.alpha_composite(black, image)
     return np.asarray(image.convert('RGB'))
+
+
+def read_frames(source: Source, fps: float) -> np.ndarray:
+  """Frames of an image or a clip, uint8 `[n, H, W, 3]`.
+
+  Args:
+    source: a path of an image or video file, a PIL image, or an array
+      `[H, W, 3]` or `[n, H, W, 3]`, uint8 or floats in [0, 1].
+    fps: frames per second that video files are resampled to.
+
+  Raises:
+    UserError: unreadable, or no picture at all.
+  """
+  if isinstance(source, str | os.PathLike):
+    if os.fspath(source).lower().endswith(_IMAGES):
+      return read_image(source)[None]
+    return read_video(source, fps)[0]
+  if isinstance(source, Image.Image):
+    return np.asarray(source.convert('RGB'))[None]
+  frames = np.asarray(source)
+  if frames.dtype.kind == 'f' and frames.size:
+    if not (frames.min() >= 0 and frames.max() <= 1):
+      raise UserError('frames given as floats must lie in [0, 1].')
+    frames = np.round(frames * 255).astype(np.uint8)
+  frames = frames[None] if frames.ndim == 3 else frames
+  if frames.ndim != 4 or 0 in frames.shape or frames.shape[-1] != 3:
+    raise UserError(
+      'given frames must be an image [H, W, 3] or a clip [n, H, W, 3], not '
+      f'an array of shape {list(frames.shape)}.'
+    )
+  if frames.dtype != np.uint8:
+    raise UserError(
+      f'given frames must be uint8 or floats in [0, 1], not {frames.dtype}.'
+    )
+  return frames
+
+
+def has_sound(path: Path) -> bool:
+  """Whether a file that can be read holds sound."""
+  if os.fspath(path).lower().endswith(_IMAGES):
+    return False
+  with av.open(os.fspath(path)) as container:
+    return bool(container.streams.audio)
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:

@@ -106,9 +106,12 @@ def latent_shape(
 ) -> tuple[int, int, int]:
   """Frames, rows and columns of the latents of a config's clips."""
   vae = vae_config(config.model)
-  latents = timeline.num_latents(
-    frames or config.data.num_frames, vae.temporal_stride
-  )
+  if vae.temporal_stride != timeline.STRIDE:
+    raise UserError(
+      'config.model.vae.temporal_down makes a latent of every '
+      f'{vae.temporal_stride} frames; set two of it, for {timeline.STRIDE}.'
+    )
+  latents = timeline.num_latents(frames or config.data.num_frames)
   return latents, *vae3d.latent_grid(vae, *frame_size(config.data))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.storyboard import file, nodes
+from unitemp_jax.generate import storyboard_file
 
 GOOD = """\
 size: 32x48
@@ -53,7 +53,7 @@ def complaint(folder, text, name='board.yaml'):
   """Returns the line at fault and the sentence."""
   path = write(folder, text, name)
   with pytest.raises(UserError) as caught:
-    file.read(path)
+    storyboard_file.read(path)
   sentence = str(caught.value)
   assert sentence.startswith(f'{path}:'), sentence
   line, message = sentence[len(str(path)) + 1 :].split(': ', 1)
@@ -61,7 +61,7 @@ def complaint(folder, text, name='board.yaml'):
 
 
 def test_a_good_one_says_what_it_says(folder):
-  board = file.read(write(folder, GOOD))
+  board = storyboard_file.read(write(folder, GOOD))
   assert (board.size, board.seed, board.loop) == ((32, 48), 7, True)
   assert (board.window, board.anchors) == (12, None)
   fall, bounce = board.scenes
@@ -82,7 +82,7 @@ def test_a_good_one_says_what_it_says(folder):
 def test_json_is_read_as_well_and_tabs_do_not_hurt(folder):
   plain = yaml.safe_load(GOOD)
   text = json.dumps(plain, indent='\t')
-  board = file.read(write(folder, text, 'board.json'))
+  board = storyboard_file.read(write(folder, text, 'board.json'))
   assert [scene.name for scene in board.scenes] == ['fall', 'bounce']
   # Its lines are its own.
   broken = text.replace('"fall"', '"bounce"', 1)
@@ -137,18 +137,18 @@ def test_transitions_follow_the_order_of_play(folder):
   line, message = complaint(folder, GOOD + again)
   assert line == len(GOOD.splitlines()) + 1 and 'already' in message
   back = GOOD + '  - {from: bounce, to: fall, length: 24}\n'
-  assert file.read(write(folder, back)).transitions[1].length
+  assert storyboard_file.read(write(folder, back)).transitions[1].length
   # Only a loop leads back.
   line, message = complaint(folder, back.replace('loop: true\n', ''))
   assert 'loop: true' in message
-  board = file.read(write(folder, GOOD.replace('loop: true\n', '')))
+  board = storyboard_file.read(write(folder, GOOD.replace('loop: true\n', '')))
   assert len(board.transitions) == 1
 
 
 def test_one_scene_is_a_story_only_in_a_loop(folder):
   text = 'scenes:\n  - {name: a, prompt: b, length: 8}\n'
   assert 'loop: true' in complaint(folder, text)[1]
-  assert file.read(write(folder, f'loop: true\n{text}')).loop
+  assert storyboard_file.read(write(folder, f'loop: true\n{text}')).loop
 
 
 def test_files_that_are_no_storyboard(folder):
@@ -159,20 +159,20 @@ def test_files_that_are_no_storyboard(folder):
   assert 'nested' in complaint(folder, 'scenes: &a [*a]')[1]
   assert 'must be a word' in complaint(folder, '? [a]\n: 1')[1]
   with pytest.raises(UserError, match='cannot be read'):
-    file.read(folder / 'none.yaml')
+    storyboard_file.read(folder / 'none.yaml')
   (folder / 'binary.yaml').write_bytes(b'\xff\xfe\x00')
   with pytest.raises(UserError, match='not UTF-8'):
-    file.read(folder / 'binary.yaml')
+    storyboard_file.read(folder / 'binary.yaml')
   with pytest.raises(UserError):
-    file.read(folder)
+    storyboard_file.read(folder)
 
 
 def test_only_whole_latents_are_a_length(folder):
-  node = nodes.Node(folder / 'a.yaml', 5, None)
+  node = storyboard_file.Node(folder / 'a.yaml', 5, None)
 
   def frames(text, fps=16):
-    time = file.Time(timeline.parse(text, 'it'), node)
-    return time.frames(fps, 4, 'it')
+    time = storyboard_file.Time(timeline.parse(text, 'it'), node)
+    return time.frames(fps, 'it')
 
   assert frames('0.5s') == 8
   assert frames('12') == 12
@@ -222,7 +222,7 @@ def test_any_lawful_storyboard_is_read_as_it_was_written(folder, names, data):
   }
   write_as = data.draw(st.sampled_from([yaml.safe_dump, json.dumps]))
   path = write(folder, write_as(board), 'any.yaml')
-  read = file.read(path)
+  read = storyboard_file.read(path)
   assert [scene.name for scene in read.scenes] == [n.strip() for n in names]
   for scene, wanted in zip(read.scenes, scenes, strict=True):
     text = str(scene.length.written)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from unitemp_jax import plans
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.storyboard import request as storyboard
+from unitemp_jax.generate import storyboard
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.video.write import write_image, write_video
 
-ROOT = pathlib.Path(__file__).parents[3]
+ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLE = ROOT / 'configs' / 'storyboards' / 'three_digits.yaml'
 CARD = model_folder.read_card(model_folder.TINY)
 SIZE = CARD.height

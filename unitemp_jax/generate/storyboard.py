@@ -1,6 +1,6 @@
 """Storyboards: from the file to the request, and to a text that shows it.
 
-The format is described in `storyboard_file`. On the timeline every scene and
+`storyboard_file` has the format. On the timeline every scene and
 every transition is a stretch of whole latents; frame 0 belongs to the first
 scene besides. Given frames stand where a latent ends, so that what is given
 `first` stands 4 frames into every scene but the first.
@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from unitemp_jax import orders
+from unitemp_jax import orders, timeline
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.draft import Draft
-from unitemp_jax.generate.request import Request
-from unitemp_jax.generate.storyboard.file import (
+from unitemp_jax.generate.request import Draft, Request
+from unitemp_jax.generate.storyboard_file import (
   Given,
   Scene,
   Storyboard,
@@ -66,12 +65,12 @@ def stretches(board: Storyboard, card: ModelCard) -> list[Stretch]:
 
 def _frames(what: Scene | Transition, card: ModelCard) -> int:
   if what.length is None:
-    return card.vae.temporal_stride * card.block
+    return timeline.STRIDE * card.block
   if isinstance(what, Scene):
     name = f'the length of scene {what.name!r}'
   else:
     name = f'the length of the transition {what.source!r} to {what.target!r}'
-  return what.length.frames(card.fps, card.vae.temporal_stride, name)
+  return what.length.frames(card.fps, name)
 
 
 def to_request(board: Storyboard, model: Any) -> Request:
@@ -79,7 +78,7 @@ def to_request(board: Storyboard, model: Any) -> Request:
 
   Args:
     board: from `read`.
-    model: a pipeline, a `draft.Model`, or a card.
+    model: a pipeline, a `request.Model`, or a card.
 
   Raises:
     UserError: a time or a given file does not fit; the sentence names the line.
@@ -111,11 +110,10 @@ def to_request(board: Storyboard, model: Any) -> Request:
 
 def _script(board, line, card):
   """Prompts, scenes and connections as `orders.story` takes them."""
-  stride = card.vae.temporal_stride
   prompts = [scene.prompt for scene in board.scenes]
   scenes, connections = [], []
   for stretch in line:
-    latents = (stretch.end - stretch.begin) // stride
+    latents = (stretch.end - stretch.begin) // timeline.STRIDE
     if isinstance(stretch.what, Scene):
       # The first frame of the video has a latent of its own.
       first = int(stretch.begin == 0)
@@ -147,9 +145,8 @@ def _give(draft: Draft, line: Sequence[Stretch], card) -> list[orders.Given]:
         f'{other.path.name} begins at frame {begin}, but {one.path.name} of '
         f'line {one.node.line} lasts until frame {end}; move one of them.'
       )
-  stride = card.vae.temporal_stride
   return [
-    orders.Given(begin // stride, 1 + (end - begin) // stride)
+    orders.Given(begin // timeline.STRIDE, 1 + (end - begin) // timeline.STRIDE)
     for begin, end, _ in places
   ]
 
@@ -163,9 +160,8 @@ def _read(draft: Draft, given: Given) -> np.ndarray:
 
 def _begin(given: Given, scene: str, frames: np.ndarray, stretch, card) -> int:
   """Frame of the video at which something given begins."""
-  stride = card.vae.temporal_stride
   # Before this frame the scene has no latent of its own.
-  least = 0 if stretch.begin == 0 else stride
+  least = 0 if stretch.begin == 0 else timeline.STRIDE
   most = stretch.end - stretch.begin - (len(frames) - 1)
   what = f'{given.path.name} of scene {scene!r}'
   if most < least:
@@ -175,7 +171,7 @@ def _begin(given: Given, scene: str, frames: np.ndarray, stretch, card) -> int:
       f'picture that can be given. Make the scene longer or the clip shorter.'
     )
   if isinstance(given.at, Time):
-    at = given.at.frames(card.fps, stride, f'the time of {what}')
+    at = given.at.frames(card.fps, f'the time of {what}')
   else:
     at = least if given.at == 'first' else most
   if not least <= at <= most:

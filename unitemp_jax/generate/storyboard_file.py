@@ -24,6 +24,9 @@ one is a whole number of latents; the video has one frame more than their sum,
 frame 0, and in a loop its last frame is its first. A transition without a
 prompt has those of its two scenes, half each. A time in `at` counts from the
 begin of its scene. Paths are relative to the storyboard's folder.
+
+A `Node` is a value of a YAML or JSON file that knows its line: every complaint
+names file and line. JSON is read as the part of YAML that it is.
 """
 
 import dataclasses
@@ -32,25 +35,186 @@ import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
 
 from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.storyboard import nodes
-from unitemp_jax.generate.storyboard.nodes import Node
 
-_BOARD = (
-  'size',
-  'seed',
-  'loop',
-  'anchors',
-  'window',
-  'scenes',
-  'transitions',
-)
+_BOARD = ('size', 'seed', 'loop', 'anchors', 'window', 'scenes')
+_BOARD += ('transitions',)
 _SCENE = ('name', 'prompt', 'length', 'first', 'last', 'at')
 _TRANSITION = ('from', 'to', 'length', 'prompt')
 _SIZE = re.compile(r'(\d+)\s*x\s*(\d+)')
 _TIME = 'frames, such as 32, or seconds, such as 2s'
+# Deeper than any storyboard; an alias that contains itself would never end.
+_DEEPEST = 8
+_MOST = 10_000
+_TOO_DEEP = 'this is nested too deeply; a storyboard has three levels.'
+_MAPPING = 'a mapping of keys to values'
+_KINDS = {
+  bool: 'true or false',
+  int: 'a whole number',
+  float: 'a number',
+  str: 'text',
+  list: 'a list',
+  dict: _MAPPING,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+  """One value of a file.
+
+  Attributes:
+    path: of the file.
+    line: on which the value begins, counted from 1.
+    value: bool, int, float, str, None, list of Nodes, or dict of Nodes.
+    keys: lines of the keys, if it is a mapping.
+  """
+
+  path: Path
+  line: int
+  value: Any
+  keys: dict[Any, int] = dataclasses.field(default_factory=dict)
+
+  def fail(self, message: str, line: int | None = None) -> NoReturn:
+    """Raises a UserError that names the file and the line at fault."""
+    raise UserError(f'{self.path}:{line or self.line}: {message}')
+
+  def expect(self, *kinds: type, what: str, hint: str = '') -> Any:
+    """Returns the value if it is of one of the kinds.
+
+    Args:
+      *kinds: bool, int, float, str, list or dict; an int is no bool.
+      what: name of the value in the complaint.
+      hint: what would be allowed, where the kinds alone do not say it.
+
+    Raises:
+      UserError: it is of another kind.
+    """
+    if type(self.value) in kinds:
+      return self.value
+    allowed = hint or ' or '.join(_KINDS[kind] for kind in kinds)
+    quotes = ''
+    if str in kinds and not isinstance(self.value, list | dict):
+      quotes = '; put it in quotes if it is meant as text'
+    self.fail(f'{what} must be {allowed}, not {self.shown()}{quotes}.')
+
+  def fields(
+    self, allowed: Sequence[str], required: Sequence[str], what: str
+  ) -> dict[str, 'Node']:
+    """Returns the values of a mapping by key.
+
+    Args:
+      allowed: every key that it may have.
+      required: those that it must have.
+      what: name of the mapping in complaints.
+
+    Raises:
+      UserError: it is no mapping, a key is unknown (the nearest one is
+        suggested) or a required one is missing.
+    """
+    entries = self.expect(dict, what=what)
+    for key in entries:
+      if key not in allowed:
+        near = difflib.get_close_matches(str(key), allowed, n=1)
+        hint = f'did you mean {near[0]!r}? ' if near else ''
+        self.fail(
+          f'{what} has no key {key!r}; {hint}It takes {", ".join(allowed)}.',
+          self.keys[key],
+        )
+    for key in required:
+      if key not in entries:
+        self.fail(f'{what} lacks {key!r}; add it.')
+    return entries
+
+  def shown(self) -> str:
+    """Describes the value in a complaint."""
+    if self.value is None:
+      return 'empty'
+    if isinstance(self.value, list | dict):
+      return _KINDS[type(self.value)]
+    return repr(self.value)
+
+
+def read_nodes(path: Path) -> Node:
+  """Reads a file of one YAML or JSON document.
+
+  Raises:
+    UserError: the file cannot be read, is no YAML, is empty, or has a key
+      twice in one mapping.
+  """
+  try:
+    text = path.read_text(encoding='utf-8')
+  except (OSError, UnicodeDecodeError) as error:
+    reason = error.strerror if isinstance(error, OSError) else 'not UTF-8'
+    raise UserError(
+      f'{path} cannot be read as text ({reason}); check the path.'
+    ) from error
+  if path.suffix.lower() == '.json':
+    # JSON may be indented by tabs, YAML may not; lines stay what they are.
+    text = text.replace('\t', '  ')
+  try:
+    loader = yaml.SafeLoader(text)
+    root = loader.get_single_node()
+    if root is None:
+      raise UserError(f'{path}:1: the file is empty.')
+    return _convert(loader, root, path, 0, itertools.count())
+  except yaml.MarkedYAMLError as error:
+    mark = error.problem_mark or error.context_mark
+    line = f':{mark.line + 1}' if mark else ''
+    problem = error.problem or error.context
+    raise UserError(
+      f'{path}{line}: this is no valid YAML ({problem}); check the '
+      'indentation, colons and quotes there.'
+    ) from error
+  except yaml.YAMLError as error:
+    raise UserError(f'{path} is no valid YAML: {error}.') from error
+  except RecursionError:
+    raise UserError(f'{path}: {_TOO_DEEP}') from None
+
+
+def _convert(loader, node, path, depth, count) -> Node:
+  line = node.start_mark.line + 1
+  here = Node(path, line, None)
+  if depth > _DEEPEST:
+    here.fail(_TOO_DEEP)
+  if next(count) > _MOST:  # aliases can repeat one another
+    here.fail(f'there are more than {_MOST} values; make several storyboards.')
+  if isinstance(node, yaml.SequenceNode):
+    items = [
+      _convert(loader, item, path, depth + 1, count) for item in node.value
+    ]
+    return Node(path, line, items)
+  if not isinstance(node, yaml.MappingNode):
+    return Node(path, line, _scalar(loader, node, here))
+  entries: dict[Any, Node] = {}
+  keys: dict[Any, int] = {}
+  for key_node, value_node in node.value:
+    at = key_node.start_mark.line + 1
+    if not isinstance(key_node, yaml.ScalarNode):
+      here.fail('a key must be a word or a number.', at)
+    # Keys stay as they are written: "on" is a word, 12 is the text "12".
+    key = key_node.value
+    if key in entries:
+      here.fail(f'{key!r} is here again after line {keys[key]}.', at)
+    entries[key] = _convert(loader, value_node, path, depth + 1, count)
+    keys[key] = at
+  return Node(path, line, entries, keys)
+
+
+def _scalar(loader, node, here):
+  if node.tag.endswith((':int', ':float')) and ':' in node.value:
+    here.fail(
+      f'{node.value} would be read as a number in base 60; write seconds, such '
+      'as 90s, or put it in quotes.'
+    )
+  try:
+    return loader.construct_object(node)
+  except ValueError as error:
+    here.fail(f'{node.value!r} cannot be read ({error}); put it in quotes.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +224,10 @@ class Time:
   written: timeline.Time
   node: Node
 
-  def frames(self, fps: float, stride: int, what: str) -> int:
+  def frames(self, fps: float, what: str) -> int:
     """A whole number of latents in frames; UserError names the nearest."""
     try:
-      return timeline.fit(self.written, what, fps, stride=stride, rounded=False)
+      return timeline.fit(self.written, what, fps, rounded=False)
     except UserError as error:
       self.node.fail(str(error))
 
@@ -151,7 +315,7 @@ def read(path: str | Path) -> Storyboard:
       what would be allowed.
   """
   path = Path(path)
-  node = nodes.read(path)
+  node = read_nodes(path)
   entries = node.fields(_BOARD, ('scenes',), 'a storyboard')
   scenes = _scenes(entries['scenes'])
   loop = _flag(entries, 'loop')

@@ -1,1 +1,0 @@
-"""Storyboards: files that describe a video scene by scene."""
