@@ -55,14 +55,19 @@ EXTRAS = {
   # than are current.
   'beam': ['apache-beam>=2.77.0'],
   'tensorboard': ['tensorflow>=2.18', 'tensorboard>=2.18'],
+  # The timeline in a browser.
+  'studio': ['starlette>=1.10', 'uvicorn>=0.54'],
   'test': [
     'beartype>=0.23.1',
+    'httpx2>=2.16',
     'hypothesis>=6.170',
     'mypy>=2.4',
     'pre-commit>=4.0',
     'pytest>=9.2',
     'pytest-xdist>=3.8',
     'ruff>=0.17.6',
+    'starlette>=1.10',
+    'uvicorn>=0.54',
   ],
 }
 
@@ -97,6 +102,7 @@ setuptools.setup(
       'assets/tiny/*',
       'assets/report/*',
       'assets/tiles/*',
+      'studio/page/*',
     ],
   },
   python_requires='>=3.11',

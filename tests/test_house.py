@@ -17,6 +17,7 @@ OUTSIDE = re.compile(
 # Run or loaded by what is imported.
 INDIRECT = {
   *('mypy', 'pre-commit', 'pytest-xdist', 'ruff'),
+  *('httpx2', 'uvicorn'),
   *('clu', 'tensorboard', 'tensorflow'),
 }
 

@@ -20,7 +20,7 @@ FLOORS = (
   ('training', 'evaluation_sets', 'evaluation.suites'),
   ('evaluation.clips', 'bench', 'aot'),
   ('report',),
-  ('compare',),
+  ('compare', 'studio'),
   ('cli',),
 )
 LEVELS = {name: level for level, names in enumerate(FLOORS) for name in names}

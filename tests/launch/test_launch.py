@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = [
   'launch/evaluation_set.sh',
   'launch/quickstart.sh',
+  'launch/studio.sh',
   'launch/test.sh',
   'launch/tpu_worker.sh',
   'launch/workflows.sh',

@@ -200,6 +200,13 @@ def _workflow_of(args: argparse.Namespace) -> str:
   return 'orders'
 
 
+def jobs(argv: list[str]) -> list[Any]:
+  """The clips of a command; UserError for what does not fit."""
+  args = _parser().parse_args(argv)
+  args.out = out_folder(args.out)
+  return _build_jobs(args)
+
+
 def _build_jobs(args: argparse.Namespace) -> list[Any]:
   """The clips of a command; UserError for what does not fit."""
   from unitemp_jax.data.tokenizer import Tokenizer

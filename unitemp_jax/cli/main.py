@@ -33,6 +33,7 @@ VERBS = {
   'teacher': ('unitemp_jax.cli.teacher', 'make videos with the slow teacher'),
   'export': ('unitemp_jax.cli.export', 'join trained stages to a model folder'),
   'plan': ('unitemp_jax.cli.plan', 'print and draw a generation order'),
+  'studio': ('unitemp_jax.cli.studio', 'the timeline in a browser'),
   'report': ('unitemp_jax.cli.report', 'write a page that shows the videos'),
   'bench': ('unitemp_jax.cli.bench', 'measure speed and memory'),
   'aot': ('unitemp_jax.cli.aot', 'compile for a TPU topology without one'),

@@ -42,6 +42,9 @@ _UNDER_WAY = 2  # batches that are decoded and written while one is generated
 _ROOM = 2**20  # bytes for sidecars and pictures
 
 Report = Callable[[str], None]
+# Is given the first frame, uint8 `[n, H, W, 3]`, and whether these take the
+# place of a preview.
+Show = Callable[[int, np.ndarray, bool], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -230,8 +233,11 @@ class RowFolder:
 class _Run:
   """One clip that is made block by block."""
 
-  def __init__(self, pipeline: Pipeline, job: Job, report: Report):
+  def __init__(
+    self, pipeline: Pipeline, job: Job, report: Report, show: Show | None
+  ):
     self.pipeline, self.job, self.report = pipeline, job, report
+    self.show = show
     self.key = job.key(pipeline.hash)
     self.folder = RowFolder(job.beside('.rows'), self.key)
     self.partial = job.beside('.partial.mp4')
@@ -264,16 +270,22 @@ class _Run:
     if finished:
       self.report(f'{len(finished)} of {self.total} blocks were there')
     times: list[float] = []  # when each block was kept
-    schedule = decoding.schedule(request.plan, 'stream')
+    show = self.show
+    mode = 'lag' if show else 'stream'
+    schedule = decoding.schedule(request.plan, mode)
     decoder = self.pipeline.decoder(request.plan, schedule)
     for made in self.pipeline.rows(request, finished):
       self.rows.append(made)
       if made.fresh:
         self.folder.save(made)
-      if 'first block' not in self.timings:
-        # Only until the first pixels: the file is decoded once, at the end.
+      if show or 'first block' not in self.timings:
+        # Else only until the first pixels: the file is decoded at the end.
         pieces = list(decoder(made))
-        if made.fresh and pieces:
+        if show:
+          for piece in pieces:
+            frames = request.paste(piece.first, piece.frames[0])
+            show(piece.first, frames, piece.refines)
+        if made.fresh and pieces and 'first block' not in self.timings:
           seconds = time.monotonic() - began
           self.timings['first block'] = round(seconds, 3)
           first, last = pieces[0].first, pieces[0].last
@@ -404,6 +416,7 @@ def run(
   jobs: Sequence[Job],
   size: int | None = None,
   report: Report = print,
+  show: Show | None = None,
 ) -> int:
   """Makes and writes what is not there yet; returns how many clips it made.
 
@@ -411,7 +424,8 @@ def run(
     pipeline: of the model.
     jobs: all clips of the command.
     size: clips per batch; None makes one at a time, block by block.
-    report: is given lines about the progress.
+    report: is given lines about the progress; may raise KeyboardInterrupt.
+    show: is given frames as they are made, one clip at a time.
 
   Raises:
     UserError: a file that is there is not this command's, a disk is full, or
@@ -442,7 +456,7 @@ def run(
     make = functools.partial(_make_batch, pipeline, size)
     produce(batches(todo, size), make, tasks, settled)
     return len(todo)
-  runs = [_Run(pipeline, job, report) for job in todo]
+  runs = [_Run(pipeline, job, report, show) for job in todo]
 
   def make_one(group):
     [one] = group

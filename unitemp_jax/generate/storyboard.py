@@ -135,7 +135,7 @@ def _give(draft: Draft, line: Sequence[Stretch], card) -> list[orders.Given]:
       name = stretch.what.name
       for given in stretch.what.given:
         frames = _read(draft, given)
-        begin = _begin(given, name, frames, stretch, card)
+        begin = begin_of(given, name, frames, stretch, card)
         places.append((begin, begin + len(frames) - 1, given))
         draft.give(begin, frames)
   places.sort(key=lambda place: place[0])
@@ -158,8 +158,18 @@ def _read(draft: Draft, given: Given) -> np.ndarray:
     given.node.fail(str(error))
 
 
-def _begin(given: Given, scene: str, frames: np.ndarray, stretch, card) -> int:
-  """Frame of the video at which something given begins."""
+def begin_of(
+  given: Given,
+  scene: str,
+  frames: np.ndarray,
+  stretch: Stretch,
+  card: ModelCard,
+) -> int:
+  """Frame of the video at which something given begins.
+
+  Raises:
+    UserError: it does not fit its scene.
+  """
   # Before this frame the scene has no latent of its own.
   least = 0 if stretch.begin == 0 else timeline.STRIDE
   most = stretch.end - stretch.begin - (len(frames) - 1)

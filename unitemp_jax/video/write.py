@@ -76,6 +76,7 @@ def open_video(
   scale: int | None = None,
   crf: int = 18,
   lossless: bool = False,
+  webm: bool = False,
 ) -> Iterator[Callable[[np.ndarray], None]]:
   """Opens a video file that is written piece by piece, atomically.
 
@@ -94,6 +95,7 @@ def open_video(
     crf: quality, 0 is lossless but for the colour conversion, 18 looks so.
     lossless: FFV1 in Matroska, every pixel as it is, nothing enlarged, instead
       of H.264 in mp4.
+    webm: VP9 in WebM instead.
 
   Yields:
     A function that appends frames, uint8 [n, H, W, 3]; an odd side grows by a
@@ -111,6 +113,9 @@ def open_video(
       # many encoders work at once (1 clip in 50 of 64x64 pixels).
       {'crf': str(crf), 'mbtree': '0'},
     )
+  if webm:
+    options = {'crf': str(crf), 'b': '0', 'row-mt': '1'}
+    form = ('webm', 'libvpx-vp9', {'fflags': '+bitexact'}, options)
   kind, codec, flags, options = form
   with _writing(path) as part, av.open(part, 'w', kind, options=flags) as out:
     for name, value in (metadata or {}).items():

@@ -1,0 +1,458 @@
+// The page: its state is the server's, its timeline everybody's.
+
+import { $, ask, listed, make, place, say } from './dom.js';
+import { Player } from './player.js';
+import { Tracks } from './tracks.js';
+
+const address = (...parts) => ['api', ...parts].map(encodeURIComponent).join('/');
+const ORDINALS = ['queued', 'running', 'cancelled', 'failed'];
+
+const page = {
+  project: new URLSearchParams(location.search).get('project'),
+  state: null,
+  line: null,
+  chosen: null, // name of the version that is shown
+  other: '', // the one beside it
+  span: null, // frames that are marked, [low, high]
+  past: [],
+  future: [],
+
+  /** What a piece is of: name, frames and a strip, given or a version. */
+  source(name) {
+    const given = this.state.given[name];
+    if (given) return { ...given, strip: address(this.project, 'given', name) };
+    const version = this.version(name);
+    return { name, frames: version?.frames ?? 1e9, strip: version ? file(name, 'strip') : '' };
+  },
+
+  version(name) { return this.state.versions.find((one) => one.name === name); },
+
+  /** Changes the timeline; changes of one kind in a row are undone together. */
+  edit(change, kind) {
+    const before = JSON.stringify(this.line);
+    change(this.line);
+    this.line.prompts.sort((a, b) => a.at - b.at);
+    if (JSON.stringify(this.line) === before) return;
+    if (!kind || kind !== this.kind || Date.now() - this.last > 1500) this.past.push(before);
+    this.kind = kind;
+    this.last = Date.now();
+    this.future = [];
+    this.changed();
+  },
+
+  changed() {
+    this.dirty = true;
+    draw();
+    clearTimeout(this.saving);
+    this.saving = setTimeout(() => save().catch(complain), 200);
+  },
+
+  seek(frame) { player.seek(frame); },
+
+  choose(low, high) {
+    this.span = [low, high];
+    drawSpan();
+    drawActions();
+  },
+};
+
+const file = (name, kind) => address(page.project, 'versions', name, kind);
+const complain = (error) => say(error.message);
+const player = new Player((frame) => {
+  $('head').value = frame;
+  const fps = player.fps;
+  $('where').textContent = `frame ${frame} of ${player.frames} · ${(frame / fps).toFixed(2)} s`;
+  $('needle').style.left = `${100 * (frame + 0.5) / (page.line?.length ?? 1)}%`;
+  player.needle();
+});
+const tracks = new Tracks(page);
+
+/** Saves the timeline for all pages, and asks what it would make. */
+async function save() {
+  const line = JSON.parse(JSON.stringify(page.line));
+  page.dirty = false;
+  page.sent = JSON.stringify(line);
+  await ask(address(page.project, 'timeline'), line);
+  await plan(line);
+}
+
+async function plan(line) {
+  const number = plan.number = (plan.number ?? 0) + 1;
+  let found;
+  try {
+    found = await ask(address(page.project, 'plan'), line);
+  } catch (error) {
+    found = { error: error.message };
+  }
+  if (number === plan.number) verdict(found);
+}
+
+function verdict(found) {
+  const box = $('verdict');
+  page.fits = !found.error;
+  $('generate').disabled = $('four').disabled = !page.fits;
+  if (found.error) {
+    box.replaceChildren(make('p', { className: 'wrong', textContent: found.error }));
+    $('plan').hidden = true;
+    tracks.plan([], 1);
+    return;
+  }
+  const blocks = found.blocks.filter((block) => !block[2]).length;
+  const { weights, cache, frames } = found.memory;
+  const mib = (n) => `${(n / 2 ** 20).toFixed(n < 2 ** 23 ? 1 : 0)} MiB`;
+  const time = found.seconds === null ? 'time known after the first video' : `about ${found.seconds.toFixed(found.seconds < 10 ? 1 : 0)} s`;
+  box.replaceChildren(
+    make('p', { textContent: `${found.frames} frames of ${found.width}×${found.height}, ${(found.frames / page.state.model.fps).toFixed(2)} s: ${blocks} blocks, ${time}.` }),
+    make('p', { className: 'hint', textContent: `Memory: ${mib(weights + cache)} (model ${mib(weights)}, cache ${mib(cache)}), frames ${mib(frames)}.` }),
+    ...found.remarks.map((remark) => make('p', { className: 'hint', textContent: `Note: ${remark}.` })),
+  );
+  tracks.plan(found.blocks, found.frames);
+  $('plan').hidden = false;
+  $('plan').querySelector('img').src = `data:image/svg+xml,${encodeURIComponent(found.svg)}`;
+}
+
+/** Takes the server's state; the timeline too, unless it is being changed. */
+async function refresh() {
+  if (refresh.busy) { refresh.again = true; return; }
+  refresh.busy = true;
+  try {
+    page.project ??= (await ask('api/projects')).projects[0];
+    const before = page.state?.run?.version;
+    page.state = await ask(address(page.project, 'state'));
+    const theirs = JSON.stringify(page.state.timeline);
+    if (!page.line || (!page.dirty && theirs !== page.sent && theirs !== JSON.stringify(page.line))) {
+      page.line = page.state.timeline;
+      page.sent = theirs;
+      plan(page.line);
+    }
+    const run = page.state.run;
+    const mine = run?.project === page.project;
+    if (mine && run.version !== before && (!page.chosen || page.follow)) page.chosen = run.version;
+    if (!page.version(page.chosen)) page.chosen = page.state.versions.at(-1)?.name ?? null;
+    draw();
+  } finally {
+    refresh.busy = false;
+    if (refresh.again) { refresh.again = false; refresh().catch(complain); }
+  }
+}
+
+function draw() {
+  const { state, line } = page;
+  listed($('project'), state.projects, (n) => n, (n) => make('option', { value: n, textContent: n }));
+  $('project').value = page.project;
+  $('undo').disabled = !page.past.length;
+  $('redo').disabled = !page.future.length;
+  const set = (id, value) => { if (document.activeElement !== $(id) || $(id).type === 'select-one') $(id).value = value; };
+  for (const id of ['length', 'order', 'sinks', 'decode', 'seed']) set(id, line[id]);
+  set('ends', ends());
+  tracks.draw();
+  drawPrompts();
+  drawVersions();
+  drawStage();
+  drawActions();
+  drawSpan();
+  const run = state.run;
+  const waiting = state.versions.filter((one) => one.state === 'queued').length;
+  $('said').textContent = [run ? `${run.project === page.project ? '' : `${run.project} `}${run.version}: ${run.said}` : '', waiting ? `${waiting} waiting` : ''].filter(Boolean).join(' · ');
+}
+
+function ends() {
+  const { line } = page;
+  if (line.loop) return 'joined';
+  const last = (p) => p.at + p.last - p.first === line.length - 1;
+  return line.pieces.some((p) => p.at === 0 || last(p)) ? 'closed' : 'open';
+}
+
+function drawPrompts() {
+  const scenes = page.line.order === 'scenes';
+  listed($('prompts'), page.line.prompts, (_, k) => k, (_, k) => {
+    const own = () => page.line.prompts[k];
+    const at = make('input', { type: 'number', className: 'at', min: 0, 'aria-label': `Prompt ${k + 1} from frame` });
+    at.onchange = () => page.edit(() => { own().at = Math.max(0, Math.min(Number(at.value), page.line.length - 1)); });
+    const words = make('input', { className: 'words', 'aria-label': `Prompt ${k + 1}`, placeholder: 'what is seen, such as: a red seven falls' });
+    words.oninput = () => page.edit(() => { own().text = words.value; }, `words ${k}`);
+    const link = make('input', { type: 'checkbox' });
+    link.onchange = () => page.edit(() => { own().link = link.checked; });
+    const remove = make('button', { textContent: 'Remove', 'aria-label': `Remove prompt ${k + 1}`, onclick: () => page.edit((line) => line.prompts.splice(k, 1)) });
+    return make('li', {}, make('label', {}, 'from ', at), words, make('label', { className: 'check' }, link, 'transition'), remove);
+  }, (row, prompt, k) => {
+    const [at, words, link] = row.querySelectorAll('input');
+    if (document.activeElement !== at) at.value = prompt.at;
+    if (words.value !== prompt.text) words.value = prompt.text;
+    at.disabled = k === 0;
+    link.checked = prompt.link;
+    link.parentNode.hidden = !scenes;
+    row.lastChild.hidden = k === 0;
+  });
+}
+
+function drawVersions() {
+  listed($('versions'), page.state.versions, (one) => one.name, (one) => {
+    const button = make('button', {}, make('span', { className: 'picture' }), make('b'), make('span', { className: 'words' }));
+    button.onclick = () => { page.chosen = one.name; page.follow = false; draw(); };
+    return make('li', {}, button);
+  }, (item, one) => {
+    const button = item.firstChild;
+    const [picture, name, words] = button.children;
+    button.setAttribute('aria-pressed', one.name === page.chosen);
+    const seed = one.seed ?? one.timeline?.seed;
+    name.textContent = `${one.name} · ${one.state === 'done' ? `seed ${seed}` : one.state}`;
+    words.textContent = one.prompt ?? one.timeline?.prompts[0].text ?? '';
+    if (one.state === 'done') picture.style.backgroundImage = `url("${file(one.name, 'poster')}")`;
+  });
+}
+
+function drawStage() {
+  const one = page.version(page.chosen);
+  const run = page.state.run;
+  const live = one && run?.project === page.project && run.version === one.name;
+  const screen = player.screens[0];
+  if (!one) {
+    screen.clear('Describe the video, and generate it.');
+    tracks.film('', [], null, 1);
+  } else if (live) {
+    const of = (k) => address(page.project, 'shown', one.name, k);
+    screen.blocks(run.shown, of, one.timeline.length, page.state.model.fps, run.said);
+    tracks.film('', run.shown, of, one.timeline.length);
+    const latest = run.shown.at(-1);
+    if (latest && page.seen !== `${one.name} ${run.shown.length}` && !player.playing) player.seek(latest[0]);
+    page.seen = `${one.name} ${run.shown.length}`;
+  } else if (one.state === 'done') {
+    screen.file(file(one.name, 'mp4'), one);
+    tracks.film(file(one.name, 'strip'), [], null, one.frames);
+  } else {
+    screen.clear({ queued: 'This version waits for its turn.', cancelled: 'Cancelled; what is finished is kept.' }[one.state] ?? one.problem ?? '');
+    if (one.partial) screen.file(file(one.name, 'mp4'), { frames: 1, fps: page.state.model.fps, width: page.state.model.width });
+    tracks.film('', [], null, 1);
+  }
+  $('stage-title').textContent = one ? `Version ${one.name}${one.prompt ? `: ${one.prompt}` : ''}` : 'Nothing shown yet';
+  const other = one?.state === 'done' && page.version(page.other);
+  player.beside(Boolean(other));
+  if (other) player.screens[1].file(file(other.name, 'mp4'), other);
+  $('head').max = player.frames - 1;
+  const drawn = `${page.chosen} ${one?.state}`;
+  if (drawn !== page.drawn) {
+    page.drawn = drawn;
+    player.chart(one?.difference, one?.boundaries);
+    player.seek(Math.min(player.frame, player.frames - 1));
+  }
+}
+
+function drawSpan() {
+  $('span').hidden = !page.span;
+  if (page.span) place($('span'), ...page.span, page.line.length);
+}
+
+/** Puts the chosen version, or parts of it, on the timeline as what is given. */
+function from(version, change) {
+  page.edit((line) => {
+    const told = version.timeline ?? { prompts: [{ at: 0, text: version.prompt, link: false }] };
+    Object.assign(line, { loop: false, order: 'auto', length: version.frames, prompts: JSON.parse(JSON.stringify(told.prompts)) });
+    line.prompts.forEach((prompt) => { prompt.link = false; });
+    line.pieces = [];
+    const part = (first, last, at = first) => { if (last >= first) line.pieces.push({ source: version.name, at, first, last }); };
+    change(line, part);
+    line.prompts = line.prompts.filter((prompt, k) => k === 0 || prompt.at < line.length);
+  });
+  $('line').scrollIntoView({ block: 'nearest' });
+  say('It is on the timeline: look at the plan, then generate.');
+}
+
+const number = (id) => Number($(id).value);
+const DEEDS = {
+  extend: (v) => from(v, (line, part) => {
+    const [before, after] = [number('before'), number('after')];
+    line.length += before + after;
+    part(0, v.frames - 1, before);
+    line.prompts.forEach((prompt, k) => { if (k) prompt.at += before; });
+  }),
+  anew: (v) => from(v, (line, part) => {
+    const [low, high] = [number('low'), number('high')];
+    const [a, b] = [4 * Math.floor((low - 1) / 4), 4 * Math.ceil((high + 1) / 4)];
+    if (a >= 0) part(0, a);
+    part(b, v.frames - 1);
+  }),
+  keyframe: (v) => pick((source, frames) => from(v, (line, part) => {
+    const at = 4 * Math.round(player.frame / 4);
+    const end = at + frames - 1;
+    part(0, at - page.state.model.block);
+    line.pieces.push({ source, at, first: 0, last: frames - 1 });
+    if (end + page.state.model.block < v.frames) part(end + page.state.model.block, v.frames - 1);
+  })),
+  prompt: (v) => {
+    const keep = 4 * Math.floor(player.frame / 4);
+    from(v, (line, part) => {
+      part(0, keep);
+      line.prompts = line.prompts.filter((prompt) => prompt.at <= keep);
+      line.prompts.push({ at: keep + 1, text: '', link: false });
+    });
+    [...document.querySelectorAll('#prompts .words')].at(-1).focus();
+  },
+  close: (v) => from(v, (line, part) => {
+    part(0, v.frames - 1);
+    line.length += 2 * page.state.model.block;
+    part(0, 0, line.length - 1);
+  }),
+  restore: (v) => page.edit((line) => Object.assign(line, JSON.parse(JSON.stringify(v.timeline)))),
+  cancel: (v) => ask(address(page.project, 'versions', v.name, 'cancel'), {}),
+  resume: (v) => ask(address(page.project, 'versions', v.name, 'resume'), {}),
+  command: (v) => copy(v.command, 'The command'),
+  python: async (v) => copy((await ask(address(page.project, 'versions', v.name, 'python'), {})).text, 'The script'),
+};
+
+async function copy(text, what) {
+  page.copied = text;
+  await navigator.clipboard.writeText(text);
+  say(`${what} is copied; it makes the same frames.`);
+}
+
+function drawActions() {
+  const one = page.version(page.chosen);
+  const box = $('actions');
+  box.hidden = !one;
+  if (!one) return;
+  const key = `${one.name} ${one.state} ${page.state.versions.length}`;
+  if (box.dataset.key !== key) {
+    box.dataset.key = key;
+    const button = (deed, text) => make('button', { textContent: text, onclick: () => Promise.resolve(DEEDS[deed](page.version(page.chosen))).catch(complain) });
+    const field = (id, text, value) => make('label', {}, text, make('input', { id, type: 'number', min: 0, value }));
+    const link = (kind, text) => make('a', { className: 'button', href: `${file(one.name, kind)}?save`, textContent: text, download: '' });
+    const row = (...parts) => make('div', { className: 'row' }, ...parts);
+    const rows = [];
+    if (one.state === 'done') {
+      const others = page.state.versions.filter((v) => v.state === 'done' && v.name !== one.name);
+      const beside = make('select', { id: 'other', onchange: () => { page.other = beside.value; draw(); player.seek(player.frame); } }, make('option', { value: '', textContent: 'none' }), ...others.map((v) => make('option', { value: v.name, textContent: v.name })));
+      beside.value = others.some((v) => v.name === page.other) ? page.other : page.other = '';
+      const block = page.state.model.block;
+      rows.push(
+        row(field('before', 'before', 0), field('after', 'after', block), button('extend', 'Extend'), field('low', 'frames', block + 1), field('high', 'to', 2 * block), button('anew', 'Make anew')),
+        row(button('keyframe', 'Insert picture here'), button('prompt', 'Change prompt from here'), button('close', 'Close the loop'), make('label', {}, 'Compare with', beside)),
+        row(link('mp4', 'mp4'), link('webm', 'webm'), link('gif', 'gif'), link('last', 'Last frame')),
+      );
+    }
+    const last = row();
+    if (one.timeline) last.append(button('restore', 'Back to its timeline'));
+    if (one.command) last.append(button('command', 'Copy as command'), button('python', 'Copy as Python'));
+    if (['queued', 'running'].includes(one.state)) last.append(button('cancel', 'Cancel'));
+    if (['cancelled', 'failed'].includes(one.state)) last.append(button('resume', 'Go on'));
+    box.replaceChildren(...rows, last);
+  }
+  if (page.span && $('low')) [$('low').value, $('high').value] = page.span;
+}
+
+/** Uploads files and says what became of each. */
+async function give(files) {
+  const given = [];
+  for (const one of files) {
+    try {
+      if (one.size > page.state.upload_limit) throw new Error(`${one.name} is too large: use at most ${page.state.upload_limit / 2 ** 20} MiB.`);
+      const path = `${address(page.project, 'given')}?name=${encodeURIComponent(one.name)}`;
+      given.push((await ask(path, one, true)).source);
+    } catch (error) {
+      complain(error);
+    }
+  }
+  await refresh();
+  return given.map((source) => [source, 1 + 4 * Math.floor((page.state.given[source].frames - 1) / 4)]);
+}
+
+/** Lets a person choose a file, and gives it. */
+function pick(then) {
+  $('file').onchange = async () => {
+    for (const [source, frames] of await give([...$('file').files])) then(source, frames);
+    $('file').value = '';
+  };
+  $('file').click();
+}
+
+/** Puts a piece where there is room, from a frame on. */
+function add(frame) {
+  return (source, frames) => page.edit((line) => {
+    let at = Math.min(4 * Math.round(frame / 4), line.length - 1);
+    if (at + frames > line.length) at = Math.max(0, 4 * Math.floor((line.length - frames) / 4));
+    if (at + frames > line.length) line.length = frames + 3 * page.state.model.block;
+    line.pieces.push({ source, at, first: 0, last: frames - 1 });
+  });
+}
+
+function listen() {
+  const value = (id, read) => { $(id).onchange = () => page.edit((line) => { line[id] = read($(id).value); }); };
+  for (const id of ['order', 'sinks', 'decode']) value(id, String);
+  for (const id of ['length', 'seed']) value(id, (text) => Math.max(0, Math.round(Number(text))));
+  $('ends').onchange = () => {
+    const chosen = $('ends').value;
+    if (chosen === 'closed') pick(add(page.line.length - 1));
+    else page.edit((line) => { line.loop = chosen === 'joined'; if (chosen === 'open') line.pieces = line.pieces.filter((p) => p.at > 0 && p.at + p.last - p.first < line.length - 1); });
+  };
+  const generate = async (seeds) => {
+    try {
+      page.follow = true;
+      for (let k = 0; k < seeds; k += 1) {
+        const { version } = await ask(address(page.project, 'generate'), { ...page.line, seed: page.line.seed + k });
+        if (!page.state.run && !k) page.chosen = version;
+      }
+    } catch (error) { complain(error); }
+  };
+  $('settings').onsubmit = (event) => { event.preventDefault(); generate(1); };
+  $('four').onclick = () => generate(4);
+  const move = (back, on) => () => {
+    if (!back.length) return;
+    on.push(JSON.stringify(page.line));
+    page.line = JSON.parse(back.pop());
+    page.kind = undefined;
+    page.changed();
+  };
+  $('undo').onclick = () => move(page.past, page.future)();
+  $('redo').onclick = () => move(page.future, page.past)();
+  $('add-file').onclick = () => pick(add(player.frame));
+  $('add-prompt').onclick = () => {
+    const at = Math.max(1, 4 * Math.floor(player.frame / 4) + 1);
+    page.edit((line) => line.prompts.push({ at, text: '', link: line.order === 'scenes' }));
+    document.querySelectorAll('#prompts .words')[page.line.prompts.findIndex((p) => p.at === at)]?.focus();
+  };
+  $('project').onchange = () => { location.search = `?project=${encodeURIComponent($('project').value)}`; };
+  $('new-project').onclick = async () => {
+    const name = prompt('Name of the new project');
+    if (name) ask('api/projects', name).then((made) => { location.search = `?project=${made.project}`; }, complain);
+  };
+  $('open-board').onclick = () => $('board-file').click();
+  $('board-file').onchange = async () => {
+    try {
+      const { timeline } = await ask(address(page.project, 'storyboard'), $('board-file').files[0], true);
+      page.edit((line) => Object.assign(line, timeline));
+    } catch (error) { complain(error); }
+    $('board-file').value = '';
+  };
+  $('save-board').onclick = async () => {
+    try {
+      const { text } = await ask(address(page.project, 'save'), page.line);
+      const link = make('a', { href: URL.createObjectURL(new Blob([text])), download: `${page.project}.yaml` });
+      link.click();
+    } catch (error) { complain(error); }
+  };
+  const line = $('line');
+  line.ondragover = (event) => { event.preventDefault(); line.classList.add('dropping'); };
+  line.ondragleave = () => line.classList.remove('dropping');
+  line.ondrop = async (event) => {
+    event.preventDefault();
+    line.classList.remove('dropping');
+    const frame = tracks.frameAt(event);
+    for (const [source, frames] of await give([...event.dataTransfer.files])) add(frame)(source, frames);
+  };
+  document.onkeydown = (event) => {
+    if (event.key.toLowerCase() === 'z' && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      $(event.shiftKey ? 'redo' : 'undo').click();
+      return;
+    }
+    if (event.target.closest('input, select, textarea, button, a, summary')) return;
+    const press = { ' ': 'play', ',': 'back', '.': 'on' }[event.key];
+    if (press) { event.preventDefault(); $(press).click(); }
+  };
+}
+
+listen();
+const events = new EventSource('api/events');
+events.onmessage = () => refresh().catch(complain);
+events.onerror = () => { $('said').textContent = 'The server does not answer; waiting for it.'; };
+window.studio = page;

@@ -1,0 +1,406 @@
+"""A project on disk: its timeline, what was given to it, and its versions.
+
+    PROJECT/studio.json           the timeline, and what was given
+    PROJECT/given/ID.png          pictures and clips, named by their content
+    PROJECT/0001/studio.json      a version: timeline, command and state
+    PROJECT/0001/long/0000-*.mp4  its files, as `unitemp generate` writes them
+
+A version that is queued is in the queue, one that is running when the program
+starts was interrupted. Versions without a record, made by the command line, are
+as good as any other.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+from unitemp_jax import files
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate.clips import Job
+from unitemp_jax.report import read as report
+from unitemp_jax.studio import timeline as lines
+from unitemp_jax.studio.timeline import Piece, Timeline
+from unitemp_jax.video import read, write
+
+Jobs = Callable[[list[str]], list[Job]]
+RECORD, GIVEN = 'studio.json', 'given'
+QUEUED, RUNNING, DONE = 'queued', 'running', 'done'
+FAILED, CANCELLED = 'failed', 'cancelled'
+_MOST_PIXELS = 64 * 2**20  # of one picture
+_MOST_BYTES = 2**30  # of the frames of one clip
+_TILES, _TILE = 16, 64  # of a strip: number and height
+# First bytes -> ending. Nothing else is handed to a decoder: text that names
+# other files, as play lists do, is no clip.
+_MAGIC = {
+  rb'\x89PNG': '.png',
+  rb'\xff\xd8\xff': '.jpg',
+  rb'BM': '.bmp',
+  rb'RIFF....WEBP': '.webp',
+  rb'RIFF....AVI ': '.avi',
+  rb'GIF8': '.gif',
+  rb'\x1aE\xdf\xa3': '.mkv',
+  rb'....ftyp': '.mp4',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+  """One video of a project.
+
+  Attributes:
+    name: of the version in the project.
+    record: what the studio knows of it; empty if it was made elsewhere.
+    clip: its mp4, which need not be there yet.
+  """
+
+  name: str
+  record: Mapping[str, Any]
+  clip: Path
+
+  @property
+  def state(self) -> str:
+    """One of the constants of this file."""
+    return self.record.get('state', DONE)
+
+  @property
+  def frames_file(self) -> Path:
+    """The exact frames where they were kept."""
+    exact = self.clip.with_suffix('.mkv')
+    return exact if exact.is_file() else self.clip
+
+
+class Project:
+  """A folder of versions; used by several threads."""
+
+  def __init__(self, folder: Path, model: Path, card: Any, jobs: Jobs):
+    """Opens it.
+
+    Args:
+      folder: of the project.
+      model: folder of the model.
+      card: of the model.
+      jobs: words of `unitemp generate` to the clips they ask for.
+    """
+    self.folder, self.name = folder, folder.name
+    self.model, self.card = model, card
+    self._jobs, self._lock = jobs, threading.RLock()
+
+  def _record(self) -> dict[str, Any]:
+    path = self.folder / RECORD
+    return files.read_json(path) if path.is_file() else {}
+
+  @property
+  def timeline(self) -> Timeline:
+    """As it stands on the pages."""
+    with self._lock, contextlib.suppress(UserError, KeyError):
+      return Timeline.read(self._record()['timeline'])
+    return Timeline(self.card.frames)
+
+  @property
+  def given(self) -> dict[str, dict[str, Any]]:
+    """What was given, by id: name, file, frames, width and height."""
+    return self._record().get('given', {})
+
+  def _keep(self, **values: Any) -> None:
+    with self._lock:
+      record = self._record() | values
+      files.write_json(self.folder / RECORD, record)
+
+  def keep_timeline(self, line: Timeline) -> None:
+    """Puts it on all pages."""
+    self._keep(timeline=line.record())
+
+  def give(self, upload: Path, name: str) -> str:
+    """Keeps what was uploaded and returns its id.
+
+    Raises:
+      UserError: it is neither a picture nor a clip, or too large.
+    """
+    frames, ending = read_upload(upload, self.card.fps)
+    source = files.file_sha256(upload)[:16]
+    path = self.folder / GIVEN / f'{source}{ending}'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write.write_image(self._strip(source), strip(frames))
+    os.replace(upload, path)
+    count, height, width, _ = frames.shape
+    name = re.sub(r'[^\w .()-]', '_', name)[-80:].lstrip('.') or 'picture'
+    about = {'name': name, 'file': path.name, 'frames': count}
+    about |= {'width': width, 'height': height}
+    with self._lock:
+      self._keep(given={**self.given, source: about})
+    return source
+
+  def _strip(self, source: str) -> Path:
+    return self.folder / GIVEN / f'{source}.strip.png'
+
+  def strip_of(self, source: str) -> Path | None:
+    """The picture that shows what was given; None if it is unknown."""
+    return self._strip(source) if source in self.given else None
+
+  def _source(self, name: str) -> Path:
+    given = self.given.get(name)
+    if given:
+      return self.folder / GIVEN / given['file']
+    version = self.versions().get(name)
+    if version is None or version.state != DONE:
+      raise UserError('a piece of the timeline is not there; remove it.')
+    return version.frames_file
+
+  def _files(self, line: Timeline, folder: Path) -> dict[Piece, Path]:
+    """Files of the pieces; those that are cut are written to the folder."""
+    found = {}
+    for piece in line.pieces:
+      path = self._source(piece.source)
+      found[piece] = _cut(path, piece, self.card.fps, folder)
+    return found
+
+  def job(self, line: Timeline, out: Path, cuts: Path) -> tuple[Job, list[str]]:
+    """What a timeline asks for, and the words that say so.
+
+    Args:
+      line: the timeline.
+      out: folder of the version.
+      cuts: where cut pieces and a storyboard are written.
+
+    Raises:
+      UserError: it cannot be made, in the words of the program.
+    """
+    pieces = self._files(line, cuts)
+    words = [f'--model={self.model}', f'--out={out}']
+    board = _board(line, pieces, cuts)
+    words += lines.words(line, pieces, board, self.card.frames)
+    return self.job_of(words), words
+
+  def job_of(self, words: Sequence[str]) -> Job:
+    """The one clip that words of `unitemp generate` ask for."""
+    [job] = self._jobs(list(words))
+    return job
+
+  def python(self, line: Timeline) -> str:
+    """A script that makes the same frames."""
+    cuts = self.folder / GIVEN
+    pieces = self._files(line, cuts)
+    board = _board(line, pieces, cuts)
+    short = self.card.frames
+    return lines.python(line, pieces, board, short, self.model)
+
+  def storyboard(self, line: Timeline) -> str:
+    """The timeline as a storyboard of what was given, by name."""
+    names = {}
+    for piece, path in self._files(line, self.folder / GIVEN).items():
+      source = path.stem
+      if source not in self.given:
+        copy = path.with_name(f'{path.name}.copy')
+        shutil.copyfile(path, copy)
+        label = f'{piece.source} {piece.first}-{piece.last}{path.suffix}'
+        source = self.give(copy, label)
+      names[piece] = self.given[source]['name']
+    return lines.to_storyboard(line, names)
+
+  def open_storyboard(self, text: bytes) -> Timeline:
+    """The timeline of a storyboard of what was given, by name."""
+    sources = {
+      about['name']: (source, about['frames'])
+      for source, about in self.given.items()
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+      path = Path(scratch) / 'storyboard'
+      path.write_bytes(text)
+      try:
+        return lines.from_storyboard(path, self.card, sources)
+      except UserError as error:
+        raise UserError(str(error).replace(f'{scratch}/', '')) from error
+
+  def queue(self, line: Timeline) -> str:
+    """Puts a version into the queue and returns its name."""
+    with tempfile.TemporaryDirectory() as scratch:
+      self.job(line, self.folder, Path(scratch))  # or its complaint
+    with self._lock:
+      numbers = [int(n) for n in self._names() if n.isdecimal()]
+      name = f'{max(numbers, default=0) + 1:04d}'
+      folder = self.folder / name
+      job, words = self.job(line, folder, self.folder / GIVEN)
+      record = {
+        'state': QUEUED,
+        'since': time.time(),
+        'timeline': line.record(),
+        'words': words,
+        'clip': job.path.relative_to(folder).as_posix(),
+      }
+      files.write_json(folder / RECORD, record)
+    return name
+
+  def note(self, name: str, **values: Any) -> None:
+    """Changes what is known of a version of the studio."""
+    path = self.folder / name / RECORD
+    with self._lock:
+      files.write_json(path, files.read_json(path) | values)
+
+  def _names(self) -> list[str]:
+    with (
+      contextlib.suppress(FileNotFoundError),
+      os.scandir(self.folder) as all_,
+    ):
+      return sorted(entry.name for entry in all_ if entry.is_dir())
+    return []
+
+  def versions(self) -> dict[str, Version]:
+    """All versions by name, those of the studio in the order of their making.
+
+    Those of the command line are named FOLDER:CLIP.
+    """
+    found, own = {}, {}
+    for name in self._names():
+      folder = self.folder / name
+      if (folder / RECORD).is_file():
+        with contextlib.suppress(UserError):
+          record = files.read_json(folder / RECORD, keys=('clip', 'state'))
+          own[name] = Version(name, record, folder / record['clip'])
+      elif name != GIVEN:
+        for sidecar in sorted(folder.glob('*.json')):
+          key = f'{name}:{sidecar.stem}'
+          found[key] = Version(key, {}, sidecar.with_suffix('.mp4'))
+    return found | own
+
+  def about(self, version: Version) -> dict[str, Any]:
+    """What a page shows of a version."""
+    record, sidecar = version.record, version.clip.with_suffix('.json')
+    shown: dict[str, Any] = {'name': version.name, 'state': version.state}
+    shown |= {k: record[k] for k in ('timeline', 'problem') if k in record}
+    if 'words' in record:
+      shown['command'] = lines.command(record['words'])
+    if version.state == DONE:
+      try:
+        shown |= _facts(sidecar, sidecar.stat().st_mtime_ns)
+      except (OSError, UserError) as error:
+        shown |= {'state': FAILED, 'problem': str(error)}
+    else:
+      shown['partial'] = version.clip.with_suffix('.partial.mp4').is_file()
+    return shown
+
+
+def _board(line: Timeline, pieces: Mapping[Piece, Path], cuts: Path) -> Path:
+  if line.order != 'scenes':
+    return cuts
+  # Paths are relative to its own folder.
+  names = {p: os.path.relpath(path, cuts) for p, path in pieces.items()}
+  text = lines.to_storyboard(line, names)
+  return files.write(cuts / f'{files.sha256(text)[:16]}.yaml', text)
+
+
+@functools.lru_cache(1024)
+def _facts(sidecar: Path, _: int) -> dict[str, Any]:
+  clip = report.read_clip(sidecar.parents[1], sidecar)
+  record = files.read_json(sidecar)
+  return {
+    'prompt': clip.prompt,
+    'order': clip.order,
+    'seed': clip.seed,
+    'frames': clip.frames,
+    'fps': clip.fps,
+    'width': clip.width,
+    'height': clip.height,
+    'blocks': clip.block_frames,
+    'boundaries': clip.boundary_frames,
+    'difference': clip.frame_difference,
+    'timings': clip.timings,
+    'given': record.get('given', []),
+    'remarks': record.get('remarks', []),
+  }
+
+
+def frames_of(path: Path, fps: float) -> np.ndarray:
+  """Frames `[n, H, W, 3]` of a picture or clip; those of a few are kept."""
+  return _frames(path, path.stat().st_mtime_ns, fps)
+
+
+def _cut(path: Path, piece: Piece, fps: float, folder: Path) -> Path:
+  """The file of a piece: that of the source if it is all of it."""
+  frames = frames_of(path, fps)
+  if piece.last >= len(frames):
+    raise UserError('a piece of the timeline ends after its source; trim it.')
+  if piece.count == len(frames):
+    return path
+  ending = 'png' if piece.count == 1 else 'mkv'
+  key = files.sha256(str(path.resolve()))[:8]
+  name = f'{key}-{piece.first}-{piece.last}.{ending}'
+  cut = folder / name
+  if not cut.is_file():
+    own = frames[piece.first : piece.last + 1]
+    if ending == 'png':
+      write.write_image(cut, own[0])
+    else:
+      with write.open_video(cut, fps, lossless=True) as append:
+        append(own)
+  return cut
+
+
+@functools.lru_cache(8)
+def _frames(path: Path, _: int, fps: float) -> np.ndarray:
+  return read.read_frames(path, fps)
+
+
+def read_upload(path: Path, fps: float) -> tuple[np.ndarray, str]:
+  """Frames `[n, H, W, 3]` of a file that somebody sent, and its ending.
+
+  Raises:
+    UserError: it is neither a picture nor a clip, is damaged, or too large.
+  """
+  with path.open('rb') as file:
+    head = file.read(16)
+  endings = [e for m, e in _MAGIC.items() if re.match(m, head, re.DOTALL)]
+  if not endings:
+    raise UserError(
+      'this is neither a picture (PNG, JPEG, WebP, BMP) nor a clip (mp4, mov, '
+      'webm, mkv, avi, GIF).'
+    )
+  picture = endings[0] in ('.png', '.jpg', '.bmp', '.webp')
+  with read.reading(path):
+    if picture:
+      with Image.open(path) as image:
+        width, height = image.size
+    else:
+      with av.open(str(path)) as container:
+        if not container.streams.video:
+          raise UserError('this clip has no pictures.')
+        context = container.streams.video[0].codec_context
+        width, height = context.width, context.height
+  if width * height > _MOST_PIXELS:
+    raise UserError(
+      f'{width}x{height} pixels are too many; use at most {_MOST_PIXELS}.'
+    )
+  if picture:
+    return read.read_image(path)[None], endings[0]
+  frames, size = [], 0
+  for frame in read.resample(read.decode(path), fps):
+    size += frame.nbytes
+    if size > _MOST_BYTES:
+      raise UserError(
+        f'the clip is too long: cut it to its first {len(frames) / fps:.0f} '
+        'seconds, or make it smaller.'
+      )
+    frames.append(frame)
+  if len({frame.shape for frame in frames}) > 1:
+    raise UserError('the picture size changes within the clip.')
+  return np.stack(frames), endings[0]
+
+
+def strip(frames: np.ndarray) -> np.ndarray:
+  """Evenly spaced frames side by side, of one height."""
+  count, height, width, _ = frames.shape
+  shown = np.linspace(0, count - 1, min(count, _TILES)).round().astype(int)
+  wide = max(round(_TILE * width / height), 1)
+  return np.concatenate([read.fit(frames[k], _TILE, wide) for k in shown], 1)

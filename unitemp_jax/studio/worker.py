@@ -1,0 +1,175 @@
+"""Makes what is queued, one version at a time, and shows its blocks.
+
+The queue is on disk (`project.py`). A version whose program was killed is made
+first and continues after the blocks that it has.
+"""
+
+import dataclasses
+import functools
+import io
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unitemp_jax import files
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate import clips
+from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.parallel.processes import enable_compile_cache
+from unitemp_jax.studio import project as projects
+from unitemp_jax.studio.project import Project
+
+_STARTS = 5  # of one version, so that one that ends the program is left
+_LOSSLESS = 2**21  # pixels of a strip up to which it is a PNG
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+  """Frames of the version under way: a strip of them, side by side."""
+
+  first: int
+  count: int
+  refines: bool
+  image: bytes
+
+
+@dataclasses.dataclass
+class Run:
+  """The version under way.
+
+  Attributes:
+    project: its project's name.
+    version: its own.
+    said: the program's last line about it.
+    shown: its frames so far, in the order of their making.
+    cancelled: whether it stops after the next block.
+  """
+
+  project: str
+  version: str
+  said: str = ''
+  shown: list[Shown] = dataclasses.field(default_factory=list)
+  cancelled: bool = False
+
+
+class Worker(threading.Thread):
+  """The one thread that generates."""
+
+  def __init__(
+    self,
+    model: Path,
+    listed: Callable[[], list[Project]],
+    changed: Callable[[], None],
+  ):
+    """Starts nothing yet.
+
+    Args:
+      model: folder of the model, loaded when it is first needed.
+      listed: all projects.
+      changed: is called whenever a page has something new to show.
+    """
+    super().__init__(name='generate', daemon=True)
+    self.run_now: Run | None = None
+    self._model = model
+    self._pipeline: Pipeline | None = None
+    self._listed, self._changed = listed, changed
+    self._wake: queue.SimpleQueue = queue.SimpleQueue()
+
+  def wake(self) -> None:
+    """Says that something was queued."""
+    self._wake.put(None)
+
+  def run(self) -> None:
+    """Makes versions until the process ends."""
+    enable_compile_cache()
+    while True:
+      found = self._next()
+      if found:
+        self._make(*found)
+      else:
+        self._wake.get()
+
+  def _next(self) -> tuple[Project, projects.Version] | None:
+    """The version that was interrupted, or has waited longest."""
+    waiting = [
+      (
+        version.state == projects.QUEUED,
+        version.record['since'],
+        p,
+        name,
+      )
+      for p in self._listed()
+      for name, version in p.versions().items()
+      if version.state in (projects.QUEUED, projects.RUNNING)
+    ]
+    if not waiting:
+      return None
+    *_, project, name = min(waiting, key=lambda one: one[:2])
+    return project, project.versions()[name]
+
+  def _make(self, project: Project, version: projects.Version) -> None:
+    name, run = version.name, Run(project.name, version.name)
+    run.said = 'loading the model'
+    self.run_now = run
+    starts = version.record.get('starts', 0) + 1
+    project.note(name, state=projects.RUNNING, starts=starts)
+    self._changed()
+    result = {'state': projects.DONE}
+    try:
+      if starts > _STARTS:
+        raise UserError(f'the program ended {_STARTS} times while making this.')
+      if self._pipeline is None:
+        self._pipeline = Pipeline.load(self._model)
+      say, show = (functools.partial(f, run) for f in (self._say, self._show))
+      say('the first block takes longest: programs are compiled')
+      with files.lock(project.folder / name):
+        job = project.job_of(version.record['words'])
+        clips.run(self._pipeline, [job], report=say, show=show)
+    except KeyboardInterrupt:
+      result = {'state': projects.CANCELLED}
+    except UserError as error:
+      result = {'state': projects.FAILED, 'problem': str(error)}
+    except Exception as error:  # One bad version must not end the others.
+      result = {'state': projects.FAILED, 'problem': f'a fault: {error!r}'}
+    project.note(name, **result)
+    self.run_now = None
+    self._changed()
+
+  def _say(self, run: Run, line: str) -> None:
+    run.said = line
+    if run.cancelled:
+      raise KeyboardInterrupt
+    self._changed()
+
+  def _show(
+    self, run: Run, first: int, frames: np.ndarray, refines: bool
+  ) -> None:
+    out, picture = io.BytesIO(), Image.fromarray(np.concatenate(frames, axis=1))
+    small = picture.width * picture.height < _LOSSLESS
+    picture.save(out, 'PNG' if small else 'JPEG', quality=90)
+    shown = Shown(first, len(frames), refines, out.getvalue())
+    run.shown.append(shown)
+    self._changed()
+
+  def cancel(self, project: Project, name: str) -> None:
+    """Stops a version after its next block, or takes it out of the queue."""
+    run = self.run_now
+    if run and (run.project, run.version) == (project.name, name):
+      run.cancelled = True
+      run.said = 'stopping after this block'
+    elif project.versions()[name].state == projects.QUEUED:
+      project.note(name, state=projects.CANCELLED)
+    self._changed()
+
+  def resume(self, project: Project, name: str) -> None:
+    """Puts a version that was cancelled or failed into the queue again."""
+    version = project.versions()[name]
+    if version.state in (projects.CANCELLED, projects.FAILED):
+      project.note(name, state=projects.QUEUED, since=time.time(), starts=0)
+      self.wake()
+      self._changed()
