@@ -9,8 +9,7 @@ import jax
 from unitemp_jax import plans
 from unitemp_jax.evaluation.clips import layout
 from unitemp_jax.generate.clips import Job
-from unitemp_jax.generate.request import describe_blocks
-from unitemp_jax.plans import drawing
+from unitemp_jax.plans import decoding, drawing
 from unitemp_jax.sampling import model_folder, sampler
 
 _NETWORKS = ('vae', 'student', 'text')
@@ -19,7 +18,9 @@ _NETWORKS = ('vae', 'student', 'text')
 def picture(job: Job, card: model_folder.ModelCard) -> dict[str, Any]:
   """The plan of a job: its blocks in the order of generation, and memory."""
   request = job.request
-  blocks = layout.read_spans(describe_blocks(request.plan), request.num_frames)
+  blocks = layout.read_spans(
+    decoding.describe_blocks(request.plan), request.num_frames
+  )
   held = [(g.frame, g.frame + len(g.video) - 1) for g in request.given]
   return {
     'frames': request.num_frames,
