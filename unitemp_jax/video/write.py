@@ -67,6 +67,21 @@ def _as_tag(value: Any) -> str:
   return json.dumps(value)
 
 
+def _form(crf: int, lossless: bool, webm: bool) -> tuple[str, str, dict, dict]:
+  """Container, codec, and the options of both."""
+  # Otherwise Matroska would write the time and a random number.
+  exact = {'fflags': '+bitexact'}
+  if lossless:
+    return 'matroska', 'ffv1', exact, {}
+  if webm:
+    return 'webm', 'libvpx-vp9', exact, {'crf': str(crf), 'b': '0'}
+  # With its tree of macroblocks x264 is not the same from run to run when many
+  # encoders work at once (1 clip in 50 of 64x64 pixels).
+  options = {'crf': str(crf), 'mbtree': '0'}
+  flags = {'movflags': 'use_metadata_tags+faststart'}
+  return 'mp4', 'libx264', flags, options
+
+
 @contextlib.contextmanager
 def open_video(
   path: Path,
@@ -104,19 +119,7 @@ def open_video(
   Raises:
     UserError: there is no frame, or the file cannot be written.
   """
-  # Otherwise Matroska would write the time and a random number.
-  form = ('matroska', 'ffv1', {'fflags': '+bitexact'}, {})
-  if not lossless:
-    form = (
-      *('mp4', 'libx264', {'movflags': 'use_metadata_tags+faststart'}),
-      # With its tree of macroblocks x264 is not the same from run to run when
-      # many encoders work at once (1 clip in 50 of 64x64 pixels).
-      {'crf': str(crf), 'mbtree': '0'},
-    )
-  if webm:
-    options = {'crf': str(crf), 'b': '0', 'row-mt': '1'}
-    form = ('webm', 'libvpx-vp9', {'fflags': '+bitexact'}, options)
-  kind, codec, flags, options = form
+  kind, codec, flags, options = _form(crf, lossless, webm)
   with _writing(path) as part, av.open(part, 'w', kind, options=flags) as out:
     for name, value in (metadata or {}).items():
       out.metadata[name] = _as_tag(value)
