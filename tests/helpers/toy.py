@@ -13,8 +13,7 @@ import numpy as np
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import processes
-from unitemp_jax.parallel.mesh import make_mesh
-from unitemp_jax.parallel.processes import enable_compile_cache
+from unitemp_jax.parallel.mesh import enable_compile_cache, make_mesh
 from unitemp_jax.training.loop import LoopSettings, train
 from unitemp_jax.training.optim import (
   accumulate_gradients,

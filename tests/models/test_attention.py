@@ -17,7 +17,7 @@ from unitemp_jax.models.attention import (
   xla,
 )
 from unitemp_jax.models.attention.tiles import Tiles
-from unitemp_jax.parallel import mesh_context
+from unitemp_jax.parallel import mesh as device_mesh
 
 pytestmark = pytest.mark.devices(8)
 
@@ -255,7 +255,7 @@ def test_an_unknown_backend_is_refused():
 
 @pytest.mark.parametrize('hardware', ['cpu', 'tpu', 'gpu'])
 def test_the_backend_follows_hardware_and_size(hardware, monkeypatch):
-  monkeypatch.setattr(mesh_context, 'platform', lambda: hardware)
+  monkeypatch.setattr(device_mesh, 'platform', lambda: hardware)
   kernel = {'cpu': 'xla', 'tpu': 'splash', 'gpu': 'cudnn'}[hardware]
 
   def chosen(queries, keys, width=128, dtype=jnp.bfloat16, mask=None):

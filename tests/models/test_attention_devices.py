@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType
 
 from unitemp_jax.models.attention import attention, attention_backend, dispatch
-from unitemp_jax.parallel import mesh_context
+from unitemp_jax.parallel import mesh as device_mesh
 
 pytestmark = pytest.mark.devices(8)
 
@@ -134,8 +134,8 @@ def lowered(platform, dtype, mask=None):
 
 
 def test_on_a_tpu_it_lowers_to_the_kernels(monkeypatch):
-  monkeypatch.setattr(mesh_context, 'platform', lambda: 'tpu')
-  monkeypatch.setattr(mesh_context, 'device_kind', lambda: 'TPU v5 lite')
+  monkeypatch.setattr(device_mesh, 'platform', lambda: 'tpu')
+  monkeypatch.setattr(device_mesh, 'device_kind', lambda: 'TPU v5 lite')
   calls, _ = lowered('tpu', jnp.bfloat16)
   assert calls.count('tpu_custom_call') == 2  # forward, fused backward
   frames = jnp.ones((1, 3, 6), bool)
@@ -150,7 +150,7 @@ def test_on_a_gpu_it_lowers_to_cudnn(monkeypatch):
   """Lowered only: there is no such GPU here."""
   kernels = jax._src.cudnn.fused_attention_stablehlo
   monkeypatch.setattr(kernels, 'check_cudnn_version', lambda: 91_000)
-  monkeypatch.setattr(mesh_context, 'platform', lambda: 'gpu')
+  monkeypatch.setattr(device_mesh, 'platform', lambda: 'gpu')
   calls, text = lowered('cuda', jnp.bfloat16)
   assert '__cudnn$fmhaSoftmax' in calls
   assert '__cudnn$fmhaSoftmaxBackward' in calls

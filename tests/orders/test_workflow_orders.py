@@ -13,7 +13,8 @@ from lawful import made
 
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
-from unitemp_jax.plans import DATA_FIELDS, META_FIELDS, bucket, check
+from unitemp_jax.plans import DATA_FIELDS, META_FIELDS, check
+from unitemp_jax.sampling.sampler import bucket
 
 
 def generated(plan):

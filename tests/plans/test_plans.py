@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lawful import made
 
-import unitemp_jax.sampling  # noqa: F401 (makes a plan a pytree)
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import (
@@ -20,10 +19,10 @@ from unitemp_jax.plans import (
   META_FIELDS,
   Plan,
   align,
-  bucketed,
   check,
   text,
 )
+from unitemp_jax.sampling.sampler import bucketed
 
 
 def example():

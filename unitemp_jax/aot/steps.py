@@ -18,7 +18,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from unitemp_jax import plans
 from unitemp_jax.diffusion import flow
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import flops, sizes
@@ -123,7 +122,7 @@ class Serving:
     return _everywhere(sizes.inference_shapes(self.card.vae), self.mesh)
 
   def _cache(self) -> Any:
-    plan = plans.bucketed(self.plan)
+    plan = sampler.bucketed(self.plan)
     cache = jax.eval_shape(
       lambda: cache_for(self.card.dit, plan, 1, *self.grid)
     )
@@ -140,7 +139,7 @@ class Serving:
   def sampler(self) -> Step:
     """A clip per device: all rows of the plan, from text embeddings."""
     card, dit = self.card, DiT(self.card.dit)
-    plan, batch = plans.bucketed(self.plan), self.mesh.size
+    plan, batch = sampler.bucketed(self.plan), self.mesh.size
     last = len(card.timesteps) - 1
     rows = batch_sharding(self.mesh)
 

@@ -25,7 +25,7 @@ from unitemp_jax.evaluation.suites.bench import Section
 from unitemp_jax.models.attention import splash, xla
 from unitemp_jax.models.attention.dispatch import backend_for
 from unitemp_jax.models.attention.tiles import Entry, Table, Tiles, to_json
-from unitemp_jax.parallel import mesh_context
+from unitemp_jax.parallel import mesh as device_mesh
 
 # Name of a choice -> the sizes that differ.
 Choices = dict[str, dict[str, int]]
@@ -37,7 +37,7 @@ LOGITS = (2**20, 2**21, 2**22, 2**23)
 
 
 def _splash(q, k, v, length, mask, tiles):
-  interpret = mesh_context.platform() != 'tpu'
+  interpret = device_mesh.platform() != 'tpu'
   return splash.attention(q, k, v, length, mask, tiles, interpret)
 
 
@@ -163,7 +163,7 @@ class Call:
 
 def run(context: Context) -> Outcome:
   """Searches the tiles of one call on the device that there is."""
-  platform = mesh_context.platform()
+  platform = device_mesh.platform()
   shape = context.call or (SMALL if platform == 'cpu' else FULL)
   call = make_call(shape, jnp.float32 if platform == 'cpu' else jnp.bfloat16)
   return search(context, call, backend_for(*call.inputs[:2], call.mask))
@@ -247,7 +247,7 @@ def _compile(
     attempt(name, backend, tiles)
   if not set(found) & set(tried):
     raise UserError(
-      f'{mesh_context.device_kind()} takes none of {len(tried)} sizes for '
+      f'{device_mesh.device_kind()} takes none of {len(tried)} sizes for '
       f'{call.shape}; use fewer --queries or --keys.'
     )
   return found
@@ -279,7 +279,7 @@ def _rows(
 
 
 def _table(call: Call, best: Tiles, repeats: int) -> Table:
-  hardware = mesh_context.device_kind()
+  hardware = device_mesh.device_kind()
   queries, keys = call.unit
   how = f'measured on {hardware}, jax {jax.__version__}, {repeats} repeats'
   entry = Entry(queries, keys, call.mask is not None, best, how)

@@ -7,7 +7,7 @@ from unitemp_jax.bench import attention, runner
 from unitemp_jax.bench.measure import CallShape, Context
 from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.errors import UserError
-from unitemp_jax.parallel.processes import enable_compile_cache
+from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.sampling import model_folder
 
 _EXAMPLE = """benchmarks:

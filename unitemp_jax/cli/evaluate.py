@@ -8,7 +8,11 @@ from pathlib import Path
 
 from unitemp_jax import files, orders
 from unitemp_jax.cli import clip_options
-from unitemp_jax.cli.options import Parser, at_least, out_folder
+from unitemp_jax.cli.options import (
+  Parser,
+  at_least,
+  out_folder,
+)
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import fidelity, naming, tables
 from unitemp_jax.evaluation.clips import folder as clip_folder
@@ -19,7 +23,7 @@ from unitemp_jax.evaluation.suites.bench import Settings
 from unitemp_jax.evaluation_sets import clips, store, verify, work
 from unitemp_jax.evaluation_sets.clips import SUITES
 from unitemp_jax.parallel import processes
-from unitemp_jax.parallel.processes import enable_compile_cache
+from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.plans import decoding
 from unitemp_jax.report import measurements
 

@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from unitemp_jax import files, orders, plans
-from unitemp_jax.cli.options import Parser, at_least, out_folder
+from unitemp_jax.cli.options import (
+  Parser,
+  at_least,
+  out_folder,
+)
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import decoding, drawing, text
 
@@ -139,7 +143,7 @@ def main(argv: list[str]) -> int:
   # Here, so that --help does not wait for jax.
   from unitemp_jax.generate import clips
   from unitemp_jax.generate.pipeline import Pipeline
-  from unitemp_jax.parallel.processes import enable_compile_cache
+  from unitemp_jax.parallel.mesh import enable_compile_cache
 
   args.out = out_folder(args.out)
   if args.draw and args.draw.suffix != '.svg':

@@ -6,7 +6,7 @@ from unitemp_jax import progress
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.data import latents, shards
 from unitemp_jax.errors import UserError
-from unitemp_jax.parallel.processes import enable_compile_cache
+from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.training.config import load_config
 from unitemp_jax.training.ode_pairs import TrajectoryMaker
 

@@ -8,7 +8,7 @@ from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clips
 from unitemp_jax.generate.pipeline import Pipeline
-from unitemp_jax.parallel.processes import enable_compile_cache
+from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.sampling.teacher import SOLVERS, WAN_NEGATIVE_PROMPT
 from unitemp_jax.video.write import write_video
 

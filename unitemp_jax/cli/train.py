@@ -13,8 +13,12 @@ from clu import parameter_overview
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import processes
-from unitemp_jax.parallel.mesh import MODEL_RULES, local_rows, make_mesh
-from unitemp_jax.parallel.processes import enable_compile_cache
+from unitemp_jax.parallel.mesh import (
+  MODEL_RULES,
+  enable_compile_cache,
+  local_rows,
+  make_mesh,
+)
 from unitemp_jax.training import build, lazy_weights, workdir
 from unitemp_jax.training.config import load_config
 from unitemp_jax.training.loop import LoopSettings, train

@@ -263,7 +263,7 @@ class Pipeline:
     lists = [[own] if isinstance(own, str) else list(own) for own in prompts]
     text = self._embed(lists)
     grid = self.grid if size is None else self.card.latent_grid(*size)
-    padded = plans.bucketed(plan)  # so that lengths share programs
+    padded = sampler.bucketed(plan)  # so that lengths share programs
     shape = (len(lists), padded.num_latents, *grid, self.card.dit.channels)
     buffer = np.zeros(shape, np.float32)
     positions, entries = plan.preloaded()

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from unitemp_jax.models import rope
-from unitemp_jax.parallel.mesh_context import split_cache
+from unitemp_jax.parallel.mesh import split_cache
 from unitemp_jax.shapes import Angles, Index, Keys, Slots, Tokens
 
 

@@ -27,8 +27,8 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.models import rope
 from unitemp_jax.models.attention import RESIDUALS, attention
 from unitemp_jax.models.cache import KVCache, beside, init_cache, stage
-from unitemp_jax.parallel import mesh_context
-from unitemp_jax.parallel.mesh_context import (
+from unitemp_jax.parallel import mesh as device_mesh
+from unitemp_jax.parallel.mesh import (
   join_heads,
   split_heads,
   split_tokens,
@@ -64,7 +64,7 @@ class Linear(nn.Module):
     kernel = self.param('kernel', self.kernel_init, shape)
     leading = x.shape[:-1]
     x = x.astype(self.dtype)
-    if mesh_context.platform() == 'cpu':
+    if device_mesh.platform() == 'cpu':
       x = x.reshape(-1, x.shape[-1])
     y = x @ kernel.astype(self.dtype)
     if self.use_bias:

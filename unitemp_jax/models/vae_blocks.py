@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import lax
 
-from unitemp_jax.parallel import mesh_context
-from unitemp_jax.parallel.mesh_context import split_rows
+from unitemp_jax.parallel import mesh as device_mesh
+from unitemp_jax.parallel.mesh import split_rows
 from unitemp_jax.shapes import AnyArray
 
 
@@ -97,7 +97,7 @@ def conv_form(form: str) -> str:
   """Resolves 'auto' to the form that suits what is computed on."""
   if form != 'auto':
     return form
-  return 'folded' if mesh_context.platform() == 'cpu' else 'direct'
+  return 'folded' if device_mesh.platform() == 'cpu' else 'direct'
 
 
 def valid_time_conv(x: AnyArray, kernel: AnyArray, form: str) -> jax.Array:

@@ -1,20 +1,41 @@
-"""The device mesh, and how rules shard trees and batches over it."""
+"""The device mesh: sharding of parameters, batches and activations over it.
+
+Rules shard trees of parameters. Activations are split by the mesh around a
+computation, jax's own from `jax.set_mesh`; nothing is handed down for it. From
+it models read what they run on, and which axes there are; without a mesh it is
+jax's default backend, unsplit.
+
+Rows of a batch are split over `data` and `fsdp`, the tokens of every frame over
+`context`: what belongs to a frame, such as its noise level, meets its tokens on
+every device. Attention needs every key of a row, so there the heads are split
+over `context` instead: going from one to the other is an all-to-all, and a
+cache that is kept by heads never travels. `split_heads` and `join_heads` state
+both sides of it, because a compiler that is told only one of them adds up whole
+activations instead.
+"""
 
 import contextlib
 import contextvars
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.sharding import PartitionSpec as P
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.parallel.mesh_context import AXES, BATCH_AXES, TOKEN_AXIS
+
+BATCH_AXES = ('data', 'fsdp')  # rows of a batch are split over these
+TOKEN_AXIS = 'context'  # and the tokens of a video over this, here its heads
+AXES = (*BATCH_AXES, TOKEN_AXIS)
+_HEADS_FIRST = Layout(major_to_minor=(0, 1, 3, 2, 4))  # of `LBSNK`
 
 # (regex searched in the path of a leaf, how the leaf is split); the first match
 # wins. Vectors and scalars need no rule: they are replicated.
@@ -272,3 +293,89 @@ MODEL_RULES: Rules = (
   (r'(^|/)(encoder|decoder)/(\w+/)*kernel$', P()),
   (r'(^|/)(to_moments|from_latents)/kernel$', P()),
 )
+
+
+def platform() -> str:
+  """Returns what is computed on: 'cpu', 'tpu', 'gpu' ('cuda' is 'gpu' here)."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  name = jax.default_backend() if device is None else device.platform
+  return 'gpu' if name == 'cuda' else name
+
+
+def device_kind() -> str:
+  """Returns the name of the hardware, for example 'TPU v5 lite'."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return jax.devices()[0].device_kind if device is None else device.device_kind
+
+
+def _constrain(x: jax.Array, axes: dict[int, tuple[str, ...]]) -> jax.Array:
+  """Splits axes of `x` where they divide; leaves the rest to the compiler."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1 or not set(AXES) <= set(mesh.axis_names):
+    return x
+  spec: list = [None] * x.ndim
+  for axis, names in axes.items():
+    parts = math.prod(mesh.shape[name] for name in names)
+    even = x.shape[axis] % parts == 0
+    spec[axis] = names if even else PartitionSpec.UNCONSTRAINED
+  return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+def split_tokens(x: jax.Array) -> jax.Array:
+  """`[B, F, S, ...]` with rows and the tokens S of a frame split."""
+  return _constrain(x, {0: BATCH_AXES, 2: (TOKEN_AXIS,)})
+
+
+def split_rows(x: jax.Array) -> jax.Array:
+  """`[B, ...]` with rows split, all that is split of a VAE."""
+  return _constrain(x, {0: BATCH_AXES})
+
+
+def split_heads(x: jax.Array) -> jax.Array:
+  """`[B, F, S, N, K]`, split by tokens before, with rows and heads split."""
+  return _constrain(split_tokens(x), {0: BATCH_AXES, 3: (TOKEN_AXIS,)})
+
+
+def join_heads(x: jax.Array) -> jax.Array:
+  """`[B, F, S, N, K]` as attention leaves it, with rows and tokens split."""
+  return split_tokens(_constrain(x, {0: BATCH_AXES, 3: (TOKEN_AXIS,)}))
+
+
+def split_cache(x: jax.Array) -> jax.Array:
+  """`LBSNK` with rows and heads split; on TPU heads lie before slots.
+
+  So attention reads them, and no tile is padded. It is said wherever a cache is
+  made or written to, so that no loop has another opinion and copies all of it.
+  """
+  x = _constrain(x, {1: BATCH_AXES, 3: (TOKEN_AXIS,)})
+  if platform() != 'tpu':
+    return x
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.size <= 1:
+    return with_layout_constraint(x, _HEADS_FIRST)
+  rows, heads = (
+    math.prod(mesh.shape.get(name, 1) for name in names)
+    for names in (BATCH_AXES, (TOKEN_AXIS,))
+  )
+  if mesh.manual_axes or x.shape[1] % rows or x.shape[3] % heads:
+    return x
+  spec = PartitionSpec(None, BATCH_AXES, None, TOKEN_AXIS)
+  return jax.shard_map(
+    lambda part: with_layout_constraint(part, _HEADS_FIRST),
+    in_specs=spec,
+    out_specs=spec,
+    check_vma=False,
+  )(x)
+
+
+def enable_compile_cache() -> Path:
+  """Turns on jax's persistent cache and returns its folder.
+
+  The folder is `$JAX_COMPILATION_CACHE_DIR`, or else `~/.cache/unitemp_jax`.
+  """
+  folder = Path(
+    os.environ.get('JAX_COMPILATION_CACHE_DIR')
+    or Path.home() / '.cache' / 'unitemp_jax'
+  )
+  jax.config.update('jax_compilation_cache_dir', str(folder))
+  return folder

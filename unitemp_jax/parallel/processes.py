@@ -27,21 +27,6 @@ _TEXT_BYTES = 512  # Of a reason that is told to the other hosts.
 _GRACE = 60  # seconds that jax may take longer than we wait for it
 
 
-def enable_compile_cache() -> Path:
-  """Turns on jax's persistent cache and returns its folder.
-
-  The folder is `$JAX_COMPILATION_CACHE_DIR`, or else `~/.cache/unitemp_jax`.
-  """
-  import jax  # Here, so that the command line's help does not wait for it.
-
-  folder = Path(
-    os.environ.get('JAX_COMPILATION_CACHE_DIR')
-    or Path.home() / '.cache' / 'unitemp_jax'
-  )
-  jax.config.update('jax_compilation_cache_dir', str(folder))
-  return folder
-
-
 def join(
   hosts: int,
   coordinator: str | None = None,

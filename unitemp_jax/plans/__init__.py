@@ -7,8 +7,6 @@ from unitemp_jax.plans.plan import (
   PER_LATENT,
   Plan,
   align,
-  bucket,
-  bucketed,
   check,
 )
 
@@ -19,7 +17,5 @@ __all__ = [
   'PER_LATENT',
   'Plan',
   'align',
-  'bucket',
-  'bucketed',
   'check',
 ]

@@ -102,6 +102,31 @@ def placer(config: DiTConfig, height: int, width: int):
   return place
 
 
+def bucket(size: int) -> int:
+  """Returns the size that a size is padded to: 1..8, 10, 12, 14, 16, 20, 24...
+
+  Four sizes per doubling: padding stays below a quarter.
+  """
+  step = 1
+  while size > 8 * step:
+    step *= 2
+  return -(-size // step) * step
+
+
+def bucketed(plan: Plan) -> Plan:
+  """Returns the plan padded, so that lengths do not each need a program.
+
+  Rows, buffer entries and the part of the cache that can be visible at once are
+  padded to `bucket`. Windows of the sizes that it returns are not padded.
+  """
+  room = plan.block + plan.num_anchors
+  return plan.pad(
+    rows=bucket(plan.num_rows),
+    num_latents=bucket(plan.num_latents),
+    num_slots=bucket(max(plan.num_slots - room, 1)) + room,
+  )
+
+
 def plan_rows(plan: Plan) -> Row:
   """The plan's table as scan input: every field with a leading J."""
   fields = {name: jnp.asarray(getattr(plan, name)) for name in DATA_FIELDS}

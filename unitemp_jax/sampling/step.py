@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from unitemp_jax.diffusion import flow
-from unitemp_jax.parallel import mesh_context
+from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.shapes import Index, Latents, Schedule
 
 Denoise = Callable[..., tuple[jax.Array, Any]]
@@ -65,7 +65,7 @@ CHOSEN = 'chosen'
 
 def prefer_loop_branches() -> bool:
   """Whether to set `loop_branches`: on TPUs, which are short of memory."""
-  return mesh_context.platform() == 'tpu'
+  return device_mesh.platform() == 'tpu'
 
 
 @flax.struct.dataclass

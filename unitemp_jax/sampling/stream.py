@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax.models.dit import DiT
-from unitemp_jax.plans import Plan, bucketed
+from unitemp_jax.plans import Plan
 from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.step import (
   Carry,
@@ -134,7 +134,9 @@ class Rows:
     config = programs.dit.config
     anchors = jnp.zeros((1, plan.num_anchors, *grid, config.channels))
     # Padded, so that lengths share programs.
-    self._cache = put(sampler.cache_for(config, bucketed(plan), 1, *grid))
+    self._cache = put(
+      sampler.cache_for(config, sampler.bucketed(plan), 1, *grid)
+    )
     self._anchors = put(anchors)
     self._keys = put(sampler.sample_keys([seed]))
     self._rows = jax.tree.map(np.asarray, sampler.plan_rows(plan))

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 
-from unitemp_jax import plans
 from unitemp_jax.evaluation.clips import layout
 from unitemp_jax.generate.clips import Job
 from unitemp_jax.plans import decoding, drawing
@@ -41,7 +40,9 @@ def memory(job: Job, card: model_folder.ModelCard) -> dict[str, int]:
   request = job.request
   grid = card.latent_grid(request.height, request.width)
   cache = jax.eval_shape(
-    lambda: sampler.cache_for(card.dit, plans.bucketed(request.plan), 1, *grid)
+    lambda: sampler.cache_for(
+      card.dit, sampler.bucketed(request.plan), 1, *grid
+    )
   )
   shapes = model_folder.inference_shapes(card)
   return {

@@ -20,7 +20,7 @@ from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clips
 from unitemp_jax.generate.pipeline import Pipeline
-from unitemp_jax.parallel.processes import enable_compile_cache
+from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.studio import project as projects
 from unitemp_jax.studio.project import Project
 

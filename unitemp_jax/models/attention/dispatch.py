@@ -13,13 +13,17 @@ XLA computes in pieces. Where a kernel cannot, XLA does it:
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import jax
+import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.models.attention import tiles, xla
-from unitemp_jax.parallel import mesh_context
+from unitemp_jax.parallel import mesh as device_mesh
+from unitemp_jax.parallel.mesh import BATCH_AXES, TOKEN_AXIS
 from unitemp_jax.shapes import Index, KeyMask, Keys, Queries
 
 BACKENDS = ('xla', 'splash', 'cudnn')
@@ -63,7 +67,7 @@ def backend_for(q_BQNK: Queries, k_BSNK: Keys, mask_BQS: KeyMask | None) -> str:
   queries, keys = q_BQNK.shape[1], k_BSNK.shape[1]
   name = _chosen.get()
   if name is None:
-    name = {'tpu': 'splash', 'gpu': 'cudnn'}.get(mesh_context.platform(), 'xla')
+    name = {'tpu': 'splash', 'gpu': 'cudnn'}.get(device_mesh.platform(), 'xla')
     full = name == 'cudnn' or q_BQNK.shape[-1] % _LANES == 0
     if min(queries, keys) < _TOKENS or not full:
       return 'xla'
@@ -103,9 +107,7 @@ def attention(
   """
   if mask_BQS is not None:
     xla.check_mask(mask_BQS, q_BQNK.shape[1], k_BSNK.shape[1])
-  return mesh_context.over_mesh(
-    _on_one_device, q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS
-  )
+  return _over_mesh(_on_one_device, q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS)
 
 
 def _on_one_device(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS):
@@ -115,7 +117,7 @@ def _on_one_device(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS):
     # Here, so that only TPUs wait for Pallas to be imported.
     from unitemp_jax.models.attention import splash
 
-    interpret = mesh_context.platform() != 'tpu'
+    interpret = device_mesh.platform() != 'tpu'
     return splash.attention(*arguments, _tiles(*arguments), interpret)
   if backend == 'cudnn':
     y = xla.cudnn_attention(q_BQNK, k_BSNK, v_BSNK, kv_len)
@@ -131,8 +133,98 @@ def _tiles(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS) -> tiles.Tiles:
   del v_BSNK, kv_len
   rows, columns = (1, 1) if mask_BQS is None else mask_BQS.shape[1:]
   return tiles.lookup(
-    mesh_context.device_kind(),
+    device_mesh.device_kind(),
     q_BQNK.shape[1] // rows,
     k_BSNK.shape[1] // columns,
     mask_BQS is not None,
   )
+
+
+def _over_mesh(
+  local: Callable[..., jax.Array],
+  q_BQNK: Queries,
+  k_BSNK: Keys,
+  v_BSNK: Keys,
+  kv_len: Index | None,
+  mask_BQS: KeyMask | None,
+) -> Queries:
+  """Runs an attention on every device: its rows of the batch, and its heads.
+
+  Kernels cannot be split by the compiler, so this is a `shard_map`. The batch
+  is split over `data` and `fsdp` as far as it divides, heads over `context`: so
+  a cache that is kept by heads never travels, and tokens that are split turn
+  into heads by an all-to-all. Where heads do not divide, queries are split
+  instead (padded, if they do not divide either), and every device has all keys.
+
+  Args:
+    local: attention of one device, with the arguments below.
+    q_BQNK: queries.
+    k_BSNK: keys.
+    v_BSNK: values.
+    kv_len: int scalar or None.
+    mask_BQS: bool or None; see `attention`.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  # Inside a shard_map the mesh is manual, and everything is local already.
+  if mesh.size <= 1 or mesh.manual_axes:
+    return local(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS)
+  row = _rows(mesh, q_BQNK.shape[0])
+  parts = mesh.shape.get(TOKEN_AXIS, 1)
+  axis = TOKEN_AXIS if parts > 1 else None
+  queries, heads = q_BQNK.shape[1:3]
+  if heads % parts:
+    q_BQNK, mask_BQS = _pad_queries(q_BQNK, mask_BQS, parts)
+    split, keys, seen = PartitionSpec(row, axis), PartitionSpec(row), axis
+  else:
+    split, keys, seen = (
+      PartitionSpec(row, None, axis),
+      PartitionSpec(row, None, axis),
+      None,
+    )
+  # What is not given is not an argument of the program either.
+  given, specs = [q_BQNK, k_BSNK, v_BSNK], [split, keys, keys]
+  if kv_len is not None:
+    given.append(jnp.asarray(kv_len, jnp.int32))
+    specs.append(PartitionSpec())
+  if mask_BQS is not None:
+    given.append(mask_BQS)
+    specs.append(PartitionSpec(row if mask_BQS.shape[0] > 1 else None, seen))
+
+  def run(q, k, v, *rest):
+    left = list(rest)
+    length = left.pop(0) if kv_len is not None else None
+    mask = left.pop(0) if mask_BQS is not None else None
+    return local(q, k, v, length, mask)
+
+  y = jax.shard_map(
+    run, in_specs=tuple(specs), out_specs=split, check_vma=False
+  )(*given)
+  return y[:, :queries]
+
+
+def _rows(mesh: jax.sharding.AbstractMesh, batch: int) -> tuple[str, ...]:
+  """The axes of the batch that it divides by."""
+  axes, parts = [], 1
+  for axis in BATCH_AXES:
+    size = mesh.shape.get(axis, 1)
+    if size > 1 and batch % (parts * size) == 0:
+      axes.append(axis)
+      parts *= size
+  return tuple(axes)
+
+
+def _pad_queries(
+  q_BQNK: jax.Array, mask_BQS: jax.Array | None, parts: int
+) -> tuple[jax.Array, jax.Array | None]:
+  """Adds queries, under a mask whole rows of it, until they divide."""
+  queries = q_BQNK.shape[1]
+  rows = queries if mask_BQS is None else mask_BQS.shape[1]
+  more = -rows % parts
+  if not more:
+    return q_BQNK, mask_BQS
+  pad = ((0, 0), (0, more * (queries // rows)), (0, 0), (0, 0))
+  if mask_BQS is not None:
+    mask_BQS = jnp.pad(
+      mask_BQS, ((0, 0), (0, more), (0, 0)), constant_values=True
+    )
+  return jnp.pad(q_BQNK, pad), mask_BQS

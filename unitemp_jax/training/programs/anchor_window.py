@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from unitemp_jax.models.vae3d import VAE
-from unitemp_jax.parallel.mesh_context import split_rows
+from unitemp_jax.parallel.mesh import split_rows
 
 
 def decoded(
