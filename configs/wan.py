@@ -92,6 +92,8 @@ def config_for(objective: str, dit: dict, arg: str | None) -> ConfigDict:
   config.latents = ConfigDict(
     {
       'dir': 'data/wan_latents',
+      # Where clips are if not there: those of the ODE stage serve as well.
+      'also': ('data/wan_ode',),
       'embeddings': 'data/wan_prompts',
       'vae': 'weights/vae.safetensors',
       'tokenizer': 'weights/tokenizer.json',

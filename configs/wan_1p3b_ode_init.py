@@ -23,7 +23,7 @@ def get_config(arg: str | None = None):
   config = wan_1p3b_student_init.get_config(arg)
   config.objective = 'ode_init'
   config.sampling = wan.sampling(shift=5.0, guidance_scale=6.0)
-  config.latents.dir = 'data/wan_ode'
+  config.latents.dir, config.latents.also = 'data/wan_ode', ()
   # Every level is drawn as often, so that no shift is needed.
   config.loss = {'anchor_drop': 0.2, 'draft_share': 0.5}
   return config

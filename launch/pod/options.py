@@ -105,15 +105,18 @@ def parse(argv):
 def complete(training, options, slices, mount):
   """Returns the arguments of `unitemp` with what follows from the machines."""
   arguments = list(training)
-  if not arguments or arguments[0] != 'train':
+  if not arguments or arguments[0] not in ('train', 'encode'):
     return arguments
 
   def add(flag, value):
     if not any(word.split('=')[0] == flag for word in arguments):
       arguments.append(f'{flag}={value}')
 
-  add('--workdir', options.workdir or f'{mount}/{options.name}')
+  training = arguments[0] == 'train'
+  if training:
+    add('--workdir', options.workdir or f'{mount}/{options.name}')
   if slices.hosts > 1:
     add('--hosts', slices.hosts)
-  add('--config.num_devices', slices.devices)
+  if training:
+    add('--config.num_devices', slices.devices)
   return arguments

@@ -13,9 +13,9 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, umt5, weights
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.training import lazy_weights
-from unitemp_jax.training.build import build_program
+from unitemp_jax.training.build import build_loader, build_program
 from unitemp_jax.training.config import load_config
-from unitemp_jax.training.programs import builders
+from unitemp_jax.training.programs import builders, networks
 
 CONFIG = pathlib.Path(__file__).parents[2] / 'configs/tiny_student_init.py'
 IDS = np.array([[5, 6, 1, *[0] * 17], [7, 1, *[0] * 18]], np.int32)
@@ -110,3 +110,55 @@ def test_captions_without_embeddings_are_refused(folder, tmp_path):
   )
   with pytest.raises(UserError, match='is not among the 1'):
     latents.LatentSource(path, tmp_path)[0]
+
+
+def test_distillation_without_given_frames_needs_prompts_only(folder, tmp_path):
+  path, *_ = folder
+  distill = CONFIG.with_name('tiny_distill.py')
+  config = load_config(f'{distill}:test', [f'--config.latents.dir={tmp_path}'])
+  with config.unlocked():
+    config.latents.embeddings = str(path)
+    z = config.model.vae.z_dim
+    config.model.vae.latent_mean = (0.0,) * z
+    config.model.vae.latent_std = (1.0,) * z
+  assert builders.needs_clips(config)  # Control: it is given frames.
+  with pytest.raises(UserError, match='no finished latents'):
+    build_loader(config, [0])
+  assert 'latents' in build_program(config).batch_spec
+  with config.unlocked():
+    config.orders.weights = {'forward': 1.0, 'backward': 1.0}
+  batch = next(build_loader(config, [0]))
+  program = build_program(config)
+  assert set(batch) == set(program.batch_spec) == {'text'}
+  initial, frozen = lazy_weights.shapes_of(
+    (program.initial, program.frozen), None, ()
+  )
+  state = jax.eval_shape(program.init, jax.random.key(0), initial)
+  run, _ = program.steps['student_and_critic']
+  shapes, metrics = jax.eval_shape(run, state, program.batch_spec, frozen)
+  assert metrics['dmd'].shape == ()
+  assert jax.tree.structure(shapes) == jax.tree.structure(state)
+  assert networks.model_card(config, {}).vae.latent_std == (1.0,) * z
+
+
+def test_clips_of_another_stage_serve_as_well(folder, tmp_path):
+  path, *_ = folder
+  config = load_config('configs/wan_1p3b_distill.py', [])
+  with config.unlocked():
+    config.latents.dir, config.latents.also = str(tmp_path), (str(path),)
+  assert builders.latents_dir(config) == str(path)
+  config.latents.also = ()
+  assert builders.latents_dir(config) == str(tmp_path)  # Named if missing.
+
+
+def test_captions_are_looked_for_before_training(folder, tmp_path):
+  path, *_ = folder
+  captions = path / latents.CAPTIONS
+  captions.write_text('a red seven falls\n')
+  config = load_config(f'{CONFIG}:test', [f'--config.latents.dir={path}'])
+  with config.unlocked():
+    config.latents.embeddings = str(path)
+  with pytest.raises(UserError, match='the first is "a red seven falls"'):
+    build_loader(config, [0])
+  captions.unlink()
+  build_loader(config, [0])

@@ -3,10 +3,13 @@
 import argparse
 from pathlib import Path
 
+from unitemp_jax import TINY
+from unitemp_jax.cli import options
 from unitemp_jax.cli.options import Parser, at_least
-from unitemp_jax.data import prompt_embeddings, shards
+from unitemp_jax.data import latents, prompt_embeddings, shards
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import encode_prompts
+from unitemp_jax.parallel import processes
 from unitemp_jax.training import encode
 from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
@@ -16,7 +19,10 @@ _EXAMPLE = """examples:
     unitemp encode --config=configs/tiny_teacher.py --out=data/tiny_latents
   Your own videos, at full size (config.data.videos, captions, fps):
     unitemp encode --config=configs/wan_1p3b_student_init.py \\
-      --config.data.videos=my_videos --out=data/wan_latents
+      --config.data.videos=my_videos --out=data/wan_latents --dry_run
+  The same by several machines, each with its part, or together on a pod:
+    unitemp encode --config=... --shard=0/4
+    unitemp encode --config=... --hosts=4
   Prompts, with the text encoder of a model folder:
     unitemp encode prompts.txt --model=models/self_forcing --out=data/prompts
   Prompts, with downloaded weights, the second of four machines:
@@ -36,11 +42,15 @@ def _parser() -> Parser:
   torch = "instead of --model: PyTorch's weights, as they were downloaded"
   parser.add('--checkpoint', torch, Path, metavar='PATH')
   parser.add('--tokenizer', 'with --checkpoint', Path, metavar='FILE')
-  dtype = "default: the model's own, bfloat16 with --checkpoint"
-  parser.add('--dtype', dtype, choices=sorted(prompt_embeddings.DTYPES))
-  parser.add('--batch_size', 'prompts at a time', at_least(1), 8)
+  dtype = "on disk; default: float16 of clips, of prompts the model's own, "
+  dtypes = sorted({*latents.DTYPES, *prompt_embeddings.DTYPES})
+  dtype += 'bfloat16 with --checkpoint'
+  parser.add('--dtype', dtype, choices=dtypes)
+  rows = 'prompts at a time (8), or clips at a time on each device (1)'
+  parser.add('--batch_size', rows, at_least(1))
   part = 'every N-th shard from the I-th on, I from 0; default: one per host'
   parser.add('--shard', part, metavar='I/N')
+  options.add_hosts(parser)
   return parser
 
 
@@ -52,8 +62,17 @@ def main(argv: list[str]) -> int:
       or embeddings.
   """
   args, overrides = _parser().parse_with_overrides(argv)
-  if args.prompts:
-    return _prompts(args, overrides)
+  processes.join(args.hosts, args.coordinator, args.host_index)
+  # All hosts wait for the slowest one, so that none ends the others.
+  with processes.sync('Encoding'):
+    if args.prompts:
+      _prompts(args, overrides)
+    else:
+      _clips(args, overrides)
+  return 0
+
+
+def _clips(args: argparse.Namespace, overrides: list[str]) -> None:
   if args.config is None:
     raise UserError(
       'say what to encode: --config=FILE for clips, or files with prompts.'
@@ -64,13 +83,45 @@ def main(argv: list[str]) -> int:
       f'{args.config} has no config.latents; use a stage after the VAE, such '
       'as configs/tiny_teacher.py.'
     )
-  encode.encode(config, args.out or Path(config.latents.dir), args.dry_run)
-  return 0
+  if args.dtype and args.dtype not in latents.DTYPES:
+    raise UserError(
+      f'--dtype={args.dtype}: latents are stored as '
+      f'{" or ".join(latents.DTYPES)}.'
+    )
+  out = args.out or Path(config.latents.dir)
+  encode.encode(
+    config,
+    out,
+    args.dry_run,
+    part=shards.part_of(args.shard),
+    dtype=args.dtype or 'float16',
+    batch_size=args.batch_size or 1,
+  )
+  if args.dry_run:
+    return
+  captions = encode.write_captions(config, out)
+  if captions is None:
+    return
+  if args.checkpoint or args.model != TINY:
+    args.prompts, args.dtype = [captions], None
+    args.out = Path(config.latents.embeddings)
+    _prompts(args, overrides)
+    return
+  print(
+    f'the captions are in {captions}; encode them before training: unitemp '
+    f'encode {captions} --checkpoint=FILE '
+    f'--tokenizer={config.latents.tokenizer} --out={config.latents.embeddings}'
+  )
 
 
-def _prompts(args: argparse.Namespace, overrides: list[str]) -> int:
+def _prompts(args: argparse.Namespace, overrides: list[str]) -> None:
   if args.out is None:
     raise UserError('prompts need --out; name a folder for the embeddings.')
+  if args.dtype and args.dtype not in prompt_embeddings.DTYPES:
+    raise UserError(
+      f'--dtype={args.dtype}: embeddings are stored as '
+      f'{" or ".join(prompt_embeddings.DTYPES)}.'
+    )
   if args.checkpoint is None:
     encoder = encode_prompts.model_encoder(args.model)
   elif args.tokenizer is None:
@@ -86,8 +137,7 @@ def _prompts(args: argparse.Namespace, overrides: list[str]) -> int:
     shards.read_prompts(args.prompts),
     args.out,
     dtype=args.dtype or ('bfloat16' if args.checkpoint else None),
-    batch_size=args.batch_size,
+    batch_size=args.batch_size or 8,
     part=shards.part_of(args.shard),
     dry_run=args.dry_run,
   )
-  return 0

@@ -8,14 +8,12 @@ import numpy as np
 
 from unitemp_jax import files
 from unitemp_jax.cli.options import Parser
-from unitemp_jax.data import latents
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.models import weights
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.training import workdir
 from unitemp_jax.training.config import load_config
-from unitemp_jax.training.programs.builders import model_card
-from unitemp_jax.training.programs.networks import load_teacher
+from unitemp_jax.training.programs.networks import load_teacher, model_card
 
 _EXAMPLE = """example:
   unitemp export --config=configs/tiny_distill.py --out=out/model \\
@@ -52,8 +50,7 @@ def main(argv: list[str]) -> int:
   """
   args, overrides = _parser().parse_with_overrides(argv)
   config = load_config(args.config, overrides)
-  index = latents.read_index(config.latents.dir)
-  card = model_card(config, index, {})
+  card = model_card(config, {})
   shapes = model_folder.param_shapes(card)
   teacher = load_teacher(config)
   trees = {

@@ -74,6 +74,16 @@ class Parser(argparse.ArgumentParser):
     return args, rest
 
 
+def add_hosts(parser: Parser) -> None:
+  """Adds the options of a command that several hosts run together."""
+  hosts = 'how many hosts run this command together'
+  parser.add('--hosts', hosts, int, 1, metavar='N')
+  where = 'of host 0; not needed on TPU pods, GKE, Slurm and MPI'
+  parser.add('--coordinator', where, metavar='ADDRESS:PORT')
+  which = 'which host this is, 0 to N - 1; goes with --coordinator'
+  parser.add('--host_index', which, int, metavar='I')
+
+
 def at_least(least: int) -> Callable[[str], int]:
   """Returns what reads a whole number that is not smaller than that."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 from clu import parameter_overview
 
-from unitemp_jax.cli.options import Parser
+from unitemp_jax.cli.options import Parser, add_hosts
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.mesh import (
@@ -44,12 +44,7 @@ def _parser() -> Parser:
   parser = Parser('train', __doc__, _EXAMPLE)
   parser.share('config')
   parser.add('--workdir', kind=Path, required=True, metavar='DIR')
-  hosts = 'how many hosts run this command together'
-  parser.add('--hosts', hosts, int, 1, metavar='N')
-  where = 'of host 0; not needed on TPU pods, GKE, Slurm and MPI'
-  parser.add('--coordinator', where, metavar='ADDRESS:PORT')
-  which = 'which host this is, 0 to N - 1; goes with --coordinator'
-  parser.add('--host_index', which, int, metavar='I')
+  add_hosts(parser)
   parser.share('dry_run')
   return parser
 

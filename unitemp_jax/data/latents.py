@@ -2,20 +2,21 @@
 
 One array_record shard holds a fixed number of clips, so that an interrupted
 encoding continues with the first missing shard. A record is a safetensors
-buffer: `latents` float16 `[F, h, w, C]` before normalisation, `last_image`
-`[1, h, w, C]` (the last frame encoded alone, as a given frame is), `anchors`
-`[windows, P, h, w, C]` (if anchors are windowed: the frames before every block
-but the first, each encoded by themselves), `trajectory` `[levels, F, h, w, C]`
-(of a teacher's clip: its states on the way there), `ids`, `mask` and the labels
-of the clip. `latents.json` is written last and holds what
+buffer: `latents` float16 or bfloat16 `[F, h, w, C]` before normalisation,
+`last_image` `[1, h, w, C]` (the last frame encoded alone, as a given frame is),
+`anchors` `[windows, P, h, w, C]` (if anchors are windowed: the frames before
+every block but the first, each encoded by themselves), `trajectory` `[levels,
+F, h, w, C]` (of a teacher's clip: its states on the way there), `ids`, `mask`
+and the labels of the clip. `latents.json` is written last and holds what
 belongs to the whole set: mean and standard deviation per channel.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grain
+import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
@@ -24,6 +25,9 @@ from unitemp_jax.data.prompt_embeddings import PromptEmbeddings, write_records
 from unitemp_jax.errors import UserError
 
 INDEX = 'latents.json'
+CAPTIONS = 'captions.txt'  # of one's own videos, each once
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+DTYPES = {'float16': np.dtype(np.float16), 'bfloat16': _BFLOAT16}
 
 
 def shard_path(folder: str | Path, shard: int) -> Path:
@@ -31,17 +35,34 @@ def shard_path(folder: str | Path, shard: int) -> Path:
   return Path(folder) / f'latents-{shard:05d}.array_record'
 
 
-def write_shard(path: Path, examples: list[dict[str, np.ndarray]]) -> None:
+def to_bytes(example: dict[str, np.ndarray]) -> bytes:
+  """A record; bfloat16 as its bits, which every safetensors can write."""
+  return safetensors.numpy.save(
+    {
+      name: array.view(np.uint16) if array.dtype == _BFLOAT16 else array
+      for name, array in example.items()
+    }
+  )
+
+
+def from_bytes(record: bytes) -> dict[str, np.ndarray]:
+  """The arrays of a record."""
+  return {
+    name: array.view(_BFLOAT16) if array.dtype == np.uint16 else array
+    for name, array in safetensors.numpy.load(record).items()
+  }
+
+
+def write_shard(path: Path, examples: Iterable[dict[str, np.ndarray]]) -> None:
   """Writes one shard atomically."""
-  records = (safetensors.numpy.save(example) for example in examples)
-  write_records(path, records)
+  write_records(path, map(to_bytes, examples))
 
 
 def read_shard(path: Path) -> Iterator[dict[str, np.ndarray]]:
   """Yields the examples of one shard."""
   source = grain.sources.ArrayRecordDataSource([str(path)])
   for i in range(len(source)):
-    yield safetensors.numpy.load(source[i])
+    yield from_bytes(source[i])
 
 
 def write_index(
@@ -116,6 +137,12 @@ def read_index(folder: str | Path) -> dict[str, Any]:
   )
 
 
+def first_of(folders: Sequence[str | Path]) -> str | Path:
+  """The first folder that holds a finished set; else the first one."""
+  there = (folder for folder in folders if (Path(folder) / INDEX).exists())
+  return next(there, folders[0])
+
+
 class LatentSource:
   """Random access to normalised latents: [i] -> latents, text, labels."""
 
@@ -146,7 +173,7 @@ class LatentSource:
     return len(self._source)
 
   def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-    example = safetensors.numpy.load(self._source[i])
+    example = from_bytes(self._source[i])
     for name in ('latents', 'last_image', 'anchors', 'trajectory'):
       if name in example:
         raw = example[name].astype(np.float32)

@@ -137,27 +137,42 @@ class PromptEmbeddings:
     out[: len(rows)] = rows
     return out
 
-  def lookup(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+  def lookup(
+    self, ids: np.ndarray, mask: np.ndarray, prompts: Sequence[str] = ()
+  ) -> np.ndarray:
     """Embeddings float32 `[B, E, D]` of tokenized prompts.
 
     Args:
       ids: int `[B, E]`.
       mask: bool `[B, E]`.
+      prompts: the texts, for the message.
 
     Raises:
       UserError: a prompt was not encoded.
     """
-    rows = []
-    for number, row in enumerate(zip(ids, mask, strict=True)):
-      found = self._numbers.get(key_of(*row))
-      if found is None:
-        raise UserError(
-          f'prompt {number + 1} is not among the {len(self)} of '
-          f'{self._folder}; add it to the prompts and encode them to another '
-          'folder, or generate from text.'
-        )
-      rows.append(self[found])
-    return np.stack(rows)
+    missing = self.missing(ids, mask)
+    if missing:
+      first = missing[0]
+      name = f'of the tokens {np.asarray(ids[first])[:8].tolist()}'
+      if len(prompts) > first:
+        name = f'"{prompts[first][:80]}"'
+      raise UserError(
+        f'the prompt {name} is not among the {len(self)} of {self._folder}; '
+        'encode it with the others, "unitemp encode PROMPTS" to another '
+        'folder, and use that one. The captions of encoded videos are in '
+        'captions.txt beside their latents.'
+      )
+    pairs = zip(ids, mask, strict=True)
+    return np.stack([self[self._numbers[key_of(*row)]] for row in pairs])
+
+  def missing(self, ids: np.ndarray, mask: np.ndarray) -> list[int]:
+    """Which of tokenized prompts were not encoded."""
+    pairs = enumerate(zip(ids, mask, strict=True))
+    return [n for n, row in pairs if key_of(*row) not in self._numbers]
+
+  def others(self, keys: Sequence[str]) -> list[int]:
+    """The numbers of all prompts but those of these keys."""
+    return [n for key, n in self._numbers.items() if key not in keys]
 
   def attach(self, example: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """An example of training with `text` `[E, D]` in place of `ids`, `mask`."""
@@ -169,12 +184,19 @@ class PromptEmbeddings:
 class PromptSource:
   """Prompts alone, for objectives that need no videos: [i] -> {'text'}."""
 
-  def __init__(self, folder: str | Path):
-    """Opens finished embeddings; raises UserError otherwise."""
+  def __init__(self, folder: str | Path, without: Sequence[str] = ()):
+    """Opens finished embeddings, but for those of some keys.
+
+    Raises:
+      UserError: they are not finished, or none is left.
+    """
     self._embeddings = PromptEmbeddings(folder)
+    self._numbers = self._embeddings.others(without)
+    if not self._numbers:
+      raise UserError(f'{folder} holds no prompts but the negative one.')
 
   def __len__(self) -> int:
-    return len(self._embeddings)
+    return len(self._numbers)
 
   def __getitem__(self, number: int) -> dict[str, np.ndarray]:
-    return {'text': self._embeddings[number]}
+    return {'text': self._embeddings[self._numbers[number]]}

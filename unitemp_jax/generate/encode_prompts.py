@@ -126,6 +126,18 @@ def _tokens(path: Path, prompts: Sequence[str], config: TextConfig):
   for number, row in enumerate(zip(ids, mask, strict=True)):
     seen.setdefault(prompt_embeddings.key_of(*row), number)
   rows = np.fromiter(seen.values(), int)
+  alike = len(prompts) - len(rows)
+  if alike:
+    first = next(
+      n
+      for n, row in enumerate(zip(ids, mask, strict=True))
+      if seen[prompt_embeddings.key_of(*row)] != n
+    )
+    twin = seen[prompt_embeddings.key_of(ids[first], mask[first])]
+    print(
+      f'{len(prompts)} prompts are {len(rows)} to the tokenizer; {alike} are '
+      f'alike, the first "{prompts[first][:60]}" and "{prompts[twin][:60]}"'
+    )
   full = int(mask[rows].all(1).sum())
   if full:
     print(f'{full} prompts fill all {config.length} positions or were cut')

@@ -107,7 +107,7 @@ class Stored:
     ids, mask = self._tokenizer.encode(
       prompts, self._length, allow_empty=allow_empty
     )
-    return self.found.lookup(ids, mask)
+    return self.found.lookup(ids, mask, prompts)
 
   def hash_with(self, *contents: Path) -> str:
     """What names a model whose text encoder these embeddings replace."""

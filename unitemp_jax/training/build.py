@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -9,12 +10,13 @@ from unitemp_jax.data import (
   digits_builder,
   latents,
   loader,
+  prompt_embeddings,
   video_folder_builder,
 )
 from unitemp_jax.errors import UserError
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.program import Program
-from unitemp_jax.training.programs import builders
+from unitemp_jax.training.programs import builders, networks
 from unitemp_jax.training.programs.distill import DistillProgram
 from unitemp_jax.training.programs.student import (
   ODEInitProgram,
@@ -54,10 +56,20 @@ def check_weights(program: Program) -> None:
 def build_loader(config: ConfigDict, rows: Sequence[int]) -> loader.Loader:
   """Returns this host's rows of every batch, as an endless loader."""
   data = config.data
-  if 'latents' in config:
-    source = latents.LatentSource(
-      config.latents.dir, config.latents.get('embeddings')
-    )
+  embeddings = config.latents.get('embeddings') if 'latents' in config else ''
+  if embeddings and not builders.needs_clips(config):
+    negative = networks.negative_key(config)
+    source = prompt_embeddings.PromptSource(embeddings, negative)
+    transform = builders.text_batch
+  elif 'latents' in config and not builders.needs_clips(config):
+    source = latents.LatentSource(builders.latents_dir(config))
+    transform = builders.text_batch
+  elif 'latents' in config:
+    folder = builders.latents_dir(config)
+    source = latents.LatentSource(folder, embeddings)
+    captions = Path(folder) / latents.CAPTIONS
+    if embeddings and captions.exists():
+      networks.check_captions(config, captions)
     transform = functools.partial(
       builders.latent_batch,
       orders=config.orders,

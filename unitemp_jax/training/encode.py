@@ -1,33 +1,47 @@
-"""Clips to latents, shard by shard: falling digits, or one's own videos."""
+"""Clips to latents, shard by shard: falling digits, or one's own videos.
+
+Clips are decoded on all cores while others are encoded, a batch at a time and
+split over this host's devices. What is done is kept batch by batch: batches
+are the same in every run, so that an interrupted or divided encoding writes the
+same bytes as one that ran through.
+"""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from unitemp_jax import files, progress
+from unitemp_jax import files, progress, timeline
 from unitemp_jax.data import (
   digits_builder,
   latents,
   video_folder_builder,
 )
 from unitemp_jax.data.tokenizer import Tokenizer
-from unitemp_jax.data.video_list import VideoFolderSpec
+from unitemp_jax.errors import UserError
 from unitemp_jax.generate.clip_records import ClipRecorder
 from unitemp_jax.generate.encode_prompts import fingerprint
-from unitemp_jax.models import sizes, weights
-from unitemp_jax.models.vae3d import VAE
+from unitemp_jax.models import flops, sizes, vae3d, weights
+from unitemp_jax.models.vae3d import VAE, VAEConfig
 from unitemp_jax.objectives.vae import to_unit
-from unitemp_jax.training.programs import builders
+from unitemp_jax.parallel import processes
+from unitemp_jax.training.programs import builders, networks
 
 Record = dict[str, np.ndarray]
 
-_BATCH = 16
+_BATCH = 16  # of digits
 _LABELS = ('digit', 'colour', 'side', 'digit_id')
+_AHEAD_BYTES = 4e9  # of decoded clips that wait
+_STARTED = 'encoding.json'  # what the shards are of, from the first one on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,54 +49,170 @@ class _Clips:
   """What to encode.
 
   Attributes:
-    count: number of clips.
-    per_shard: in a shard.
+    source: clips with `video` and `caption`.
+    per_shard: clips in a shard.
+    batch: clips at a time, the same in every run.
+    keep: whether each clip is kept before its shard is whole.
     about: what the index says of them and their VAE.
-    open: loads what is needed, and returns a function from numbers of clips
-      to their records.
+    open: loads what is needed, and returns a function from clips to records.
     statistics: mean and standard deviation of the latents, if they are known.
   """
 
-  count: int
+  source: Any
   per_shard: int
+  batch: int
+  keep: bool
   about: dict[str, Any]
-  open: Callable[[], Callable[[Sequence[int]], list[Record]]]
+  open: Callable[[], Callable[[list[dict]], list[Record]]]
   statistics: tuple[Sequence[float], Sequence[float]] | None = None
 
+  def numbers(self, shard: int) -> range:
+    """The clips of a shard."""
+    first = shard * self.per_shard
+    return range(first, min(first + self.per_shard, len(self.source)))
 
-def encode(config: ConfigDict, out: Path, dry_run: bool = False) -> None:
+
+def encode(
+  config: ConfigDict,
+  out: Path,
+  dry_run: bool = False,
+  *,
+  part: tuple[int, int] = (0, 1),
+  dtype: str = 'float16',
+  batch_size: int = 1,
+) -> None:
   """Encodes what `config.data` describes, and prints what is done.
+
+  Args:
+    config: with `data` and `latents`.
+    out: folder.
+    dry_run: say what would be done and stop.
+    part: (I, N), to make every N-th shard from the I-th on; whoever finds all
+      shards writes the index.
+    dtype: of the latents on disk, one of `latents.DTYPES`.
+    batch_size: of one's own videos, clips at a time on each device.
 
   Raises:
     UserError: bad data, captions or weights, or `out` holds other latents.
   """
+  weights.check(config.latents.vae, _vae_shapes(config))
+  Tokenizer.from_file(config.latents.tokenizer)
   if config.data.name == 'video_folder':
-    weights.check(config.latents.vae, _vae_shapes(config))
-    Tokenizer.from_file(config.latents.tokenizer)
-    if dry_run:
-      print(f'would encode the videos of {config.data.videos} to {out}')
-      return
-    clips = _videos(config)
+    clips = _videos(config, dtype, batch_size, dry_run)
   else:
-    weights.check(config.latents.vae, _vae_shapes(config))
-    clips = _digits(config)
-  count = -(-clips.count // clips.per_shard)
-  print(f'{clips.count} clips to {count} shards in {out}')
+    clips = _digits(config, dtype, dry_run)
+  if clips is None:
+    return
+  count = -(-len(clips.source) // clips.per_shard)
+  mine = range(part[0], count, part[1])
+  print(
+    f'{len(clips.source)} clips to {count} shards in {out}; {len(mine)} are of '
+    f'part {part[0]}/{part[1]}'
+  )
   if latents.is_complete(out, clips.about, 'another VAE or data set'):
     print(f'nothing to do: {out / latents.INDEX}')
     return
   if dry_run:
     return
   paths = [latents.shard_path(out, shard) for shard in range(count)]
-  left = [shard for shard in range(count) if not paths[shard].exists()]
+  left = [shard for shard in mine if not paths[shard].exists()]
   if left:
     records = clips.open()  # Refuses what is bad before there is a folder.
-  for shard in progress.track(left, 'shard'):
-    end = min((shard + 1) * clips.per_shard, clips.count)
-    latents.write_shard(
-      paths[shard], records(range(shard * clips.per_shard, end))
-    )
+    _start(out, clips.about)
+    _write_shards(clips, records, out, left)
+  there = sum(path.exists() for path in paths)
+  if there < count:
+    print(f'{there} of {count} shards are there; run the other parts as well')
+    return
+  shutil.rmtree(out / 'parts', ignore_errors=True)
   print(latents.write_index(out, count, clips.about, clips.statistics))
+
+
+def _start(out: Path, about: dict[str, Any]) -> None:
+  """Notes what the shards of a folder are of; UserError if of others."""
+  place = out / _STARTED
+  if place.exists() and files.read_json(place) != about:
+    raise UserError(
+      f'{out} holds the beginning of other latents (another VAE, other videos '
+      'or settings); choose another --out, or delete it.'
+    )
+  files.write_json(place, about)
+
+
+def _write_shards(
+  clips: _Clips,
+  records: Callable[[list[dict]], list[Record]],
+  out: Path,
+  shards: Sequence[int],
+) -> None:
+  """Encodes what is missing, and writes each shard when it is whole."""
+  steps = []
+  for shard in shards:
+    numbers = clips.numbers(shard)
+    for first in range(numbers.start, numbers.stop, clips.batch):
+      batch = range(first, min(first + clips.batch, numbers.stop))
+      kept = clips.keep and all(_kept(out, i).exists() for i in batch)
+      steps.append((shard, batch, kept))
+  wanted = [i for _, batch, kept in steps if not kept for i in batch]
+  read = _read_ahead(clips.source, wanted, clips.batch)
+  made: list[Record] = []
+  for shard, batch, kept in progress.track(steps, 'batch'):
+    if not kept:
+      own = records([next(read) for _ in batch])
+      if clips.keep:
+        for i, record in zip(batch, own, strict=True):
+          files.write(_kept(out, i), latents.to_bytes(record))
+      else:
+        made += own
+    numbers = clips.numbers(shard)
+    if batch.stop < numbers.stop:
+      continue
+    path = latents.shard_path(out, shard)
+    if clips.keep:
+      latents.write_shard(path, (_read_kept(out, i) for i in numbers))
+      for i in numbers:
+        _kept(out, i).unlink()
+    else:
+      latents.write_shard(path, made)
+      made = []
+
+
+def _kept(out: Path, number: int) -> Path:
+  return out / 'parts' / f'{number:08d}.safetensors'
+
+
+def _read_kept(out: Path, number: int) -> Record:
+  return latents.from_bytes(_kept(out, number).read_bytes())
+
+
+class _Some:
+  """Some clips of a source."""
+
+  def __init__(self, source: Any, numbers: Sequence[int]):
+    self._source, self._numbers = source, numbers
+
+  def __len__(self) -> int:
+    return len(self._numbers)
+
+  def __getitem__(self, i: int) -> dict:
+    return self._source[self._numbers[i]]
+
+
+def _read_ahead(
+  source: Any, numbers: Sequence[int], batch: int
+) -> Iterator[dict]:
+  """Clips in this order, read on all cores and some ahead."""
+  if not numbers:
+    return iter(())
+  cores = os.cpu_count() or 1
+  first = source[numbers[0]]
+  most = max(int(_AHEAD_BYTES / max(first['video'].nbytes, 1)), batch)
+  options = grain.ReadOptions(
+    num_threads=min(cores, most),
+    prefetch_buffer_size=min(cores + batch, most),
+  )
+  dataset = grain.MapDataset.source(_Some(source, numbers))
+  return iter(dataset.to_iter_dataset(options))
 
 
 def _vae_shapes(config: ConfigDict) -> Any:
@@ -93,27 +223,36 @@ def _windows(config: ConfigDict) -> list[slice]:
   return builders.anchor_windows(config.orders, config.data.num_frames)
 
 
-def _about(config: ConfigDict, count: int, digest: str) -> dict[str, Any]:
+def _about(
+  config: ConfigDict, count: int, digest: str, dtype: str
+) -> dict[str, Any]:
   bounds = [[window.start, window.stop] for window in _windows(config)]
-  return {'vae': digest, 'clips': count, 'windows': bounds}
+  about = {'vae': digest, 'clips': count, 'windows': bounds}
+  # Folders from before there was a choice do not say so.
+  return about if dtype == 'float16' else {**about, 'dtype': dtype}
+
+
+def _captions(clips: Iterable[dict]) -> list[str]:
+  texts = (clip['caption'] for clip in clips)
+  return [t.decode() if isinstance(t, bytes) else t for t in texts]
 
 
 def _text(
   config: ConfigDict, tokenizer: Tokenizer, clips: Sequence[dict]
 ) -> tuple[np.ndarray, np.ndarray]:
-  captions = [
-    c['caption'].decode() if isinstance(c['caption'], bytes) else c['caption']
-    for c in clips
-  ]
-  ids, mask = tokenizer.encode(captions, config.model.text.length)
+  length = config.model.text.length
+  ids, mask = tokenizer.encode(_captions(clips), length)
   return ids.astype(np.int32), mask.astype(bool)
 
 
-def _digits(config: ConfigDict) -> _Clips:
+def _digits(config: ConfigDict, dtype: str, dry_run: bool) -> _Clips | None:
   """Falling digits, many at a time."""
   data, path = config.data, Path(config.latents.vae)
-  about = _about(config, data.num_clips, files.file_sha256(path)[:16])
+  about = _about(config, data.num_clips, files.file_sha256(path)[:16], dtype)
   about['data'] = {k: v for k, v in data.to_dict().items() if k != 'dir'}
+  if dry_run:
+    print(f'would encode {data.num_clips} clips')
+    return None
 
   def open_clips():
     tokenizer = Tokenizer.from_file(config.latents.tokenizer)
@@ -124,13 +263,10 @@ def _digits(config: ConfigDict) -> _Clips:
         {'params': params}, to_unit(video), method='encode'
       )[0]
     )
-    source = digits_builder.prepare(
-      data.dir, builders.clip_spec(data), data.num_clips
-    )
+    stored = latents.DTYPES[dtype]
 
-    def records(numbers):
-      clips = [source[i] for i in numbers]
-      arrays = _encode_batches(run, clips, _windows(config))
+    def records(clips):
+      arrays = _encode_batch(run, clips, _windows(config), stored)
       ids, mask = _text(config, tokenizer, clips)
       return [
         {
@@ -143,53 +279,158 @@ def _digits(config: ConfigDict) -> _Clips:
 
     return records
 
-  return _Clips(data.num_clips, 512, about, open_clips)
+  source = digits_builder.prepare(
+    data.dir, builders.clip_spec(data), data.num_clips
+  )
+  return _Clips(source, 512, _BATCH, False, about, open_clips)
 
 
-def _encode_batches(
-  run: Callable, clips: list[dict], windows: Sequence[slice]
+def _encode_batch(
+  run: Callable, clips: list[dict], windows: Sequence[slice], dtype: Any
 ) -> dict[str, np.ndarray]:
   """Latents of clips, of their last frames, and of windows, each by itself."""
   padded = clips + clips[-1:] * (-len(clips) % _BATCH)
-  made: dict[str, list] = {'latents': [], 'last_image': [], 'anchors': []}
-  for first in range(0, len(padded), _BATCH):
-    videos = np.stack([c['video'] for c in padded[first : first + _BATCH]])
-    made['latents'].append(np.asarray(run(videos), np.float16))
-    made['last_image'].append(np.asarray(run(videos[:, -1:]), np.float16))
-    parts = [np.asarray(run(videos[:, w]), np.float16) for w in windows]
-    made['anchors'] += [np.stack(parts, axis=1)] if parts else []
-  return {name: np.concatenate(v) for name, v in made.items() if v}
+  videos = np.stack([clip['video'] for clip in padded])
+  made = {
+    'latents': np.asarray(run(videos), dtype),
+    'last_image': np.asarray(run(videos[:, -1:]), dtype),
+  }
+  parts = [np.asarray(run(videos[:, w]), dtype) for w in windows]
+  if parts:
+    made['anchors'] = np.stack(parts, axis=1)
+  return made
 
 
-def _videos(config: ConfigDict) -> _Clips:
-  """One's own videos of any size, one at a time."""
+def _videos(
+  config: ConfigDict, dtype: str, batch_size: int, dry_run: bool
+) -> _Clips | None:
+  """One's own videos."""
   data, path = config.data, Path(config.latents.vae)
-  spec = VideoFolderSpec(
-    videos=data.videos,
-    fps=data.fps,
-    height=data.height,
-    width=data.width,
-    num_frames=data.num_frames,
-    captions=data.captions or None,
-  )
-  source = video_folder_builder.prepare(data.dir, spec, report=print).source
-  about = _about(config, len(source), fingerprint(path))
+  spec, vae = builders.video_spec(data), builders.vae_config(config.model)
+  if dry_run:
+    found = video_folder_builder.find_clips(spec, scans=_scans(data))
+    _describe(config, spec, vae, found.clips, dtype)
+    return None
+  source = _index(data, spec).source
+  about = _about(config, len(source), fingerprint(path), dtype)
   about['data'] = {name: data[name] for name in ('videos', 'fps', 'num_frames')}
   about['size'] = [data.height, data.width]
-  vae = builders.vae_config(config.model)
+  rows = batch_size * jax.local_device_count()
 
   def open_clips():
     tokenizer = Tokenizer.from_file(config.latents.tokenizer)
-    params = jax.device_put(weights.load(path, _vae_shapes(config)))
-    recorder = ClipRecorder(vae, params, _windows(config))
+    params = weights.load(path, _vae_shapes(config))
+    recorder = ClipRecorder(vae, params, _windows(config), dtype)
 
-    def record(clip):
-      ids, mask = _text(config, tokenizer, [clip])
-      video = np.asarray(clip['video'])[None]
-      arrays = recorder.record(recorder.encode(video), video)
-      return {**arrays, 'ids': ids[0], 'mask': mask[0]}
+    def records(clips):
+      videos = np.stack([np.asarray(clip['video']) for clip in clips])
+      # The last batch of a shard is filled up: one program for all.
+      videos = np.pad(
+        videos, [(0, rows - len(clips))] + [(0, 0)] * 4, mode='edge'
+      )
+      ids, mask = _text(config, tokenizer, clips)
+      made = recorder.record(recorder.encode(videos), videos)
+      return [
+        {**record, 'ids': own, 'mask': end}
+        for record, own, end in zip(made, ids, mask, strict=False)
+      ]
 
-    return lambda numbers: [record(source[i]) for i in numbers]
+    return records
 
   known = (vae.latent_mean, vae.latent_std) if vae.latent_mean else None
-  return _Clips(len(source), 64, about, open_clips, known)
+  return _Clips(source, 64, rows, True, about, open_clips, known)
+
+
+def _index(data: ConfigDict, spec: Any) -> video_folder_builder.PreparedVideos:
+  """The index of one's own videos, whose files hosts share out among them."""
+  hosts, prepare = jax.process_count(), video_folder_builder.prepare
+  if hosts > 1:
+    doing = 'Looking through the videos'
+    with processes.sync(doing):
+      video_folder_builder.find_clips(
+        spec,
+        scans=os.path.join(data.dir, video_folder_builder.SCANS),
+        part=(jax.process_index(), hosts),
+        report=print,
+      )
+    with processes.sync(doing):
+      if jax.process_index() == 0:
+        prepare(data.dir, spec)
+  return prepare(data.dir, spec, report=print)
+
+
+def _scans(data: ConfigDict) -> str | None:
+  """What was found in files before, if that is kept."""
+  folder = os.path.join(os.path.abspath(data.dir), video_folder_builder.SCANS)
+  return folder if os.path.isdir(folder) else None
+
+
+def _describe(
+  config: ConfigDict, spec: Any, vae: VAEConfig, found: list, dtype: str
+) -> None:
+  """Says how many clips there are, how large they become and how long it takes.
+
+  The speed is that of a matrix product on this device, half of it reached, and
+  that of decoding one clip.
+  """
+  windows = _windows(config)
+  lengths = [spec.num_frames, 1, *(w.stop - w.start for w in windows)]
+  cells = sum(timeline.num_latents(n, vae.temporal_stride) for n in lengths)
+  height, width = vae3d.latent_grid(vae, spec.height, spec.width)
+  size = cells * height * width * vae.z_dim * latents.DTYPES[dtype].itemsize
+  work = sum(
+    flops.vae_encode(vae, n, spec.height, spec.width).total for n in lengths
+  )
+  seconds = 2 * work / _speed() / jax.device_count()
+  began = time.monotonic()
+  video_folder_builder.video_folder.read_clip(
+    spec.videos, found[0], spec.height, spec.width
+  )
+  read = (time.monotonic() - began) / (os.cpu_count() or 1)
+  count = len(found)
+  print(
+    f'would encode {count} clips of {spec.num_frames} frames, {spec.height}x'
+    f'{spec.width}, to {count * size / 1e9:.3g} GB of latents in about '
+    f'{count * max(seconds, read) / 3600:.2g} hours on '
+    f'{jax.device_count()} {jax.default_backend()} devices (per clip: '
+    f'{1e3 * read:.3g} ms to decode, {seconds:.2g} s to encode, by the speed '
+    'of a matrix product here)'
+  )
+
+
+def _speed() -> float:
+  """Operations per second of a matrix product on one device."""
+  side = 2048
+  product = jax.jit(lambda x: x @ x)
+  x = product(jnp.ones((side, side)))
+  jax.block_until_ready(x)
+  began = time.monotonic()
+  for _ in range(4):
+    x = product(x * 0)
+  jax.block_until_ready(x)
+  return 4 * 2 * side**3 / (time.monotonic() - began)
+
+
+def write_captions(config: ConfigDict, out: Path) -> Path | None:
+  """Lists the captions of encoded videos, and says which lack embeddings.
+
+  Returns:
+    A file of all captions and the negative prompt, one per line, to be encoded;
+    None if training needs no embeddings, or finds all of them.
+  """
+  folder, data = config.latents.get('embeddings'), config.data
+  if not folder or data.name != 'video_folder':
+    return None
+  spec = builders.video_spec(data)
+  records = video_folder_builder.prepare(data.dir, spec).source.records
+  lines = dict.fromkeys(_captions(records[i] for i in range(len(records))))
+  negative = config.sampling.get('negative_prompt')
+  if negative:
+    lines[negative] = None
+  path = files.write(out / latents.CAPTIONS, '\n'.join(lines) + '\n')
+  try:
+    networks.check_captions(config, path)
+  except UserError as error:
+    print(error)
+    return path
+  return None

@@ -125,7 +125,7 @@ class TrajectoryMaker:
     batch = {'ids': ids.astype(np.int32), 'mask': mask.astype(bool)}
     given: dict[str, Any] = batch
     if self._embeddings is not None:
-      given = {'text': self._embeddings.lookup(ids, mask)}
+      given = {'text': self._embeddings.lookup(ids, mask, rows)}
     seeds = [(seed + i) % 2**32 for i in range(len(prompts))]
     noise = jax.vmap(lambda key: jax.random.normal(key, self._shape))(
       sample_keys(seeds + seeds[-1:] * extra)
@@ -139,8 +139,10 @@ class TrajectoryMaker:
     records = []
     for i in range(len(prompts)):
       *way, clip = np.asarray(states)[:, i]
-      record = self._recorder.record(
-        clip, self._recorder.decode(clip), trajectory=np.stack(way)
+      (record,) = self._recorder.record(
+        clip[None],
+        self._recorder.decode(clip),
+        trajectory=np.stack(way)[None],
       )
       records.append({**record, **{name: batch[name][i] for name in batch}})
     return records

@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from unitemp_jax import orders, plans, timeline
+from unitemp_jax.data import latents
 from unitemp_jax.data.falling_digits import FallingDigitsSpec
 from unitemp_jax.data.video_list import VideoFolderSpec, read_buckets
 from unitemp_jax.diffusion import flow, guidance
@@ -111,8 +112,8 @@ def latent_shape(
       'config.model.vae.temporal_down makes a latent of every '
       f'{vae.temporal_stride} frames; set two of it, for {timeline.STRIDE}.'
     )
-  latents = timeline.num_latents(frames or config.data.num_frames)
-  return latents, *vae3d.latent_grid(vae, *frame_size(config.data))
+  count = timeline.num_latents(frames or config.data.num_frames)
+  return count, *vae3d.latent_grid(vae, *frame_size(config.data))
 
 
 def student_levels(config: ConfigDict) -> np.ndarray:
@@ -256,6 +257,23 @@ _DTYPES = {
 }
 
 
+def latents_dir(config: ConfigDict) -> str:
+  """Where clips are: `latents.dir`, or the first of `latents.also` there is."""
+  listed = [config.latents.dir, *config.latents.get('also', ())]
+  return str(latents.first_of(listed))
+
+
+def needs_clips(config: ConfigDict) -> bool:
+  """Whether a stage learns from clips, and not from prompts alone.
+
+  Distillation takes them for the frames that its orders are given.
+  """
+  if config.objective != 'distill':
+    return True
+  made, _ = training_plans(config.orders, latent_shape(config)[0])
+  return any(len(plan.preloaded()[0]) for plan in made)
+
+
 def latent_spec(
   config: ConfigDict, trajectories: bool = False
 ) -> dict[str, jax.ShapeDtypeStruct]:
@@ -265,11 +283,11 @@ def latent_spec(
   orders = config.orders
   blocks = len(range(orders.block, frames, orders.block))
   text = text_config(config.model)
-  shapes: dict[str, tuple[int, ...]] = {
-    'latents': (frames, *latent),
-    'last_image': (1, *latent),
-    'anchors': (blocks, orders.anchors, *latent),
-  }
+  shapes: dict[str, tuple[int, ...]] = {}
+  if needs_clips(config):
+    shapes['latents'] = (frames, *latent)
+    shapes['last_image'] = (1, *latent)
+    shapes['anchors'] = (blocks, orders.anchors, *latent)
   if trajectories:
     levels = len(config.student.timesteps)
     shapes['trajectory'] = (levels, frames, *latent)
@@ -281,6 +299,14 @@ def latent_spec(
   return rows(
     config, {name: (shape, _DTYPES[name]) for name, shape in shapes.items()}
   )
+
+
+def text_batch(examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns of a loader's batch the prompts alone."""
+  names = ('ids', 'mask', 'text')
+  return {
+    n: np.asarray(examples[n], _DTYPES[n]) for n in names if n in examples
+  }
 
 
 def latent_batch(
@@ -311,9 +337,9 @@ def latent_batch(
     if name in examples and (trajectories or name != 'trajectory')
   }
   if not windowed(orders):
-    latents = batch['latents']
-    firsts = range(orders.block, latents.shape[1], orders.block)
-    rows = [latents[:, first - orders.anchors : first] for first in firsts]
+    clips = batch['latents']
+    firsts = range(orders.block, clips.shape[1], orders.block)
+    rows = [clips[:, first - orders.anchors : first] for first in firsts]
     batch['anchors'] = np.stack(rows, axis=1)
   elif 'anchors' not in batch:
     raise UserError(

@@ -211,14 +211,12 @@ class DistillProgram:
     return jnp.broadcast_to(negative.astype(text.dtype), text.shape)
 
   def _roll_out(self, params, frozen, batch, key):
-    images = jnp.concatenate(
-      [batch['latents'][:, :1], batch['last_image']], axis=1
-    )
+    text = self._text(frozen, batch)
     return roll_out(
       self._dit,
       params,
-      self._text(frozen, batch),
-      images,
+      text,
+      self._ends(batch, len(text), 'last_image'),
       key,
       choice=self._choice,
       levels=self._levels,
@@ -227,6 +225,13 @@ class DistillProgram:
       replay=self._settings.checkpoint_rollout,
       score_anchors=self._settings.score_anchors,
     )
+
+  def _ends(self, batch, rows: int, last: str) -> jax.Array:
+    """Latents of the first and the last frame that are given; else zeros."""
+    if 'latents' not in batch:
+      _, *grid = builders.latent_shape(self._config)
+      return jnp.zeros((rows, 2, *grid, self._dit.config.channels))
+    return jnp.concatenate([batch['latents'][:, :1], batch[last][:, -1:]], 1)
 
   def _x0(self, dit: DiT, params: Any, text: jax.Array):
     """(x, sigma) -> data estimate of a bidirectional network."""
@@ -270,7 +275,8 @@ class DistillProgram:
       given = rollout.pinned > 0
       mask = jnp.ones(rollout.scored.shape[1], bool).at[ends].set(~given)
     matching = dmd.surrogate(rollout.scored, grad, mask)
-    off = ((rollout.scored - batch['latents'])[:, ends] ** 2).mean((0, 2, 3, 4))
+    given_ends = self._ends(batch, len(rollout.scored), 'latents')
+    off = ((rollout.scored[:, ends] - given_ends) ** 2).mean((0, 2, 3, 4))
     pinned = rollout.pinned
     if s.pin_last:
       pinned = pinned.at[1].set(0.0)
@@ -281,7 +287,7 @@ class DistillProgram:
       'pin': pin,
       'gradient_size': jnp.abs(grad).mean(),
     }
-    if s.pin_last:
+    if s.pin_last and 'last_image' in batch:
       last = jax.lax.cond(
         rollout.pinned[1] > 0,
         lambda: self._last_frame(rollout.latents, frozen, batch['last_image']),

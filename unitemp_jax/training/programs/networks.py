@@ -12,12 +12,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from unitemp_jax.data import latents
-from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
+from unitemp_jax.data.prompt_embeddings import PromptEmbeddings, key_of
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.vae3d import VAEConfig
+from unitemp_jax.sampling.model_folder import ModelCard
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.lazy_weights import Lazy, LazyWeights
 from unitemp_jax.training.programs import builders
@@ -80,10 +81,25 @@ def initial_networks(config: ConfigDict) -> dict[str, LazyWeights]:
 
 def normalised_vae(config: ConfigDict) -> VAEConfig:
   """The VAE with the statistics of the config's latents, if they are there."""
-  if not (Path(config.latents.dir) / latents.INDEX).exists():
+  if not (Path(builders.latents_dir(config)) / latents.INDEX).exists():
     return builders.vae_config(config.model)
-  index = latents.read_index(config.latents.dir)
-  return builders.model_card(config, index, {}).vae
+  return model_card(config, {}).vae
+
+
+def model_card(config: ConfigDict, provenance: dict[str, Any]) -> ModelCard:
+  """What a model folder says, with the statistics of the config's latents.
+
+  Without latents, where prompts were enough, they are those of the VAE.
+
+  Raises:
+    UserError: there are neither.
+  """
+  folder, vae = builders.latents_dir(config), builders.vae_config(config.model)
+  if vae.latent_mean and not (Path(folder) / latents.INDEX).exists():
+    index = {'latent_mean': vae.latent_mean, 'latent_std': vae.latent_std}
+  else:
+    index = latents.read_index(folder)
+  return builders.model_card(config, index, provenance)
 
 
 def frozen_networks(config: ConfigDict) -> dict[str, Any]:
@@ -101,6 +117,37 @@ def frozen_networks(config: ConfigDict) -> dict[str, Any]:
     'text': teacher['text'],
     'negative': negative,
   }
+
+
+def negative_key(config: ConfigDict) -> list[str]:
+  """By what embeddings know the negative prompt, if there is one."""
+  prompt = config.sampling.get('negative_prompt')
+  if not prompt:
+    return []
+  tokenizer = Tokenizer.from_file(config.latents.tokenizer)
+  length = builders.text_config(config.model).length
+  ids, mask = tokenizer.encode([prompt], length)
+  return [key_of(ids[0], mask[0])]
+
+
+def check_captions(config: ConfigDict, path: Path) -> None:
+  """Refuses embeddings that lack one of the lines of a file.
+
+  Raises:
+    UserError: they do, or they are not finished.
+  """
+  folder = config.latents.embeddings
+  lines = path.read_text('utf-8').splitlines()
+  tokenizer = Tokenizer.from_file(config.latents.tokenizer)
+  ids, mask = tokenizer.encode(lines, builders.text_config(config.model).length)
+  missing = PromptEmbeddings(folder).missing(ids, mask)
+  if missing:
+    raise UserError(
+      f'{len(missing)} of the {len(lines)} captions of {path} are not in '
+      f'{folder}, the first is "{lines[missing[0]][:80]}"; encode that file '
+      'together with the other prompts to another folder, "unitemp encode '
+      f'PROMPTS {path} --out=DIR", and set config.latents.embeddings to it.'
+    )
 
 
 class LazyPrompt(Lazy):
@@ -135,7 +182,8 @@ class LazyPrompt(Lazy):
     if not self._embeddings:
       return {'ids': ids, 'mask': mask}
     try:
-      return {'text': PromptEmbeddings(self._embeddings).lookup(ids, mask)}
+      found = PromptEmbeddings(self._embeddings)
+      return {'text': found.lookup(ids, mask, [self._prompt])}
     except UserError as error:
       raise UserError(
         f'config.sampling.negative_prompt cannot be read ({error}).'

@@ -8,7 +8,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from unitemp_jax import orders
-from unitemp_jax.data import latents
 from unitemp_jax.data.falling_digits import sample_clips
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.generate.pipeline import Pipeline
@@ -16,7 +15,7 @@ from unitemp_jax.models import weights
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.training.lazy_weights import LazyWeights
 from unitemp_jax.training.program import TrainState
-from unitemp_jax.training.programs import builders
+from unitemp_jax.training.programs import builders, networks
 from unitemp_jax.video.write import write_sheet, write_video
 
 _CLIPS = 6
@@ -53,9 +52,7 @@ class Model:
     if self._pipeline is not None:
       return self._pipeline.replaced(**params)
     config = self._config
-    card = builders.model_card(
-      config, latents.read_index(config.latents.dir), {}
-    )
+    card = networks.model_card(config, {})
     shapes = model_folder.param_shapes(card)
     vae = weights.load(config.latents.vae, shapes['vae'])
     tokenizer = Tokenizer.from_file(config.latents.tokenizer)
