@@ -142,8 +142,9 @@ def main(argv: list[str]) -> int:
   args = _parser().parse_args(argv)
   # Here, so that --help does not wait for jax.
   from unitemp_jax.generate import clips
-  from unitemp_jax.generate.pipeline import Pipeline
+  from unitemp_jax.generate.pipeline import Pipeline, memory_report
   from unitemp_jax.parallel.mesh import enable_compile_cache
+  from unitemp_jax.sampling import model_folder
 
   args.out = out_folder(args.out)
   if args.draw and args.draw.suffix != '.svg':
@@ -164,6 +165,10 @@ def main(argv: list[str]) -> int:
   if args.dry_run:
     return 0
   enable_compile_cache()
+  card = model_folder.read_card(args.model)
+  needed = memory_report(card, args.embeddings is not None)
+  if needed:
+    print(needed, flush=True)
   pipeline = Pipeline.load(args.model, embeddings=args.embeddings)
   size = None
   if _workflow_of(args) == 'orders':

@@ -45,6 +45,7 @@ def load_torch(
   *,
   layout: str | None = None,
   part: str | None = None,
+  branch: str | None = None,
 ) -> Any:
   """Reads a checkpoint of any known layout into a parameter tree.
 
@@ -58,6 +59,7 @@ def load_torch(
     layout: 'wan' or 'diffusers'; found by the names if None.
     part: of a file with several networks, such as 'generator' or 'critic'; the
       running mean if None.
+    branch: read and return only this branch of the tree.
 
   Raises:
     UserError: the checkpoint cannot be read or does not fit; all that is wrong
@@ -69,8 +71,10 @@ def load_torch(
   flat = {
     path: _make(leaf, entries[path], found)
     for path, leaf in keymap.flat_shapes(shapes).items()
+    if branch in (None, path.split('/')[0])
   }
-  return traverse_util.unflatten_dict(flat, sep='/')
+  tree = traverse_util.unflatten_dict(flat, sep='/')
+  return tree if branch is None else tree[branch]
 
 
 def _make(

@@ -1,6 +1,7 @@
 """Prompts to embeddings, shard by shard, by a text encoder on this host."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,10 +16,15 @@ from unitemp_jax.convert import checkpoints, fit, load_torch
 from unitemp_jax.data import prompt_embeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
+from unitemp_jax.generate import text as texts
+from unitemp_jax.generate.text import LayeredEncoder
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
 from unitemp_jax.parallel.mesh import MODEL_RULES, make_mesh, placed
 from unitemp_jax.sampling import model_folder
+
+# From shapes, and the name of a branch or None, to weights.
+Load = Callable[[Any, str | None], Any]
 
 
 def local_mesh(config: TextConfig) -> Mesh:
@@ -49,27 +55,37 @@ def fingerprint(path: Path) -> str:
 
 
 class PromptEncoder:
-  """Token ids to the rows of embeddings before the end of each text."""
+  """Token ids to the rows of embeddings before the end of each text.
 
-  def __init__(
-    self, config: TextConfig, dtype: str, load: Callable[[Any], Any]
-  ):
+  Weights that this host does not hold whole are read layer by layer for every
+  batch.
+  """
+
+  def __init__(self, config: TextConfig, dtype: str, load: Load):
     """Loads the weights in the dtype that the encoder computes in.
 
     Args:
       config: its size.
       dtype: 'float32' or 'bfloat16', of weights, arithmetic and embeddings.
-      load: from shapes with shardings to weights.
+      load: from shapes with shardings to weights, or to a branch of them.
     """
-    self.config = dataclasses.replace(config, dtype=dtype)
-    mesh = local_mesh(config)
+    self.config = config = dataclasses.replace(config, dtype=dtype)
     shapes = sizes.param_shapes(config, dtype)
-    self._params = load(placed(shapes, mesh, MODEL_RULES))
+    mesh = local_mesh(config)
     self._everywhere = NamedSharding(mesh, PartitionSpec())
-    encoder = TextEncoder(self.config)
-    self._encode = jax.jit(
+    whole = texts.holds_whole(sizes.num_bytes(shapes) / mesh.size, 0)
+    if not whole:
+      layers = LayeredEncoder(config, lambda name: load(shapes, name))
+      self._run = layers.encode
+      return
+    params = load(placed(shapes, mesh, MODEL_RULES), None)
+    encoder = TextEncoder(config)
+    encode = jax.jit(
       lambda params, ids, mask: encoder.apply({'params': params}, ids, mask),
       out_shardings=self._everywhere,
+    )
+    self._run = lambda *batch: np.asarray(
+      encode(params, *jax.device_put(batch, self._everywhere))
     )
 
   def __call__(
@@ -81,12 +97,8 @@ class PromptEncoder:
       rows, ends = ids[here], mask[here]
       # The last batch is filled up, so that all share one compilation.
       fill = [(0, batch - len(rows)), (0, 0)]
-      arrays = (
-        np.pad(rows, fill, mode='edge'),
-        np.pad(ends, fill, mode='edge'),
-      )
-      made = np.asarray(
-        self._encode(self._params, *jax.device_put(arrays, self._everywhere))
+      made = self._run(
+        np.pad(rows, fill, mode='edge'), np.pad(ends, fill, mode='edge')
       )
       for row, end in zip(made, ends, strict=False):
         yield row[: int(end.sum())]
@@ -95,22 +107,24 @@ class PromptEncoder:
 _SHARD = 256  # prompts
 
 
-def model_encoder(
-  folder: Path,
-) -> tuple[TextConfig, Path, Callable[[Any], Any]]:
+def model_encoder(folder: Path) -> tuple[TextConfig, Path, Load]:
   """Size, path and loader of a model folder's text encoder."""
   path = folder / 'text.safetensors'
   config = model_folder.read_card(folder).text
-  return config, path, lambda shapes: weights.load(path, shapes)
+  return config, path, functools.partial(weights.load, path)
 
 
 def torch_encoder(
   checkpoint: Path, config: TextConfig | None = None
-) -> tuple[TextConfig, Path, Callable[[Any], Any]]:
+) -> tuple[TextConfig, Path, Load]:
   """Size, path and loader of PyTorch's weights, checked to fit."""
   found = fit.find(checkpoints.open_checkpoint(checkpoint), 'umt5')
   config = config or fit.recognise(found)
-  return config, checkpoint, lambda s: load_torch(checkpoint, 'umt5', s)
+
+  def load(shapes: Any, branch: str | None) -> Any:
+    return load_torch(checkpoint, 'umt5', shapes, branch=branch)
+
+  return config, checkpoint, load
 
 
 def _tokens(path: Path, prompts: Sequence[str], config: TextConfig):
@@ -145,7 +159,7 @@ def _tokens(path: Path, prompts: Sequence[str], config: TextConfig):
 
 
 def encode(
-  encoder: tuple[TextConfig, Path, Callable[[Any], Any]],
+  encoder: tuple[TextConfig, Path, Load],
   tokenizer: Path,
   prompts: Sequence[str],
   out: Path,

@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import umt5
-from unitemp_jax.models.umt5 import TextEncoder
+from unitemp_jax.models import sizes, umt5, weights
+from unitemp_jax.models.umt5 import TextConfig, TextEncoder
 from unitemp_jax.sampling.model_folder import ModelCard
 
 TextSource = Callable[..., np.ndarray]
 Put = Callable[[np.ndarray], Any]
+_SMALL_BYTES = 2e9  # of a text encoder that is always held
+_SHARE = 0.7  # of a device's memory that weights may fill
 _KEPT_BYTES = 8e9  # of a memo in host memory; some thousand prompts of Wan's
 
 
@@ -48,6 +51,76 @@ class Encoder:
       prompts, self._length, allow_empty=allow_empty
     )
     return np.asarray(self._encode(params, self._put(ids), self._put(mask)))
+
+
+class LayeredEncoder:
+  """Encodes with weights that are read layer by layer in every call.
+
+  So the largest layer is what must fit, and nothing is held between calls.
+  """
+
+  def __init__(self, config: TextConfig, load: Callable[[str], Any]):
+    """Reads and compiles nothing yet.
+
+    Args:
+      config: size and dtype.
+      load: name of a branch of the parameters -> this branch.
+    """
+    self._config, self._load = config, load
+    layer, norm = umt5.TextLayer(config), umt5.T5Norm()
+    self._layer = jax.jit(
+      lambda params, x, mask: layer.apply({'params': params}, x, mask),
+      donate_argnums=1,
+    )
+    self._norm = jax.jit(
+      lambda params, x, mask: (
+        norm.apply({'params': params}, x) * mask[..., None].astype(x.dtype)
+      )
+    )
+
+  def encode(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Token ids `[B, E]` to embeddings `[B, E, D]`, zero after the end."""
+    table = self._load('token_embedding')['embedding']
+    x = jnp.take(table, jnp.asarray(ids), axis=0).astype(self._config.dtype)
+    del table
+    mask = jnp.asarray(mask)
+    for i in range(self._config.num_layers):
+      # Waited for: the next layer would be read while this one is still held.
+      x = jax.block_until_ready(self._layer(self._load(f'layer{i}'), x, mask))
+    return np.asarray(self._norm(self._load('norm_out'), x, mask))
+
+
+def layered(
+  path: Path, config: TextConfig, tokenizer: Tokenizer
+) -> 'TextSource':
+  """Prompts to embeddings by a file that is read layer by layer."""
+  shapes = sizes.inference_shapes(config)
+  encoder = LayeredEncoder(
+    config, lambda name: weights.load(path, shapes, name)
+  )
+
+  def source(
+    params: Any, prompts: Sequence[str], allow_empty: bool = False
+  ) -> np.ndarray:
+    del params
+    return encoder.encode(
+      *tokenizer.encode(prompts, config.length, allow_empty=allow_empty)
+    )
+
+  return Memo(source)
+
+
+def holds_whole(text_bytes: float, others: float) -> bool:
+  """Whether a text encoder stays in memory beside the other networks.
+
+  On a host XLA widens all bfloat16 weights of a program at once, so that it
+  would need three times as much.
+  """
+  device = jax.local_devices()[0]
+  if device.platform == 'cpu' or text_bytes < _SMALL_BYTES:
+    return text_bytes < _SMALL_BYTES
+  limit = (device.memory_stats() or {}).get('bytes_limit')
+  return limit is None or text_bytes + others < _SHARE * limit
 
 
 class Memo:

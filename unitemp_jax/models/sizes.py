@@ -124,6 +124,12 @@ def inference_shapes(config: DiTConfig | VAEConfig | TextConfig) -> Any:
   return jax.tree_util.tree_map_with_path(held, param_shapes(config))
 
 
+def num_bytes(shapes: Any) -> int:
+  """Bytes of a tree of arrays or shapes."""
+  leaves = jax.tree.leaves(shapes)
+  return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+
+
 def count(shapes: Any) -> int:
   """Numbers in a tree of arrays or shapes."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
