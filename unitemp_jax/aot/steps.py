@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,11 +19,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from unitemp_jax import orders, timeline
 from unitemp_jax.diffusion import flow
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import flops, sizes
+from unitemp_jax.generate import text as texts
+from unitemp_jax.models import flops, sizes, umt5
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.flops import Flops
+from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.parallel.mesh import (
   MODEL_RULES,
   batch_sharding,
@@ -32,7 +36,7 @@ from unitemp_jax.parallel.mesh import (
 from unitemp_jax.plans import Plan
 from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.decode import Codec
-from unitemp_jax.sampling.model_folder import ModelCard
+from unitemp_jax.sampling.model_folder import ModelCard, read_card
 from unitemp_jax.sampling.sampler import Net, cache_for, make_net, sample_plan
 from unitemp_jax.sampling.stream import RowPrograms
 from unitemp_jax.training import flops as training_flops
@@ -104,11 +108,13 @@ class Serving:
     card: its sizes.
     plan: an order to sample; orders of its shape share the program.
     mesh: of all devices.
+    limit: bytes of each.
   """
 
   card: ModelCard
   plan: Plan
   mesh: Mesh
+  limit: float = math.inf
 
   @property
   def grid(self) -> tuple[int, int]:
@@ -313,9 +319,47 @@ class Serving:
       rows=1,
     )
 
+  def text(self) -> Step:
+    """A prompt to its embedding: by the whole encoder, or by one layer of it.
+
+    Which of them is what `generate.text.fits` says.
+    """
+    config = self.card.text
+    shapes = sizes.inference_shapes(config)
+    student, vae = self._student(), self._vae()
+    others = sizes.num_bytes([student, vae])
+    ids = jax.ShapeDtypeStruct((1, config.length), jnp.int32)
+    mask = jax.ShapeDtypeStruct((1, config.length), bool)
+    operations = flops.text_encoder(config, 1)
+    if texts.fits(sizes.num_bytes(shapes), others, self.limit):
+      encoder = TextEncoder(config)
+      run = lambda params, ids, mask: umt5.encode_text(  # noqa: E731
+        encoder, params, ids, mask
+      )
+      arguments = {'text': shapes, 'ids': ids, 'mask': mask}
+    else:
+      layer = umt5.TextLayer(config)
+      run = lambda params, x, mask: layer.apply(  # noqa: E731
+        {'params': params}, x, mask
+      )
+      x = jax.ShapeDtypeStruct(
+        (1, config.length, config.dim), jnp.dtype(config.dtype)
+      )
+      arguments = {'layer': shapes['layer0'], 'x': x, 'mask': mask}
+      operations = operations * (1 / config.num_layers)
+    arguments = {k: _everywhere(v, self.mesh) for k, v in arguments.items()}
+    return self._step(
+      'text',
+      *(jax.jit(run), arguments, {'student': student, 'vae': vae}, operations),
+      loops=1,
+      rows=1,
+    )
+
 
 TRAIN = 'train'
 SERVING = ('sampler', 'block', 'store', 'decode', 'encode')
+# Of a model folder; a training config's prompts come as embeddings.
+FOLDER = (*SERVING, 'text')
 NAMES = (TRAIN, *SERVING)
 
 
@@ -424,6 +468,39 @@ def training_steps(config: ConfigDict, mesh: Mesh) -> dict[str, Step]:
     )
     for name, (_, share) in program.steps.items()
   }
+
+
+def folder_steps(
+  folder: Path, names: list[str], devices, limit: float
+) -> list[Step]:
+  """Returns the programs by which a model folder is served.
+
+  Args:
+    folder: of the model; its weights are not read.
+    names: of FOLDER.
+    devices: to compile for.
+    limit: bytes of each.
+
+  Raises:
+    UserError: no such model, or an unknown name.
+  """
+  card = read_card(folder)
+  unknown = [name for name in names if name not in FOLDER]
+  if unknown:
+    raise UserError(
+      f'--steps names {unknown[0]!r}; of a model use {", ".join(FOLDER)}.'
+    )
+  order = card.orders[0] if card.orders else 'forward'
+  more = {} if card.window is None else {'window': card.window}
+  plan = orders.ORDERS[order](
+    timeline.num_latents(card.frames, card.vae.temporal_stride),
+    block=card.block,
+    anchors=card.anchors,
+    start=card.start,
+    **more,
+  )
+  serving = Serving(card, plan, make_mesh({'data': -1}, devices), limit)
+  return [getattr(serving, name)() for name in FOLDER if name in names]
 
 
 def _serving(config: ConfigDict, devices) -> Serving:

@@ -19,10 +19,12 @@ _EXAMPLE = f"""examples:
   unitemp aot --config=configs/wan_1p3b_distill.py:14b --topology=v6e:4x4 \\
     --slices=2 --fast --config.mesh.context=4 --out=report.json
   unitemp aot --config=... --topology=v5e:1x1 --steps=sampler,decode
+  unitemp aot --model=models/self_forcing --topology=v5e:1x1
   unitemp aot --table=configs/aot/table.yaml --markdown=configs/aot/tables.md
 
 steps: train (all training steps), {', '.join(steps.SERVING)}; or single
-training steps by name. All of them by default.
+training steps by name. All of them by default; of a model those of serving and
+text, by the encoder as it will run: whole, or layer by layer.
 
 Every step is compiled by the TPU compiler for the topology; nothing is run.
 Operations are counted from sizes; times are estimates. OUT is what
@@ -36,6 +38,8 @@ def _parser() -> Parser:
   parser = Parser('aot', __doc__, _EXAMPLE)
   add = parser.add
   parser.share('config', required=False)
+  served = 'instead of --config: the folder of a model that is to be served'
+  parser.share('model', default=None, help=served)
   add('--topology', 'of a slice, such as v5e:4x4', metavar='KIND:SHAPE')
   add('--slices', 'how many', int, 1, metavar='N')
   add('--steps', 'which to compile', metavar='STEP,...')
@@ -53,7 +57,10 @@ def _parser() -> Parser:
 
 
 def _check(args: argparse.Namespace) -> None:
-  alone = {'config': args.config, 'topology': args.topology}
+  if args.model is not None and (args.config or args.depth):
+    raise UserError('--model goes with neither --config nor --depth.')
+  config = args.config or (args.model and str(args.model))
+  alone = {'config': config, 'topology': args.topology}
   if args.table is not None:
     given = [name for name, value in alone.items() if value is not None]
     if given:
@@ -73,8 +80,12 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _one(args: argparse.Namespace, overrides: Iterable[str]) -> int:
+  if args.model is not None and overrides:
+    raise UserError(f'--model takes no {next(iter(overrides))}.')
+  if args.model is not None and not args.model.is_dir():
+    raise UserError(f'{args.model} is no model folder.')
   found = compiler.compile_config(
-    args.config,
+    args.config or str(args.model),
     [word.removeprefix('--config.') for word in overrides],
     topology.parse(args.topology, args.slices),
     args.steps.split(',') if args.steps else None,

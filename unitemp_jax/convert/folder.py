@@ -196,8 +196,9 @@ def new_card(
   Args:
     networks: that were converted.
     told: a `config.model` that sizes and dtypes come from, if there is one.
-      What it does not say is in bfloat16, as Wan's own products are; the VAE
-      stays in float32.
+      What it does not say is in bfloat16, as Wan's own products are; so
+      that a published VAE decodes as the memory tables of `unitemp aot` say, in
+      bfloat16 and one frame at a time. It encodes in float32.
   """
   defaults = {
     kind: next(iter(fit.PRESETS[kind].values())) for kind in fit.PRESETS
@@ -206,6 +207,10 @@ def new_card(
   for kind, field in (('dit', 'dit'), ('umt5', 'text')):
     if told is None or 'dtype' not in told.get(field, {}):
       sized[kind] = dataclasses.replace(sized[kind], dtype='bfloat16')
+  if told is None or 'vae' not in told:
+    sized['vae'] = dataclasses.replace(
+      sized['vae'], decode_dtype='bfloat16', large_frames=True
+    )
   small = sized['dit'].dim == DiTConfig().dim
   own = 'student' in networks and networks['student'].found.exported
   regime: dict[str, Any] = {'anchors': 3}

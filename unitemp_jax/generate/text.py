@@ -117,10 +117,15 @@ def holds_whole(text_bytes: float, others: float) -> bool:
   would need three times as much.
   """
   device = jax.local_devices()[0]
-  if device.platform == 'cpu' or text_bytes < _SMALL_BYTES:
+  if device.platform == 'cpu':
     return text_bytes < _SMALL_BYTES
   limit = (device.memory_stats() or {}).get('bytes_limit')
-  return limit is None or text_bytes + others < _SHARE * limit
+  return limit is None or fits(text_bytes, others, limit)
+
+
+def fits(text_bytes: float, others: float, limit: float) -> bool:
+  """Whether a device with so many bytes holds a text encoder and the others."""
+  return text_bytes < _SMALL_BYTES or text_bytes + others < _SHARE * limit
 
 
 class Memo:
