@@ -10,7 +10,7 @@ import pytest
 from unitemp_jax.aot import compiler, memory_report, steps, table, topology
 from unitemp_jax.aot.hlo import Traffic
 from unitemp_jax.aot.memory_report import GIB, MemoryReport
-from unitemp_jax.aot.steps import Step
+from unitemp_jax.aot.step import Step
 from unitemp_jax.cli import aot
 from unitemp_jax.cli.main import main
 from unitemp_jax.errors import UserError

@@ -7,7 +7,7 @@ import jax
 import pytest
 from flax.errors import ScopeParamShapeError
 
-from unitemp_jax.aot import steps
+from unitemp_jax.aot import serving
 from unitemp_jax.convert import fit, folder
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
@@ -186,11 +186,11 @@ def test_converted_models_are_what_the_memory_tables_are_of():
 def test_a_model_folder_is_judged_as_it_is_served(tmp_path):
   model_folder.write_card(tmp_path, folder.new_card({}))
   devices, v5e, v5p = jax.devices(), 15.75 * 2**30, 95.74 * 2**30
-  found = steps.folder_steps(tmp_path, list(steps.FOLDER), devices, v5e)
-  assert [step.name for step in found] == list(steps.FOLDER)
+  found = serving.folder_steps(tmp_path, list(serving.FOLDER), devices, v5e)
+  assert [step.name for step in found] == list(serving.FOLDER)
   text = found[-1]
   assert 'layer' in text.arguments and 'student' in text.resident
-  (whole,) = steps.folder_steps(tmp_path, ['text'], devices, v5p)
+  (whole,) = serving.folder_steps(tmp_path, ['text'], devices, v5p)
   assert whole.argument_bytes() > 20 * text.argument_bytes()
   with pytest.raises(UserError, match='of a model use'):
-    steps.folder_steps(tmp_path, ['train'], devices, v5e)
+    serving.folder_steps(tmp_path, ['train'], devices, v5e)

@@ -60,10 +60,10 @@ def test_a_large_one_is_not_held_beside_the_student(monkeypatch):
     lean.text({}, PROMPTS), held.text(held.params['text'], PROMPTS), atol=1e-5
   )
   card = model_folder.read_card(TINY)
-  assert pipeline.memory_report(card, False) is None
-  monkeypatch.setattr(pipeline, '_TOLD_BYTES', 0)
-  assert 'read layer by layer' in pipeline.memory_report(card, False)
-  assert 'layer' not in pipeline.memory_report(card, True)
+  assert text.memory_report(card, False) is None
+  monkeypatch.setattr(text, '_TOLD_BYTES', 0)
+  assert 'read layer by layer' in text.memory_report(card, False)
+  assert 'layer' not in text.memory_report(card, True)
 
 
 def test_prompts_are_encoded_alike(tmp_path, monkeypatch):

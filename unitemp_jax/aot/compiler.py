@@ -10,14 +10,14 @@ from pathlib import Path
 
 import jax
 
-from unitemp_jax.aot import hlo, steps, topology
+from unitemp_jax.aot import hlo, serving, steps, topology
 from unitemp_jax.aot.memory_report import (
   GIB,
   MemoryReport,
   StepReport,
   step_report,
 )
-from unitemp_jax.aot.steps import Step
+from unitemp_jax.aot.step import Step
 from unitemp_jax.aot.topology import Topology
 from unitemp_jax.training.config import load_config
 
@@ -146,8 +146,8 @@ def compile_config(
   devices = topology.devices(target)
   if os.path.isdir(name):
     limit = target.chip.gib * 2**30
-    names = list(steps.FOLDER) if names is None else names
-    found = steps.folder_steps(Path(name), names, devices, limit)
+    names = list(serving.FOLDER) if names is None else names
+    found = serving.folder_steps(Path(name), names, devices, limit)
   else:
     config = load_config(name, [f'--config.{one}' for one in overrides])
     if depth is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from unitemp_jax import files
 from unitemp_jax.aot.hlo import Traffic
-from unitemp_jax.aot.steps import Step, device_bytes
+from unitemp_jax.aot.step import Step, device_bytes
 from unitemp_jax.aot.topology import Topology
 from unitemp_jax.errors import UserError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unitemp_jax import files
-from unitemp_jax.aot import compiler, memory_report, steps, table, topology
+from unitemp_jax.aot import compiler, memory_report, serving, table, topology
 from unitemp_jax.aot.memory_report import MemoryReport
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
@@ -22,7 +22,7 @@ _EXAMPLE = f"""examples:
   unitemp aot --model=models/self_forcing --topology=v5e:1x1
   unitemp aot --table=configs/aot/table.yaml --markdown=configs/aot/tables.md
 
-steps: train (all training steps), {', '.join(steps.SERVING)}; or single
+steps: train (all training steps), {', '.join(serving.SERVING)}; or single
 training steps by name. All of them by default; of a model those of serving and
 text, by the encoder as it will run: whole, or layer by layer.
 

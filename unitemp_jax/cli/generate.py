@@ -142,7 +142,8 @@ def main(argv: list[str]) -> int:
   args = _parser().parse_args(argv)
   # Here, so that --help does not wait for jax.
   from unitemp_jax.generate import clips
-  from unitemp_jax.generate.pipeline import Pipeline, memory_report
+  from unitemp_jax.generate.pipeline import Pipeline
+  from unitemp_jax.generate.text import memory_report
   from unitemp_jax.parallel.mesh import enable_compile_cache
   from unitemp_jax.sampling import model_folder
 

@@ -18,7 +18,7 @@ from unitemp_jax.diffusion import flow
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import text as texts
 from unitemp_jax.generate.request import Request, given_latents, places
-from unitemp_jax.models import sizes, weights
+from unitemp_jax.models import weights
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.parallel.mesh import MODEL_RULES
@@ -172,7 +172,7 @@ class Pipeline:
       jax.local_devices() if many else None,
     )
     shapes = model_folder.inference_shapes(card)
-    if 'text' in paths and not _holds_text(shapes):
+    if 'text' in paths and not texts.holds_text(shapes):
       # It is read when prompts are, and leaves before the next network works.
       weights.check(paths['text'], shapes['text'])
       source = texts.layered(paths.pop('text'), card.text, tokenizer)
@@ -474,32 +474,6 @@ def _teacher_mesh(card: model_folder.ModelCard) -> dict[str, int]:
   sizes = (card.dit.dim, card.text.dim, card.text.head_dim)
   even = all(size % jax.device_count() == 0 for size in sizes)
   return {'data': 1, 'fsdp': -1} if even else {'data': -1}
-
-
-_TOLD_BYTES = 1e9
-
-
-def _holds_text(shapes: Mapping[str, Any]) -> bool:
-  others = sizes.num_bytes([shapes['student'], shapes['vae']])
-  return texts.holds_whole(sizes.num_bytes(shapes['text']), others)
-
-
-def memory_report(card: model_folder.ModelCard, embeddings: bool) -> str | None:
-  """What weights take while videos are made; None if it is less than 1 GB."""
-  shapes = model_folder.inference_shapes(card)
-  held = ['student', 'vae']
-  text, note = sizes.num_bytes(shapes['text']), ''
-  if not embeddings and _holds_text(shapes):
-    held.append('text')
-  elif not embeddings:
-    note = (
-      f'; the text encoder, {text / 1e9:.1f} GB, is read layer by layer and '
-      'not held'
-    )
-  total = sizes.num_bytes([shapes[name] for name in held])
-  if total + text < _TOLD_BYTES:
-    return None
-  return f'weights of {", ".join(held)}: {total / 1e9:.1f} GB{note}'
 
 
 def check_finite(

@@ -7,7 +7,7 @@ empty prompt by UserError, unless `allow_empty`.
 
 import collections
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, umt5, weights
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
-from unitemp_jax.sampling.model_folder import ModelCard
+from unitemp_jax.sampling.model_folder import ModelCard, inference_shapes
 
 TextSource = Callable[..., np.ndarray]
 Put = Callable[[np.ndarray], Any]
 _SMALL_BYTES = 2e9  # of a text encoder that is always held
 _SHARE = 0.7  # of a device's memory that weights may fill
+_TOLD_BYTES = 1e9  # of weights, from which on they are told
 _KEPT_BYTES = 8e9  # of a memo in host memory; some thousand prompts of Wan's
 
 
@@ -126,6 +127,30 @@ def holds_whole(text_bytes: float, others: float) -> bool:
 def fits(text_bytes: float, others: float, limit: float) -> bool:
   """Whether a device with so many bytes holds a text encoder and the others."""
   return text_bytes < _SMALL_BYTES or text_bytes + others < _SHARE * limit
+
+
+def holds_text(shapes: Mapping[str, Any]) -> bool:
+  """Whether the text encoder of a model is held beside its networks."""
+  others = sizes.num_bytes([shapes['student'], shapes['vae']])
+  return holds_whole(sizes.num_bytes(shapes['text']), others)
+
+
+def memory_report(card: ModelCard, embeddings: bool) -> str | None:
+  """What weights take while videos are made; None if it is less than 1 GB."""
+  shapes = inference_shapes(card)
+  held = ['student', 'vae']
+  text, note = sizes.num_bytes(shapes['text']), ''
+  if not embeddings and holds_text(shapes):
+    held.append('text')
+  elif not embeddings:
+    note = (
+      f'; the text encoder, {text / 1e9:.1f} GB, is read layer by layer and '
+      'not held'
+    )
+  total = sizes.num_bytes([shapes[name] for name in held])
+  if total + text < _TOLD_BYTES:
+    return None
+  return f'weights of {", ".join(held)}: {total / 1e9:.1f} GB{note}'
 
 
 class Memo:

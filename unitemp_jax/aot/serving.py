@@ -1,0 +1,332 @@
+"""The programs by which a finished model is served.
+
+They are those of `generate`: weights on every device, in the dtypes that they
+are used in. `sampler` makes a clip per device in one program. A streamed video,
+one clip, is made by `block` and `store`; it is decoded and encoded in pieces,
+beside the weights and the cache of the student. `text` is the encoder as it
+runs: whole, or layer by layer.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from unitemp_jax import orders, timeline
+from unitemp_jax.aot.step import Step, everywhere
+from unitemp_jax.diffusion import flow
+from unitemp_jax.errors import UserError
+from unitemp_jax.generate import text as texts
+from unitemp_jax.models import flops, sizes, umt5
+from unitemp_jax.models.dit import DiT
+from unitemp_jax.models.umt5 import TextEncoder
+from unitemp_jax.parallel.mesh import (
+  batch_sharding,
+  make_mesh,
+)
+from unitemp_jax.plans import Plan
+from unitemp_jax.sampling import sampler
+from unitemp_jax.sampling.decode import Codec
+from unitemp_jax.sampling.model_folder import ModelCard, read_card
+from unitemp_jax.sampling.sampler import Net, cache_for, make_net, sample_plan
+from unitemp_jax.sampling.stream import RowPrograms
+from unitemp_jax.training import flops as training_flops
+
+SERVING = ('sampler', 'block', 'store', 'decode', 'encode')
+# Of a model folder; a training config's prompts come as embeddings.
+FOLDER = (*SERVING, 'text')
+
+
+@dataclasses.dataclass(frozen=True)
+class Serving:
+  """A finished model on a mesh whose axes but `data` are 1.
+
+  Attributes:
+    card: its sizes.
+    plan: an order to sample; orders of its shape share the program.
+    mesh: of all devices.
+    limit: bytes of each.
+  """
+
+  card: ModelCard
+  plan: Plan
+  mesh: Mesh
+  limit: float = math.inf
+
+  @property
+  def grid(self) -> tuple[int, int]:
+    """Rows and columns of a latent."""
+    return self.card.latent_grid(self.card.height, self.card.width)
+
+  def _student(self) -> Any:
+    return everywhere(sizes.inference_shapes(self.card.dit), self.mesh)
+
+  def _vae(self) -> Any:
+    return everywhere(sizes.inference_shapes(self.card.vae), self.mesh)
+
+  def _cache(self) -> Any:
+    plan = sampler.bucketed(self.plan)
+    cache = jax.eval_shape(
+      lambda: cache_for(self.card.dit, plan, 1, *self.grid)
+    )
+    return everywhere(cache, self.mesh)
+
+  def _step(self, name, jitted, arguments, resident, operations, **more):
+    def lower():
+      with jax.set_mesh(self.mesh):
+        return jitted.lower(*arguments.values())
+
+    axes = dict(self.mesh.shape)
+    return Step(name, lower, arguments, resident, operations, mesh=axes, **more)
+
+  def sampler(self) -> Step:
+    """A clip per device: all rows of the plan, from text embeddings."""
+    card, dit = self.card, DiT(self.card.dit)
+    plan, batch = sampler.bucketed(self.plan), self.mesh.size
+    last = len(card.timesteps) - 1
+    rows = batch_sharding(self.mesh)
+
+    def split(*shape, dtype=jnp.float32):
+      shape = (batch, *shape)
+      return jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
+
+    def run(student, table, latents, texts, seeds):
+      net = make_net(dit, student, texts[None])
+      return sample_plan(card, net, table, latents, seeds)
+
+    text = card.text.length
+    arguments = {
+      'student': self._student(),
+      'plan': everywhere(jax.tree.map(np.asarray, plan), self.mesh),
+      'latents': split(plan.num_latents, *self.grid, card.dit.channels),
+      'text': split(text, card.dit.text_dim),
+      'seeds': split(dtype=jnp.uint32),
+    }
+    one = training_flops.sample(self._plan_rows(), last)
+    one += flops.text_context(card.dit, 1, text)
+    return self._step(
+      'sampler',
+      *(jax.jit(run), arguments, {'vae': self._vae()}, batch * one),
+      loops=last,
+      rows=batch,
+    )
+
+  def _rows(self) -> RowPrograms:
+    card = self.card
+    levels = flow.student_levels(card.timesteps, card.shift)
+    return RowPrograms(DiT(card.dit), levels, card.step_options)
+
+  def _row_arguments(self, names: Sequence[str]) -> dict[str, Any]:
+    """Of one clip and one row of the plan, in the order of `names`."""
+    text = (1, 1, self.card.text.length, self.card.dit.text_dim)
+    student = self._student()
+
+    def context(params, text):
+      return make_net(DiT(self.card.dit), params, text).context
+
+    row = jax.tree.map(lambda leaf: leaf[0], sampler.plan_rows(self.plan))
+    made = jax.eval_shape(
+      lambda params, text, row: (
+        context(params, text),
+        self._image(self.plan.num_anchors),
+        self._image(self.plan.block),
+        sampler.sample_keys([0]),
+        row,
+      ),
+      student,
+      jax.ShapeDtypeStruct(text, jnp.float32),
+      row,
+    )
+    made = everywhere(made, self.mesh)
+    found = {'student': student, 'cache': self._cache()}
+    for name, tree in zip(
+      ('context', 'anchors', 'latents', 'keys', 'row'), made, strict=True
+    ):
+      found[name] = tree
+    return {name: found[name] for name in names}
+
+  def _beside(self) -> dict[str, Any]:
+    """What lies there while a streamed video is generated."""
+    return {'vae': self._vae(), 'memory': self._decoder_memory()}
+
+  def _image(self, frames: int) -> jax.Array:
+    return jnp.zeros((1, frames, *self.grid, self.card.dit.channels))
+
+  def block(self) -> Step:
+    """One block with its anchors, as videos are made that are streamed."""
+    names = ('student', 'cache', 'context', 'anchors', 'keys', 'row')
+    arguments, programs = self._row_arguments(names), self._rows()
+    levels = len(self.card.timesteps)
+
+    def run(student, cache, context, anchors, keys, row):
+      net = Net(student, context)
+      return programs.make(net, cache, anchors, keys, row, anchored=True)
+
+    operations = levels * max(
+      (row.denoise for row in self._plan_rows()), key=lambda f: f.total
+    )
+    return self._step(
+      'block',
+      *(jax.jit(run, donate_argnames='cache'), arguments),
+      *(self._beside(), operations),
+      loops=levels - 1,
+      rows=1,
+    )
+
+  def store(self) -> Step:
+    """The clean keys and values of a block."""
+    names = ('student', 'cache', 'context', 'latents', 'row')
+    arguments, programs = self._row_arguments(names), self._rows()
+
+    def run(student, cache, context, latents, row):
+      net = Net(student, context)
+      return programs.store(net, cache, latents, row)
+
+    operations = max(
+      (row.write for row in self._plan_rows()), key=lambda f: f.total
+    )
+    return self._step(
+      'store',
+      *(jax.jit(run, donate_argnames='cache'), arguments),
+      *(self._beside(), operations),
+      loops=1,
+      rows=1,
+    )
+
+  def _plan_rows(self) -> list[training_flops.Row]:
+    card = self.card
+    return training_flops.plan_rows(
+      card.dit,
+      self.plan,
+      card.dit.tokens_per_frame(*self.grid),
+      card.text.length,
+      draft_from=card.step_options.draft_from,
+    )
+
+  def _decoder_memory(self) -> Any:
+    """What a streamed video keeps of the latents before."""
+    latents = jax.ShapeDtypeStruct(
+      (1, 1, *self.grid, self.card.vae.z_dim), jnp.float32
+    )
+    made = jax.eval_shape(
+      Codec(self.card.vae).decode_piece, self._vae(), latents, None
+    )
+    return everywhere(made[1], self.mesh)
+
+  def decode(self) -> Step:
+    """As many latents as are decoded at a time, after others."""
+    codec, card = Codec(self.card.vae), self.card
+    number = codec.latents_at_a_time(card.block)
+    shape = (1, number, *self.grid, card.vae.z_dim)
+    arguments = {
+      'vae': self._vae(),
+      'latents': everywhere(
+        jax.ShapeDtypeStruct(shape, jnp.float32), self.mesh
+      ),
+      'memory': self._decoder_memory(),
+    }
+    operations = flops.vae_decode(card.vae, number, *self.grid, start=False)
+    resident = {'student': self._student(), 'cache': self._cache()}
+    return self._step(
+      'decode',
+      *(codec.decode_piece, arguments, resident, operations),
+      loops=1,
+      rows=1,
+    )
+
+  def encode(self) -> Step:
+    """A piece of a given clip to latents, after others, before a video."""
+    codec, card = Codec(self.card.vae), self.card
+    size = (card.height, card.width)
+    vae = self._vae()
+    image = jax.ShapeDtypeStruct((1, 1, *size, 3), jnp.uint8)
+    memory = jax.eval_shape(codec.encode_piece, vae, image, None)[1]
+    video = jax.ShapeDtypeStruct((1, codec.piece, *size, 3), jnp.uint8)
+    arguments = {
+      'vae': vae,
+      'video': everywhere(video, self.mesh),
+      'memory': everywhere(memory, self.mesh),
+    }
+    operations = flops.vae_encode(card.vae, codec.piece, *size, start=False)
+    return self._step(
+      'encode',
+      *(codec.encode_piece, arguments, {'student': self._student()}),
+      operations,
+      loops=1,
+      rows=1,
+    )
+
+  def text(self) -> Step:
+    """A prompt to its embedding: by the whole encoder, or by one layer of it.
+
+    Which of them is what `generate.text.fits` says.
+    """
+    config = self.card.text
+    shapes = sizes.inference_shapes(config)
+    student, vae = self._student(), self._vae()
+    others = sizes.num_bytes([student, vae])
+    ids = jax.ShapeDtypeStruct((1, config.length), jnp.int32)
+    mask = jax.ShapeDtypeStruct((1, config.length), bool)
+    operations = flops.text_encoder(config, 1)
+    if texts.fits(sizes.num_bytes(shapes), others, self.limit):
+      encoder = TextEncoder(config)
+      run = lambda params, ids, mask: umt5.encode_text(  # noqa: E731
+        encoder, params, ids, mask
+      )
+      arguments = {'text': shapes, 'ids': ids, 'mask': mask}
+    else:
+      layer = umt5.TextLayer(config)
+      run = lambda params, x, mask: layer.apply(  # noqa: E731
+        {'params': params}, x, mask
+      )
+      x = jax.ShapeDtypeStruct(
+        (1, config.length, config.dim), jnp.dtype(config.dtype)
+      )
+      arguments = {'layer': shapes['layer0'], 'x': x, 'mask': mask}
+      operations = operations * (1 / config.num_layers)
+    arguments = {k: everywhere(v, self.mesh) for k, v in arguments.items()}
+    return self._step(
+      'text',
+      *(jax.jit(run), arguments, {'student': student, 'vae': vae}, operations),
+      loops=1,
+      rows=1,
+    )
+
+
+def folder_steps(
+  folder: Path, names: list[str], devices, limit: float
+) -> list[Step]:
+  """Returns the programs by which a model folder is served.
+
+  Args:
+    folder: of the model; its weights are not read.
+    names: of FOLDER.
+    devices: to compile for.
+    limit: bytes of each.
+
+  Raises:
+    UserError: no such model, or an unknown name.
+  """
+  card = read_card(folder)
+  unknown = [name for name in names if name not in FOLDER]
+  if unknown:
+    raise UserError(
+      f'--steps names {unknown[0]!r}; of a model use {", ".join(FOLDER)}.'
+    )
+  order = card.orders[0] if card.orders else 'forward'
+  more = {} if card.window is None else {'window': card.window}
+  plan = orders.ORDERS[order](
+    timeline.num_latents(card.frames, card.vae.temporal_stride),
+    block=card.block,
+    anchors=card.anchors,
+    start=card.start,
+    **more,
+  )
+  serving = Serving(card, plan, make_mesh({'data': -1}, devices), limit)
+  return [getattr(serving, name)() for name in FOLDER if name in names]

@@ -1,0 +1,66 @@
+"""A program that `unitemp aot` compiles, and what it is given."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from unitemp_jax.models.flops import Flops
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A program that was not compiled yet.
+
+  Attributes:
+    name: of the step.
+    lower: traces it; may take seconds.
+    arguments: name -> tree of ShapeDtypeStructs with shardings; what it is
+      given, by the role that it has.
+    resident: likewise; what lies on the devices besides.
+    flops: of one run, over all devices.
+    loops: turns of loops whose number is decided at run time, at most.
+    mesh: sizes of the axes.
+    rows: of the batch, over all devices.
+    share: how often it is taken in a round of training steps; 0 if it trains
+      nothing.
+  """
+
+  name: str
+  lower: Callable[[], jax.stages.Lowered]
+  arguments: Mapping[str, Any]
+  resident: Mapping[str, Any]
+  flops: Flops
+  loops: int
+  mesh: Mapping[str, int]
+  rows: int
+  share: int = 0
+
+  def argument_bytes(self) -> int:
+    """Returns the bytes of all arguments on each device."""
+    return sum(map(device_bytes, self.arguments.values()))
+
+
+def device_bytes(tree: Any) -> int:
+  """Bytes of a tree of ShapeDtypeStructs on each device."""
+  total = 0
+  for leaf in jax.tree.leaves(tree):
+    shape = leaf.shape
+    if leaf.sharding is not None:
+      shape = leaf.sharding.shard_shape(shape)
+    # Keys of random numbers are two words.
+    width = getattr(leaf.dtype, 'itemsize', 8)
+    total += math.prod(shape) * width
+  return total
+
+
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+  """Shapes of a tree that each device holds whole."""
+  whole = NamedSharding(mesh, PartitionSpec())
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+    tree,
+  )
