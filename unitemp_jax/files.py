@@ -15,9 +15,12 @@ import re
 import secrets
 import shutil
 import socket
+import struct
 import threading
 import time
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,9 +28,13 @@ from typing import Any
 from unitemp_jax.errors import UserError
 
 Name = str | os.PathLike[str]
-# What numpy raises on damaged npy and npz files, and on those whose header asks
-# for more memory than there is.
-UNREADABLE = (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile)
+# What numpy and zipfile raise on damaged npy and npz files, and on those whose
+# header asks for more memory than there is.
+UNREADABLE = (
+  *(OSError, ValueError, EOFError, MemoryError, LookupError, TypeError),
+  *(SyntaxError, RuntimeError, OverflowError, AttributeError),
+  *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, struct.error),
+)
 LOCK = '.writer.json'
 _DAY = 24 * 3600.0
 _BEAT = 5.0  # seconds between two signs of life of a lock's holder
@@ -278,7 +285,7 @@ def read_json(
     UserError: it is missing, unreadable, no JSON, or of another shape.
   """
   try:
-    value = json.loads(Path(path).read_text(encoding='utf-8'))
+    value = json.loads(Path(path).read_text(encoding='utf-8-sig'))
   except OSError as error:
     why = 'it is missing'
     if not isinstance(error, FileNotFoundError):
@@ -294,6 +301,24 @@ def read_json(
     if not why:
       return value
   raise UserError(f'{path} cannot be read as {what} ({why}); {mend}.')
+
+
+def read_lines(path: Name) -> list[str]:
+  """The lines of a text in UTF-8 that are not blank, without outer spaces.
+
+  Raises:
+    UserError: it cannot be read as that.
+  """
+  try:
+    text = Path(path).read_text(encoding='utf-8-sig')
+  except (OSError, UnicodeDecodeError) as error:
+    if not os.path.isfile(path):
+      raise no_file(path) from error
+    raise UserError(
+      f'{path} cannot be read as text ({error}); save it as UTF-8.'
+    ) from error
+  # Not str.splitlines, which cuts at characters that a prompt may hold.
+  return [line.strip() for line in text.split('\n') if line.strip()]
 
 
 def _unfit(value: Any, kind: Any, keys: Collection[str]) -> str:

@@ -56,7 +56,6 @@ CASES = {
     ('unknown argument', f'{TRAIN} --steps=3', '--steps=3'),
     ('no workdir', '--config={c}/tiny_vae.py', '--workdir'),
     ('no objective', f'{TRAIN} --config.objective=gan', "'gan'"),
-    ('batch of 0', f'{TRAIN} --config.batch_size=0', 'batch of 0'),
     ('batch on 8 devices', f'{TRAIN} --config.batch_size=3', '8 devices'),
     ('no latents', f'{TEACHER} --config.latents.dir=none', 'none'),
     ('broken latents', f'{TEACHER} --config.latents.dir=torn', 'torn'),
@@ -99,7 +98,6 @@ CASES = {
     ('no baseline', 'videos videos --baseline=none --out=new', 'none'),
   ],
   'convert': [
-    ('no checkpoint', '--student=no.pt --out=new', 'no.pt'),
     (
       'a checkpoint that is none',
       '--student=corrupt.mp4 --out=new',
@@ -199,7 +197,6 @@ CASES = {
     ('a card of another version', [*PROMPT, '--model=old'], 'model.json'),
     ('nothing said', f'{GENERATE} --loop', '--loop needs --prompt'),
     ('two workflows', [*PROMPT, '--loop', '--long=5s'], 'not allowed with'),
-    ('length of 30', [*PROMPT, '--loop', '--length=30'], '29 (2.42s) or 33'),
     ('length of two', [*PROMPT, '--long=5s', '--length=33'], '--length'),
     ('no length', [*PROMPT, '--long=for ever'], "'for ever'"),
     ('sinks too many', [*PROMPT, '--long=33', '--window=9'], 'window of 9'),
@@ -209,38 +206,6 @@ CASES = {
       '--before belongs to --extend',
     ),
     ('clip of 6', [*PROMPT, '--extend=six.mp4', '--after=4'], 'six.mp4 has 6'),
-    ('nothing added', [*PROMPT, '--extend=long.mp4'], 'as --after=24'),
-    ('a seed too large', [*PROMPT, f'--seed={2**70}'], 'must lie in 0..'),
-    ('a seed below 0', [*PROMPT, '--seed=-1'], 'must lie in 0..'),
-    ('no order', [*PROMPT, '--orders='], "--orders names ''"),
-    ('an empty length', [*PROMPT, '--long='], "length is ''"),
-    ('a length below 0', [*PROMPT, '--length=-2s'], 'length is -2s'),
-    (
-      'a length of digits',
-      [*PROMPT, '--length=' + '9' * 5000],
-      'at most 100001',
-    ),
-    ('a length of hours', [*PROMPT, '--long=1000001'], 'at most 100001'),
-    (
-      'a source that would be overwritten',
-      f'{GENERATE} --prompt=x --extend=own/extend/0000-x.mp4 --after=8 '
-      '--out=own',
-      'own/extend/0000-x.mp4 is there already',
-    ),
-    ('a bucket', [*PROMPT, '--out=gs://bucket/x'], 'no folder of this mach'),
-    ('a video to be made', [*PROMPT, '--out=new.mp4'], 'name of a video'),
-    ('a folder below a file', [*PROMPT, '--out=image.png/x'], 'image.png/x'),
-    ('a short loop', [*PROMPT, '--loop', '--length=5'], 'use 9 or more'),
-    (
-      'two keyframes at one time',
-      [*PROMPT, '--keyframe=16:image.png', '--keyframe=016:image.png'],
-      'use frame 20 or later',
-    ),
-    (
-      'nothing left to make',
-      [*PROMPT, '--image=long.mp4'],
-      'longer, such as --length=45',
-    ),
     ('keyframe of nothing', [*PROMPT, '--keyframe=3'], 'T:FILE'),
     ('keyframe at 3', [*PROMPT, '--keyframe=3:image.png'], '0 (0.00s) or 4'),
     ('no span', [*PROMPT, '--regenerate=long.mp4'], '--span=A:B'),
@@ -366,7 +331,6 @@ def folder(tmp_path_factory):
   write_image(folder / 'image.png', frames[0])
   write_video(folder / 'six.mp4', frames[:6], 12)
   write_video(folder / 'long.mp4', frames, 12)
-  write_video(folder / 'own/extend/0000-x.mp4', frames, 12)
   (folder / 'videos').mkdir()
   for name in ('corrupt.mp4', 'corrupt.png', 'videos/corrupt.mp4'):
     (folder / name).write_bytes(b'\x00\xff\xfe not what it says' * 20)

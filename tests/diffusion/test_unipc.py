@@ -67,7 +67,23 @@ def test_levels_start_below_one_and_end_at_zero(steps):
   np.testing.assert_allclose(table[-1, 4:], [0, 1, 0, 0], atol=1e-6)
 
 
-def test_the_network_is_told_whole_timesteps():
-  """As in Wan: 356.888 becomes 356, the solver keeps the fraction."""
-  told = flow.whole_timesteps(np.float32([0.9998, 0.356888, 0.5]))
-  np.testing.assert_allclose(told, [0.999, 0.356, 0.5], atol=1e-7)
+@pytest.mark.parametrize(
+  'steps, shift, wanted',
+  [
+    (37, 1.0, [27 * k for k in range(37, 0, -1)]),
+    (74, 1.0, [27 * k // 2 for k in range(74, 0, -1)]),
+    (4, 5.0, [999, 937, 833, 624]),
+  ],
+)
+def test_the_network_is_told_whole_timesteps(steps, shift, wanted):
+  """As in Wan: 937.4 becomes 937; 999 / 37 steps make no 26.999...8 of 27."""
+  told = flow.unipc_timesteps(steps, shift)
+  assert told.dtype == np.float32
+  np.testing.assert_allclose(1000 * told, wanted, atol=1e-4)
+  levels = flow.unipc_levels(steps, shift)[:-1]
+  assert (levels >= told).all() and (levels - told < 0.001).all()
+
+
+def test_levels_in_float32_would_be_cut_off_one_too_low():
+  levels = np.float32(np.linspace(0.999, 0, 38))[:-1].astype(np.float64)
+  assert (np.floor(1000 * levels) != 27 * np.arange(37, 0, -1)).any()

@@ -101,8 +101,13 @@ CASES = {
       (f'generate --out=o --storyboard={name}', 2, [name])
       for name in (
         *('empty.json', 'list.json', 'deep.json', 'deep.yaml', 'empty'),
-        *('aliases.yaml', 'aliases30.yaml', 'digits.yaml', 'huge.yaml'),
+        *('aliases.yaml', 'aliases30.yaml'),
       )
+    ),
+    ('generate --out=o --storyboard=story.yaml --dry_run', 0, ['frames']),
+    *(
+      (f'generate --out=o --storyboard={name}', 2, [f'{name}:5', 'too large'])
+      for name in ('digits.yaml', 'huge.yaml')
     ),
     *(
       (f'{SET} --manifest={name}', 2, [name])

@@ -47,11 +47,13 @@ def _aliases(width, depth):
   return '\n'.join(lines)
 
 
-STORY = """size: [32, 32]
+STORY = """size: 32x32
 scenes:
-- prompt: a red three falls
+- name: one
+  prompt: a red three falls
   length: {}
-- prompt: a blue two falls
+- name: two
+  prompt: a blue two falls
   length: 24
 """
 

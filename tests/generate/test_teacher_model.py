@@ -66,6 +66,9 @@ def test_the_verb_writes_clips_and_continues(folder, tmp_path, capsys):
   assert cli.main(arguments) == 0
   assert path.stat().st_mtime_ns == before
   assert '0 of 1 clips to make' in capsys.readouterr().out
+  assert cli.main([*arguments, '--seed=4']) == 2
+  assert 'not made by this command' in capsys.readouterr().err
+  assert path.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,10 @@ def test_the_verb_writes_clips_and_continues(folder, tmp_path, capsys):
       ['--prompt=a', '--negative_prompt=b', '--wan_negative_prompt'],
       'one of the two',
     ),
-    (['--prompt=a', '--steps=0'], 'at least 1 step'),
+    (['--prompt=a', '--steps=0'], '1..1000 steps'),
+    (['--prompt=a', '--seed=-1'], 'must lie in 0..4294967295'),
+    (['--prompt=a', '--shift=nan'], 'above 0'),
+    (['--prompt=a', '--guidance_scale=inf'], 'must be a number'),
     (['--prompt=a', '--model=nowhere'], 'not a model folder'),
   ],
 )

@@ -105,7 +105,7 @@ def euler(steps, shift):
 
 def unipc(steps, shift):
   levels = flow.unipc_levels(steps, shift)
-  told = flow.whole_timesteps(levels[:-1])
+  told = flow.unipc_timesteps(steps, shift)
   table = flow.unipc_table(levels)
   x, path = cases.latents(1, 2, 2), []
   state = (x, 0 * x, 0 * x)

@@ -86,7 +86,8 @@ def unipc(steps, shift):
   scheduler = diffusers.UniPCMultistepScheduler(
     prediction_type='flow_prediction', use_flow_sigmas=True, flow_shift=shift
   )
-  scheduler.set_timesteps(sigmas=np.linspace(0.999, 0, steps + 1)[:-1])
+  first = np.float64(np.float32(0.999))
+  scheduler.set_timesteps(sigmas=np.linspace(first, 0, steps + 1)[:-1])
   told = scheduler.timesteps.numpy() / 1000
   return {
     'levels': scheduler.sigmas.numpy(),

@@ -190,8 +190,9 @@ def test_a_short_block_still_needs_the_room_of_a_full_one():
 @pytest.mark.parametrize(
   ('change', 'words'),
   [
-    ({'num_slots': 0}, 'num_slots must be at least 1'),
-    ({'num_anchors': -1}, 'num_anchors must be at least 0'),
+    ({'num_slots': 0}, 'num_slots must lie in 1..'),
+    ({'num_slots': 2_000_000_000}, 'num_slots must lie in 1..100001'),
+    ({'num_anchors': -1}, 'num_anchors must lie in 0..'),
     ({'block': 2}, 'target is int32'),
     ({'given': np.zeros(7, np.int32)}, 'given is int32'),
     ({'start': np.zeros(6, np.int32)}, 'start is int32'),

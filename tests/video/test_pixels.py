@@ -6,9 +6,10 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from unitemp_jax.errors import UserError
+from unitemp_jax.video import read
 from unitemp_jax.video.read import read_image, read_video
 from unitemp_jax.video.write import write_video
 
@@ -31,7 +32,7 @@ def tags(path):
     )
 
 
-def write_raw(path, frames, matrix, tagged, full=False, ratio=None):
+def write_raw(path, frames, matrix, tagged, full=False, ratio=None, **colours):
   """Writes H.264 with a matrix and a range, told or not."""
   with av.open(str(path), 'w') as out:
     stream = out.add_stream('libx264', rate=10, options={'crf': '1'})
@@ -40,6 +41,8 @@ def write_raw(path, frames, matrix, tagged, full=False, ratio=None):
     if tagged:
       context = stream.codec_context
       context.colorspace, context.color_range = matrix, PC if full else TV
+      for name, value in colours.items():
+        setattr(context, name, value)
     if ratio:
       stream.sample_aspect_ratio = fractions.Fraction(ratio)
     for frame in frames:
@@ -98,6 +101,50 @@ def test_ranges(full, tmp_path):
     write_raw(path, flat(64, 64, (level,) * 3), BT601, True, full)
     assert tags(path)[1] == (PC if full else TV)
     assert off(path, (level,) * 3) <= 2
+
+
+@pytest.mark.parametrize(
+  ('colours', 'words'),
+  [
+    ({'color_trc': 16}, 'HDR (PQ)'),
+    ({'color_trc': 18, 'color_primaries': 9}, 'HDR (HLG)'),
+    ({'color_trc': 8}, 'linear light'),
+    ({'color_trc': 14, 'color_primaries': 9}, 'wide colours (BT.2020)'),
+    ({'color_trc': 13, 'color_primaries': 12}, 'Display P3'),
+    ({'color_trc': 1, 'color_primaries': 1}, ''),
+    ({'color_trc': 13, 'color_primaries': 6}, ''),
+  ],
+)
+def test_what_a_screen_cannot_show_is_refused(colours, words, tmp_path):
+  path = tmp_path / 'a.mp4'
+  write_raw(path, flat(64, 96), BT709, True, **colours)
+  assert tags(path)[3] == colours['color_trc']
+  if not words:
+    assert off(path) <= 3
+    return
+  with pytest.raises(UserError) as error:
+    read_video(path)
+  assert words in str(error.value) and 'a.mp4' in str(error.value)
+
+
+def test_clips_that_memory_does_not_hold_are_refused(tmp_path, monkeypatch):
+  path = tmp_path / 'a.mp4'
+  write_video(path, flat(64, 64, frames=9), 10, scale=1)
+  assert len(read_video(path, 20)[0]) == 18
+  monkeypatch.setattr(read, '_MOST_BYTES', 9 * 64 * 64 * 3)
+  assert len(read_video(path)[0]) == 9
+  with pytest.raises(UserError, match='cut it'):
+    read_video(path, 20)
+
+
+@pytest.mark.parametrize(('gamma', 'wanted'), [(1, 186), (1 / 2.2, 128)])
+def test_a_picture_in_linear_light(gamma, wanted, tmp_path):
+  info = PngImagePlugin.PngInfo()
+  info.add(b'gAMA', round(100_000 * gamma).to_bytes(4))
+  for mode in ('RGB', 'L'):
+    picture = Image.new(mode, (8, 8), (128,) * 3 if mode == 'RGB' else 128)
+    picture.save(tmp_path / 'a.png', pnginfo=info)
+    assert np.abs(read_image(tmp_path / 'a.png') - float(wanted)).max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -48,12 +48,20 @@ class Chip:
   largest: tuple[int, ...] = ()
 
 
+_ALIASES = {'7x': 'tpu7x', 'v7x': 'tpu7x', 'v5litepod': 'v5e', 'v5lite': 'v5e'}
 _FLAT = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
 _SOLID = ('2x2x1', '2x2x2', '2x2x4', '2x4x4')
 
 CHIPS = {
   chip.name: chip
   for chip in (
+    # Its two cores are one device, which libtpu must be told.
+    Chip(
+      'v4',
+      *(30.75, 275, 1228, 600, 6.25, 1, _SOLID),
+      cube=4,
+      largest=(16, 16, 16),
+    ),
     Chip('v5e', 15.75, 197, 819, 400, 3.125, 1, _FLAT),
     Chip('v6e', 31.25, 918, 1638, 800, 12.5, 1, _FLAT),
     Chip('v5p', 95.74, 459, 2765, 1200, 6.25, 1, _SOLID, 4, (16, 16, 24)),
@@ -110,7 +118,9 @@ def parse(name: str, slices: int = 1) -> Topology:
   Raises:
     UserError: there is no such generation or slice, or less than one slice.
   """
-  kind, _, shape = name.partition(':')
+  kind, colon, shape = name.partition(':')
+  kind = _ALIASES.get(kind, kind)
+  name = f'{kind}{colon}{shape}'
   if kind not in CHIPS:
     raise UserError(
       f'--topology={name} is of no TPU generation that is known; use '
@@ -155,15 +165,18 @@ def devices(topology: Topology) -> list[Any]:
   os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
   # Otherwise it logs alarming lines about a TPU machine that is not there.
   os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
-  hosts = {}
+  os.environ.setdefault('TPU_HOST_BOUNDS', '1,1,1')
+  more: dict[str, Any] = {}
   if math.prod(topology.sizes) == 1:  # The default is a host of 2 x 2 chips.
-    hosts['chips_per_host_bounds'] = [1, 1, 1]
+    more['chips_per_host_bounds'] = [1, 1, 1]
+  if topology.chip.name == 'v4':
+    more['chip_config_name'] = 'megacore'
   try:
     description = topologies.get_topology_desc(
       platform='tpu',
       topology_name=topology.name,
       num_slices=topology.slices,
-      **hosts,
+      **more,
     )
   except jax.errors.JaxRuntimeError as error:
     raise UserError(

@@ -12,6 +12,7 @@ from unitemp_jax.cli.options import (
   Parser,
   at_least,
   out_folder,
+  seeds,
 )
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import fidelity, naming, tables
@@ -183,7 +184,7 @@ def _generate_args(argv: list[str]) -> argparse.Namespace:
   parser.share('model', 'dry_run')
   add('--samples', "per prompt; the suite's own by default", at_least(1))
   add('--num_prompts', 'only so many of the first prompts', at_least(1))
-  add('--seed', 'of the whole set', int, 0)
+  parser.share('seed', help='of the whole set (0)')
   add('--frames', "of a clip, 1 + 4k; the model's by default", int)
   add('--anchors', 'anchor latents; 0 for none', int)
   add('--start_level', 'see "unitemp plan"; 0 starts from noise', int)
@@ -239,6 +240,7 @@ def generate(argv: list[str]) -> int:
   if shard is not None and args.hosts != 1:
     raise UserError('--hosts makes the parts; leave out --shard.')
   args.out = out_folder(args.out)
+  seeds(args.seed, 1)
   processes.join(args.hosts, args.coordinator, args.host_index)
   todo = _work(args)
   print(
@@ -382,7 +384,7 @@ def _parser() -> Parser:
   # A control swaps blocks between clips.
   add('--num_clips', 'held-out captions per order', at_least(2), 256)
   add('--batch_size', 'clips per batch', at_least(1), 32)
-  add('--seed', 'of the generated clips', at_least(0), 0)
+  parser.share('seed', help='of the generated clips (0)')
   only = 'suites with commas; all by default'
   parser.add_argument(
     '--only', default=','.join(runner.SUITES), metavar='SUITE,...', help=only
@@ -426,6 +428,7 @@ def main(argv: list[str]) -> int:
     return ACTIONS[argv[0]](argv[1:])
   args = _parser().parse_args(argv)
   names = _suites(args.only)
+  seeds(args.seed, args.num_clips)
   settings = Settings(args.num_clips, args.batch_size, args.seed)
   if args.markdown is not None:
     files.check_generated(args.markdown, _COMMAND)

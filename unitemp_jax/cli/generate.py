@@ -10,6 +10,7 @@ from unitemp_jax.cli.options import (
   Parser,
   at_least,
   out_folder,
+  read_prompts,
 )
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import decoding, drawing, text
@@ -108,7 +109,7 @@ def _parser() -> Parser:
     int,
     8,
   )
-  add('--seed', 'of the first clip; the next is + 1', int, 0)
+  parser.share('seed')
   add('--length', "of the video; the model's by default", metavar='LEN')
   add('--height', 'pixels; by default in the shape of given frames', int)
   add('--width', "at the model's area, or the model's own size", int)
@@ -141,11 +142,6 @@ def main(argv: list[str]) -> int:
   """
   args = _parser().parse_args(argv)
   # Here, so that --help does not wait for jax.
-  from unitemp_jax.generate import clips
-  from unitemp_jax.generate.pipeline import Pipeline
-  from unitemp_jax.generate.text import memory_report
-  from unitemp_jax.parallel.mesh import enable_compile_cache
-  from unitemp_jax.sampling import model_folder
 
   args.out = out_folder(args.out)
   if args.draw and args.draw.suffix != '.svg':
@@ -165,6 +161,12 @@ def main(argv: list[str]) -> int:
     print(f'drew {args.draw}')
   if args.dry_run:
     return 0
+  from unitemp_jax.generate import clips
+  from unitemp_jax.generate.pipeline import Pipeline
+  from unitemp_jax.generate.text import memory_report
+  from unitemp_jax.parallel.mesh import enable_compile_cache
+  from unitemp_jax.sampling import model_folder
+
   enable_compile_cache()
   card = model_folder.read_card(args.model)
   needed = memory_report(card, args.embeddings is not None)
@@ -220,7 +222,7 @@ def jobs(argv: list[str]) -> list[Any]:
 def _build_jobs(args: argparse.Namespace) -> list[Any]:
   """The clips of a command; UserError for what does not fit."""
   from unitemp_jax.data.tokenizer import Tokenizer
-  from unitemp_jax.generate import clips, storyboard, workflows
+  from unitemp_jax.generate import storyboard, workflows
   from unitemp_jax.sampling import model_folder
 
   name = _workflow_of(args)
@@ -236,13 +238,15 @@ def _build_jobs(args: argparse.Namespace) -> list[Any]:
   elif name == 'orders':
     requests = _orders(args, model)
   else:
-    prompts = _prompts(args)
+    prompts = read_prompts(args)
     if prompts is None:
       raise UserError(f'--{name} needs --prompt: what the video shows.')
     requests = [
       _request(args, model, name, _schedule(args, prompt), args.seed + i)
       for i, prompt in enumerate(prompts)
     ]
+  from unitemp_jax.generate import clips  # Later: what is refused is fast.
+
   counts: dict[str, int] = {}
   made = []
   for request in requests:
@@ -327,25 +331,6 @@ def _schedule(args, prompt):
   return _by_time([f'0:{prompt}', *args.prompt_at], '--prompt_at', 'TEXT')
 
 
-def _prompts(args) -> list[str] | None:
-  if args.prompt is not None:
-    lines = [args.prompt]
-  elif args.prompts is not None:
-    try:
-      lines = args.prompts.read_text('utf-8-sig').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-      raise UserError(
-        f'--prompts={args.prompts} cannot be read as text ({error}); check the '
-        'path.'
-      ) from error
-    lines = [line for line in lines if line.strip()]
-  else:
-    return None
-  if not lines or not all(line.strip() for line in lines):
-    raise UserError('the prompt is empty; say what the video should show.')
-  return [line.strip() for line in lines]
-
-
 def _order_names(listed: str) -> list[str]:
   names = list(orders.ORDERS) if listed == 'all' else listed.split(',')
   for name in names:
@@ -365,7 +350,7 @@ def _orders(args, model) -> list[Any]:
   names = _order_names('forward' if args.orders is None else args.orders)
   if args.prompt_at:
     raise UserError('--prompt_at does not go with --orders; use --long.')
-  held_out, prompts = None, _prompts(args)
+  held_out, prompts = None, read_prompts(args)
   if prompts is None:
     if args.num_prompts < 1:
       raise UserError('--num_prompts must be at least 1.')

@@ -2,11 +2,12 @@
 
 A verb's module is imported only when it is called, so that `unitemp --help`
 and light verbs do not wait for jax. Bad input is a `UserError` or the complaint
-of a parser (exit code 2); anything else is a bug and keeps its traceback, but
-for an output that cannot be written.
+of a parser (exit code 2), or a fault of a disk or its files; anything else is
+a bug and keeps its traceback.
 """
 
 import difflib
+import errno
 import functools
 import importlib
 import io
@@ -44,6 +45,10 @@ EXIT_NO_OUTPUT, EXIT_BAD_INPUT = 1, 2
 # 128 + SIGPIPE and 128 + SIGINT, what shells expect.
 EXIT_CLOSED_PIPE, EXIT_INTERRUPTED = 141, 130
 _MOST_TYPED = 60
+_OF_THE_MACHINE = {  # Faults of disks and files, which no code of ours mends.
+  *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+  *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EMFILE, errno.EIO),
+}
 
 
 def usage() -> str:
@@ -102,6 +107,17 @@ def main(argv: Sequence[str]) -> int:
     return find_verb(argv[0])(list(argv[1:]))
   except errors.UserError as error:
     _say(f'error: {_shown(str(error), argv)}')
+    return EXIT_BAD_INPUT
+  except OSError as error:
+    if error.errno not in _OF_THE_MACHINE:
+      raise
+    name = error.filename or 'a file'
+    text = f'{name} cannot be read or written ({error.strerror}); make room, '
+    text += 'mend its permissions or choose another name.'
+    _say(f'error: {_shown(text, argv)}')
+    return EXIT_BAD_INPUT
+  except MemoryError as error:
+    _say(f'error: it takes more memory than there is ({error}).')
     return EXIT_BAD_INPUT
   except KeyboardInterrupt:
     _say('interrupted')

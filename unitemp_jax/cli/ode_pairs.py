@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from unitemp_jax import progress
-from unitemp_jax.cli.options import Parser
+from unitemp_jax.cli.options import Parser, seeds
 from unitemp_jax.data import latents, shards
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel.mesh import enable_compile_cache
@@ -27,7 +27,7 @@ def _parser() -> Parser:
   parser.add('prompts', kind=Path, nargs='+', metavar='PROMPTS')
   parser.share('config', 'out')
   parser.add('--steps', 'of Euler', int, 48)
-  parser.add('--seed', 'of the first clip; the next is + 1', int, 0)
+  parser.share('seed')
   parser.add('--shard', metavar='I/N')
   parser.share('dry_run')
   return parser
@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
   prompts = [
     line for line in shards.read_prompts(args.prompts) if line != negative
   ]
+  seeds(args.seed, len(prompts))
   first, parts = shards.part_of(args.shard)
   count = -(-len(prompts) // _SHARD)
   maker = TrajectoryMaker(config, args.steps)

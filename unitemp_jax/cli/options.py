@@ -18,6 +18,11 @@ _SHARED: dict[str, dict[str, Any]] = {
     'metavar': 'DIR',
     'help': 'its folder (the tiny model)',
   },
+  'seed': {
+    'type': int,
+    'default': 0,
+    'help': 'of the first clip; the next is + 1 (0)',
+  },
   'dry_run': {
     'action': 'store_true',
     'help': 'say what would be done, and stop',
@@ -82,6 +87,27 @@ def add_hosts(parser: Parser) -> None:
   parser.add('--coordinator', where, metavar='ADDRESS:PORT')
   which = 'which host this is, 0 to N - 1; goes with --coordinator'
   parser.add('--host_index', which, int, metavar='I')
+
+
+def seeds(first: int, count: int) -> list[int]:
+  """Seeds of so many clips; UserError if one is outside of 0 .. 2**32 - 1."""
+  if not 0 <= first <= 2**32 - count:
+    raise UserError(
+      f'--seed={first}: the seeds of {count} clips must lie in 0..{2**32 - 1}.'
+    )
+  return list(range(first, first + count))
+
+
+def read_prompts(args: argparse.Namespace) -> list[str] | None:
+  """The texts of --prompt or --prompts, None without; UserError if empty."""
+  if args.prompt is None and args.prompts is None:
+    return None
+  lines = [args.prompt]
+  if args.prompt is None:
+    lines = files.read_lines(args.prompts)
+  if not lines or not all(line.strip() for line in lines):
+    raise UserError('the prompt is empty; say what the video should show.')
+  return [line.strip() for line in lines]
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -1,15 +1,21 @@
 """`unitemp teacher`: videos of the bidirectional teacher, the reference."""
 
 import argparse
+import contextlib
+import os
 from pathlib import Path
 
+from unitemp_jax import files
+from unitemp_jax.cli import options
 from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clips
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.parallel.mesh import enable_compile_cache
+from unitemp_jax.sampling import model_folder, teacher
 from unitemp_jax.sampling.teacher import SOLVERS, WAN_NEGATIVE_PROMPT
+from unitemp_jax.video.read import read_metadata
 from unitemp_jax.video.write import write_video
 
 _EXAMPLE = """examples:
@@ -29,7 +35,7 @@ def _parser() -> Parser:
   parser = Parser('teacher', __doc__, _EXAMPLE)
   add = parser.add
   parser.share('model', required=True, default=None, help='its folder')
-  parser.share('out')
+  parser.share('out', type=str)
   add('--prompt', 'one prompt')
   add('--prompts', 'one prompt per line', Path, metavar='FILE')
   add('--embeddings', 'from "unitemp encode"', Path, metavar='DIR')
@@ -42,7 +48,7 @@ def _parser() -> Parser:
   add('--guidance_scale', "default: the model's; 1 for none", float)
   for former in guidance.FORMER:
     add(f'--{former}', argparse.SUPPRESS, float)
-  add('--seed', 'of the first clip; the next is + 1', int, 0)
+  parser.share('seed')
   add('--batch_size', 'clips at a time', at_least(1), 1)
   parser.share('dry_run')
   return parser
@@ -51,19 +57,7 @@ def _parser() -> Parser:
 def _prompts(args: argparse.Namespace) -> list[str]:
   if (args.prompt is None) == (args.prompts is None):
     raise UserError('give --prompt or --prompts, one of the two.')
-  lines = [args.prompt]
-  if args.prompts is not None:
-    try:
-      lines = args.prompts.read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-      raise UserError(
-        f'--prompts={args.prompts} cannot be read as text ({error}); check the '
-        'path.'
-      ) from error
-    lines = [line for line in lines if line.strip()]
-  if not lines or not all(line.strip() for line in lines):
-    raise UserError('the prompt is empty; say what the video should show.')
-  return [line.strip() for line in lines]
+  return options.read_prompts(args) or []
 
 
 def _settings(args: argparse.Namespace) -> dict:
@@ -87,6 +81,22 @@ def _settings(args: argparse.Namespace) -> dict:
   }
 
 
+def _tags(prompt: str, seed: int, settings: dict) -> dict:
+  return {'prompt': prompt, 'seed': seed, 'teacher': settings}
+
+
+def _is_there(path: Path, prompt: str, seed: int, settings: dict) -> bool:
+  """Whether a clip is finished; UserError if the file is another one."""
+  if not os.path.lexists(path):
+    return False
+  tags, found = _tags(prompt, seed, settings), {}
+  with contextlib.suppress(UserError):
+    found = read_metadata(path)
+  if any(found.get(name) != value for name, value in tags.items()):
+    raise clips.foreign(path)
+  return True
+
+
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code.
 
@@ -94,28 +104,35 @@ def main(argv: list[str]) -> int:
     UserError: bad arguments or files; nothing is written then.
   """
   args = _parser().parse_args(argv)
+  args.out = options.out_folder(args.out)
   prompts, settings = _prompts(args), _settings(args)
+  teacher.settings_of(model_folder.read_card(args.model), **settings)
+  seeds = options.seeds(args.seed, len(prompts))
   wanted = [
-    (args.out / clips.clip_name(i, prompt), prompt, (args.seed + i) % 2**32)
-    for i, prompt in enumerate(prompts)
+    (args.out / clips.clip_name(i, prompt), prompt, seed)
+    for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
   ]
-  todo = [clip for clip in wanted if not clip[0].exists()]
+  todo = [clip for clip in wanted if not _is_there(*clip, settings)]
   print(f'{len(todo)} of {len(wanted)} clips to make, to {args.out}')
   if args.dry_run or not todo:
     return 0
   enable_compile_cache()
   model = Pipeline.load(args.model, embeddings=args.embeddings, teacher=True)
   size = min(args.batch_size, len(todo))
-  for first in range(0, len(todo), size):
-    batch = todo[first : first + size]
-    # The last batch is filled up, so that all share one compilation.
-    rows = batch + batch[-1:] * (size - len(batch))
-    _, texts, seeds = zip(*rows, strict=True)
-    made = model.sample_teacher(texts, seeds, **settings)
-    for (path, prompt, seed), latents in zip(batch, made, strict=False):
-      tags = {'prompt': prompt, 'seed': seed, 'teacher': settings}
-      path.parent.mkdir(parents=True, exist_ok=True)
-      write_video(path, model.decode(latents[None])[0], model.card.fps, tags)
-      print(path, flush=True)
+  with files.lock(args.out):
+    for first in range(0, len(todo), size):
+      _make(model, todo[first : first + size], size, settings)
   print(args.out)
   return 0
+
+
+def _make(model: Pipeline, batch: list, size: int, settings: dict) -> None:
+  """Makes and writes clips: (path, prompt, seed) each."""
+  # The last batch is filled up, so that all share one compilation.
+  rows = batch + batch[-1:] * (size - len(batch))
+  _, texts, seeds = zip(*rows, strict=True)
+  made = model.sample_teacher(texts, seeds, **settings)
+  for (path, prompt, seed), latents in zip(batch, made, strict=False):
+    tags = _tags(prompt, seed, settings)
+    write_video(path, model.decode(latents[None])[0], model.card.fps, tags)
+    print(path, flush=True)

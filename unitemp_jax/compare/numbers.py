@@ -69,7 +69,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
   for name, values in arrays.items():
     if values.ndim == 5 and len(values) == 1:
       values = values[0]
-    if values.ndim != 4 or not np.isfinite(values).all():
+    good = values.ndim == 4 and values.dtype.kind in 'fiu'
+    if not good or not np.isfinite(values).all():
       raise UserError(
         f'{path}: {name} must be finite, [F, H, W, C] in any order of axes, '
         f'but is {list(values.shape)}.'

@@ -167,7 +167,7 @@ def _open_index(path: Path) -> Opened:
   ):
     raise UserError(f'{path} maps no names to files; {mend}.')
   parts = {file: path.parent / file for file in sorted(set(names.values()))}
-  absent = [file for file, part in parts.items() if not part.is_file()]
+  absent = [file for file, part in parts.items() if not os.path.isfile(part)]
   if absent:
     raise UserError(
       f'{path} names {len(parts)} files and {len(absent)} of them are missing: '

@@ -5,20 +5,13 @@ from pathlib import Path
 
 import jax
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 
 
 def read_prompts(paths: Sequence[Path]) -> list[str]:
   """The lines of all files that are not blank; UserError if there are none."""
-  lines: list[str] = []
-  for path in paths:
-    try:
-      lines += path.read_text(encoding='utf-8-sig').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-      raise UserError(
-        f'{path} cannot be read as text ({error}); check the path.'
-      ) from error
-  lines = [line for line in lines if line.strip()]
+  lines = [line for path in paths for line in files.read_lines(path)]
   if not lines:
     raise UserError('the files hold no prompts; write one per line.')
   return lines

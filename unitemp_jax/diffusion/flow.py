@@ -90,6 +90,12 @@ def euler_levels(num_steps: int, shift: float = 5.0) -> np.ndarray:
   return shift_sigma(nominal, shift).astype(np.float32)
 
 
+def _unipc_levels(num_steps: int, shift: float) -> np.ndarray:
+  # The first one is a float32 in Wan's scheduler; the rest is float64.
+  nominal = np.linspace(np.float64(np.float32(0.999)), 0.0, num_steps + 1)
+  return shift_sigma(nominal, shift)
+
+
 def unipc_levels(num_steps: int, shift: float = 5.0) -> np.ndarray:
   """Noise levels of Wan's UniPC sampler, float32 `[num_steps + 1]`.
 
@@ -97,15 +103,16 @@ def unipc_levels(num_steps: int, shift: float = 5.0) -> np.ndarray:
   0: .999 (1 - i / n), then the shift (Wan-Video/Wan2.1,
   `wan/utils/fm_solvers_unipc.py`).
   """
-  nominal = np.linspace(0.999, 0.0, num_steps + 1)
-  return shift_sigma(nominal, shift).astype(np.float32)
+  return _unipc_levels(num_steps, shift).astype(np.float32)
 
 
-def whole_timesteps(levels: np.ndarray) -> np.ndarray:
-  """The levels that Wan's UniPC tells the network: whole timesteps, cut off."""
-  return (np.floor(1000.0 * levels.astype(np.float64)) / 1000.0).astype(
-    np.float32
-  )
+def unipc_timesteps(num_steps: int, shift: float = 5.0) -> np.ndarray:
+  """The levels that Wan's UniPC tells the network, float32 `[num_steps]`.
+
+  They are whole timesteps / 1000, cut off from the levels in float64.
+  """
+  whole = np.floor(NUM_TRAIN_TIMESTEPS * _unipc_levels(num_steps, shift)[:-1])
+  return (whole / NUM_TRAIN_TIMESTEPS).astype(np.float32)
 
 
 def euler_step(x, v, sigma, sigma_next):

@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def with_images(prompts: list[Prompt], folder: Path) -> list[Prompt]:
       tried = [folder / prompt.image]
     else:
       tried = [folder / (prompt.name + suffix) for suffix in IMAGES]
-    path = next((path for path in tried if path.is_file()), None)
+    path = next((path for path in tried if os.path.isfile(path)), None)
     if path is None:
       raise UserError(
         f'there is no image {tried[0]} for the prompt {prompt.name!r}; put it '
@@ -239,6 +240,8 @@ def _from_record(record: Any, where: str) -> Prompt:
   if isinstance(dimensions, str):
     dimensions = [word.strip() for word in dimensions.split(';')]
   image = record.get('image') or record.get('image_name')
+  if image is not None and not isinstance(image, str):
+    raise UserError(f'{where}: image is {image!r:.60}, not the name of a file.')
   number = record.get('id')
   return _prompt(
     name,

@@ -74,7 +74,12 @@ class Store:
         f'{self.root} is no evaluation set (set.json is missing); make one '
         'with "unitemp evaluate generate".'
       )
-    return files.read_json(path, 'an evaluation set')
+    mend = 'run "unitemp evaluate generate" again with its settings'
+    sizes = ('frames', 'fps', 'height', 'width')
+    found = files.read_json(path, 'an evaluation set', mend, keys=sizes)
+    if not all(isinstance(found[name], int | float) for name in sizes):
+      raise UserError(f'{path}: {", ".join(sizes)} must be numbers; {mend}.')
+    return found
 
   def read_clips(self) -> list[dict[str, Any]]:
     """Reads clips.jsonl; raises UserError if it is missing or damaged."""
@@ -86,8 +91,13 @@ class Store:
         for name in ('video', 'record', 'order', 'key'):
           if not isinstance(line[name], str):
             raise ValueError(f'{name} is no text')
+        for name in ('video', 'record'):
+          # Nothing beside the set is read, or deleted to be made again.
+          parts = line[name].split('/')
+          if parts[0] != f'{name}s' or '..' in parts or '\0' in line[name]:
+            raise ValueError(f'{line[name]!r:.60} is no {name}')
       return found
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (*files.UNREADABLE, RecursionError) as error:
       raise UserError(
         f'{path} cannot be read ({error}); run "unitemp evaluate generate" '
         'with its settings again to restore it.'
@@ -304,7 +314,8 @@ def read_status(root: Path) -> Status:
     if path.parent not in folders:
       folders[path.parent] = {
         entry.name: entry.stat().st_size
-        for entry in (path.parent.is_dir() and os.scandir(path.parent)) or ()
+        for entry in (os.path.isdir(path.parent) and os.scandir(path.parent))
+        or ()
         if entry.is_file()
       }
     return folders[path.parent].get(path.name)
@@ -334,11 +345,28 @@ def _journals(root: Path) -> list[Path]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-  for text in path.read_text(encoding='utf-8').split('\n'):
+  for text in path.read_text(encoding='utf-8', errors='replace').split('\n'):
     try:
-      yield json.loads(text)
-    except ValueError:
+      line = json.loads(text)
+    except (ValueError, RecursionError):
       continue  # empty, or cut short by a kill
+    if _is_line(line):
+      yield line
+
+
+def _is_line(line: Any) -> bool:
+  kinds = {
+    'start': ('time', 'pid', 'clips'),
+    'batch': ('time', 'pid', 'clips', 'seconds'),
+    'end': ('time', 'pid'),
+  }
+  if not isinstance(line, dict) or str(line.get('event')) not in kinds:
+    return False
+  numbers = [line.get(name) for name in kinds[line['event']]]
+  return isinstance(line.get('host'), str) and all(
+    isinstance(number, int | float) and 0 <= number < 2**60
+    for number in numbers
+  )
 
 
 def _read(path: Path) -> Worker | None:

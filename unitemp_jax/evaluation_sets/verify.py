@@ -163,7 +163,7 @@ def _look(
   except OSError as error:
     return [Problem('unreadable', name, str(error.strerror))], name
   as_written = digest == record.get('sha256')
-  if as_written and all(isinstance(record.get(n), float) for n in _LEVELS):
+  if as_written and _is_told(record):
     seen = Wanted(*(record.get(field.name) for field in _FIELDS))
     steps = record.get('frame_difference') or [1.0]
     found = _compare(name, seen, wanted)
@@ -178,6 +178,18 @@ def _look(
     what = 'its bytes are not those that were written'
     found.append(Problem('damaged', name, what))
   return found, digest
+
+
+def _is_told(record: Mapping[str, Any]) -> bool:
+  """Whether a record says what its clip is and what its pixels are like."""
+  names = (*_LEVELS, *(field.name for field in _FIELDS))
+  numbers = [record.get(name) for name in names]
+  steps = record.get('frame_difference')
+  if isinstance(steps, list):
+    numbers += steps
+  elif steps is not None:
+    return False
+  return all(isinstance(number, int | float) for number in numbers)
 
 
 _LEVELS = ('brightness', 'contrast')  # in records, see `clip_file.Watch.facts`

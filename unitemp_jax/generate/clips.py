@@ -163,7 +163,7 @@ def check_room(jobs: Sequence[Job]) -> None:
   for job in jobs:
     request = job.request
     raw = 3 * request.num_frames * request.height * request.width
-    need += raw // 20 + job.lossless * raw // 2
+    need += int(raw * (0.05 + job.lossless / 2 + (job.decode != 'joint')))
   while not folder.is_dir():
     folder = folder.parent
   free = shutil.disk_usage(folder).free
@@ -202,7 +202,7 @@ class RowFolder:
     """
     rows = {}
     for path in sorted(self.path.glob('row*.npz')):
-      with contextlib.suppress(*files.UNREADABLE, KeyError):
+      with contextlib.suppress(*files.UNREADABLE):
         row = int(path.stem[3:])
         with np.load(path) as held:
           latents, anchors = held['latents'], held['anchors']
@@ -322,7 +322,9 @@ class _Run:
     request = self.job.request
     shape = (request.num_frames, request.height, request.width, 3)
     path = self.folder.path / 'pixels'
-    pixels = np.memmap(path, np.uint8, 'w+', shape=shape)
+    with files.writing(path) as temporary, temporary.open('r+b') as file:
+      os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
+    pixels = np.memmap(path, np.uint8, 'r+', shape=shape)
     for _, piece in self.pipeline.decoded(
       request.plan, self.rows, self.job.decode
     ):

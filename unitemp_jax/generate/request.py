@@ -21,6 +21,9 @@ from unitemp_jax.sampling.model_folder import ModelCard
 from unitemp_jax.timeline import Length
 from unitemp_jax.video.read import Source, fit, has_sound, read_frames
 
+# Many prompts share a plan.
+_check_once = functools.lru_cache(64)(check)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Given:
@@ -76,7 +79,7 @@ class Request:
         or do not stand where the plan reads them; a prompt is missing or empty;
         the plan breaks a law.
     """
-    check(self.plan)
+    _check_once(self.plan)
     _check_prompts(self)
     _check_given(self)
 

@@ -32,6 +32,7 @@ names file and line. JSON is read as the part of YAML that it is.
 import dataclasses
 import difflib
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -430,7 +431,7 @@ def _scene(node) -> Scene:
 
 def _given(file, node, at, name) -> Given:
   path = file.path.parent / _text(file, f'a file of scene {name!r}')
-  if not path.is_file():
+  if not os.path.isfile(path):
     file.fail(
       f'scene {name!r} is given {file.value!r}, but there is no file {path}; '
       'paths are relative to the storyboard.'

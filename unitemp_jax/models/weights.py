@@ -5,6 +5,7 @@ Safetensors holds arrays and text only, so that reading a file cannot run code.
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -179,8 +180,8 @@ class Files:
     self.path = path
     self._paths = [path]
     index = index_path(path)
-    if not path.is_file():
-      if not index.is_file():
+    if not os.path.isfile(path):
+      if not os.path.isfile(index):
         raise UserError(f'there are no weights at {path}; check the path.')
       self._read_index(index)
     first = self._file(0)
@@ -189,7 +190,7 @@ class Files:
       shape = list(first.get_slice(name).get_shape())
       axis = self._axes.get(name)
       if axis is not None:
-        if not 0 <= axis < len(shape):
+        if not isinstance(axis, int) or not 0 <= axis < len(shape):
           raise UserError(
             f'{index} joins {name} along axis {axis}, of {len(shape)}; write '
             'it again.'
@@ -210,7 +211,8 @@ class Files:
     try:
       self._paths = [index.parent / name for name in fields['files']]
       self._axes = dict(fields['axes'])
-    except (ValueError, KeyError, TypeError) as error:
+      self._paths[0]
+    except (ValueError, LookupError, TypeError) as error:
       raise UserError(
         f'{index} is no index of weights ({error!r}); write it again.'
       ) from error

@@ -12,7 +12,8 @@ would: it is seen at its own position while that is near enough, and at the
 farthest that the range allows from then on.
 """
 
-from collections.abc import Collection, Sequence
+import bisect
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,12 @@ class _Rows:
     self.settings = script.settings
     self.prompt = prompt_at(script.settings.prompts)
     self.sinks = [item for item, _ in script.sinks]
-    self.known = set(script.items)
+    self.known: set[Item] = set()
+    self.visible: list[Item] = []  # what is known but the sinks, by time
+    self.copies: dict[Item, list[Item]] = {}
+    for item, home in script.copies.items():
+      self.copies.setdefault(home, []).append(item)
+    self._learn(script.items)
     self.held = script.known  # positions whose latents of the video are known
     self.cache: list[Item] = []  # what each slot holds
     self.carried: int | None = None
@@ -191,27 +197,48 @@ class _Rows:
     is visible is a prefix of the cache, and sinks stand at its start.
     """
     script, settings = self.script, self.settings
-    known = self.known.union(
-      item for item, home in script.copies.items() if home in self.known
-    )
     for ready, item in enumerate(self.sinks):
-      if item not in known:
+      if item not in self.known:
         return self.sinks[:ready]
-    known.difference_update(self.sinks)
-    if block.scope is not None:
-      low, high = block.scope
-      known = {item for item in known if low <= item.position < high}
+    low = block.first - (settings.anchors if self.anchored(block) else 0)
     reach = None if script.span is None else script.span - len(self.sinks)
     seen = nearest(
-      known,
+      self._near(block, low, reach),
       block.first,
       block.last,
       window=settings.window,
       block=settings.block,
-      low=block.first - (settings.anchors if self.anchored(block) else 0),
+      low=low,
       reach=reach,
     )
     return [*self.sinks, *seen]
+
+  def _near(self, block: Block, low: int, reach: int | None) -> list[Item]:
+    """What `nearest` need look at, so that long videos take linear time."""
+    items, window = self.visible, self.settings.window
+
+    def index(position):
+      return bisect.bisect_left(items, (position,))
+
+    begin, end = map(index, block.scope) if block.scope else (0, len(items))
+    if reach is not None:
+      begin = max(begin, index(block.last - reach + 1))
+      end = min(end, index(low + reach))
+    elif window is not None:  # so many on either side, and all of the last time
+      first, last = index(block.first) - window, index(block.last + 1) + window
+      if first > begin:
+        begin = index(items[first].position)
+      if last < end:
+        end = index(items[last].position + 1)
+    return items[begin:end]
+
+  def _learn(self, items: Iterable[Item]) -> None:
+    """Adds what is known from now on, here and where else it is seen."""
+    for item in items:
+      for one in (item, *self.copies.get(item, ())):
+        if one not in self.known and one not in self.sinks:
+          bisect.insort(self.visible, one)
+        self.known.add(one)
 
   def load(self, wanted: Sequence[Item]) -> None:
     """Makes the cache hold exactly what is wanted, by given rows."""
@@ -257,7 +284,7 @@ class _Rows:
       row['start'] = self.settings.start
     if anchored:
       self.carried = block.first - anchors
-    self.known.update(made)
+    self._learn(made)
     self.held.update(item.position for item in made)
     kept = set(self.wanted(following or block))
     free = [

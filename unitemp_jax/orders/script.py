@@ -1,12 +1,15 @@
 """An order before it is a plan: what is given, and the blocks in sequence."""
 
+import bisect
 import dataclasses
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 
+MOST_SEEN = 2501  # latents: all pairs of more would take minutes to lay out
 SIDES = ('past', 'future', 'outside_in', 'middle_out')
 
 
@@ -82,7 +85,7 @@ def cut(
     if place == 0 and number > 1 and short < head:
       place = latest[1]
     counts += [short if i == place else block for i in mine]
-  firsts = [low + sum(counts[:i]) for i in range(len(counts))]
+  firsts = list(itertools.accumulate(counts, initial=low))
   return [Block(firsts[i], counts[i], scope) for i in order]
 
 
@@ -134,8 +137,8 @@ def prompt_at(switches: Sequence[tuple[int, int]]) -> Callable[[int], int]:
   ordered = sorted(switches)
 
   def prompt(position: int) -> int:
-    earlier = [index for first, index in ordered if first <= position]
-    return earlier[-1] if earlier else 0
+    number = bisect.bisect_left(ordered, (position + 1,))
+    return ordered[number - 1][1] if number else 0
 
   return prompt
 
@@ -260,9 +263,10 @@ class Script:
 
   def __post_init__(self):
     """Finds what is given, and refuses what does not fit the video."""
-    _check_given(self.begin, self.length, self.given)
     if self.span is None:
       self.span = self.settings.span
+    _check_length(self.length, self.span, self.settings.window)
+    _check_given(self.begin, self.length, self.given)
     # If the start is open, frame 0 may belong to the position before.
     first, end = self.begin - self.is_open, self.begin + self.length
     for position, _ in self.settings.prompts:
@@ -284,6 +288,8 @@ class Script:
         )
       own += image
     self.entries = own
+    # Positions whose latents of the video are given.
+    self.homes = {item.position for item in self.items if self.is_home(item)}
 
   def entry(self, position: int) -> int:
     """Returns the buffer entry of a position of the timeline."""
@@ -299,18 +305,16 @@ class Script:
 
     An image at the start counts: there the video has an image latent too.
     """
-    known = {item.position for item in self.items if self.is_home(item)}
     if self.is_open:
-      return known
-    return known | ({self.begin} & {item.position for item in self.items})
+      return {*self.homes}
+    return self.homes | ({self.begin} & {item.position for item in self.items})
 
   def free(self, low: int, high: int) -> list[tuple[int, int]]:
     """Returns the stretches of low .. high - 1 that are to be generated."""
-    homes = {item.position for item in self.items if self.is_home(item)}
     free: list[tuple[int, int]] = []
     low, high = max(low, self.begin), min(high, self.begin + self.length)
     for position in range(low, high):
-      if position in homes:
+      if position in self.homes:
         continue
       if free and free[-1][1] == position:
         free[-1] = (free[-1][0], position + 1)
@@ -344,6 +348,22 @@ class Script:
       head=0 if self.is_open else settings.anchors - (low - self.begin),
       switches=[position for position, _ in settings.prompts],
       scope=scope,
+    )
+
+
+def _check_length(length, span, window):
+  """Refuses videos that would take minutes to lay out."""
+  frames = timeline.num_frames(length)
+  if frames > timeline.MOST_FRAMES:
+    raise UserError(
+      f'a video of {frames} frames is too long; use at most '
+      f'{timeline.MOST_FRAMES}'
+    )
+  if min(length, span or length, window or length) > MOST_SEEN:
+    raise UserError(
+      f'in a video of {frames} frames a block cannot see all others; use at '
+      f'most {timeline.num_frames(MOST_SEEN)}, --long, or a window of at most '
+      f'{MOST_SEEN} latents (--window=9)'
     )
 
 

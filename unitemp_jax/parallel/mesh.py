@@ -37,6 +37,8 @@ TOKEN_AXIS = 'context'  # and the tokens of a video over this, here its heads
 AXES = (*BATCH_AXES, TOKEN_AXIS)
 _HEADS_FIRST = Layout(major_to_minor=(0, 1, 3, 2, 4))  # of `LBSNK`
 
+MOST_ROWS = 2**20  # of a batch
+
 # (regex searched in the path of a leaf, how the leaf is split); the first match
 # wins. Vectors and scalars need no rule: they are replicated.
 Rules = tuple[tuple[str, PartitionSpec], ...]
@@ -102,9 +104,12 @@ def make_mesh(
   # Several processes must all take part, so only one may leave devices idle.
   whole = math.prod(sizes) == len(devices) or own
   if min(sizes) < 1 or math.prod(sizes) > len(devices) or not whole:
+    context = math.gcd(max(sizes[2], 1), len(devices))
+    data = math.gcd(max(sizes[0], 1), len(devices) // context)
     raise UserError(
       f'mesh {dict(zip(AXES, sizes, strict=True))} does not fit the '
-      f'{len(devices)} devices there are; change config.mesh.'
+      f'{len(devices)} devices there are; use --config.mesh.data={data} '
+      f'--config.mesh.fsdp=-1 --config.mesh.context={context}.'
     )
   types = (AxisType.Auto,) * len(AXES)
   used = devices[: math.prod(sizes)]
@@ -221,14 +226,38 @@ def local_rows(mesh: Mesh, batch_size: int, accumulate: int = 1) -> np.ndarray:
 
 
 def check_rows(rows: int, mesh: Mesh, accumulate: int = 1) -> None:
-  """Refuses rows whose micro-batches do not divide over the devices."""
+  """Refuses rows whose micro-batches do not divide over the devices.
+
+  Raises:
+    UserError: names the settings that would do.
+  """
   parts = row_parts(mesh)
-  if rows < 1 or accumulate < 1 or rows % (parts * accumulate):
-    passes = f' in {accumulate} passes' if accumulate != 1 else ''
-    raise UserError(
-      f'A batch of {rows}{passes} does not divide over {parts} devices (data '
-      'times fsdp); change batch_size, accumulate or config.mesh.'
-    )
+  if rows > MOST_ROWS:
+    raise UserError(f'A batch of {rows} is too large; use at most {MOST_ROWS}.')
+  if min(rows, accumulate) > 0 and rows % (parts * accumulate) == 0:
+    return
+  mends = []
+  if rows > 0:
+    passes = [n for n in _divisors(rows // parts) if n <= accumulate]
+    if rows % parts == 0 and passes:
+      mends.append(f'accumulate={passes[-1]}')
+    contexts = [
+      n
+      for n in _divisors(mesh.size)
+      if accumulate > 0 and rows % (mesh.size // n * accumulate) == 0
+    ]
+    mends += [f'mesh.context={n}' for n in contexts[:1]]
+  least = parts * max(accumulate, 1)
+  mends.append(f'batch_size={max(round(rows / least), 1) * least}')
+  passes_ = f' in {accumulate} passes' if accumulate != 1 else ''
+  raise UserError(
+    f'A batch of {rows}{passes_} does not divide over {parts} devices (data '
+    f'times fsdp); use {" or ".join(f"--config.{one}" for one in mends)}.'
+  )
+
+
+def _divisors(number: int) -> list[int]:
+  return [n for n in range(1, number + 1) if number % n == 0]
 
 
 def put_batch(local_batch: Any, mesh: Mesh) -> Any:

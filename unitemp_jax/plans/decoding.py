@@ -116,11 +116,12 @@ def describe_blocks(plan: Plan) -> dict[str, Any]:
   ):
     clips[position] = clips.get(position - 1, [])
     clips[position].append(position)
-  blocks: list[list[int]] = []
+  found: dict[int, list[int]] = {}  # by first position
   for row, own in enumerate(rows):
     for block in [clips[p] for p in own] if plan.given[row] else [own]:
-      if block and block not in blocks:
-        blocks.append(block)
+      if block:
+        found.setdefault(block[0], block)
+  blocks = list(found.values())
   if plan.opening is not None:
     blocks = _with_ends(plan, blocks)
   firsts = sorted(own[0] for own in blocks if own[0] > plan.begin)

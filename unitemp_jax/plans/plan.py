@@ -64,9 +64,15 @@ class Plan:
 
   def entries(self, row: int) -> list[tuple[int, int]]:
     """Returns the valid (position, buffer entry) pairs of one row."""
-    valid = slice(0, int(self.count[row]))
-    target, latent = self.target[row][valid], self.latent[row][valid]
-    return list(zip(target.tolist(), latent.tolist(), strict=True))
+    return self._entries[row]
+
+  @functools.cached_property
+  def _entries(self) -> list[list[tuple[int, int]]]:
+    rows = zip(self.target.tolist(), self.latent.tolist(), strict=True)
+    return [
+      list(zip(target[:count], latent[:count], strict=True))
+      for (target, latent), count in zip(rows, self.count.tolist(), strict=True)
+    ]
 
   def idle(self, row: int) -> bool:
     """Whether a row computes nothing: it is given and writes no slot."""
@@ -92,6 +98,10 @@ class Plan:
       positions int32 [N] and the buffer entries int32 [N] that hold them. What
       is given at a position that is generated too is context, not video.
     """
+    return self._timeline
+
+  @functools.cached_property
+  def _timeline(self) -> tuple[np.ndarray, np.ndarray]:
     # Made entries come first in `homes`, so that they win their positions.
     held: dict[int, int] = {}
     for entry, position in self.homes().items():
@@ -285,8 +295,10 @@ def _fail(row: int, message: str) -> NoReturn:
 def _check_shapes(plan):
   for name in META_FIELDS:
     least = 0 if name in ('num_anchors', 'num_sinks') else 1
-    if getattr(plan, name) < least:
-      raise UserError(f'plan: {name} must be at least {least}')
+    if not least <= getattr(plan, name) <= timeline.MOST_FRAMES:
+      raise UserError(
+        f'plan: {name} must lie in {least}..{timeline.MOST_FRAMES}'
+      )
   rows = len(plan.count)
   widths = dict.fromkeys(PER_LATENT, plan.block) | {'sinks': plan.num_sinks}
   for name in DATA_FIELDS:
@@ -342,20 +354,18 @@ def _staging(plan, row):
 
 
 def _check_cache(plan):
-  clean = {}  # slot -> None when its keys are good, else the row that spoilt it
+  unwritten, good = -2, -1
+  state = np.full(plan.num_slots, unwritten)  # else the row that spoilt it
   for row in range(plan.num_rows):
     visible, staging = int(plan.visible[row]), _staging(plan, row)
-    for slot in range(visible):
-      if slot not in clean:
+    for slot in np.flatnonzero(state[:visible] != good)[:1]:
+      if state[slot] == unwritten:
         _fail(row, f'sees cache slot {slot}, which no earlier row has written')
-      if clean[slot] is not None:
-        _fail(
-          clean[slot],
-          f'works in cache slot {slot}, which row {row} reads afterwards; '
-          'raise its visible or write the slot again',
-        )
-    clean.update({slot: row for slot in staging if slot in clean})
-    clean.update({int(slot): None for slot in plan.write[row] if slot >= 0})
+      what = f'works in cache slot {slot}, which row {row} reads afterwards; '
+      _fail(state[slot], what + 'raise its visible or write the slot again')
+    staged = state[staging.start : staging.stop]
+    staged[staged != unwritten] = row
+    state[plan.write[row][plan.write[row] >= 0]] = good
 
 
 def _check_sinks(plan):

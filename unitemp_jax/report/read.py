@@ -184,7 +184,8 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
     raise UserError(f'{name}: {error}') from error
 
   def below(path: pathlib.Path) -> str:
-    return path.relative_to(folder).as_posix() if path.is_file() else ''
+    there = os.path.isfile(path)
+    return path.relative_to(folder).as_posix() if there else ''
 
   def beside(file_name: str) -> str:
     return below(video.parent / pathlib.PurePath(file_name).name)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from unitemp_jax.models.dit import DiT
 from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.model_folder import ModelCard
 
+MOST_STEPS = 1000  # as many as there are timesteps in training
 SOLVERS = ('euler', 'unipc')
 
 # What Wan's own sampling leads away from (Wan-Video/Wan2.1,
@@ -50,10 +52,40 @@ class TeacherSettings:
       raise UserError(
         f'there is no solver {self.solver!r}; use {" or ".join(SOLVERS)}.'
       )
-    if self.steps < 1:
-      raise UserError(f'a sampler takes at least 1 step, not {self.steps}.')
-    if not self.shift > 0:
+    if not 1 <= self.steps <= MOST_STEPS:
+      raise UserError(
+        f'a sampler takes 1..{MOST_STEPS} steps, not {self.steps}.'
+      )
+    if not 0 < self.shift < math.inf:
       raise UserError(f'the shift must be above 0, not {self.shift}.')
+    if not math.isfinite(self.guidance_scale):
+      raise UserError(
+        f'the guidance scale must be a number, not {self.guidance_scale}.'
+      )
+
+
+def settings_of(
+  card: ModelCard,
+  num_steps: int = 50,
+  solver: str = 'euler',
+  *,
+  shift: float | None = None,
+  guidance_scale: float | None = None,
+  **_: Any,
+) -> TeacherSettings:
+  """How a teacher is sampled: as asked for, else as its card says.
+
+  Raises:
+    UserError: a setting that no sampler has.
+  """
+  return TeacherSettings(
+    steps=num_steps,
+    shift=card.teacher_shift if shift is None else shift,
+    guidance_scale=(
+      card.guidance_scale if guidance_scale is None else guidance_scale
+    ),
+    solver=solver,
+  )
 
 
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]
@@ -114,7 +146,7 @@ def _unipc(velocity, noise, settings):
   rows = {
     'table': flow.unipc_table(levels),
     'sigma': levels[:-1],
-    'told': flow.whole_timesteps(levels[:-1]),
+    'told': flow.unipc_timesteps(settings.steps, settings.shift),
     'first': (np.arange(settings.steps) == 0).astype(np.float32),
   }
 
@@ -238,13 +270,8 @@ class TeacherSampler:
     if not all(prompt.strip() for prompt in prompts):
       raise UserError('a prompt is empty; say what the video should show.')
     card = self._card
-    settings = TeacherSettings(
-      steps=num_steps,
-      shift=card.teacher_shift if shift is None else shift,
-      guidance_scale=(
-        card.guidance_scale if guidance_scale is None else guidance_scale
-      ),
-      solver=solver,
+    settings = settings_of(
+      card, num_steps, solver, shift=shift, guidance_scale=guidance_scale
     )
     keys = sampler.sample_keys(seeds)
     noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

@@ -126,7 +126,7 @@ class TrajectoryMaker:
     given: dict[str, Any] = batch
     if self._embeddings is not None:
       given = {'text': self._embeddings.lookup(ids, mask, rows)}
-    seeds = [(seed + i) % 2**32 for i in range(len(prompts))]
+    seeds = list(range(seed, seed + len(prompts)))
     noise = jax.vmap(lambda key: jax.random.normal(key, self._shape))(
       sample_keys(seeds + seeds[-1:] * extra)
     )

@@ -4,8 +4,9 @@ What changes how the pixels of a file are meant is heeded. Of videos, colours
 are read by the matrix and the range that a file names; what is not tagged is
 BT.709 at HD sizes and BT.601 below, as players take it. They are turned as
 phones ask for, pixels that are not square are stretched, and what is
-transparent lies on black. Of pictures, the orientation and the colour profile
-that a camera wrote, more than 8 bits, transparency, palettes and grey.
+transparent lies on black. HDR and wide colours are refused. Of pictures, the
+orientation and the colour profile that a camera wrote, the gamma of a PNG, more
+than 8 bits, transparency, palettes and grey.
 """
 
 import contextlib
@@ -19,7 +20,9 @@ from typing import Any, BinaryIO, TypeVar
 import av
 import numpy as np
 from av.video.reformatter import (
+  ColorPrimaries,
   Colorspace,
+  ColorTrc,
   Interpolation,
   VideoReformatter,
 )
@@ -35,6 +38,24 @@ Item = TypeVar('Item')
 # Threads cost more than they save on pictures of fewer pixels.
 _THREADED = 256 * 1024
 _UNTAGGED = 2  # matrix of a file that names none
+# What is meant by pixels of these is not what a screen shows of them as sRGB.
+_UNREAD = {
+  'color_trc': {
+    ColorTrc.LINEAR: 'linear light',
+    ColorTrc.LOG: 'a logarithmic curve',
+    ColorTrc.LOG_SQRT: 'a logarithmic curve',
+    ColorTrc.SMPTE2084: 'HDR (PQ)',
+    ColorTrc.SMPTE428: 'the curve of digital cinema',
+    ColorTrc.ARIB_STD_B67: 'HDR (HLG)',
+  },
+  'color_primaries': {
+    ColorPrimaries.BT2020: 'wide colours (BT.2020)',
+    ColorPrimaries.SMPTE428: 'the colours of digital cinema',
+    ColorPrimaries.SMPTE431: 'wide colours (DCI-P3)',
+    ColorPrimaries.SMPTE432: 'wide colours (Display P3)',
+  },
+}
+_MOST_BYTES = 2**32  # of a clip that is held in memory
 # What PyAV and Pillow raise on damaged files.
 _READ_ERRORS = (
   av.FFmpegError,
@@ -76,6 +97,15 @@ def _shown_size(
   if ratio > 1:
     return frame.height, round(frame.width * ratio)
   return round(frame.height / ratio), frame.width
+
+
+def _check_colours(path: Path, frame: av.VideoFrame) -> None:
+  for name, kinds in _UNREAD.items():
+    if getattr(frame, name) in kinds:
+      raise UserError(
+        f'{os.fspath(path)} is in {kinds[getattr(frame, name)]}; convert it to '
+        'SDR (BT.709) first, as ffmpeg does with zscale and tonemap.'
+      )
 
 
 def _on_black(pixels: np.ndarray) -> np.ndarray:
@@ -147,7 +177,9 @@ def decode(
     rate, first = float(stream_rate(stream)), None
     for number, frame in enumerate(_frames(container, stream, start)):
       time = number / rate if frame.time is None else frame.time
-      first = time if first is None else first
+      if first is None:
+        first = time
+        _check_colours(path, frame)
       height, width = size or _shown_size(frame, context.sample_aspect_ratio)
       settings: dict[str, Any] = {'height': height, 'width': width}
       if size:
@@ -237,11 +269,21 @@ def read_video(
   """
   if fps is not None and fps <= 0:
     raise UserError(f'fps must be positive, got {fps}.')
-  decoded = decode(path)
-  if fps is None:
-    frames = [pixels for _, _, pixels in decoded]
-  else:
-    frames = list(resample(decoded, fps))
+  decoded: Iterable[Any] = decode(path)
+  decoded = (
+    (frame for _, _, frame in decoded)
+    if fps is None
+    else resample(decoded, fps)
+  )
+  frames, size = [], 0
+  for frame in decoded:
+    frames.append(frame)
+    size += frame.nbytes
+    if size > _MOST_BYTES:
+      raise UserError(
+        f'{os.fspath(path)} takes more than {_MOST_BYTES >> 30} GiB as pixels; '
+        'cut it to the part that is needed, or make it smaller.'
+      )
   if len({frame.shape for frame in frames}) > 1:
     raise UserError(f'The picture size changes within {os.fspath(path)}.')
   return np.stack(frames), float(fps or video_fps(path))
@@ -271,7 +313,10 @@ def read_image(path: Path) -> np.ndarray:
     UserError: the file is missing or damaged.
   """
   with reading(path), Image.open(path) as image:
+    gamma = image.info.get('gamma')
     image = _in_srgb(_in_8_bits(ImageOps.exif_transpose(image)))
+    if gamma and not {'srgb', 'icc_profile'} & {*image.info}:
+      image = _with_gamma(image, gamma)
     if image.has_transparency_data:
       image = image.convert('RGBA')
       black = Image.new('RGBA', image.size, (0, 0, 0, 255))
@@ -332,6 +377,15 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
   if not (values.min() >= 0 and values.max() <= 1):
     raise ValueError('its values lie outside black and white')
   return Image.fromarray(np.rint(255 * values).astype(np.uint8))
+
+
+def _with_gamma(image: Image.Image, gamma: float) -> Image.Image:
+  """Pixels whose values are light to a power that a PNG names, as sRGB's."""
+  power = 1 / (2.2 * gamma)
+  if abs(power - 1) < 0.05 or image.mode not in ('L', 'RGB'):
+    return image
+  table = [round(255 * (value / 255) ** power) for value in range(256)]
+  return image.point(table * len(image.getbands()))
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:

@@ -51,7 +51,7 @@ def read_features(path: str | os.PathLike[str]) -> Features:
       with loaded:
         values = loaded['features']
         network = str(loaded['network']) if 'network' in loaded else ''
-  except (*files.UNREADABLE, KeyError) as error:
+  except files.UNREADABLE as error:
     raise UserError(
       f'{path} holds no features ({error}); write an npy [n, d], or an npz '
       "with the keys 'features' and 'network'."

@@ -84,7 +84,10 @@ class ResultTable:
     mend = 'run the evaluation again'
     stored = files.read_json(path, 'a table of results', mend, keys=['results'])
     try:
-      return cls(tuple(Result(**row) for row in stored['results']))
+      rows = tuple(Result(**row) for row in stored['results'])
+      if not all(map(_is_typed, rows)):
+        raise TypeError('a value is of another type')
+      return cls(rows)
     except TypeError as error:
       raise UserError(
         f'{path} is not a table of results ({error}); {mend}.'
@@ -161,6 +164,16 @@ def _grid(groups: list[str], columns: list[list[str]]) -> list[str]:
   head, *rest = zip(['', *groups], *columns, strict=True)
   shown = [head, ['---'] * len(head), *(row for row in rest if any(row[1:]))]
   return [f'| {" | ".join(row)} |' for row in shown]
+
+
+def _is_typed(row: Result) -> bool:
+  texts, numbers = (
+    (row.metric, row.group, row.unit, row.how),
+    (row.value, row.low, row.high, row.n),
+  )
+  return all(isinstance(text, str) for text in texts) and all(
+    isinstance(number, int | float) for number in numbers
+  )
 
 
 def _cell(row: Result | None) -> str:

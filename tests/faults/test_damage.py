@@ -1,0 +1,246 @@
+"""Every file that is read, of random damage: read, or refused in a sentence.
+
+Checkpoints are in `tests/convert/test_mutated_files.py`.
+"""
+
+import csv
+import io
+import json
+import shutil
+import warnings
+
+import mutations
+import numpy as np
+import pytest
+import user_files
+
+from unitemp_jax import TINY, files, orders
+from unitemp_jax.compare import blind
+from unitemp_jax.data import latents
+from unitemp_jax.data.tokenizer import Tokenizer
+from unitemp_jax.evaluation.clips import folder as clip_folder
+from unitemp_jax.evaluation.metrics import frechet
+from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.evaluation.metrics.results import ResultTable, result
+from unitemp_jax.evaluation_sets import manifests, store, verify
+from unitemp_jax.generate import storyboard
+from unitemp_jax.generate.request import Model
+from unitemp_jax.plans import text as plan_text
+from unitemp_jax.report import read as report
+from unitemp_jax.report import report as page
+from unitemp_jax.sampling import model_folder
+from unitemp_jax.training import workdir
+from unitemp_jax.video import read as video
+from unitemp_jax.video.write import write_video
+
+STORY = """size: 32x32
+seed: 1
+anchors: 3
+scenes:
+- name: one
+  prompt: a red three falls
+  length: 24
+  first: a.png
+- name: two
+  prompt: a blue two falls
+  length: 2s
+transitions:
+- from: one
+  to: two
+  length: 12
+loop: true
+"""
+SIZE = {'frames': 2, 'fps': 12.0, 'height': 16, 'width': 16}
+ROWS = [
+  {'id': 1, 'prompt': 'a red one', 'dimension': ['x', 'y']},
+  {'prompt_en': 'a blue two', 'dimension': 'x;y', 'image': 'a.png'},
+]
+
+
+def sidecar(folder):
+  """What generate writes beside `folder/forward/0000-x.mp4`."""
+  plan = orders.forward(9, anchors=3)
+  return {
+    **{'prompt': 'x', 'seed': 0, 'order': 'forward', 'frames': 33, 'fps': 12.0},
+    'generation_order': [[0, 1, 2], [3, 4, 5], [6, 7, 8]],
+    **{'boundary_frames': [8, 20], 'given_frames': [0, 1], 'decode': 'joint'},
+    **{'checkpoint': 'abc', 'version': '1', 'key': 'k', 'scale': 1},
+    'plan': json.loads(plan_text.to_json(plan)),
+    'given': [{'frame': 0, 'frames': 1, 'psnr': 30.0}],
+    'frame_difference': [0.1] * 32,
+    **{'brightness': 9.0, 'contrast': 3.0, 'plan_svg': '<svg></svg>'},
+    'timings': {'generation': 3.0},
+  }
+
+
+def text_of(rows):
+  out = io.StringIO()
+  writer = csv.writer(out)
+  writer.writerow(['id', 'prompt', 'dimension'])
+  writer.writerows([[1, 'a "red", one', 'x;y'], [2, 'a blue\ntwo', '']])
+  return {
+    'csv': out.getvalue(),
+    'json': json.dumps(rows),
+    'jsonl': '\n'.join(map(json.dumps, rows)),
+    'txt': '\n'.join(row.get('prompt', 'b') for row in rows),
+  }
+
+
+def evaluation_set(folder):
+  """A set of one clip, as `evaluate generate` leaves it."""
+  path = folder / 'videos/x-0.mp4'
+  write_video(path, np.zeros((2, 16, 16, 3), np.uint8), 12, scale=1)
+  line = {'video': 'videos/x-0.mp4', 'record': 'records/x-0.json', 'key': 'k'}
+  record = {'name': 'x', 'key': 'k', 'sha256': files.file_sha256(path), **SIZE}
+  record |= {'brightness': 9.0, 'contrast': 3.0, 'frame_difference': [0.1]}
+  files.write_json(folder / 'set.json', {'suite': 'plain', **SIZE})
+  line['order'] = 'forward'
+  files.write(folder / 'clips.jsonl', json.dumps(line) + '\n')
+  files.write_json(folder / 'records/x-0.json', record)
+  log = store.Journal(folder, (0, 1))
+  log.start(1)
+  log.batch(1, 2.0)
+  log.end()
+  return folder
+
+
+def both(*reads):
+  def read(path):
+    for one in reads:
+      one(path)
+
+  return read
+
+
+def readers(folder):
+  """Name -> (path, whole file, what reads it, whether it is JSON)."""
+  model = Model(model_folder.read_card(TINY))
+  card = folder / 'card'
+  shutil.copytree(TINY, card)
+  key = blind.read_key(folder / 'K.json')
+  clips = folder / 'clips/forward'
+  clips.mkdir(parents=True)
+  shutil.copy(folder / 'clip.mp4', clips / '0000-x.mp4')
+  made = evaluation_set(folder / 'set')
+  rows = text_of(ROWS)
+  measured = result('m', 'g', Interval(1.0, 0.5, 1.5, 9), unit='%', how='how')
+  ResultTable((measured,)).to_json(folder / 'metrics.json')
+  (folder / 'run').mkdir()
+  config = {'objective': 'vae', 'num_steps': 3, 'model': {'vae': {'dim': 4}}}
+  index = {'shards': 1, 'latent_mean': [0.0] * 16, 'latent_std': [1.0] * 16}
+
+  def votes(path):
+    blind.score(blind.read_votes([path], key)[0], 'how')
+
+  def keys(path):
+    blind.read_votes([folder / 'v.json'], blind.read_key(path))
+
+  def board(path):
+    read = storyboard.read(path)
+    storyboard.describe(read, model.card)
+    storyboard.to_request(read, model)
+
+  def pages(path):
+    contents = report.read_folder(folder / 'clips')
+    page.orders(contents)
+    page.write_page(contents)
+
+  def listed(path):
+    clip_folder.list_clips(folder / 'clips')
+
+  def status(path):
+    store.to_text(store.read_status(made))
+    verify.verify_set(made)
+
+  def text(name, content, read, tree=False):
+    if not isinstance(content, bytes | str):
+      content, tree = json.dumps(content), True
+    whole = content.encode() if isinstance(content, str) else content
+    return folder / name, whole, read, tree
+
+  there = lambda name: (folder / name).read_bytes()  # noqa: E731
+  plan = plan_text.to_json(orders.long(9, sinks='both', span=21))
+  return {
+    'card': text(
+      'card/model.json',
+      json.loads((TINY / 'model.json').read_text()),
+      lambda _: model_folder.read_card(card),
+    ),
+    'tokenizer': text(
+      'card/tokenizer.json',
+      (TINY / 'tokenizer.json').read_text(),
+      lambda path: Tokenizer.from_file(path).encode(['a red one'], 32),
+      True,
+    ),
+    'storyboard': text('story.yaml', STORY, board),
+    'plan': text('plan.json', plan, plan_text.load, True),
+    **{
+      f'manifest {kind}': text(f'm.{kind}', content, manifests.read)
+      for kind, content in rows.items()
+    },
+    'manifest': text('m.json', ROWS, manifests.read),
+    'votes': text('votes.json', user_files.VOTES, votes),
+    'key': text('key.json', user_files.KEY, keys),
+    'sidecar': text(
+      'clips/forward/0000-x.json', sidecar(folder), both(pages, listed)
+    ),
+    'set': text('set/set.json', {'suite': 'plain', **SIZE}, status),
+    'list of a set': text('set/clips.jsonl', there('set/clips.jsonl'), status),
+    'record': text(
+      'set/records/x-0.json', json.loads(there('set/records/x-0.json')), status
+    ),
+    'journal': text(
+      next((folder / 'set').rglob('*0*1*.jsonl')).relative_to(folder),
+      next((folder / 'set').rglob('*0*1*.jsonl')).read_bytes(),
+      status,
+    ),
+    'results': text(
+      'metrics.json',
+      json.loads(there('metrics.json')),
+      lambda path: ResultTable.from_json(path).to_markdown(),
+    ),
+    'config of a run': text(
+      'run/config.json',
+      config,
+      lambda path: workdir.check_config(path.parent, config),
+    ),
+    'latents': text(
+      'latents.json', index, lambda path: latents.read_index(path.parent)
+    ),
+    'features': text('four.npy', there('four.npy'), frechet.read_features),
+    'picture': text('a.png', there('a.png'), video.read_image),
+    'video': text('clip.mp4', there('clip.mp4'), video.read_video),
+  }
+
+
+NAMES = (
+  *('card', 'tokenizer', 'storyboard', 'plan', 'manifest csv', 'manifest json'),
+  *('manifest jsonl', 'manifest txt', 'manifest', 'votes', 'key', 'sidecar'),
+  *('set', 'list of a set', 'record', 'journal', 'results', 'config of a run'),
+  *('latents', 'features', 'picture', 'video'),
+)
+
+
+@pytest.fixture(scope='module')
+def table_of_readers(tmp_path_factory):
+  return readers(user_files.write(tmp_path_factory.mktemp('damage')))
+
+
+def test_the_table_is_whole(table_of_readers):
+  assert set(table_of_readers) == set(NAMES)
+
+
+@pytest.mark.parametrize(
+  'rounds', [40, pytest.param(10_000, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize('name', NAMES)
+def test_damage(table_of_readers, monkeypatch, name, rounds):
+  path, whole, read, tree = table_of_readers[name]
+  monkeypatch.chdir(path.parent)
+  before = path.read_bytes() if path.exists() else None
+  rng = np.random.default_rng(NAMES.index(name))
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    refused = mutations.survive(rng, rounds, path, whole, read, tree=tree)
+  path.unlink() if before is None else path.write_bytes(before)
+  assert refused or name in ('manifest txt', 'video', 'record', 'journal')
