@@ -14,6 +14,7 @@ import base64
 import dataclasses
 import functools
 import math
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
