@@ -128,13 +128,13 @@ def unfinished(jobs: Sequence[Job], model: str) -> list[Job]:
       continue
     left.append(job)
     if job.path in there and _tagged_key(job.path) != key:
-      raise _foreign(job.path)
+      raise foreign(job.path)
     if there and not {job.path, sidecar} & set(there):
-      raise _foreign(there[0])
+      raise foreign(there[0])
   return left
 
 
-def _foreign(path: Path) -> UserError:
+def foreign(path: Path) -> UserError:
   """The complaint about a file that is not this request's."""
   return UserError(
     f'{path} is there already and was not made by this command; choose another '
@@ -191,7 +191,7 @@ class RowFolder:
           'choose another --out, or delete it.'
         )
     elif os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
-      raise _foreign(path)
+      raise foreign(path)
 
   def load(self, shapes: dict[int, tuple], report: Report = print):
     """Rows by number; one that is damaged is said, and will be made again.
@@ -243,7 +243,7 @@ class _Run:
     self.partial = job.beside('.partial.mp4')
     ours = self.folder.path.exists() or _tagged_key(self.partial) == self.key
     if os.path.lexists(self.partial) and not ours:
-      raise _foreign(self.partial)
+      raise foreign(self.partial)
     self.rows: list[MadeRow] = []
     self.timings: dict[str, float] = {}
     plan = job.request.plan

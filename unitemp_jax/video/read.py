@@ -39,7 +39,7 @@ Item = TypeVar('Item')
 _THREADED = 256 * 1024
 _UNTAGGED = 2  # matrix of a file that names none
 # What is meant by pixels of these is not what a screen shows of them as sRGB.
-_UNREAD = {
+_UNREAD: dict[str, dict[int, str]] = {
   'color_trc': {
     ColorTrc.LINEAR: 'linear light',
     ColorTrc.LOG: 'a logarithmic curve',
