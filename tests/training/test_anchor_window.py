@@ -6,7 +6,7 @@ import numpy as np
 from quick_compilation import quick_compilation  # noqa: F401
 from tiny_networks import CHANNELS, make_vae, noise
 
-from unitemp_jax.training.programs import anchor_window
+from unitemp_jax.training.programs import rollout
 
 LATENTS, COUNT = 6, 3
 
@@ -20,7 +20,7 @@ def test_window_is_that_part_of_the_video():
   z = noise(0, 1, LATENTS, 2, 2, CHANNELS)
   video = apply(z, 'decode')
   decoded = jax.jit(
-    lambda z, first: anchor_window.decoded(vae, params, z, first, COUNT)
+    lambda z, first: rollout.decode_window(vae, params, z, first, COUNT)
   )
   frames = 4 * (COUNT - 1) + 1
   for first in (0, 1, LATENTS - COUNT):
@@ -33,7 +33,7 @@ def test_window_is_that_part_of_the_video():
     if first:
       early = z.at[:, first - 1].add(1.0)
       assert jnp.abs(decoded(early, first) - found).max() > 1e-3
-  encoded = jax.jit(lambda v: anchor_window.encoded(vae, params, v))(part)
+  encoded = jax.jit(lambda v: rollout.encode_by_latent(vae, params, v))(part)
   np.testing.assert_allclose(encoded, apply(part, 'encode'), atol=1e-5)
   # Control: another part of the video has another encoding.
   other = apply(video[:, :frames], 'encode')
@@ -47,7 +47,7 @@ def test_half_precision_is_kept_throughout():
   z = noise(0, 1, LATENTS, 2, 2, CHANNELS)
 
   def run(params):
-    return anchor_window.decoded(vae, params, z, jnp.asarray(1), COUNT)
+    return rollout.decode_window(vae, params, z, jnp.asarray(1), COUNT)
 
   def remembered(params):
     first = z[:, :1].astype(jax.tree.leaves(params)[0].dtype)

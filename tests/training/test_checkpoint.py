@@ -6,8 +6,8 @@ from toy import TOY_RULES, ToyProgram
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel.mesh import make_mesh
-from unitemp_jax.training.checkpoint import Checkpoints
 from unitemp_jax.training.program import abstract_state
+from unitemp_jax.training.workdir import Checkpoints
 
 # Of a damaged checkpoint Orbax gives up at the first array and closes the loop
 # that the other reads report to; they may end during any later test.

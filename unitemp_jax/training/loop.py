@@ -19,7 +19,6 @@ from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.mesh import MODEL_RULES, Rules, local_mesh, put_batch
 from unitemp_jax.parallel.processes import StopSignal, sync, to_host
 from unitemp_jax.training import lazy_weights
-from unitemp_jax.training.checkpoint import Checkpoints
 from unitemp_jax.training.metrics import Goodput, MetricsLog
 from unitemp_jax.training.program import (
   CompiledSteps,
@@ -30,6 +29,7 @@ from unitemp_jax.training.program import (
   abstract_state,
   first_state,
 )
+from unitemp_jax.training.workdir import Checkpoints
 
 
 @dataclasses.dataclass(frozen=True)

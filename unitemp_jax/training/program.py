@@ -1,4 +1,4 @@
-"""What an objective gives to the training loop, and its compiled steps.
+"""What an objective gives to the training loop: state, steps, their guard.
 
 A step that would spoil the weights is skipped, and many of them stop the
 training. Whether a step is taken is decided on the device, inside the step: the
@@ -6,6 +6,7 @@ loss and the norm of the gradient are known before the weights move, so keeping
 the old ones costs no second copy of them.
 """
 
+import abc
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,12 +19,19 @@ import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.models.flops import Flops
 from unitemp_jax.parallel.mesh import MODEL_RULES, Rules
 from unitemp_jax.parallel.processes import log, sync
 from unitemp_jax.training import lazy_weights
+from unitemp_jax.training.optim import (
+  accumulate_gradients,
+  ema_update,
+  make_optimizer,
+  warm_decay,
+)
 
 SKIPPED = 'skipped'  # The metric that says so: 0 or 1.
 
@@ -206,6 +214,83 @@ class Program(Protocol):
 
   def flops(self) -> dict[str, Flops]:
     """Returns the operations of each of `steps` per row, from sizes alone."""
+
+
+class SingleLossProgram(abc.ABC):
+  """Trains one network on one loss, with a running mean of it.
+
+  Attributes:
+    name: of the network.
+    frozen: see `Program`, as all below.
+    initial: what `init_params` is given.
+    batch_spec: set by the subclass.
+    sample: set by the subclass if it can.
+  """
+
+  name: str
+  batch_spec: dict[str, jax.ShapeDtypeStruct]
+  sample: SampleFn | None = None
+
+  def __init__(self, config: ConfigDict):
+    self.frozen: dict[str, Any] = {}
+    self.initial: dict[str, Any] = {}
+    self.steps: dict[str, tuple[StepFn, int]] = {'step': (self._step, 1)}
+    self._config = config
+    self._optimizer = make_optimizer(**config.optimizer.to_dict())
+
+  @abc.abstractmethod
+  def init_params(self, key: jax.Array, initial: Any) -> Any:
+    """Returns the network's tree."""
+
+  @abc.abstractmethod
+  def loss(self, params, frozen, batch, key) -> tuple[jax.Array, dict]:
+    """Returns the loss and metrics."""
+
+  def init(self, key: jax.Array, initial: Any) -> TrainState:
+    """Returns the state before the first step."""
+    params = {self.name: self.init_params(jax.random.fold_in(key, 0), initial)}
+    optimizers = {self.name: self._optimizer}
+    return TrainState.create(key, params, optimizers, ema=(self.name,))
+
+  def step_name(self, step: int) -> str:
+    """Every step is the same."""
+    return next(iter(self.steps))
+
+  @abc.abstractmethod
+  def flops(self) -> dict[str, Flops]:
+    """Returns the operations of a step per row."""
+
+  def _step(self, state: TrainState, batch, frozen):
+    name = self.name
+    grads, metrics = accumulate_gradients(
+      lambda params, micro, key: self.loss(params, frozen, micro, key),
+      state.params[name],
+      batch,
+      state.step_key(),
+      self._config.accumulate,
+    )
+    metrics['grad_norm'] = optax.global_norm(grads)
+    state = update(state, name, self._optimizer, grads)
+    decay = warm_decay(self._config.ema_decay, state.step)
+    ema = ema_update(state.ema[name], state.params[name], decay)
+    return state.replace(ema={name: ema}), metrics
+
+
+def update(
+  state: TrainState,
+  name: str,
+  optimizer: optax.GradientTransformation,
+  grads: Any,
+) -> TrainState:
+  """Returns the state after one optimizer step of the network `name`."""
+  updates, opt_state = optimizer.update(
+    grads, state.opt_state[name], state.params[name]
+  )
+  params = optax.apply_updates(state.params[name], updates)
+  return state.replace(
+    params={**state.params, name: params},
+    opt_state={**state.opt_state, name: opt_state},
+  )
 
 
 def abstract_state(

@@ -19,7 +19,6 @@ from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
 from unitemp_jax.models.vae3d import VAEConfig
 from unitemp_jax.sampling.model_folder import ModelCard
-from unitemp_jax.training.optim import make_optimizer
 
 ANCHOR_KINDS = ('raw', 'windowed')
 
@@ -85,11 +84,6 @@ def video_spec(data: ConfigDict) -> VideoFolderSpec:
     short=data.get('short', 'drop'),
     buckets=read_buckets(data.get('buckets', '')),
   )
-
-
-def optimizer(values: ConfigDict):
-  """The optimizer of a `config.optimizer`."""
-  return make_optimizer(**values.to_dict())
 
 
 def rows(

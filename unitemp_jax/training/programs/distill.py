@@ -31,17 +31,21 @@ from unitemp_jax.training.lazy_weights import LazyWeights
 from unitemp_jax.training.optim import (
   accumulate_gradients,
   ema_update,
+  make_optimizer,
   warm_decay,
 )
-from unitemp_jax.training.program import StepFn, TrainState
+from unitemp_jax.training.program import StepFn, TrainState, update
 from unitemp_jax.training.programs import (
-  anchor_window,
   builders,
   networks,
   samples,
 )
-from unitemp_jax.training.programs.rollout import PlanChoice, Rollout, roll_out
-from unitemp_jax.training.programs.single import update
+from unitemp_jax.training.programs.rollout import (
+  PlanChoice,
+  Rollout,
+  anchor_target,
+  roll_out,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +76,7 @@ class DistillSettings:
       student's samples look like.
     checkpoint_rollout: one more pass per block for a backward pass that holds
       one block at a time (`sampling.replay`).
-    decode_by_latent: see `anchor_window.target`.
+    decode_by_latent: see `rollout.anchor_target`.
   """
 
   shift: float
@@ -147,8 +151,8 @@ class DistillProgram:
       self.frozen['vae'] = LazyWeights(config.latents.vae, shapes)
     self.initial = networks.initial_networks(config)
     self._optimizers = {
-      'student': builders.optimizer(config.optimizer),
-      'critic': builders.optimizer(config.critic_optimizer),
+      'student': make_optimizer(**config.optimizer.to_dict()),
+      'critic': make_optimizer(**config.critic_optimizer.to_dict()),
     }
     self.batch_spec = builders.latent_spec(config)
     self.sample = samples.student_sampler(config, self.frozen['text'])
@@ -323,7 +327,7 @@ class DistillProgram:
 
   def _anchor_error(self, rollout: Rollout, frozen) -> jax.Array:
     """Squared distance of anchors to the window of what was generated there."""
-    target = anchor_window.target(
+    target = anchor_target(
       self._vae,
       frozen['vae'],
       rollout.latents,

@@ -12,8 +12,8 @@ from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import ode_init, student_init, teacher_forcing
 from unitemp_jax.training.flops import Clip
+from unitemp_jax.training.program import SingleLossProgram
 from unitemp_jax.training.programs import builders, networks, samples
-from unitemp_jax.training.programs.single import SingleLossProgram
 
 
 class StudentInitProgram(SingleLossProgram):

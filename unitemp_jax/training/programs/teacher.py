@@ -12,9 +12,8 @@ from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.objectives import flow_match
 from unitemp_jax.training.flops import Clip
 from unitemp_jax.training.lazy_weights import LazyWeights
-from unitemp_jax.training.program import TrainState
+from unitemp_jax.training.program import SingleLossProgram, TrainState
 from unitemp_jax.training.programs import builders, samples
-from unitemp_jax.training.programs.single import SingleLossProgram
 
 _SAMPLE_STEPS = 25
 

@@ -12,9 +12,8 @@ from unitemp_jax.models import flops, sizes
 from unitemp_jax.models.vae3d import VAE
 from unitemp_jax.objectives import vae as objective
 from unitemp_jax.training.lazy_weights import LazyWeights
-from unitemp_jax.training.program import TrainState
+from unitemp_jax.training.program import SingleLossProgram, TrainState
 from unitemp_jax.training.programs import builders, samples
-from unitemp_jax.training.programs.single import SingleLossProgram
 
 # What makes latents of pixels.
 _ENCODER = ('encoder', 'to_moments')
