@@ -196,10 +196,10 @@ def test_the_lock_of_another_machine_holds_while_it_is_touched(
 ):
   monkeypatch.setattr(files, '_BEAT', 0.02)
   monkeypatch.setattr(files, '_WATCHED', 0.5)
-  machine = files._machine
-  monkeypatch.setattr(files, '_machine', lambda: 'there')
+  machine = files.this_machine
+  monkeypatch.setattr(files, 'this_machine', lambda: 'there')
   with files.lock(tmp_path):
-    monkeypatch.setattr(files, '_machine', machine)
+    monkeypatch.setattr(files, 'this_machine', machine)
     taken = pytest.raises(UserError, match='has been writing')
     with taken, files.lock(tmp_path):
       pass

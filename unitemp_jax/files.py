@@ -170,7 +170,7 @@ def writing(
 
 
 def _make_temporary(near: Path, folder: bool) -> Path:
-  name = f'.unitemp-{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.tmp'
+  name = f'.unitemp-{this_machine()}-{os.getpid()}-{secrets.token_hex(8)}.tmp'
   temporary = near / name
   _writing.add(temporary)
   if folder:
@@ -211,7 +211,7 @@ def sweep(folder: Path) -> None:
       continue
     _, machine, pid, _ = path.name.split('-', 3)
     # One of this process's number that it does not write is of a former one.
-    dead = machine == _machine() and (
+    dead = machine == this_machine() and (
       int(pid) == os.getpid() or not is_alive(int(pid))
     )
     with contextlib.suppress(OSError):
@@ -219,7 +219,7 @@ def sweep(folder: Path) -> None:
         _remove(path)
 
 
-def _machine() -> str:
+def this_machine() -> str:
   """What has process numbers of its own: a start of a host or container."""
   parts = [socket.gethostname()]
   with contextlib.suppress(OSError):
@@ -347,7 +347,7 @@ def lock(folder: Name) -> Iterator[None]:
   path = Path(folder) / LOCK
   about = {
     'host': socket.gethostname(),
-    'machine': _machine(),
+    'machine': this_machine(),
     'pid': os.getpid(),
     'born': _birth(os.getpid()),
     'since': time.strftime('%Y-%m-%d %H:%M:%S %Z'),
@@ -388,7 +388,7 @@ def _take(path: Path, about: dict[str, Any]) -> bool:
 def _take_over(path: Path) -> None:
   """Removes the lock of a dead process; UserError if the holder lives."""
   holder = _holder(path)
-  mine = holder.get('machine') == _machine()
+  mine = holder.get('machine') == this_machine()
   if mine and isinstance(holder.get('pid'), int):
     born = _birth(holder['pid'])
     alive = born != '' and born == holder.get('born')

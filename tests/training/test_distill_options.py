@@ -37,10 +37,10 @@ def test_a_given_last_frame_is_held_in_pixels():
   def pixels(latents):
     return vae.apply({'params': params}, latents, method='decode')[0]
 
-  found = jax.jit(program._last_frame)(latents, {'vae': params}, image)
+  found = jax.jit(program.last_frame_error)(latents, {'vae': params}, image)
   wanted = ((pixels(latents)[:, -1] - pixels(image)[:, 0]) ** 2).mean()
   np.testing.assert_allclose(found, wanted, rtol=1e-5)
-  closing = jax.jit(program._last_frame)(latents, {'vae': params})
+  closing = jax.jit(program.last_frame_error)(latents, {'vae': params})
   made = pixels(latents)
   np.testing.assert_allclose(
     closing, ((made[:, -1] - made[:, 0]) ** 2).mean(), rtol=1e-5

@@ -156,7 +156,7 @@ def test_distillation(teacher, tmp_path):
 
   @jax.jit
   def distance(params, key):
-    rollout = program._roll_out(params, frozen, batch, key)
+    rollout = program.roll_out(params, frozen, batch, key)
     return ((rollout.latents - batch['latents']) ** 2).mean()
 
   def error(params):

@@ -214,7 +214,8 @@ class DistillProgram:
     negative = self._text(frozen, frozen['negative'])
     return jnp.broadcast_to(negative.astype(text.dtype), text.shape)
 
-  def _roll_out(self, params, frozen, batch, key):
+  def roll_out(self, params, frozen, batch, key) -> Rollout:
+    """Rolls the student out for a batch, on one drawn plan."""
     text = self._text(frozen, batch)
     return roll_out(
       self._dit,
@@ -251,7 +252,7 @@ class DistillProgram:
     """DMD on the composed timeline, and the given frames held in place."""
     s = self._settings
     key_roll, key_dmd = jax.random.split(key)
-    rollout = self._roll_out(params, frozen, batch, key_roll)
+    rollout = self.roll_out(params, frozen, batch, key_roll)
     text = self._text(frozen, batch)
     conditional = self._x0(self._teacher_dit, frozen['teacher'], text)
     unconditional = self._x0(
@@ -294,7 +295,9 @@ class DistillProgram:
     if s.pin_last and 'last_image' in batch:
       last = jax.lax.cond(
         rollout.pinned[1] > 0,
-        lambda: self._last_frame(rollout.latents, frozen, batch['last_image']),
+        lambda: self.last_frame_error(
+          rollout.latents, frozen, batch['last_image']
+        ),
         lambda: jnp.zeros(()),
       )
       total = total + s.pin_last * last
@@ -302,7 +305,7 @@ class DistillProgram:
     if self._loops:
       opening = jax.lax.cond(
         rollout.loops,
-        lambda: self._last_frame(rollout.latents, frozen),
+        lambda: self.last_frame_error(rollout.latents, frozen),
         lambda: jnp.zeros(()),
       )
       total = total + s.closing * opening
@@ -313,7 +316,7 @@ class DistillProgram:
       metrics['anchor'] = match
     return total, metrics
 
-  def _last_frame(self, latents, frozen, image=None) -> jax.Array:
+  def last_frame_error(self, latents, frozen, image=None) -> jax.Array:
     """Squared distance of the last frame to an image latent's, in pixels.
 
     Without one it is that to the first frame, which closes a loop.
@@ -342,7 +345,7 @@ class DistillProgram:
     """Flow matching on the student's samples, conditional prompts only."""
     s = self._settings
     key_roll, key_flow = jax.random.split(key)
-    made = self._roll_out(student, frozen, batch, key_roll).scored
+    made = self.roll_out(student, frozen, batch, key_roll).scored
     context = umt5.text_context(self._dit, params, self._text(frozen, batch))
     loss, _ = flow_match.loss(
       params,
