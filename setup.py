@@ -54,6 +54,8 @@ EXTRAS = {
   # Looks through videos on many machines; it wants older Pillow and protobuf
   # than are current.
   'beam': ['apache-beam>=2.77.0'],
+  # Weights by their name, hf://OWNER/NAME.
+  'hub': ['huggingface_hub>=1.0'],
   'tensorboard': ['tensorflow>=2.18', 'tensorboard>=2.18'],
   # The timeline in a browser.
   'studio': ['starlette>=1.10', 'uvicorn>=0.54'],

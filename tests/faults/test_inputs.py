@@ -141,6 +141,7 @@ CASES = {
       ['model'],
     ),
     ('convert --student=not.pt --out=new', 2, ['not.pt']),
+    ('convert --student=hf://one --out=new', 2, ['hf://OWNER/NAME']),
     ('convert --vae=not.pt --lora=x.safetensors --out=new', 2, ['--lora']),
     ('convert --student=not.pt --lora=x.pt:inf --out=new', 2, ['not.pt']),
     ('convert --model=model --to=wan --lora=x --out=new', 2, ['--lora']),
@@ -166,6 +167,29 @@ CASES = {
       2,
       ['keyframe 016', 'frames 16', 'use frame 20 or later'],
     ),
+    (f'{G} --format=mov', 2, ["'mov'", 'use some of mp4, gif']),
+    (f'{G} --crf=52', 2, ['--crf=52']),
+    (f'{G} --playback_fps=0', 2, ['--playback_fps=0']),
+    (f'{G} --repeat=3', 2, ['--repeat is for loops']),
+    (f'{G} --noise=none.npz', 2, ['none.npz']),
+    (f'{G} --noise=four.npy', 2, ['four.npy', 'holds no noise']),
+    (f'{G} --noise=garbage.json', 2, ['garbage.json']),
+    (f'{G} --noise=axes.npz', 2, ['axes.npz', 'names its axes']),
+    (f'{G} --noise=short.npz', 2, ['short.npz', '1 along time and not 9']),
+    (f'{G} --plan=plan.json --anchors=3', 2, ['a plan says so itself']),
+    (f'{G} --plan=plan4.json', 2, ['plan4.json', 'blocks of 4', '--block=3']),
+    (f'{G} --plan=given.json', 2, ['reads frames that are given']),
+    *(
+      (f'{G} --plan={name}', 2, [name])
+      for name in (
+        *('empty.json', 'garbage.json', 'list.json', 'deep.json', 'empty'),
+      )
+    ),
+    (f'{G} --local_attn_size=3', 2, ['--local_attn_size=3', 'use 4 or more']),
+    (f'{G} --local_attn_size=6 --window=3', 2, ['say the same']),
+    (f'{G} --local_attn_size=6 --dry_run', 0, ['--window=3']),
+    ('plan --order=backward --first_block=1', 2, ['--first_block']),
+    ('plan --order=forward --local_attn_size=2', 2, ['use 4 or more']),
     (f'{G} --extend=clip.mp4', 2, ['extend needs --before', '--after=24']),
     (f'{G} --loop --length=5', 2, ['loop of 5 frames', 'use 9 or more']),
     (

@@ -119,6 +119,8 @@ def _write_texts(folder):
     'deep.yaml': '[' * 5000,
     'story.yaml': STORY.format(24),
     'plan.json': plan_text.to_json(orders.forward(9, anchors=3)),
+    'plan4.json': plan_text.to_json(orders.forward(9, block=4, anchors=0)),
+    'given.json': plan_text.to_json(orders.forward(9, given_first=1)),
     'digits.yaml': STORY.format('9' * 400),
     'huge.yaml': STORY.format('1000000000'),
     'readme.md': 'no marks here\n',
@@ -131,6 +133,9 @@ def _write_texts(folder):
   )
   header = header.ljust(117) + b'\n'
   (folder / 'huge.npy').write_bytes(b'\x93NUMPY\x01\x00v\x00' + header)
+  noise = np.zeros((4, 1, 4, 4, 8), np.float32)
+  np.savez(folder / 'short.npz', noise=noise)
+  np.savez(folder / 'axes.npz', noise=noise, axes=np.array(list('abcde')))
   np.save(folder / 'four.npy', np.zeros((3, 4)))
   np.save(folder / 'five.npy', np.zeros((3, 5)))
 

@@ -15,7 +15,7 @@ from model_fixture import random_model
 from unitemp_jax import files as own_files
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import clips
+from unitemp_jax.generate import clip_file, clips
 from unitemp_jax.generate.request import Given, Request
 from unitemp_jax.video.read import read_metadata, read_video
 
@@ -35,7 +35,7 @@ def todo(pipeline, made_plans, tmp_path):
   assert (pipeline.card.height, pipeline.card.width) == SIZE
   return [
     clips.Job(
-      tmp_path / 'out' / clips.clip_name(i, prompt),
+      tmp_path / 'out' / clip_file.clip_name(i, prompt),
       Request('forward', made_plans['forward'], (prompt,), seed, *SIZE),
     )
     for i, (prompt, seed) in enumerate(zip(PROMPTS[:3], SEEDS, strict=False))
@@ -238,4 +238,4 @@ def test_batches_hold_one_plan_and_keep_the_order(todo, made_plans):
   ],
 )
 def test_names_of_clips_are_readable_and_stay_in_the_folder(prompt, name):
-  assert clips.clip_name(7, prompt) == name
+  assert clip_file.clip_name(7, prompt) == name

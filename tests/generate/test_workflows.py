@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +11,8 @@ from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import workflows
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.video.write import write_video
+from unitemp_jax.video.sound import RATE, read_sound
+from unitemp_jax.video.write import open_video, write_video
 
 CARD = model_folder.read_card(model_folder.TINY)
 TINY_WORDS = model_folder.TINY / 'tokenizer.json'
@@ -165,24 +165,57 @@ def test_a_clip_is_trimmed_where_the_video_does_not_go_on():
   same(keyframes[1], CLIP[:29])
 
 
+def loud_clip(path, second=0.5):
+  """Writes CLIP with a tone from a second on; silent before."""
+  sound = np.zeros((2, round(len(CLIP) / CARD.fps * RATE)), np.float32)
+  first = round(second * RATE)
+  tone = np.sin(np.arange(sound.shape[1] - first) * 0.06) / 2
+  sound[:, first:] = tone
+  with open_video(path, CARD.fps, kind='mkv', sound=sound) as append:
+    append(CLIP)
+  return path
+
+
+def onset(sound):
+  """Second in which the sound begins."""
+  return np.flatnonzero(abs(sound[0]) > 0.05)[0] / RATE
+
+
 def test_sound_that_is_dropped_and_unknown_words_are_said(tmp_path):
-  path = tmp_path / 'loud.mp4'
-  write_video(path, CLIP, CARD.fps)
+  loud = loud_clip(tmp_path / 'with sound.mkv')
   model = workflows.Model(CARD, Tokenizer.from_file(TINY_WORDS))
-  silent = workflows.extend(model, path, 'a red seven falls', after=8)
-  assert silent.remarks == ()
-  loud = tmp_path / 'with sound.mkv'
-  with av.open(str(loud), 'w') as out:
-    video = out.add_stream('ffv1', rate=CARD.fps, width=32, height=32)
-    audio = out.add_stream('pcm_s16le', rate=8000, layout='mono')
-    for picture in CLIP:
-      out.mux(video.encode(av.VideoFrame.from_ndarray(picture)))
-    sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), 'i2'), 's16', 'mono')
-    sound.rate = 8000
-    out.mux([*video.encode(), *audio.encode(sound), *audio.encode()])
-  request = workflows.extend(model, loud, 'a cat falls', after=8)
+  request = workflows.image_to_video(model, loud, 'a cat falls', length=65)
+  assert request.sound is None
   assert request.remarks[0] == f'{loud} has sound; the video will have none'
   assert request.remarks[1].startswith('the model does not know "cat"')
+
+
+def test_sound_keeps_its_place(tmp_path):
+  loud = loud_clip(tmp_path / 'loud.mkv')
+  silent = tmp_path / 'silent.mp4'
+  write_video(silent, CLIP, CARD.fps)
+  assert workflows.extend(CARD, silent, 'a', after=8).sound is None
+  for before, after in ((0, 8), (24, 0), (12, 12)):
+    request = workflows.extend(CARD, loud, 'a', before=before, after=after)
+    sound, shift = request.sound, before / CARD.fps
+    assert sound.shape == (2, round(request.num_frames / CARD.fps * RATE))
+    np.testing.assert_allclose(onset(sound), 0.5 + shift, atol=0.01)
+    end = round((before + len(CLIP)) / CARD.fps * RATE)
+    assert not sound[:, end + 9 :].any()  # silence where there was none
+    assert abs(sound[:, end - 2400 : end]).max() > 0.3
+    assert not request.remarks
+  long = tmp_path / 'long.mkv'
+  with open_video(long, CARD.fps, kind='mkv', sound=read_sound(loud)) as append:
+    append(CLIP)
+    append(CLIP[-2:])
+  # What is cut off the clip's start is cut off its sound.
+  request = workflows.extend(CARD, long, 'a', after=8, trim=True)
+  np.testing.assert_allclose(
+    onset(request.sound), 0.5 - 2 / CARD.fps, atol=0.01
+  )
+  request = workflows.regenerate(CARD, loud, (9, 12), 'a')
+  np.testing.assert_allclose(onset(request.sound), 0.5, atol=0.01)
+  assert request.sound.shape[1] == round(len(CLIP) / CARD.fps * RATE)
 
 
 WIDE = dataclasses.replace(CARD, height=480, width=832)

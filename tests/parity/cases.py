@@ -93,12 +93,9 @@ def student_input(config: DiTConfig):
   return clean, noisy, dit_input(config, STUDENT_GRID, 9)[2]
 
 
-def frame_mask(blocks: np.ndarray) -> np.ndarray:
-  """Which of [clean | noisy] frames sees which, from the frames' blocks."""
-  query, key = blocks[:, None], blocks[None, :]
-  clean = np.concatenate([key <= query, np.zeros_like(key == query)], axis=1)
-  noisy = np.concatenate([key < query, key == query], axis=1)
-  return np.concatenate([clean, noisy])
+def student_blocks() -> np.ndarray:
+  """The block of every frame of the student's input."""
+  return np.arange(STUDENT_GRID[0]) // STUDENT_BLOCK
 
 
 def video(frames: int, height: int, width: int) -> np.ndarray:

@@ -4,14 +4,11 @@ import itertools
 
 import cases
 import fixture_cases
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from unitemp_jax.convert import parity
+from unitemp_jax import orders
+from unitemp_jax.convert import parity, rollout
 from unitemp_jax.diffusion import flow
-from unitemp_jax.models.dit import DiT
-from unitemp_jax.sampling import sampler
 
 
 def params(kind, config):
@@ -42,55 +39,23 @@ def umt5(config, tokens):
 
 def student(config):
   """Velocities with the cache that generation uses, block after block."""
-  clean, noisy, text = cases.student_input(config)
-  dit, tree = DiT(config), params('dit', config)
-  frames, height, width = cases.STUDENT_GRID
-  net = sampler.make_net(dit, tree, jnp.asarray(text)[None])
-  denoise = jax.jit(sampler.cached_denoise(dit))
-  tokens = config.tokens_per_frame(height, width)
-  commit = sampler.committer(tokens)
-  block = cases.STUDENT_BLOCK
-  made = {f'level{i}': [] for i in range(len(cases.STUDENT_LEVELS))}
-  cache = config.new_cache(1, frames, height, width)
-  for start in range(0, frames, block):
-    here = slice(start, start + block)
-    positions = jnp.arange(start, start + block)
-
-    def run(x, sigma, cache, positions=positions, start=start):
-      sigma = jnp.full((1, block), sigma)
-      return denoise(net, x, sigma, positions, 0, cache, start, start + block)
-
-    for i, sigma in enumerate(cases.STUDENT_LEVELS):
-      made[f'level{i}'].append(run(noisy[:, here], sigma, cache)[0])
-    cache = run(clean[:, here], 0.0, cache)[1]
-    cache = commit(cache, start, positions)
-  return {k: np.concatenate(v, axis=1) for k, v in made.items()}
+  frames, block = cases.STUDENT_GRID[0], cases.STUDENT_BLOCK
+  plan = orders.forward(frames, block=block, anchors=0)
+  made = rollout.cached_velocities(
+    *(config, params('dit', config), plan, *cases.student_input(config)),
+    cases.STUDENT_LEVELS,
+  )
+  return {f'level{i}': velocity for i, velocity in enumerate(made)}
 
 
 def student_masked(config):
   """The same in one masked pass per level, as its training runs."""
-  clean, noisy, text = cases.student_input(config)
-  frames = cases.STUDENT_GRID[0]
-  dit, tree = DiT(config), params('dit', config)
-  mask = cases.frame_mask(np.arange(frames) // cases.STUDENT_BLOCK)
-
-  @jax.jit
-  def run(sigma):
-    context = dit.apply({'params': tree}, text, method='text_context')
-    velocity, _ = dit.apply(
-      {'params': tree},
-      np.concatenate([clean, noisy], axis=1),
-      jnp.repeat(jnp.stack([0.0, sigma]), frames)[None],
-      jnp.tile(jnp.arange(frames), 2),
-      context,
-      mask_BFF=mask[None],
-    )
-    return velocity[:, frames:]
-
-  return {
-    f'level{i}': run(jnp.float32(sigma))
-    for i, sigma in enumerate(cases.STUDENT_LEVELS)
-  }
+  mask = rollout.frame_mask(cases.student_blocks())
+  made = rollout.masked_velocities(
+    *(config, params('dit', config), mask, *cases.student_input(config)),
+    cases.STUDENT_LEVELS,
+  )
+  return {f'level{i}': velocity for i, velocity in enumerate(made)}
 
 
 def euler(steps, shift):

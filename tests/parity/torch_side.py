@@ -1,15 +1,12 @@
 """What PyTorch makes of every case; the fixtures and the live tests use it."""
 
-import functools
-
-import block_causal
 import cases
 import diffusers
 import fixture_cases
 import numpy as np
 import torch
 
-from unitemp_jax.convert import parity, parity_torch
+from unitemp_jax.convert import parity, parity_torch, rollout
 
 
 def module(kind, config, dtype='float32'):
@@ -50,9 +47,14 @@ def umt5(config, tokens):
 def student(config):
   """Velocities at every denoising level, over the block-causal mask."""
   clean, noisy, text = cases.student_input(config)
-  run = functools.partial(block_causal.velocity, module('dit', config), clean)
+  network, mask = (
+    module('dit', config),
+    rollout.frame_mask(cases.student_blocks()),
+  )
   return {
-    f'level{i}': run(noisy, sigma, text, cases.STUDENT_BLOCK)
+    f'level{i}': rollout.torch_velocity(
+      network, clean, noisy, sigma, text, mask
+    )
     for i, sigma in enumerate(cases.STUDENT_LEVELS)
   }
 

@@ -14,6 +14,7 @@ from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.convert import (
   folder,
   foreign_configs,
+  hub,
   incoming,
   lora,
   outgoing,
@@ -42,10 +43,12 @@ _EXAMPLE = """examples:
   Back, a trained student for PyTorch tools:
     unitemp convert --model=runs/distill/weights/student.safetensors \\
       --to=diffusers --out=exported
-Inputs are .safetensors, .pt or .pth files, an .index.json of several, or a
-folder that holds one of these. A .pt is read by PyTorch, without running code
-in it: pip install "unitemp_jax[torch]". Nothing is written unless all names and
-shapes fit. A conversion that was killed is run again with the same command."""
+Inputs are .safetensors, .pt or .pth files, an .index.json of several, a folder
+that holds one of these, or hf://OWNER/NAME/file@revision on the Hugging Face
+Hub (pip install "unitemp_jax[hub]"); file and revision may be left out. A .pt
+is read by PyTorch, without running code in it: pip install
+"unitemp_jax[torch]". Nothing is written unless all names and shapes fit. A
+conversion that was killed is run again with the same command."""
 
 _BUILD = {
   'dit': builders.dit_config,
@@ -112,6 +115,8 @@ def main(argv: list[str]) -> int:
       written then.
   """
   args, overrides = _parser().parse_with_overrides(argv)
+  if hub.is_name(args.tokenizer):
+    args.tokenizer = hub.fetch(args.tokenizer)
   if overrides and not args.config:
     raise UserError(f'{overrides[0]} needs --config; name the config file.')
   given = {

@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from unitemp_jax import files, orders, plans
+from unitemp_jax import files, orders, plans, timeline
 from unitemp_jax.cli.options import (
   Parser,
   at_least,
@@ -14,6 +14,7 @@ from unitemp_jax.cli.options import (
 )
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import decoding, drawing, text
+from unitemp_jax.video import formats
 
 _EXAMPLE = f"""orders: {', '.join(orders.ORDERS)}
 
@@ -49,7 +50,8 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
   'transition': ('first', 'last', 'side'),
   'loop': ('first', 'side'),
   'regenerate': ('span', 'side'),
-  'long': ('first', 'last', 'direction', 'sinks'),
+  'long': ('first', 'last', 'direction', 'sinks', 'sink_latents'),
+  'plan': (),
   'storyboard': (),
 }
 # The same -> its function in `generate.workflows`.
@@ -61,9 +63,10 @@ _MAKE = {
   'loop': 'loop',
   'regenerate': 'regenerate',
   'long': 'long_video',
+  'plan': 'from_plan',
 }
 # Workflows whose length follows from something else.
-_NO_LENGTH = ('extend', 'regenerate', 'long', 'storyboard')
+_NO_LENGTH = ('extend', 'regenerate', 'long', 'plan', 'storyboard')
 
 
 def _parser() -> Parser:
@@ -84,6 +87,7 @@ def _parser() -> Parser:
   one('--regenerate', type=Path, metavar='CLIP')
   one('--long', metavar='LEN', help='through a sliding window')
   one('--storyboard', type=Path, metavar='FILE')
+  one('--plan', metavar='FILE', help='by a plan in JSON, see "unitemp plan"')
   add = parser.add
   add('--at', '--image: where it stands; -1 ends the video', metavar='T')
   add('--before', '--extend: how much is added before', metavar='LEN')
@@ -93,7 +97,13 @@ def _parser() -> Parser:
   add('--side', 'where gaps are filled from', choices=orders.SIDES)
   add('--direction', '--long', choices=orders.DIRECTIONS)
   add('--sinks', '--long: ends that stay in view', choices=orders.SINKS)
-  add('--window', 'latents that a block sees at most', int)
+  add('--sink_latents', '--long: latents per end that stay in view', int)
+  add('--window', 'latents before a block that it sees at most', int)
+  size = "--window in Self-Forcing's terms: with the block itself"
+  add('--local_attn_size', size, int)
+  add('--block', "latents per block; the model's by default", at_least(1))
+  span = "latents that may meet in a view; the model's training by default"
+  add('--trained_span', span, at_least(1))
   add('--prompt', 'one prompt')
   add('--prompts', 'one prompt per line', Path, metavar='FILE')
   parser.add_argument(
@@ -127,10 +137,25 @@ def _parser() -> Parser:
     default='joint',
     choices=decoding.MODES,
   )
+  add('--noise', 'draws of all latents, see the guide', metavar='FILE.npz')
+  add('--save_latents', 'write an npz of the latents too', bool)
   add('--lossless', 'write an mkv (FFV1) of the exact pixels too', bool)
+  _add_files(parser)
   add('--batch_size', 'with --orders', at_least(1), 8)
   add('--draw', 'draw the plan', Path, metavar='FILE.svg')
   return parser
+
+
+def _add_files(parser: Parser) -> None:
+  """Adds what files are written, and how."""
+  add = parser.add
+  also = 'files beside the mp4, with commas: gif, webm, mkv (lossless), png'
+  add('--format', also, default='mp4')
+  add('--frame', 'write this frame as a png too', choices=formats.FRAMES)
+  add('--playback_fps', 'of the files; without sound', float)
+  add('--crf', 'quality of mp4 and webm, 0 (best) to 51', int, 18)
+  turns = 'a loop in so many turns, as NAME.loop.mp4, for players that stop'
+  add('--repeat', turns, int, 0)
 
 
 def main(argv: list[str]) -> int:
@@ -174,7 +199,8 @@ def main(argv: list[str]) -> int:
     print(needed, flush=True)
   pipeline = Pipeline.load(args.model, embeddings=args.embeddings)
   size = None
-  if _workflow_of(args) == 'orders':
+  # Given noise goes row by row.
+  if _workflow_of(args) == 'orders' and args.noise is None:
     size = min(args.batch_size, len(todo))
   with files.lock(args.out):
     done = clips.run(pipeline, todo, size)
@@ -202,6 +228,10 @@ def _show(todo: list[Any]) -> None:
     for given in request.given:
       last = given.frame + len(given.video) - 1
       print(f'    given: frames {given.frame}..{last}')
+    if request.sound is not None:
+      print('    sound: of the clip, in its place; silence elsewhere')
+    for path in job.outputs:
+      print(f'    writes {path.name}')
 
 
 def _workflow_of(args: argparse.Namespace) -> str:
@@ -245,19 +275,67 @@ def _build_jobs(args: argparse.Namespace) -> list[Any]:
       _request(args, model, name, _schedule(args, prompt), args.seed + i)
       for i, prompt in enumerate(prompts)
     ]
-  from unitemp_jax.generate import clips  # Later: what is refused is fast.
+  requests = _with_noise(args, model.card, requests)
+  output = formats.Output.parse(
+    args.format,
+    frame=args.frame,
+    playback_fps=args.playback_fps,
+    crf=args.crf,
+    repeat=args.repeat,
+  )
+  if output.repeat and not any(r.plan.loops for r in requests):
+    raise UserError('--repeat is for loops; leave it out, or use --loop.')
+  from unitemp_jax.generate import (  # Later: what is refused is fast.
+    clip_file,
+    clips,
+  )
 
   counts: dict[str, int] = {}
   made = []
   for request in requests:
     index = counts[request.workflow] = counts.get(request.workflow, -1) + 1
     title = args.storyboard.stem if name == 'storyboard' else request.prompts[0]
-    path = args.out / request.workflow / clips.clip_name(index, title)
-    made.append(clips.Job(path, request, args.decode, args.lossless))
+    path = args.out / request.workflow / clip_file.clip_name(index, title)
+    job = clips.Job(
+      *(path, request, args.decode, args.lossless, output, args.save_latents)
+    )
+    made.append(job)
   return made
 
 
+def _with_noise(args, card, requests: list[Any]) -> list[Any]:
+  """The same requests, from the noise of a file if one is given."""
+  if args.noise is None:
+    return requests
+  from unitemp_jax.generate import noise
+
+  drawn = noise.read(args.noise)
+  out = []
+  for request in requests:
+    grid = card.latent_grid(request.height, request.width)
+    count = timeline.num_latents(request.num_frames)
+    wanted = (len(card.timesteps), count, *grid, card.dit.channels)
+    noise.check(drawn, wanted, args.noise)
+    remark = f'the noise is that of {args.noise}'
+    if request.plan.anchor.any():
+      remark += '; that of anchors follows the seed'
+    remarks = (*request.remarks, remark)
+    out.append(dataclasses.replace(request, noise=drawn, remarks=remarks))
+  return out
+
+
 def _check_options(args, name):
+  if args.local_attn_size is not None:
+    from unitemp_jax.sampling import model_folder
+
+    if args.window is not None:
+      raise UserError('--window and --local_attn_size say the same; give one.')
+    block = args.block or model_folder.read_card(args.model).block
+    args.window = orders.local_window(args.local_attn_size, block)
+    print(
+      f'--local_attn_size={args.local_attn_size} with blocks of {block}: '
+      f'--window={args.window}'
+    )
   for option in sorted({o for options in _OPTIONS.values() for o in options}):
     if getattr(args, option) is not None and option not in _OPTIONS[name]:
       homes = [f'--{n}' for n, own in _OPTIONS.items() if option in own]
@@ -279,7 +357,9 @@ def _settings(args, seed) -> dict[str, Any]:
     'width': args.width,
     'anchors': args.anchors,
     'start': args.start_level,
+    'block': args.block,
     'window': args.window,
+    'span': args.trained_span,
     'trim': args.trim,
   }
   return own if args.length is None else {**own, 'length': args.length}
@@ -298,6 +378,8 @@ def _request(args, model, name, prompt, seed):
     own['image'] = args.image
   elif name == 'long':
     own['length'] = args.long
+  elif name == 'plan':
+    own['plan'] = _plan(args, model)
   elif name == 'keyframe':
     own['keyframes'] = _by_time(args.keyframe, '--keyframe', 'FILE')
   elif name == 'transition' and (args.first is None or args.last is None):
@@ -310,6 +392,21 @@ def _request(args, model, name, prompt, seed):
       raise UserError('--regenerate needs --span=A:B, the frames to make anew.')
     own['span'] = low, high
   return getattr(workflows, _MAKE[name])(model, prompt=prompt, **own)
+
+
+def _plan(args, model) -> plans.Plan:
+  """The plan of a file, if it is one for this model."""
+  for option in ('anchors', 'start_level', 'window', 'block', 'trained_span'):
+    if getattr(args, option) is not None:
+      raise UserError(f'--{option}: a plan says so itself.')
+  plan, block = text.load(args.plan), model.card.block
+  if plan.block != block or plan.num_anchors not in (0, block):
+    raise UserError(
+      f'{args.plan} has blocks of {plan.block} and {plan.num_anchors} anchors, '
+      f'the model of {block} and 0 or {block}; write the plan with its numbers '
+      f'(unitemp plan --block={block}).'
+    )
+  return plan
 
 
 def _by_time(texts: list[str], option: str, what: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from unitemp_jax.training.programs import builders
 
 _EXAMPLE = """examples:
   unitemp parity --checkpoint=self_forcing_dmd.pt
+  unitemp parity --checkpoint=self_forcing_dmd.pt --rollout --dtypes=float32
   unitemp parity --checkpoint=Wan2.1_VAE.pth --frames=3 --height=8 --width=8
   unitemp parity --checkpoint=models_t5_umt5-xxl-enc-bf16.pth --dtypes=bfloat16
 Runs diffusers (transformers for the text encoder) on the CPU beside JAX on the
@@ -49,6 +50,9 @@ def _parser() -> Parser:
       f'--{name}', f'{what} of the input', at_least(1), getattr(Input(), name)
     )
   add('--seed', 'of the input', int, Input().seed)
+  rollout = 'cached, masked and windowed passes of three blocks too (float32)'
+  add('--rollout', rollout, bool)
+  add('--block', '--rollout: latents per block', at_least(1), 3)
   parser.share('dry_run')
   return parser
 
@@ -89,11 +93,17 @@ def main(argv: list[str]) -> int:
     config = _BUILD[found.kind](model)
   else:
     config = fit.recognise(found)
+  if args.rollout and (found.kind != 'dit' or 'float32' not in dtypes):
+    raise UserError(
+      '--rollout is for a transformer in float32; leave it out, or name one '
+      '(--checkpoint) and --dtypes=float32.'
+    )
   name = fit.name_of(found.kind, config)
   print(f'{where}: {found.kind}, {name}, layout {found.layout}')
   if args.dry_run:
     return 0
-  rows = parity.compare_checkpoint(found, config, dtypes, size)
+  block = args.block if args.rollout else None
+  rows = parity.compare_checkpoint(found, config, dtypes, size, block=block)
   print(parity.format_rows(rows))
   failed = sum(not row.passed for row in rows)
   if failed:

@@ -10,7 +10,7 @@ from unitemp_jax.cli import options
 from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import clips
+from unitemp_jax.generate import clip_file, clips
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.sampling import model_folder, teacher
@@ -109,7 +109,7 @@ def main(argv: list[str]) -> int:
   teacher.settings_of(model_folder.read_card(args.model), **settings)
   seeds = options.seeds(args.seed, len(prompts))
   wanted = [
-    (args.out / clips.clip_name(i, prompt), prompt, seed)
+    (args.out / clip_file.clip_name(i, prompt), prompt, seed)
     for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
   ]
   todo = [clip for clip in wanted if not _is_there(*clip, settings)]

@@ -27,6 +27,7 @@ import numpy as np
 import safetensors
 
 from unitemp_jax import files
+from unitemp_jax.convert import hub
 from unitemp_jax.errors import UserError
 
 # Safetensors' names of the types that weights may have.
@@ -102,8 +103,8 @@ def open_checkpoint(source: str | Path | Mapping[str, Any]) -> Checkpoint:
   """Opens a checkpoint.
 
   Args:
-    source: a file, an index of several, a folder with one of these, or a state
-      dict of PyTorch or numpy arrays.
+    source: a file, an index of several, a folder with one of these, a name on
+      the hub (see `hub`), or a state dict of PyTorch or numpy arrays.
 
   Raises:
     UserError: missing, cut off, not a checkpoint, one that runs code, or a
@@ -112,7 +113,7 @@ def open_checkpoint(source: str | Path | Mapping[str, Any]) -> Checkpoint:
   if isinstance(source, Mapping):
     where = 'the state dict'
     return Checkpoint(where, _flatten(source, where))
-  path = Path(source)
+  path = hub.fetch(source) if hub.is_name(source) else Path(source)
   if path.is_dir():
     path = _in_folder(path)
   if not path.is_file():

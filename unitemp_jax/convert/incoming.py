@@ -14,7 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from unitemp_jax import files
-from unitemp_jax.convert import checkpoints, fit, keymap, lora
+from unitemp_jax.convert import checkpoints, fit, hub, keymap, lora
 from unitemp_jax.convert.checkpoints import (
   DTYPES,
   StreamWriter,
@@ -130,8 +130,9 @@ class Network:
 
   def about(self) -> dict[str, Any]:
     """Where the weights come from, for the header of their file."""
+    where = self.found.where
     return {
-      'source': Path(self.found.where).name,
+      'source': where if hub.is_name(where) else Path(where).name,
       'kind': self.found.kind,
       'layout': self.found.layout,
       'prefix': self.found.prefix,

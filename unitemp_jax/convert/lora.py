@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from unitemp_jax import files
-from unitemp_jax.convert import checkpoints, fit, keymap, wan
+from unitemp_jax.convert import checkpoints, fit, hub, keymap, wan
 from unitemp_jax.convert.checkpoints import Tensor
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import weights
@@ -171,7 +171,7 @@ def _settings(
   name: str, configs: Sequence[Mapping[str, Any]]
 ) -> Mapping[str, Any]:
   """PEFT's settings: adapter_config.json beside, or in diffusers' header."""
-  path = Path(name)
+  path = hub.fetch(name) if hub.is_name(name) else Path(name)
   folder = path if path.is_dir() else path.parent
   beside: list[Mapping[str, Any]] = []
   if (folder / 'adapter_config.json').is_file():

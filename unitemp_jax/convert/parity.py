@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from unitemp_jax.convert import fit, incoming, parity_torch
+from unitemp_jax.convert import fit, incoming, parity_torch, rollout
 from unitemp_jax.convert.parity_torch import (
   TOLERANCES,
   Row,
@@ -423,7 +423,12 @@ def _inputs(kind: str, config: Any, size: Input) -> tuple:
 
 
 def compare_checkpoint(
-  found: fit.Found, config: Any, dtypes: Sequence[str], size: Input
+  found: fit.Found,
+  config: Any,
+  dtypes: Sequence[str],
+  size: Input,
+  *,
+  block: int | None = None,
 ) -> list[Row]:
   """Runs both sides on a checkpoint.
 
@@ -432,6 +437,7 @@ def compare_checkpoint(
     config: the size that it should have.
     dtypes: names of `TOLERANCES`; the VAE runs in float32 only.
     size: of the input.
+    block: latents per block of a rollout, see `rollout.rows`; None for none.
 
   Raises:
     UserError: PyTorch is missing, or the checkpoint does not fit the config.
@@ -459,6 +465,10 @@ def compare_checkpoint(
     # Accelerators multiply float32 in fewer bits unless they are told not to.
     with jax.default_matmul_precision('highest'):
       rows += ROWS[kind](sized, params, module, *inputs)
+      if kind == 'dit' and dtype == 'float32' and block:
+        long = dataclasses.replace(size, frames=3 * block)
+        noise, _, text = _inputs(kind, config, long)
+        rows += rollout.rows(sized, params, module, noise, text, block)
   return rows
 
 

@@ -4,7 +4,10 @@ Frames come piece by piece and are forgotten at once, so that a long clip takes
 no more memory than a short one.
 """
 
+import dataclasses
+import hashlib
 import json
+import re
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,12 +17,91 @@ import numpy as np
 
 import unitemp_jax
 from unitemp_jax import files
+from unitemp_jax.generate import noise
 from unitemp_jax.generate.request import Given, Request
 from unitemp_jax.plans import decoding, drawing, text
+from unitemp_jax.video import formats
 from unitemp_jax.video import frames as pixels
+from unitemp_jax.video.formats import Output, open_others
 from unitemp_jax.video.write import open_video, write_image
 
 _TILES = 64  # at most, in a strip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+  """One clip to be made.
+
+  Attributes:
+    path: of the mp4; sidecar, poster and strip lie beside it.
+    request: what to make.
+    decode: one of `plans.decoding.MODES`.
+    lossless: write an mkv too, with every pixel as it was made.
+    output: the files beside, and how they are written.
+    latents: write an npz of the latents too.
+  """
+
+  path: Path
+  request: Request
+  decode: str = 'joint'
+  lossless: bool = False
+  output: Output = formats.MP4
+  latents: bool = False
+
+  def __post_init__(self):
+    """Takes --format=mkv as --lossless, which is older."""
+    if 'mkv' in self.output.formats:
+      rest = tuple(name for name in self.output.formats if name != 'mkv')
+      output = dataclasses.replace(self.output, formats=rest)
+      object.__setattr__(self, 'output', output)
+      object.__setattr__(self, 'lossless', True)
+
+  def key(self, model: str) -> str:
+    """Hash of all that decides the clip's content."""
+    request, digest = self.request, hashlib.sha256()
+    words = [
+      model,
+      request.workflow,
+      request.prompts,
+      request.seed,
+      request.height,
+      request.width,
+      [(given.frame, len(given.video)) for given in request.given],
+      self.decode,
+      self.lossless,
+    ]
+    if self.output != formats.MP4:
+      words.append(dataclasses.astuple(self.output))
+    digest.update(json.dumps(words).encode())
+    for given in request.given:
+      digest.update(np.ascontiguousarray(given.video).tobytes())
+    for array in (request.sound, request.noise):
+      if array is not None:
+        digest.update(array.tobytes())
+    digest.update(text.to_json(request.plan).encode())
+    return digest.hexdigest()[:16]
+
+  def beside(self, ending: str) -> Path:
+    """A file of the clip.
+
+    `.json`, the sidecar, marks it as finished; `.rows` keeps its blocks until
+    then, and `.partial.mp4` shows what was made before an interruption.
+    """
+    return self.path.with_suffix(ending)
+
+  @property
+  def outputs(self) -> list[Path]:
+    """All files of the finished clip."""
+    endings = ['.mp4', *['.mkv'] * self.lossless, '.png', '.strip.png']
+    endings += self.output.endings(self.request.plan.loops)
+    endings += ['.latents.npz'] * self.latents
+    return [self.beside(ending) for ending in [*endings, '.json']]
+
+
+def clip_name(index: int, prompt: str) -> str:
+  """A file name that sorts and can be read: number, start of the prompt."""
+  words = re.sub(r'[^a-z0-9]+', '-', prompt.lower()).strip('-')
+  return f'{index:04d}-{words[:60].rstrip("-")}.mp4'
 
 
 class Watch:
@@ -129,7 +211,7 @@ def write_video(
   tags: dict[str, Any],
   *,
   scale: int | None = None,
-  exact: Path | None = None,
+  output: Output = formats.MP4,
 ) -> Watch:
   """Writes the video of a clip.
 
@@ -138,23 +220,27 @@ def write_video(
     request: what was made.
     decoded: frames uint8 `[n, H, W, 3]` in temporal order, nothing pasted.
     tags: see `about`.
-    scale: see `video.files.open_video`.
-    exact: of an mkv besides, with every pixel as it was made.
+    scale: see `video.write.open_video`.
+    output: the files beside, and how they are written.
 
   Raises:
     UserError: a file cannot be written, or frames are missing.
   """
   watch = Watch(request)
   with ExitStack() as stack:
-    outs = []
-    if exact is not None:
-      outs.append(
-        stack.enter_context(open_video(exact, tags['fps'], lossless=True))
-      )
-    # Entered last, the mp4 gets its name first: it tells whose the others are.
-    outs.append(
-      stack.enter_context(open_video(path, tags['fps'], tags, scale=scale))
+    fps = output.playback_fps or tags['fps']
+    sound = None if output.playback_fps else request.sound
+    others = open_others(
+      *(output, path, fps, request.num_frames, request.plan.loops),
+      metadata=tags,
+      sound=sound,
     )
+    outs = list(stack.enter_context(others))
+    # Entered last, the mp4 gets its name first: it tells whose the others are.
+    opened = open_video(
+      path, fps, tags, scale=scale, crf=output.crf, sound=sound
+    )
+    outs.append(stack.enter_context(opened))
     for frames in decoded:
       shown = watch.add(frames)
       for append in outs:
@@ -169,7 +255,8 @@ def write_all(
   tags: dict[str, Any],
   timings: dict[str, float],
   *,
-  lossless: bool = False,
+  output: Output = formats.MP4,
+  latents: np.ndarray | None = None,
 ) -> None:
   """Writes all files of a clip beside each other, last the sidecar.
 
@@ -179,14 +266,16 @@ def write_all(
     decoded: see `write_video`.
     tags: see `about`.
     timings: seconds by name.
-    lossless: write an mkv besides.
+    output: the files beside, and how they are written.
+    latents: `[N, h, w, C]` by time, written as an npz.
 
   Raises:
     UserError: a file cannot be written.
   """
   tags = {**tags, 'plan': json.loads(text.to_json(request.plan))}
-  exact = path.with_suffix('.mkv') if lossless else None
-  watch = write_video(path, request, decoded, tags, exact=exact)
+  watch = write_video(path, request, decoded, tags, output=output)
+  if latents is not None:
+    noise.save_latents(path.with_suffix('.latents.npz'), latents)
   write_image(path.with_suffix('.png'), watch.poster)
   if watch.tiles:
     strip = np.concatenate(watch.tiles, axis=1)

@@ -15,10 +15,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,9 +28,10 @@ import numpy as np
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file
+from unitemp_jax.generate.clip_file import Job
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.generate.request import Request
-from unitemp_jax.plans import decoding, text
+from unitemp_jax.plans import decoding
 from unitemp_jax.sampling.stream import MadeRow
 from unitemp_jax.video.read import read_metadata
 from unitemp_jax.video.write import open_video
@@ -45,63 +43,6 @@ Report = Callable[[str], None]
 # Is given the first frame, uint8 `[n, H, W, 3]`, and whether these take the
 # place of a preview.
 Show = Callable[[int, np.ndarray, bool], None]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Job:
-  """One clip to be made.
-
-  Attributes:
-    path: of the mp4; sidecar, poster and strip lie beside it.
-    request: what to make.
-    decode: one of `plans.decoding.MODES`.
-    lossless: write an mkv too, with every pixel as it was made.
-  """
-
-  path: Path
-  request: Request
-  decode: str = 'joint'
-  lossless: bool = False
-
-  def key(self, model: str) -> str:
-    """Hash of all that decides the clip's content."""
-    request, digest = self.request, hashlib.sha256()
-    words = [
-      model,
-      request.workflow,
-      request.prompts,
-      request.seed,
-      request.height,
-      request.width,
-      [(given.frame, len(given.video)) for given in request.given],
-      self.decode,
-      self.lossless,
-    ]
-    digest.update(json.dumps(words).encode())
-    for given in request.given:
-      digest.update(np.ascontiguousarray(given.video).tobytes())
-    digest.update(text.to_json(request.plan).encode())
-    return digest.hexdigest()[:16]
-
-  def beside(self, ending: str) -> Path:
-    """A file of the clip.
-
-    `.json`, the sidecar, marks it as finished; `.rows` keeps its blocks until
-    then, and `.partial.mp4` shows what was made before an interruption.
-    """
-    return self.path.with_suffix(ending)
-
-  @property
-  def outputs(self) -> list[Path]:
-    """All files of the finished clip."""
-    endings = ['.mp4', *['.mkv'] * self.lossless, '.png', '.strip.png', '.json']
-    return [self.beside(ending) for ending in endings]
-
-
-def clip_name(index: int, prompt: str) -> str:
-  """A file name that sorts and can be read: number, start of the prompt."""
-  words = re.sub(r'[^a-z0-9]+', '-', prompt.lower()).strip('-')
-  return f'{index:04d}-{words[:60].rstrip("-")}.mp4'
 
 
 def unfinished(jobs: Sequence[Job], model: str) -> list[Job]:
@@ -310,9 +251,23 @@ class _Run:
       frames = (frames for _, frames in pieces)
     else:
       frames = self._streamed()
-    _write(self.job, self.pipeline, frames, self.timings)
+    _write(self.job, self.pipeline, frames, self.timings, self._latents())
     self.partial.unlink(missing_ok=True)
     self.folder.remove()
+
+  def _latents(self) -> np.ndarray | None:
+    """All latents of the video by time, if they are asked for."""
+    if not self.job.latents:
+      return None
+    plan = self.job.request.plan
+    held = {
+      entry: latents
+      for made in self.rows
+      for (_, entry), latents in zip(
+        plan.entries(made.row), made.latents[0], strict=True
+      )
+    }
+    return np.stack([held[int(entry)] for entry in plan.timeline()[1]])
 
   def _streamed(self) -> Iterator[np.ndarray]:
     """The finished video as a viewer of the stream saw it last.
@@ -486,15 +441,18 @@ def _batch_tasks(pipeline: Pipeline, group: Sequence[Job], result):
   made, timings = result
   videos = pipeline.pixels(made, group[0].decode)
   return [
-    functools.partial(_write, job, pipeline, [video], timings)
-    for job, video in zip(group, videos, strict=False)
+    functools.partial(_write, job, pipeline, [video], timings, latents)
+    for job, video, latents in zip(group, videos, made.timeline, strict=False)
   ]
 
 
-def _write(job: Job, pipeline: Pipeline, decoded, timings) -> None:
+def _write(job: Job, pipeline: Pipeline, decoded, timings, latents) -> None:
   """Writes all files of a clip."""
   fps, model = pipeline.card.fps, pipeline.hash
   about = clip_file.about(job.request, fps, job.decode, model, job.key(model))
+  kinds = ('mkv',) * job.lossless + job.output.formats
   clip_file.write_all(
-    job.path, job.request, decoded, about, timings, lossless=job.lossless
+    *(job.path, job.request, decoded, about, timings),
+    output=dataclasses.replace(job.output, formats=kinds),
+    latents=latents if job.latents else None,
   )

@@ -295,10 +295,8 @@ class Pipeline:
   def batch(self, requests: Sequence[Request]) -> Generated:
     """Makes requests of one plan, each with frames given at the same places.
 
-    All run in one program, so that batches of one size compile once.
-
-    Raises:
-      UserError: as for `generate`.
+    All run in one program, so that batches of one size compile once. UserError
+    as for `generate`.
     """
     first = requests[0]
     return self.generate(
@@ -335,8 +333,9 @@ class Pipeline:
     }
     grid = self.card.latent_grid(request.height, request.width)
     put = lambda tree: jax.device_put(tree, self._everywhere)  # noqa: E731
-    rows = Rows(self._rows, nets, plan, given, grid, request.seed, put)
-    for made in rows.run(finished or {}):
+    noise = (request.seed, put, request.noise)
+    run = Rows(self._rows, nets, plan, given, grid, *noise).run
+    for made in run(finished or {}):
       check_finite(made.latents[0], plan, made.row, request.prompts[0])
       yield made
 

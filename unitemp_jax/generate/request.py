@@ -20,6 +20,7 @@ from unitemp_jax.plans import Plan, check
 from unitemp_jax.sampling.model_folder import ModelCard
 from unitemp_jax.timeline import Length
 from unitemp_jax.video.read import Source, fit, has_sound, read_frames
+from unitemp_jax.video.sound import place, read_sound
 
 # Many prompts share a plan.
 _check_once = functools.lru_cache(64)(check)
@@ -60,6 +61,8 @@ class Request:
     width: pixels.
     given: frames by time.
     remarks: sentences on what of the input the video will not have.
+    sound: `[2, n]`, see `video.sound`, as long as the video; None for none.
+    noise: of all latents in the place of the seed's, see `generate.noise`.
   """
 
   workflow: str
@@ -70,6 +73,8 @@ class Request:
   width: int
   given: tuple[Given, ...] = ()
   remarks: tuple[str, ...] = ()
+  sound: np.ndarray | None = None
+  noise: np.ndarray | None = None
 
   def __post_init__(self):
     """Refuses what cannot be run.
@@ -212,6 +217,7 @@ class Draft:
     card: of the model.
     fps: frames per second.
     start: temporal position of the first latent.
+    seed: of all noise.
     given: frames so far, as they were read; `finish` fits their size.
     order: settings of the order, see `orders.Settings`.
     remarks: sentences on what of the input the video will not have.
@@ -233,8 +239,9 @@ class Draft:
     self.start = 0
     self.given: list[Given] = []
     self.remarks: list[str] = []
+    self._sound: np.ndarray | None = None
     rest = dict(settings)
-    self._seed = int(rest.pop('seed', 0))
+    self.seed = int(rest.pop('seed', 0))
     self._size = rest.pop('height', None), rest.pop('width', None)
     self._trim = bool(rest.pop('trim', False))
     self._bounded = bool(rest.pop('bounded', True))
@@ -242,14 +249,14 @@ class Draft:
     for name in ('anchors', 'start', 'window'):
       self.order[name] = getattr(self.card, name)
     self._anchors_asked = rest.get('anchors') is not None
-    for name in ('anchors', 'start', 'window'):
+    for name in ('block', 'anchors', 'start', 'window', 'span'):
       value = rest.pop(name, None)
       if value is not None:
         self.order[name] = value
     if rest:
       raise UserError(
         f'there is no setting {next(iter(rest))!r}; use seed, height, width, '
-        'anchors, start, window or trim.'
+        'block, anchors, start, window, span or trim.'
       )
     if self.order['start'] > len(self.card.timesteps):
       raise UserError(
@@ -263,7 +270,9 @@ class Draft:
       return self.card.frames
     return timeline.length(value, self.fps)
 
-  def read(self, source: Source, what: str, join: str = 'start') -> np.ndarray:
+  def read(
+    self, source: Source, what: str, join: str = 'start', sound: bool = False
+  ) -> np.ndarray:
     """Frames `[1 + 4k, H, W, 3]` of a picture or clip.
 
     Args:
@@ -271,6 +280,7 @@ class Draft:
       what: its name in a complaint, unless it is a file.
       join: 'start' or 'end' of it, where the video goes on; frames too many
         are cut from the other end.
+      sound: whether the video keeps its sound.
 
     Raises:
       UserError: it cannot be read, or has not 1 + 4k frames.
@@ -278,7 +288,9 @@ class Draft:
     frames = read_frames(source, self.fps)
     if isinstance(source, str | os.PathLike):
       what = str(source)
-      if has_sound(source):
+      if sound:
+        self._sound = read_sound(source)
+      elif has_sound(source):
         self.remarks.append(f'{what} has sound; the video will have none')
     extra = (len(frames) - 1) % timeline.STRIDE
     if extra and not self._trim:
@@ -293,7 +305,12 @@ class Draft:
       self.remarks.append(
         f'{what}: its {side} {extra} of {len(frames)} frames were cut'
       )
-    return frames[extra:] if join == 'end' else frames[: len(frames) - extra]
+    cut = extra if join == 'end' else 0
+    frames = frames[cut : len(frames) - extra + cut]
+    if self._sound is not None and sound:
+      seconds = len(frames) / self.fps
+      self._sound = place(self._sound, -cut / self.fps, seconds)
+    return frames
 
   def give(self, frame: int, frames: np.ndarray) -> None:
     """Puts frames on the timeline."""
@@ -345,7 +362,9 @@ class Draft:
       if not self._anchors_asked:  # What begins within needs some.
         fields['anchors'] = max(fields['anchors'], self.card.block)
     other = frames - self.card.frames if self._bounded else 0
-    if 'span' not in fields and other > 0:
+    if 'span' in self.order:  # over what an order brings along
+      fields['span'] = self.order['span']
+    elif 'span' not in fields and other > 0:
       # Positions that no row was trained on are not for it to see.
       fields['span'] = 1 + (self.card.frames - 1) // timeline.STRIDE
     # Forward begins with what it begins with in training, however short it is.
@@ -390,13 +409,23 @@ class Draft:
     fitted = tuple(
       Given(clip.frame, fit(clip.video, height, width)) for clip in given
     )
-    remarks = list(self.remarks)
-    if self._tokenizer is not None:
-      for prompt in dict.fromkeys(texts):
-        remarks += self._tokenizer.remarks(prompt, self.card.text.length)
+    remarks = [*self.remarks, *self.text_remarks(texts)]
+    sound = self._sound
+    if sound is not None:
+      sound = place(sound, given[0].frame / self.fps, frames / self.fps)
     return Request(
-      workflow, plan, texts, self._seed, height, width, fitted, tuple(remarks)
+      *(workflow, plan, texts, self.seed, height, width, fitted),
+      *(tuple(remarks), sound),
     )
+
+  def text_remarks(self, texts: Sequence[str]) -> list[str]:
+    """What of the prompts the model will not read."""
+    return [
+      remark
+      for prompt in dict.fromkeys(texts)
+      if self._tokenizer is not None
+      for remark in self._tokenizer.remarks(prompt, self.card.text.length)
+    ]
 
   def _prompts(self, prompt, frames):
     """Returns the texts, and (position, index) of the switches."""

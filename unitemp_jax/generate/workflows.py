@@ -19,6 +19,8 @@ Settings that all of them take, beside their own:
 * height, width: pixels. By default the model's own; the shape of a given clip,
   as nearly as the model can make it, at the model's area.
 * anchors, start: see `orders.Settings`; the model's own by default.
+* block: latents per block; the model's own by default.
+* span: positions of latents that may meet in a block's view; see below.
 * window: latents that a block sees at most, the nearest; everything by default.
   In a video longer than those that the model was trained on, nothing is seen
   that is farther away than it was in training.
@@ -29,8 +31,8 @@ Settings that all of them take, beside their own:
   where the video does not go on.
 
 Every function raises UserError, in one sentence, for what cannot be made. What
-of the input the video will not have (sound, cut frames, words that the model
-does not know) is said in `Request.remarks`.
+of the input the video will not have (sound, but in `extend` and `regenerate`,
+cut frames, words that the model does not know) is said in `Request.remarks`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,6 +41,7 @@ from typing import Any
 from unitemp_jax import orders, timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.request import Draft, Model, Request
+from unitemp_jax.plans import Plan
 from unitemp_jax.timeline import Length
 from unitemp_jax.video.read import Source
 
@@ -145,6 +148,8 @@ def extend(
 ) -> Request:
   """A clip made longer by so much before and after it; its frames stay.
 
+  So does its sound, which is silence in what is added.
+
   `sides` says which side grows first: past, future, or alternate.
   """
   draft = Draft(model, settings)
@@ -152,7 +157,8 @@ def extend(
   future = timeline.addition(after, draft.fps, 'after')
   if not past + future:
     raise UserError('extend needs --before or --after, such as --after=24.')
-  given = draft.read(clip, 'the clip', 'start' if past else 'end')
+  join = 'start' if past else 'end'
+  given = draft.read(clip, 'the clip', join, sound=True)
   frames = past + len(given) + future
   return _grow(draft, 'extend', prompt, given, past, frames, sides)
 
@@ -257,13 +263,14 @@ def long_video(
   sinks: str | None = None,
   first: Source | None = None,
   last: Source | None = None,
+  sink_latents: int | None = None,
   **settings,
 ) -> Request:
   """A video of any length through a sliding window, in constant memory.
 
   Made forward or backward; `sinks` are the ends that stay in view: none, past,
-  future, both, the model's own by default. The window is by default as large as
-  the positions allow that the model was trained on.
+  future, both, the model's own by default, of `sink_latents` each. The window
+  is by default as large as the positions allow that the model was trained on.
   """
   draft = Draft(model, settings)
   frames = draft.length(length)
@@ -275,6 +282,7 @@ def long_video(
     direction=direction,
     sinks=draft.card.sinks if sinks is None else sinks,
     span=timeline.num_latents(draft.card.frames),
+    sink_latents=sink_latents,
     **draft.ends(frames, first, last),
   )
 
@@ -290,10 +298,11 @@ def regenerate(
   """A clip of which all frames stay but those of a span.
 
   `span` is the first and last frame to be made anew. What is made is the
-  smallest span of whole latents that holds them: 4a + 1 .. 4b - 1.
+  smallest span of whole latents that holds them: 4a + 1 .. 4b - 1. The whole
+  sound of the clip stays.
   """
   draft = Draft(model, settings)
-  given = draft.read(clip, 'the clip')
+  given = draft.read(clip, 'the clip', sound=True)
   frames = len(given)
   low, high = (timeline.frame(t, draft.fps, frames, 'the span') for t in span)
   if not 1 <= low <= high <= frames - 6:
@@ -311,6 +320,27 @@ def regenerate(
   return draft.finish(
     *('regenerate', prompt, frames, orders.regenerate, first, end - first),
     side=side,
+  )
+
+
+def from_plan(model, plan: Plan, prompt: Prompt, **settings) -> Request:
+  """A video by a plan that was written elsewhere (`unitemp plan --out`).
+
+  Raises:
+    UserError: the plan reads frames that are given, or has another block or
+      other anchors than the model.
+  """
+  draft = Draft(model, settings)
+  if len(plan.preloaded()[1]):
+    raise UserError(
+      'the plan reads frames that are given; use the option of what it does, '
+      'such as --extend or --keyframe.'
+    )
+  texts = (prompt,) if isinstance(prompt, str) else tuple(prompt.values())
+  height, width = draft.resolution([])
+  return Request(
+    *('plan', plan, texts, draft.seed, height, width),
+    remarks=tuple(draft.text_remarks(texts)),
   )
 
 

@@ -23,6 +23,7 @@ What is given (`Given(position, count)`, count latents from a position on):
 import functools
 from collections.abc import Callable
 
+from unitemp_jax.errors import UserError
 from unitemp_jax.orders.fill import (
   GROWTHS,
   backward,
@@ -59,6 +60,21 @@ WORKFLOWS: dict[str, Callable[..., Plan]] = {
   'story': story,
   'long': long,
 }
+
+
+def local_window(local_attn_size: int, block: int) -> int:
+  """The window of Self-Forcing's `local_attn_size`, which counts the block.
+
+  Raises:
+    UserError: it does not hold the block and more.
+  """
+  if local_attn_size <= block:
+    raise UserError(
+      f'--local_attn_size={local_attn_size} counts the block of {block} '
+      f'itself; use {block + 1} or more.'
+    )
+  return local_attn_size - block
+
 
 __all__ = [
   'DIRECTIONS',

@@ -19,7 +19,8 @@ SETTINGS = {
   'block': 'latents per block (3)',
   'anchors': 'anchors per block (3)',
   'start_level': 'level at which blocks start from carried anchors (0 = never)',
-  'window': 'most latents that a row sees (all)',
+  'window': 'most latents that a row sees before its own (all)',
+  'local_attn_size': "the same in Self-Forcing's terms: with its own",
   'span': 'latents that the model was trained on: none farther away are seen',
   'rows': 'pad to this many rows',
   'prompts': 'FRAME:PROMPT,... prompt numbers from frames on',
@@ -28,6 +29,7 @@ OWN = {
   'frames': f'frames of the video ({_FRAMES})',
   'first': 'frames given at the start (inbetween: 1, else 0)',
   'last': 'frames given at the end (inbetween: 1, else 0)',
+  'first_block': "forward: latents of the first block (1: Wan's first frame)",
   'given': 'keyframes, story: FRAME[:COUNT],... frames given',
   'side': f'from which side gaps are filled: {", ".join(orders.SIDES)}',
   'clip': 'extend: frames of the clip (1, an image)',
@@ -48,6 +50,7 @@ _NAMES += ('direction', 'sinks', 'sink_latents', 'loop')
 _ENDS = ('frames', 'first', 'last')
 _OF_ORDER = {
   **dict.fromkeys(orders.ORDERS, _ENDS),
+  'forward': (*_ENDS, 'first_block'),
   'inbetween': (*_ENDS, 'side'),
   'loop': ('frames', 'first', 'side'),
   'extend': ('clip', 'before', 'after', 'sides'),
@@ -81,12 +84,20 @@ def build(order: str, options: dict[str, Any]) -> Plan:
   settings = {name: options[name] for name in _NAMES if name in options}
   if 'start_level' in options:
     settings['start'] = options['start_level']
+  size = options.get('local_attn_size')
+  if size is not None:
+    if 'window' in options:
+      raise UserError('--window and --local_attn_size say the same; give one.')
+    settings['window'] = orders.local_window(size, options.get('block', 3))
   before = _whole('before', options.get('before', 0))
   if 'prompts' in options:
     settings['prompts'] = [
       (-(-frame // 4) - before, index)
       for frame, index in _pairs('prompts', options['prompts'])
     ]
+  if 'first_block' in options:  # A block begins where a prompt does.
+    first = (options['first_block'], 0)
+    settings['prompts'] = [first, *settings.get('prompts', ())]
   if order == 'extend':
     settings['before'] = before
     settings['after'] = _whole('after', options.get('after', 0))

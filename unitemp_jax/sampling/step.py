@@ -193,6 +193,7 @@ def denoise_block(
   exit_level: Index,
   anchors: int,
   options: StepOptions = DEFAULTS,
+  given_noise: jax.Array | None = None,
 ) -> tuple[Trace, Any]:
   """Denoises one block, with `anchors` anchor latents before it in time.
 
@@ -205,6 +206,8 @@ def denoise_block(
     exit_level: index of the pass whose prediction is the result, < n.
     anchors: P or 0, static.
     options: see there.
+    given_noise: of the block, instead of what the keys give: for each level,
+      `[n, B, block, h, w, C]`.
 
   Returns:
     The last pass, and the cache with what it staged behind the visible slots.
@@ -217,7 +220,10 @@ def denoise_block(
   held = (drafted & (row.start > 0)).reshape(1, -1, 1, 1, 1)
 
   def noise(level):
-    return row_noise(carry.keys, row.index, level, (frames, *grid))
+    drawn = row_noise(carry.keys, row.index, level, (frames, *grid))
+    if given_noise is None:
+      return drawn
+    return drawn.at[:, anchors:].set(given_noise[level])
 
   def predict(net, x, cache, level):
     return exit_pass(denoise, net, x, cache, row, table[level])

@@ -70,7 +70,9 @@ class RowPrograms:
     )
     self.store = jax.jit(self._store_fn, donate_argnames='cache')
 
-  def _make_fn(self, net, cache, anchors, keys, row: Row, anchored: bool):
+  def _make_fn(
+    self, net, cache, anchors, keys, row: Row, noise, anchored: bool
+  ):
     """Returns the cache, the clean anchors and the clean block."""
     count = anchors.shape[1] if anchored else 0
     cache = self._placed(cache, row, anchors.shape[2:4])
@@ -84,6 +86,7 @@ class RowPrograms:
       len(self._sigmas) - 2,
       count,
       self._options,
+      noise,
     )
     clean = trace.clean
     anchors = clean[:, :count] if anchored else anchors
@@ -115,6 +118,7 @@ class Rows:
     grid: tuple[int, int],
     seed: int,
     put: Callable[[Any], Any],
+    noise: np.ndarray | None = None,
   ):
     """Allocates the cache.
 
@@ -127,7 +131,9 @@ class Rows:
       seed: of the noise.
       put: places arrays on the devices, always in the same way: fresh and
         finished rows must run the same executables.
+      noise: of the whole video instead of the seed's, `[n, N, h, w, C]`.
     """
+    self._noise = noise
     self._programs, self._nets, self._plan = programs, nets, plan
     self._put = put
     self._buffer = dict(latents)
@@ -162,6 +168,14 @@ class Rows:
     last = np.repeat(latents[:, -1:], short, axis=1)
     return self._put(np.concatenate([latents, last], axis=1))
 
+  def _noise_of(self, row: int) -> jax.Array | None:
+    """Given noise of a row, `[n, 1, block, h, w, C]`."""
+    if self._noise is None:
+      return None
+    places = self._plan.target[row] - self._plan.begin
+    places = np.minimum(places, self._noise.shape[1] - 1)
+    return self._put(self._noise[:, None, places])
+
   def _make(self, row: int, own: Row, net: Any) -> jax.Array:
     """Denoises a row and returns its block."""
     self._cache, self._anchors, clean = self._programs.make(
@@ -170,6 +184,7 @@ class Rows:
       self._anchors,
       self._keys,
       own,
+      self._noise_of(row),
       anchored=bool(self._plan.anchor[row]),
     )
     count = int(self._plan.count[row])

@@ -343,7 +343,7 @@ def _cut(path: Path, piece: Piece, fps: float, folder: Path) -> Path:
     if ending == 'png':
       write.write_image(cut, own[0])
     else:
-      with write.open_video(cut, fps, lossless=True) as append:
+      with write.open_video(cut, fps, kind='mkv') as append:
         append(own)
   return cut
 

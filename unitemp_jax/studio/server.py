@@ -186,7 +186,7 @@ class Studio:
     if kind == 'gif':
       write.write_gif(path, frames, self.card.fps)
     elif kind == 'webm':
-      write.write_video(path, frames, self.card.fps, webm=True)
+      write.write_video(path, frames, self.card.fps, kind='webm')
     else:
       write.write_image(path, frames[-1])
     return path, True

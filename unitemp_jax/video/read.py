@@ -14,7 +14,7 @@ import fractions
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, TypeVar
 
 import av
@@ -296,11 +296,19 @@ def read_metadata(path: Path) -> dict[str, Any]:
     UserError: the file is missing or damaged.
   """
   with reading(path), av.open(os.fspath(path)) as container:
-    tags = dict(container.metadata)
+    return parse_tags(container.metadata)
+
+
+def parse_tags(raw: Mapping[str, str]) -> dict[str, Any]:
+  """Tags by name: those of a comment in JSON, and those that are so by name."""
+  tags: dict[str, Any] = {name.lower(): text for name, text in raw.items()}
   for name, text in tags.items():
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
       tags[name] = json.loads(text)
-  return tags
+  comment = tags.pop('comment', None)
+  if isinstance(comment, dict):
+    return tags | comment
+  return tags if comment is None else {**tags, 'comment': comment}
 
 
 def read_image(path: Path) -> np.ndarray:

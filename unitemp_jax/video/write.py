@@ -25,11 +25,20 @@ from PIL import Image, ImageDraw
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
+from unitemp_jax.video.sound import RATE
 
 Path = str | os.PathLike[str]
 _SMALL = 128  # clips with a shorter side are written enlarged
 _SHOWN = 256  # to about this size
 _CODEC_THREADS = 4  # fixed: the encoder's bytes depend on their number
+# Kind of file -> container, codecs of picture and sound, pixels, flags. Without
+# the flag `bitexact` Matroska writes the time and a random number.
+_BITEXACT = {'fflags': '+bitexact'}
+_KINDS = {
+  'mp4': ('mp4', 'libx264', 'aac', 'yuv420p', {'movflags': 'faststart'}),
+  'webm': ('webm', 'libvpx-vp9', 'libopus', 'yuv420p', _BITEXACT),
+  'mkv': ('matroska', 'ffv1', 'pcm_s16le', 'bgr0', _BITEXACT),
+}
 _HD = 720  # lines from which videos have the colours of BT.709
 _SMPTE170M = 6  # matrix of BT.601
 
@@ -57,29 +66,13 @@ def _enlarge(frames: np.ndarray, scale: int | None) -> np.ndarray:
   return frames.repeat(scale, -3).repeat(scale, -2)
 
 
-def _as_tag(value: Any) -> str:
-  """Text of a tag that `read_metadata` turns back into the value."""
-  if isinstance(value, str):
-    try:
-      json.loads(value)
-    except ValueError:
-      return value
-  return json.dumps(value)
-
-
-def _form(crf: int, lossless: bool, webm: bool) -> tuple[str, str, dict, dict]:
-  """Container, codec, and the options of both."""
-  # Otherwise Matroska would write the time and a random number.
-  exact = {'fflags': '+bitexact'}
-  if lossless:
-    return 'matroska', 'ffv1', exact, {}
-  if webm:
-    return 'webm', 'libvpx-vp9', exact, {'crf': str(crf), 'b': '0'}
-  # With its tree of macroblocks x264 is not the same from run to run when many
-  # encoders work at once (1 clip in 50 of 64x64 pixels).
-  options = {'crf': str(crf), 'mbtree': '0'}
-  flags = {'movflags': 'use_metadata_tags+faststart'}
-  return 'mp4', 'libx264', flags, options
+def _set_tags(out: Any, metadata: Mapping[str, Any]) -> None:
+  """Tags that every player shows: the prompt as title, all as a comment."""
+  if metadata:
+    title = metadata.get('prompt') or metadata.get('title')
+    if title:
+      out.metadata['title'] = str(title)
+    out.metadata['comment'] = json.dumps(dict(metadata))
 
 
 @contextlib.contextmanager
@@ -90,51 +83,55 @@ def open_video(
   *,
   scale: int | None = None,
   crf: int = 18,
-  lossless: bool = False,
-  webm: bool = False,
+  kind: str = 'mp4',
+  sound: np.ndarray | None = None,
 ) -> Iterator[Callable[[np.ndarray], None]]:
   """Opens a video file that is written piece by piece, atomically.
 
   The file appears when the block ends without an exception. Its colours are
   coded as BT.709 from 720 lines on and as BT.601 below, as players take what is
-  not tagged, and tagged so. The same frames
-  give the same bytes, however they are cut into pieces. (Where a side is odd,
-  the colour converter may differ in the last bit from run to run.)
+  not tagged, and tagged so. The same frames give the same bytes, however they
+  are cut into pieces. (Where a side is odd, the colour converter may differ in
+  the last bit from run to run.)
 
   Args:
     path: file to write; an existing one is replaced.
     fps: frames per second.
-    metadata: tags, texts or JSON values, see `read_metadata`.
+    metadata: JSON values by name, see `read_metadata`.
     scale: whole number by which pixels are repeated; None enlarges clips below
       128 pixels to about 256. The file says so in its tag `scale`.
-    crf: quality, 0 is lossless but for the colour conversion, 18 looks so.
-    lossless: FFV1 in Matroska, every pixel as it is, nothing enlarged, instead
-      of H.264 in mp4.
-    webm: VP9 in WebM instead.
+    crf: quality, 0 is lossless but for the colour conversion, 18 looks so. VP9,
+      which counts to 63 and not to 51, gets what looks alike.
+    kind: mp4 (H.264), webm (VP9), or mkv (FFV1): every pixel as it is, nothing
+      enlarged.
+    sound: `[2, n]`, see `sound.read_sound`, as long as the video.
 
   Yields:
     A function that appends frames, uint8 [n, H, W, 3]; an odd side grows by a
-    repeated row or column, but not if lossless.
+    repeated row or column, but not in mkv.
 
   Raises:
     UserError: there is no frame, or the file cannot be written.
   """
-  kind, codec, flags, options = _form(crf, lossless, webm)
-  with _writing(path) as part, av.open(part, 'w', kind, options=flags) as out:
-    for name, value in (metadata or {}).items():
-      out.metadata[name] = _as_tag(value)
-    rate = fractions.Fraction(fps).limit_denominator(1001)
-    stream = cast(
-      av.VideoStream, out.add_stream(codec, rate=rate, options=options)
-    )
-    stream.pix_fmt = 'bgr0' if lossless else 'yuv420p'
-    stream.codec_context.thread_count = _CODEC_THREADS
+  lossless = kind == 'mkv'
+  container, codec, sound_codec, pixels, flags = _KINDS[kind]
+  with (
+    _writing(path) as part,
+    av.open(part, 'w', container, options=flags) as out,
+  ):
+    _set_tags(out, metadata or {})
+    stream = _picture_stream(out, codec, fps, pixels, _quality(kind, crf))
+    audio = None
+    if sound is not None:
+      audio = cast(av.AudioStream, out.add_stream(sound_codec, rate=RATE))
+      audio.layout = 'stereo'
     sizes, converter = set(), VideoReformatter()
 
     def append(frames: np.ndarray) -> None:
       if not lossless:
         if not sizes and _scale(frames, scale) > 1:
-          out.metadata['scale'] = str(_scale(frames, scale))
+          more = {'scale': _scale(frames, scale)}
+          _set_tags(out, {**(metadata or {}), **more})
         frames = _enlarge(frames, scale)
         odd = [(0, side % 2) for side in frames.shape[1:3]]
         frames = np.pad(frames, [(0, 0), *odd, (0, 0)], mode='edge')
@@ -142,6 +139,8 @@ def open_video(
         stream.height, stream.width = frames.shape[1:3]
         if not lossless:
           _tag_colours(stream)
+        if audio is not None and sound is not None:
+          _encode_sound(out, audio, sound)
       sizes.add(frames.shape[1:3])
       for frame in frames:
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))
@@ -156,6 +155,40 @@ def open_video(
         f'got {len(sizes)} sizes.'
       )
     out.mux(stream.encode())
+
+
+def _picture_stream(
+  out: Any, codec: str, fps: float, pixels: str, options: dict[str, str]
+) -> av.VideoStream:
+  rate = fractions.Fraction(fps).limit_denominator(1001)
+  stream = cast(
+    av.VideoStream, out.add_stream(codec, rate=rate, options=options)
+  )
+  stream.pix_fmt = pixels
+  stream.codec_context.thread_count = _CODEC_THREADS
+  return stream
+
+
+def _quality(kind: str, crf: int) -> dict[str, str]:
+  """Options of the encoder of pictures."""
+  if kind == 'mp4':
+    # With its tree of macroblocks x264 is not the same from run to run when
+    # many encoders work at once (1 clip in 50 of 64x64 pixels).
+    return {'crf': str(crf), 'mbtree': '0'}
+  if kind == 'webm':
+    return {'crf': str(round(crf * 63 / 51)), 'b': '0', 'cpu-used': '4'}
+  return {}
+
+
+def _encode_sound(
+  out: Any, stream: av.AudioStream, samples: np.ndarray
+) -> None:
+  """Adds the whole sound; the container puts it between the frames."""
+  clipped = np.ascontiguousarray(samples.clip(-1, 1), np.float32)
+  frame = av.AudioFrame.from_ndarray(clipped, 'fltp', 'stereo')
+  frame.sample_rate, frame.time_base = RATE, fractions.Fraction(1, RATE)
+  frame.pts = 0
+  out.mux([*stream.encode(frame), *stream.encode(None)])
 
 
 def _as_bt709(
@@ -210,6 +243,35 @@ def write_video(
     append(frames)
 
 
+@contextlib.contextmanager
+def open_gif(
+  path: Path, fps: float, *, scale: int | None = None
+) -> Iterator[Callable[[np.ndarray], None]]:
+  """Opens an endlessly repeating GIF; see `write_gif`.
+
+  Frames wait in 256 colours each, a byte per pixel, until the block ends.
+  """
+  pictures: list[Image.Image] = []
+
+  def append(frames: np.ndarray) -> None:
+    for frame in _enlarge(frames, scale):
+      image = Image.fromarray(frame)
+      pictures.append(image.convert('P', palette=Image.Palette.ADAPTIVE))
+
+  yield append
+  ends = [round(100 * (t + 1) / fps) * 10 for t in range(len(pictures))]
+  durations = [b - a for a, b in itertools.pairwise([0, *ends])]
+  with _writing(path) as part:
+    pictures[0].save(
+      part,
+      'GIF',
+      save_all=True,
+      append_images=pictures[1:],
+      duration=durations,
+      loop=0,
+    )
+
+
 def write_gif(
   path: Path, frames: np.ndarray, fps: float, *, scale: int | None = None
 ) -> None:
@@ -225,18 +287,8 @@ def write_gif(
   Raises:
     UserError: the file cannot be written.
   """
-  ends = [round(100 * (t + 1) / fps) * 10 for t in range(len(frames))]
-  durations = [b - a for a, b in itertools.pairwise([0, *ends])]
-  pictures = [Image.fromarray(frame) for frame in _enlarge(frames, scale)]
-  with _writing(path) as part:
-    pictures[0].save(
-      part,
-      'GIF',
-      save_all=True,
-      append_images=pictures[1:],
-      duration=durations,
-      loop=0,
-    )
+  with open_gif(path, fps, scale=scale) as append:
+    append(frames)
 
 
 def write_image(path: Path, picture: np.ndarray) -> None:

@@ -8,7 +8,6 @@ used is named and left out.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,8 +102,10 @@ def list_clips(
       continue  # LongLive's prompts
     if suffix not in video_list.SUFFIXES:
       others.append(path.relative_to(folder).as_posix())
-    elif suffix == '.mkv' and mp4.is_file():
-      twins.append(path)  # the same without loss, by --lossless
+    elif suffix in ('.mkv', '.webm', '.gif') and mp4.is_file():
+      twins.append(path)  # the same in another format
+    elif path.name.endswith('.loop.mp4'):
+      twins.append(path)  # turns of the same
     else:
       record = _sidecar(path)
       # Clips of unfinished stages are no clips of their own.
@@ -165,9 +166,11 @@ def _read(
     frames, context = stream.frames, stream.codec_context
     fps = float(read.stream_rate(stream))
     height, width = context.height, context.width
-    tags = dict(container.metadata)
-  scale = _scale(tags, height, width)
-  about = about or _from_tags(tags)
+    tags = read.parse_tags(container.metadata)
+  scale = _scale(tags.get('scale'), height, width)
+  # Other programs keep whole graphs under this name.
+  if not about and isinstance(tags.get('prompt'), str):
+    about = tags
   name = naming.parse(kind, path.stem)
   relative = path.relative_to(folder).as_posix()
   prompt, cut = _prompt(path, about)
@@ -210,24 +213,11 @@ def _read(
   )
 
 
-def _scale(tags: Mapping[str, str], height: int, width: int) -> int:
+def _scale(told: Any, height: int, width: int) -> int:
   """How many times the writer of the file repeated pixels, as its tag says."""
-  text = tags.get('scale', '')
-  scale = int(text) if text.isdecimal() else 1
+  scale = told if type(told) is int else 1
   whole = scale > 0 and height % scale == 0 and width % scale == 0
   return scale if whole else 1
-
-
-def _from_tags(tags: Mapping[str, str]) -> dict[str, Any]:
-  """The record that `video_io.write_video` puts into the file's tags."""
-  record: dict[str, Any] = {}
-  for name, text in tags.items():
-    try:
-      record[name] = json.loads(text)
-    except (ValueError, RecursionError):
-      record[name] = text
-  # Other programs keep whole graphs under this name.
-  return record if isinstance(record.get('prompt'), str) else {}
 
 
 def _prompt(path: Path, about: Mapping[str, Any]) -> tuple[str, bool]:

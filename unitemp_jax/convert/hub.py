@@ -1,0 +1,158 @@
+"""Weights by their name on the Hugging Face Hub: hf://OWNER/NAME/file@revision.
+
+Files come through `huggingface_hub`, into its cache, with its tokens and its
+variables (HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE). What is in the cache
+needs no network.
+"""
+
+import contextlib
+import dataclasses
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from unitemp_jax import files
+from unitemp_jax.errors import UserError
+
+_INDEX = '.index.json'
+_KINDS = (_INDEX, '.safetensors', '.pth', '.pt', '.bin')  # the first that fits
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+  """A file, or a folder with one checkpoint, of a repository.
+
+  Attributes:
+    repository: OWNER/NAME.
+    path: within it, '' for its root.
+    revision: a branch, tag or commit; None for the default branch.
+  """
+
+  repository: str
+  path: str
+  revision: str | None
+
+
+def is_name(text: object) -> bool:
+  """Whether it is written as a name on the hub."""
+  return str(text).startswith('hf:/')
+
+
+def parse(text: object) -> Name:
+  """Reads hf://OWNER/NAME[/path][@revision]; @revision may follow NAME.
+
+  Raises:
+    UserError: it is none.
+  """
+  match = re.fullmatch(
+    r'hf:/+([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/+([^@]*?))?/*(?:@(.+))?',
+    str(text),
+  )
+  if not match or (match[2] and match[4]):
+    raise UserError(
+      f'{text} is no name on the hub; write hf://OWNER/NAME/file@revision, '
+      'where file and revision may be left out.'
+    )
+  return Name(match[1], match[3] or '', match[2] or match[4])
+
+
+def fetch(text: object) -> Path:
+  """Returns a checkpoint of the hub as a file on this machine.
+
+  What belongs to it comes along: the parts of an index, the configs beside it.
+
+  Raises:
+    UserError: no such repository, revision or file, no access, no network and
+      no copy in the cache, or huggingface_hub is not installed.
+  """
+  name = parse(text)
+  try:
+    import huggingface_hub
+  except ImportError as error:
+    raise UserError(
+      f'{text} is on the Hugging Face Hub, and huggingface_hub, which reads '
+      'it, is not installed; run: pip install "unitemp_jax[hub]".'
+    ) from error
+  from huggingface_hub import errors
+
+  def get(file: str) -> Path:
+    return Path(
+      huggingface_hub.hf_hub_download(
+        name.repository, file, revision=name.revision
+      )
+    )
+
+  try:
+    found = name.path
+    if not PurePosixPath(found).suffix:
+      listed = huggingface_hub.HfApi().list_repo_files(
+        name.repository, revision=name.revision
+      )
+      found = _checkpoint(listed, name.path, text)
+    path = get(found)
+    for beside in ('config.json', 'adapter_config.json'):
+      with contextlib.suppress(errors.EntryNotFoundError):
+        get(str(PurePosixPath(found).with_name(beside)))
+    if found.endswith(_INDEX):
+      parts = files.read_json(path, 'an index', keys=('weight_map',))
+      for part in sorted(set(parts['weight_map'].values())):
+        get(str(PurePosixPath(found).with_name(part)))
+  except errors.GatedRepoError as error:
+    raise UserError(
+      f'{text} is gated; accept its terms on the hub and log in (hf auth '
+      'login, or the variable HF_TOKEN).'
+    ) from error
+  except errors.RevisionNotFoundError as error:
+    raise UserError(
+      f'{text}: {name.repository} has no revision {name.revision}; check it.'
+    ) from error
+  except errors.RepositoryNotFoundError as error:
+    raise UserError(
+      f'{text}: there is no {name.repository} on the hub, or you may not see '
+      'it; check the name, or log in (hf auth login).'
+    ) from error
+  except errors.LocalEntryNotFoundError as error:
+    raise UserError(_offline(text)) from error
+  except errors.EntryNotFoundError as error:
+    raise UserError(
+      f'{text}: {name.repository} has no file {name.path or "that fits"}; '
+      'check the name.'
+    ) from error
+  except (errors.OfflineModeIsEnabled, OSError) as error:
+    raise UserError(_offline(text)) from error
+  except Exception as error:
+    if _is_network(error):
+      raise UserError(_offline(text)) from error
+    raise
+  return path
+
+
+def _is_network(error: Any) -> bool:
+  """Whether the library's client (httpx, requests) found no server."""
+  names = {kind.__module__.partition('.')[0] for kind in type(error).__mro__}
+  return bool(names & {'httpx', 'httpcore', 'requests', 'urllib3'})
+
+
+def _offline(text: object) -> str:
+  return (
+    f'{text} cannot be fetched without network, and there is no copy of it in '
+    'the cache; download it where there is network (hf download), or set '
+    'HF_ENDPOINT to a mirror.'
+  )
+
+
+def _checkpoint(listed: list[str], folder: str, text: object) -> str:
+  """The one checkpoint of a folder of a repository."""
+  inside = [
+    file
+    for file in listed
+    if str(PurePosixPath(file).parent) == (folder.strip('/') or '.')
+  ]
+  for kind in _KINDS:
+    found = [file for file in inside if file.endswith(kind)]
+    if len(found) == 1:
+      return found[0]
+    if found:
+      break
+  what = ', '.join(sorted(found or listed)[:5]) or 'nothing'
+  raise UserError(f'{text} holds {what}; name the one file to read.')

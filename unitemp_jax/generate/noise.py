@@ -1,0 +1,83 @@
+"""Noise from a file and latents to one, to compare with another program.
+
+A file is an .npz with `noise`, float `[level, time, height, width, channel]`
+for latents of the whole video: at level 0 the draw that a block starts from, at
+level k the one with which the estimate of pass k - 1 is noised again. `axes`
+names the axes, in whatever order they are; the default is this one. PyTorch's
+programs have `level, time, channel, height, width`
+(`launch/self_forcing_noise.py` records it there).
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from unitemp_jax import files
+from unitemp_jax.errors import UserError
+
+AXES = ('level', 'time', 'height', 'width', 'channel')
+
+
+def read(path: str | os.PathLike[str]) -> np.ndarray:
+  """Reads noise as float32 `[level, time, height, width, channel]`.
+
+  Raises:
+    UserError: it cannot be read, has no noise, or axes of other names.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise files.no_file(path)
+  try:
+    with np.load(path, allow_pickle=False) as opened:
+      held = {name: opened[name] for name in opened.files}
+  except files.UNREADABLE as error:
+    raise UserError(f'{path} cannot be read as .npz ({error}).') from error
+  except (AttributeError, TypeError):  # a single array
+    held = {}
+  noise = held.get('noise')
+  if noise is None or noise.ndim != len(AXES) or noise.dtype.kind != 'f':
+    raise UserError(
+      f'{path} holds no noise; it must have an array of that name with the '
+      f'axes {", ".join(AXES)}.'
+    )
+  axes = [str(name) for name in held.get('axes', np.array(AXES)).reshape(-1)]
+  if sorted(axes) != sorted(AXES):
+    raise UserError(
+      f'{path} names its axes {", ".join(axes)}; they must be '
+      f'{", ".join(AXES)}, in any order.'
+    )
+  noise = noise.transpose([axes.index(name) for name in AXES])
+  if not np.isfinite(noise).all():
+    raise UserError(f'{path} has noise that is not finite; record it again.')
+  return np.ascontiguousarray(noise, np.float32)
+
+
+def check(noise: np.ndarray, wanted: tuple[int, ...], path: object) -> None:
+  """Refuses noise of another size than a video needs.
+
+  Args:
+    noise: see `read`.
+    wanted: its shape.
+    path: of the file, for the message.
+
+  Raises:
+    UserError: an axis has another length.
+  """
+  wrong = [
+    f'{n} along {axis} and not {m}'
+    for axis, n, m in zip(AXES, noise.shape, wanted, strict=True)
+    if n != m
+  ]
+  if wrong:
+    raise UserError(
+      f'{path} does not fit the video: it has {", ".join(wrong)} (4 frames are '
+      'one step of time but for the first, 8 pixels one of height or width, '
+      'and there is a level for each pass of the model).'
+    )
+
+
+def save_latents(path: Path, latents: np.ndarray) -> None:
+  """Writes latents `[time, height, width, channel]` with their axes named."""
+  with files.writing(path) as temporary, temporary.open('r+b') as file:
+    np.savez(file, latents=latents, axes=np.array(AXES[1:]))
