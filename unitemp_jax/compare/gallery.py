@@ -11,7 +11,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import io
-import math
 import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -166,16 +165,8 @@ def render(contents: Contents, out: Path) -> tuple[str, pages.Gallery]:
     ),
     unlisted=len(contents.unpaired) - _LISTED,
     systems=[(name, folder, shapes[name]) for name, folder in folders],
-    digits=digits,
   )
   return page, gallery
-
-
-def digits(value: float) -> str:
-  """Three significant digits, however small the number."""
-  if not math.isfinite(value):
-    return '–'
-  return f'{value:.3g}'.replace('e-0', 'e-')
 
 
 def _clip(contents: Contents, name: str, pair: Pair, out: Path) -> Clip:

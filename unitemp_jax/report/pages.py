@@ -139,6 +139,8 @@ def number(value: float) -> str:
     return '–'
   if abs(value) >= 100:
     return f'{value:.0f}'
+  if 0 < abs(value) < 0.1:
+    return f'{value:.3g}'.replace('e-0', 'e-')
   digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
   return f'{value:.{digits}f}'
 
