@@ -1,5 +1,6 @@
 """Clips of a model depend on their own settings, and on nothing around them."""
 
+import functools
 import json
 import shutil
 
@@ -18,14 +19,10 @@ from unitemp_jax.evaluation_sets import work as set_work
 from unitemp_jax.evaluation_sets.manifests import Prompt
 from unitemp_jax.evaluation_sets.store import Store
 from unitemp_jax.evaluation_sets.work import plan_work
-from unitemp_jax.generate import text as text_sources
 from unitemp_jax.generate.pipeline import Pipeline
-from unitemp_jax.parallel.mesh import make_mesh
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.video.read import read_video
 from unitemp_jax.video.write import write_image, write_video
-
-pytestmark = pytest.mark.devices(8)
 
 PROMPTS = ('a red seven falls', 'a blue one', 'a green two bounces')
 
@@ -35,29 +32,28 @@ def plan(names=('forward', 'backward'), **more):
   return plan_work(random_model(), 'plain', prompts, names, **more)
 
 
-def make(work, size, devices=None, wanted=None):
-  """Videos by clip, and the pipeline that made them."""
-  source = Pipeline.load(work.model)
-  params = jax.device_get(source.params)
-  memo = text_sources.Memo(text_sources.Encoder(source.card, source.tokenizer))
-  pipeline = Pipeline(
-    *(source.card, params, source.tokenizer, source.hash),
-    make_mesh({'data': -1}, devices),
-    memo,
-  )
-  maker = set_work.Maker(
-    work, Store(work.model), set_work.Reader(work), size, pipeline
+@functools.cache
+def pipeline(devices=1):
+  """The model, whose programs are compiled once for all tests of clips."""
+  assert len(jax.devices()) == devices
+  return Pipeline.load(random_model(), many=True)
+
+
+def make(work, size, wanted, devices=1):
+  """Videos by clip."""
+  reader = set_work.Reader(work)
+  made = set_work.Maker(
+    work, Store(work.model), reader, size, pipeline(devices)
   )
   videos = {}
-  clips = work.clips if wanted is None else wanted
-  for first in range(0, len(clips), size):
-    group = clips[first : first + size]
-    _, made = maker.make(group)
-    decoded = pipeline.pixels(made)[: len(group)]
+  for first in range(0, len(wanted), size):
+    group = wanted[first : first + size]
+    _, result = made.make(group)
+    decoded = pipeline(devices).pixels(result)[: len(group)]
     videos |= {
       clip.path: video for clip, video in zip(group, decoded, strict=True)
     }
-  return videos, pipeline
+  return videos
 
 
 def difference(one, two):
@@ -72,49 +68,38 @@ def difference(one, two):
 def batch_of_4():
   """Four clips of two prompts on one device."""
   work = plan(['forward'], samples=2)
-  videos, pipeline = make(work, 4, jax.devices()[:1], work.clips[:4])
+  videos = make(work, 4, work.clips[:4])
   # The text encoder ran once per prompt.
-  assert pipeline.text.encoded == 2
+  assert pipeline().text.encoded == 2
   return work, videos
 
 
 def test_batch_1_equals_batch_4(batch_of_4):
   """Up to one level of 255 where rounding falls the other way."""
   work, videos = batch_of_4
-  alone, _ = make(work, 1, jax.devices()[:1], work.clips[1:3])
+  alone = make(work, 1, work.clips[1:3])
   assert difference(alone, videos) <= 1
   # Negative control: another seed is another clip.
   swapped = dict(zip(alone, reversed(alone.values()), strict=True))
   assert difference(swapped, videos) > 20
 
 
-@pytest.mark.slow
-def test_1_device_equals_4(batch_of_4):
-  """Up to one level of 255 as well."""
-  work, videos = batch_of_4
-  spread, pipeline = make(work, 4, jax.devices()[:4], work.clips[:4])
-  assert len(pipeline.mesh.devices.flat) == 4
-  assert difference(spread, videos) <= 1
-
-
 def test_a_part_of_a_batch_is_bit_for_bit_the_same(batch_of_4):
   """A killed shard makes its last clips in smaller company."""
   work, videos = batch_of_4
-  rest, _ = make(work, 4, jax.devices()[:1], work.clips[2:4])
+  rest = make(work, 4, work.clips[2:4])
   assert difference(rest, videos) == 0
 
 
-@pytest.mark.slow
 def test_embedded_prompts_are_those_of_the_pipeline(batch_of_4):
   work, videos = batch_of_4
   clips = work.clips[:4]
-  pipeline = Pipeline.load(work.model)
-  made = pipeline.generate(
+  made = pipeline().generate(
     [clip.prompt.text for clip in clips],
     [clip.seed for clip in clips],
     work.order_of['forward'],
   )
-  whole = pipeline.decode(made.timeline)
+  whole = pipeline().decode(made.timeline)
   plain = {c.path: video for c, video in zip(clips, whole, strict=True)}
   assert difference(plain, videos) <= 1
 
@@ -261,3 +246,12 @@ def test_all_orders_means_those_that_have_what_they_want():
       own = plan.preloaded()[0].tolist()
       # What a loop closes with is made, not given.
       assert own == [0][: wanted[0]] + [8][: wanted[1]], (given, name)
+
+
+@pytest.mark.slow
+@pytest.mark.devices(4)
+def test_1_device_equals_4(batch_of_4):
+  """Up to one level of 255; last, as it takes other devices."""
+  work, videos = batch_of_4
+  spread = make(work, 4, work.clips[:4], devices=4)
+  assert difference(spread, videos) <= 1
