@@ -33,7 +33,7 @@ def plan(names=('forward', 'backward'), **more):
 
 
 @functools.cache
-def pipeline(devices=1):
+def pipeline(devices):
   """The model, whose programs are compiled once for all tests of clips."""
   assert len(jax.devices()) == devices
   return Pipeline.load(random_model(), many=True)
@@ -70,7 +70,7 @@ def batch_of_4():
   work = plan(['forward'], samples=2)
   videos = make(work, 4, work.clips[:4])
   # The text encoder ran once per prompt.
-  assert pipeline().text.encoded == 2
+  assert pipeline(1).text.encoded == 2
   return work, videos
 
 
@@ -94,12 +94,12 @@ def test_a_part_of_a_batch_is_bit_for_bit_the_same(batch_of_4):
 def test_embedded_prompts_are_those_of_the_pipeline(batch_of_4):
   work, videos = batch_of_4
   clips = work.clips[:4]
-  made = pipeline().generate(
+  made = pipeline(1).generate(
     [clip.prompt.text for clip in clips],
     [clip.seed for clip in clips],
     work.order_of['forward'],
   )
-  whole = pipeline().decode(made.timeline)
+  whole = pipeline(1).decode(made.timeline)
   plain = {c.path: video for c, video in zip(clips, whole, strict=True)}
   assert difference(plain, videos) <= 1
 

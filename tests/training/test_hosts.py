@@ -8,7 +8,7 @@ import kill_harness
 import numpy as np
 import pytest
 import safetensors.numpy
-from test_objectives_kill import command, in_a_hurry, inputs  # noqa: F401
+from test_objectives_kill import command, in_a_hurry, inputs, run  # noqa: F401
 
 # Float32 rounding (sums over devices in another order), after Adam, which makes
 # steps of a fixed size from gradients of any size.
@@ -54,7 +54,7 @@ def test_two_hosts_train_as_one_process_does(inputs, tmp_path):  # noqa: F811
   )
   codes = [process.wait(kill_harness.WAIT) for process in pair]
   assert codes == [0, 0], Path(f'{together}.0.log').read_text()[-2000:]
-  kill_harness.finish(flags_of(inputs, alone, 3), alone)
+  run(flags_of(inputs, alone, 3))
   off, size = difference([together, alone])
   assert off < TOLERANCE < size
 
@@ -77,13 +77,12 @@ def test_hosts_stop_together_and_another_mesh_goes_on(inputs, tmp_path):  # noqa
   rest = flags_of(inputs, workdir, stop + 3, data=4, fsdp=1)
   log = kill_harness.finish(rest, workdir, devices=4)
   assert f'resuming after step {stop}' in log
-  kill_harness.finish(flags_of(inputs, alone, stop + 3), alone)
+  run(flags_of(inputs, alone, stop + 3))
   off, size = difference([workdir, alone])
   assert off < TOLERANCE
   # Control: two trainings of other data differ by more than that.
   other = tmp_path / 'other'
-  seeded = [*flags_of(inputs, other, 6), '--config.seed=1']
-  kill_harness.finish(seeded, other)
+  run([*flags_of(inputs, other, 6), '--config.seed=1'])
   assert difference([other, alone])[0] > 10 * TOLERANCE, size
 
 

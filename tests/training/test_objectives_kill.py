@@ -1,8 +1,11 @@
-"""SIGKILL at random steps of every objective leaves no trace in its result.
+"""A training that ends at any step leaves no trace in its result.
 
 The commands are those of users, with the size of the tests, on random latents.
+They end by an exception here, which costs no process; real signals are sent in
+test_kill.py and, to such commands, in test_hosts.py.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -11,25 +14,29 @@ import kill_harness
 import numpy as np
 import pytest
 
+from unitemp_jax.cli import main as cli
 from unitemp_jax.data import latents
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.training.build import build_program
 from unitemp_jax.training.config import load_config
+from unitemp_jax.training.program import CompiledSteps
 from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs.builders import latent_shape
 
 ROOT = Path(__file__).parents[2]
-STEPS = 16
+STEPS = 8
 SLOW = ('vae', 'student_init', 'distill')
 STAGES = ['teacher', *(pytest.param(s, marks=pytest.mark.slow) for s in SLOW)]
 
 
 @pytest.fixture(scope='module', autouse=True)
 def in_a_hurry():
-  """Programs are compiled without optimization."""
+  """Programs are compiled without optimization, in other processes too."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+    jax.config.update('jax_disable_most_optimizations', True)
     yield
+  jax.config.update('jax_disable_most_optimizations', False)
 
 
 @pytest.fixture(scope='module')
@@ -93,18 +100,42 @@ def command(stage, inputs, workdir):
   ]
 
 
+class Ended(BaseException):
+  """What no code catches."""
+
+
+def run(flags, ends=None):
+  """Runs a command of `command` in this process, until it ends at a step."""
+  words, steps, take = flags[3:], itertools.count(1), CompiledSteps.__call__
+
+  def step(self, *arguments):
+    if next(steps) == ends:
+      raise Ended
+    return take(self, *arguments)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(CompiledSteps, '__call__', step)
+    if ends is None:
+      assert cli.main(words) == 0
+    else:
+      with pytest.raises(Ended):
+        cli.main(words)
+
+
 @pytest.mark.parametrize('stage', STAGES)
-def test_killed_training_equals_an_undisturbed_one(stage, inputs, tmp_path):
-  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  kill_harness.finish(command(stage, inputs, whole), whole)
-  met = kill_harness.run_with_kills(
-    command(stage, inputs, killed), killed, kills=2, num_lines=STEPS
-  )
-  assert met >= 1  # Otherwise nothing was tried.
-  assert 'resuming after step' in Path(f'{killed}.log').read_text()
-  assert kill_harness.differences(whole, killed) == []
+def test_ended_training_equals_an_undisturbed_one(
+  stage, inputs, tmp_path, capsys
+):
+  whole, ended = tmp_path / 'whole', tmp_path / 'ended'
+  run(command(stage, inputs, whole))
+  capsys.readouterr()
+  # Between two checkpoints, and in the first step after one.
+  for steps in (4, 1, None):
+    run(command(stage, inputs, ended), steps)
+  assert 'resuming after step 2' in capsys.readouterr().out
+  assert kill_harness.differences(whole, ended) == []
   # What the next stage is given is the same file.
-  files = [sorted((run / 'weights').iterdir()) for run in (whole, killed)]
+  files = [sorted((run / 'weights').iterdir()) for run in (whole, ended)]
   assert len(files[0]) == 1
   for one, two in zip(*files, strict=True):
     assert one.read_bytes() == two.read_bytes()
@@ -113,11 +144,9 @@ def test_killed_training_equals_an_undisturbed_one(stage, inputs, tmp_path):
 def test_another_seed_differs(inputs, tmp_path):
   """The control: the comparison sees another order of the data."""
   runs = [tmp_path / 'one', tmp_path / 'two']
-  for seed, run in enumerate(runs):
-    flags = command('teacher', inputs, run)
-    kill_harness.finish(
-      [*flags, '--config.num_steps=4', f'--config.seed={seed}'], run
-    )
+  for seed, folder in enumerate(runs):
+    flags = command('teacher', inputs, folder)
+    run([*flags, '--config.num_steps=2', f'--config.seed={seed}'])
   found = kill_harness.differences(*runs)
   assert 'data_crc at 1' in found
   assert any('params' in name for name in found)
