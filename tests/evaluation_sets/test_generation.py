@@ -254,4 +254,5 @@ def test_1_device_equals_4(batch_of_4):
   """Up to one level of 255; last, as it takes other devices."""
   work, videos = batch_of_4
   spread = make(work, 4, work.clips[:4], devices=4)
+  assert pipeline(4).mesh.size == 4
   assert difference(spread, videos) <= 1
