@@ -75,14 +75,15 @@ def _compare(argv: list[str]) -> int:
     raise UserError(pairing.why_unpaired(found, paired))
   if args.dry_run:
     return 0
-  options = run.Options(
+  text = run.run(
+    *(found, paired, real, args.out),
     workers=args.workers,
     pictures=args.pictures,
     trials=args.trials,
     question=args.question,
     command=shlex.join(['unitemp', 'compare', *argv]),
   )
-  print(run.run(found, paired, real, args.out, options))
+  print(text)
   print(args.out / 'index.html')
   return 0
 

@@ -1,4 +1,4 @@
-"""Blind comparison: the page on which people choose, and their votes.
+"""Blind comparison (a two-alternative forced choice) and its votes.
 
 Clips are copied under names that tell nothing, without their tags; which side
 is whose lies in a key that stays outside the folder of the page. The sides are

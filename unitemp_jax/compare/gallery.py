@@ -1,4 +1,4 @@
-"""The page of a comparison: table, videos side by side, what stands alone.
+"""The page of a comparison: tables, videos side by side, unpaired clips.
 
 Clips have a poster and a strip: frames side by side, time running evenly from
 left to right, as the drawing of the generation order wants it.
@@ -105,7 +105,6 @@ class Contents:
   """All that the page shows.
 
   Attributes:
-    title: plain text.
     names: of the systems.
     folders: of each system.
     matches: names of two systems and the rows of their table.
@@ -118,7 +117,6 @@ class Contents:
     blind: link to the blind page, or ''.
   """
 
-  title: str
   names: tuple[str, ...]
   folders: tuple[Path, ...]
   matches: tuple[tuple[tuple[str, str], tuple[table.Row, ...]], ...]
@@ -146,11 +144,13 @@ def render(contents: Contents, out: Path) -> tuple[str, pages.Gallery]:
         shapes[clip.order][clip.shape] += 1
       yield pair.prompt, f'sample {pair.sample}', clips
 
+  first, *others = contents.names
+  title = others[0] if len(others) == 1 else f'{len(others)} others'
   gallery = pages.write_gallery(out / PAGE, rows(), contents.names)
   folders = zip(contents.names, contents.folders, strict=True)
   page = pages.render(
     'comparison.html',
-    title=contents.title,
+    title=f'{first} against {title}',
     eyebrow=EYEBROW,
     problems=contents.notes,
     contents=contents,

@@ -1,4 +1,4 @@
-"""Two systems that started from the same noise, number against number.
+"""Latents and frames of two systems that started from the same noise.
 
 An npz holds what a run made of its noise: `noise`, and `latents` or `frames` or
 both. Systems store their axes in different orders; the noise, which is equal,

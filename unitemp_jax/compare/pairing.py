@@ -1,4 +1,4 @@
-"""Which clips of two systems belong together: those of one prompt and sample.
+"""Pairs of clips: those of one prompt and sample, by several systems.
 
 File names lose something of a prompt: its end, dots, slashes. So a clip's own
 record goes first, then the list of prompts, then what other folders know. A

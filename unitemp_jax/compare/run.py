@@ -1,4 +1,4 @@
-"""One comparison from folders to tables, pages and a blind test."""
+"""Comparison of systems: from folders to tables, pages and a blind test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unitemp_jax.compare import blind, gallery, numbers, table
 from unitemp_jax.compare.pairing import Pair, Pairing, System
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import measure, tables
-from unitemp_jax.evaluation.clips.folder import ClipFile, Listing
+from unitemp_jax.evaluation.clips.folder import Listing
 from unitemp_jax.evaluation.clips.tables import SHAPES, Clip, Group
 from unitemp_jax.evaluation.metrics.results import Result, ResultTable
 from unitemp_jax.report import pages
@@ -29,31 +29,17 @@ METRICS, TABLES, CLIPS, UNPAIRED = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """What a comparison does beyond its tables.
-
-  Attributes:
-    workers: processes.
-    pictures: pairs that get posters and strips, at most.
-    trials: of the blind page, at most; 0 for none.
-    question: of the blind page.
-    command: for the record.
-  """
-
-  workers: int
-  pictures: int
-  trials: int
-  question: str
-  command: str
-
-
 def run(
   systems: Sequence[tuple[System, Path]],
   pairing: Pairing,
   real: Listing | None,
   out: Path,
-  options: Options,
+  *,
+  workers: int,
+  pictures: int,
+  trials: int,
+  question: str,
+  command: str,
   report: Callable[[str], None] = print,
 ) -> str:
   """Measures, compares and writes everything below `out`.
@@ -63,7 +49,11 @@ def run(
     pairing: of their clips.
     real: footage that says how much real clips move, or None.
     out: folder.
-    options: what else to do.
+    workers: processes.
+    pictures: pairs that get posters and strips, at most.
+    trials: of the blind page, at most; 0 for none.
+    question: of the blind page.
+    command: for the record.
     report: is given lines about the progress.
 
   Returns:
@@ -74,11 +64,11 @@ def run(
       written.
   """
   notes = list(pairing.notes)
-  measured = _measure(pairing.pairs, out, options.workers, report, notes)
+  measured = _measure(pairing.pairs, out, workers, report, notes)
   pairs = _whole(pairing.pairs, measured)
   if not pairs:
     raise UserError('not one pair of clips could be measured.')
-  usual = _usual(real, measured, out, options.workers, report, notes)
+  usual = _usual(real, measured, out, workers, report, notes)
   notes += _unlike(systems, pairs, measured)
   names = tuple(system.name for system, _ in systems)
   matches, results = [], []
@@ -97,30 +87,28 @@ def run(
     ]
     rows = table.compare(match, values, usual)
     matches.append((match, tuple(rows)))
-    results += table.to_results(match, rows, options.command)
-    results += _numbers(match, both, options.command, notes)
-  drawn = _pictures(pairs, measured, out, options)
+    results += table.to_results(match, rows, command)
+    results += _numbers(match, both, command, notes)
+  clips = {
+    clip.path: measured[clip.path].frames
+    for pair in pairs[:pictures]
+    for clip in pair.clips.values()
+  }
+  drawn = gallery.draw(list(clips.items()), out, workers)
   texts = {}
-  if options.trials:
-    texts = blind.make(
-      out, names, pairs, count=options.trials, question=options.question
-    )
+  if trials:
+    texts = blind.make(out, names, pairs, count=trials, question=question)
   contents = gallery.Contents(
-    title=(
-      ' against '.join(names)
-      if len(names) == 2
-      else f'{names[0]} against {len(names) - 1} others'
-    ),
-    names=names,
-    folders=tuple(folder for _, folder in systems),
-    matches=tuple(matches),
-    pairs=pairs,
-    measured=measured,
-    pictures=drawn,
-    unpaired=pairing.unpaired,
-    notes=tuple(notes),
-    command=options.command,
-    blind=blind.PAGE if texts else '',
+    names,
+    tuple(folder for _, folder in systems),
+    tuple(matches),
+    pairs,
+    measured,
+    dict(zip(clips, drawn, strict=True)),
+    pairing.unpaired,
+    tuple(notes),
+    command,
+    blind.PAGE if texts else '',
   )
   return _write(out, contents, results, texts, report)
 
@@ -214,17 +202,6 @@ def _numbers(match, pairs, command, notes) -> list[Result]:
   return rows
 
 
-def _pictures(pairs, measured, out, options):
-  clips: dict[Path, ClipFile] = {
-    clip.path: clip
-    for pair in pairs[: options.pictures]
-    for clip in pair.clips.values()
-  }
-  wanted = [(path, measured[path].frames) for path in clips]
-  drawn = gallery.draw(wanted, out, options.workers)
-  return dict(zip(clips, drawn, strict=True))
-
-
 def _write(
   out: Path, contents: gallery.Contents, results, texts, report
 ) -> str:
@@ -234,12 +211,11 @@ def _write(
     parts.append(f'## {names[0]} against {names[1]}\n')
     parts.append(table.to_markdown(names, rows))
   text = '\n'.join(parts)
-  lines = [
-    (pair.prompt, pair.sample, name, clip.name, contents.measured[clip.path])
+  csv_text = table.to_csv(
+    (pair.prompt, pair.sample, name, c.name, contents.measured[c.path].values)
     for pair in contents.pairs
-    for name, clip in pair.clips.items()
-  ]
-  csv_text = table.to_csv([(*line[:4], line[4].values) for line in lines])
+    for name, c in pair.clips.items()
+  )
   page, shown = gallery.render(contents, out)
   files.write_all(
     {

@@ -1,4 +1,4 @@
-"""The paired table: every metric of two systems over the clips both have.
+"""Paired tables: every metric of two systems over the clips that both have.
 
 A clip that stands still wins nothing: it flickers and drifts least of all. So
 differences are taken over pairs in which both clips move, and a still clip
@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -219,9 +219,7 @@ def _show(value: Interval | None, is_ratio: bool = False) -> str:
   return f'{sign}{value.value:.3g} [{value.low:.3g} {value.high:.3g}]'
 
 
-def to_csv(
-  clips: Sequence[tuple[str, int, str, str, Values]],
-) -> str:
+def to_csv(clips: Iterable[tuple[str, int, str, str, Values]]) -> str:
   """One line per clip: prompt, sample, system, file, and every metric."""
   text = io.StringIO()
   writer = csv.writer(text, lineterminator='\n')

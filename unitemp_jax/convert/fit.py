@@ -1,4 +1,4 @@
-"""Which network a checkpoint holds, and whether all of it fits ours."""
+"""Recognition of the networks in a checkpoint, and checks of their shapes."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""A model folder from checkpoints: what is written where, and its card."""
+"""Model folders from checkpoints: their files and card."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""From PyTorch checkpoints to our files, one tensor at a time."""
+"""Import of PyTorch checkpoints, one tensor at a time."""
 
 import contextlib
 import dataclasses

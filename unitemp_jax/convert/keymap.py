@@ -1,4 +1,4 @@
-"""Names and layouts of PyTorch weights against ours, by one table.
+"""Tables that map names and layouts of PyTorch weights to ours.
 
 A table lists, for every parameter of a network, its path in our tree, its name
 in each PyTorch layout, and an einops pattern from the PyTorch array to ours.

@@ -1,4 +1,4 @@
-"""From our files to PyTorch checkpoints, one tensor at a time."""
+"""Export to PyTorch checkpoints, one tensor at a time."""
 
 import dataclasses
 import functools

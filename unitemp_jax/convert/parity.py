@@ -1,4 +1,4 @@
-"""How close our networks are to PyTorch's, on a checkpoint and one input.
+"""Numerical parity with PyTorch, on a checkpoint and one input.
 
 PyTorch's side is loaded by diffusers' own reading of the layout, ours by our
 tables, so that a wrong line of a table shows as a wrong number. The error of a

@@ -1,4 +1,4 @@
-"""The PyTorch side of parity: modules, what they saw, and errors against them.
+"""PyTorch's side of parity: modules, their recorded calls, error rows.
 
 PyTorch is imported when a function is called, and only in `convert`.
 """

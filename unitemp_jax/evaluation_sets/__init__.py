@@ -1,1 +1,1 @@
-"""Evaluation sets: prompts in, folders that a benchmark can read out."""
+"""Evaluation sets: folders of clips that benchmarks read."""

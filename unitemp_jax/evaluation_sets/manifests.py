@@ -1,4 +1,4 @@
-"""Reads prompt suites: text, CSV, JSON lines, VBench's JSON, aligned files.
+"""Readers of prompt lists: text, CSV, JSON lines, VBench's JSON, folders.
 
 A suite is the user's own file; none is part of this package. Every format ends
 as a list of `Prompt`. Lines are split at line feeds only, as the benchmarks do.

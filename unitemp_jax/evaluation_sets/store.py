@@ -200,7 +200,7 @@ _SILENCE = 900.0
 
 
 class Journal:
-  """Writes what one shard does."""
+  """Progress log of one shard."""
 
   def __init__(self, root: Path, shard: tuple[int, int]):
     name = f'{shard[0]}-of-{shard[1]}'
@@ -208,15 +208,15 @@ class Journal:
     self._path = root / 'progress' / f'{name}.jsonl'
 
   def start(self, clips: int) -> None:
-    """A process begins with so many clips to make."""
+    """Logs that a process starts, with this number of clips to make."""
     self._append('start', clips=clips)
 
   def batch(self, clips: int, seconds: float) -> None:
-    """So many clips were finished since the line before."""
+    """Logs clips that were finished since the last line."""
     self._append('batch', clips=clips, seconds=round(seconds, 3))
 
   def end(self) -> None:
-    """All clips of the shard are there."""
+    """Logs that the shard is complete."""
     self._append('end')
 
   def _append(self, event: str, **more: Any) -> None:
@@ -236,10 +236,15 @@ class Journal:
 
 @dataclasses.dataclass(frozen=True)
 class Worker:
-  """What the journal of one shard ('0/2') says of its latest process.
+  """The latest process of a shard, by the shard's journal.
 
-  It is running, finished or stopped, has made so many clips of those that it
-  had to make, at so many per second, and was silent for so many seconds.
+  Attributes:
+    shard: such as '0/2'.
+    state: 'running', 'finished' or 'stopped'.
+    made: clips.
+    todo: clips that it had to make.
+    rate: clips per second.
+    silent: seconds since its last line.
   """
 
   shard: str

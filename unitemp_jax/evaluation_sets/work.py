@@ -1,4 +1,4 @@
-"""All that one command makes: its clips, by which plans, and their records."""
+"""Generation of an evaluation set: plans, batches, files and records."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Reads a folder of generated clips for the report.
+"""Reader of folders of generated clips, for the report.
 
 The folder holds `ORDER/CLIP.mp4` with a sidecar `ORDER/CLIP.json`, optionally
 `ORDER/CLIP.strip.png` (frames side by side, time running evenly from left to

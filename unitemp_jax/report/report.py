@@ -1,4 +1,4 @@
-"""The report: one static page, and one picture, of a folder of clips."""
+"""The report: a static page and a contact sheet of a folder of clips."""
 
 import collections
 import os
