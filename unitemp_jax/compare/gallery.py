@@ -100,6 +100,10 @@ PAGE, EYEBROW = 'index.html', 'unitemp comparison'
 _LISTED = 400  # unpaired clips on the page; all are in the CSV
 
 
+# Names of two systems and the rows of their table.
+Match = tuple[tuple[str, str], tuple[table.Row, ...]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Contents:
   """All that the page shows.
@@ -107,7 +111,7 @@ class Contents:
   Attributes:
     names: of the systems.
     folders: of each system.
-    matches: names of two systems and the rows of their table.
+    matches: what was compared.
     pairs: of clips.
     measured: what was measured of each clip, by its path.
     pictures: of some clips, by path.
@@ -119,7 +123,7 @@ class Contents:
 
   names: tuple[str, ...]
   folders: tuple[Path, ...]
-  matches: tuple[tuple[tuple[str, str], tuple[table.Row, ...]], ...]
+  matches: tuple[Match, ...]
   pairs: tuple[Pair, ...]
   measured: Mapping[Path, Measured]
   pictures: Mapping[Path, Pictures]

@@ -71,24 +71,7 @@ def run(
   usual = _usual(real, measured, out, workers, report, notes)
   notes += _unlike(systems, pairs, measured)
   names = tuple(system.name for system, _ in systems)
-  matches, results = [], []
-  for other in names[1:]:
-    both = [p for p in pairs if names[0] in p.clips and other in p.clips]
-    if not both:
-      notes.append(f'{names[0]} and {other} have no clips of one prompt.')
-      continue
-    match = (names[0], other)
-    values = [
-      (
-        measured[p.clips[names[0]].path].values,
-        measured[p.clips[other].path].values,
-      )
-      for p in both
-    ]
-    rows = table.compare(match, values, usual)
-    matches.append((match, tuple(rows)))
-    results += table.to_results(match, rows, command)
-    results += _numbers(match, both, command, notes)
+  matches, results = _compare(names, pairs, measured, usual, command, notes)
   clips = {
     clip.path: measured[clip.path].frames
     for pair in pairs[:pictures]
@@ -111,6 +94,31 @@ def run(
     blind.PAGE if texts else '',
   )
   return _write(out, contents, results, texts, report)
+
+
+def _compare(
+  names, pairs, measured, usual, command, notes
+) -> tuple[list[gallery.Match], list[Result]]:
+  """Compares the first system with each of the others."""
+  matches, results = [], []
+  for other in names[1:]:
+    both = [p for p in pairs if names[0] in p.clips and other in p.clips]
+    if not both:
+      notes.append(f'{names[0]} and {other} have no clips of one prompt.')
+      continue
+    match = (names[0], other)
+    values = [
+      (
+        measured[p.clips[names[0]].path].values,
+        measured[p.clips[other].path].values,
+      )
+      for p in both
+    ]
+    rows = table.compare(match, values, usual)
+    matches.append((match, tuple(rows)))
+    results += table.to_results(match, rows, command)
+    results += _numbers(match, both, command, notes)
+  return matches, results
 
 
 def _measure(pairs, out, workers, report, notes) -> dict[Path, Clip]:
