@@ -167,7 +167,7 @@ def test_a_plan_costs_what_its_rows_see():
 def test_a_rollout_is_the_mean_of_what_it_draws():
   plan = orders.ORDERS['backward'](9, anchors=3, start=3)
   clip = training_flops.Clip(frames=9, frame=10, text=5)
-  settings = {'levels': 2, 'draft_from': 1}
+  settings = {'passes': 2, 'draft_from': 1}
   before, last = training_flops.rollout(
     DIT, [(plan, 2.0)], clip, anchor_drop=0.0, **settings
   )

@@ -93,12 +93,12 @@ def test_only_the_teachers_own_way_is_followed(batch, draft_from):
     # Noisy frames are states of the trajectory at the level that is told.
     noisy = jnp.asarray(LEVELS[:-1])[None, None]
     level = jnp.abs(sigma[:, :, None] - noisy).argmin(-1)
-    own = ode_init.at_levels(batch['trajectory'], level[:, end - FRAMES : end])
+    own = ode_init.at_sigmas(batch['trajectory'], level[:, end - FRAMES : end])
     seen.append(jnp.abs(x[:, end - FRAMES : end] - own).max())
     if not draft_from:
       places = layout.positions()[end:]
       states = batch['trajectory'][:, :, places]
-      states = ode_init.at_levels(states, level[:, end:])
+      states = ode_init.at_sigmas(states, level[:, end:])
       seen.append(jnp.abs(x[:, end:] - states).max())
     context = slice(0, end - FRAMES)
     np.testing.assert_array_equal(x[:, context], clean[:, context])
@@ -113,7 +113,7 @@ def test_only_the_teachers_own_way_is_followed(batch, draft_from):
       denoise=knows,
       layout=layout,
       table=table,
-      levels=LEVELS,
+      sigmas=LEVELS,
       start=3,
       anchor_drop=0.3,
       draft_share=0.5,

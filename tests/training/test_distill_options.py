@@ -77,7 +77,7 @@ def test_a_held_draft_is_trained_as_it_is_sampled():
   assert card.step_options.draft_sigma == held > 0
   assert build_program(config).settings() == {'draft_sigma': held}
   config.orders.draft_sigma = 0.0  # Control: at the plan's start.
-  start = builders.student_levels(config)[config.orders.start]
+  start = builders.student_sigmas(config)[config.orders.start]
   assert build_program(config).settings() == {'draft_sigma': start}
   config.objective, config.orders.draft_sigma = 'ode_init', held
   with pytest.raises(UserError, match='trajectories hold'):

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from unitemp_jax import files
+from unitemp_jax import files, orders, timeline
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
-from unitemp_jax.orders import from_options
 from unitemp_jax.plans import Plan, check, drawing, text
 
 EXAMPLE = """examples:
@@ -19,6 +18,58 @@ EXAMPLE = """examples:
   unitemp plan --plan=plan.json --out=plan.svg
 """
 
+_ORDERS = {**orders.ORDERS, **orders.WORKFLOWS}
+_FRAMES = 33
+_MOST_PROMPTS = 10_000
+
+# Settings of all orders, and those of some: option and its help; `int` options
+# say what they count. `_NAMES` are those that the orders know by that name.
+_SETTINGS = {
+  'block': 'latents per block (3)',
+  'anchors': 'anchors per block (3)',
+  'start_level': 'level at which blocks start from carried anchors (0 = never)',
+  'window': 'most latents that a row sees before its own (all)',
+  'local_attn_size': "the same in Self-Forcing's terms: with its own",
+  'span': 'latents that the model was trained on: none farther away are seen',
+  'rows': 'pad to this many rows',
+  'prompts': 'FRAME:PROMPT,... prompt numbers from frames on',
+}
+_OWN = {
+  'frames': f'frames of the video ({_FRAMES})',
+  'first': 'frames given at the start (inbetween: 1, else 0)',
+  'last': 'frames given at the end (inbetween: 1, else 0)',
+  'first_block': "forward: latents of the first block (1: Wan's first frame)",
+  'given': 'keyframes, story: FRAME[:COUNT],... frames given',
+  'side': f'from which side gaps are filled: {", ".join(orders.SIDES)}',
+  'clip': 'extend: frames of the clip (1, an image)',
+  'before': 'extend: frames to be added before it',
+  'after': 'extend: frames to be added after it',
+  'sides': f'extend: which grows first: {", ".join(orders.GROWTHS)}',
+  'replace': 'regenerate: FROM:TO, first and last frame made anew',
+  'scenes': 'story: frames of each scene, as 24,24,24',
+  'connections': 'story: frames between scenes, one for all or each',
+  'direction': f'long: {" or ".join(orders.DIRECTIONS)}',
+  'sinks': f'long: ends that stay in view: {", ".join(orders.SINKS)}',
+  'sink_latents': 'long: latents per end that stay in view',
+}
+_TEXTS = ('prompts', 'given', 'side', 'sides', 'replace', 'scenes')
+_TEXTS += ('connections', 'direction', 'sinks')
+_NAMES = ('block', 'anchors', 'window', 'span', 'rows', 'side', 'sides')
+_NAMES += ('direction', 'sinks', 'sink_latents', 'loop')
+_ENDS = ('frames', 'first', 'last')
+_OF_ORDER = {
+  **dict.fromkeys(orders.ORDERS, _ENDS),
+  'forward': (*_ENDS, 'first_block'),
+  'inbetween': (*_ENDS, 'side'),
+  'loop': ('frames', 'first', 'side'),
+  'extend': ('clip', 'before', 'after', 'sides'),
+  'keyframes': ('frames', 'given', 'side'),
+  'transition': (*_ENDS, 'side'),
+  'regenerate': ('frames', 'replace', 'side'),
+  'story': ('scenes', 'connections', 'given', 'loop', 'side'),
+  'long': (*_ENDS, 'direction', 'sinks', 'sink_latents'),
+}
+
 
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code.
@@ -30,10 +81,10 @@ def main(argv: list[str]) -> int:
   parser = Parser(
     'plan', 'Print, check, draw or save a temporal order.', EXAMPLE
   )
-  parser.add_argument('--order', choices=list(from_options.ORDERS))
+  parser.add_argument('--order', choices=list(_ORDERS))
   parser.add('--plan', 'check a plan in JSON', metavar='FILE')
-  for name, about in {**from_options.SETTINGS, **from_options.OWN}.items():
-    kind = str if name in from_options.TEXTS else int
+  for name, about in {**_SETTINGS, **_OWN}.items():
+    kind = str if name in _TEXTS else int
     parser.add_argument(f'--{name}', type=kind, help=about)
   parser.add_argument(
     '--loop', action='store_true', default=None, help='story: ends as it began'
@@ -60,7 +111,7 @@ def _plan(options: dict[str, Any]) -> Plan:
   if (file is None) == (order is None):
     raise UserError('unitemp plan: give either --order or --plan=FILE')
   if order is not None:
-    return from_options.build(order, options)
+    return _build(order, options)
   # A file does not tell how large window and span may be.
   laws = {name: options.pop(name, None) for name in ('window', 'span')}
   if options:
@@ -71,3 +122,135 @@ def _plan(options: dict[str, Any]) -> Plan:
   plan = text.load(file)
   check(plan, **laws)
   return plan
+
+
+def _build(order: str, options: dict[str, Any]) -> Plan:
+  """Returns the plan of an order.
+
+  Args:
+    order: its name.
+    options: what the user gave, by the names of the options.
+
+  Raises:
+    UserError: an option does not belong to the order, or does not fit.
+  """
+  own = _OF_ORDER[order]
+  for name in options:
+    if name not in (*own, *_SETTINGS):
+      raise UserError(
+        f'--{name}: order {order} does not have it; it has '
+        f'{", ".join("--" + one for one in own)}'
+      )
+  if options.get('rows', 0) > timeline.MOST_FRAMES:
+    raise UserError(f'--rows: use at most {timeline.MOST_FRAMES}')
+  settings = {name: options[name] for name in _NAMES if name in options}
+  if 'start_level' in options:
+    settings['start'] = options['start_level']
+  size = options.get('local_attn_size')
+  if size is not None:
+    if 'window' in options:
+      raise UserError('--window and --local_attn_size say the same; give one.')
+    settings['window'] = orders.local_window(size, options.get('block', 3))
+  before = _whole('before', options.get('before', 0))
+  if 'prompts' in options:
+    settings['prompts'] = [
+      (timeline.latent_of(frame) - before, index)
+      for frame, index in _pairs('prompts', options['prompts'])
+    ]
+  if 'first_block' in options:  # A block begins where a prompt does.
+    first = (options['first_block'], 0)
+    settings['prompts'] = [first, *settings.get('prompts', ())]
+  if order == 'extend':
+    settings['before'] = before
+    settings['after'] = _whole('after', options.get('after', 0))
+    arguments = [_latents('clip', options.get('clip', 1))]
+  elif order == 'story':
+    arguments = _story(options, settings)
+  else:
+    arguments = [_latents('frames', options.get('frames', _FRAMES))]
+    if order == 'keyframes':
+      arguments.append(_given(options))
+    if order == 'regenerate':
+      arguments += _replaced(options)
+    for name in ('first', 'last'):
+      if name in options:
+        count = options[name]
+        count = _latents(name, count) if count else 0
+        settings[f'given_{name}'] = count
+  return _ORDERS[order](*arguments, **settings)
+
+
+def _latents(option: str, frames: int) -> int:
+  """Latents of a clip of 1 + 4k frames; UserError for another number."""
+  frames = timeline.fit(frames, f'--{option}', offset=1, least=1)
+  return timeline.num_latents(frames)
+
+
+def _replaced(options):
+  if 'replace' not in options:
+    raise UserError(
+      '--order=regenerate: say which frames to make anew, as --replace=9:19'
+    )
+  low, high = _pairs('replace', options['replace'])[0]
+  # The last frame of the last latent is the first one that is kept.
+  if low % 4 != 1 or high % 4 != 3 or low > high:
+    near = 4 * max(round((low - 1) / 4), 0) + 1
+    raise UserError(
+      f'--replace={low}:{high}: whole latents without their last frame are '
+      f'made anew; use {near}:{max(4 * round((high - 3) / 4) + 3, near + 2)}'
+    )
+  first = timeline.latent_of(low)
+  return [first, timeline.latent_of(high) - first + 1]
+
+
+def _story(options, settings):
+  lengths, links = (
+    [_whole(name, int(n)) for (n,) in _lists(name, options.get(name, default))]
+    for name, default in (('scenes', '20,20'), ('connections', '12'))
+  )
+  scenes = [orders.Scene(n + (k == 0), k) for k, n in enumerate(lengths)]
+  settings['given'] = _given(options)
+  return [scenes, links[0] if len(links) == 1 else links]
+
+
+def _whole(name: str, frames: int) -> int:
+  """Latents of frames that are added to a video: 4 each."""
+  return timeline.addition(frames, None, f'--{name}') // timeline.STRIDE
+
+
+def _given(options):
+  given = []
+  for frame, count in _pairs('given', options.get('given', ''), default=1):
+    given.append((_whole('given', frame), _latents('given', count)))
+  return given
+
+
+def _lists(name, words, pairs=False):
+  """Reads 'a,b' or 'a:b,c:d' as tuples of texts that are whole numbers."""
+  found = [part.split(':') for part in words.split(',')] if words else []
+  most = 2 if pairs else 1
+  for part in found:
+    if len(part) > most or not all(n.strip().isdecimal() for n in part):
+      as_ = 'pairs of whole numbers, as 0:1,16:2'
+      if not pairs:
+        as_ = 'whole numbers with commas, as 20,12'
+      raise UserError(f'--{name}={words[:60]}: must be {as_}')
+    if max(map(len, part)) > 9:
+      raise UserError(f'--{name}={words[:60]}: a number is too large')
+  return found
+
+
+def _pairs(name, words, default=None):
+  """Reads 'a:b,c:d'; `:b` may be left out if there is a default."""
+  pairs = []
+  for first, *second in _lists(name, words, pairs=True):
+    if not second and default is None:
+      raise UserError(
+        f'--{name}={words[:60]}: must be pairs of whole numbers, as 0:1,16:2'
+      )
+    pairs.append((int(first), int(second[0]) if second else default))
+  if name == 'prompts' and any(k > _MOST_PROMPTS for _, k in pairs):
+    raise UserError(
+      f'--prompts={words[:60]}: use numbers up to {_MOST_PROMPTS}'
+    )
+  return pairs

@@ -1,4 +1,4 @@
-"""How a clip is written: its video, poster, strip and record.
+"""Writes the files of a clip: video, poster, strip and sidecar.
 
 Frames come piece by piece and are forgotten at once, so that a long clip takes
 no more memory than a short one.
@@ -105,7 +105,7 @@ def clip_name(index: int, prompt: str) -> str:
 
 
 class Watch:
-  """What is kept of frames that go by.
+  """Statistics, thumbnails and poster of the frames of a clip as they stream.
 
   Attributes:
     tiles: every third frame, or fewer of a long clip.

@@ -1,4 +1,4 @@
-"""Makes clips, in batches or block by block, so that nothing is lost.
+"""Clip generation that resumes: in batches, or one clip block by block.
 
 The content of a clip depends on its own request only, never on the batch, so
 that an interrupted command continues where it stopped and ends with the same

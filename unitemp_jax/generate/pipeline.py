@@ -112,7 +112,6 @@ class Pipeline:
     self.card = card
     self.hash = model_hash
     self.tokenizer = tokenizer
-    self._codec = Codec(card.vae)
     self._dit = DiT(card.dit)
     self.mesh = mesh or device_mesh.make_mesh({'data': -1})
     self.text = text or texts.Encoder(card, tokenizer, self.put)
@@ -208,6 +207,10 @@ class Pipeline:
     if rows.shape[0] % self.mesh.size == 0:
       return device_mesh.put_batch(rows, self.mesh)
     return jnp.asarray(rows)
+
+  @functools.cached_property
+  def _codec(self) -> Codec:
+    return Codec(self.card.vae)
 
   @functools.cached_property
   def _rows(self) -> RowPrograms:
@@ -491,9 +494,5 @@ def check_finite(
 
 
 def load(folder: str | Path = model_folder.TINY) -> Pipeline:
-  """Loads a model folder, by default the tiny model that comes along.
-
-  Raises:
-    UserError: a file is missing or does not fit.
-  """
+  """Loads a model folder, by default the tiny model; see `Pipeline.load`."""
   return Pipeline.load(folder)

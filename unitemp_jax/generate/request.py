@@ -1,4 +1,4 @@
-"""What a user asks for: one video, as a plan with prompts and given frames.
+"""Requests: one video, as a plan with prompts and conditioning frames.
 
 A `Request` decides every bit of the result. A `Draft` is one on its way: sizes,
 given frames and prompts that fit the model.
@@ -28,7 +28,7 @@ _check_once = functools.lru_cache(64)(check)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Given:
-  """Frames that are given, and where they stand on the finished timeline.
+  """Conditioning frames, and where they stand on the finished timeline.
 
   They appear in the video pixel for pixel. A given clip is encoded by itself:
   its first latent is an image latent (`unitemp_jax/README.md`, Given frames).
@@ -211,7 +211,7 @@ class Model(NamedTuple):
 
 
 class Draft:
-  """What workflows have in common.
+  """Builder of a request: what all workflows share.
 
   Attributes:
     card: of the model.

@@ -1,4 +1,4 @@
-"""Where the embeddings of prompts come from: an encoder, a memo, or a folder.
+"""Prompt embeddings: from the text encoder, from a cache, or from a folder.
 
 A source is called with the weights of the text encoder and with prompts, and
 returns embeddings `[n, E, D]`, zero after the end of each text. It refuses an
@@ -154,7 +154,7 @@ def memory_report(card: ModelCard, embeddings: bool) -> str | None:
 
 
 class Memo:
-  """Asks another source for each prompt once, and by itself."""
+  """Least-recently-used cache of another source, which gets single prompts."""
 
   def __init__(self, source: TextSource):
     """Wraps a source; what it returns belongs to one set of weights."""
@@ -186,7 +186,7 @@ class Memo:
 
 
 class Stored:
-  """Looks prompts up in what "unitemp encode PROMPTS" wrote."""
+  """Precomputed embeddings, from "unitemp encode PROMPTS"."""
 
   def __init__(self, folder: str | Path, card: ModelCard, tokenizer: Tokenizer):
     """Opens a folder.

@@ -1,4 +1,4 @@
-"""From what a user has to a `Request`: one function per thing to do.
+"""Workflows: one function per task, from prompts and pictures to a `Request`.
 
 Arguments that mean the same everywhere:
 

@@ -1,7 +1,7 @@
 """Student initialisation: regression on the teacher's ODE trajectories.
 
 As `student_init`, but what is noisy was not made by adding noise: it is the
-teacher's own state on its way from noise to the clip, at the levels that the
+teacher's own state on its way from noise to the clip, at the sigmas that the
 student will meet, and the target is the clip (CausVid, arXiv 2412.07772;
 Self-Forcing, arXiv 2506.08009). Any order, by the same masks.
 """
@@ -16,8 +16,8 @@ from unitemp_jax.objectives.teacher_forcing import Layout
 from unitemp_jax.shapes import Schedule
 
 
-def at_levels(trajectory: jax.Array, index: jax.Array) -> jax.Array:
-  """Latents `[B, N, ...]` of `[B, levels, N, ...]` at the levels `[B, N]`."""
+def at_sigmas(trajectory: jax.Array, index: jax.Array) -> jax.Array:
+  """Latents `[B, N, ...]` of `[B, sigmas, N, ...]`, by index `[B, N]`."""
   index = index.reshape(index.shape[0], 1, index.shape[1], 1, 1, 1)
   return jnp.take_along_axis(trajectory, index, axis=1)[:, 0]
 
@@ -30,7 +30,7 @@ def loss(
   denoise,
   layout: Layout,
   table: PlanTable,
-  levels: Schedule,
+  sigmas: Schedule,
   start: int,
   anchor_drop: float,
   draft_share: float,
@@ -38,18 +38,18 @@ def loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Squared error of the data estimate over blocks and the anchors in use.
 
-  Every block draws one of the student's levels, at which its anchors are too.
+  Every block draws one of the student's sigmas, at which its anchors are too.
 
   Args:
     params: whatever `denoise` wants.
-    batch: as for `student_init.loss`, and `trajectory` `[B, levels, N, h, w,
+    batch: as for `student_init.loss`, and `trajectory` `[B, sigmas, N, h, w,
       C]`, the teacher's states that end in `latents`.
     rng: key.
     denoise: (params, x, sigma `BF`, positions `F`, mask `BFF`) -> velocity.
     layout: of the training sequence.
     table: plans to draw from.
-    levels: noise levels of the student, the last one 0.
-    start: the level at which a block starts from carried anchors.
+    sigmas: of the student, the last one 0.
+    start: index of the sigma at which a block starts from carried anchors.
     anchor_drop: share of clips whose blocks with context have no anchors.
     draft_share: share of the drafted blocks that start there.
     draft_from: the latent of such a block from which on it is drafted. With 1
@@ -65,22 +65,22 @@ def loss(
   drawn = student_init.draw_plans(
     keys[:3], b, layout, table, anchor_drop, draft_share
   )
-  levels = jnp.asarray(levels)
-  index = jax.random.randint(keys[3], drawn.draft.shape, 0, len(levels) - 1)
+  sigmas = jnp.asarray(sigmas)
+  index = jax.random.randint(keys[3], drawn.draft.shape, 0, len(sigmas) - 1)
   low = jnp.where(drawn.draft, jnp.maximum(index, start), index)
   drafted = jnp.arange(layout.block) >= draft_from
   of_block = jnp.where(drafted, low[..., None], index[..., None]).reshape(b, n)
   of_anchor = jnp.repeat(index[:, 1:], layout.anchors, axis=1)
   sigma = jnp.concatenate(
-    [jnp.zeros((b, n + 2)), levels[of_block], levels[of_anchor]], axis=1
+    [jnp.zeros((b, n + 2)), sigmas[of_block], sigmas[of_anchor]], axis=1
   )
   clean = student_init.training_sequence(batch)
   noise = jax.random.normal(keys[4], clean.shape, clean.dtype)
   x = flow.interpolate(clean, noise, sigma)
-  x = x.at[:, n + 2 : 2 * n + 2].set(at_levels(trajectory, of_block))
+  x = x.at[:, n + 2 : 2 * n + 2].set(at_sigmas(trajectory, of_block))
   if not draft_from and layout.blocks > 1:
     places = layout.positions()[layout.noisy(n) :]
-    states = at_levels(trajectory[:, :, places], of_anchor)
+    states = at_sigmas(trajectory[:, :, places], of_anchor)
     x = x.at[:, layout.noisy(n) :].set(states)
   v = denoise(params, x, sigma, jnp.asarray(layout.positions()), drawn.mask)
   error = (flow.to_x0(x, v, sigma) - clean) ** 2

@@ -1,4 +1,4 @@
-"""Which frame sees which when all rows of a plan are trained in one pass.
+"""Attention masks that train all rows of a plan in one pass.
 
 The sequence of latent frames, F = 2N + 2 + P (blocks - 1) in all:
 

@@ -1,4 +1,6 @@
-"""Orders that fill what lies between, before and behind what is given.
+"""Forward, backward, inbetween, keyframes, regenerate and extend.
+
+They fill what lies between, before and behind the conditioning frames.
 
 Lengths are in latents. `given_first` and `given_last` are latents given at the
 start and at the end: 1 = an image, more = a clip. `side` is where a gap is

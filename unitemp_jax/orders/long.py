@@ -1,4 +1,4 @@
-"""Long videos: a window that slides along, guided by sinks at its ends."""
+"""Long videos through a sliding window, with attention sinks at the ends."""
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.orders.rows import compile_plan

@@ -1,4 +1,4 @@
-"""Videos that end where they begin."""
+"""Looping videos: the last frame is the first."""
 
 import dataclasses
 from collections.abc import Sequence

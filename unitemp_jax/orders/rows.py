@@ -1,4 +1,4 @@
-"""From an order to the rows of its plan.
+"""Compiles an order to the rows of its plan: cache slots, window and sinks.
 
 What a block should see but the cache does not hold is loaded by given rows
 first: what is given, and, with a window, what had left it. A slot whose latent

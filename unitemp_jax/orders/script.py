@@ -1,4 +1,4 @@
-"""An order before it is a plan: what is given, and the blocks in sequence."""
+"""Scripts: conditioning frames and blocks of an order, before it is a plan."""
 
 import bisect
 import dataclasses

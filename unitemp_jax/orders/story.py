@@ -1,4 +1,4 @@
-"""A story: scenes that grow from a key block each, and what connects them."""
+"""Multi-scene videos: scenes around key blocks, and what connects them."""
 
 import dataclasses
 import functools

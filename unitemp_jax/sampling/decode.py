@@ -1,8 +1,8 @@
-"""Latents to pixels: runs the decode schedule of a plan (`plans.decoding`).
+"""Decoding by a plan's decode schedule (`plans.decoding`), latents to pixels.
 
-The decoder's memory is handed from chunk to chunk, so that a block costs the
-same however long its past is. `Codec` holds the VAE's programs over bytes, both
-ways: whole batches, or clips piece by piece.
+The decoder's causal conv cache, its memory, is handed from chunk to chunk, so
+that a block costs the same however long its past is. `Codec` holds the VAE's
+programs over bytes, both ways: whole batches, or clips piece by piece.
 """
 
 import itertools
@@ -44,7 +44,7 @@ class Piece(NamedTuple):
 
 
 def remembering(decode: Decode) -> Chunk:
-  """A decoder whose memory is all latents so far, which it decodes again."""
+  """A chunked decoder without a conv cache: it decodes all latents again."""
 
   def chunk(latents, memory):
     if memory is None:

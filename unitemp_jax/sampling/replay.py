@@ -1,4 +1,4 @@
-"""A rollout whose backward pass holds one block at a time.
+"""Rematerialised rollout: a backward pass in the memory of one block.
 
 The gradient of a rollout is that of the last pass of every block, and it stops
 at the cache (`sampling.step`). So the rollout itself runs without any gradient,

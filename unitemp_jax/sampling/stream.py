@@ -1,4 +1,4 @@
-"""Runs a plan row by row, so that every block leaves as soon as it exists.
+"""Streaming sampler: runs a plan row by row and yields every block.
 
 The scan of `sampler` and this loop run the same two halves of a step. Here they
 are programs of their own: one makes a block, one stores its keys and values.
@@ -33,7 +33,7 @@ from unitemp_jax.sampling.step import (
 
 @dataclasses.dataclass(frozen=True)
 class MadeRow:
-  """One row of a plan, done.
+  """Latents and anchors of one row of a plan.
 
   Attributes:
     row: its number.

@@ -1,4 +1,4 @@
-"""Operations of plans and rollouts, per sample, from sizes alone.
+"""FLOPs of plans and rollouts, per sample.
 
 What a training step draws (plan, exit level, whether anchors are dropped) is
 averaged over.
@@ -121,7 +121,7 @@ def rollout(
   plans: Sequence[tuple[Plan, float]],
   clip: Clip,
   *,
-  levels: int,
+  passes: int,
   anchor_drop: float,
   draft_from: int,
 ) -> tuple[Flops, Flops]:
@@ -131,7 +131,7 @@ def rollout(
     config: of the student.
     plans: with the weights that they are drawn by.
     clip: what they are rolled out over.
-    levels: of the student; each is as often the last one.
+    passes: of the student; each is as often the last one.
     anchor_drop: share of rollouts without anchors.
     draft_from: see `sampling.step.StepOptions`.
 
@@ -151,6 +151,8 @@ def rollout(
       ):
         last += probability * row.denoise
         before += probability * row.write
-        passes = sum(row.passes(level) - 1 for level in range(levels)) / levels
-        before += probability * passes * row.denoise
+        before_exit = (
+          sum(row.passes(level) - 1 for level in range(passes)) / passes
+        )
+        before += probability * before_exit * row.denoise
   return before, last

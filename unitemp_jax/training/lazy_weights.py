@@ -1,4 +1,4 @@
-"""Weights on disk that a training needs, before and while they are read.
+"""Lazy weights: trees of shapes whose files are read when they are needed.
 
 A program names what it reads and in which shapes. So it can be described,
 compiled and refused without reading any of it, and every process later reads

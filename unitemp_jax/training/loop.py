@@ -34,7 +34,7 @@ from unitemp_jax.training.workdir import Checkpoints
 
 @dataclasses.dataclass(frozen=True)
 class LoopSettings:
-  """What a run may be continued with other values of: no step depends on them.
+  """Settings of the loop; a run may be resumed with other values.
 
   The names are those of the config.
 
@@ -190,7 +190,7 @@ def _every(steps: int, step: int) -> bool:
 
 
 class _Log:
-  """What a run notes about its steps: metrics, times, traces, checksums."""
+  """Metrics, goodput, profiler traces and data checksums of a run."""
 
   def __init__(
     self,
@@ -282,7 +282,7 @@ class _Log:
 
 
 class _CheckpointClock:
-  """Says when a checkpoint is due, by steps or by minutes."""
+  """Checkpoint schedule, by steps or by minutes."""
 
   def __init__(self, settings: LoopSettings):
     self._settings = settings

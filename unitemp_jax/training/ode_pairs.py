@@ -1,4 +1,4 @@
-"""The teacher's way from noise to clips, as records to train students on."""
+"""ODE trajectories of the teacher, as records to train students on."""
 
 import hashlib
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from unitemp_jax.training.programs import builders, networks
 
 
 class TrajectoryMaker:
-  """Teacher and VAE of a config on its mesh, which make trajectories.
+  """Samples trajectories with the teacher and VAE of a config, on its mesh.
 
   Attributes:
     rows: clips per call.
@@ -56,7 +56,7 @@ class TrajectoryMaker:
       config.student.shift,
       guidance.config_scale(config, 'sampling'),
     )
-    self._sigmas = builders.student_levels(config)
+    self._sigmas = builders.student_sigmas(config)
     teacher.places(self._sigmas, self._settings)
     self._mesh = make_mesh(config.mesh)
     self.rows = row_parts(self._mesh)

@@ -1,4 +1,4 @@
-"""What an objective gives to the training loop: state, steps, their guard.
+"""Training programs: state, compiled steps, and the guard against divergence.
 
 A step that would spoil the weights is skipped, and many of them stop the
 training. Whether a step is taken is decided on the device, inside the step: the

@@ -110,7 +110,7 @@ def latent_shape(
   return count, *vae3d.latent_grid(vae, *frame_size(config.data))
 
 
-def student_levels(config: ConfigDict) -> np.ndarray:
+def student_sigmas(config: ConfigDict) -> np.ndarray:
   """Sigmas of the few-step student, the last one 0."""
   return flow.student_levels(
     tuple(config.student.timesteps), config.student.shift
@@ -283,8 +283,8 @@ def latent_spec(
     shapes['last_image'] = (1, *latent)
     shapes['anchors'] = (blocks, orders.anchors, *latent)
   if trajectories:
-    levels = len(config.student.timesteps)
-    shapes['trajectory'] = (levels, frames, *latent)
+    count = len(config.student.timesteps)
+    shapes['trajectory'] = (count, frames, *latent)
   if config.latents.get('embeddings'):
     width = dit_config(config.model).text_dim
     shapes['text'] = (text.length, width)
@@ -313,7 +313,7 @@ def latent_batch(
   Returns:
     latents `[B, N, h, w, C]`; last_image `[B, 1, h, w, C]`; anchors `[B, blocks
     - 1, P, h, w, C]` of the kind that `orders` wants; ids and mask `[B, E]`, or
-    text `[B, E, Dt]`; with `trajectories` trajectory `[B, levels, N, h, w,
+    text `[B, E, Dt]`; with `trajectories` trajectory `[B, sigmas, N, h, w,
     C]`.
 
   Raises:

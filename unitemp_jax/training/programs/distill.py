@@ -128,7 +128,7 @@ class DistillProgram:
     self._teacher_dit = DiT(networks.teacher_config(config))
     self._encoder = TextEncoder(builders.text_config(config.model))
     self._settings = s = settings_of(config)
-    self._levels = builders.student_levels(config)
+    self._sigmas = builders.student_sigmas(config)
     frames = builders.latent_shape(config)[0]
     plans, weights = builders.training_plans(config.orders, frames)
     check_rollout(s, plans)
@@ -183,7 +183,7 @@ class DistillProgram:
       dit,
       self._plans,
       clip,
-      levels=len(self._levels) - 1,
+      passes=len(self._sigmas) - 1,
       anchor_drop=self._settings.anchor_drop,
       draft_from=self._options.draft_from,
     )
@@ -224,7 +224,7 @@ class DistillProgram:
       self._ends(batch, len(text), 'last_image'),
       key,
       choice=self._choice,
-      levels=self._levels,
+      sigmas=self._sigmas,
       anchor_drop=self._settings.anchor_drop,
       options=self._options,
       replay=self._settings.checkpoint_rollout,

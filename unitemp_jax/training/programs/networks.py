@@ -1,4 +1,4 @@
-"""Where the networks of a training are, and of what size.
+"""Initial and frozen networks of a training: their files and sizes.
 
 Distillation has a student, a critic of the student's size, and a teacher that
 may be larger (`config.teacher_model`), as the published 14B one is.

@@ -107,7 +107,7 @@ def roll_out(
   key: jax.Array,
   *,
   choice: PlanChoice,
-  levels: np.ndarray,
+  sigmas: np.ndarray,
   anchor_drop: float,
   options: StepOptions,
   replay: bool = False,
@@ -129,7 +129,7 @@ def roll_out(
       by the plans that are given them.
     key: key.
     choice: plans to draw from.
-    levels: the student's noise levels, the last one 0.
+    sigmas: of the student, the last one 0.
     anchor_drop: share of rollouts whose rows with context have no anchors, so
       that the same weights also run without.
     options: of the sampler's step.
@@ -138,7 +138,7 @@ def roll_out(
   """
   keys = jax.random.split(key, 4)
   plan, given, loops = choice.draw(keys[0], anchor_drop)
-  exit_level = jax.random.randint(keys[1], (), 0, len(levels) - 1)
+  exit_level = jax.random.randint(keys[1], (), 0, len(sigmas) - 1)
   batch, _, height, width, _ = images.shape
   buffer = jnp.take(images, jnp.maximum(given, 0), axis=1)
   shown = (given >= 0).astype(buffer.dtype).reshape(1, -1, 1, 1, 1)
@@ -152,7 +152,7 @@ def roll_out(
     config.new_cache(batch, plan.num_slots, height, width),
     buffer * shown,
     jax.random.split(keys[2], batch),
-    levels,
+    sigmas,
     exit_level,
     options,
   )

@@ -45,7 +45,7 @@ class StudentInitProgram(SingleLossProgram):
   def settings(self) -> dict[str, Any]:
     """Returns what `loss_fn` takes besides the numbers of `config.loss`."""
     orders = self._config.orders
-    start = builders.student_levels(self._config)[orders.start]
+    start = builders.student_sigmas(self._config)[orders.start]
     return {'draft_sigma': orders.get('draft_sigma') or float(start)}
 
   def init_params(self, key, initial):
@@ -109,6 +109,6 @@ class ODEInitProgram(StudentInitProgram):
   def settings(self) -> dict[str, Any]:
     """Returns what `loss_fn` takes besides the numbers of `config.loss`."""
     return {
-      'levels': builders.student_levels(self._config),
+      'sigmas': builders.student_sigmas(self._config),
       'start': self._config.orders.start,
     }
