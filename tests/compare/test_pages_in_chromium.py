@@ -3,7 +3,7 @@
 import json
 
 import chromium
-import many_clips
+import linked_clips
 import pytest
 
 from unitemp_jax.cli import main as cli
@@ -84,8 +84,8 @@ def test_votes_are_given_saved_and_scored(
 
 
 @pytest.mark.parametrize(('width', 'phone'), [(1400, False), (390, True)])
-def test_many_clips_are_shown_in_parts_and_found(tmp_path, width, phone):
-  folder = many_clips.make(tmp_path / 'many', 1010)
+def test_linked_clips_are_shown_in_parts_and_found(tmp_path, width, phone):
+  folder = linked_clips.make(tmp_path / 'many', 1010)
   page_file = report.write_report(folder)
   assert len(list((folder / 'index.parts').iterdir())) == 11
   count = "document.querySelectorAll('.row').length"
@@ -127,7 +127,7 @@ def test_many_clips_are_shown_in_parts_and_found(tmp_path, width, phone):
 
 def test_a_part_that_is_missing_is_named(tmp_path):
   """Negative control of the parts: without them only the first shows."""
-  folder = many_clips.make(tmp_path / 'many', 210)
+  folder = linked_clips.make(tmp_path / 'many', 210)
   page_file = report.write_report(folder)
   for part in (folder / 'index.parts').iterdir():
     part.unlink()

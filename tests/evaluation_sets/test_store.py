@@ -104,13 +104,13 @@ def test_status_tells_the_running_from_the_stopped(tmp_path):
   work(tmp_path, listed=listed[:12])
   store.begin(SETTINGS, listed)
   journals = [Journal(tmp_path, (i, 3)) for i in range(3)]
-  journals[0].start(6)
-  journals[0].batch(2, 100.0)
-  journals[0].batch(2, 4.0)
-  journals[1].start(6)
-  journals[1].batch(1, 2.0)
-  journals[2].start(5)
-  journals[2].end()
+  journals[0].log('start', clips=6)
+  journals[0].log('batch', clips=2, seconds=100.0)
+  journals[0].log('batch', clips=2, seconds=4.0)
+  journals[1].log('start', clips=6)
+  journals[1].log('batch', clips=1, seconds=2.0)
+  journals[2].log('start', clips=5)
+  journals[2].log('end')
   path = tmp_path / 'progress' / '1-of-3.jsonl'
   path.write_text(
     path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 999999999')

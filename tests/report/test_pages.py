@@ -1,5 +1,6 @@
 """Every page shows what came from outside as text, whatever it is."""
 
+import json
 import shutil
 
 import moving_clips
@@ -32,6 +33,20 @@ def test_the_report_shows_prompt_file_and_checkpoint_as_text(tmp_path):
     write_clip(folder, order, TAG, NASTY, checkpoint=TAG, timings={TAG: 1.0})
   (folder / 'forward' / f'{TAG}2.json').write_text('{')
   check(report.write_report(folder).read_text(), NASTY, TAG)
+
+
+def test_parts_of_the_report_do_so_too(tmp_path, monkeypatch):
+  monkeypatch.setattr(pages, 'PART', 1)
+  for number, prompt in enumerate(('a', NASTY, TAG)):
+    write_clip(tmp_path, 'forward', f'{number}{TAG}', prompt, seed=number)
+  check(report.write_report(tmp_path).read_text(), 'a')
+  scripts = [p.read_text() for p in (tmp_path / 'index.parts').iterdir()]
+  values = [json.loads(s.partition(' = ')[2].rstrip(';\n')) for s in scripts]
+  rows = [value[0] for value in values if isinstance(value[0], str)]
+  assert len(rows) == 2
+  for prompt in (NASTY, TAG):
+    (row,) = [row for row in rows if prompt in Page(row).text]
+    check(row, prompt, scripts=0)
 
 
 @pytest.fixture(scope='module')

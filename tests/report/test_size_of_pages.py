@@ -7,7 +7,7 @@ import re
 import shutil
 from urllib.parse import unquote
 
-import many_clips
+import linked_clips
 import pytest
 from test_report import Page
 
@@ -22,7 +22,7 @@ SMALL, LARGE = 2 * pages.PART, 6 * pages.PART
 @pytest.fixture(scope='module')
 def sets(tmp_path_factory):
   root = tmp_path_factory.mktemp('sets')
-  return {n: many_clips.make(root / str(n), n) for n in (SMALL, LARGE)}
+  return {n: linked_clips.make(root / str(n), n) for n in (SMALL, LARGE)}
 
 
 def test_the_first_page_does_not_grow_with_the_clips(sets):
@@ -65,7 +65,7 @@ def test_parts_of_a_former_page_go_and_other_files_stay(sets, tmp_path):
     (folder / 'index.html').read_bytes()
   )
   assert sorted(os.listdir(folder / 'index.parts')) == sorted(first)
-  for order in many_clips.ORDERS:
+  for order in linked_clips.ORDERS:
     for path in list((folder / 'records' / order).rglob('*.json'))[100:]:
       path.unlink()
       path = str(path).replace('/records/', '/videos/')
@@ -124,7 +124,7 @@ def test_thousands_of_renamed_clips_are_told_in_no_time(tmp_path):
 def test_a_comparison_of_many_shows_all(tmp_path, monkeypatch):
   monkeypatch.setattr(pages, 'PART', 20)
   folder, out = tmp_path / 'clips', tmp_path / 'out'
-  many_clips.make(folder, 40, is_set=False)
+  linked_clips.make(folder, 40, is_set=False)
   options = ['--pictures=0', '--trials=0', '--workers=1', f'--out={out}']
   assert cli.main(['compare', str(folder), *options]) == 0
   assert len(os.listdir(out / 'index.parts')) == 2

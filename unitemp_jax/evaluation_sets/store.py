@@ -207,19 +207,17 @@ class Journal:
     self.folder = root / 'progress' / name  # locked while the shard is made
     self._path = root / 'progress' / f'{name}.jsonl'
 
-  def start(self, clips: int) -> None:
-    """Logs that a process starts, with this number of clips to make."""
-    self._append('start', clips=clips)
+  def log(self, event: str, **more: Any) -> None:
+    """Appends a line.
 
-  def batch(self, clips: int, seconds: float) -> None:
-    """Logs clips that were finished since the last line."""
-    self._append('batch', clips=clips, seconds=round(seconds, 3))
+    Args:
+      event: 'start' with the `clips` to be made, 'batch' with `clips` and
+        `seconds` since the last line, or 'end' when all are there.
+      **more: numbers of the event.
 
-  def end(self) -> None:
-    """Logs that the shard is complete."""
-    self._append('end')
-
-  def _append(self, event: str, **more: Any) -> None:
+    Raises:
+      UserError: it cannot be written.
+    """
     line = {'event': event, 'time': round(time.time(), 1), **more}
     line |= {'host': socket.gethostname(), 'pid': os.getpid()}
     try:

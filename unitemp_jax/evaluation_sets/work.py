@@ -254,16 +254,16 @@ def make_clips(
     took = time.monotonic() - last
     last += took
     times.append((len(group), took))
-    journal.batch(len(group), took)
+    journal.log('batch', clips=len(group), seconds=round(took, 3))
     done, rate = sum(count for count, _ in times), mean_rate(times)
     report(
       f'{group[0].order}: {done}/{len(todo)} clips, {60 * rate:.1f} per '
       f'minute, {duration((len(todo) - done) / rate)} left'
     )
 
-  journal.start(len(todo))
+  journal.log('start', clips=len(todo))
   clips.produce(batches(todo, size), make, tasks, settled, **more)
-  journal.end()
+  journal.log('end')
 
 
 def batches(listed: Sequence[Clip], size: int) -> Iterator[list[Clip]]:
