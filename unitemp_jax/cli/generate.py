@@ -172,6 +172,13 @@ def main(argv: list[str]) -> int:
   if args.draw and args.draw.suffix != '.svg':
     raise UserError(f'--draw={args.draw}: must end in .svg.')
   todo = _build_jobs(args)
+  if args.storyboard:
+    from unitemp_jax.generate import storyboard
+    from unitemp_jax.sampling import model_folder
+
+    board = storyboard.read(args.storyboard)
+    card = model_folder.read_card(args.model)
+    print(storyboard.describe(board, card), end='')
   print(f'{len(todo)} clips, to {args.out}')
   if args.decode == 'lag':
     made = {job.request.workflow: job.request.plan for job in todo}
@@ -264,7 +271,6 @@ def _build_jobs(args: argparse.Namespace) -> list[Any]:
   if name == 'storyboard':
     board = storyboard.read(args.storyboard)
     requests = [storyboard.to_request(board, model)]
-    print(storyboard.describe(board, model.card), end='')
   elif name == 'orders':
     requests = _orders(args, model)
   else:

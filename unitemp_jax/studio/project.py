@@ -182,7 +182,12 @@ class Project:
     words = [f'--model={self.model}', f'--out={out}']
     board = _board(line, pieces, cuts)
     words += lines.words(line, pieces, board, self.card.frames)
-    return self.job_of(words), words
+    try:
+      return self.job_of(words), words
+    except UserError as error:
+      # A page knows neither folders nor lines of a file that it did not write.
+      text = re.sub(r'\S*/([\w-]+)\.yaml(:\d+)?: ', '', str(error))
+      raise UserError(text) from error
 
   def job_of(self, words: Sequence[str]) -> Job:
     """The one clip that words of `unitemp generate` ask for."""
@@ -313,10 +318,10 @@ def _facts(sidecar: Path, _: int) -> dict[str, Any]:
     'fps': clip.fps,
     'width': clip.width,
     'height': clip.height,
-    'blocks': clip.block_frames,
-    'boundaries': clip.boundary_frames,
-    'difference': clip.frame_difference,
-    'timings': clip.timings,
+    'blocks': [list(span) for span in clip.block_frames],
+    'boundaries': list(clip.boundary_frames),
+    'difference': list(clip.frame_difference),
+    'timings': dict(clip.timings),
     'given': record.get('given', []),
     'remarks': record.get('remarks', []),
   }

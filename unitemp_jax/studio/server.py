@@ -181,7 +181,8 @@ class Studio:
         path = clip.with_suffix('.partial.mp4')
       return path, False
     frames = projects.frames_of(version.frames_file, self.card.fps)
-    with tempfile.NamedTemporaryFile(suffix=f'.{kind}', delete=False) as file:
+    ending = {'last': '.png'}.get(kind, f'.{kind}')
+    with tempfile.NamedTemporaryFile(suffix=ending, delete=False) as file:
       path = Path(file.name)
     if kind == 'gif':
       write.write_gif(path, frames, self.card.fps)

@@ -82,14 +82,13 @@ class Timeline:
         f'the length is {line.length} frames; use 5 to {timeline.MOST_FRAMES}.'
       )
     prompts = tuple(sorted(line.prompts, key=lambda prompt: prompt.at))
-    pieces = tuple(sorted(line.pieces, key=lambda piece: piece.at))
-    if any(piece.first < 0 or piece.count < 1 for piece in pieces):
+    if any(piece.first < 0 or piece.count < 1 for piece in line.pieces):
       raise UserError(_WRONG)
     if line.size and not re.fullmatch(r'\d{1,5}x\d{1,5}', line.size):
       raise UserError(
         f'the size is {line.size!r}; write height x width, such as 32x32.'
       )
-    return dataclasses.replace(line, prompts=prompts, pieces=pieces)
+    return dataclasses.replace(line, prompts=prompts)
 
   def record(self) -> dict[str, Any]:
     """JSON that `read` reads."""
@@ -177,7 +176,10 @@ def workflow(
     return 'long_video', {**own, **sinks, **ends}
   if len(line.pieces) > 1 and not side:
     side = {'side': 'outside_in'}
-  given = {piece.at: str(files[piece]) for piece in line.pieces}
+  given = {
+    piece.at: str(files[piece])
+    for piece in sorted(line.pieces, key=lambda piece: piece.at)
+  }
   if len(given) < len(line.pieces):
     raise UserError('two pieces stand at one frame; move one of them.')
   return 'fill', {'keyframes': given, 'length': line.length, **side, **sinks}

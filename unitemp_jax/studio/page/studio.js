@@ -5,7 +5,6 @@ import { Player } from './player.js';
 import { Tracks } from './tracks.js';
 
 const address = (...parts) => ['api', ...parts].map(encodeURIComponent).join('/');
-const ORDINALS = ['queued', 'running', 'cancelled', 'failed'];
 
 const page = {
   project: new URLSearchParams(location.search).get('project'),
@@ -82,7 +81,7 @@ async function plan(line) {
   try {
     found = await ask(address(page.project, 'plan'), line);
   } catch (error) {
-    found = { error: error.message };
+    found = { error: error instanceof TypeError ? 'The server does not answer.' : error.message };
   }
   if (number === plan.number) verdict(found);
 }
@@ -102,7 +101,7 @@ function verdict(found) {
   const mib = (n) => `${(n / 2 ** 20).toFixed(n < 2 ** 23 ? 1 : 0)} MiB`;
   const time = found.seconds === null ? 'time known after the first video' : `about ${found.seconds.toFixed(found.seconds < 10 ? 1 : 0)} s`;
   box.replaceChildren(
-    make('p', { textContent: `${found.frames} frames of ${found.width}×${found.height}, ${(found.frames / page.state.model.fps).toFixed(2)} s: ${blocks} blocks, ${time}.` }),
+    make('p', { textContent: `${found.frames} frames of ${found.width}×${found.height}, ${(found.frames / page.state.model.fps).toFixed(2)} s: ${blocks} block${blocks === 1 ? '' : 's'}, ${time}.` }),
     make('p', { className: 'hint', textContent: `Memory: ${mib(weights + cache)} (model ${mib(weights)}, cache ${mib(cache)}), frames ${mib(frames)}.` }),
     ...found.remarks.map((remark) => make('p', { className: 'hint', textContent: `Note: ${remark}.` })),
   );
@@ -454,5 +453,6 @@ function listen() {
 listen();
 const events = new EventSource('api/events');
 events.onmessage = () => refresh().catch(complain);
+events.onopen = () => { if (page.line && !page.fits) plan(page.line); };
 events.onerror = () => { $('said').textContent = 'The server does not answer; waiting for it.'; };
 window.studio = page;
