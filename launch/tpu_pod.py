@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains on a Cloud TPU pod, from a laptop, with one command.
+"""Trains and generates on a Cloud TPU pod, from a laptop, with one command.
 
 It needs nothing but Python and the cloud's own tools: gcloud, and xpk and
 kubectl for --gke. It keeps no state of its own and stores no secrets: whatever
@@ -11,7 +11,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from pod import cost, gke, hardware, queued, source, watch
+from pod import cost, gke, hardware, parts, queued, source, watch
 from pod import options as options_lib
 from pod.errors import PodError
 from pod.shell import Shell
@@ -24,17 +24,23 @@ def describe(options, slices):
   """Prints size, memory and cost; returns whether it fits."""
   print(f'machines: {slices.describe()}, {options.capacity}')
   lines, fits = cost.memory_lines(options.aot_report, slices)
+  hours = parts.hours(options, slices)
+  if hours:
+    each = f'{options.clips} clips x {options.seconds_per_clip:g} s'
+    print(f'time: {each} on {slices.hosts} hosts = {hours:.2f} h')
   prices = cost.cost_lines(
-    options.prices, slices, options.capacity, options.hours
+    options.prices, slices, options.capacity, hours or options.hours
   )
   print('\n'.join([*lines, *prices]), flush=True)
   return fits
 
 
-def print_plan(pod, options, arguments):
+def print_plan(pod, options, arguments, training):
   """Prints the commands of a whole life on TPU VMs, in order."""
   print('commands, in this order; those that ask are repeated:')
   pod.make_bucket()
+  if parts.kind(arguments):
+    parts.copy_inputs(Shell(True), training, options, queued.MOUNT)
   pod.state()
   pod.create()
   pod.set_up('unitemp-HASH.tar.gz')
@@ -42,6 +48,9 @@ def print_plan(pod, options, arguments):
   pod.statuses()
   pod.log(0)
   pod.tails(30)
+  check = parts.verify_arguments(arguments)
+  if check:
+    pod.verify(check)
   print('after a preemption, and at the end unless --keep is given:')
   pod.delete()
 
@@ -51,11 +60,13 @@ def on_machines(options, slices, training):
   pod = queued.QueuedResource(Shell(options.dry_run), options, slices)
   arguments = options_lib.complete(training, options, slices, queued.MOUNT)
   if options.dry_run:
-    print_plan(pod, options, arguments)
+    print_plan(pod, options, arguments, training)
     return
   verb, archive = options.verb, lambda: source.pack(ROOT)
   if verb in ('launch', 'up', 'run'):
     pod.make_bucket()
+    if parts.kind(arguments):
+      parts.copy_inputs(Shell(), training, options, queued.MOUNT)
   if verb == 'launch':
     over = False  # After ^C machines and training go on.
     try:
@@ -95,6 +106,9 @@ def on_cluster(options, slices, training):
   verb = options.verb
   if verb in ('launch', 'up'):
     work.create_cluster()
+  if verb in ('launch', 'run') and parts.kind(arguments):
+    shell = Shell(options.dry_run)
+    parts.copy_inputs(shell, training, options, gke.MOUNT)
   if verb in ('launch', 'run'):
     work.start(arguments)
   if verb in ('launch', 'logs'):

@@ -3,6 +3,7 @@
 #
 #   tpu_worker.sh setup ARCHIVE [BUCKET]  unpack, install, mount the bucket
 #   tpu_worker.sh start VERB...           `unitemp VERB...` in the background
+#   tpu_worker.sh now VERB...             `unitemp VERB...` in the foreground
 #   tpu_worker.sh status                  one line: running, stopped, exited N
 #   tpu_worker.sh log OFFSET              what was printed after that many bytes
 #   tpu_worker.sh tail LINES              the last lines, with the host's name
@@ -107,11 +108,34 @@ start() {
   echo "$(hostname): started"
 }
 
+# The number of this host among all: the cloud's own, after those of the slices
+# before it. HOST in an argument stands for it.
+host_number() {
+  local site='http://metadata.google.internal/computeMetadata/v1/instance'
+  local within="${TPU_WORKER_ID:-}" first="${UNITEMP_FIRST_HOST:-0}"
+  if [[ -z "$within" ]]; then
+    within="$(curl -fsS -H 'Metadata-Flavor: Google' \
+      "$site/attributes/agent-worker-number")"
+  fi
+  if [[ -n "${UNITEMP_HOSTS_PER_SLICE:-}" ]]; then
+    first=$((${MEGASCALE_SLICE_ID:-0} * UNITEMP_HOSTS_PER_SLICE))
+  fi
+  echo $((first + within))
+}
+
 # Runs `unitemp "$@"` and passes SIGTERM on to it; the code is in $code.
 run_and_wait() {
-  local child again
+  local child again number word
+  local -a words=()
   code=0
-  unitemp "$@" &
+  for word in "$@"; do
+    if [[ "$word" == --shard=HOST/* ]]; then
+      number="$(host_number)"
+      word="--shard=$number/${word#--shard=HOST/}"
+    fi
+    words+=("$word")
+  done
+  unitemp "${words[@]}" &
   child=$!
   trap 'kill -TERM "$child" 2>/dev/null || true' TERM
   wait "$child" || code=$?
@@ -145,6 +169,12 @@ foreground() {
   echo "$code" >"$base/exit_code.new"
   mv "$base/exit_code.new" "$base/exit_code"
   exit "$code"
+}
+
+now() {
+  export PATH="$base/venv/bin:$PATH"
+  cd "$base/source"
+  unitemp "$@"
 }
 
 was_stopped() {
@@ -187,6 +217,7 @@ case "$command" in
   setup) set_up "$@" ;;
   start) start "$@" ;;
   foreground) foreground "$@" ;;
+  now) now "$@" ;;
   container) container "$@" ;;
   status) status ;;
   log)
@@ -205,7 +236,7 @@ case "$command" in
     fi
     ;;
   *)
-    sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac

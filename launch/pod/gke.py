@@ -76,7 +76,9 @@ class Workload:
     if self.exists():
       print(f'the workload {self._options.name} is there already')
       return
-    inside = f'bash launch/tpu_worker.sh container {shlex.join(arguments)}'
+    each = self._slices.hosts // self._slices.count
+    inside = f'UNITEMP_HOSTS_PER_SLICE={each} bash launch/tpu_worker.sh '
+    inside += f'container {shlex.join(arguments)}'
     command = [
       *self._xpk('workload', 'create'),
       *self._size,

@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 
+from pod import parts
 from pod.errors import PodError
 
 VERBS = {
@@ -64,6 +65,9 @@ def _parser():
   add('--poll', type=float, default=30.0, help='seconds (default 30)')
   add('--keep', action='store_true', help='leave the machines at the end')
   add('--hours', type=float, default=1.0, help='for the cost (default 1)')
+  add('--clips', type=int, default=0, help='to generate, for the hours')
+  each = 'of one host, as `unitemp aot` or one host says, for the hours'
+  add('--seconds_per_clip', type=float, default=0.0, help=each)
   here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
   add('--prices', default=os.path.join(here, 'prices.json'))
   add('--aot_report', default='', help='JSON of `unitemp aot`: does it fit?')
@@ -105,6 +109,8 @@ def parse(argv):
 def complete(training, options, slices, mount):
   """Returns the arguments of `unitemp` with what follows from the machines."""
   arguments = list(training)
+  if parts.kind(arguments):
+    return parts.complete(arguments, options, slices, mount)
   if not arguments or arguments[0] not in ('train', 'encode'):
     return arguments
 

@@ -121,9 +121,16 @@ class QueuedResource:
 
   def start(self, arguments):
     """Starts `unitemp ARGUMENTS` on all hosts; where it runs it is left."""
-    command = f'{_WORKER} start {shlex.join(arguments)}'
-    for node in self.nodes:
+    each = self._slices.hosts // self._slices.count
+    for number, node in enumerate(self.nodes):
+      first = f'UNITEMP_FIRST_HOST={number * each}'
+      command = f'{first} {_WORKER} start {shlex.join(arguments)}'
       self._shell.do(self._ssh(node, command), f'starting on {node}')
+
+  def verify(self, arguments):
+    """Runs `unitemp ARGUMENTS` on the first host; returns its exit code."""
+    command = f'{_WORKER} now {shlex.join(arguments)}'
+    return self._shell.watch(self._ssh(self.nodes[0], command, worker='0'))
 
   def statuses(self):
     """Returns what each host says, None if some host does not answer."""

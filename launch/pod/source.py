@@ -10,7 +10,7 @@ import tempfile
 from pod.errors import PodError
 
 
-def tracked_files(root):
+def tracked_files(root, missing_ok=False):
   """Returns the files that git tracks or would, those ignored left out.
 
   So secrets that are ignored, as they should be, stay on the laptop.
@@ -19,6 +19,8 @@ def tracked_files(root):
   done = subprocess.run(
     [*command, '--exclude-standard'], cwd=root, capture_output=True, check=False
   )
+  if done.returncode and missing_ok:
+    return []
   if done.returncode:
     raise PodError(f'{root} is no git working tree; clone the repository.')
   names = sorted(set(done.stdout.decode().split('\0')) - {''})

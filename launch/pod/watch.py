@@ -6,7 +6,7 @@ the training that runs. So the same command continues after anything.
 
 import time
 
-from pod import queued
+from pod import parts, queued
 from pod.errors import PodError
 
 # Exit codes of `unitemp` that another attempt would only repeat.
@@ -51,7 +51,8 @@ def wait_until_active(pod, poll, say=print, sleep=time.sleep):
 class Follower:
   """Prints the log of a running training and says how it ended."""
 
-  def __init__(self, pod, poll, say=print, sleep=time.sleep):
+  def __init__(self, pod, poll, say=print, sleep=time.sleep, parts=False):
+    self._parts = parts
     self._pod, self._poll = pod, poll
     self._say, self._sleep = say, sleep
     self._offset = 0
@@ -61,6 +62,9 @@ class Follower:
     self._offset += len(data)
     if data:
       self._say(data.decode('utf-8', 'replace').rstrip('\n'))
+      line = parts.progress(self._pod.tails(3)) if self._parts else ''
+      if line:
+        self._say(line)
 
   def follow(self):
     """Returns 'finished', 'stopped', 'lost' or 'exited N' once it is over."""
@@ -81,7 +85,8 @@ class Follower:
         uneven = uneven + 1 if set(statuses) != {'running'} else 0
         if uneven >= _PATIENCE:
           # Some hosts ended and the others wait for them.
-          self._pod.stop()
+          if not self._parts:
+            self._pod.stop()
           uneven = 0
       self._sleep(self._poll)
 
@@ -126,8 +131,16 @@ def train(pod, arguments, archive, options, say=print, sleep=time.sleep):
         raise
       how = 'lost'  # Taken away in the middle of it.
     else:
-      how = Follower(pod, options.poll, say, sleep).follow()
+      many = parts.HOST in ' '.join(arguments)
+      how = Follower(pod, options.poll, say, sleep, many).follow()
     if how == 'finished':
+      check = parts.verify_arguments(arguments)
+      if check and pod.verify(check):
+        raise PodError(
+          'clips are missing or damaged, as stands above; run the command '
+          'again, which makes what is missing.',
+          code=1,
+        )
       say('the training finished')
       return
     code = int(how.split()[1]) if how.startswith('exited') else 0

@@ -7,7 +7,8 @@ are made up. What happens is read from files that a test writes:
   on_create  the states of a new queued resource, one per question, the last
              one for good
   behaviour  what each start of `unitemp` does: finish, stopped, hang (until
-             SIGTERM), preempt (the machines go away), or exit N
+             SIGTERM), preempt (the machines go away), exit N, or parts: what
+             set.py does; behaviour.I is of host I alone
 """
 
 import os
@@ -24,7 +25,8 @@ each_host() {
   local i
   for i in $hosts; do
     mkdir -p "$FAKE/hosts/$i"
-    (cd "$FAKE/hosts/$i" && HOME="$PWD" HOST="$i" "$@") || exit 1
+    (cd "$FAKE/hosts/$i" && HOME="$PWD" HOST="$i" TPU_WORKER_ID="$i" "$@") ||
+      exit 1
   done
 }
 hosts="$(seq 0 $((HOSTS - 1)))"
@@ -50,6 +52,12 @@ case "$*" in
     ;;
   *'queued-resources create'*) cp "$FAKE/on_create" "$FAKE/state" ;;
   *'queued-resources delete'*) rm -rf "$FAKE/state" "$FAKE/hosts" ;;
+  *'storage cp'*|*'storage rsync'*)
+    target="$FAKE/bucket/${@: -1}"
+    target="$FAKE/bucket/${target#*gs://runs/}"
+    mkdir -p "$(dirname "$target")"
+    cp -rT "${@: -2:1}" "$target"
+    ;;
   *'tpu-vm scp'*)
     [[ "$(head -n 1 "$FAKE/state")" == ACTIVE ]] || exit 1
     each_host cp "$5" "$6" .
@@ -75,12 +83,18 @@ esac
 """
 
 UNITEMP = r"""
+if [[ "$1 $2" == 'evaluate verify' ]]; then
+  exec python3 "$FAKE/set.py" verify "$3"
+fi
 count="$FAKE/starts.$HOST"
 echo "unitemp $*" >>"$count"
 echo "host $HOST: unitemp $*" >>"$FAKE/calls"
-what="$(sed -n "$(wc -l <"$count")p" "$FAKE/behaviour")"
+script="$FAKE/behaviour"
+[[ ! -f "$script.$HOST" ]] || script="$script.$HOST"
+what="$(sed -n "$(wc -l <"$count")p" "$script")"
 echo "step 5/10 on host $HOST"
 case "$what" in
+  parts*) exec python3 "$FAKE/set.py" "$what" "$@" ;;
   finish) echo 'finished at step 10: checkpoints/10' ;;
   stopped) echo 'stopped at step 5: checkpoints/5' ;;
   hang)
@@ -115,6 +129,7 @@ PROGRAMS = {
   'python3.12': PYTHON,
   'unitemp': UNITEMP,
   'gcsfuse': 'rmdir "${@: -1}" && ln -s "$FAKE/bucket" "${@: -1}"',
+  'hostname': 'echo "host-$HOST"',
   'mountpoint': '[[ -L "${@: -1}" ]]',
 }
 
