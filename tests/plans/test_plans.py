@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import stat
 
 import jax
 import jax.numpy as jnp
@@ -347,18 +346,10 @@ def test_a_given_row_that_writes_nothing_computes_nothing():
   check(jax.tree.map(lambda array: np.roll(array, -6, axis=0), plan))
 
 
-def test_save_and_load(tmp_path):
+def test_a_file_is_read(tmp_path):
   path = tmp_path / 'plan.json'
-  text.save(example(), path)
-  text.save(example(), path)
+  path.write_text(text.to_json(example()))
   assert same(text.load(path), example())
-  assert [file.name for file in tmp_path.iterdir()] == ['plan.json']
-  assert stat.S_IMODE(path.stat().st_mode) & stat.S_IRUSR
-  with pytest.raises(UserError, match='cannot write'):
-    text.save(example(), path / 'plan.json')
-  with pytest.raises(UserError, match='cannot write'):
-    text.save(example(), tmp_path)
-  assert [file.name for file in tmp_path.iterdir()] == ['plan.json']
 
 
 @pytest.mark.parametrize(

@@ -93,10 +93,6 @@ class Request:
     """Frames of the finished video, 1 + 4k."""
     return self.plan.num_frames
 
-  def position(self, frame: int) -> int:
-    """Temporal position of the latent that ends with a frame (or holds it)."""
-    return self.plan.begin + -(-frame // timeline.STRIDE)
-
   def paste(self, first: int, frames: np.ndarray) -> np.ndarray:
     """Frames `[n, H, W, 3]` from index `first` on, with given ones in place."""
     frames = frames.copy()

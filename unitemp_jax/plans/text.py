@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import (
   DATA_FIELDS,
@@ -96,15 +95,6 @@ def from_json(text: str) -> Plan:
   plan = Plan(**arrays, **{name: tree[name] for name in META_FIELDS})
   check(plan)
   return plan
-
-
-def save(plan: Plan, path: str | os.PathLike) -> None:
-  """Writes the plan as JSON, all or nothing.
-
-  Raises:
-    UserError: it cannot be written.
-  """
-  files.write(path, to_json(plan))
 
 
 def load(path: str | os.PathLike) -> Plan:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import time
-import zlib
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,10 +18,9 @@ from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.mesh import MODEL_RULES, Rules, local_mesh, put_batch
 from unitemp_jax.parallel.processes import StopSignal, sync, to_host
 from unitemp_jax.training import lazy_weights
-from unitemp_jax.training.metrics import Goodput, MetricsLog
+from unitemp_jax.training.metrics import RunLog
 from unitemp_jax.training.program import (
   CompiledSteps,
-  Guard,
   Program,
   TrainingStopped,
   TrainState,
@@ -73,6 +71,16 @@ class LoopSettings:
         raise UserError(
           f'config.{name} is {value}; use {least.get(name, 0)} or more.'
         )
+
+  def of_log(self) -> dict[str, Any]:
+    """Returns what `RunLog` must know."""
+    first = self.profile_step
+    return {
+      'num_steps': self.num_steps,
+      'log_every': self.log_every,
+      'max_skipped': self.max_skipped,
+      'profiled': range(first, first + self.profile_steps),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +164,8 @@ def train(
       loader.set_state(host['loader'])
     if (step := int(state.step)) >= last:
       return TrainResult(state, step, 'was finished', checkpoints.path(step))
-    log = _Log(workdir, step, settings, host, stack)
+    log = RunLog(workdir, step, host, **settings.of_log())
+    stack.callback(log.close)
     steps = CompiledSteps(program, state, mesh, settings.max_loss_ratio)
     frozen = lazy_weights.load(program.frozen, mesh, rules)
     clock, stopping = _CheckpointClock(settings), False
@@ -180,105 +189,13 @@ def train(
       if stopping or step == last or clock.due(step):
         _save(checkpoints, step, state, loader, log)
         clock.restart()
-    log.finish(step, checkpoints)
+    log.finish(step, checkpoints.wait)
     outcome = 'finished' if step == last else 'stopped'
     return TrainResult(state, step, outcome, checkpoints.path(step))
 
 
 def _every(steps: int, step: int) -> bool:
   return bool(steps) and step % steps == 0
-
-
-class _Log:
-  """Metrics, goodput, profiler traces and data checksums of a run."""
-
-  def __init__(
-    self,
-    workdir: Path,
-    step: int,
-    settings: LoopSettings,
-    host: dict[str, Any],
-    stack: contextlib.ExitStack,
-  ):
-    """Continues after `step` with `host`, which `get_state` returned then."""
-    self.guard = Guard(settings.max_skipped, host.get('guard', {}))
-    self.goodput = Goodput(workdir / 'goodput.jsonl', first_step=step)
-    stack.callback(self.goodput.close)
-    self._metrics = MetricsLog(
-      workdir / 'metrics.jsonl',
-      first_step=step,
-      num_steps=settings.num_steps,
-      log_every=settings.log_every,
-      sums=host.get('metrics', {}),
-      guard=self.guard,
-    )
-    stack.callback(self._metrics.close)
-    self._crc = host.get('data_crc', 0)
-    self._log_every = settings.log_every
-    self._profile = str(workdir / 'profile')
-    first = settings.profile_step
-    self._profiled = range(first, first + settings.profile_steps)
-    self._tracing = False
-    stack.callback(self._end_trace)
-    self.measure = self.goodput.measure
-    self.goodput.initialised()
-
-  def get_state(self) -> dict[str, Any]:
-    """Returns what a resumed run needs, as JSON-able values."""
-    return {
-      'metrics': self._metrics.get_state(),
-      'guard': self.guard.get_state(),
-      'data_crc': self._crc,
-    }
-
-  def checked(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Adds a batch to the checksum of all so far, and returns it."""
-    for leaf in jax.tree.leaves(batch):
-      data = np.ascontiguousarray(leaf).view(np.uint8).data
-      self._crc = zlib.crc32(data, self._crc)
-    return batch
-
-  @contextlib.contextmanager
-  def paused(self, kind: str):
-    """Counts the context as `kind`, and not towards the steps per second."""
-    with self._metrics.paused(), self.measure(kind):
-      yield
-
-  @contextlib.contextmanager
-  def traced(self, step: int):
-    """Surrounds the dispatch of a step, which traces show by number."""
-    if step in self._profiled and not self._tracing:
-      jax.profiler.start_trace(self._profile)
-      self._tracing = True
-    with jax.profiler.StepTraceAnnotation('train', step_num=step):
-      yield
-
-  def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
-    """Takes the metrics of a step; see `MetricsLog.push`."""
-    self._metrics.push(step, metrics, self._crc)
-    if self._tracing and step + 1 not in self._profiled:
-      jax.block_until_ready(metrics)
-      self._end_trace()
-    if step % self._log_every == 0:
-      self.goodput.write(step)
-
-  def finish(self, step: int, checkpoints: Checkpoints) -> None:
-    """Waits for the last checkpoint and reports where the time went."""
-    with self.measure('checkpoint'):
-      checkpoints.wait()
-    self.goodput.write(step)
-    processes.log(self.goodput.summary())
-
-  def _end_trace(self) -> None:
-    if self._tracing:
-      self._tracing = False
-      jax.profiler.stop_trace()
-      number = len(self._profiled)
-      processes.log(f'profile of {number} steps: {self._profile}')
-
-  def sync(self) -> None:
-    """Waits for the last step; see `MetricsLog.sync`."""
-    self._metrics.sync()
 
 
 class _CheckpointClock:
@@ -319,7 +236,7 @@ def _save(
   step: int,
   state: TrainState,
   loader: Loader,
-  log: _Log,
+  log: RunLog,
 ) -> None:
   """Saves unless a parameter is broken: an older, good one would go for it."""
   log.sync()  # The time until the step has been computed is the step's.

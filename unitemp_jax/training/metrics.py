@@ -11,7 +11,8 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,6 +21,7 @@ import numpy as np
 from clu import metrics
 
 from unitemp_jax import files
+from unitemp_jax.parallel import processes
 from unitemp_jax.training.program import SKIPPED, Guard
 
 # Fields that differ between two equal runs.
@@ -311,3 +313,109 @@ class Goodput:
     """Closes the file; time since the last line is not accounted for."""
     if self._file is not None:
       self._file.close()
+
+
+class RunLog:
+  """Metrics, goodput, profiler traces and data checksums of a run."""
+
+  def __init__(
+    self,
+    workdir: Path,
+    step: int,
+    host: dict[str, Any],
+    *,
+    num_steps: int,
+    log_every: int,
+    max_skipped: int,
+    profiled: range,
+  ):
+    """Continues a run.
+
+    Args:
+      workdir: of the run.
+      step: number of finished steps.
+      host: what `get_state` returned after them; {} at first.
+      num_steps: see `loop.LoopSettings`, as what follows.
+      log_every: steps per line.
+      max_skipped: steps in a row.
+      profiled: steps that are traced.
+    """
+    self.guard = Guard(max_skipped, host.get('guard', {}))
+    self.goodput = Goodput(workdir / 'goodput.jsonl', first_step=step)
+    self._metrics = MetricsLog(
+      workdir / 'metrics.jsonl',
+      first_step=step,
+      num_steps=num_steps,
+      log_every=log_every,
+      sums=host.get('metrics', {}),
+      guard=self.guard,
+    )
+    self._crc = host.get('data_crc', 0)
+    self._log_every = log_every
+    self._profile = str(workdir / 'profile')
+    self._profiled, self._tracing = profiled, False
+    self.measure = self.goodput.measure
+    self.goodput.initialised()
+
+  def get_state(self) -> dict[str, Any]:
+    """Returns what a resumed run needs, as JSON-able values."""
+    return {
+      'metrics': self._metrics.get_state(),
+      'guard': self.guard.get_state(),
+      'data_crc': self._crc,
+    }
+
+  def checked(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Adds a batch to the checksum of all so far, and returns it."""
+    for leaf in jax.tree.leaves(batch):
+      data = np.ascontiguousarray(leaf).view(np.uint8).data
+      self._crc = zlib.crc32(data, self._crc)
+    return batch
+
+  @contextlib.contextmanager
+  def paused(self, kind: str):
+    """Counts the context as `kind`, and not towards the steps per second."""
+    with self._metrics.paused(), self.measure(kind):
+      yield
+
+  @contextlib.contextmanager
+  def traced(self, step: int):
+    """Surrounds the dispatch of a step, which traces show by number."""
+    if step in self._profiled and not self._tracing:
+      jax.profiler.start_trace(self._profile)
+      self._tracing = True
+    with jax.profiler.StepTraceAnnotation('train', step_num=step):
+      yield
+
+  def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    """Takes the metrics of a step; see `MetricsLog.push`."""
+    self._metrics.push(step, metrics, self._crc)
+    if self._tracing and step + 1 not in self._profiled:
+      jax.block_until_ready(metrics)
+      self._end_trace()
+    if step % self._log_every == 0:
+      self.goodput.write(step)
+
+  def finish(self, step: int, wait: Callable[[], None]) -> None:
+    """Waits for the last checkpoint and reports where the time went."""
+    with self.measure('checkpoint'):
+      wait()
+    self.goodput.write(step)
+    processes.log(self.goodput.summary())
+
+  def _end_trace(self) -> None:
+    if self._tracing:
+      self._tracing = False
+      jax.profiler.stop_trace()
+      number = len(self._profiled)
+      processes.log(f'profile of {number} steps: {self._profile}')
+
+  def sync(self) -> None:
+    """Waits for the last step; see `MetricsLog.sync`."""
+    self._metrics.sync()
+
+  def close(self) -> None:
+    """Ends a trace and closes the files."""
+    self._end_trace()
+    self._metrics.close()
+    self.goodput.close()
