@@ -365,7 +365,7 @@ def _settings(args, seed) -> dict[str, Any]:
     'start': args.start_level,
     'block': args.block,
     'window': args.window,
-    'span': args.trained_span,
+    'trained_span': args.trained_span,
     'trim': args.trim,
   }
   return own if args.length is None else {**own, 'length': args.length}

@@ -245,14 +245,14 @@ class Draft:
     for name in ('anchors', 'start', 'window'):
       self.order[name] = getattr(self.card, name)
     self._anchors_asked = rest.get('anchors') is not None
-    for name in ('block', 'anchors', 'start', 'window', 'span'):
+    for name in ('block', 'anchors', 'start', 'window', 'trained_span'):
       value = rest.pop(name, None)
       if value is not None:
-        self.order[name] = value
+        self.order[name.removeprefix('trained_')] = value
     if rest:
       raise UserError(
         f'there is no setting {next(iter(rest))!r}; use seed, height, width, '
-        'block, anchors, start, window, span or trim.'
+        'block, anchors, start, window, trained_span or trim.'
       )
     if self.order['start'] > len(self.card.timesteps):
       raise UserError(

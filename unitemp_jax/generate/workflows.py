@@ -20,7 +20,7 @@ Settings that all of them take, beside their own:
   as nearly as the model can make it, at the model's area.
 * anchors, start: see `orders.Settings`; the model's own by default.
 * block: latents per block; the model's own by default.
-* span: positions of latents that may meet in a block's view; see below.
+* trained_span: positions of latents that may meet in a block's view; see below.
 * window: latents that a block sees at most, the nearest; everything by default.
   In a video longer than those that the model was trained on, nothing is seen
   that is farther away than it was in training.
