@@ -4,14 +4,14 @@ import pytest
 from unitemp_jax.data import falling_digits
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.classifiers.digits import DigitClassifier
-from unitemp_jax.evaluation.suites import diversity
+from unitemp_jax.evaluation.suites import orders
 from unitemp_jax.evaluation.suites.bench import DIGITS
 
 
 def test_distance_is_to_the_others_of_the_class():
   features = np.array([[0.0, 0.0], [3.0, 3.0], [1.0, 1.0], [9.0, 9.0]])
   classes = np.array([0, 0, 0, 1])
-  found = diversity.class_distances(features, classes)
+  found = orders.class_distances(features, classes)
   np.testing.assert_allclose(found[:3], [2.0, 2.5, 1.5])
   assert np.isnan(found[3])
 
@@ -24,7 +24,7 @@ def test_a_repeated_handwriting_is_seen():
 
   def spread(video):
     glyphs = classifier.glyphs(video[:, -1])
-    return np.nanmean(diversity.class_distances(glyphs, clips['digit']))
+    return np.nanmean(orders.class_distances(glyphs, clips['digit']))
 
   first = np.array(
     [np.flatnonzero(clips['digit'] == d)[0] for d in clips['digit']]
@@ -35,4 +35,4 @@ def test_a_repeated_handwriting_is_seen():
 
 def test_lengths_must_agree():
   with pytest.raises(UserError, match='one class'):
-    diversity.class_distances(np.zeros((3, 2)), np.zeros(2))
+    orders.class_distances(np.zeros((3, 2)), np.zeros(2))

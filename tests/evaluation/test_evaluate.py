@@ -8,11 +8,12 @@ from unitemp_jax import orders
 from unitemp_jax.cli import evaluate
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.metrics import results
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
-from unitemp_jax.evaluation.metrics.results import ResultTable, result
+from unitemp_jax.evaluation.metrics.results import ResultTable, Section, result
 from unitemp_jax.evaluation.suites import bench as suite_bench
-from unitemp_jax.evaluation.suites import ceiling, runner, vae
-from unitemp_jax.evaluation.suites.bench import Bench, Section, Settings
+from unitemp_jax.evaluation.suites import ceiling, runner
+from unitemp_jax.evaluation.suites.bench import Bench, Settings
 
 N = 4
 ORDERS = tuple(orders.ORDERS)
@@ -30,6 +31,7 @@ BESIDE = ('real clips', 'VAE reconstruction', 'teacher, 50 steps')
 # Those of workflows have tests of their own, with a student that is perfect.
 WORKFLOWS = {
   *('loops', 'transitions', 'keyframes', 'extend', 'long', 'schedule'),
+  'power',
 }
 SUITES = [name for name in runner.SUITES if name not in WORKFLOWS]
 
@@ -97,7 +99,9 @@ def whole(tmp_path_factory):
   out = tmp_path_factory.mktemp('evaluation')
   lines = []
   settings = Settings(num_clips=N, batch_size=N, seed=0)
-  runner.run(random_model(), out, SUITES, settings, lines.append)
+  runner.run(
+    runner.Measured(random_model(), settings), out, SUITES, lines.append
+  )
   return out, lines
 
 
@@ -112,7 +116,7 @@ def arguments(out, *more):
 
 
 def test_every_number_is_there_once_with_interval_and_how(whole):
-  table = ResultTable.from_json(whole[0] / runner.METRICS)
+  table = ResultTable.from_json(whole[0] / results.METRICS)
   assert missing(table) == []
   names = [(row.metric, row.group) for row in table.rows]
   assert len(names) == len(set(names))
@@ -125,9 +129,9 @@ def test_every_number_is_there_once_with_interval_and_how(whole):
 
 
 def test_the_tables_name_every_metric(whole):
-  text = (whole[0] / runner.TABLES).read_text()
+  text = (whole[0] / results.TABLES).read_text()
   assert all(metric in text for metric in WANTED)
-  assert 's left' in ' '.join(whole[1])
+  assert 'vae ...' in whole[1]
 
 
 def test_a_second_run_computes_nothing_and_gives_the_same(whole, capsys):
@@ -149,7 +153,9 @@ def test_only_the_missing_suite_is_run_again(whole, tmp_path):
   lines = []
   # Another batch size, the same numbers.
   settings = Settings(num_clips=N, batch_size=3, seed=0)
-  runner.run(random_model(), tmp_path, SUITES, settings, lines.append)
+  runner.run(
+    runner.Measured(random_model(), settings), tmp_path, SUITES, lines.append
+  )
   assert [line for line in lines if line.endswith('...')] == ['vae ...']
   new = json.loads((tmp_path / 'vae.json').read_text())
   for one, other in zip(
@@ -181,11 +187,11 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
 def test_numbers_of_another_model_are_never_mixed_in(whole, tmp_path):
   out = whole[0]
   other = write_random_model(tmp_path / 'other', seed=1)
-  before = (out / runner.METRICS).read_bytes()
+  before = (out / results.METRICS).read_bytes()
   for more in ([f'--model={other}'], ['--num_clips=5'], ['--seed=1']):
     with pytest.raises(UserError, match='another --out'):
       evaluate.main([*arguments(out), *more])
-  assert (out / runner.METRICS).read_bytes() == before
+  assert (out / results.METRICS).read_bytes() == before
 
 
 def test_a_damaged_suite_and_a_file_as_out_are_refused(tmp_path):
@@ -196,11 +202,16 @@ def test_a_damaged_suite_and_a_file_as_out_are_refused(tmp_path):
     evaluate.main(arguments(tmp_path / 'vae.json'))
 
 
-def test_a_model_without_teacher_is_refused(tmp_path):
+def test_a_teacher_may_come_from_elsewhere(tmp_path, capsys):
   folder = write_random_model(tmp_path / 'model')
-  (folder / 'teacher.safetensors').unlink()
-  with pytest.raises(UserError, match='teacher'):
-    evaluate.main([f'--model={folder}', f'--out={tmp_path / "out"}'])
+  teacher = tmp_path / 'teacher.safetensors'
+  (folder / teacher.name).rename(teacher)
+  command = [f'--model={folder}', f'--out={tmp_path / "out"}', '--dry_run']
+  with pytest.raises(UserError, match='give the teacher of the model'):
+    evaluate.main(command)
+  assert evaluate.main([*command, '--only=vae,power,flicker']) == 0
+  assert evaluate.main([*command, f'--teacher={teacher}']) == 0
+  assert 'teacher: to be measured' in capsys.readouterr().out
 
 
 def test_dry_run_writes_nothing(tmp_path, capsys):
@@ -210,24 +221,25 @@ def test_dry_run_writes_nothing(tmp_path, capsys):
   assert not out.exists()
 
 
-def test_batches_are_equal_and_what_was_filled_up_is_cut():
-  sizes, done = [], []
+def test_batches_are_equal_and_what_was_filled_up_is_cut(capsys):
+  sizes = []
 
   def double(x):
     sizes.append(len(x))
     return 2 * x, -x
 
   values = np.arange(7)
-  twice, minus = suite_bench.batched(double, 3, values, tick=done.append)
+  twice, minus = suite_bench.batched(double, 3, values, name='double')
   np.testing.assert_array_equal(twice, 2 * values)
   np.testing.assert_array_equal(minus, -values)
-  assert sizes == [3, 3, 3] and done == [3, 6, 7]
+  assert sizes == [3, 3, 3]
+  assert 'double: batch 3/3' in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_a_clip_is_the_same_in_any_batch():
   made = [
-    Bench(random_model(), Settings(n, size, 5), print).made('backward').latents
+    Bench.load(random_model(), Settings(n, size, 5)).made('backward').latents
     for n, size in ((3, 3), (2, 1))
   ]
   np.testing.assert_allclose(made[0][:2], made[1], atol=1e-4)
@@ -236,7 +248,7 @@ def test_a_clip_is_the_same_in_any_batch():
 
 
 def test_windows_in_whole_blocks_equal_windows_alone():
-  bench = Bench(random_model(), Settings(2, 2, 0), print)
+  bench = Bench.load(random_model(), Settings(2, 2, 0))
   part = bench.latents[:, :4]
   alone = bench.decode(part).astype(int)
   padded = ceiling.decode_in_blocks(bench.decode, part, 3)
@@ -253,15 +265,15 @@ def test_windows_in_whole_blocks_equal_windows_alone():
 
 
 def test_thirds_cover_every_frame_once():
-  frames = [f for part in vae.thirds(33) for f in range(33)[part]]
+  frames = [f for part in suite_bench.thirds(33) for f in range(33)[part]]
   assert frames == list(range(33))
 
 
 def test_a_repeated_row_is_kept_once():
   row = result('a', 'b', Interval(0.5, 0.4, 0.6, 3), unit='%', how='so')
   sections = [Section('one', (row,)), Section('two', (row, row))]
-  assert runner.join(sections).rows == (row,)
-  assert runner.to_markdown(sections[:1]).startswith('## one\n')
+  assert results.join(sections).rows == (row,)
+  assert results.to_markdown(sections[:1]).startswith('## one\n')
 
 
 def test_suites_go_by_their_former_names(tmp_path):

@@ -36,24 +36,6 @@ def blocks_of_frames(num_frames):
   return (np.arange(num_frames) + 3) // 12
 
 
-def test_boundaries_follow_the_blocks():
-  np.testing.assert_array_equal(flicker.boundaries(9), [8, 20])
-  np.testing.assert_array_equal(flicker.boundaries(21), [8, 20, 32, 44, 56, 68])
-  np.testing.assert_array_equal(flicker.boundaries(8), [8, 20])
-  assert flicker.boundaries(3).size == 0
-
-
-def test_row_boundaries_do_not_care_about_the_order_of_rows():
-  forward = flicker.row_boundaries([[0, 1, 2], [3, 4, 5], [6, 7, 8]])
-  middle_out = flicker.row_boundaries([[3, 4, 5], [0, 1, 2], [6, 7, 8]])
-  np.testing.assert_array_equal(forward, AT)
-  np.testing.assert_array_equal(middle_out, AT)
-  extended = flicker.row_boundaries([[0, 1, 2], [-3, -2, -1]])
-  np.testing.assert_array_equal(extended, [8])
-  with pytest.raises(UserError, match='gaps'):
-    flicker.row_boundaries([[0, 1, 2], [4, 5, 6]])
-
-
 def test_ratio_is_the_formula():
   steps = np.full((1, 32), 0.01)
   steps[0, 8] = 0.04
@@ -91,11 +73,11 @@ def test_phase_test_finds_the_true_phase_and_no_other():
   clips = moving_texture()
   gain = 1 + 0.05 * (blocks_of_frames(33) % 2)
   steps = frame_steps(clips * gain[:, None, None, None])
-  true = flicker.phase_test(steps, AT)
+  true = flicker.pool_phases(flicker.phase_logs(steps, AT))
   assert true.share == pytest.approx(1 / 12)
   assert true.p_value < 0.01
   assert true.ratios.argmax() == 0
-  wrong = flicker.phase_test(steps, [14, 26])
+  wrong = flicker.pool_phases(flicker.phase_logs(steps, [14, 26]))
   assert wrong.share > 1.5 / 12
   assert wrong.p_value > 0.3
 

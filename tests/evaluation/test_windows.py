@@ -33,28 +33,23 @@ def clips(num_latents=12):
 def test_enough_true_past_removes_the_seam_and_less_does_not():
   latents, video = clips()
   found = ceiling.anchor_ceiling(decode, encode, latents, video)
-  joint = [row for row in found if row.variant == 'joint']
-  assert [row.boundary for row in joint] == [8, 20, 32]
-  for row in found:
-    if row.variant != 'raw':
-      continue
-    if row.past >= 2:
-      np.testing.assert_allclose(row.psnr, 100)
-    else:
-      assert (row.psnr < 30).all()
-      assert (row.flicker > 5).all()
-  for row in joint:
-    np.testing.assert_allclose(row.psnr, 100)
+  assert list(found) == [8, 20, 32]
+  for table in found.values():
+    assert set(table['joint']) == {'BFR, raw', 'BFR, windowed'}
+    for group, values in table.items():
+      if group in ('P = 0', 'P = 1'):
+        assert (values['PSNR, raw'] < 30).all()
+        assert (values['BFR, raw'] > 5).all()
+      elif group != 'joint':
+        np.testing.assert_allclose(values['PSNR, raw'], 100)
 
 
 def test_only_boundaries_with_enough_past_count_and_whole_pasts_are_marked():
   latents, video = clips()
   found = ceiling.anchor_ceiling(decode, encode, latents, video)
-  raw = [(r.past, r.boundary) for r in found if r.variant == 'raw']
-  assert (3, 8) in raw and (4, 8) not in raw
-  assert (6, 20) in raw and (6, 32) in raw
-  marked = {(r.past, r.boundary) for r in found if r.whole_past}
-  assert {(3, 8), (6, 20)} < marked and (6, 32) not in marked
+  assert 'P = 3 (all there is)' in found[8]
+  assert not [group for group in found[8] if group.startswith('P = 4')]
+  assert 'P = 6 (all there is)' in found[20] and 'P = 6' in found[32]
 
 
 def test_windowed_encodes_from_the_first_frame_of_the_window():
@@ -80,7 +75,7 @@ def test_block_alone_repeats_its_first_frame():
 
   found = ceiling.anchor_ceiling(spy, encode, latents, video, past=[0])
   assert shapes == [6, 3, 3]
-  assert all(row.flicker.shape == (4,) for row in found)
+  assert found[8]['P = 0']['BFR, raw'].shape == (4,)
 
 
 def test_clips_that_do_not_fit_are_refused():

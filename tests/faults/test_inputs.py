@@ -154,12 +154,13 @@ CASES = {
       2,
       ['4 numbers per clip'],
     ),
-    ('evaluate --out=o --readme=readme.md', 2, ['readme.md', 'begin metrics']),
+    ('evaluate --out=o --markdown=readme.md', 2, ['readme.md', 'no file that']),
     (
-      'evaluate --out=o --readme=readme.md --dry_run',
+      'evaluate --out=o --markdown=readme.md --dry_run',
       2,
-      ['readme.md', 'begin metrics'],
+      ['readme.md', 'no file that'],
     ),
+    ('evaluate --out=o --initial=no.safetensors', 2, ['no.safetensors']),
   ],
   'messages': [
     (

@@ -123,7 +123,7 @@ def _write_texts(folder):
     'given.json': plan_text.to_json(orders.forward(9, given_first=1)),
     'digits.yaml': STORY.format('9' * 400),
     'huge.yaml': STORY.format('1000000000'),
-    'readme.md': 'no marks here\n',
+    'readme.md': 'written by hand\n',
     'not.pt': 'not a checkpoint',
   }
   for name, text in texts.items():

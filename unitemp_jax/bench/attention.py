@@ -21,7 +21,7 @@ from unitemp_jax.bench import measure
 from unitemp_jax.bench.measure import CallShape, Context, Outcome
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import bootstrap, results
-from unitemp_jax.evaluation.suites.bench import Section
+from unitemp_jax.evaluation.metrics.results import Section
 from unitemp_jax.models.attention import splash, xla
 from unitemp_jax.models.attention.dispatch import backend_for
 from unitemp_jax.models.attention.tiles import Entry, Table, Tiles, to_json

@@ -22,8 +22,7 @@ from unitemp_jax.bench import measure
 from unitemp_jax.bench.measure import Context, Outcome
 from unitemp_jax.diffusion import flow
 from unitemp_jax.evaluation.metrics import bootstrap
-from unitemp_jax.evaluation.suites.bench import Section
-from unitemp_jax.evaluation.suites.runs import exact
+from unitemp_jax.evaluation.metrics.results import Section
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.step import Row, row_noise
@@ -63,7 +62,9 @@ def run(context: Context) -> Outcome:
         apart = np.abs(made[name] - made[CACHED]).max()
         share = float(apart / np.abs(made[CACHED]).max())
         metric = 'difference of the result'
-        rows.append(context.row(metric, group, exact(share, 1), 'ratio', _SAME))
+        rows.append(
+          context.row(metric, group, bootstrap.exact(share, 1), 'ratio', _SAME)
+        )
     context.report(f'cache: {blocks * block} latents visible, done')
   return Outcome((Section('Cached against recomputed', tuple(rows)),), series)
 

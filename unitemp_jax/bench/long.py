@@ -17,8 +17,7 @@ from unitemp_jax.bench import measure
 from unitemp_jax.bench.measure import Claim, Context, Outcome
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import bootstrap
-from unitemp_jax.evaluation.suites.bench import Section
-from unitemp_jax.evaluation.suites.runs import exact
+from unitemp_jax.evaluation.metrics.results import Section
 from unitemp_jax.generate.request import Request
 from unitemp_jax.plans import decoding
 from unitemp_jax.sampling import decode
@@ -66,8 +65,10 @@ def run(context: Context) -> Outcome:
     rows.append(context.row('late over early', name, ratio, 'ratio', _LATE))
     for when, value in (('early', memory[EARLY]), ('late', memory[-1])):
       metric = f'arrays, {when}'
-      rows.append(context.row(metric, name, exact(value, 1), 'MiB', _ARRAYS))
-    grown = exact(grown, 1)
+      rows.append(
+        context.row(metric, name, bootstrap.exact(value, 1), 'MiB', _ARRAYS)
+      )
+    grown = bootstrap.exact(grown, 1)
     rows.append(context.row('peak host growth', name, grown, 'MiB', _HOST))
     if windowed:
       claims += _claims(name, ratio.value, memory)

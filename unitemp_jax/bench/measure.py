@@ -18,7 +18,7 @@ import numpy as np
 import unitemp_jax
 from unitemp_jax.evaluation.metrics import results
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
-from unitemp_jax.evaluation.suites.bench import Section
+from unitemp_jax.evaluation.metrics.results import Section
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.models import weights
 from unitemp_jax.sampling import model_folder

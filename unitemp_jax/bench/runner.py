@@ -12,8 +12,7 @@ from unitemp_jax import files
 from unitemp_jax.bench import attention, baselines, long, measure
 from unitemp_jax.bench.measure import Context, Outcome
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.metrics.results import ResultTable
-from unitemp_jax.evaluation.suites.bench import Section
+from unitemp_jax.evaluation.metrics.results import ResultTable, Section
 
 BENCHMARKS: dict[str, Callable[[Context], Outcome]] = {
   'long': long.run,

@@ -131,7 +131,7 @@ def measure(argv: list[str]) -> int:
     print(f'note: {problem}')
   shown = [*groups, *([real_group] if real_group else [])]
   measurements.write(args.out, sections, tables.to_csv(shown), problems)
-  print(runner.to_markdown(sections))
+  print(results.to_markdown(sections))
   print(args.out / 'index.html')
   return 0
 
@@ -389,11 +389,12 @@ def _parser() -> Parser:
   parser.add_argument(
     '--only', default=','.join(runner.SUITES), metavar='SUITE,...', help=only
   )
+  less = 'teacher.safetensors of the model, if its folder has none'
+  add('--teacher', less, Path, metavar='FILE')
+  first = 'weights that its distillation began with, for the suite power'
+  add('--initial', first, Path, metavar='FILE')
   page = 'also write the tables to this Markdown file'
   add('--markdown', page, Path, metavar='FILE')
-  within = 'also put them between two marks of a file that you write'
-  add('--readme', within, Path, metavar='FILE')
-  add('--marks', 'name in these marks', default='metrics')
   parser.share('dry_run')
   return parser
 
@@ -432,9 +433,8 @@ def main(argv: list[str]) -> int:
   settings = Settings(args.num_clips, args.batch_size, args.seed)
   if args.markdown is not None:
     files.check_generated(args.markdown, _COMMAND)
-  if args.readme is not None:
-    results.split_page(args.readme, args.marks)
-  done = runner.finished(args.out, runner.make_key(args.model, settings))
+  what = runner.Measured(args.model, settings, args.teacher, args.initial)
+  done = runner.finished(args.out, what.key(names))
   if args.dry_run:
     for name in names:
       state = 'there already' if name in done else 'to be measured'
@@ -442,12 +442,10 @@ def main(argv: list[str]) -> int:
     print(f'{settings.num_clips} held-out clips, to {args.out}')
     return 0
   enable_compile_cache()
-  runner.run(args.model, args.out, names, settings)
-  shown = (args.out / runner.TABLES).read_text()
+  runner.run(what, args.out, names)
+  shown = (args.out / results.TABLES).read_text()
   if args.markdown is not None:
     files.write_generated(args.markdown, f'# Results\n\n{shown}', _COMMAND)
-  if args.readme is not None:
-    results.insert_tables(args.readme, shown, args.marks)
   print(shown)
   print(args.out)
   return 0

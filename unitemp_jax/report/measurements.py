@@ -7,9 +7,8 @@ import pathlib
 from collections.abc import Sequence
 
 from unitemp_jax import files
-from unitemp_jax.evaluation.metrics.results import Result
-from unitemp_jax.evaluation.suites import runner
-from unitemp_jax.evaluation.suites.bench import Section
+from unitemp_jax.evaluation.metrics import results
+from unitemp_jax.evaluation.metrics.results import Result, Section
 from unitemp_jax.report import pages
 
 CLIPS, PAGE = 'clips.csv', 'index.html'
@@ -84,9 +83,9 @@ def write(
   files.write_all(
     {
       out / CLIPS: clips,
-      out / runner.TABLES: runner.to_markdown(sections),
+      out / results.TABLES: results.to_markdown(sections),
       out / 'notes.json': json.dumps(list(problems), indent=1) + '\n',
       out / PAGE: page,
-      out / runner.METRICS: runner.join(sections).to_text(),
+      out / results.METRICS: results.join(sections).to_text(),
     }
   )

@@ -33,17 +33,18 @@ class Classifier:
   weights: tuple[np.ndarray, ...]
   biases: tuple[np.ndarray, ...]
 
+  def hidden(self, features: np.ndarray) -> np.ndarray:
+    """What enters the last layer, [n, D], of features [n, inputs]."""
+    hidden = np.asarray(features, np.float32)
+    for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+      hidden = np.maximum(hidden @ weight + bias, 0)
+    return hidden
+
   def log_prob(self, features: np.ndarray) -> np.ndarray:
     """Log-probability of each class, [n, classes], of features [n, inputs]."""
-    hidden = np.asarray(features, np.float32)
-    for index, (weight, bias) in enumerate(
-      zip(self.weights, self.biases, strict=True)
-    ):
-      hidden = hidden @ weight + bias
-      if index < len(self.weights) - 1:
-        hidden = np.maximum(hidden, 0)
-    hidden = hidden - hidden.max(axis=1, keepdims=True)
-    return hidden - np.log(np.exp(hidden).sum(axis=1, keepdims=True))
+    scores = self.hidden(features) @ self.weights[-1] + self.biases[-1]
+    scores = scores - scores.max(axis=1, keepdims=True)
+    return scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
 
   def to_arrays(self) -> dict[str, np.ndarray]:
     """The layers by name, in half precision."""

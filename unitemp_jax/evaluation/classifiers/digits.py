@@ -143,6 +143,10 @@ class DigitClassifier:
     ink = _shrink(unit_pixels(images.max(axis=-1)))
     return _crops(ink, _plain_views(len(ink)))
 
+  def features(self, images: np.ndarray) -> np.ndarray:
+    """What the first member sees in images `[n, H, W, 3]`, `[n, D]`."""
+    return self.members[0].hidden(self.glyphs(images))
+
   def _digit_log_prob(self, video: np.ndarray) -> np.ndarray:
     ink = unit_pixels(video.max(axis=-1))
     ink = _shrink(ink.reshape(-1, *ink.shape[2:]))

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 
-_FRAMES_PER_LATENT = 4
 # Rates at which Wan 2.2 5B systems write; they make blocks of 8 latents.
 _BLOCK_AT_RATE = {24: 8}
 _BLOCK = 3
@@ -51,8 +51,8 @@ class Blocks:
   def usual(cls, fps: float) -> Blocks:
     """Blocks of 3 latents, or of 8 at 24 frames per second."""
     latents = _BLOCK_AT_RATE.get(round(fps), _BLOCK)
-    period = _FRAMES_PER_LATENT * latents
-    return cls(period - _FRAMES_PER_LATENT, period)
+    period = timeline.STRIDE * latents
+    return cls(period - timeline.STRIDE, period)
 
 
 @dataclasses.dataclass(frozen=True)

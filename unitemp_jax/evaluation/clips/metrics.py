@@ -8,7 +8,6 @@ made backward that degrades shows it at its beginning.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,30 +16,12 @@ from unitemp_jax.evaluation.clips.layout import Layout, generation_order
 from unitemp_jax.evaluation.metrics import bootstrap, flicker, temporal
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.curves import COURSES, Curves
+from unitemp_jax.evaluation.metrics.results import Metric
 
 _EPSILON = 1e-4  # as everywhere: keeps ratios of still clips finite
 _SHARE = 0.15  # of the clip at each end that drift compares
 _LEAST = 1e-3  # keeps relative changes of dark or flat clips finite
 _REPEATS = 0.25  # a last frame this near to the first is the first again
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-  """How a metric is shown, pooled over clips, and which way is better.
-
-  Attributes:
-    section: title of the table it belongs to.
-    pool: 'mean', 'geometric' or 'median'.
-    better: 'high', 'low', or '' where neither is better.
-    how: definition in a few words.
-    unit: as in `results.Result`.
-  """
-
-  section: str
-  pool: str
-  better: str
-  how: str
-  unit: str = 'ratio'
 
 
 _FLICKER, _LOOP, _MOTION = 'Flicker', 'Loop', 'Motion and joins'
@@ -53,89 +34,72 @@ _RELATIVE = (
 
 METRICS: dict[str, Metric] = {
   'temporal flickering': Metric(
-    _FLICKER,
-    'mean',
-    'high',
     'VBench: (255 - mean |f(t+1) - f(t)|) / 255; a still clip scores 1',
+    section=_FLICKER,
+    better='high',
   ),
   'BFR': Metric(
-    _FLICKER,
-    'geometric',
-    'low',
     'frame difference at block boundaries over the median around them; 1 = no '
     'seam',
+    *('ratio', 'geometric', _FLICKER, 'low'),
   ),
   'BFR, second difference': Metric(
-    _FLICKER,
-    'geometric',
-    'low',
     'the same of |f(t+1) - 2 f(t) + f(t-1)|, blind to constant motion',
+    *('ratio', 'geometric', _FLICKER, 'low'),
   ),
   'wide4': Metric(
-    _FLICKER,
-    'geometric',
-    'low',
     'mean of the 4 frame differences from a boundary on over 4 on each side',
+    *('ratio', 'geometric', _FLICKER, 'low'),
   ),
   'comb power': Metric(
-    _FLICKER,
-    'mean',
-    'low',
     'share of the variation of log frame difference that repeats with the '
     'blocks',
+    section=_FLICKER,
+    better='low',
   ),
   'loop closure': Metric(
-    _LOOP,
-    'median',
-    '',
     'difference from the last frame to the first over the median step; 1 = a '
     'step like any other, 0 = the first frame again',
+    *('ratio', 'median', _LOOP),
   ),
   'loop velocity': Metric(
-    _LOOP,
-    'geometric',
-    '',
     'change of velocity across the seam over the median one; a last frame that '
     'repeats the first is left out',
+    *('ratio', 'geometric', _LOOP),
   ),
   'BFR of the loop seam': Metric(
-    _LOOP, 'geometric', '', 'the seam over the median of 4 steps on each side'
+    'the seam over the median of 4 steps on each side',
+    *('ratio', 'geometric', _LOOP),
   ),
   'mean step': Metric(
-    _MOTION, 'mean', '', 'mean |f(t+1) - f(t)|, of the pixel range'
+    'mean |f(t+1) - f(t)|, of the pixel range', section=_MOTION
   ),
   'join jump, first': Metric(
-    _MOTION,
-    'geometric',
-    'low',
     'step from the given first frames to the made ones over the median step',
+    *('ratio', 'geometric', _MOTION, 'low'),
   ),
   'join jump, last': Metric(
-    _MOTION,
-    'geometric',
-    'low',
     'step from the made frames to the given last ones over the median step',
+    *('ratio', 'geometric', _MOTION, 'low'),
   ),
   **{
     f'{quality} drift, {order}': Metric(
-      section, 'mean', 'low', f'{_ENDS}, {order}'
+      f'{_ENDS}, {order}', section=section, better='low'
     )
     for order, section in (('as played', _PLAYED), ('as made', _MADE))
     for quality in COURSES
   },
-  'relative drift, as played': Metric(
-    _PLAYED, 'mean', 'low', f'{_RELATIVE}, as played'
-  ),
-  'relative drift, as made': Metric(
-    _MADE, 'mean', 'low', f'{_RELATIVE}, as made'
-  ),
+  **{
+    f'relative drift, {order}': Metric(
+      f'{_RELATIVE}, {order}', section=section, better='low'
+    )
+    for order, section in (('as played', _PLAYED), ('as made', _MADE))
+  },
   **{
     f'{quality} slope': Metric(
-      'Slope per minute',
-      'mean',
-      '',
       'least squares line through the frames as played',
       'per minute',
+      section='Slope per minute',
     )
     for quality in COURSES
   },
@@ -281,19 +245,8 @@ def pooled(name: str, values: Sequence[float]) -> Interval:
 
 
 def paired(name: str, values: np.ndarray, baseline: np.ndarray) -> Interval:
-  """Compares a metric of the same n clips of two systems, both [n].
-
-  A difference of means or medians, or for metrics that are ratios themselves
-  the geometric mean of the quotients.
-  """
-  pool = METRICS[name].pool
-  if pool == 'geometric':
-    return bootstrap.paired_ratio(values, baseline)
-  if pool == 'median':
-    return bootstrap.interval(
-      lambda a, b: np.median(a - b, axis=-1), values, baseline
-    )
-  return bootstrap.paired_difference(values, baseline)
+  """Compares a metric of the same n clips of two systems, both [n]."""
+  return bootstrap.paired(METRICS[name].pool, values, baseline)
 
 
 def column(clips: Sequence[Mapping[str, float]], name: str) -> list[float]:

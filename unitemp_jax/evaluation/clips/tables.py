@@ -14,6 +14,7 @@ import dataclasses
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +30,7 @@ from unitemp_jax.evaluation.metrics import bootstrap, flicker, frechet, results
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.curves import Curves
 from unitemp_jax.evaluation.metrics.frechet import Features
-from unitemp_jax.evaluation.metrics.results import Result
-from unitemp_jax.evaluation.suites.bench import Section
+from unitemp_jax.evaluation.metrics.results import Metric, Section
 
 REAL = 'real clips'
 FLOOR = 0.5  # of the motion of real clips, below which a clip stands still
@@ -85,9 +85,33 @@ class Group:
   clips: tuple[Clip, ...]
 
 
-# Adds a row: section, metric, group, value, definition, unit.
-Add = Callable[[str, str, str, Interval, str, str], None]
 _FLICKER, _MOTION, _DIRECTION = 'Flicker', 'Motion and joins', 'Direction'
+_FIDELITY = 'Fidelity to references'
+_SAME = 'against the reference of the same name, mean over clips'
+# What is made of many clips together, beside METRICS.
+_POOLED = {
+  'seam p-value': Metric(
+    'BFR at the true boundaries against a phase drawn for each clip'
+  ),
+  'phases as strong': Metric(
+    'BFR at the true boundaries against all phases of the blocks'
+  ),
+  'temporal flickering, moving clips': Metric(
+    'VBench, of the clips that move alone, so that no still wins'
+  ),
+  'motion to real': Metric('mean step over that of real clips'),
+  'moves': Metric(f'share of clips with at least {FLOOR}', '%'),
+  'called forward': Metric(
+    'share of clips that a classifier of real clips against reversed ones '
+    'calls forward; real ones by classifiers of other real clips',
+    '%',
+  ),
+  'probability of forward': Metric('by that classifier'),
+  'PSNR': Metric(_SAME, 'dB'),
+  'SSIM': Metric(_SAME),
+}
+# Section -> group -> metric -> values, one per clip.
+Tables = dict[str, dict[str, dict[str, Any]]]
 
 
 def sections(
@@ -104,54 +128,50 @@ def sections(
     The tables, and one sentence for each that could not be made.
   """
   shown = [*groups, *([real] if real else [])]
-  tables: dict[str, list[Result]] = {m.section: [] for m in METRICS.values()}
-
-  def add(section, metric, group, value, about, unit='ratio'):
-    text = f'{about}; {how}'
-    row = results.result(metric, group, value, unit=unit, how=text)
-    tables.setdefault(section, []).append(row)
-
-  for name, metric in METRICS.items():
-    for group in shown:
+  tables: Tables = {m.section: {} for m in METRICS.values()}
+  for group in shown:
+    for name, metric in METRICS.items():
       values = metrics.column([c.values for c in group.clips], name)
       if values:
-        value = metrics.pooled(name, values)
-        add(metric.section, name, group.name, value, metric.how, metric.unit)
+        own = tables[metric.section].setdefault(group.name, {})
+        own[name] = np.asarray(values)
+    tables[_FLICKER].setdefault(group.name, {}).update(_significance(group))
+    if real:
+      for name, values in _moving(group, real).items():
+        part = tables[_FLICKER if name.startswith('temp') else _MOTION]
+        part.setdefault(group.name, {})[name] = values
   notes = []
-  _significance(add, shown)
   if real:
-    _motion(add, shown, real)
     try:
-      _direction(add, groups, real)
+      tables[_DIRECTION] = _direction(groups, real)
     except UserError as error:
       notes.append(str(error))
-  _fidelity(add, groups)
-  made = [Section(title, tuple(rows)) for title, rows in tables.items() if rows]
-  return made, notes
+  tables[_FIDELITY] = {group.name: _fidelity(group) for group in groups}
+  known = {**METRICS, **_POOLED}
+  made = [
+    results.section(title, table, known, how) for title, table in tables.items()
+  ]
+  return [section for section in made if section.rows], notes
 
 
-def _significance(add: Add, groups: Sequence[Group]) -> None:
+def _significance(group: Group) -> dict[str, Interval]:
   """How much the true block phase stands out of all others, clips pooled."""
-  for group in groups:
-    logs = collections.defaultdict(list)
-    for clip in group.clips:
-      at = metrics.boundaries_inside(clip.steps, clip.layout)
-      period = clip.layout.period
-      # Others are too short, or have blocks of several lengths.
-      with contextlib.suppress(UserError):
-        found = flicker.phase_logs(clip.steps[None], at, period=period)
-        logs[period].append(found)
-    if not logs:
-      continue
-    pool = max(logs.values(), key=len)
-    test = flicker.pool_phases(np.concatenate(pool))
-    for name, value, against in (
-      ('seam p-value', test.p_value, 'a phase drawn for each clip'),
-      ('phases as strong', test.share, 'all phases of the blocks'),
-    ):
-      about = f'BFR at the true boundaries against {against}'
-      number = Interval(value, value, value, len(pool))
-      add(_FLICKER, name, group.name, number, about, 'ratio')
+  logs = collections.defaultdict(list)
+  for clip in group.clips:
+    at = metrics.boundaries_inside(clip.steps, clip.layout)
+    period = clip.layout.period
+    # Others are too short, or have blocks of several lengths.
+    with contextlib.suppress(UserError):
+      found = flicker.phase_logs(clip.steps[None], at, period=period)
+      logs[period].append(found)
+  if not logs:
+    return {}
+  pool = max(logs.values(), key=len)
+  test = flicker.pool_phases(np.concatenate(pool))
+  return {
+    'seam p-value': bootstrap.exact(test.p_value, len(pool)),
+    'phases as strong': bootstrap.exact(test.share, len(pool)),
+  }
 
 
 def motion(clip: Clip, real: Group) -> float:
@@ -160,25 +180,18 @@ def motion(clip: Clip, real: Group) -> float:
   return clip.values['mean step'] / max(float(usual), 1e-9)
 
 
-def _motion(add: Add, groups: Sequence[Group], real: Group) -> None:
+def _moving(group: Group, real: Group) -> dict[str, np.ndarray]:
   """Motion, how many clips move, and the flickering of those."""
-  name = 'temporal flickering'
-  for group in groups:
-    ratios = np.array([motion(clip, real) for clip in group.clips])
-    moves = ratios >= FLOOR
-    about = 'mean step over that of real clips'
-    value = bootstrap.mean(ratios)
-    add(_MOTION, 'motion to real', group.name, value, about, 'ratio')
-    about = f'share of clips with at least {FLOOR}'
-    add(_MOTION, 'moves', group.name, bootstrap.mean(moves), about, '%')
-    if moves.any():
-      values = np.array([clip.values[name] for clip in group.clips])[moves]
-      about = 'VBench, of the clips that move alone, so that no still wins'
-      value = bootstrap.mean(values)
-      add(_FLICKER, f'{name}, moving clips', group.name, value, about, 'ratio')
+  ratios = np.array([motion(clip, real) for clip in group.clips])
+  found = {'motion to real': ratios, 'moves': ratios >= FLOOR}
+  if found['moves'].any():
+    name = 'temporal flickering'
+    values = np.array([clip.values[name] for clip in group.clips])
+    found[f'{name}, moving clips'] = values[found['moves']]
+  return found
 
 
-def _direction(add: Add, groups: Sequence[Group], real: Group) -> None:
+def _direction(groups: Sequence[Group], real: Group) -> dict[str, dict]:
   """Direction of play, by a classifier that learns the real clips alone."""
   if len(real.clips) < arrow_of_time.LEAST_CLIPS:
     raise UserError(
@@ -194,33 +207,25 @@ def _direction(add: Add, groups: Sequence[Group], real: Group) -> None:
   classifier = arrow_of_time.Direction.fit(known)
   sources = [clip.source for clip in real.clips]
   others = arrow_of_time.held_out(known, sources)
-  learned = f'by a classifier of {len(known)} real clips'
-  read = []
+  read = {}
   for group in groups:
     cells = real.clips[0].cells
     same = [clip.odd for clip in group.clips if clip.cells == cells]
     if same := [odd for odd in same if odd is not None]:
-      read.append((group.name, classifier.read(np.stack(same)), learned))
-  read.append((REAL, others, 'by classifiers of other real clips'))
-  for name, values, by in read:
-    about = f'forward against reversed, {by}'
-    for metric, numbers, unit in (
-      ('called forward', values > 0.5, '%'),
-      ('probability of forward', values, 'ratio'),
-    ):
-      add(_DIRECTION, metric, name, bootstrap.mean(numbers), about, unit)
+      read[group.name] = classifier.read(np.stack(same))
+  return {
+    name: {'called forward': values > 0.5, 'probability of forward': values}
+    for name, values in {**read, REAL: others}.items()
+  }
 
 
-def _fidelity(add: Add, groups: Sequence[Group]) -> None:
+def _fidelity(group: Group) -> dict[str, np.ndarray]:
   """PSNR and SSIM of the clips that have a reference."""
-  title = 'Fidelity to references'
-  about = 'against the reference of the same name, mean over clips'
-  for group in groups:
-    clips = [clip.fidelity for clip in group.clips]
-    for name in dict.fromkeys(name for clip in clips for name in clip):
-      value = bootstrap.mean(np.array(metrics.column(clips, name)))
-      unit = 'dB' if name.startswith('PSNR') else 'ratio'
-      add(title, name, group.name, value, about, unit)
+  clips = [clip.fidelity for clip in group.clips]
+  return {
+    name: np.array(metrics.column(clips, name))
+    for name in dict.fromkeys(name for clip in clips for name in clip)
+  }
 
 
 def frechet_section(
@@ -235,18 +240,15 @@ def frechet_section(
   metric = f'Frechet distance, {made.network or "features of unnamed origin"}'
   if made.network.lower().startswith('i3d'):
     metric = f'FVD ({made.network})'
-  about = (
+  about = Metric(
     f'{len(made.values)} against {len(real.values)} clips, '
-    f'{made.values.shape[1]} features; {how}'
+    f'{made.values.shape[1]} features'
   )
-  values = {name: frechet.frechet_interval(made.values, real.values)}
+  table = {name: {metric: frechet.frechet_interval(made.values, real.values)}}
   if len(real.values) >= 4:
-    values[f'{REAL}, half to half'] = frechet.floor_interval(real.values)
-  rows = [
-    results.result(metric, group, value, unit='ratio', how=about)
-    for group, value in values.items()
-  ]
-  return Section('Distance of sets', tuple(rows))
+    floor = frechet.floor_interval(real.values)
+    table[f'{REAL}, half to half'] = {metric: floor}
+  return results.section('Distance of sets', table, {metric: about}, how)
 
 
 def to_csv(groups: Sequence[Group]) -> str:

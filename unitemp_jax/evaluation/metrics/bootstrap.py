@@ -82,6 +82,24 @@ def pooled(pool: str, values: np.ndarray) -> Interval:
   return functions[pool](values)
 
 
+def exact(value: float, count: int) -> Interval:
+  """A number without an interval, over so many clips."""
+  return Interval(value, value, value, count)
+
+
+def paired(pool: str, values: np.ndarray, baseline: np.ndarray) -> Interval:
+  """Compares the same n clips of two systems, both [n].
+
+  A difference of means or medians, or for ratios (`pool` is 'geometric') the
+  geometric mean of the quotients.
+  """
+  if pool == 'geometric':
+    return paired_ratio(values, baseline)
+  if pool == 'median':
+    return interval(lambda a, b: np.median(a - b, axis=-1), values, baseline)
+  return paired_difference(values, baseline)
+
+
 def paired_difference(
   values: np.ndarray, baseline: np.ndarray, *, seed: int = 0
 ) -> Interval:
@@ -95,6 +113,34 @@ def paired_ratio(
   """Geometric mean of values / baseline over the same clips, both [n] > 0."""
   logs = np.log(values), np.log(baseline)
   return interval(lambda a, b: np.exp(_mean(a - b)), *logs, seed=seed)
+
+
+def over_seeds(
+  values: np.ndarray, baseline: np.ndarray, *, seed: int = 0
+) -> Interval:
+  """Mean difference of two arms that were trained with several seeds each.
+
+  Seeds of each arm are drawn, then the clips, which all of them have in common.
+  With one seed the interval covers clips alone.
+
+  Args:
+    values: [S, n].
+    baseline: [R, n], of the same clips.
+    seed: of the resampling.
+  """
+  rng = np.random.default_rng(seed)
+  count = values.shape[1]
+  repeats = []
+  for _ in range(_RESAMPLES):
+    clips = rng.integers(count, size=count)
+    one, other = (
+      arm[rng.integers(len(arm), size=len(arm))].mean(axis=0)[clips].mean()
+      for arm in (values, baseline)
+    )
+    repeats.append(one - other)
+  low, high = np.percentile(repeats, [2.5, 97.5])
+  apart = float(values.mean() - baseline.mean())
+  return Interval(apart, float(low), float(high), count)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

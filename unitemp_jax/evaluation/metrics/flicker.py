@@ -12,56 +12,17 @@ not.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 
 # Keeps a still clip at ratio 1; in units of the pixel range [0, 1].
 _EPSILON = 1e-4
 # Transitions on each side that a boundary is compared with.
 _REACH = 4
-_FRAMES_PER_LATENT = 4
-
-
-def boundaries(num_latents: int, block: int = 3) -> np.ndarray:
-  """Transitions that cross from one block to the next, int [m].
-
-  Args:
-    num_latents: latent frames of the clip, N.
-    block: latent frames of a block, counted from latent 0; the last block may
-      be shorter.
-
-  Returns:
-    4k for every block but the last, k being its last latent: 9 latents in
-    blocks of 3 give [8, 20].
-  """
-  last = np.arange(block - 1, num_latents - 1, block)
-  return _FRAMES_PER_LATENT * last
-
-
-def row_boundaries(rows: Iterable[Sequence[int]]) -> np.ndarray:
-  """Transitions between latents that different rows of a plan made, int [m].
-
-  Args:
-    rows: the temporal positions of each row whose latents are part of the
-      finished video, in any order; negative positions are allowed. Padding and
-      rows that only condition must be left out.
-
-  Raises:
-    UserError: a position is made twice, or one in between is missing.
-  """
-  owner = [(int(p), index) for index, row in enumerate(rows) for p in row]
-  owner.sort()
-  positions = [position for position, _ in owner]
-  if positions != list(range(positions[0], positions[0] + len(positions))):
-    raise UserError(
-      f'the rows make the positions {positions}, which are not one run without '
-      'gaps and repeats; pass only rows of the finished timeline.'
-    )
-  cuts = [k for k in range(len(owner) - 1) if owner[k][1] != owner[k + 1][1]]
-  return _FRAMES_PER_LATENT * np.array(cuts, dtype=int)
 
 
 def boundary_flicker_ratio(steps: np.ndarray, at: Sequence[int]) -> np.ndarray:
@@ -135,7 +96,7 @@ def latent_step_ratio(latents: np.ndarray, at: Sequence[int]) -> np.ndarray:
   """
   change = np.diff(np.asarray(latents, np.float64), axis=1)
   steps = np.sqrt(np.square(change).mean(axis=(2, 3, 4)))
-  at = np.asarray(at, dtype=int) // _FRAMES_PER_LATENT
+  at = np.asarray(at, dtype=int) // timeline.STRIDE
   if not at.size or at.min() < 1 or at.max() > steps.shape[1] - 2:
     raise UserError(
       f'the latent step needs boundaries with a step on both sides, but got '
@@ -164,41 +125,22 @@ class PhaseTest:
   p_value: float
 
 
-def phase_test(
-  steps: np.ndarray,
-  at: Sequence[int],
-  *,
-  period: int = 12,
-  draws: int = 2000,
-  seed: int = 0,
-) -> PhaseTest:
-  """Tests whether the true block phase flickers more than the other phases.
-
-  Only transitions with 4 neighbours on both sides are compared, so that no
-  phase gains from the clip's ends.
-
-  Args:
-    steps: [n, T-1] from `frames.frame_steps`; clips are pooled.
-    at: boundary transitions, all of one phase.
-    period: frames of a block.
-    draws: random phase assignments behind `p_value`.
-    seed: seed of those.
-
-  Raises:
-    UserError: the boundaries are not `period` apart, or the clip is too short
-      to hold every phase.
-  """
-  logs = phase_logs(steps, at, period=period)
-  return pool_phases(logs, draws=draws, seed=seed)
-
-
 def phase_logs(
   steps: np.ndarray, at: Sequence[int], *, period: int = 12
 ) -> np.ndarray:
   """Log ratio of each clip if its blocks began at each phase, [n, period].
 
-  Entry 0 is the true phase. Arguments and errors as for `phase_test`; the logs
-  of clips of several lengths can be pooled.
+  Only transitions with 4 neighbours on both sides are compared, so that no
+  phase gains from the clip's ends. Entry 0 is the true phase.
+
+  Args:
+    steps: [n, T-1] from `frames.frame_steps`.
+    at: boundary transitions, all of one phase.
+    period: frames of a block.
+
+  Raises:
+    UserError: the boundaries are not `period` apart, or the clip is too short
+      to hold every phase.
   """
   at = _checked(at, steps.shape[1])
   if np.unique(at % period).size != 1:
@@ -222,7 +164,13 @@ def phase_logs(
 def pool_phases(
   logs: np.ndarray, *, draws: int = 2000, seed: int = 0
 ) -> PhaseTest:
-  """Pools what `phase_logs` gives for clips, [n, period]."""
+  """Tests whether the true block phase flickers more than the other phases.
+
+  Args:
+    logs: of `phase_logs`, [n, period]; clips of several lengths can be pooled.
+    draws: random phase assignments behind `p_value`.
+    seed: seed of those.
+  """
   pooled = logs.mean(axis=0)
   rng = np.random.default_rng(seed)
   null, clips = np.empty(draws), np.arange(len(logs))

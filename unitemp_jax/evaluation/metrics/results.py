@@ -6,15 +6,18 @@ import dataclasses
 import json
 import math
 import os
-import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.metrics import bootstrap
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 
 _WIDTH = 100  # characters of a line of a table
+METRICS, TABLES = 'metrics.json', 'metrics.md'  # files of a folder of results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,31 +200,114 @@ def _number(value: float) -> str:
   return f'{value:.1f}' if abs(value) >= 10 else f'{value:.2f}'
 
 
-def split_page(path: Path, name: str = 'metrics') -> tuple[str, str]:
-  """Returns the text up to the first mark, and from the second one on.
+@dataclasses.dataclass(frozen=True)
+class Section:
+  """Results that are shown as one table under one title."""
+
+  title: str
+  rows: tuple[Result, ...]
+
+
+class Metric(NamedTuple):
+  """What a number is.
+
+  Attributes:
+    how: its definition.
+    unit: as in `Result`; '%' for shares of clips.
+    pool: over clips, 'mean', 'geometric' or 'median'.
+    section: title of the table that it belongs to, if it has one of its own.
+    better: 'high', 'low', or '' where neither is better.
+  """
+
+  how: str
+  unit: str = 'ratio'
+  pool: str = 'mean'
+  section: str = ''
+  better: str = ''
+
+
+def find(metrics: Mapping[str, Metric], name: str) -> Metric:
+  """The metric by whose key a name begins, the longest such key.
 
   Raises:
-    UserError: the file cannot be read or lacks the marks.
+    UserError: there is none.
   """
-  begin, end = f'<!-- begin {name} -->', f'<!-- end {name} -->'
-  try:
-    text = path.read_text(encoding='utf-8')
-  except (OSError, UnicodeDecodeError) as error:
-    raise UserError(
-      f'--readme={path} cannot be read ({error}); check the path.'
-    ) from error
-  marks = re.findall(f'{begin}|{end}', text)
-  if marks != [begin, end]:
-    raise UserError(
-      f'--readme={path} must contain {begin} and then {end}, once each; add '
-      'them where the tables belong.'
+  known = [key for key in metrics if name.startswith(key)]
+  if not known:
+    raise UserError(f'no metric is defined for {name!r}.')
+  return metrics[max(known, key=len)]
+
+
+def section(
+  title: str,
+  table: Mapping[str, Mapping[str, Any]],
+  metrics: Mapping[str, Metric],
+  how: str,
+  prefix: str = '',
+) -> Section:
+  """Pools a table as its metrics are defined.
+
+  Args:
+    title: of the table.
+    table: group -> metric -> values `[n]`, one per clip; or two such, to be
+      compared clip by clip; or an interval.
+    metrics: definitions, see `find`.
+    how: the command and what it was given, added to each definition.
+    prefix: tells metrics from those of other tables.
+  """
+  rows = []
+  for group, own in table.items():
+    for name, values in own.items():
+      about = find(metrics, name)
+      text = about.how
+      if isinstance(values, Interval):
+        measured = values
+      elif isinstance(values, tuple):
+        measured = bootstrap.paired(about.pool, *values)
+        what = 'ratio' if about.pool == 'geometric' else 'difference'
+        text = f'{text}; {what} of the two, paired by clip'
+      else:
+        measured = bootstrap.pooled(about.pool, np.asarray(values))
+      full, text = f'{prefix}{name}', f'{text}; {how}'
+      rows.append(result(full, group, measured, unit=about.unit, how=text))
+  return Section(title, tuple(rows))
+
+
+def join(sections: Sequence[Section]) -> ResultTable:
+  """All rows; what a section repeats of another is kept once."""
+  rows: dict[tuple[str, str], Result] = {}
+  for section in sections:
+    for row in section.rows:
+      rows.setdefault((row.metric, row.group), row)
+  return ResultTable(tuple(rows.values()))
+
+
+def to_markdown(sections: Sequence[Section]) -> str:
+  """Tables, one per section or more, and how each number is obtained."""
+  hows: dict[str, list[str]] = {}
+  parts = []
+  for section in sections:
+    for row in section.rows:
+      names = hows.setdefault(row.how, [])
+      if row.metric not in names:
+        names.append(row.metric)
+    counts = sorted({row.n for row in section.rows})
+    parts.append(f'## {section.title}\n')
+    parts.append(ResultTable(section.rows).to_grid())
+    parts.append(
+      f'n = {", ".join(map(str, counts))} clips; 95 % intervals by bootstrap '
+      'over clips.\n'
     )
-  before, rest = text.split(begin)
-  return before + begin, end + rest.split(end)[1]
-
-
-def insert_tables(path: Path, tables: str, name: str = 'metrics') -> None:
-  """Replaces what lies between the marks; headings go one level down."""
-  before, after = split_page(path, name)
-  tables = re.sub(r'^(#+) ', r'#\1 ', tables, flags=re.MULTILINE).strip()
-  files.write(path, f'{before}\n{tables}\n{after}')
+  # What all have in common, such as the model, is said once.
+  ends = {how.rpartition('; ')[2] for how in hows}
+  shared = ends.pop() if len(ends) == 1 < len(hows) else ''
+  parts.append('## How the numbers are defined\n')
+  if shared:
+    parts.append(f'All of them: {shared}.\n')
+  parts.append(
+    ''.join(
+      f'- *{"*; *".join(names)}*: {how.removesuffix(f"; {shared}")}\n'
+      for how, names in hows.items()
+    )
+  )
+  return '\n'.join(parts)

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from unitemp_jax import orders, plans
+from unitemp_jax import orders, plans, progress, timeline
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.evaluation.classifiers.arrow_of_time import ArrowOfTime
 from unitemp_jax.evaluation.classifiers.digits import DigitClassifier
-from unitemp_jax.evaluation.metrics import bootstrap, results, temporal
-from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.evaluation.metrics import results, temporal
+from unitemp_jax.evaluation.metrics.results import Section
+from unitemp_jax.evaluation.suites.tables import METRICS
 from unitemp_jax.generate.pipeline import Generated, Pipeline
-from unitemp_jax.plans import Plan
-from unitemp_jax.sampling import model_folder
+from unitemp_jax.generate.request import Given, Request
+from unitemp_jax.models import weights
+from unitemp_jax.plans import Plan, decoding
+from unitemp_jax.sampling import decode, model_folder
 
 DIGITS = model_folder.TINY / 'oracle.npz'
 ARROW = model_folder.TINY / 'arrow.npz'
@@ -32,8 +36,8 @@ TEACHER_STEPS = 50
 # Clips draw their noise from seeds that no other --seed uses.
 _SEED_STRIDE = 100_003
 
-MOTION = 'mean frame difference of a clip over that of the real clips'
-MOTION_TAIL = f'{MOTION}, in the last third; 0 = it stands still'
+REAL, RECONSTRUCTION = 'real clips', 'VAE reconstruction'
+TEACHER = f'teacher, {TEACHER_STEPS} steps'
 
 # Plans beside those of `orders.ORDERS`.
 LAST_GIVEN = 'backward, last frame given'
@@ -42,6 +46,10 @@ NO_ANCHORS = f'{LAST_GIVEN}, P = 0'
 HYBRID = 'backward, first block alone anchored'
 VOID = 'backward from nothing, P = 0 (void)'
 FIRST_GIVEN = 'forward, first frame given'
+
+Frames = Mapping[int, np.ndarray]  # [n, k, H, W, 3] by where they begin
+# [n] per clip; a pair of such, to be compared clip by clip; or an interval.
+Values = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +61,7 @@ class Settings:
   seed: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
-  """Results that are shown as one table under one title."""
-
-  title: str
-  rows: tuple[results.Result, ...]
-
-
-def batched(
-  function: Callable, size: int, *arrays, tick: Callable[[int], None]
-) -> list:
+def batched(function: Callable, size: int, *arrays, name: str = '') -> list:
   """Calls a function on batches of equal size, and cuts what was filled up.
 
   Args:
@@ -71,18 +69,18 @@ def batched(
       tuple of such.
     size: rows of a batch; the last batch repeats its last row.
     *arrays: sequences of equal length n that can be sliced.
-    tick: is told after each batch how many rows are done.
+    name: said with the time left after each batch; '' says nothing.
 
   Returns:
     One array `[n, ...]`, or one for each of the tuple.
   """
   total, pieces = len(arrays[0]), []
-  for start in range(0, total, size):
+  starts: Any = range(0, total, size)
+  for start in progress.track(starts, f'{name}: batch') if name else starts:
     rows = np.minimum(np.arange(start, start + size), total - 1)
     made = function(*(np.asarray(array)[rows] for array in arrays))
     made = made if isinstance(made, tuple) else (made,)
     pieces.append([part[: total - start] for part in made])
-    tick(min(start + size, total))
   return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
 
 
@@ -93,19 +91,13 @@ def clip_spec(card: model_folder.ModelCard, frames: int) -> FallingDigitsSpec:
 
 def make_plans(card: model_folder.ModelCard) -> dict[str, Plan]:
   """Every plan that is run, by name, all of one shape."""
-  latents = 1 + (card.frames - 1) // 4
+  latents = timeline.num_latents(card.frames)
   sizes = {'block': card.block, 'anchors': card.anchors}
-  made = {
-    name: order(latents, start=card.start, **sizes)
-    for name, order in orders.ORDERS.items()
-  }
+  usual = {**sizes, 'start': card.start}
+  made = {n: order(latents, **usual) for n, order in orders.ORDERS.items()}
   made[START_OFF] = orders.backward(latents, given_last=1, **sizes)
-  made[FIRST_GIVEN] = orders.forward(
-    latents, start=card.start, given_first=1, **sizes
-  )
-  made[LAST_GIVEN] = orders.backward(
-    latents, start=card.start, given_last=1, **sizes
-  )
+  made[FIRST_GIVEN] = orders.forward(latents, given_first=1, **usual)
+  made[LAST_GIVEN] = orders.backward(latents, given_last=1, **usual)
   aligned = plans.align(*made.values())
   made = dict(zip(made, aligned, strict=True))
   made[NO_ANCHORS] = bare(made[LAST_GIVEN])
@@ -120,29 +112,29 @@ def bare(plan: Plan, kept: int = 0) -> Plan:
   return dataclasses.replace(plan, anchor=anchor, start=0 * plan.start)
 
 
-@dataclasses.dataclass(frozen=True)
-class Ends:
-  """What is given at the ends of the timeline, uint8 `[B, n, H, W, 3]`.
+def paste(video: np.ndarray, given: Frames) -> np.ndarray:
+  """The video `[n, T, H, W, 3]` with given frames in place."""
+  video = video.copy()
+  for first, frames in given.items():
+    video[:, first : first + frames.shape[1]] = frames
+  return video
 
-  n is 1 for an image, or 1 + 4k for a clip; None for an open end.
-  """
 
-  first: np.ndarray | None = None
-  last: np.ndarray | None = None
+def thirds(num_frames: int) -> list[slice]:
+  """The first, middle and last third of the frames of a clip."""
+  cuts = [round(num_frames * k / 3) for k in range(4)]
+  return [slice(*pair) for pair in itertools.pairwise(cuts)]
 
-  def latents(self, encode: Callable) -> np.ndarray | None:
-    """Latents of both ends, in the order of `Plan.preloaded`."""
-    parts = [encode(c) for c in (self.first, self.last) if c is not None]
-    return np.concatenate(parts, axis=1) if parts else None
 
-  def paste(self, video: np.ndarray) -> np.ndarray:
-    """The video with the given frames in place, pixel for pixel."""
-    video = video.copy()
-    if self.first is not None:
-      video[:, : self.first.shape[1]] = self.first
-    if self.last is not None:
-      video[:, video.shape[1] - self.last.shape[1] :] = self.last
-    return video
+def motion(video: np.ndarray, real: np.ndarray) -> Values:
+  """Motion of clips beside that of real ones, and of their last third."""
+  end, real_end = (slice(-(v.shape[1] // 3), None) for v in (video, real))
+  return {
+    'motion to real': temporal.motion_ratio(video, real),
+    'motion of the last third': temporal.motion_ratio(
+      video[:, end], real[:, real_end]
+    ),
+  }
 
 
 class Bench:
@@ -150,37 +142,87 @@ class Bench:
 
   def __init__(
     self,
-    folder: str | Path,
+    pipeline: Pipeline,
     settings: Settings,
-    report: Callable[[str], None] = print,
+    initial: Pipeline | None = None,
   ):
-    """Loads the model and the classifiers.
-
-    Args:
-      folder: of the model.
-      settings: how much to measure.
-      report: is given lines about the progress.
-
-    Raises:
-      UserError: a file of the model is missing or does not fit.
-    """
-    self.pipeline = Pipeline.load(folder)
-    self.card = self.pipeline.card
+    """Measures a model, beside the same with its student's initialisation."""
+    self.pipeline, self.card = pipeline, pipeline.card
+    self.initial = initial
     self.settings = settings
+    self.num_latents = timeline.num_latents(self.card.frames)
     self.plans = make_plans(self.card)
-    self.digits = DigitClassifier.load(DIGITS)
-    self.arrow = ArrowOfTime.load(ARROW)
-    self._report = report
     self._size = min(settings.batch_size, settings.num_clips)
     self._made: dict[str, Generated] = {}
     self._joint: dict[str, np.ndarray] = {}
     self.pictures: dict[str, np.ndarray] = {}  # by the name of their file
 
+  @classmethod
+  def load(
+    cls,
+    folder: str | Path,
+    settings: Settings,
+    teacher: Path | None = None,
+    initial: Path | None = None,
+  ) -> Bench:
+    """Measures the model in a folder.
+
+    Args:
+      folder: of the model.
+      settings: how much to measure.
+      teacher: its weights, in place of those in the folder.
+      initial: weights that the student's distillation began with.
+
+    Raises:
+      UserError: a file of the model is missing or does not fit.
+    """
+    pipeline, first = Pipeline.load(folder), None
+    shapes = model_folder.inference_shapes(pipeline.card)
+    if teacher is not None:
+      tree = weights.load(teacher, shapes['teacher'])
+      pipeline = pipeline.replaced(teacher=tree)
+    if initial is not None:
+      tree = weights.load(initial, shapes['student'])
+      first = pipeline.replaced(student=tree)
+    return cls(pipeline, settings, first)
+
+  @functools.cached_property
+  def digits(self) -> DigitClassifier:
+    """Reads digits and colours."""
+    return DigitClassifier.load(DIGITS)
+
+  @functools.cached_property
+  def arrow(self) -> ArrowOfTime:
+    """Reads the direction of play."""
+    return ArrowOfTime.load(ARROW)
+
+  def scene(
+    self, kind: str, frames: int, first: int = 0, most: int | None = None
+  ) -> dict:
+    """Held-out clips of one kind of scene alone.
+
+    Args:
+      kind: 'fall'; 'hop', which goes on for ever and closes after every 16
+        frames; or 'turn', in which one digit becomes another.
+      frames: of each.
+      first: number of the first one.
+      most: clips at most; long videos are measured on fewer.
+
+    Returns:
+      As `falling_digits.sample_clips`.
+    """
+    spec = dataclasses.replace(
+      clip_spec(self.card, frames),
+      hop_share=float(kind == 'hop'),
+      turn_share=float(kind == 'turn'),
+    )
+    count = min(self.settings.num_clips, most or self.settings.num_clips)
+    return sample_clips(spec, range(first, first + count))
+
   @functools.cached_property
   def clips(self) -> dict:
-    """Held-out clips, as `falling_digits.sample_clips` returns them."""
-    spec = clip_spec(self.card, self.card.frames)
-    return sample_clips(spec, range(self.settings.num_clips))
+    """Held-out falls of the model's length."""
+    return self.scene('fall', self.card.frames)
 
   @property
   def real(self) -> np.ndarray:
@@ -212,65 +254,110 @@ class Bench:
     return self.run(self.pipeline.decode, latents)[0]
 
   def run(self, function, *arrays, name: str = '') -> list:
-    """Runs a function in the bench's batches, see `batched`.
+    """Runs a function in the bench's batches, see `batched`."""
+    return batched(function, self._size, *arrays, name=name)
 
-    Args:
-      function: of one batch of every array.
-      *arrays: sequences of equal length.
-      name: said with the time left after each batch; '' says nothing.
-    """
-    began, total = time.monotonic(), len(arrays[0])
-
-    def tick(done):
-      left = (time.monotonic() - began) / done * (total - done)
-      if name:
-        self._report(f'  {name}: {done}/{total} clips, {left:.0f} s left')
-
-    return batched(function, self._size, *arrays, tick=tick)
-
-  @functools.cached_property
-  def teacher(self) -> np.ndarray:
+  def sample_teacher(self, steps: int = TEACHER_STEPS) -> np.ndarray:
     """Latents of the teacher for every caption, `[n, N, h, w, C]`."""
 
     def sample(prompts, seeds):
-      return self.pipeline.sample_teacher(prompts.tolist(), seeds)
+      return self.pipeline.sample_teacher(prompts.tolist(), seeds, steps)
 
-    captions = self.clips['caption']
-    return self.run(sample, captions, self.seeds, name='teacher')[0]
+    name = f'teacher, {steps} steps'
+    return self.run(sample, self.clips['caption'], self.seeds, name=name)[0]
 
-  def given(self, name: str) -> Ends:
+  @functools.cached_property
+  def teacher(self) -> np.ndarray:
+    """What the teacher shows, uint8 `[n, T, H, W, 3]`."""
+    return self.decode(self.sample_teacher())
+
+  def options(self, **changes) -> dict:
+    """Arguments that all orders take, the model's own unless changed."""
+    card = self.card
+    own = {'block': card.block, 'anchors': card.anchors, 'start': card.start}
+    return {**own, **changes}
+
+  def requests(
+    self,
+    name: str,
+    plan: Plan,
+    prompts: Sequence[str | Sequence[str]],
+    given: Frames | None = None,
+  ) -> list[Request]:
+    """What is asked for: a plan, for every clip.
+
+    Args:
+      name: of what is done.
+      plan: checked rows.
+      prompts: one per clip, or one per clip and prompt of the plan.
+      given: frames that the plan reads; each is encoded by itself.
+    """
+    return [
+      Request(
+        name,
+        plan,
+        (own,) if isinstance(own, str) else tuple(own),
+        int(seed),
+        self.card.height,
+        self.card.width,
+        tuple(Given(at, clips[i]) for at, clips in (given or {}).items()),
+      )
+      for i, (own, seed) in enumerate(zip(prompts, self.seeds, strict=False))
+    ]
+
+  def make(self, name: str, plan: Plan, prompts, given=None) -> Generated:
+    """Latents of a plan for every clip; arguments as for `requests`."""
+    requests = self.requests(name, plan, prompts, given)
+
+    def sample(rows):
+      made = self.pipeline.batch([requests[row] for row in rows])
+      return made.latents, np.moveaxis(made.anchors, 0, 1)
+
+    rows = np.arange(len(requests))
+    latents, anchors = self.run(sample, rows, name=name)
+    return Generated(latents, np.moveaxis(anchors, 1, 0), plan)
+
+  def video(self, name: str, plan: Plan, prompts, given=None) -> np.ndarray:
+    """Runs a plan and decodes it jointly, nothing pasted; see `requests`.
+
+    Returns:
+      uint8 `[n, T, H, W, 3]`, T of the plan's timeline.
+    """
+    made = self.make(name, plan, prompts, given)
+    # Piece by piece, so that videos of all lengths share two programs.
+    schedule = decoding.joint(plan, clips=False)
+
+    def shown(latents, anchors):
+      chunk, anchors = self.pipeline.decode_chunk, anchors.swapaxes(0, 1)
+      return decode.compose(decode.run(chunk, plan, schedule, latents, anchors))
+
+    return self.run(shown, made.latents, made.anchors.swapaxes(0, 1))[0]
+
+  def given(self, name: str) -> Frames:
     """What a plan is given of the real clips: nothing, one end, or both."""
+    first, last = {0: self.real[:, :1]}, self.real[:, -1:]
     if name.startswith('inbetween'):
-      return Ends(self.real[:, :1], self.real[:, -1:])
+      return {**first, self.card.frames - 1: last}
     if name in (LAST_GIVEN, START_OFF, NO_ANCHORS):
-      return Ends(last=self.real[:, -1:])
-    return Ends(self.real[:, :1] if name == FIRST_GIVEN else None)
+      return {self.card.frames - 1: last}
+    return first if name == FIRST_GIVEN else {}
 
   def made(self, name: str) -> Generated:
     """What the student makes of every caption with the plan of that name."""
     if name not in self._made:
-      plan = self.plans[name]
-      given = self.given(name).latents(self.encode)
-
-      def sample(prompts, seeds, given=None):
-        # The void arm is no lawful plan.
-        return self.generate(prompts, seeds, plan, given, void=name == VOID)
-
-      arrays = [self.clips['caption'], self.seeds]
-      arrays += [] if given is None else [given]
-      self._made[name] = self.gather(name, plan, sample, *arrays)
+      plan, captions = self.plans[name], self.clips['caption']
+      if name == VOID:  # no lawful plan, so that no request can hold it
+        self._made[name] = self._void(plan, captions)
+      else:
+        self._made[name] = self.make(name, plan, captions, self.given(name))
     return self._made[name]
 
-  def generate(self, prompts, seeds, plan: Plan, given=None, **options):
-    """Latents and anchors of a batch, the batch leading both."""
-    made = self.pipeline.generate(
-      prompts.tolist(), seeds, plan, given, **options
-    )
-    return made.latents, np.moveaxis(made.anchors, 0, 1)
+  def _void(self, plan: Plan, captions: list[str]) -> Generated:
+    def sample(prompts, seeds):
+      made = self.pipeline.generate(prompts.tolist(), seeds, plan, void=True)
+      return made.latents, np.moveaxis(made.anchors, 0, 1)
 
-  def gather(self, name: str, plan: Plan, sample, *arrays) -> Generated:
-    """Runs a plan in batches; see `run` for the arguments."""
-    latents, anchors = self.run(sample, *arrays, name=name)
+    latents, anchors = self.run(sample, captions, self.seeds, name=VOID)
     return Generated(latents, np.moveaxis(anchors, 1, 0), plan)
 
   def joint(self, name: str) -> np.ndarray:
@@ -279,39 +366,19 @@ class Bench:
       self._joint[name] = self.made(name).decoded(self.decode, 'joint')
     return self._joint[name]
 
-  def read(self, video: np.ndarray) -> dict[str, np.ndarray]:
-    """Whether the caption's digit and colour are read, bool `[n]`."""
+  def read(self, video: np.ndarray, clips: dict | None = None) -> Values:
+    """Whether a clip's digit and colour are read, bool `[n]`."""
+    clips = clips or self.clips
     digit, colour, _ = self.digits.read(video)
     return {
-      'digit read': digit == self.clips['digit'],
-      'colour read': colour == self.clips['colour'],
+      'digit read': digit == clips['digit'],
+      'colour read': colour == clips['colour'],
     }
 
-  def row(
-    self, metric: str, group: str, measured: Interval, unit: str, how: str
-  ) -> results.Result:
-    """A row of a table; `how` is completed by seed and model."""
+  def section(
+    self, title: str, table: Mapping[str, Values], prefix: str = ''
+  ) -> Section:
+    """A table; `prefix` tells its metrics from those of other suites."""
     run = f'seed {self.settings.seed}, model {self.pipeline.hash}'
-    how = f'{how}; unitemp evaluate, {run}'
-    return results.result(metric, group, measured, unit=unit, how=how)
-
-  def motion(self, group: str, video, real=None) -> list[results.Result]:
-    """Rows with the motion of clips, and with that of their last third."""
-    real = self.real if real is None else real
-    end, real_end = (slice(-(v.shape[1] // 3), None) for v in (video, real))
-    whole = temporal.motion_ratio(video, real)
-    tail = temporal.motion_ratio(video[:, end], real[:, real_end])
-    return [
-      self.row('motion to real', group, bootstrap.mean(whole), 'ratio', MOTION),
-      self.row(
-        'motion of the last third',
-        group,
-        bootstrap.mean(tail),
-        'ratio',
-        MOTION_TAIL,
-      ),
-    ]
-
-  def share(self, metric: str, group: str, values, how: str) -> results.Result:
-    """A row with the share of clips of which something is true, bool `[n]`."""
-    return self.row(metric, group, bootstrap.mean(values), '%', how)
+    how, prefix = f'unitemp evaluate, {run}', prefix and f'{prefix}: '
+    return results.section(title, table, METRICS, how, prefix)

@@ -11,45 +11,19 @@ nothing.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from unitemp_jax.data.falling_digits import sample_clips
+from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.metrics import bootstrap, flicker, temporal
-from unitemp_jax.evaluation.suites.bench import Bench, Section, clip_spec
+from unitemp_jax.evaluation.metrics import flicker, temporal
+from unitemp_jax.evaluation.metrics.results import Section
+from unitemp_jax.evaluation.suites.bench import Bench
 from unitemp_jax.video.frames import frame_steps, unit_pixels
 
 Decode = Callable[[np.ndarray], np.ndarray]
 Encode = Callable[[np.ndarray], np.ndarray]
-
-_FRAMES_PER_LATENT = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class WindowResult:
-  """One block decoded in one kind of window.
-
-  Attributes:
-    variant: 'raw' (latents of the whole clip, sliced), 'windowed' (the past's
-      frames encoded by themselves, so that its first is an image latent; the
-      block as it is), or 'joint' (the reference).
-    past: true past latents in the window, P; for 'joint', all of them.
-    boundary: the transition before the block.
-    whole_past: whether the window reaches back to the start of the clip.
-    flicker: [n] boundary flicker ratio there, the frames before it being the
-      joint decode.
-    psnr: [n] dB of the block's first 4 frames against the joint decode.
-  """
-
-  variant: str
-  past: int
-  boundary: int
-  whole_past: bool
-  flicker: np.ndarray
-  psnr: np.ndarray
 
 
 def anchor_ceiling(
@@ -60,7 +34,7 @@ def anchor_ceiling(
   *,
   past: Sequence[int] = range(7),
   block: int = 3,
-) -> list[WindowResult]:
+) -> dict[int, dict[str, dict[str, np.ndarray]]]:
   """Decodes each block in windows of P true past latents, raw and windowed.
 
   P = 0 is the block alone, whose first latent is then read as an image latent:
@@ -77,18 +51,21 @@ def anchor_ceiling(
     block: latent frames of a block.
 
   Returns:
-    One 'joint' entry per boundary, then one entry for each variant, P and
-    boundary that has at least P past latents.
+    Boundary -> 'joint' and 'P = 0' ... as far as there are past latents ->
+    'BFR, raw' and 'PSNR, raw', the same with 'windowed', [n] each: the flicker
+    ratio where the block follows the joint decode of what is before it, and dB
+    of its first 4 frames against that. raw: latents of the whole clip, sliced;
+    windowed: the past's frames encoded by themselves, the block as it is.
 
   Raises:
     UserError: the clips hold a single block, or video and latents disagree.
   """
   num_latents = latents.shape[1]
-  if video.shape[1] != 1 + _FRAMES_PER_LATENT * (num_latents - 1):
+  wanted = timeline.num_frames(num_latents)
+  if video.shape[1] != wanted:
     raise UserError(
-      f'{num_latents} latents code '
-      f'{1 + _FRAMES_PER_LATENT * (num_latents - 1)} frames, but the clips '
-      f'have {video.shape[1]}; pass the clips that were encoded.'
+      f'{num_latents} latents code {wanted} frames, but the clips have '
+      f'{video.shape[1]}; pass the clips that were encoded.'
     )
   starts = range(block, num_latents - block + 1, block)
   if not starts:
@@ -97,65 +74,52 @@ def anchor_ceiling(
       'boundary; use longer clips.'
     )
   joint = unit_pixels(decode(latents))
-  results = [
-    _compare(joint, _block_of(joint, start, block), start, 'joint', start)
-    for start in starts
-  ]
+  found: dict[int, dict] = {}
+  for start in starts:
+    at = timeline.last_frame(start - 1)
+    own = joint[:, at + 1 : at + 1 + timeline.STRIDE * block]
+    both = _compare(joint, own, at, 'raw') | _compare(
+      joint, own, at, 'windowed'
+    )
+    found[at] = {'joint': {k: v for k, v in both.items() if 'BFR' in k}}
   for count in past:
     for start in starts:
       if count > start:
         continue
-      first = start - count
+      first, at = start - count, timeline.last_frame(start - 1)
       own, raw = latents[:, start : start + block], latents[:, first:start]
-      begin, end = _FRAMES_PER_LATENT * first, _FRAMES_PER_LATENT * (start - 1)
-      windowed = encode(video[:, begin : end + 1]) if count else raw
+      begin = timeline.last_frame(first)
+      windowed = encode(video[:, begin : at + 1]) if count else raw
+      group = f'P = {count}' + (' (all there is)' if count == start else '')
+      values = found[at][group] = {}
       for variant, before in (('raw', raw), ('windowed', windowed)):
         window = np.concatenate([before, own], axis=1)
         shown = _last_frames(unit_pixels(decode(window)), block)
-        results.append(_compare(joint, shown, start, variant, count))
-  return results
-
-
-def _block_of(joint: np.ndarray, start: int, block: int) -> np.ndarray:
-  begin = _FRAMES_PER_LATENT * (start - 1) + 1
-  return joint[:, begin : begin + _FRAMES_PER_LATENT * block]
+        values |= _compare(joint, shown, at, variant)
+  return found
 
 
 def _last_frames(decoded: np.ndarray, block: int) -> np.ndarray:
   """The block's frames: the last 12; alone, the first frame is repeated."""
-  wanted = _FRAMES_PER_LATENT * block
+  wanted = timeline.STRIDE * block
   missing = max(0, wanted - decoded.shape[1])
   head = np.repeat(decoded[:, :1], missing, axis=1)
   return np.concatenate([head, decoded[:, -wanted:]], axis=1)
 
 
 def _compare(
-  joint: np.ndarray, shown: np.ndarray, start: int, variant: str, past: int
-) -> WindowResult:
-  boundary = _FRAMES_PER_LATENT * (start - 1)
+  joint: np.ndarray, shown: np.ndarray, boundary: int, variant: str
+) -> dict[str, np.ndarray]:
   pieced = np.concatenate([joint[:, : boundary + 1], shown], axis=1)
   # No other boundary lies within reach of this one's neighbours.
   ratio = flicker.boundary_flicker_ratio(frame_steps(pieced), [boundary])
-  first = slice(boundary + 1, boundary + 1 + _FRAMES_PER_LATENT)
-  return WindowResult(
-    variant=variant,
-    past=past,
-    boundary=boundary,
-    whole_past=past == start,
-    flicker=ratio,
-    psnr=temporal.psnr(pieced[:, first], joint[:, first]),
-  )
+  first = slice(boundary + 1, boundary + 1 + timeline.STRIDE)
+  psnr = temporal.psnr(pieced[:, first], joint[:, first])
+  return {f'BFR, {variant}': ratio, f'PSNR, {variant}': psnr}
 
 
 PAST = range(7)
 _CLIPS = 64
-_BFR = (
-  'geometric mean over clips of the boundary flicker ratio where a block of '
-  'real latents is decoded in a window of P true past latents (raw: sliced '
-  'from the encoding of the clip; windowed: their frames encoded by '
-  'themselves, so that the first is an image latent)'
-)
-_PSNR = 'PSNR of the first 4 frames of that block against joint decoding'
 
 
 def run(bench: Bench) -> list[Section]:
@@ -164,11 +128,10 @@ def run(bench: Bench) -> list[Section]:
   The clips are made long enough that the last boundary has more past than the
   longest window; the VAE is convolutional in time and takes any length.
   """
-  block, frames = bench.card.block, bench.card.frames
+  block = bench.card.block
   least = -(-(max(PAST) + 1) // block) + 1  # blocks
-  frames = max(frames, 1 + 4 * (block * least - 1))
-  count = min(_CLIPS, bench.settings.num_clips)
-  video = sample_clips(clip_spec(bench.card, frames), range(count))['video']
+  frames = max(bench.card.frames, timeline.num_frames(block * least))
+  video = bench.scene('fall', frames, most=_CLIPS)['video']
   found = anchor_ceiling(
     lambda latents: decode_in_blocks(bench.decode, latents, block),
     lambda pixels: encode_in_blocks(bench.encode, pixels, block),
@@ -177,8 +140,19 @@ def run(bench: Bench) -> list[Section]:
     past=PAST,
     block=block,
   )
-  boundaries = sorted({entry.boundary for entry in found}, reverse=True)
-  return [_section(bench, found, at, frames) for at in boundaries]
+  return [
+    bench.section(
+      f'Ceiling for anchors at transition {at} of {frames} frames',
+      {
+        group: {
+          'window {0} at {2}, {1}'.format(*name.split(', '), at): values
+          for name, values in own.items()
+        }
+        for group, own in table.items()
+      },
+    )
+    for at, table in sorted(found.items(), reverse=True)
+  ]
 
 
 def decode_in_blocks(
@@ -196,41 +170,19 @@ def decode_in_blocks(
   """
   count = latents.shape[1]
   frames = decode(_extended(latents, -(-count // block) * block))
-  return frames[:, : 1 + 4 * (count - 1)]
+  return frames[:, : timeline.num_frames(count)]
 
 
 def encode_in_blocks(
   encode: Callable, video: np.ndarray, block: int
 ) -> np.ndarray:
   """Encodes frames as the beginning of whole blocks; see `decode_in_blocks`."""
-  count = 1 + (video.shape[1] - 1) // 4
+  count = timeline.num_latents(video.shape[1])
   longer = -(-count // block) * block
-  return encode(_extended(video, 1 + 4 * (longer - 1)))[:, :count]
+  return encode(_extended(video, timeline.num_frames(longer)))[:, :count]
 
 
 def _extended(series: np.ndarray, length: int) -> np.ndarray:
   """Repeats the last entry along axis 1 up to a length."""
   rest = np.repeat(series[:, -1:], length - series.shape[1], axis=1)
   return np.concatenate([series, rest], axis=1)
-
-
-def _section(bench, found, boundary, frames) -> Section:
-  rows = []
-  for entry in found:
-    if entry.boundary != boundary:
-      continue
-    joint = entry.variant == 'joint'
-    group = 'joint' if joint else f'P = {entry.past}'
-    if entry.whole_past and not joint:
-      group += ' (all there is)'
-    # The reference stands in both columns.
-    for kind in ('raw', 'windowed') if joint else (entry.variant,):
-      flicker = bootstrap.geometric_mean(entry.flicker)
-      metric = f'window BFR at {boundary}, {kind}'
-      rows.append(bench.row(metric, group, flicker, 'ratio', _BFR))
-      if not joint:
-        psnr = bootstrap.mean(entry.psnr)
-        metric = f'window PSNR at {boundary}, {kind}'
-        rows.append(bench.row(metric, group, psnr, 'dB', _PSNR))
-  title = f'Ceiling for anchors at transition {boundary} of {frames} frames'
-  return Section(title, tuple(rows))

@@ -19,25 +19,26 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from unitemp_jax import orders
+from unitemp_jax import orders, timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import bootstrap, flicker
-from unitemp_jax.evaluation.metrics.results import Result
+from unitemp_jax.evaluation.metrics.results import Section
 from unitemp_jax.evaluation.suites.bench import (
   HYBRID,
   LAST_GIVEN,
   NO_ANCHORS,
+  REAL,
   START_OFF,
   VOID,
   Bench,
-  Section,
+  Values,
   bare,
+  motion,
 )
-from unitemp_jax.evaluation.suites.runs import Runs
-from unitemp_jax.evaluation.suites.vae import read_rows
+from unitemp_jax.evaluation.suites.tables import MARGIN
 from unitemp_jax.generate.pipeline import Generated
 from unitemp_jax.plans import Plan
-from unitemp_jax.plans.decoding import MODES
+from unitemp_jax.plans.decoding import MODES, describe_blocks
 from unitemp_jax.video.frames import frame_steps
 
 _SIZE, _LEFT, _TOP, _RIGHT, _BOTTOM = (960, 520), 70, 50, 660, 450
@@ -151,55 +152,38 @@ def swap_block(
   return swapped
 
 
-REAL, SWAPPED = 'real clips', 'swapped block'
+SWAPPED = 'swapped block'
 TRUE, TRUE_BARE = 'true latents', 'true latents, P = 0'
 PICTURE = 'flicker.png'
-# Lag is as good as joint decoding if the ratio of the two is below this.
-MARGIN = 1.1
 _CLIPS = 64  # of the longer videos
+_KINDS, _TAIL = ('BFR', 'wide4'), 'motion of the last third'
 _REACH = 6  # transitions on each side of a boundary in the picture
-_HOW = {
-  'BFR': 'frame difference at the boundary over the median around it',
-  'wide4': 'mean of the 4 frame differences from the boundary on over 4 on '
-  'each side',
-  'latent step': 'change of the latents across the boundary over the changes '
-  'beside it; the real one is that of the encoded clips',
-}
-_ALIKE = 'geometric mean over clips'
-_EXCESS = 'geometric mean minus that of the real clips'
-_PAIRED = 'geometric mean of the ratio of the two, paired by caption'
-_EQUAL = f'{_PAIRED}; equivalent if the interval ends below {MARGIN}'
-_OPENING = (
-  'root mean square difference, same seeds, of the first block made from the '
-  'opening of the forward run'
-)
-# What is compared with what, and how that is said.
+# What is compared with what.
 _PAIRS = (
-  ((LAST_GIVEN, 'lag'), (LAST_GIVEN, 'joint'), _EQUAL),
-  ((LAST_GIVEN, 'stream'), (LAST_GIVEN, 'joint'), _PAIRED),
-  ((LAST_GIVEN, 'joint'), (NO_ANCHORS, 'joint'), _PAIRED),
-  ((LAST_GIVEN, 'stream'), (NO_ANCHORS, 'stream'), _PAIRED),
-  ((LAST_GIVEN, 'lag'), (NO_ANCHORS, 'lag'), _PAIRED),
+  ((LAST_GIVEN, 'lag'), (LAST_GIVEN, 'joint')),
+  ((LAST_GIVEN, 'stream'), (LAST_GIVEN, 'joint')),
+  ((LAST_GIVEN, 'joint'), (NO_ANCHORS, 'joint')),
+  ((LAST_GIVEN, 'stream'), (NO_ANCHORS, 'stream')),
+  ((LAST_GIVEN, 'lag'), (NO_ANCHORS, 'lag')),
 )
 _SHORT = {LAST_GIVEN: 'P = 3', NO_ANCHORS: 'P = 0'}
-
-Ratios = dict[str, np.ndarray]  # [n], by metric
+_COMES = f'what it comes to (lag equals joint if it ends below {MARGIN})'
 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
   """One arm: ratios by metric, and by mode steps and what is read."""
 
-  ratios: Ratios
+  ratios: Values
   steps: dict[str, np.ndarray]
-  read: dict[str, dict[str, np.ndarray]]
-  tail: Sequence[Result] = ()
+  read: dict[str, Values]
+  tail: Values
 
 
 def run(bench: Bench) -> list[Section]:
   """Measures all orders, the backward arms, ceilings and controls."""
-  at = flicker.boundaries(bench.pipeline.num_latents, bench.card.block)
-  at = [j for j in at.tolist() if j < bench.real.shape[1] - 2]
+  at = describe_blocks(bench.plans['forward'])['boundary_frames']
+  at = [j for j in at if j < bench.real.shape[1] - 2]
   made: dict[str, Callable[[], Generated]] = {
     TRUE: lambda: true_latents(bench, bench.plans[LAST_GIVEN]),
     TRUE_BARE: lambda: true_latents(bench, bench.plans[NO_ANCHORS]),
@@ -212,22 +196,21 @@ def run(bench: Bench) -> list[Section]:
   swapped = swap_block(bench.latents, 1, block=bench.card.block)
   arms[SWAPPED] = _still(bench, bench.decode(swapped), swapped, at, ['joint'])
   for name, generated in made.items():
-    arms[name] = _arm(bench, name, generated(), bench.real, at)
+    arms[name] = _arm(bench, generated(), bench.real, at)
   bench.pictures[PICTURE] = _picture(arms, at[-1])
-  sections = [
-    section
-    for j in at
-    for section in _tables(bench, arms, j, f'Flicker at transition {j}')
-  ]
-  read = []
-  for group, arm in arms.items():
-    for mode, values in arm.read.items():
-      read += read_rows(bench, group, values, mode)
+  read = {
+    group: {
+      metric if mode == 'joint' else f'{metric}, {mode}': values
+      for mode, own in arm.read.items()
+      for metric, values in own.items()
+    }
+    for group, arm in arms.items()
+  }
   return [
-    *sections,
-    Section('Flicker: what it comes to', tuple(_pairs(bench, arms, at))),
-    Section('Flicker: controls', tuple(_controls(bench))),
-    Section('Flicker: what the classifier reads', tuple(read)),
+    *(section for j in at for section in _tables(bench, arms, j)),
+    bench.section(f'Flicker: {_COMES}', _pairs(arms, at)),
+    bench.section('Flicker: controls', _controls(bench)),
+    bench.section('Flicker: what the classifier reads', read),
     *_longer(bench),
   ]
 
@@ -245,12 +228,12 @@ def true_latents(bench: Bench, plan: Plan) -> Generated:
   anchors = np.zeros(shape, latents.dtype)
   for row in np.flatnonzero(plan.anchor):
     first = int(plan.target[row, 0])
-    frames = slice(4 * (first - number), 4 * (first - 1) + 1)
-    anchors[row] = bench.encode(bench.real[:, frames])
+    low, high = (timeline.last_frame(k) for k in (first - number, first - 1))
+    anchors[row] = bench.encode(bench.real[:, low : high + 1])
   return Generated(latents, anchors, plan)
 
 
-def _pixels(steps: np.ndarray, at: Sequence[int], mode: str) -> Ratios:
+def _pixels(steps: np.ndarray, at: Sequence[int], mode: str) -> Values:
   found = {}
   for j in at:
     found[f'BFR at {j}, {mode}'] = flicker.boundary_flicker_ratio(steps, [j])
@@ -258,7 +241,7 @@ def _pixels(steps: np.ndarray, at: Sequence[int], mode: str) -> Ratios:
   return found
 
 
-def _latents(latents: np.ndarray, at: Sequence[int]) -> Ratios:
+def _latents(latents: np.ndarray, at: Sequence[int]) -> Values:
   latents = latents.reshape(*latents.shape[:2], 1, 1, -1)
   return {
     f'latent step at {j}': flicker.latent_step_ratio(latents, [j]) for j in at
@@ -271,10 +254,10 @@ def _still(bench, video, latents, at, modes) -> Arm:
   for mode in modes:
     ratios |= _pixels(steps, at, mode)
   read = {'joint': bench.read(video)}
-  return Arm(ratios, dict.fromkeys(modes, steps), read)
+  return Arm(ratios, dict.fromkeys(modes, steps), read, {})
 
 
-def _arm(bench, group, made: Generated, real: np.ndarray, at) -> Arm:
+def _arm(bench, made: Generated, real: np.ndarray, at) -> Arm:
   """A generated arm, decoded in every mode."""
   ratios, steps, read = _latents(made.timeline, at), {}, {}
   for mode in MODES:
@@ -284,39 +267,28 @@ def _arm(bench, group, made: Generated, real: np.ndarray, at) -> Arm:
     if len(video) == len(bench.real):
       read[mode] = bench.read(video)
     if mode == 'joint':
-      tail = bench.motion(group, video, real)[1:]
-  return Arm(ratios, steps, read, tail)
+      tail = motion(video, real)
+  return Arm(ratios, steps, read, {_TAIL: tail[_TAIL]})
 
 
-def _metrics(j: int) -> dict[str, str]:
-  """Names of the metrics at one boundary, and how each is obtained."""
-  found = {
-    f'{kind} at {j}, {mode}': f'{_HOW[kind]}, {mode} decoding'
-    for kind in ('BFR', 'wide4')
-    for mode in MODES
-  }
-  return {**found, f'latent step at {j}': _HOW['latent step']}
-
-
-def _tables(bench, arms: Mapping[str, Arm], j: int, title: str):
+def _tables(bench, arms: Mapping[str, Arm], j: int) -> list[Section]:
   """The ratios at one boundary, and their excess over real clips."""
-  ratios, over = [], []
+  names = [f'{kind} at {j}, {mode}' for kind in _KINDS for mode in MODES]
+  names.append(f'latent step at {j}')
+  ratios: dict[str, dict] = {}
+  over: dict[str, dict] = {}
   for group, arm in arms.items():
-    for metric, how in _metrics(j).items():
-      if metric not in arm.ratios:
-        continue
-      values = arm.ratios[metric]
-      measured = bootstrap.geometric_mean(values)
-      row = bench.row(metric, group, measured, 'ratio', f'{how}, {_ALIKE}')
-      ratios.append(row)
-      if group != REAL:
-        excess = _excess(values, arms[REAL].ratios[metric])
-        name, how = f'excess {metric}', f'{how}, {_EXCESS}'
-        over.append(bench.row(name, group, excess, 'ratio', how))
-    ratios += arm.tail
+    known = [name for name in names if name in arm.ratios]
+    ratios[group] = {name: arm.ratios[name] for name in known} | arm.tail
+    if group != REAL:
+      over[group] = {
+        f'excess {name}': _excess(arm.ratios[name], arms[REAL].ratios[name])
+        for name in known
+      }
+  title = f'Flicker at transition {j}'
   return [
-    Section(title, tuple(ratios)),
-    Section(f'{title}: excess over real', tuple(over)),
+    bench.section(title, ratios),
+    bench.section(f'{title}: excess over real', over),
   ]
 
 
@@ -329,75 +301,66 @@ def _excess(values: np.ndarray, floor: np.ndarray) -> bootstrap.Interval:
   )
 
 
-def _pairs(bench, arms, at, where: str = '') -> list:
+def _pairs(arms, at, where: str = '') -> dict[str, Values]:
   """Anchors against none, and the ways to decode, at every boundary."""
-  rows = []
-  for (one, mode), (other, beside), how in _PAIRS:
-    group = f'{_SHORT[one]}, {mode} / {_SHORT[other]}, {beside}'
-    for j in at:
-      ratio = bootstrap.paired_ratio(
+  return {
+    f'{_SHORT[one]}, {mode} / {_SHORT[other]}, {beside}': {
+      f'BFR at {j}{where}, ratio': (
         arms[one].ratios[f'BFR at {j}, {mode}'],
         arms[other].ratios[f'BFR at {j}, {beside}'],
       )
-      metric = f'BFR at {j}{where}, ratio'
-      rows.append(bench.row(metric, group, ratio, 'ratio', how))
-  return rows
+      for j in at
+    }
+    for (one, mode), (other, beside) in _PAIRS
+  }
 
 
-def _controls(bench) -> list:
+def _controls(bench) -> dict[str, Values]:
   """What is wrong with a run that begins from nothing."""
-  block, rows = bench.card.block, []
+  block, table = bench.card.block, {}
   opening = bench.made('forward').timeline[:, :block]
   for name in (LAST_GIVEN, NO_ANCHORS, HYBRID, 'backward', VOID):
     made = bench.made(name).timeline[:, -block:]
     change = np.asarray(made, np.float64) - opening
-    apart = np.sqrt(np.square(change).reshape(len(made), -1).mean(axis=1))
-    metric = 'distance from an opening'
-    rows.append(bench.row(metric, name, bootstrap.mean(apart), '', _OPENING))
-    forward = bench.arrow.read(bench.joint(name)) > 0.5
-    how = 'share of clips that the classifier of reversed clips calls forward'
-    rows.append(bench.share('called forward', name, forward, how))
-  return rows
+    apart = np.square(change).reshape(len(made), -1).mean(axis=1)
+    table[name] = {
+      'distance from an opening': np.sqrt(apart),
+      'called forward': bench.arrow.read(bench.joint(name)) > 0.5,
+    }
+  return table
 
 
 def _longer(bench) -> list[Section]:
   """Hops of two more blocks than the model was trained on."""
-  runs, block = Runs.of(bench, _CLIPS), bench.card.block
-  trained = bench.pipeline.num_latents
-  length = trained + 2 * block
-  clips = runs.scene('hop', 1 + 4 * (length - 1))
-  # As for users, nothing is seen that is farther away than in training.
-  plan = orders.backward(length, given_last=1, **runs.settings(span=trained))
-  given = {4 * (length - 1): clips['video'][:, -1:]}
-  at = flicker.boundaries(length, block).tolist()
+  trained = bench.num_latents
+  length = trained + 2 * bench.card.block
+  clips = bench.scene('hop', timeline.num_frames(length), most=_CLIPS)
   real = clips['video']
-  steps = frame_steps(real)
-  arms = {
-    REAL: Arm(
-      {k: v for mode in MODES for k, v in _pixels(steps, at, mode).items()},
-      dict.fromkeys(MODES, steps),
-      {},
-    )
-  }
-  for name, own in ((LAST_GIVEN, plan), (NO_ANCHORS, bare(plan))):
-    made = runs.generate(
-      f'longer, {_SHORT[name]}', own, clips['caption'], given
-    )
-    arms[name] = _arm(bench, name, made, real, at)
   frames = real.shape[1]
-  rows = []
-  for group, arm in arms.items():
-    for j in at:
-      for mode in MODES:
-        values = bootstrap.geometric_mean(arm.ratios[f'BFR at {j}, {mode}'])
-        metric = f'BFR at {j} of {frames}, {mode}'
-        how = f'{_HOW["BFR"]}, {mode} decoding, {_ALIKE}'
-        rows.append(bench.row(metric, group, values, 'ratio', how))
+  # As for users, nothing is seen that is farther away than in training.
+  plan = orders.backward(length, given_last=1, **bench.options(span=trained))
+  at = describe_blocks(plan)['boundary_frames']
+  steps = frame_steps(real)
+  ratios = {k: v for m in MODES for k, v in _pixels(steps, at, m).items()}
+  arms = {REAL: Arm(ratios, dict.fromkeys(MODES, steps), {}, {})}
+  given = {frames - 1: real[:, -1:]}
+  for name, own in ((LAST_GIVEN, plan), (NO_ANCHORS, bare(plan))):
+    title = f'longer, {_SHORT[name]}'
+    made = bench.make(title, own, clips['caption'], given)
+    arms[name] = _arm(bench, made, real, at)
+  table = {
+    group: {
+      f'BFR at {j} of {frames}, {mode}': arm.ratios[f'BFR at {j}, {mode}']
+      for j in at
+      for mode in MODES
+    }
+    | arm.tail
+    for group, arm in arms.items()
+  }
   title = f'Flicker of {frames} frames'
-  pairs = _pairs(bench, arms, at, f' of {frames}')
   return [
-    Section(title, tuple(rows)),
-    Section(f'{title}: what it comes to', tuple(pairs)),
+    bench.section(title, table),
+    bench.section(f'{title}: {_COMES}', _pairs(arms, at, f' of {frames}')),
   ]
 
 

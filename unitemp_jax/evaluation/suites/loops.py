@@ -1,4 +1,8 @@
-"""Suite `loops`: loops of any length, and whether their seam can be told."""
+"""Suites `loop` and `loops`: does the end meet the start, can the seam be told?
+
+Loops of falls close though no fall does; loops of hops, of two lengths, have
+real ones beside them. Clips that are cut off are no loops: the control.
+"""
 
 from __future__ import annotations
 
@@ -6,95 +10,83 @@ import itertools
 
 import numpy as np
 
-from unitemp_jax import orders, plans
+from unitemp_jax import orders, plans, timeline
 from unitemp_jax.evaluation.metrics import bootstrap, seams, temporal
-from unitemp_jax.evaluation.suites.bench import MOTION, Bench, Section
-from unitemp_jax.evaluation.suites.runs import Runs, exact, section
+from unitemp_jax.evaluation.metrics.results import Section
+from unitemp_jax.evaluation.suites.bench import REAL, Bench, Values, motion
 
-REAL, CUT = 'real loops', 'forward, cut'
-_CLOSURE = (
-  'step from the last frame of the playing loop (without the one that is the '
-  'first again) to the first over the median step; median over clips'
-)
-_VELOCITY = (
-  'change of velocity across the seam of the playing loop over the median one; '
-  'geometric mean'
-)
-_RANK = {
-  'seam': 'the playing loop is rolled by half; share of its other transitions '
-  'that stand out less among their 8 neighbours than the old seam does: 0.5 = '
-  'the seam cannot be told',
-  'join': 'the same of the transition where the block before the first one '
-  'meets it, 3 frames before the seam',
-}
-_FOUND = (
-  'share of clips where it stands out most of all transitions of the rolled '
-  'loop'
-)
-_CHANCE = 'that share if it is like any other transition'
-_P = (
-  'share of random picks of one transition per clip that stand out as much on '
-  'average'
-)
+REAL_LOOPS, CUT = 'real loops', 'forward, cut'
 
 
-def run(bench: Bench) -> list[Section]:
+def run_loop(bench: Bench) -> list[Section]:
+  """Measures the seam of the loop, beside clips that are no loops."""
+  videos = {
+    # Its last frame is the first again, which a player does not show twice.
+    'loop': bench.joint('loop')[:, :-1],
+    'forward': bench.joint('forward'),
+    REAL: bench.real,
+  }
+  table = {}
+  for group, playing in videos.items():
+    closure = temporal.loop_closure(playing)
+    table[group] = {
+      'loop closure': closure.step,
+      'velocity closure': closure.velocity,
+      'BFR of the seam': closure.rolled,
+    }
+  return [bench.section('Loop', table)]
+
+
+def run_loops(bench: Bench) -> list[Section]:
   """Measures loops of two lengths, beside real ones and a video cut off."""
-  runs = Runs.of(bench)
-  latents = bench.pipeline.num_latents
+  latents = bench.num_latents
   # Hops close where 16 frames, four latents, divide the length.
   lengths = (latents, 2 * latents - 1)
   made = {
-    f'{4 * (length - 1)} frames, {side}': orders.loop(
+    f'{timeline.num_frames(length) - 1} frames, {side}': orders.loop(
       # As for users, nothing is seen that is farther away than in training.
       length,
       side=side,
-      **runs.settings(span=latents),
+      **bench.options(span=latents),
     )
     for length in lengths
     for side in ('past', 'future', 'outside_in')
   }
-  rows = []
-  for length in lengths:
-    real = runs.scene('hop', 4 * (length - 1) + 1)['video']
-    name = f'{REAL}, {4 * (length - 1)} frames'
-    rows += _rows(bench, name, real[:, :-1], real)
-  clips = runs.scene('hop', bench.card.frames)
-  real = clips['video']
+  table = {}
+  for frames in map(timeline.num_frames, lengths):
+    real = bench.scene('hop', frames)['video']
+    name = f'{REAL_LOOPS}, {frames - 1} frames'
+    table[name] = _loop(bench, real[:, :-1], real)
+  clips = bench.scene('hop', bench.card.frames)
+  captions, real = clips['caption'], clips['video']
   for name, plan in zip(made, plans.align(*made.values()), strict=True):
-    video = runs.make(name, plan, clips['caption'])
-    rows += _rows(bench, name, video[:, :-1], real)
+    video = bench.video(name, plan, captions)
+    table[name] = _loop(bench, video[:, :-1], real)
   # Negative control: what the same prompts give if nothing closes it.
-  video = runs.make(
-    CUT, orders.forward(latents, **runs.settings()), clips['caption']
-  )
-  rows += _rows(bench, CUT, video, real)
-  return [section('Loops of hopping digits', 'loops', rows)]
+  cut = orders.forward(latents, **bench.options())
+  table[CUT] = _loop(bench, bench.video(CUT, cut, captions), real)
+  return [bench.section('Loops of hopping digits', table, 'loops')]
 
 
-def _rows(bench: Bench, group: str, playing, real) -> list:
-  """Rows of playing loops, whose first frame follows their last."""
+def _loop(bench: Bench, playing, real) -> Values:
+  """Of playing loops, whose first frame follows their last."""
   closure = temporal.loop_closure(playing)
-  middle = bootstrap.interval(lambda x: np.median(x, axis=-1), closure.step)
-  velocity = bootstrap.geometric_mean(closure.velocity)
-  motion = bootstrap.mean(temporal.motion_ratio(playing, real))
-  rows = [
-    bench.row('loop closure', group, middle, 'ratio', _CLOSURE),
-    bench.row('velocity closure', group, velocity, 'ratio', _VELOCITY),
-    bench.row('motion to real', group, motion, 'ratio', MOTION),
-  ]
+  found = {
+    'loop closure': closure.step,
+    'velocity closure': closure.velocity,
+    **motion(playing, real),
+  }
   # A loop begins inside its first block, whose first 3 frames end it: before
   # them the last block meets the first one.
-  places = {'seam': playing, 'join': np.roll(playing, 3, axis=1)}
+  early = timeline.STRIDE - 1
+  places = {'seam': playing, 'join': np.roll(playing, early, axis=1)}
   for place, kind in itertools.product(places, ('step', 'velocity')):
     test = seams.rolled_seam(places[place], turns=kind == 'velocity')
-    rank = bootstrap.mean(test.rank)
-    p_value = exact(test.p_value, len(playing))
-    chance = exact(test.chance, len(playing))
-    rows += [
-      bench.row(f'{place} rank, {kind}', group, rank, 'ratio', _RANK[place]),
-      bench.share(f'{place} found, {kind}', group, test.found, _FOUND),
-      bench.row(f'chance, {place}, {kind}', group, chance, '%', _CHANCE),
-      bench.row(f'p of the {place}, {kind}', group, p_value, 'ratio', _P),
-    ]
-  return rows
+    count = len(playing)
+    found |= {
+      f'{place} rank, {kind}': test.rank,
+      f'{place} found, {kind}': test.found,
+      f'chance, {place}, {kind}': bootstrap.exact(test.chance, count),
+      f'p of the {place}, {kind}': bootstrap.exact(test.p_value, count),
+    }
+  return found

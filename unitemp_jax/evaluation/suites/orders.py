@@ -1,78 +1,130 @@
-"""Suites `teacher` and `orders`: is the caption seen, does time run forward?"""
+"""Suites `vae`, `teacher`, `orders` and `diversity`: what is seen of captions.
+
+Is the caption read from the clip, does time run forward, how much moves, and is
+every seven the same seven? Distribution matching may narrow what a student
+makes: accuracy does not show it, the distance between clips of a class does.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from unitemp_jax import orders
-from unitemp_jax.evaluation.metrics import bootstrap
-from unitemp_jax.evaluation.suites.bench import TEACHER_STEPS, Bench, Section
-from unitemp_jax.evaluation.suites.vae import READ, read_rows
-
-TEACHER = f'teacher, {TEACHER_STEPS} steps'
-_ARROW = (
-  'share of clips that a classifier of real clips against reversed ones calls '
-  'forward, joint decoding'
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.metrics import temporal
+from unitemp_jax.evaluation.metrics.results import Section
+from unitemp_jax.evaluation.suites.bench import (
+  REAL,
+  RECONSTRUCTION,
+  TEACHER,
+  Bench,
+  motion,
+  thirds,
 )
-_PAIRED = 'percentage points, paired by caption'
+
+
+def run_vae(bench: Bench) -> list[Section]:
+  """Measures PSNR along the clip, and what the classifier still reads."""
+  real, shown = bench.real, bench.reconstruction
+  names = ('first third', 'middle third', 'last third')
+  table = {'whole clip': {'VAE PSNR': temporal.psnr(shown, real)}}
+  for name, part in zip(names, thirds(real.shape[1]), strict=True):
+    table[name] = {'VAE PSNR': temporal.psnr(shown[:, part], real[:, part])}
+  ends = table['last third']['VAE PSNR'], table['first third']['VAE PSNR']
+  table['last third - first third'] = {'VAE PSNR': ends}
+  read = {REAL: bench.read(real), RECONSTRUCTION: bench.read(shown)}
+  return [
+    bench.section('VAE: fidelity', table),
+    bench.section('VAE: what the classifier reads', read),
+  ]
 
 
 def run_teacher(bench: Bench) -> list[Section]:
   """Reads what the teacher makes of the captions."""
-  read = bench.read(bench.decode(bench.teacher))
-  rows = read_rows(bench, TEACHER, read)
-  return [Section('Teacher', tuple(rows))]
+  return [bench.section('Teacher', {TEACHER: bench.read(bench.teacher)})]
 
 
 def run_orders(bench: Bench) -> list[Section]:
   """Reads every order beside real clips, the VAE and the teacher."""
   shown = {
-    'real clips': lambda: bench.real,
-    'VAE reconstruction': lambda: bench.reconstruction,
-    TEACHER: lambda: bench.decode(bench.teacher),
+    REAL: bench.real,
+    RECONSTRUCTION: bench.reconstruction,
+    TEACHER: bench.teacher,
+    **{name: bench.joint(name) for name in orders.ORDERS},
   }
-  read = {group: _classify(bench, video()) for group, video in shown.items()}
-  for name in orders.ORDERS:
-    read[name] = _classify(bench, bench.joint(name))
-  rows = []
-  for group, values in read.items():
-    rows += _rows(bench, group, values)
+  read = {
+    group: {
+      **bench.read(video),
+      'called forward': bench.arrow.read(video) > 0.5,
+    }
+    for group, video in shown.items()
+  }
+  table = {
+    group: read[group] | motion(shown[group], bench.real) for group in read
+  }
   pairs = [(name, TEACHER) for name in orders.ORDERS]
-  pairs.append(('backward', 'forward'))
-  differences = []
-  for one, other in pairs:
-    differences += _differences(bench, read, one, other)
-  return [
-    Section('Orders', tuple(rows)),
-    Section('Orders: differences in percentage points', tuple(differences)),
-  ]
-
-
-def _classify(bench, video) -> dict[str, np.ndarray]:
-  return {
-    **bench.read(video),
-    'called forward': bench.arrow.read(video) > 0.5,
-    'video': video,
+  apart = {
+    f'{one} - {other}': {
+      f'{metric}, difference': (values, read[other][metric])
+      for metric, values in read[one].items()
+    }
+    for one, other in [*pairs, ('backward', 'forward')]
   }
-
-
-def _rows(bench, group, values) -> list:
-  read = {key: values[key] for key in ('digit read', 'colour read')}
   return [
-    *read_rows(bench, group, read),
-    bench.share('called forward', group, values['called forward'], _ARROW),
-    *bench.motion(group, values['video']),
+    bench.section('Orders', table),
+    bench.section('Orders: differences in percentage points', apart),
   ]
 
 
-def _differences(bench, read, one, other) -> list:
-  rows = []
-  for metric, how in (
-    ('digit read', f'{READ}, joint decoding'),
-    ('colour read', f'{READ}, joint decoding'),
-    ('called forward', _ARROW),
-  ):
-    apart = bootstrap.paired_difference(read[one][metric], read[other][metric])
-    name, group = f'{metric}, difference', f'{one} - {other}'
-    rows.append(bench.row(name, group, apart, '%', f'{how}; {_PAIRED}'))
-  return rows
+def class_distances(features: np.ndarray, classes: np.ndarray) -> np.ndarray:
+  """Mean distance of every sample to the others of its class.
+
+  Args:
+    features: [n, D].
+    classes: [n] labels.
+
+  Returns:
+    float [n], root mean square over D, averaged over the others; NaN for a
+    sample that is alone in its class.
+
+  Raises:
+    UserError: the lengths differ.
+  """
+  if len(features) != len(classes):
+    raise UserError(
+      f'{len(features)} features and {len(classes)} classes: pass one class '
+      'per sample.'
+    )
+  square = (features.astype(np.float64) ** 2).sum(axis=1)
+  product = features.astype(np.float64) @ features.T
+  distance = np.sqrt(
+    np.maximum(square[:, None] + square[None] - 2 * product, 0)
+    / features.shape[1]
+  )
+  same = classes[:, None] == classes[None]
+  np.fill_diagonal(same, val=False)
+  count = same.sum(axis=1)
+  total = (distance * same).sum(axis=1)
+  return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def run_diversity(bench: Bench) -> list[Section]:
+  """Compares real clips, the teacher and the student in both directions."""
+  shown = {
+    REAL: bench.real,
+    RECONSTRUCTION: bench.reconstruction,
+    TEACHER: bench.teacher,
+    'forward': bench.joint('forward'),
+    'backward': bench.joint('backward'),
+  }
+  digits = np.asarray(bench.clips['digit'])
+  distances = {
+    group: class_distances(bench.digits.glyphs(video[:, -1]), digits)
+    for group, video in shown.items()
+  }
+  real = np.nanmean(distances[REAL])
+  table = {
+    group: {'diversity of handwriting': values[np.isfinite(values)] / real}
+    for group, values in distances.items()
+  }
+  return [bench.section('Diversity of handwriting', table)]

@@ -8,128 +8,140 @@ of two models never end up in one table.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import unitemp_jax
-from unitemp_jax import files
+from unitemp_jax import files, progress
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.metrics.results import Result, ResultTable
+from unitemp_jax.evaluation.metrics import results
+from unitemp_jax.evaluation.metrics.results import Result, ResultTable, Section
 from unitemp_jax.evaluation.suites import bench as suite_bench
 from unitemp_jax.evaluation.suites import (
   ceiling,
-  diversity,
-  ends,
   flicker,
-  keyframes,
+  given,
   long,
   loops,
   orders,
-  transitions,
-  vae,
+  power,
 )
-from unitemp_jax.evaluation.suites.bench import Bench, Section, Settings
+from unitemp_jax.evaluation.suites.bench import Bench, Settings
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.video.write import write_image
 
 
-@dataclasses.dataclass(frozen=True)
-class Suite:
-  """Measurements that are made together.
-
-  Attributes:
-    run: makes their tables.
-    work: share of the time that all take, for the time left.
-    about: what they ask.
-  """
+class Suite(NamedTuple):
+  """Measurements that are made together: their tables, and what they ask."""
 
   run: Callable[[Bench], list[Section]]
-  work: int
   about: str
 
 
 SUITES = {
-  'vae': Suite(vae.run, 2, 'what the VAE loses of held-out clips'),
+  'vae': Suite(orders.run_vae, 'what the VAE loses of held-out clips'),
   'teacher': Suite(
-    orders.run_teacher, 12, 'is the digit and its colour read as captioned'
+    orders.run_teacher, 'is the digit and its colour read as captioned'
   ),
   'orders': Suite(
-    orders.run_orders,
-    10,
-    'the same per temporal order; direction of time; motion',
+    orders.run_orders, 'the same per temporal order; direction of time; motion'
   ),
+  'power': Suite(power.run, 'which measures can tell a better model at all'),
   'flicker': Suite(
     flicker.run,
-    14,
     'seams between blocks, per order and way to decode (and a picture)',
   ),
   'ceiling': Suite(
     ceiling.run,
-    4,
     'seams of real latents in windows with 0 to 6 true past latents',
   ),
   'inbetween': Suite(
-    ends.run_inbetween,
-    3,
-    'given frames, joins, and the interior against blends',
+    given.run_inbetween, 'given frames, joins, and the interior against blends'
   ),
-  'loop': Suite(ends.run_loop, 1, 'does the end meet the start'),
+  'loop': Suite(loops.run_loop, 'does the end meet the start'),
   'diversity': Suite(
-    diversity.run, 1, 'do digits of one caption differ in handwriting'
+    orders.run_diversity, 'do digits of one caption differ in handwriting'
   ),
-  'loops': Suite(loops.run, 9, 'loops of two lengths; can their seam be told'),
+  'loops': Suite(
+    loops.run_loops, 'loops of two lengths; can their seam be told'
+  ),
   'transitions': Suite(
-    transitions.run, 3, 'one shot between two clips, against cross-fade and cut'
+    given.run_transitions,
+    'one shot between two clips, against cross-fade and cut',
   ),
   'keyframes': Suite(
-    keyframes.run_keyframes, 4, 'given frames in the middle; a span made anew'
+    given.run_keyframes, 'given frames in the middle; a span made anew'
   ),
   'extend': Suite(
-    keyframes.run_extend,
-    4,
-    'a clip extended into the past, the future, and both',
+    given.run_extend, 'a clip extended into the past, the future, and both'
   ),
   'long': Suite(
     long.run_long,
-    20,
     'drift of long videos, with and without sinks, both directions',
   ),
   'schedule': Suite(
-    long.run_schedule, 9, 'does the video follow a prompt that switches'
+    long.run_schedule, 'does the video follow a prompt that switches'
   ),
 }
-METRICS, TABLES = 'metrics.json', 'metrics.md'
+_NEED_TEACHER = ('teacher', 'orders', 'diversity')
 # Names of an earlier version, for what users have and type.
 _FORMER = {'variety': 'diversity', 'judges': 'classifiers'}
 
 
-def make_key(folder: Path, settings: Settings) -> dict[str, Any]:
-  """All that decides the numbers: model, classifiers, clips, seed, version.
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """What is measured.
 
-  Raises:
-    UserError: `folder` holds no whole model, or one that cannot be measured.
+  Attributes:
+    folder: of the model.
+    settings: how much to measure.
+    teacher: weights in place of the folder's, or None.
+    initial: weights that the student's distillation began with, or None.
   """
-  card = model_folder.read_card(folder)
-  if card.height != card.width:
-    raise UserError(
-      f'{folder} makes {card.height}x{card.width} pixels, but the held-out '
-      'clips are square; evaluate a model of square videos.'
-    )
-  teacher = folder / 'teacher.safetensors'
-  if not teacher.is_file():
-    raise UserError(f'{teacher} is missing; export the model again.')
-  return {
-    'model': model_folder.fingerprint(folder),
-    'teacher': files.file_sha256(teacher)[:16],
-    'classifiers': files.file_sha256(suite_bench.DIGITS, suite_bench.ARROW)[
-      :16
-    ],
-    'num_clips': settings.num_clips,
-    'seed': settings.seed,
-    'version': unitemp_jax.__version__,
-  }
+
+  folder: Path
+  settings: Settings
+  teacher: Path | None = None
+  initial: Path | None = None
+
+  def key(self, names: Sequence[str]) -> dict[str, Any]:
+    """All that decides the numbers: model, classifiers, clips, seed, version.
+
+    Raises:
+      UserError: `folder` holds no whole model, or one that cannot be measured
+        by the suites of these names.
+    """
+    folder, settings = self.folder, self.settings
+    card = model_folder.read_card(folder)
+    if card.height != card.width:
+      raise UserError(
+        f'{folder} makes {card.height}x{card.width} pixels, but the held-out '
+        'clips are square; evaluate a model of square videos.'
+      )
+    teacher = self.teacher or folder / 'teacher.safetensors'
+    needed = [name for name in names if name in _NEED_TEACHER]
+    for path in (self.teacher, self.initial):
+      if path is not None and not path.is_file():
+        raise files.no_file(path)
+    if needed and not teacher.is_file():
+      raise UserError(
+        f'{teacher} is missing; give the teacher of the model as --teacher, '
+        f'or leave out {", ".join(needed)} with --only.'
+      )
+    key = {
+      'model': model_folder.fingerprint(folder),
+      'teacher': _hash(teacher) if teacher.is_file() else '',
+      'classifiers': _hash(suite_bench.DIGITS, suite_bench.ARROW),
+      'num_clips': settings.num_clips,
+      'seed': settings.seed,
+      'version': unitemp_jax.__version__,
+    }
+    return key | ({'initial': _hash(self.initial)} if self.initial else {})
+
+
+def _hash(*paths: Path) -> str:
+  return files.file_sha256(*paths)[:16]
 
 
 def current_name(suite: str) -> str:
@@ -175,19 +187,17 @@ def finished(out: Path, key: dict[str, Any]) -> dict[str, list[Section]]:
 
 
 def run(
-  folder: Path,
+  what: Measured,
   out: Path,
   names: Sequence[str],
-  settings: Settings,
   report: Callable[[str], None] = print,
 ) -> ResultTable:
   """Runs the suites that are not finished and writes the tables of all.
 
   Args:
-    folder: of the model.
+    what: the model.
     out: folder for one file per suite, metrics.json, metrics.md and pictures.
     names: which suites, of `SUITES`.
-    settings: how much to measure.
     report: is given lines about the progress.
 
   Returns:
@@ -196,71 +206,27 @@ def run(
   Raises:
     UserError: a bad model, or `out` belongs to other measurements.
   """
-  key = make_key(folder, settings)
+  key = what.key(names)
   done = finished(out, key)
   todo = [name for name in SUITES if name in names and name not in done]
   for name in names:
     if name in done:
       report(f'{name}: there already')
   if todo:
-    bench = Bench(folder, settings, report)
+    bench = Bench.load(what.folder, what.settings, what.teacher, what.initial)
     out.mkdir(parents=True, exist_ok=True)
-    began, work = time.monotonic(), 0
-    for name in todo:
-      report(f'{name} ...')
-      done[name] = SUITES[name].run(bench)
-      for picture, pixels in bench.pictures.items():
-        write_image(out / picture, pixels)
-      _write_suite(out / f'{name}.json', key, done[name])
-      work += SUITES[name].work
-      left = sum(SUITES[n].work for n in todo) - work
-      seconds = (time.monotonic() - began) / work * left
-      report(f'{name}: done, about {seconds:.0f} s left in all')
+  for name in progress.track(todo, 'suite'):
+    report(f'{name} ...')
+    done[name] = SUITES[name].run(bench)
+    for picture, pixels in bench.pictures.items():
+      write_image(out / picture, pixels)
+    stored = [dataclasses.asdict(section) for section in done[name]]
+    files.write_json(out / f'{name}.json', {'key': key, 'sections': stored})
   sections = [section for name in SUITES for section in done.get(name, [])]
-  table = join(sections)
-  table.to_json(out / METRICS)
-  files.write(out / TABLES, to_markdown(sections))
+  table = results.join(sections)
+  table.to_json(out / results.METRICS)
+  files.write(out / results.TABLES, results.to_markdown(sections))
   return table
-
-
-def join(sections: Sequence[Section]) -> ResultTable:
-  """All rows; what a suite repeats of another to compare with is kept once."""
-  rows: dict[tuple[str, str], Result] = {}
-  for section in sections:
-    for row in section.rows:
-      rows.setdefault((row.metric, row.group), row)
-  return ResultTable(tuple(rows.values()))
-
-
-def to_markdown(sections: Sequence[Section]) -> str:
-  """Tables, one per section or more, and how each number is obtained."""
-  hows: dict[str, list[str]] = {}
-  parts = []
-  for section in sections:
-    for row in section.rows:
-      names = hows.setdefault(row.how, [])
-      if row.metric not in names:
-        names.append(row.metric)
-    counts = sorted({row.n for row in section.rows})
-    parts.append(f'## {section.title}\n')
-    parts.append(ResultTable(section.rows).to_grid())
-    parts.append(
-      f'n = {", ".join(map(str, counts))} clips; 95 % intervals by bootstrap '
-      'over clips.\n'
-    )
-  # What all have in common, such as the model, is said once.
-  ends = {how.rpartition('; ')[2] for how in hows}
-  shared = ends.pop() if len(ends) == 1 < len(hows) else ''
-  parts.append('## How the numbers are defined\n')
-  if shared:
-    parts.append(f'All of them: {shared}.\n')
-  parts.append(
-    ''.join(
-      f'- *{"*; *".join(names)}*: {how.removesuffix(f"; {shared}")}\n'
-      for how, names in hows.items()
-    )
-  )
-  return '\n'.join(parts)
 
 
 def _sections(stored: list[dict]) -> list[Section]:
@@ -268,8 +234,3 @@ def _sections(stored: list[dict]) -> list[Section]:
     Section(part['title'], tuple(Result(**row) for row in part['rows']))
     for part in stored
   ]
-
-
-def _write_suite(path: Path, key: dict, sections: list[Section]) -> None:
-  stored = [dataclasses.asdict(section) for section in sections]
-  files.write_json(path, {'key': key, 'sections': stored})
