@@ -18,7 +18,7 @@ FLOORS = (
   ('sampling', 'convert', 'evaluation.classifiers'),
   ('generate',),
   ('training', 'evaluation_sets', 'evaluation.suites'),
-  ('evaluation.clips', 'bench', 'aot'),
+  ('evaluation.clips', 'evaluation.ablation', 'bench', 'aot'),
   ('report',),
   ('compare', 'studio'),
   ('cli',),

@@ -51,9 +51,6 @@ class PerfectPipeline:
     frames = latents.reshape(len(latents), -1, *latents.shape[3:])
     return (frames if memory else frames[:, 3:]), True
 
-  def with_card(self, **changes):
-    return self
-
   def batch(self, requests):
     prompts = [request.prompts for request in requests]
     given = given_latents(requests, self.encode)

@@ -168,7 +168,8 @@ def test_who_ignores_a_switch_is_found_out(bench):
   assert kept > 80 and new < 50
 
 
-def test_power_tells_a_perfect_student_from_nothing(bench):
+def test_power_tells_a_perfect_student_from_nothing(bench, monkeypatch):
+  monkeypatch.setattr(power, 'resampled', lambda pipeline, _: pipeline)
   found = values(power.run(bench), 'power')
   one, real = power.STUDENT, power.REAL
   for metric in ('path from law', 'sharpness', 'feature change'):

@@ -26,6 +26,7 @@ VERBS = {
   'train': ('unitemp_jax.cli.train', 'train one stage from a config file'),
   'generate': ('unitemp_jax.cli.generate', 'make videos from prompts'),
   'evaluate': ('unitemp_jax.cli.evaluate', 'measure a model and its videos'),
+  'ablate': ('unitemp_jax.cli.ablate', 'train and measure arms and seeds'),
   'compare': ('unitemp_jax.cli.compare', 'compare clips of several systems'),
   'encode': ('unitemp_jax.cli.encode', 'encode clips to latents for training'),
   'ode_pairs': ('unitemp_jax.cli.ode_pairs', "a teacher's trajectories"),

@@ -196,22 +196,6 @@ class Pipeline:
     other.params = {**self.params, **params}
     return other
 
-  def with_card(self, passes: int = 0, **changes: Any) -> 'Pipeline':
-    """The same weights, sampled otherwise.
-
-    Args:
-      passes: of every row, at the first of every few noise levels; 0 keeps all.
-      **changes: of the model's card, such as `anchors`.
-    """
-    if passes:
-      levels = self.card.timesteps
-      changes['timesteps'] = levels[:: len(levels) // passes]
-      changes['start'] = min(self.card.start, passes - 1)
-    card = dataclasses.replace(self.card, **changes)
-    return Pipeline(
-      card, self.params, self.tokenizer, self.hash, self.mesh, self.text
-    )
-
   @property
   def noise_shape(self) -> tuple[int, ...]:
     """Latents of one clip, `(N, h, w, C)`."""

@@ -137,6 +137,29 @@ def motion(video: np.ndarray, real: np.ndarray) -> Values:
   }
 
 
+def resampled(pipeline: Pipeline, passes: int = 0, **changes: Any) -> Pipeline:
+  """The same weights, sampled otherwise.
+
+  Args:
+    pipeline: of the model.
+    passes: of every row, at the first of every few noise levels; 0 keeps all.
+    **changes: of the model's card, such as `anchors`.
+  """
+  card = pipeline.card
+  if passes:
+    levels = card.timesteps
+    changes['timesteps'] = levels[:: len(levels) // passes]
+    changes['start'] = min(card.start, passes - 1)
+  return Pipeline(
+    dataclasses.replace(card, **changes),
+    pipeline.params,
+    pipeline.tokenizer,
+    pipeline.hash,
+    pipeline.mesh,
+    pipeline.text,
+  )
+
+
 class Bench:
   """Computes once what suites ask for, n clips at a time."""
 

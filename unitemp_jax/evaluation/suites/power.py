@@ -23,6 +23,7 @@ from unitemp_jax.evaluation.suites.bench import (
   Bench,
   Values,
   clip_spec,
+  resampled,
 )
 
 OTHER_REAL = 'other real clips'
@@ -102,7 +103,7 @@ def _arms(bench: Bench) -> dict[str, tuple[np.ndarray, dict]]:
     RESEEDED: Bench(bench.pipeline, reseeded).joint('forward'),
   }
   for passes in _PASSES:
-    fewer = bench.pipeline.with_card(passes=passes)
+    fewer = resampled(bench.pipeline, passes)
     name = f'student, {passes} pass' + ('es' if passes > 1 else '')
     made[name] = Bench(fewer, bench.settings).joint('forward')
   if bench.initial is not None:

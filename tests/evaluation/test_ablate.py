@@ -1,0 +1,120 @@
+"""Arms and seeds: trained, measured, kept, and what they come to."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from model_fixture import ROOT, random_model
+
+from unitemp_jax.cli import ablate
+from unitemp_jax.cli import main as cli
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation import ablation
+from unitemp_jax.evaluation.metrics import bootstrap
+
+
+def arms(seeds, clips, gain=0.0, spread=0.0, seed=0):
+  rng = np.random.default_rng(seed)
+  own = rng.normal(size=(1, clips))
+  return own + gain + spread * rng.normal(size=(seeds, 1))
+
+
+def test_a_difference_within_the_spread_of_seeds_is_none():
+  base = arms(3, 64)
+  clear = bootstrap.over_seeds(arms(3, 64, gain=0.5), base)
+  assert clear.value == pytest.approx(0.5) and clear.low > 0.4
+  # Negative control: clips alone would call this one clear.
+  lucky = arms(3, 64, gain=0.2, spread=1.0, seed=0)
+  apart = bootstrap.over_seeds(lucky, base)
+  assert apart.low < 0 < apart.high
+  single = bootstrap.paired_difference(lucky[0], base[0])
+  assert not single.low < 0 < single.high
+
+
+def stored(folder, name, seed, value):
+  values = {'forward': {'digit read': [value, 1.0], 'bounce': [value, 0.5]}}
+  path = ablation.path_of(folder, name, seed)
+  path.write_text(json.dumps({'key': {'model': 'm'}, 'values': values}))
+
+
+def test_claims_are_made_of_what_is_there(tmp_path):
+  for seed in range(3):
+    stored(tmp_path, 'one', seed, 1.0)
+    stored(tmp_path, 'two', seed, 0.0)
+  claims = {
+    'better': ('one', 'forward', 'two', 'forward'),
+    'later': ('one', 'forward', 'three', 'forward'),
+  }
+  numbers = ablation.read(tmp_path, ['one', 'two', 'three'], range(3))
+  text = ablation.report(claims, numbers)
+  assert '- later: *not run*.' in text
+  assert '| better | 50.0' in text and '3 and 3 seeds' in text
+  assert ablation.is_done(tmp_path, 'one', 0, {'model': 'm'})
+  assert not ablation.is_done(tmp_path, 'three', 0, {})
+  with pytest.raises(UserError, match='another model'):
+    ablation.is_done(tmp_path, 'one', 0, {'model': 'other'})
+
+
+@pytest.fixture
+def call(tmp_path):
+  def run(*more, arg='test'):
+    return cli.main(
+      [
+        'ablate',
+        f'--config={ROOT / "configs" / "ablations.py"}:{arg}',
+        f'--model={random_model()}',
+        f'--out={tmp_path / "out"}',
+        f'--results={tmp_path / "results"}',
+        *more,
+      ]
+    )
+
+  return run
+
+
+def test_every_training_is_an_ordinary_command(call, tmp_path, capsys):
+  assert call('--dry_run') == 0
+  lines = capsys.readouterr().out.splitlines()
+  trainings = [line for line in lines if line.startswith('unitemp train')]
+  # Two arms, two seeds, two stages.
+  assert len(trainings) == len(set(trainings)) == 8
+  assert any('init,forward,0,test' in line for line in trainings)
+  assert not (tmp_path / 'out').exists()
+
+
+def check_kept(call, tmp_path, monkeypatch):
+  """Runs one seed, and again with nothing left to train; returns the values."""
+  assert call('--config.seeds=(0,)') == 0
+  results = tmp_path / 'results'
+  names = {path.name for path in results.glob('*.json')}
+  assert names == {'forward-0.json', 'backward_p0-0.json', 'beside-0.json'}
+  assert 'control: swapped block' in (results / 'README.md').read_text()
+  monkeypatch.setattr(ablate.train, 'main', None)
+  assert call('--config.seeds=(0,)') == 0
+  values = json.loads((results / 'backward_p0-0.json').read_text())['values']
+  return values['backward, last frame given, P = 0']
+
+
+@pytest.mark.slow
+def test_arms_are_trained_measured_and_kept(call, tmp_path, monkeypatch):
+  own = check_kept(call, tmp_path, monkeypatch)
+  assert len(own['digit read']) == 3 and 'BFR at 8, lag' in own
+
+
+def test_what_is_trained_elsewhere_is_measured(call, tmp_path, monkeypatch):
+  def copied(argv):
+    words = dict(word.split('=', 1) for word in argv)
+    folder = Path(words['--workdir']) / 'weights'
+    folder.mkdir(parents=True)
+    shutil.copy(random_model() / 'student.safetensors', folder)
+    return 0
+
+  def measured(bench, shown):
+    return {name: {'digit read': [1.0] * 3} for name in shown}
+
+  monkeypatch.setattr(ablate.train, 'main', copied)
+  monkeypatch.setattr(ablate.ablation, 'measure', measured)
+  own = check_kept(call, tmp_path, monkeypatch)
+  assert own == {'digit read': [1.0] * 3}
