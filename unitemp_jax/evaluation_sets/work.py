@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import unitemp_jax
-from unitemp_jax import files, orders, plans
+from unitemp_jax import files, orders, plans, timeline
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import clips as set_clips
@@ -116,7 +116,7 @@ def order_plans(
     if sinks != 'none':
       if name not in orders.DIRECTIONS:
         raise UserError(f'--sinks has no meaning for the order {name}.')
-      span = 1 + (card.frames - 1) // 4
+      span = timeline.num_latents(card.frames)
       order = orders.long
       more = {'direction': name, 'sinks': sinks, 'span': span}
     first, last = given_counts(name, given)

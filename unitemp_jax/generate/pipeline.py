@@ -485,9 +485,10 @@ def check_finite(
   if np.isfinite(latents).all():
     return
   positions = [position for position, _ in plan.entries(row)]
-  low, high = (4 * (positions[k] - plan.begin) for k in (0, -1))
+  first, last = (positions[k] - plan.begin for k in (0, -1))
+  low, high = timeline.first_frame(first), timeline.last_frame(last)
   raise UserError(
-    f'the block of frames {max(low - 3, 0)}..{high} of "{prompt[:60]}" came '
+    f'the block of frames {low}..{high} of "{prompt[:60]}" came '
     'out with numbers that are not finite, so that no video can be made of it; '
     'check the weights of the model, or use float32.'
   )

@@ -137,10 +137,11 @@ def _check_given(request: Request) -> None:
         f'{request.height}x{request.width} pixels, so fit them first.'
       )
     if frames % timeline.STRIDE != 1 or given.frame % timeline.STRIDE:
+      near = timeline.last_frame(round(given.frame / timeline.STRIDE))
       raise UserError(
         f'{where} must be 1 + 4k frames and begin at a multiple of 4; the '
-        f'nearest that fit are {4 * round(given.frame / 4)}..'
-        f'{4 * round(given.frame / 4) + 4 * (frames // 4)}.'
+        f'nearest that fit are {near}..'
+        f'{near + timeline.last_frame(frames // timeline.STRIDE)}.'
       )
     if given.frame <= end or last >= request.num_frames:
       raise UserError(
@@ -294,7 +295,7 @@ class Draft:
       raise UserError(
         f'{what} has {len(frames)} frames at {self.fps:g} per second, but a '
         f'given clip must have 1 + 4k; cut it to {low} (trim does so), or make '
-        f'it {low + 4}.'
+        f'it {low + timeline.STRIDE}.'
       )
     if extra:
       side = 'first' if join == 'end' else 'last'

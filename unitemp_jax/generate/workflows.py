@@ -201,9 +201,10 @@ def fill(
     for other in draft.given:
       last = other.frame + len(other.video) - 1
       if begin <= last and other.frame < begin + len(clip):
+        free = timeline.last_frame(timeline.latent_of(last + 1))
         raise UserError(
           f'keyframe {at}: frames {other.frame}..{last} are given already; use '
-          f'frame {4 * (last // 4 + 1)} or later, or leave one out.'
+          f'frame {free} or later, or leave one out.'
         )
     draft.give(begin, clip)
   given = [

@@ -159,7 +159,8 @@ def _shown(plan: Plan, own: list[int]) -> tuple[Cut, ...]:
     # Frame 0 is the last of the past, or of the first latent.
     cuts = [Cut(0, -count - first, 0)]
     if plan.loops and plan.opening is not None:
-      cuts.append(Cut(end - 4, -count, 4 - count))  # its others end the loop
+      stride = timeline.STRIDE  # its others end the loop
+      cuts.append(Cut(end - stride, -count, stride - count))
   if plan.loops and plan.opening is None:
     # Its last frame is shown first, too.
     cuts = [cut if cut.first else Cut(1, cut.low + 1, 0) for cut in cuts]
@@ -351,7 +352,8 @@ def _close(plan: Plan, runs: list[_Run], whole: bool) -> None:
       first.latents = first.latents[1:]
     else:
       last.latents = last.latents + again
-      last.cuts[0] = last.cuts[0]._replace(low=last.cuts[0].low - 4)
+      low = last.cuts[0].low - timeline.STRIDE
+      last.cuts[0] = last.cuts[0]._replace(low=low)
   start, end = first.cuts[0], last.cuts[0]
   if start.first == 0 and end.first - end.low == plan.num_frames:
     last.cuts[0] = end._replace(high=-1)
