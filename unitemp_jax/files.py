@@ -21,7 +21,7 @@ import time
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ _DAY = 24 * 3600.0
 _BEAT = 5.0  # seconds between two signs of life of a lock's holder
 _WATCHED = 20.0  # seconds without one, after which it counts as dead
 _writing: set[Path] = set()  # Temporary files of this process.
+_also_locked: list[Callable[[Path], contextlib.AbstractContextManager]] = []
 
 
 def is_web_address(path: Name) -> bool:
@@ -332,6 +333,18 @@ def _unfit(value: Any, kind: Any, keys: Collection[str]) -> str:
 
 
 @contextlib.contextmanager
+def also_locked(
+  take: Callable[[Path], contextlib.AbstractContextManager[None]],
+) -> Iterator[None]:
+  """While it lasts, `lock` takes this too, which is given the folder."""
+  _also_locked.append(take)
+  try:
+    yield
+  finally:
+    _also_locked.remove(take)
+
+
+@contextlib.contextmanager
 def lock(folder: Name) -> Iterator[None]:
   """Keeps other processes from writing to a folder, which is made.
 
@@ -366,7 +379,10 @@ def lock(folder: Name) -> Iterator[None]:
   beat = threading.Thread(target=_beat, args=(path, done), daemon=True)
   beat.start()
   try:
-    yield
+    with contextlib.ExitStack() as stack:
+      for take in _also_locked:
+        stack.enter_context(take(path.parent))
+      yield
   finally:
     done.set()
     beat.join()

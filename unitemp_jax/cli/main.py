@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 import unitemp_jax
-from unitemp_jax import errors
+from unitemp_jax import errors, storage
 
 # Verb -> (module with `main(argv: list[str]) -> int`, help in one line).
 VERBS = {
@@ -105,7 +105,9 @@ def main(argv: Sequence[str]) -> int:
     for word in argv:
       if any('\udc80' <= c <= '\udcff' for c in word):
         raise errors.UserError(f'the argument {word!r} is not text in UTF-8.')
-    return find_verb(argv[0])(list(argv[1:]))
+    verb = find_verb(argv[0])
+    with storage.mirrored(argv[1:]) as words:
+      return verb(words)
   except errors.UserError as error:
     _say(f'error: {_shown(str(error), argv)}')
     return EXIT_BAD_INPUT

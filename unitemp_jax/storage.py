@@ -1,0 +1,328 @@
+"""gs:// paths: a folder of this machine that follows one of a bucket.
+
+What a command names by gs:// is fetched before it starts, to a cache, and the
+command works there, so that every format can be written and every lock taken.
+What it writes is copied to the bucket a few seconds later, whole file by whole
+file, and at its end. So the same command goes on on any machine.
+
+Objects appear whole. Files that belong together (a checkpoint) become so by a
+list of what a machine has copied, which is written after them: what no list
+names is of a copy that was cut off, and is not fetched.
+"""
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from unitemp_jax import files
+from unitemp_jax.errors import UserError
+
+_ADDRESS = re.compile(r'gs://[^\s,;]*')
+_SETTING = re.compile(r':[-+.\d]+$')  # of what follows a path: a strength
+_EVERY = 5.0  # seconds between two copies to the bucket
+_STALE = 60.0  # seconds without a sign of life of a lock's holder
+_LIST = '.unitemp-copied-'
+# Names that are not copied: temporary files, locks, and pixels of a stream.
+_OWN = re.compile(r'\.unitemp-|\.orbax-checkpoint-tmp|^\.writer\.json|^pixels$')
+
+
+def _cache() -> Path:
+  default = Path.home() / '.cache' / 'unitemp'
+  return Path(os.environ.get('UNITEMP_CACHE', default)) / 'gs'
+
+
+def _client() -> Any:
+  from google.cloud import storage
+
+  if os.environ.get('STORAGE_EMULATOR_HOST'):
+    from google.auth.credentials import AnonymousCredentials
+
+    return storage.Client('unitemp', credentials=AnonymousCredentials())
+  return storage.Client()
+
+
+@contextlib.contextmanager
+def _complaining(address: str) -> Iterator[None]:
+  """Turns what the cloud's library raises into a UserError."""
+  try:
+    from google.api_core import exceptions
+    from google.auth.exceptions import GoogleAuthError
+  except ImportError as error:
+    raise UserError(
+      f'{address} is in a bucket, and google-cloud-storage, which reads it, is '
+      'not installed; run: pip install "unitemp_jax[gcs]".'
+    ) from error
+  try:
+    yield
+  except exceptions.NotFound as error:
+    raise UserError(
+      f'{address}: there is no such bucket; create it, or check the name.'
+    ) from error
+  except (exceptions.Forbidden, exceptions.Unauthorized) as error:
+    raise UserError(
+      f'{address}: you may not read or write there; ask for the role Storage '
+      'Object User, or choose another bucket.'
+    ) from error
+  except GoogleAuthError as error:
+    raise UserError(
+      f'{address}: there are no credentials of Google Cloud here; run: gcloud '
+      'auth application-default login.'
+    ) from error
+  except (exceptions.GoogleAPIError, OSError) as error:
+    raise UserError(
+      f'{address} cannot be reached ({str(error)[:80]!r}); check the network '
+      'and try again.'
+    ) from error
+
+
+class Mirror:
+  """A file or folder of a bucket and its copy here."""
+
+  def __init__(self, address: str, client: Any):
+    """Takes gs://BUCKET/PATH; nothing is read yet."""
+    bucket, _, self.path = address.removeprefix('gs://').partition('/')
+    self.path = self.path.strip('/')
+    self.address = f'gs://{bucket}/{self.path}'
+    self.local = _cache() / bucket / self.path
+    self._bucket = client.bucket(bucket)
+    self._client = client
+    self._copied: dict[str, tuple[int, int]] = {}  # path -> size and time
+    self._locks: dict[str, int] = {}  # object -> its generation
+    self.pushed = 0
+
+  def pull(self) -> None:
+    """Fetches what is new or other than here."""
+    found = {
+      blob.name: blob
+      for blob in self._client.list_blobs(
+        self._bucket, prefix=self.path or None
+      )
+      if blob.name == self.path
+      or blob.name.startswith(f'{self.path}/' if self.path else '')
+    }
+    lists = [b for b in found.values() if _LIST in b.name]
+    wanted = {name for name in found if not _OWN.search(Path(name).name)}
+    if lists:
+      named: set[str] = set()
+      for blob in lists:
+        named |= set(json.loads(blob.download_as_bytes()))
+      wanted &= named
+    for name in sorted(wanted):
+      blob, path = found[name], self._here(name)
+      if not path.is_file() or not _same(path, blob):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f'.unitemp-{os.getpid()}.tmp')
+        blob.download_to_filename(temporary)
+        os.replace(temporary, path)
+      self._copied[name] = _stamp(path)
+    own = f'{self.path}/{_LIST}{files.this_machine()}'
+    if own in found:  # What this machine copied and others deleted is gone.
+      for name in set(json.loads(found[own].download_as_bytes())) - set(found):
+        self._here(name).unlink(missing_ok=True)
+
+  def push(self) -> None:
+    """Copies what is new or has changed here, and deletes what is gone."""
+    changed = False
+    here = {self._name(path): path for path in self._files()}
+    for name, path in sorted(here.items(), key=lambda pair: _time(pair[1])):
+      with contextlib.suppress(FileNotFoundError):  # It was temporary.
+        stamp = _stamp(path)
+        if self._copied.get(name) == stamp:
+          continue
+        self._bucket.blob(name).upload_from_filename(path)
+        self._copied[name] = stamp
+        changed, self.pushed = True, self.pushed + 1
+    gone = [name for name in self._copied if name not in here]
+    for name in gone:
+      del self._copied[name]
+    if changed or gone:
+      listed = json.dumps(sorted(self._copied))
+      name = f'{self.path}/{_LIST}{files.this_machine()}'
+      if self.local.is_dir():
+        self._bucket.blob(name).upload_from_string(listed)
+    for name in gone:
+      with contextlib.suppress(Exception):
+        self._bucket.blob(name).delete()
+    self._beat()
+
+  def _files(self) -> list[Path]:
+    """Files of the copy here that belong to the bucket."""
+    if self.local.is_file():
+      return [self.local]
+    found = []
+    for folder, folders, names in os.walk(self.local):
+      folders[:] = [name for name in folders if not _OWN.search(name)]
+      found += [Path(folder) / n for n in names if not _OWN.search(n)]
+    return found
+
+  def _here(self, name: str) -> Path:
+    if name == self.path:
+      return self.local
+    return self.local / name.removeprefix(f'{self.path}/')
+
+  def _name(self, path: Path) -> str:
+    if path == self.local:
+      return self.path
+    inside = path.relative_to(self.local).as_posix()
+    return f'{self.path}/{inside}' if self.path else inside
+
+  @contextlib.contextmanager
+  def lock(self, folder: Path) -> Iterator[None]:
+    """Keeps other machines from writing to a folder of the bucket.
+
+    Raises:
+      UserError: another one does (which, since when).
+    """
+    name = f'{self._name(folder)}/{files.LOCK}'
+    about = {'host': socket.gethostname(), 'machine': files.this_machine()}
+    about['since'] = time.strftime('%Y-%m-%d %H:%M:%S %Z')
+    self._take(name, json.dumps(about))
+    try:
+      yield
+    finally:
+      generation = self._locks.pop(name, None)
+      with contextlib.suppress(Exception):
+        self._bucket.blob(name).delete(if_generation_match=generation)
+
+  def _take(self, name: str, about: str) -> None:
+    from google.api_core.exceptions import PreconditionFailed
+
+    held = self._bucket.get_blob(name)
+    generation = 0
+    if held is not None:
+      holder = json.loads(held.download_as_bytes())
+      age = time.time() - held.updated.timestamp()
+      if age < _STALE and holder.get('machine') != files.this_machine():
+        raise UserError(
+          f'{holder.get("host")} has been writing to {self.address} since '
+          f'{holder.get("since")}; wait for it or choose another folder.'
+        )
+      generation = held.generation
+    blob = self._bucket.blob(name)
+    try:
+      blob.upload_from_string(about, if_generation_match=generation)
+    except PreconditionFailed as error:
+      raise UserError(
+        f'another machine has just begun to write to {self.address}; wait for '
+        'it or choose another folder.'
+      ) from error
+    self._locks[name] = blob.generation
+
+  def _beat(self) -> None:
+    """Shows that the locks' holder lives."""
+    for name, generation in list(self._locks.items()):
+      blob = self._bucket.blob(name)
+      blob.reload()
+      if blob.generation != generation:
+        raise UserError(
+          f'another machine has taken over {self.address}, which this one did '
+          'not reach for a minute; run the command again.'
+        )
+      blob.metadata = {'alive': str(time.time())}
+      blob.patch()
+
+
+def _same(path: Path, blob: Any) -> bool:
+  if path.stat().st_size != blob.size:
+    return False
+  if blob.md5_hash is None:  # A composed object has none.
+    return False
+  with path.open('rb') as file:
+    digest = hashlib.file_digest(file, 'md5').digest()
+  return base64.b64encode(digest).decode() == blob.md5_hash
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+  about = path.stat()
+  return about.st_size, about.st_mtime_ns
+
+
+def _time(path: Path) -> int:
+  with contextlib.suppress(FileNotFoundError):
+    return path.stat().st_mtime_ns
+  return 0
+
+
+@contextlib.contextmanager
+def mirrored(argv: Sequence[str]) -> Iterator[list[str]]:
+  """Yields arguments in which what is named by gs:// is a path of this machine.
+
+  Args:
+    argv: of a verb.
+
+  Raises:
+    UserError: a bucket cannot be read or written, another machine writes there,
+      or several hosts are to share a folder, for which it must be mounted.
+  """
+  addresses = [
+    _SETTING.sub('', address)
+    for word in argv
+    for address in _ADDRESS.findall(word)
+  ]
+  if not addresses:
+    yield list(argv)
+    return
+  if any(re.fullmatch(r'--hosts=(?!1$).*', word) for word in argv):
+    raise UserError(
+      f'{addresses[0]}: hosts that work together need one folder; mount the '
+      'bucket (gcsfuse, as launch/tpu_pod.py does), and name it there.'
+    )
+  with _complaining(addresses[0]):
+    client = _client()
+    mirrors = {a: Mirror(a, client) for a in dict.fromkeys(addresses)}
+    for mirror in mirrors.values():
+      mirror.pull()
+  words = list(argv)
+  for address in sorted(mirrors, key=len, reverse=True):
+    local = str(mirrors[address].local)
+    words = [word.replace(address, local) for word in words]
+
+  def lock(folder: Path) -> contextlib.AbstractContextManager[None]:
+    for mirror in mirrors.values():
+      if folder == mirror.local or mirror.local in folder.parents:
+        return mirror.lock(folder)
+    return contextlib.nullcontext()
+
+  done, trouble = threading.Event(), []
+
+  def follow() -> None:
+    while not done.wait(_EVERY):
+      try:
+        for mirror in mirrors.values():
+          mirror.push()
+      except UserError as error:
+        trouble.append(error)
+        return
+      except Exception as error:  # The network: the next turn tries again.
+        print(f'note: not copied yet ({str(error)[:80]})', file=sys.stderr)
+
+  thread = threading.Thread(target=follow, daemon=True)
+  with files.also_locked(lock):
+    thread.start()
+    try:
+      yield words
+    except UserError as error:  # In the user's words.
+      text = str(error)
+      for address, mirror in mirrors.items():
+        text = text.replace(str(mirror.local), address)
+      raise UserError(text) from error
+    finally:
+      done.set()
+      thread.join()
+      if trouble:
+        raise trouble[0]
+      for mirror in mirrors.values():
+        with _complaining(mirror.address):
+          mirror.push()
+        if mirror.pushed:
+          print(f'copied {mirror.pushed} files to {mirror.address}')
