@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -398,6 +400,26 @@ def test_parts_and_interruptions_give_the_same_index(made, spec, tmp_path):
   joined = builder.prepare(out, spec)
   assert joined.skipped == whole.skipped
   assert contents(joined.folder) == contents(whole.folder)
+
+
+_PREPARE = """
+import sys
+from unitemp_jax.data import video_folder_builder as builder
+from unitemp_jax.data.video_list import VideoFolderSpec
+builder.prepare(sys.argv[2], VideoFolderSpec(sys.argv[1], 10, 32, 48, 9))
+"""
+
+
+def test_another_process_writes_the_same_bytes(made, spec, tmp_path):
+  here = builder.prepare(tmp_path / 'here', spec)
+  arguments = [str(made), str(tmp_path / 'there')]
+  subprocess.run([sys.executable, '-c', _PREPARE, *arguments], check=True)
+  there = builder.prepare(tmp_path / 'there', spec)
+  assert contents(there.folder) == contents(here.folder)
+  # All digits of a time: else a window is not found in the middle of a file.
+  found = video_folder.scan(spec, 'two.mp4')
+  row = here.source.records[3]
+  np.testing.assert_array_equal(row['times'], found.times[row['frames']])
 
 
 def contents(folder):

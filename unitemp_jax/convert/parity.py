@@ -380,7 +380,10 @@ def reference_state(
   found: fit.Found, tensors: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
   """A checkpoint's weights under the names of diffusers and transformers."""
-  state = {name: value.astype(np.float32) for name, value in tensors.items()}
+  state = {
+    name: value.astype(np.float32, copy=False)
+    for name, value in tensors.items()
+  }
   if found.layout == 'diffusers':
     if found.kind == 'umt5' and 'shared.weight' not in state:
       state['shared.weight'] = state['encoder.embed_tokens.weight']
@@ -453,6 +456,7 @@ def compare_checkpoint(
   }
   state = reference_state(found, tensors)
   params = incoming.load_torch(tensors, kind, shapes, layout=found.layout)
+  del tensors  # Each side holds the weights once; PyTorch's may be mapped.
   inputs = _inputs(kind, config, size)
   rows: list[Row] = []
   for dtype in dtypes:

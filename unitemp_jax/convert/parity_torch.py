@@ -120,8 +120,10 @@ def build(kind: str, config: Any, state: Mapping[str, np.ndarray], dtype: str):
   import torch
 
   module = module_of(kind, config)
+  # Not copied: nothing is written to them.
   tensors = {
-    k: torch.from_numpy(np.array(v, np.float32)) for k, v in state.items()
+    k: torch.from_numpy(np.require(v, np.float32, ['W']))
+    for k, v in state.items()
   }
   if kind == 'umt5':  # One tensor under two names.
     tensors['encoder.embed_tokens.weight'] = tensors['shared.weight']

@@ -8,9 +8,24 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
+from tensorflow_datasets.proto import tf_example_pb2
 
 from unitemp_jax.data import video_folder
 from unitemp_jax.errors import UserError
+
+
+class _SameBytes(tfds.core.ExampleWriter):  # type: ignore[misc]
+  """Writes equal records as equal bytes, whichever process makes them."""
+
+  def write(self, path, examples):
+    return super().write(
+      path, ((key, _in_order(record)) for key, record in examples)
+    )
+
+
+def _in_order(record: bytes) -> bytes:
+  example = tf_example_pb2.Example.FromString(record)
+  return example.SerializeToString(deterministic=True)
 
 
 class LocalBuilder(  # type: ignore[call-arg]  # tfds has no types
@@ -28,6 +43,9 @@ class LocalBuilder(  # type: ignore[call-arg]  # tfds has no types
 
   def __init__(self, *, file_format='array_record', **kwargs):
     super().__init__(file_format=file_format, **kwargs)
+
+  def _example_writer(self) -> _SameBytes:
+    return _SameBytes(file_format=self.info.file_format)
 
 
 @contextlib.contextmanager

@@ -61,7 +61,10 @@ class VideoFolder(prepared.LocalBuilder):
       'sha256': tfds.features.Text(),
       'first_frame': tfds.features.Scalar(np.int64),
       'frames': tfds.features.Tensor(shape=(spec.num_frames,), dtype=np.int64),
-      'times': tfds.features.Tensor(shape=(spec.num_frames,), dtype=np.float64),
+      # As bytes, for all digits.
+      'times': tfds.features.Tensor(
+        shape=(spec.num_frames,), dtype=np.float64, encoding='bytes'
+      ),
     }
     if config.pixels:
       features['video'] = tfds.features.Tensor(
