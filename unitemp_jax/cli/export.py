@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from unitemp_jax import files
@@ -11,9 +12,10 @@ from unitemp_jax.cli.options import Parser
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.models import weights
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.training import workdir
+from unitemp_jax.training import lazy_weights, workdir
 from unitemp_jax.training.config import load_config
-from unitemp_jax.training.programs.networks import load_teacher, model_card
+from unitemp_jax.training.lazy_weights import LazyWeights
+from unitemp_jax.training.programs.networks import lazy_teacher, model_card
 
 _EXAMPLE = """example:
   unitemp export --config=configs/tiny_distill.py --out=out/model \\
@@ -32,14 +34,29 @@ def _parser() -> Parser:
 
 def _provenance(config, student: Path) -> dict:
   """Every stage's run, the commit and the hardware of this command."""
+  paths = {
+    'vae': config.latents.vae,
+    'teacher': config.teacher,
+    'student_init': config.student_init,
+    'student': student,
+  }
+  # What the student began with may be gone by now.
+  stages = {
+    name: workdir.provenance(path)
+    for name, path in paths.items()
+    if Path(path).is_file()
+  }
   return {
     'commit': workdir.commit(),
     'hardware': workdir.hardware(),
-    'vae': workdir.provenance(config.latents.vae),
-    'teacher': workdir.provenance(config.teacher),
-    'student_init': workdir.provenance(config.student_init),
-    'student': workdir.provenance(student),
+    **stages,
   }
+
+
+def _half(shapes):
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float16), shapes
+  )
 
 
 def main(argv: list[str]) -> int:
@@ -52,18 +69,21 @@ def main(argv: list[str]) -> int:
   config = load_config(args.config, overrides)
   card = model_card(config, {})
   shapes = model_folder.param_shapes(card)
-  teacher = load_teacher(config)
-  trees = {
-    'vae': weights.load(config.latents.vae, shapes['vae']),
+  teacher = lazy_teacher(config)
+  networks = {
+    'vae': LazyWeights(config.latents.vae, shapes['vae']),
     'text': teacher['text'],
     'teacher': teacher['dit'],
-    'student': weights.load(args.student, shapes['student']),
+    'student': LazyWeights(str(args.student), shapes['student']),
   }
+  if not networks['text']:  # Prompts come as embeddings.
+    del networks['text']
+  lazy_weights.check(networks)
   Tokenizer.from_file(config.latents.tokenizer)  # Refused before it is copied.
   args.out.mkdir(parents=True, exist_ok=True)
-  for name, tree in trees.items():
+  for name, lazy in networks.items():  # One at a time, in half the size.
     path = args.out / f'{name}.safetensors'
-    print(weights.save(path, tree, dtype=np.float16))
+    print(weights.save(path, lazy.load(_half(lazy.tree)), dtype=np.float16))
   tokenizer = Path(config.latents.tokenizer)
   if tokenizer.resolve() != (args.out / 'tokenizer.json').resolve():
     with files.writing(args.out / 'tokenizer.json') as temporary:

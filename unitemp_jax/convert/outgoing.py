@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -381,7 +383,10 @@ def write_pt(
   parts: list[str],
   progress: Progress,
 ) -> Path:
-  """Writes a `.pt` by PyTorch; the network is in memory as a whole.
+  """Writes a `.pt` by PyTorch, from a file in its place that is mapped.
+
+  So the network need not be in memory as a whole, and twice its size must be
+  free on the disk.
 
   Args:
     path: of the file; one of the same weights is left alone.
@@ -403,19 +408,31 @@ def write_pt(
       raise _other_weights(path)
     return path
   total, done, made = sum(map(_nbytes, tensors.values())), 0, {}
-  for name, tensor in tensors.items():
-    values = np.array(tensor.read())
-    if tensor.kind == 'BF16':
-      made[name] = torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
-    else:
-      made[name] = torch.from_numpy(values)
-    done += values.nbytes
-    progress(done, total)
-  out: dict[str, Any] = {}
-  for part in parts:
-    outer, _, inner = part.partition('.')
-    named = {inner + name: value for name, value in made.items()}
-    out |= {outer: named} if outer else named
-  with files.writing(path) as temporary:
+  with (
+    files.writing(path) as temporary,
+    tempfile.TemporaryFile(dir=path.parent) as scratch,
+  ):
+    # All of it at once: a mapped file that cannot grow ends the process.
+    os.posix_fallocate(scratch.fileno(), 0, max(total, 1))
+    space = np.memmap(scratch, np.uint8, 'r+')
+    # Wide types first, so that every array is aligned to its type.
+    for name, tensor in sorted(
+      tensors.items(), key=lambda item: -DTYPES[item[1].kind].itemsize
+    ):
+      kind, size = DTYPES[tensor.kind], _nbytes(tensor)
+      values = space[done : done + size].view(kind).reshape(tensor.shape)
+      values[...] = tensor.read()
+      if tensor.kind == 'BF16':
+        bits = torch.from_numpy(values.view(np.int16))
+        made[name] = bits.view(torch.bfloat16)
+      else:
+        made[name] = torch.from_numpy(values)
+      done += size
+      progress(done, total)
+    out: dict[str, Any] = {}
+    for part in parts:
+      outer, _, inner = part.partition('.')
+      named = {inner + name: made[name] for name in tensors}
+      out |= {outer: named} if outer else named
     torch.save(out, temporary)
   return path

@@ -19,7 +19,6 @@ from unitemp_jax.models import sizes
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.vae3d import VAEConfig
 from unitemp_jax.sampling.model_folder import ModelCard
-from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.lazy_weights import Lazy, LazyWeights
 from unitemp_jax.training.programs import builders
 
@@ -42,15 +41,6 @@ def lazy_teacher(config: ConfigDict, frozen: bool = False) -> dict[str, Any]:
   text = sizes.param_shapes(builders.text_config(config.model))
   shapes = {'dit': dit, 'text': text}
   return {name: LazyWeights(config.teacher, shapes, name) for name in shapes}
-
-
-def load_teacher(config: ConfigDict) -> dict[str, Any]:
-  """The teacher's weights `{'dit', 'text'}`, whole.
-
-  Raises:
-    UserError: they are missing or of another size.
-  """
-  return lazy_weights.load(lazy_teacher(config))
 
 
 def initial_networks(config: ConfigDict) -> dict[str, LazyWeights]:
