@@ -69,6 +69,7 @@ EXTRAS = {
     'hypothesis>=6.170',
     'mypy>=2.4',
     'pre-commit>=4.0',
+    'playwright>=1.60',
     'pytest>=9.2',
     'pytest-xdist>=3.8',
     'ruff>=0.17.6',

@@ -78,6 +78,7 @@ async function save() {
 async function plan(line) {
   const number = plan.number = (plan.number ?? 0) + 1;
   let found;
+  if (!$('verdict').firstChild) $('verdict').textContent = 'The plan is worked out.';
   try {
     found = await ask(address(page.project, 'plan'), line);
   } catch (error) {
@@ -453,6 +454,7 @@ function listen() {
 listen();
 const events = new EventSource('api/events');
 events.onmessage = () => refresh().catch(complain);
+window.onresize = () => { if (page.line) tracks.draw(); };
 events.onopen = () => { if (page.line && !page.fits) plan(page.line); };
 events.onerror = () => { $('said').textContent = 'The server does not answer; waiting for it.'; };
 window.studio = page;
