@@ -129,8 +129,7 @@ def test_ended_training_equals_an_undisturbed_one(
   whole, ended = tmp_path / 'whole', tmp_path / 'ended'
   run(command(stage, inputs, whole))
   capsys.readouterr()
-  # Between two checkpoints, and in the first step after one.
-  for steps in (4, 1, None):
+  for steps in (4, None):  # The checkpoint is that of step 2.
     run(command(stage, inputs, ended), steps)
   assert 'resuming after step 2' in capsys.readouterr().out
   assert kill_harness.differences(whole, ended) == []
@@ -139,14 +138,11 @@ def test_ended_training_equals_an_undisturbed_one(
   assert len(files[0]) == 1
   for one, two in zip(*files, strict=True):
     assert one.read_bytes() == two.read_bytes()
-
-
-def test_another_seed_differs(inputs, tmp_path):
-  """The control: the comparison sees another order of the data."""
-  runs = [tmp_path / 'one', tmp_path / 'two']
-  for seed, folder in enumerate(runs):
-    flags = command('teacher', inputs, folder)
-    run([*flags, '--config.num_steps=2', f'--config.seed={seed}'])
-  found = kill_harness.differences(*runs)
-  assert 'data_crc at 1' in found
-  assert any('params' in name for name in found)
+  if stage == 'teacher':
+    # The control: the comparison sees another order of the data.
+    other = tmp_path / 'other'
+    flags = ['--config.num_steps=2', '--config.seed=1']
+    run([*command(stage, inputs, other), *flags])
+    found = kill_harness.differences(whole, other)
+    assert 'data_crc at 1' in found
+    assert any('params' in name for name in found)
