@@ -42,6 +42,9 @@ def pages(folders, tmp_path_factory):
 def test_the_gallery_plays(pages, tmp_path, width, phone):
   with chromium.Browser(tmp_path, width, phone=phone) as page:
     page.open(pages / 'index.html')
+    # What is out of sight is stopped.
+    page.evaluate("document.querySelector('.row').scrollIntoView()")
+    page.wait("document.querySelector('.row video') !== null")
     page.evaluate("document.querySelector('button.play').click()")
     page.wait(f'{PLAYS} >= 2')
     page.evaluate("document.querySelector('.row details').open = true")
