@@ -1,12 +1,12 @@
 """Arms and seeds: trained, measured, kept, and what they come to."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from model_fixture import ROOT, random_model
+from safetensors import numpy as safetensors
 
 from unitemp_jax.cli import ablate
 from unitemp_jax.cli import main as cli
@@ -104,11 +104,15 @@ def test_arms_are_trained_measured_and_kept(call, tmp_path, monkeypatch):
 
 
 def test_what_is_trained_elsewhere_is_measured(call, tmp_path, monkeypatch):
+  steps = iter([6, 3, *[6] * 9])
+
   def copied(argv):
     words = dict(word.split('=', 1) for word in argv)
-    folder = Path(words['--workdir']) / 'weights'
-    folder.mkdir(parents=True)
-    shutil.copy(random_model() / 'student.safetensors', folder)
+    path = Path(words['--workdir']) / 'weights' / 'student.safetensors'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tree = safetensors.load_file(random_model() / path.name)
+    about = {'unitemp': json.dumps({'steps': next(steps)})}
+    safetensors.save_file(tree, path, about)
     return 0
 
   def measured(bench, shown):
@@ -116,5 +120,8 @@ def test_what_is_trained_elsewhere_is_measured(call, tmp_path, monkeypatch):
 
   monkeypatch.setattr(ablate.train, 'main', copied)
   monkeypatch.setattr(ablate.ablation, 'measure', measured)
+  # The second training is stopped early, and continued by the next call.
+  assert call('--config.seeds=(0,)') == 0
+  assert not list((tmp_path / 'results').glob('*'))
   own = check_kept(call, tmp_path, monkeypatch)
   assert own == {'digit read': [1.0] * 3}

@@ -69,6 +69,14 @@ class _Stages(NamedTuple):
     folder = self.out / f'{arm}-{seed}' / stage
     return folder / 'weights' / 'student.safetensors'
 
+  def is_done(self, stage: str, arm: str, seed: int) -> bool:
+    """Whether a training came to its end."""
+    path = self.weights(stage, arm, seed)
+    if not path.exists():
+      return False
+    steps = load_config(self.config(stage, arm, seed)).num_steps
+    return workdir.provenance(path).get('steps', 0) >= steps
+
   def command(self, stage: str, arm: str, seed: int) -> list[str]:
     """Arguments of `unitemp train`."""
     own = [f'--config={self.config(stage, arm, seed)}']
@@ -78,6 +86,11 @@ class _Stages(NamedTuple):
       first = self.weights(before, arm, seed)
       own.append(f'--config.student_init={first}')
     return own + self.paths(arm)
+
+  def drafts(self, stage: str, arm: str, seed: int) -> dict:
+    """How blocks start from carried anchors, as the student was trained."""
+    orders = load_config(self.config(stage, arm, seed)).orders
+    return {'start': orders.start, 'draft_sigma': orders.draft_sigma}
 
   def fingerprint(self, stage: str, arm: str, seed: int) -> str:
     """A hash of what a training depends on."""
@@ -108,13 +121,22 @@ def _prepare(stages: _Stages, arm: str) -> None:
   files.write_json(index, files.read_json(index) | known)
 
 
-def _student(pipeline: Pipeline, path: Path | None, changes) -> Pipeline:
-  """The model with the weights of an arm, sampled as its row says."""
-  if path is not None:
-    shapes = model_folder.inference_shapes(pipeline.card)['student']
-    pipeline = pipeline.replaced(student=weights.load(path, shapes))
-  # Without changes all arms share one compilation.
-  return resampled(pipeline, **changes) if changes else pipeline
+class _Students:
+  """Students of arms; those that are sampled alike share one compilation."""
+
+  def __init__(self, model: Path):
+    self._model = Pipeline.load(model)
+    self._alike: dict[str, Pipeline] = {}
+
+  def load(self, path: Path | None, changes: dict) -> Pipeline:
+    """The model with other weights, sampled as a row of the config says."""
+    key = json.dumps(changes, sort_keys=True)
+    if key not in self._alike:
+      self._alike[key] = resampled(self._model, **changes)
+    if path is None:
+      return self._alike[key]
+    shapes = model_folder.inference_shapes(self._model.card)['student']
+    return self._alike[key].replaced(student=weights.load(path, shapes))
 
 
 def main(argv: list[str]) -> int:
@@ -131,7 +153,7 @@ def main(argv: list[str]) -> int:
   )
   settings = Settings(config['num_clips'], min(config['num_clips'], 32), 0)
   model = model_folder.fingerprint(args.model)
-  pipeline: Pipeline | None = None
+  students: _Students | None = None
   printed: dict[str, None] = {}
   for seed in config['seeds']:
     for name, (arm, stage, changes, shown) in config['measures'].items():
@@ -145,21 +167,26 @@ def main(argv: list[str]) -> int:
       }
       if (not arm and seed) or ablation.is_done(args.results, name, seed, key):
         continue
-      todo = [s for s in needed if not stages.weights(s, arm, seed).exists()]
-      commands = [stages.command(one, arm, seed) for one in todo]
+      todo = [one for one in needed if not stages.is_done(one, arm, seed)]
       if args.dry_run:
-        words = [shlex.join(['unitemp', 'train', *own]) for own in commands]
-        printed |= dict.fromkeys([*words, f'measure {name}, seed {seed}'])
+        words = [
+          ['unitemp', 'train', *stages.command(s, arm, seed)] for s in todo
+        ]
+        printed |= dict.fromkeys(map(shlex.join, words))
+        printed[f'measure {name}, seed {seed}'] = None
         continue
       if todo:
         _prepare(stages, arm)
-      for own in commands:
-        if code := train.main(own):
-          return code
+      for one in todo:
+        code = train.main(stages.command(one, arm, seed))
+        if code or not stages.is_done(one, arm, seed):
+          return code  # Stopped; it continues when it is run again.
       enable_compile_cache()
-      pipeline = pipeline or Pipeline.load(args.model)
+      students = students or _Students(args.model)
       path = stages.weights(stage, arm, seed) if arm else None
-      bench = Bench(_student(pipeline, path, changes), settings)
+      if arm:
+        changes = stages.drafts(stage, arm, seed) | changes
+      bench = Bench(students.load(path, changes), settings)
       values = ablation.measure(bench, shown)
       path = ablation.path_of(args.results, name, seed)
       stored = {'key': key, 'values': values}
