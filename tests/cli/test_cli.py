@@ -1,5 +1,6 @@
 """The dispatcher: verbs, suggestions and exit codes."""
 
+import errno
 import importlib.util
 import os
 import subprocess
@@ -66,6 +67,25 @@ def test_other_errors_keep_their_traceback(monkeypatch):
   add_verb(monkeypatch, fails)
   with pytest.raises(ZeroDivisionError):
     cli.main(['probe'])
+
+
+@pytest.mark.parametrize(
+  'error, words',
+  [
+    (OSError(errno.ENOSPC, 'No space left', 'a/b'), 'a/b cannot be read or'),
+    (OSError(errno.EROFS, 'Read-only file system'), 'Read-only file system'),
+    (PermissionError(errno.EACCES, 'Permission denied', 'c'), 'c cannot be'),
+    (MemoryError('Unable to allocate 9 TiB'), 'Unable to allocate 9 TiB'),
+  ],
+)
+def test_faults_of_the_machine_are_sentences(monkeypatch, capsys, error, words):
+  def fail(argv):
+    raise error
+
+  monkeypatch.setattr(cli, 'find_verb', lambda verb: fail)
+  assert cli.main(['plan']) == 2
+  said = capsys.readouterr().err
+  assert words in said and said.startswith('unitemp: error: ')
 
 
 def test_interrupt_is_130(monkeypatch, capsys):

@@ -15,6 +15,7 @@ import pytest
 import user_files
 
 from unitemp_jax import TINY, files, orders
+from unitemp_jax.cli import main as cli
 from unitemp_jax.compare import blind
 from unitemp_jax.data import latents
 from unitemp_jax.data.tokenizer import Tokenizer
@@ -244,3 +245,16 @@ def test_damage(table_of_readers, monkeypatch, name, rounds):
     refused = mutations.survive(rng, rounds, path, whole, read, tree=tree)
   path.unlink() if before is None else path.write_bytes(before)
   assert refused or name in ('manifest txt', 'video', 'record', 'journal')
+
+
+def test_a_list_of_clips_names_nothing_beside_its_set(tmp_path, capsys):
+  """What --repair deletes, so that it is made again, lies in the set."""
+  (tmp_path / 'victim').write_text('mine')
+  made = tmp_path / 'set'
+  for name in ('../victim', 'records/../../victim', str(tmp_path / 'victim')):
+    line = {'video': 'videos/x.mp4', 'record': name, 'order': 'f', 'key': 'k'}
+    files.write_json(made / 'set.json', SIZE)
+    files.write(made / 'clips.jsonl', json.dumps(line) + '\n')
+    assert cli.main(['evaluate', 'verify', str(made), '--repair']) == 2
+    assert 'is no record' in capsys.readouterr().err
+    assert (tmp_path / 'victim').read_text() == 'mine'

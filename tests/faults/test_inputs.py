@@ -1,6 +1,9 @@
 """Bad and odd input that use has found, kind by kind."""
 
+import resource
 import shlex
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -268,3 +271,39 @@ def test_input(folder, monkeypatch, capsys, command, code, words):
     for word in WORDS_OF_THE_CODE:
       assert word not in lines[0]
   assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize(
+  'command, code',
+  [
+    (f'{G} --long=100001 --dry_run', 0),
+    (f'{G} --long=100001 --direction=backward --sinks=both --dry_run', 0),
+    (f'{G} --length=10001 --orders=backward --dry_run', 0),
+    (f'{G} --length=100001 --dry_run', 2),
+    ('plan --order=loop --frames=9001', 0),
+    ('plan --order=loop --frames=100001', 2),
+    ('plan --order=backward --frames=100001 --window=9', 0),
+    (f'plan --order=story --scenes={",".join(["100000"] * 9)}', 2),
+    (f'plan --order=story --scenes={",".join(["8"] * 500)}', 0),
+  ],
+  ids=lambda value: str(value)[:60],
+)
+def test_sizes_take_seconds(folder, monkeypatch, capsys, command, code):
+  """Of one processor; they grew with the square of what was typed."""
+  monkeypatch.chdir(folder)
+  start = time.process_time()
+  assert call(command) == code
+  assert time.process_time() - start < 10
+  assert code == 0 or 'use at most' in capsys.readouterr().err
+
+
+def test_ten_thousand_prompts_take_seconds(tmp_path):
+  """In a process of its own, in which shapes are not checked."""
+  lines = '\n'.join(f'a red {number}' for number in range(10_000))
+  (tmp_path / 'prompts.txt').write_text(lines)
+  words = f'generate --out=o --dry_run --prompts={tmp_path / "prompts.txt"}'
+  before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+  code = 'import sys; from unitemp_jax.cli import main; '
+  code += 'sys.exit(main.main(sys.argv[1:]))'
+  subprocess.run([sys.executable, '-c', code, *words.split()], check=True)
+  assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 8

@@ -1,14 +1,16 @@
 """One clip row by row: interrupted, continued, exact where it was given."""
 
 import dataclasses
+import errno
 import json
+import os
 import pathlib
 
 import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import clips, workflows
+from unitemp_jax.generate import clip_file, clips, workflows
 from unitemp_jax.video.read import fit, read_video
 
 RNG = np.random.default_rng(0)
@@ -93,8 +95,6 @@ def test_everything_outside_a_span_is_bit_identical(pipeline, clip, tmp_path):
 
 
 def test_psnr_tells_how_near_decoded_latents_come(pipeline, clip):
-  from unitemp_jax.generate import clip_file
-
   request = new_job(pipeline, pathlib.Path(), clip).request
   watch = clip_file.Watch(request)
   off = clip.astype(int) + 1 - 2 * (clip > 127)  # by one, everywhere
@@ -134,6 +134,43 @@ def test_interrupted_clips_end_with_the_same_files(
   rows[-1].write_bytes(rows[-1].read_bytes()[:100])
   clips.run(pipeline, [job], None, lines.append)
   assert '2 of 4 blocks were there' in lines
+  assert files(broken) == files(whole)
+
+
+def test_a_disk_that_fills_up_keeps_what_is_finished(
+  pipeline, tmp_path, monkeypatch
+):
+  """Where a block is written, then where the clip is; then it is resumed."""
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  clips.run(pipeline, [long_job(pipeline, whole)], None, quiet)
+  job, save, sync, lines = long_job(pipeline, broken), np.savez, os.fsync, []
+
+  def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  def second_is_full(file, **arrays):
+    full() if list(broken.rglob('row*.npz')) else save(file, **arrays)
+
+  def clip_is_full(descriptor):
+    place = os.readlink(f'/proc/self/fd/{descriptor}')
+    sync(descriptor) if '.rows' in place else full()
+
+  def stops():
+    with pytest.raises(UserError, match='No space left on device'):
+      clips.run(pipeline, [job], None, lines.append)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(np, 'savez', second_is_full)
+    stops()
+  kept = files(broken)
+  assert sorted(map(os.path.basename, kept)) == ['key.json', 'row000000.npz']
+  with monkeypatch.context() as patch:
+    patch.setattr(os, 'fsync', clip_is_full)
+    stops()
+  assert kept.items() < files(broken).items()
+  clips.run(pipeline, [job], None, lines.append)
+  assert '1 of 4 blocks were there' in lines
+  assert '4 of 4 blocks were there' in lines
   assert files(broken) == files(whole)
 
 
