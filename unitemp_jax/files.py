@@ -48,6 +48,15 @@ def is_web_address(path: Name) -> bool:
   return bool(re.match(r'[A-Za-z][\w+.-]+:/', os.fspath(path)))
 
 
+def check_here(path: Name) -> None:
+  """Refuses, by UserError, to write to what is no place on this machine."""
+  if is_web_address(path):
+    raise UserError(
+      f'{os.fspath(path)} is no place on this machine; write to one and copy '
+      'it there, or mount it.'
+    )
+
+
 def no_file(path: Name) -> UserError:
   """The complaint about a path that is no file."""
   name = os.fspath(path)
@@ -143,6 +152,7 @@ def writing(
   Raises:
     UserError: it cannot be written, for want of space or rights.
   """
+  check_here(path)
   path, temporary = Path(path), None
   try:
     if path.is_dir() and not folder:
@@ -357,6 +367,7 @@ def lock(folder: Name) -> Iterator[None]:
     UserError: another process holds it (which, on which host, since when), or
       the folder cannot be written.
   """
+  check_here(folder)
   path = Path(folder) / LOCK
   about = {
     'host': socket.gethostname(),

@@ -123,7 +123,7 @@ COMMANDS = {
       '--student=model/none.safetensors'
     ],
   ),
-  'studio': (10, ['--out=o --dry_run']),
+  'studio': (30, ['--out=o --dry_run']),
   'report': (5, ['A --dry_run']),
   'bench': (20, ['--out=o --dry_run']),
   'aot': (
@@ -136,11 +136,16 @@ COMMANDS = {
   'data falling_digits': (15, ['--num_clips=3 --out=o --dry_run']),
   'data video_folder': (
     15,
-    ['--videos=A --fps=12 --height=16 --width=16 --num_frames=5 --out=o']
-    + ['--videos=dir --fps=8 --height=8 --width=8 --num_frames=9 --out=o'],
+    [
+      '--videos=dir --captions=captions.csv --fps=12 --height=16 --width=16 '
+      '--num_frames=5 --out=o --dry_run'
+    ],
   ),
 }
-ALWAYS_REFUSED = ('export', 'compare numbers', 'evaluate status', 'ode_pairs')
+ALWAYS_REFUSED = (
+  *('export', 'compare numbers', 'evaluate status', 'ode_pairs', 'parity'),
+  'report',
+)
 
 
 class Captured(Exception):
@@ -196,8 +201,9 @@ def commands(draw, verb, options):
     *verb.split(),
     *shlex.split(draw(st.sampled_from(COMMANDS[verb][1]))),
   ]
-  for name in draw(st.lists(st.sampled_from(sorted(options)), max_size=3)):
-    value = draw(options[name])
+  some = st.sampled_from(sorted(options) or ['--none'])
+  for name in draw(st.lists(some, max_size=3)):
+    value = draw(options.get(name, TEXT))
     words.append(name if value is None else f'{name}={value}')
   return words
 

@@ -124,6 +124,7 @@ def _write_texts(folder):
     'digits.yaml': STORY.format('9' * 400),
     'huge.yaml': STORY.format('1000000000'),
     'readme.md': 'written by hand\n',
+    'captions.csv': 'file,caption\nx.mp4,a red one\n',
     'not.pt': 'not a checkpoint',
   }
   for name, text in texts.items():

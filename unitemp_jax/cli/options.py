@@ -131,11 +131,7 @@ def out_folder(text: str) -> Path:
   Raises:
     UserError: it is a file, is named like one, or is no place on this machine.
   """
-  if files.is_web_address(text):
-    raise UserError(
-      f'--out={text} is no folder of this machine; write to one, and copy it '
-      'there, or mount it.'
-    )
+  files.check_here(text)
   path = Path(text)
   if path.exists() and not path.is_dir():
     raise UserError(f'--out={path} is a file; name a folder.')

@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import hmac
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -311,7 +312,7 @@ def check_table(out: Path, read: Sequence[Path]) -> None:
   for path in read:
     if out.exists() and path.exists() and out.samefile(path):
       raise UserError(f'--out={out} is read as well; choose another file.')
-  if out.exists():
+  if os.path.lexists(out):
     try:
       ResultTable.from_json(out)
     except UserError as error:

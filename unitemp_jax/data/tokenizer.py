@@ -145,7 +145,10 @@ def _tokenizers(path: str) -> tuple:
   """Opens a file of the tokenizers library."""
   try:
     backend = tokenizers.Tokenizer.from_file(path)
-  except Exception as error:  # the library raises nothing more specific
+    backend.encode('a red one')
+  except BaseException as error:  # the library's panics are no Exception
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+      raise
     raise UserError(
       f'{path} is no tokenizer file ({error}): give a tokenizer.json of the '
       'tokenizers library or a spiece.model of SentencePiece.'
@@ -171,7 +174,7 @@ def _tokenizers(path: str) -> tuple:
     ]
 
   words = sorted(backend.get_vocab()) if backend.get_vocab_size() < 200 else []
-  words = [word for word in words if word[0].isalpha()]
+  words = [word for word in words if word[:1].isalpha()]
   return encode, eos_id, backend.get_vocab_size(), unknown, words
 
 

@@ -135,7 +135,7 @@ def list_videos(spec: VideoFolderSpec, skip: Skip) -> list[tuple[str, str]]:
       f'{", ".join((*SUFFIXES, ".tar"))}.'
     )
   table = None
-  if spec.captions and not spec.pattern:
+  if spec.pattern is None and spec.captions is not None:
     table = _read_captions(spec.captions, spec.columns)
     for file in sorted(set(table) - set(found)):
       skip(file, f'is named in {spec.captions} but is not in {spec.videos}')
@@ -225,7 +225,7 @@ def _jsonl_rows(path: str, text: str) -> Iterator[tuple[int, dict]]:
       continue
     try:
       row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
       raise UserError(
         f'Line {number} of {path} is no JSON: {error}.'
       ) from error
@@ -274,7 +274,7 @@ def _member_caption(content: bytes, suffix: str) -> str:
     if suffix == '.txt':
       return text
     row = json.loads(text)
-  except ValueError:
+  except (ValueError, RecursionError):
     return ''
   caption = row.get('caption', '') if isinstance(row, dict) else ''
   return caption if isinstance(caption, str) else ''

@@ -177,7 +177,8 @@ def provenance(path: str | Path) -> dict[str, Any]:
     about = json.loads((file.metadata() or {}).get('unitemp', '{}'))
   log = path.parent.parent / 'metrics.jsonl'
   if log.is_file():
-    about['last_metrics'] = json.loads(log.read_text().splitlines()[-1])
+    with contextlib.suppress(ValueError, LookupError, RecursionError):
+      about['last_metrics'] = json.loads(log.read_text().splitlines()[-1])
   return about
 
 

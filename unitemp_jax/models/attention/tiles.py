@@ -141,7 +141,7 @@ def read(path: Path) -> Table:
     return Table(
       tuple(stored['hardware']), tuple(map(_entry, stored['entries']))
     )
-  except (OSError, ValueError, KeyError, TypeError) as error:
+  except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
     raise UserError(
       f'{path} is not a table of tiles ({error}); unset {ENVIRONMENT}, or '
       'write one with unitemp bench attention.'
