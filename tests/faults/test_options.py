@@ -26,7 +26,7 @@ FILES = (
   *('a.png', 'clip.mp4', 'clip35.mp4', 'loud.mp4', 'not.pt', 'empty.json'),
   *('deep.json', 'list.json', 'bom.txt', 'open.csv', 'twice.json', 'A', 'none'),
   *('deep.yaml', 'huge.yaml', 'model', 'narrow', 'huge.npy', 'dangling', 'own'),
-  *('four.npy', 'K.json', 'v.json', 'dir', 'readme.md', 'gs://bucket/x'),
+  *('four.npy', 'K.json', 'v.json', 'dir', 'readme.md', 's3://bucket/x'),
 )
 JUNK = st.text(
   st.characters(codec='utf-8', exclude_characters='/\0'), max_size=9
