@@ -13,6 +13,7 @@ from unitemp_jax.data import latents
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.training import encode
+from unitemp_jax.training.build import build_loader, build_program
 from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
 from unitemp_jax.video.write import write_video
@@ -211,3 +212,23 @@ def test_captions_that_lack_embeddings_are_named(setup, tmp_path, capsys):
   own[-1] = f'--config.latents.embeddings={both}'
   assert cli.main(own) == 0
   assert 'the captions are in' not in capsys.readouterr().out
+
+
+def test_the_vae_is_trained_on_videos_that_are_decoded_when_needed(setup):
+  _, folder = setup
+  config = load_config('configs/tiny_vae.py:test', []).unlock()
+  frames = config.data.num_frames
+  config.data = {
+    **{'name': 'video_folder', 'dir': str(folder / 'data'), 'captions': ''},
+    **{'videos': str(folder / 'videos'), 'fps': 12, 'num_frames': frames},
+    **{'height': 16, 'width': 16},
+  }
+  config.batch_size = 2
+  read = build_loader(config, [0, 1])
+  batch, state = next(read), read.get_state()
+  assert batch['video'].shape == (2, frames, 16, 16, 3)
+  assert set(batch) == set(build_program(config).batch_spec)
+  following = next(read)['video']
+  read.set_state(state)
+  np.testing.assert_array_equal(next(read)['video'], following)
+  assert not np.array_equal(batch['video'], following)  # Control.

@@ -56,9 +56,14 @@ class _Rows(grain.MapDataset):
 class Loader:
   """Endless iterator over batches whose place can be saved and restored."""
 
-  def __init__(self, dataset: grain.MapDataset, identity: dict[str, int]):
+  def __init__(
+    self,
+    dataset: grain.MapDataset,
+    identity: dict[str, int],
+    ahead: int = _PREFETCH,
+  ):
     options = grain.ReadOptions(
-      num_threads=_NUM_THREADS, prefetch_buffer_size=_PREFETCH
+      num_threads=min(_NUM_THREADS, ahead), prefetch_buffer_size=ahead
     )
     self._iterator = iter(dataset.to_iter_dataset(options))
     self._identity = identity
@@ -100,6 +105,7 @@ def make_loader(
   seed: int,
   rows: Sequence[int] | None = None,
   transform: Callable[[Batch], Batch] | None = None,
+  ahead: int = _PREFETCH,
 ) -> Loader:
   """Makes the loader of one host.
 
@@ -110,6 +116,7 @@ def make_loader(
     seed: another seed gives another order, 0 .. 2**32 - 1.
     rows: which of them this host reads, ascending; None for all.
     transform: applied to each batch in the reading threads.
+    ahead: batches that are read before they are wanted.
 
   Returns:
     Iterator of dicts: arrays [rows, ...], texts as object arrays of str.
@@ -141,4 +148,4 @@ def make_loader(
     'seed': seed,
     'global_batch_size': batch_size,
   }
-  return Loader(dataset, identity)
+  return Loader(dataset, identity, ahead)

@@ -1,6 +1,7 @@
 """The program and the data of a config: what `unitemp train` runs."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,6 +33,9 @@ PROGRAMS: dict[str, Callable[[ConfigDict], Program]] = {
   'ode_init': ODEInitProgram,
   'distill': DistillProgram,
 }
+
+
+_AHEAD_BYTES = 4e9  # of decoded clips that wait
 
 
 def build_program(config: ConfigDict) -> Program:
@@ -85,8 +89,13 @@ def build_loader(config: ConfigDict, rows: Sequence[int]) -> loader.Loader:
       data.dir, builders.clip_spec(data), data.num_clips
     )
     transform = _video_batch
+  ahead = {}
+  if data.get('name') == 'video_folder' and 'latents' not in config:
+    clip = 3 * data.num_frames * math.prod(builders.frame_size(data))
+    ahead = {'ahead': max(1, min(8, int(_AHEAD_BYTES / clip / len(rows))))}
   return loader.make_loader(
     source,
+    **ahead,
     batch_size=config.batch_size,
     seed=config.seed,
     rows=rows,
