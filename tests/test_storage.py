@@ -142,7 +142,8 @@ def test_a_second_machine_is_told_who_writes(bucket, tmp_path, monkeypatch):
   with one.lock(one.local):  # Nothing was heard of that machine for a while.
     held = json.loads(listed(bucket)[f'run/{files.LOCK}'])
     assert held['machine'] == files.this_machine()
-    one.push()
+    for _ in range(3):
+      one.push()
 
 
 def test_any_verb_reads_and_writes_there(bucket, capsys, tmp_path):
@@ -190,6 +191,8 @@ def test_train_kill_resume_export_generate_verify(bucket, tmp_path):
         'UNITEMP_CACHE': str(tmp_path / str(number)),
         'PYTHONPATH': str(ROOT),
         'JAX_PLATFORMS': 'cpu',
+        'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+        'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'compiled'),
       },
       cwd=ROOT,
       text=True,

@@ -230,6 +230,7 @@ class Mirror:
         )
       blob.metadata = {'alive': str(time.time())}
       blob.patch()
+      self._locks[name] = blob.generation
 
 
 def _same(path: Path, blob: Any) -> bool:

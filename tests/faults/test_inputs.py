@@ -174,6 +174,8 @@ CASES = {
     ),
     (f'{G} --format=mov', 2, ["'mov'", 'use some of mp4, gif']),
     (f'{G} --crf=52', 2, ['--crf=52']),
+    (f'{G} --negative_prompt=', 2, ['negative prompt is empty']),
+    (f'{G} --negative_prompt=y --nag_tau=nan', 2, ['--nag_tau=nan']),
     (f'{G} --playback_fps=0', 2, ['--playback_fps=0']),
     (f'{G} --repeat=3', 2, ['--repeat is for loops']),
     (f'{G} --noise=none.npz', 2, ['none.npz']),

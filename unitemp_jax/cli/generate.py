@@ -147,8 +147,12 @@ def _parser() -> Parser:
 
 
 def _add_files(parser: Parser) -> None:
-  """Adds what files are written, and how."""
+  """Adds a negative prompt, what files are written, and how."""
   add = parser.add
+  add('--negative_prompt', 'by normalised attention guidance (2505.21179)')
+  add('--nag_scale', 'its strength; 1: none', float, 5.0)
+  add('--nag_tau', 'most growth of the norm', float, 2.5)
+  add('--nag_alpha', 'share of what is guided', float, 0.25)
   also = 'files beside the mp4, with commas: gif, webm, mkv (lossless), png'
   add('--format', also, default='mp4')
   add('--frame', 'write this frame as a png too', choices=formats.FRAMES)
@@ -206,8 +210,9 @@ def main(argv: list[str]) -> int:
     print(needed, flush=True)
   pipeline = Pipeline.load(args.model, embeddings=args.embeddings)
   size = None
-  # Given noise goes row by row.
-  if _workflow_of(args) == 'orders' and args.noise is None:
+  # Given noise and negative prompts go clip by clip.
+  alone = args.noise is not None or args.negative_prompt is not None
+  if _workflow_of(args) == 'orders' and not alone:
     size = min(args.batch_size, len(todo))
   with files.lock(args.out):
     done = clips.run(pipeline, todo, size)
@@ -282,6 +287,12 @@ def _build_jobs(args: argparse.Namespace) -> list[Any]:
       for i, prompt in enumerate(prompts)
     ]
   requests = _with_noise(args, model.card, requests)
+  if args.negative_prompt is not None:
+    from unitemp_jax.models.nag import Nag
+
+    strengths = args.nag_scale, args.nag_tau, args.nag_alpha
+    guide = Nag(args.negative_prompt, *strengths)
+    requests = [dataclasses.replace(r, nag=guide) for r in requests]
   output = formats.Output.parse(
     args.format,
     frame=args.frame,

@@ -70,6 +70,8 @@ class Job:
       self.decode,
       self.lossless,
     ]
+    if request.nag is not None:
+      words.append(dataclasses.astuple(request.nag))
     if self.output != formats.MP4:
       words.append(dataclasses.astuple(self.output))
     digest.update(json.dumps(words).encode())

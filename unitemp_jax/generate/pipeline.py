@@ -18,7 +18,7 @@ from unitemp_jax.diffusion import flow
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import text as texts
 from unitemp_jax.generate.request import Request, given_latents, places
-from unitemp_jax.models import weights
+from unitemp_jax.models import nag, weights
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.parallel.mesh import MODEL_RULES
@@ -321,11 +321,12 @@ class Pipeline:
         made as if it had not been interrupted, bit for bit.
     """
     plan, params = request.plan, self.params
-    used = set(plan.prompt[plan.count > 0].tolist())
     nets = {}
-    for index in used:
-      text = self._embed([[request.prompts[index]]])
-      context = self._context(params, text)
+    for index in set(plan.prompt[plan.count > 0].tolist()):
+      context = self._context(params, self._embed([[request.prompts[index]]]))
+      if request.nag is not None:
+        other = self._context(params, self._embed([[request.nag.prompt]]))
+        context = nag.guided(context, other, request.nag)
       nets[index] = sampler.Net(params['student'], context)
     clips = [self.encode_clip(given.video)[0] for given in request.given]
     given = {

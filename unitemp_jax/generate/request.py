@@ -16,6 +16,7 @@ import numpy as np
 from unitemp_jax import orders, timeline
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import Remark, UserError
+from unitemp_jax.models.nag import Nag
 from unitemp_jax.plans import Plan, check
 from unitemp_jax.sampling.model_folder import ModelCard
 from unitemp_jax.timeline import Length
@@ -63,6 +64,7 @@ class Request:
     remarks: sentences on what of the input the video will not have.
     sound: `[2, n]`, see `video.sound`, as long as the video; None for none.
     noise: of all latents in the place of the seed's, see `generate.noise`.
+    nag: a negative prompt; None for none.
   """
 
   workflow: str
@@ -75,6 +77,7 @@ class Request:
   remarks: tuple[str, ...] = ()
   sound: np.ndarray | None = None
   noise: np.ndarray | None = None
+  nag: Nag | None = None
 
   def __post_init__(self):
     """Refuses what cannot be run.

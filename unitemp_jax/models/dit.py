@@ -24,7 +24,7 @@ from jax.typing import DTypeLike
 
 from unitemp_jax.diffusion import flow
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import rope
+from unitemp_jax.models import nag, rope
 from unitemp_jax.models.attention import RESIDUALS, attention
 from unitemp_jax.models.cache import KVCache, beside, init_cache, stage
 from unitemp_jax.parallel import mesh as device_mesh
@@ -259,7 +259,7 @@ class Block(nn.Module):
     x = add(x, self.self_attn.out(y, frames), m[2])
 
     h = split_tokens(self.norm_cross(x).astype(self.dtype))
-    y = attention(self.cross_attn.query(h), *text_kv)
+    y = nag.attend(self.cross_attn.query(h), *text_kv)
     x = add(x, self.cross_attn.out(y, frames))
 
     h = modulate(x, m[4], m[3])
@@ -337,10 +337,14 @@ class DiTConfig:
 
 @flax.struct.dataclass
 class TextContext:
-  """Cross-attention keys and values of a prompt, computed once, `LBENK`."""
+  """Cross-attention keys and values of a prompt, computed once, `LBENK`.
+
+  `other` is what guides away from another prompt, see `nag`.
+  """
 
   k_LBENK: jax.Array
   v_LBENK: jax.Array
+  other: tuple = ()
 
 
 def sinusoid(t: jax.Array, dim: int) -> jax.Array:
@@ -456,7 +460,7 @@ class DiT(nn.Module):
     if not keep:
       cache, read = None, cache
     carry = zero_init_carry(x, cache)
-    text_kv = (context.k_LBENK, context.v_LBENK)
+    text_kv = (context.k_LBENK, context.v_LBENK, *context.other)
     (x, cache, _), _ = self.blocks(
       carry, text_kv, e_BF6D, angle, token, kv_len, mask_BFF, read
     )
