@@ -14,7 +14,6 @@ from unitemp_jax.cli.options import (
 )
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import decoding, drawing, text
-from unitemp_jax.video import formats
 
 _EXAMPLE = f"""orders: {', '.join(orders.ORDERS)}
 
@@ -155,7 +154,7 @@ def _add_files(parser: Parser) -> None:
   add('--nag_alpha', 'share of what is guided', float, 0.25)
   also = 'files beside the mp4, with commas: gif, webm, mkv (lossless), png'
   add('--format', also, default='mp4')
-  add('--frame', 'write this frame as a png too', choices=formats.FRAMES)
+  add('--frame', 'write this frame as a png too', choices=('first', 'last'))
   add('--playback_fps', 'of the files; without sound', float)
   add('--crf', 'quality of mp4 and webm, 0 (best) to 51', int, 18)
   turns = 'a loop in so many turns, as NAME.loop.mp4, for players that stop'
@@ -286,6 +285,8 @@ def _build_jobs(args: argparse.Namespace) -> list[Any]:
       _request(args, model, name, _schedule(args, prompt), args.seed + i)
       for i, prompt in enumerate(prompts)
     ]
+  from unitemp_jax.video import formats
+
   requests = _with_noise(args, model.card, requests)
   if args.negative_prompt is not None:
     from unitemp_jax.models.nag import Nag

@@ -13,7 +13,6 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.video import write
 
 FORMATS = ('mp4', 'gif', 'webm', 'png', 'mkv')
-FRAMES = ('first', 'last')
 Append = Callable[[np.ndarray], None]
 _WORST = 51  # quality of H.264
 _FASTEST = 240  # frames per second
