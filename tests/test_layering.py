@@ -39,7 +39,7 @@ FORBIDDEN = [
 # Outside package -> the only places that may import it.
 ONLY_IN = {
   'tensorflow': [],
-  'torch': ['convert'],
+  'torch': ['convert', 'bench.pytorch'],
   'sklearn': ['data', 'evaluation'],
   # Config is read by the command line and by what builds objects from it.
   'ml_collections': [

@@ -167,7 +167,7 @@ def no_compiler(monkeypatch):
   """Steps and their compilation without libtpu; records what is compiled."""
   made = []
 
-  def run(step, target, fast, utilisation):
+  def run(step, target, fast, utilisation, schedules):
     made.append((step.name, str(target), fast))
     return compiled(made_peak[0], step.name)
 

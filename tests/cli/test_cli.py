@@ -188,3 +188,8 @@ def test_light_commands_do_not_import_heavy_packages(argv):
   assert not modules & {'jax', 'flax', 'grain', 'orbax', 'av'}
   # Negative control: the probe sees jax where it is imported.
   assert 'jax' in imported_by('import jax')
+
+
+def test_generating_imports_neither_loaders_nor_checkpoints():
+  modules = imported_by('import unitemp_jax.generate.workflows')
+  assert not modules & {'grain', 'orbax', 'optax', 'tensorflow_datasets'}

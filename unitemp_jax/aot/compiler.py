@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from unitemp_jax.aot import hlo, serving, steps, topology
+from unitemp_jax.aot import hlo, schedule, serving, steps, topology
 from unitemp_jax.aot.memory_report import (
   GIB,
   MemoryReport,
@@ -38,7 +38,11 @@ def effort(fast: bool) -> Iterator[None]:
 
 
 def run(
-  step: Step, topology: Topology, fast: bool, utilisation: float
+  step: Step,
+  topology: Topology,
+  fast: bool,
+  utilisation: float,
+  schedules: Path | None = None,
 ) -> StepReport:
   """Traces and compiles a step.
 
@@ -47,6 +51,8 @@ def run(
     topology: the same.
     fast: with the least effort; memory then differs by some percent.
     utilisation: of the peak arithmetic, for the estimate of its time.
+    schedules: where the compiler writes those of kernels; its time is read off
+      then.
 
   Raises:
     jax.errors.JaxRuntimeError: an error that has nothing to do with memory.
@@ -54,6 +60,9 @@ def run(
   began = time.monotonic()
   traffic: list[hlo.Traffic] = []
   largest: list[str] = []
+  found: schedule.StepTime | None = None
+  if schedules is not None:
+    schedule.take_bundles(schedules)  # of a step before
   try:
     with effort(fast):
       compiled = step.lower().compile()
@@ -68,9 +77,14 @@ def run(
     fits, seconds = True, time.monotonic() - began
     memory = compiled.memory_analysis()
     peak, scratch = memory.peak_memory_in_bytes, memory.temp_size_in_bytes
-    traffic = hlo.count(
-      compiled.as_text(), topology.devices, topology.slices, step.loops
-    )
+    text = compiled.as_text()
+    devices, slices = topology.devices, topology.slices
+    traffic = hlo.count(text, devices, slices, step.loops)
+    if schedules is not None:
+      bundles = schedule.take_bundles(schedules)
+      found = schedule.analyse(
+        *(text, topology, bundles, step.cache, step.loops, step.flops.total)
+      )
   return step_report(
     step,
     topology,
@@ -81,6 +95,7 @@ def run(
     seconds=seconds,
     traffic=traffic,
     largest=largest,
+    time=found,
   )
 
 
@@ -127,6 +142,7 @@ def compile_config(
   fast: bool = False,
   utilisation: float = 0.4,
   dry_run: bool = False,
+  time: bool = False,
 ) -> MemoryReport:
   """Compiles the steps of a config for a topology; nothing is run.
 
@@ -139,10 +155,12 @@ def compile_config(
     fast: least effort of the compiler.
     utilisation: of the peak arithmetic, for estimates.
     dry_run: only prints what would be compiled.
+    time: also read off the schedule; the compiler is not to be loaded before.
 
   Raises:
     UserError: see `load_config` and `steps.steps_of`.
   """
+  schedules = schedule.folder() if time else None
   devices = topology.devices(target)
   if os.path.isdir(name):
     limit = target.chip.gib * 2**30
@@ -161,7 +179,7 @@ def compile_config(
       print(f'would compile {step.name} for {target}, batch {step.rows}')
       continue
     print(f'compiling {step.name} for {target} ...', flush=True)
-    made.append(run(step, target, fast, utilisation))
+    made.append(run(step, target, fast, utilisation, schedules))
   return MemoryReport(
     config=name,
     overrides=overrides,

@@ -29,6 +29,8 @@ _CALLED = re.compile(
 )
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _COMMENT = re.compile(r'/\*.*?\*/')
+# Of Pallas kernels; the only thing that is printed over several lines.
+_METADATA = re.compile(r'frontend_attributes=\{kernel_metadata=\{\n.*?\n\}\}, ')
 _LAYOUT = re.compile(r'\{[\d,]*(:[^{}]*)?\}')
 _CHOSEN = re.compile(rf'op_name="[^"]*/{CHOSEN}/while"')
 
@@ -101,6 +103,7 @@ def parse(text: str) -> tuple[dict[str, Computation], str]:
   """
   computations: dict[str, Computation] = {}
   entry, current = '', None
+  text = _METADATA.sub('', text)
   for line in text.splitlines():
     line = _COMMENT.sub('', line)
     begun = _START.match(line)
@@ -207,13 +210,14 @@ def trips(
 
 
 def executions(
-  text: str, unknown: int
+  text: str, unknown: int, fused: bool = True
 ) -> Iterator[tuple[Instruction, float, bool]]:
   """Yields every instruction with how often one run of a program executes it.
 
   Args:
     text: of a compiled program.
     unknown: turns of a loop whose number is decided at run time.
+    fused: also what is inside of fusions.
 
   Yields:
     (instruction, executions, whether they rest on `unknown`). Of a conditional
@@ -259,7 +263,7 @@ def executions(
         yield from walk(body_of(one), times * number, guessed or turns is None)
       elif one.opcode == 'conditional' and names:
         yield from walk(max(names, key=size), times, guessed)
-      elif one.opcode in ('call', 'async-start') or one.opcode == 'fusion':
+      elif one.opcode in ('call', 'async-start', *(['fusion'] * fused)):
         for called in names:
           yield from walk(called, times, guessed)
 
@@ -297,7 +301,7 @@ class Traffic:
   between: float
 
 
-def _arrays(shape: str) -> list[int]:
+def array_bytes(shape: str) -> list[int]:
   """Bytes of the arrays in a type."""
   found = []
   for kind, sizes in _ARRAY.findall(shape):
@@ -349,7 +353,7 @@ def groups(rest: str, devices: int) -> np.ndarray:
 
 def _sent(kind: str, one: Instruction, size: int) -> float:
   """Bytes that one chip sends for a collective among `size` chips."""
-  arrays = _arrays(one.shape)
+  arrays = array_bytes(one.shape)
   if one.opcode.endswith('-start') and kind != 'all-reduce':
     # (operand, result, ...): what counts is the larger one.
     total = float(max(arrays, default=0))
@@ -365,6 +369,23 @@ def _sent(kind: str, one: Instruction, size: int) -> float:
   return total * share
 
 
+def sent(
+  one: Instruction, kind: str, devices: int, slices: int
+) -> tuple[float, float]:
+  """Bytes that one chip sends for a collective, and those between slices."""
+  own = devices // slices
+  pairs = re.search(r'source_target_pairs=\{(\{.*?\})\}', one.rest)
+  if pairs is not None:
+    ends = np.array(re.findall(r'(\d+),(\d+)', pairs[1]), int)
+    crosses = (ends // own)[:, 0] != (ends // own)[:, 1]
+    total = _sent(kind, one, 2)
+    return total, total * crosses.mean() if len(ends) else 0.0
+  members = groups(one.rest, devices)
+  total = _sent(kind, one, members.shape[1])
+  # A ring over two slices leaves each of them once.
+  return total, total * _share_between((members // own)[0].tolist())
+
+
 def count(text: str, devices: int, slices: int, unknown: int) -> list[Traffic]:
   """Returns the traffic of a compiled program by kind.
 
@@ -376,25 +397,13 @@ def count(text: str, devices: int, slices: int, unknown: int) -> list[Traffic]:
   """
   total: dict[str, np.ndarray] = {}
   seen: dict[str, set[int]] = {}
-  own = devices // slices
   for one, times, _ in executions(text, unknown):
     kind = one.opcode.removesuffix('-start')
     if kind not in KINDS:
       continue
-    pairs = re.search(r'source_target_pairs=\{(\{.*?\})\}', one.rest)
-    if pairs is not None:
-      ends = np.array(re.findall(r'(\d+),(\d+)', pairs[1]), int)
-      crosses = (ends // own)[:, 0] != (ends // own)[:, 1]
-      sent = _sent(kind, one, 2)
-      between = sent * crosses.mean() if len(ends) else 0.0
-    else:
-      members = groups(one.rest, devices)
-      sent = _sent(kind, one, members.shape[1])
-      # A ring over two slices leaves each of them once.
-      parts = (members // own)[0]
-      between = sent * _share_between(parts.tolist())
+    own, between = sent(one, kind, devices, slices)
     total[kind] = total.get(kind, np.zeros(3)) + times * np.array(
-      [1.0, sent, between]
+      [1.0, own, between]
     )
     seen.setdefault(kind, set()).add(id(one))
   return [

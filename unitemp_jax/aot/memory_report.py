@@ -6,6 +6,7 @@ from typing import Any
 
 from unitemp_jax import files
 from unitemp_jax.aot.hlo import Traffic
+from unitemp_jax.aot.schedule import StepTime
 from unitemp_jax.aot.step import Step, device_bytes
 from unitemp_jax.aot.topology import Topology
 from unitemp_jax.errors import UserError
@@ -55,6 +56,7 @@ class StepReport:
     estimate_seconds: for one run, see `MemoryReport.utilisation`.
     bound: what the estimate is bound by, 'compute' or 'network'.
     largest: the largest allocations, where the compiler gave up.
+    time: by the compiler's schedule, if it was asked for.
   """
 
   name: str
@@ -74,6 +76,7 @@ class StepReport:
   estimate_seconds: float
   bound: str
   largest: list[str]
+  time: StepTime | None = None
 
   @property
   def sent(self) -> float:
@@ -117,6 +120,7 @@ def step_report(
   seconds: float,
   traffic: list[Traffic],
   largest: list[str],
+  time: StepTime | None = None,
 ) -> StepReport:
   """Returns the report on a step; `peak` and `scratch` in bytes."""
   arguments = {k: device_bytes(v) / GIB for k, v in step.arguments.items()}
@@ -144,6 +148,7 @@ def step_report(
     estimate_seconds=max(compute, network),
     bound='compute' if compute >= network else 'network',
     largest=largest,
+    time=time,
   )
 
 
@@ -243,7 +248,9 @@ class MemoryReport:
         f'{one.bytes / 1e9:.3f} GB sent per device'
         + (between if one.between else '')
       )
-    if step.compiled:
+    if step.time is not None:
+      found += step.time.lines()
+    elif step.compiled:
       found.append(
         f'  estimate: {step.estimate_seconds:.2f} s, bound by {step.bound}, at '
         f'{100 * self.utilisation:.0f} % utilisation and full bandwidth'
@@ -272,6 +279,40 @@ class MemoryReport:
     return f'{100 * least:.0f} % of the memory is left; {wanted} {kept}'
 
 
+def compared(old: MemoryReport, new: MemoryReport) -> str:
+  """Returns seconds by the schedule of the steps of two reports, and modules.
+
+  Raises:
+    UserError: they have no step with a time in common.
+  """
+  before = {step.name: step for step in old.steps}
+  found = []
+  for step in new.steps:
+    other = before.get(step.name)
+    if other is None or other.time is None or step.time is None:
+      continue
+    was, now = other.time, step.time
+    names = ('seconds', 'ops', 'kernels', 'waits', 'network')
+    rows = [(name, getattr(was, name), getattr(now, name)) for name in names]
+    modules = [{one.name: one.seconds for one in t.modules} for t in (was, now)]
+    rows += [
+      (name, modules[0].get(name, 0.0), modules[1].get(name, 0.0))
+      for name in dict.fromkeys([*modules[0], *modules[1]])
+    ]
+    found.append(
+      f'{step.name}: {100 * was.roofline:.0f} to {100 * now.roofline:.0f} % of '
+      f'the roofline, {other.peak_gib:.2f} to {step.peak_gib:.2f} GiB '
+      '(compiled, not run)'
+    )
+    found += [f'  {a:9.4f} to {b:9.4f} s  {name}' for name, a, b in rows]
+  if not found:
+    raise UserError(
+      'these reports have no step with a time in common; write both with '
+      'unitemp aot --time --out=FILE.'
+    )
+  return '\n'.join(found)
+
+
 def write(path: Path, report: MemoryReport) -> None:
   """Writes a report as JSON, which `launch/tpu_pod.py` reads too."""
   files.write_json(path, dataclasses.asdict(report))
@@ -289,6 +330,8 @@ def read(path: Path) -> MemoryReport:
     steps = fields.pop('steps')
     for step in steps:
       step['traffic'] = [Traffic(**one) for one in step['traffic']]
+      if step.get('time'):
+        step['time'] = StepTime.from_json(step['time'])
     return MemoryReport(**fields, steps=[StepReport(**step) for step in steps])
   except (TypeError, KeyError, AttributeError) as error:
     raise UserError(

@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from unitemp_jax import orders, timeline
+from unitemp_jax.aot.schedule import Cache
 from unitemp_jax.aot.step import Step, everywhere
 from unitemp_jax.diffusion import flow
 from unitemp_jax.errors import UserError
@@ -41,6 +42,19 @@ from unitemp_jax.training import flops as training_flops
 SERVING = ('sampler', 'block', 'store', 'decode', 'encode')
 # Of a model folder; a training config's prompts come as embeddings.
 FOLDER = (*SERVING, 'text')
+
+
+def seen_slots(plan: Plan, passes: int, writes: int) -> list[int]:
+  """Slots of the cache that the passes of each row of a plan see."""
+  found = []
+  for row in range(plan.num_rows):
+    own = int(plan.visible[row] + plan.count[row])
+    if not plan.count[row] or plan.idle(row):
+      continue
+    if not plan.given[row]:
+      found += passes * [own + plan.num_anchors * bool(plan.anchor[row])]
+    found += writes * [own]
+  return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +129,23 @@ class Serving:
       *(jax.jit(run), arguments, {'vae': self._vae()}, batch * one),
       loops=last,
       rows=batch,
+      cache=self._seen(len(card.timesteps), 1),
+      values={'plan': jax.tree.map(np.asarray, plan)},
     )
+
+  def _seen(self, passes: int, writes: int, most: bool = False) -> Cache:
+    """Of the cache, by rows of the plan or by the `most` that one sees."""
+    slots = sampler.bucketed(self.plan).num_slots
+    tokens = self.card.dit.tokens_per_frame(*self.grid)
+    seen = seen_slots(self.plan, passes, writes)
+    share = (max(seen) if most else np.mean(seen)) / slots
+    return Cache(slots * tokens, float(share))
+
+  def _last_row(self) -> Any:
+    """The row of the plan that sees most, as a program takes it."""
+    row = int(np.argmax(self.plan.visible))
+    rows = jax.tree.map(np.asarray, sampler.plan_rows(self.plan))
+    return jax.tree.map(lambda leaf: leaf[row], rows)
 
   def _rows(self) -> RowPrograms:
     card = self.card
@@ -177,6 +207,8 @@ class Serving:
       *(self._beside(), operations),
       loops=levels - 1,
       rows=1,
+      cache=self._seen(1, 0, most=True),
+      values={'row': self._last_row()},
     )
 
   def store(self) -> Step:
@@ -197,6 +229,8 @@ class Serving:
       *(self._beside(), operations),
       loops=1,
       rows=1,
+      cache=self._seen(0, 1, most=True),
+      values={'row': self._last_row()},
     )
 
   def _plan_rows(self) -> list[training_flops.Row]:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from unitemp_jax.aot.schedule import Cache
 from unitemp_jax.models.flops import Flops
 
 
@@ -27,6 +28,8 @@ class Step:
     rows: of the batch, over all devices.
     share: how often it is taken in a round of training steps; 0 if it trains
       nothing.
+    cache: of keys and values, if it has one.
+    values: of arguments that are not to be random if it is run, by name.
   """
 
   name: str
@@ -38,6 +41,8 @@ class Step:
   mesh: Mapping[str, int]
   rows: int
   share: int = 0
+  cache: Cache | None = None
+  values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def argument_bytes(self) -> int:
     """Returns the bytes of all arguments on each device."""

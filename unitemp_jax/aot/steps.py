@@ -7,7 +7,8 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from unitemp_jax.aot.serving import SERVING, Serving
+from unitemp_jax.aot.schedule import Cache
+from unitemp_jax.aot.serving import SERVING, Serving, seen_slots
 from unitemp_jax.aot.step import Step
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel.mesh import (
@@ -68,7 +69,7 @@ def steps_of(config: ConfigDict, names: list[str], devices) -> list[Step]:
       step for name, step in made.items() if name in wanted or TRAIN in wanted
     ]
   if len(wanted) < len(names):
-    serving = _serving(config, devices)
+    serving = serving_of(config, devices)
     found += [getattr(serving, name)() for name in SERVING if name in names]
   return found
 
@@ -115,6 +116,7 @@ def training_steps(config: ConfigDict, mesh: Mesh) -> dict[str, Step]:
     if jax.tree.leaves(tree)
   }
   levels = len(config.student.timesteps) if 'student' in config else 1
+  cache = _rollout_cache(config, levels) if 'student' in config else None
   flops = program.flops()
   return {
     name: Step(
@@ -127,12 +129,30 @@ def training_steps(config: ConfigDict, mesh: Mesh) -> dict[str, Step]:
       mesh=dict(mesh.shape),
       rows=config.batch_size,
       share=share,
+      cache=cache,
     )
     for name, (_, share) in program.steps.items()
   }
 
 
-def _serving(config: ConfigDict, devices) -> Serving:
+def _rollout_cache(config: ConfigDict, levels: int) -> Cache:
+  """Of the rollouts in training, averaged over plans and exit levels."""
+  frames, *grid = builders.latent_shape(config)
+  found = builders.training_plans(config.orders, frames)[0]
+  tokens = builders.dit_config(config.model).tokens_per_frame(*grid)
+  # On average half of the levels come before the one with the gradient.
+  passes = (levels + 1) // 2
+  seen = [slots for plan in found for slots in seen_slots(plan, passes, 1)]
+  slots = max(plan.num_slots for plan in found)
+  return Cache(slots * tokens, sum(seen) / len(seen) / slots)
+
+
+def serving_of(config: ConfigDict, devices) -> Serving:
+  """The student of a config as it is served, on devices.
+
+  Raises:
+    UserError: the config has none.
+  """
   if 'student' not in config:
     raise UserError(
       'this config has no student to sample, so it has training steps only; '

@@ -30,6 +30,8 @@ class Chip:
     ici: of the links to its neighbours, likewise.
     dcn: of the network between slices, likewise.
     devices: how many of them there are on a chip.
+    ghz: clock of its cores.
+    cores: that share the turns of a Pallas kernel.
     shapes: slices that exist; larger ones with 3 sizes are made of whole cubes
       of `cube`, up to `largest`.
     cube: chips along each side, 0 without larger shapes.
@@ -43,6 +45,8 @@ class Chip:
   ici: float
   dcn: float
   devices: int
+  ghz: float
+  cores: int
   shapes: tuple[str, ...]
   cube: int = 0
   largest: tuple[int, ...] = ()
@@ -58,17 +62,21 @@ CHIPS = {
     # Its two cores are one device, which libtpu must be told.
     Chip(
       'v4',
-      *(30.75, 275, 1228, 600, 6.25, 1, _SOLID),
+      *(30.75, 275, 1228, 600, 6.25, 1, 1.05, 2, _SOLID),
       cube=4,
       largest=(16, 16, 16),
     ),
-    Chip('v5e', 15.75, 197, 819, 400, 3.125, 1, _FLAT),
-    Chip('v6e', 31.25, 918, 1638, 800, 12.5, 1, _FLAT),
-    Chip('v5p', 95.74, 459, 2765, 1200, 6.25, 1, _SOLID, 4, (16, 16, 24)),
+    Chip('v5e', 15.75, 197, 819, 400, 3.125, 1, 1.5, 1, _FLAT),
+    Chip('v6e', 31.25, 918, 1638, 800, 12.5, 1, 1.75, 1, _FLAT),
+    Chip(
+      *('v5p', 95.74, 459, 2765, 1200, 6.25, 1, 1.75, 2, _SOLID),
+      cube=4,
+      largest=(16, 16, 24),
+    ),
     # Two devices per chip, which share its links.
     Chip(
       'tpu7x',
-      *(94.75, 1153.5, 3690, 600, 6.25, 2, ('1x1x1', *_SOLID)),
+      *(94.75, 1153.5, 3690, 600, 6.25, 2, 2.2, 1, ('1x1x1', *_SOLID)),
       cube=4,
       largest=(16, 24, 24),
     ),

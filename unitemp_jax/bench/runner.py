@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unitemp_jax import files
-from unitemp_jax.bench import attention, baselines, long, measure
+from unitemp_jax.bench import attention, baselines, long, measure, pytorch
 from unitemp_jax.bench.measure import Context, Outcome
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics.results import ResultTable, Section
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[Context], Outcome]] = {
   'long': long.run,
   'cache': baselines.run,
   'attention': attention.run,
+  'baselines': pytorch.run,
 }
 RESULTS, TABLES = 'bench.json', 'bench.md'
 

@@ -20,6 +20,8 @@ _EXAMPLE = f"""examples:
     --slices=2 --fast --config.mesh.context=4 --out=report.json
   unitemp aot --config=... --topology=v5e:1x1 --steps=sampler,decode
   unitemp aot --model=models/self_forcing --topology=v5e:1x1
+  unitemp aot --config=... --topology=v5e:1x1 --time --out=new.json
+  unitemp aot --compare=old.json,new.json
   unitemp aot --table=configs/aot/table.yaml --markdown=configs/aot/tables.md
 
 steps: train (all training steps), {', '.join(serving.SERVING)}; or single
@@ -44,10 +46,13 @@ def _parser() -> Parser:
   add('--slices', 'how many', int, 1, metavar='N')
   add('--steps', 'which to compile', metavar='STEP,...')
   add('--fast', 'least effort of the compiler', bool)
+  add('--time', "seconds by the compiler's schedule, per op and module", bool)
   add('--depth', 'compile so many layers only', int, metavar='N')
   share = 'of the peak arithmetic, for estimates'
   add('--utilisation', share, float, 0.4, metavar='SHARE')
   add('--out', 'also write the report as JSON', Path, metavar='FILE')
+  compare = 'of --time: print the seconds of two reports side by side'
+  add('--compare', compare, metavar='OLD.json,NEW.json')
   add('--table', 'compile a list of topologies', Path, metavar='FILE')
   add('--known', 'of the list, only what is known', bool)
   page = 'also write the tables to this Markdown file'
@@ -57,6 +62,11 @@ def _parser() -> Parser:
 
 
 def _check(args: argparse.Namespace) -> None:
+  if args.time and args.fast:
+    raise UserError(
+      '--time needs the normal effort of the compiler, with the least products '
+      'take ten times the cycles; leave --fast.'
+    )
   if args.model is not None and (args.config or args.depth):
     raise UserError('--model goes with neither --config nor --depth.')
   config = args.config or (args.model and str(args.model))
@@ -75,7 +85,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-  names = ('depth', 'utilisation', 'dry_run')
+  names = ('depth', 'utilisation', 'dry_run', 'time')
   return {name: getattr(args, name) for name in names}
 
 
@@ -142,6 +152,13 @@ def main(argv: list[str]) -> int:
       that does not divide, or no compiler; nothing has been compiled then.
   """
   args, overrides = _parser().parse_with_overrides(argv)
+  if args.compare is not None:
+    paths = args.compare.split(',')
+    if len(paths) != 2:
+      raise UserError('--compare takes two reports: OLD.json,NEW.json.')
+    reports = [memory_report.read(Path(path)) for path in paths]
+    print(memory_report.compared(*reports))
+    return 0
   _check(args)
   if args.table is not None:
     if overrides:

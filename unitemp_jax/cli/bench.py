@@ -14,6 +14,8 @@ _EXAMPLE = """benchmarks:
   long       memory and time per block of a long video, in both directions
   cache      cached rollout against computing the visible context again
   attention  sizes of blocks of the attention kernel; writes OUT/tiles.json
+  baselines  diffusers, transformers and a cached rollout in PyTorch (extra
+             torch), same weights, in turns; only if it is named
 
 example:
   unitemp bench long --out=out/bench
@@ -27,7 +29,9 @@ _CALL = ('queries', 'keys', 'heads', 'head_dim', 'frames')
 def _parser() -> Parser:
   about = f'{__doc__} Writes OUT/bench.json and OUT/bench.md.'
   parser = Parser('bench', about, _EXAMPLE)
-  parser.add('names', 'which; all by default', nargs='*', metavar='NAME')
+  parser.add(
+    'names', 'which; by default all but baselines', nargs='*', metavar='NAME'
+  )
   parser.share('out', 'model')
   often = 'how often everything is measured after warming up'
   parser.add('--repeats', often, at_least(2), 5)
@@ -47,7 +51,9 @@ def main(argv: list[str]) -> int:
     UserError: bad arguments or a bad model; nothing is written then.
   """
   args = _parser().parse_args(argv)
-  names = list(dict.fromkeys(args.names)) or list(runner.BENCHMARKS)
+  names = list(dict.fromkeys(args.names)) or [
+    name for name in runner.BENCHMARKS if name != 'baselines'
+  ]
   for name in names:
     if name not in runner.BENCHMARKS:
       raise UserError(

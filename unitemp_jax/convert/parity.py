@@ -66,7 +66,7 @@ def _apply(config: DiTConfig, params: Any, method: Callable, *arguments):
   return np.asarray(jax.jit(run)({'params': params}, *arguments), np.float32)
 
 
-def _block(config: DiTConfig, frames, rows, columns) -> Callable:
+def block_alone(config: DiTConfig, frames, rows, columns) -> Callable:
   """Our transformer block by itself, compiled once."""
   c, dtype = config, jnp.dtype(config.dtype)
   block = dit_lib.Block(c.dim, c.num_heads, c.ffn_dim, dtype)
@@ -143,7 +143,7 @@ def dit_rows(
     compare(ends[2], dtype, run(in_text, text), context),
   ]
   e6 = e6.reshape(*e6.shape[:2], 6, -1)
-  ours = _block(config, frames, *grid)
+  ours = block_alone(config, frames, *grid)
   for i, name in enumerate(blocks):
     layer = jax.tree.map(lambda leaf, i=i: leaf[i], params['blocks'])
     made = ours(layer, one[name].input, context, e6)

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import grain
 import ml_dtypes
 import numpy as np
 import safetensors.numpy
@@ -124,6 +123,8 @@ class PromptEmbeddings:
       )
     self._folder = folder
     self._numbers = {key: number for number, key in enumerate(keys)}
+    import grain  # Here: who generates without a folder does not wait for it.
+
     self._source = grain.sources.ArrayRecordDataSource([str(p) for p in paths])
 
   def __len__(self) -> int:

@@ -1,5 +1,6 @@
 """Parameter shapes of a network of any size, without making any."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -71,26 +72,28 @@ def param_shapes(config: DiTConfig | VAEConfig | TextConfig, dtype=None) -> Any:
     config: of the transformer, the VAE or the text encoder.
     dtype: of the leaves; default is what training uses, float32.
   """
-  key = jax.random.key(0)
+
+  def of(*shape, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
   if isinstance(config, DiTConfig):
-    latents = jnp.zeros((1, 1, config.patch, config.patch, config.channels))
-    arguments = (
-      *(key, latents, jnp.zeros((1, 1)), jnp.arange(1)),
-      jnp.zeros((1, 1, config.text_dim)),
-    )
-
-    def init(*arguments):
-      return DiT(config).init(*arguments, method='init_all')
-
+    latents = of(1, 1, config.patch, config.patch, config.channels)
+    arguments = latents, of(1, 1), of(1, dtype=jnp.int32)
+    arguments = *arguments, of(1, 1, config.text_dim)
+    # Layers are alike: one is traced, however many a turn of the scan runs.
+    network, method = DiT(dataclasses.replace(config, unroll=1)), 'init_all'
   elif isinstance(config, VAEConfig):
     stride = config.spatial_stride
     frames = 1 + config.temporal_stride
-    arguments = (key, jnp.zeros((1, frames, stride, stride, 3)))
-    init = VAE(config).init
+    arguments = (of(1, frames, stride, stride, 3),)
+    network, method = VAE(config), None
   else:
-    ids = jnp.zeros((1, 1), jnp.int32)
-    arguments = (key, ids, ids == 0)
-    init = TextEncoder(config).init
+    arguments = of(1, 1, dtype=jnp.int32), of(1, 1, dtype=jnp.bool_)
+    network, method = TextEncoder(config), None
+
+  def init(*arguments):
+    return network.init(jax.random.key(0), *arguments, method=method)
+
   shapes = jax.eval_shape(init, *arguments)['params']
   if dtype is None:
     return shapes

@@ -407,4 +407,6 @@ def enable_compile_cache() -> Path:
     or Path.home() / '.cache' / 'unitemp_jax'
   )
   jax.config.update('jax_compilation_cache_dir', str(folder))
+  # A command runs dozens of small programs, which take seconds together.
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   return folder
