@@ -39,6 +39,7 @@ from unitemp_jax.video import write
 PAGE = Path(__file__).parent / 'page'
 _MOST_JSON = 2**20  # bytes
 _STREAMS = 64  # pages that are told of changes at once
+_WAITING = 64  # requests that wait for a thread
 _BEAT = 15.0  # seconds between signs of life
 _ENDINGS = {
   'strip': '.strip.png',
@@ -77,6 +78,7 @@ class Studio:
     self.revision = 0
     self._told: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
     self._opened: dict[Path, Project] = {}
+    self._waiting = 0
     self._pool = futures.ThreadPoolExecutor(3, 'studio')
     if not self.listed():
       self.new_project('first')
@@ -128,8 +130,14 @@ class Studio:
 
   async def call(self, function: Callable, *arguments: Any) -> Any:
     """Runs what reads files or plans in a thread, few at a time."""
+    if self._waiting >= _WAITING:
+      raise HTTPException(503)
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(self._pool, function, *arguments)
+    self._waiting += 1
+    try:
+      return await loop.run_in_executor(self._pool, function, *arguments)
+    finally:
+      self._waiting -= 1
 
   def state(self, project: Project) -> dict[str, Any]:
     """Everything that a page shows of a project."""
@@ -236,8 +244,11 @@ def _answer(status: int, sentence: str = ''):
 
 
 async def _missing(_: Request, error: Exception) -> Response:
+  status = getattr(error, 'status_code', 404)
   sentence = 'that is not there any more; reload the page.'
-  return JSONResponse({'error': sentence}, getattr(error, 'status_code', 404))
+  if status == 503:
+    sentence = 'too much is asked at once; try again.'
+  return JSONResponse({'error': sentence}, status)
 
 
 def _found(mapping: Mapping[str, Any], key: str) -> Any:
