@@ -96,6 +96,10 @@ COMMANDS = {
   'evaluate folder': (20, ['A --out=o --dry_run']),
   'evaluate verify': (20, ['A --suite=plain --manifest=bom.txt']),
   'evaluate status': (5, ['A']),
+  'ablate': (
+    5,
+    [f'--config={CONFIGS}/ablations.py --out=o --results=empty --dry_run'],
+  ),
   'compare': (20, ['A B --out=o --dry_run']),
   'compare votes': (20, ['v.json --key=K.json']),
   'compare numbers': (5, ['four.npy five.npy']),
