@@ -12,7 +12,7 @@ from unitemp_jax.evaluation.metrics import results
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.results import ResultTable, Section, result
 from unitemp_jax.evaluation.suites import bench as suite_bench
-from unitemp_jax.evaluation.suites import ceiling, runner
+from unitemp_jax.evaluation.suites import ceiling, power, runner
 from unitemp_jax.evaluation.suites.bench import Bench, Settings
 
 N = 4
@@ -50,6 +50,7 @@ WANTED = {
   'distance from an opening': (*BACK[2:], LAST, 'backward'),
   'motion of the last third': (*BESIDE, *ORDERS, *VARIANTS, *TRUE),
   'motion to real': (*BESIDE, *ORDERS, 'cross-fade', 'nearest frame'),
+  **dict.fromkeys(power.KEPT, (*BESIDE, *ORDERS)),
   'digit read, difference': (
     *(f'{name} - teacher, 50 steps' for name in ORDERS),
     'backward - forward',

@@ -192,11 +192,13 @@ def _span(row: Result) -> str:
 
 
 def _number(value: float) -> str:
-  """Three significant digits, whole numbers above 100."""
+  """Two or three significant digits, whole numbers above 100."""
   if not math.isfinite(value):
     return str(value)
   if abs(value) >= 100:
     return f'{value:.0f}'
+  if 1e-4 <= abs(value) < 0.1:
+    return f'{value:.2g}'
   return f'{value:.1f}' if abs(value) >= 10 else f'{value:.2f}'
 
 

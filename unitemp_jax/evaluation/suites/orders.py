@@ -13,6 +13,7 @@ from unitemp_jax import orders
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import temporal
 from unitemp_jax.evaluation.metrics.results import Section
+from unitemp_jax.evaluation.suites import power
 from unitemp_jax.evaluation.suites.bench import (
   REAL,
   RECONSTRUCTION,
@@ -60,7 +61,10 @@ def run_orders(bench: Bench) -> list[Section]:
     for group, video in shown.items()
   }
   table = {
-    group: read[group] | motion(shown[group], bench.real) for group in read
+    group: values
+    | motion(shown[group], bench.real)
+    | power.kept(bench, shown[group])
+    for group, values in read.items()
   }
   pairs = [(name, TEACHER) for name in orders.ORDERS]
   apart = {
