@@ -100,7 +100,7 @@ def test_without_prompts_or_config_it_says_what_to_give(tmp_path, capsys):
   assert encode(str(empty), tmp_path / 'out') == 2
   assert 'no prompts' in capsys.readouterr().err
   assert encode(str(tmp_path / 'nothing.txt'), tmp_path / 'out') == 2
-  assert 'cannot be read' in capsys.readouterr().err
+  assert 'There is no file' in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(prompts, tmp_path, capsys):
