@@ -201,9 +201,9 @@ def test_train_kill_resume_export_generate_verify(bucket, tmp_path):
     )
     if kill:
       end = time.monotonic() + 900
-      while not any(map(kill, listed(bucket))):
+      while not any(kill(blob.name) for blob in bucket.list_blobs()):
         assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.2)
+        time.sleep(1)
       process.send_signal(signal.SIGKILL)
     text = process.communicate(timeout=1200)[0]
     assert kill or process.returncode == 0, text[-3000:]

@@ -53,6 +53,18 @@ def save(path, kind, prefix='', **changes):
   return f'--checkpoint={path}'
 
 
+def test_rollouts_agree_too(tmp_path, config, capsys):
+  checkpoint = save(tmp_path / 'student.pt', 'dit', 'model.')
+  command = ['parity', checkpoint, config, *SMALL, '--dtypes=float32']
+  assert cli.main([*command, '--rollout', '--block=1']) == 0
+  said = capsys.readouterr().out
+  for kind in ('cached', 'masked', 'windowed cached', 'windowed masked'):
+    assert f'network, {kind} rollout, level 3' in said
+  vae = save(tmp_path / 'vae.pt', 'vae')
+  assert cli.main(['parity', vae, config, '--rollout']) == 2
+  assert '--rollout is for a transformer' in capsys.readouterr().err
+
+
 def test_self_forcing_file_agrees(tmp_path, config, capsys):
   checkpoint = save(tmp_path / 'student.pt', 'dit', 'model.')
   assert cli.main(['parity', checkpoint, config, *SMALL]) == 0
