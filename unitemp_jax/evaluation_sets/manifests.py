@@ -239,6 +239,8 @@ def _from_record(record: Any, where: str) -> Prompt:
   dimensions = record.get('dimension') or ()
   if isinstance(dimensions, str):
     dimensions = [word.strip() for word in dimensions.split(';')]
+  if not isinstance(dimensions, list | tuple):
+    raise UserError(f'{where}: dimension is {dimensions!r:.60}, no list.')
   image = record.get('image') or record.get('image_name')
   if image is not None and not isinstance(image, str):
     raise UserError(f'{where}: image is {image!r:.60}, not the name of a file.')

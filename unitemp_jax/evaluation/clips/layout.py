@@ -25,6 +25,8 @@ _BLOCK = 3
 
 Spans = tuple[tuple[int, int], ...]
 
+_MOST_FRAMES = 10_000_000  # days of video
+
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
@@ -92,6 +94,8 @@ class Layout:
     Raises:
       UserError: a key has another form than it must have.
     """
+    if frames > _MOST_FRAMES:
+      raise _refuse({'frames': frames}, 'frames')
     usual = blocks or Blocks.usual(fps)
     at = tuple(range(usual.first, max(frames - 1, 0), usual.period))
     period = usual.period
