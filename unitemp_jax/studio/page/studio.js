@@ -352,7 +352,11 @@ async function give(files) {
       complain(error);
     }
   }
-  await refresh();
+  // A refresh under way may have asked before the files were there.
+  do {
+    await refresh();
+    await new Promise((done) => { setTimeout(done, 30); });
+  } while (!given.every((source) => page.state.given[source]));
   return given.map((source) => [source, 1 + 4 * Math.floor((page.state.given[source].frames - 1) / 4)]);
 }
 
