@@ -94,3 +94,14 @@ def test_angles_of_traced_positions_are_the_same():
     rope.angles(positions, 1, 1, HEAD),
     atol=1e-4,
   )
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_lanes_swapped_by_a_product_are_the_same(dtype):
+  x = jax.random.normal(jax.random.key(0), (2, 12, 3, 16), dtype)
+  angle = rope.angles(jnp.arange(3) - 1, 2, 2, 16)
+  made = rope._rotate_by_product(x, angle)
+  np.testing.assert_allclose(
+    *(np.float32(a) for a in (made, rope.rotate(x, angle))),
+    atol=1e-6 if dtype == jnp.float32 else 0.02,
+  )

@@ -106,9 +106,12 @@ class StepTime:
 
   def lines(self) -> list[str]:
     """Returns a text, one line a part."""
+    share = f'{100 * self.roofline:.0f} % of the roofline'
+    if self.unknown:
+      share = 'without some kernels'
     found = [
       f'  by the schedule: {self.seconds:.3f} s (compiled, not run), '
-      f'{100 * self.roofline:.0f} % of the roofline; ops {self.ops:.3f}, '
+      f'{share}; ops {self.ops:.3f}, '
       f'kernels {self.kernels:.3f}, waits {self.waits:.3f} s; links busy '
       f'{self.network:.3f} s'
     ]
@@ -136,7 +139,7 @@ def folder() -> Path:
   found = Path(tempfile.mkdtemp(prefix='schedule-'))
   more = (
     f'--xla_jf_dump_to={found} --xla_jf_dump_llo_text=true '
-    f'--xla_jf_dump_llo_pass_label_regex=.*{_DUMPED}.*'
+    '--xla_jf_dump_llo_pass_label_regex=.*final_bundles.*'
   )
   before = os.environ.get('LIBTPU_INIT_ARGS', '')
   os.environ['LIBTPU_INIT_ARGS'] = f'{before} {more}'.strip()

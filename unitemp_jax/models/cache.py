@@ -152,29 +152,30 @@ def commit(
   """
   num = write.shape[0]
 
-  def target_of(slots, limit):
-    kept = (write >= 0) & (write < limit)
-    return jnp.where(kept, write, slots)
+  def staged_at(whole, start):
+    size, first = num * tokens_per_frame, start * tokens_per_frame
+    return lax.dynamic_slice_in_dim(whole, first, size, axis=2)
 
-  def slots_of(whole):
-    l, b, s, n, k = whole.shape
-    return whole.reshape(l, b, s // tokens_per_frame, tokens_per_frame, n, k)
+  def put(whole, staged, limit):
+    # Slot by slot where the cache lies: a scatter would copy all of it.
+    for i, slot in enumerate(write):
+      at = jnp.maximum(slot, 0) * tokens_per_frame
+      there = lax.dynamic_slice_in_dim(whole, at, tokens_per_frame, axis=2)
+      new = staged[:, :, i * tokens_per_frame : (i + 1) * tokens_per_frame]
+      new = jnp.where((slot >= 0) & (slot < limit), new, there)
+      whole = lax.dynamic_update_slice_in_dim(whole, new, at, axis=2)
+      whole = split_cache(whole)
+    return whole
 
   def move(whole, start, limit):
-    slots = slots_of(whole)
-    staged = lax.dynamic_slice_in_dim(slots, start, num, axis=2)
-    target = target_of(slots.shape[2], limit)
-    slots = slots.at[:, :, target].set(staged, mode='drop')
-    return split_cache(slots.reshape(whole.shape))
+    return put(whole, staged_at(whole, start), limit)
 
   def through(written, whole):
-    slots = slots_of(whole)
-    staged = jnp.zeros((*slots.shape[:2], num, *slots.shape[3:]), slots.dtype)
+    l, b, _, n, k = whole.shape
+    staged = jnp.zeros((l, b, num * tokens_per_frame, n, k), whole.dtype)
     if exit_start is not None:
-      staged = lax.dynamic_slice_in_dim(slots, exit_start, num, axis=2)
-    target = target_of(slots.shape[2], every)
-    slots = slots.at[:, :, target].set(staged, mode='drop')
-    carrier = split_cache(slots.reshape(whole.shape))
+      staged = staged_at(whole, exit_start)
+    carrier = put(whole, staged, every)
     return lax.stop_gradient(written) + (carrier - lax.stop_gradient(carrier))
 
   every = cache.k_LBSNK.shape[2] // tokens_per_frame

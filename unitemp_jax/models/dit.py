@@ -251,11 +251,14 @@ class Block(nn.Module):
     q = rope.rotate(self.self_attn.query(h), angle_TK)
     raw, v = self.self_attn.key_value(h)
     k = rope.rotate(raw, angle_TK)
+    whole = None
     if cache is not None:
       cache, k, v = stage(cache, layer, k, v, token, raw)
+      whole = cache.k_LBSNK, cache.v_LBSNK, layer
     elif read is not None:
       k, v = beside(read, layer, k, v, token)
-    y = attention(q, k.astype(q.dtype), v.astype(q.dtype), kv_len, mask_BQS)
+    k, v = k.astype(q.dtype), v.astype(q.dtype)
+    y = attention(q, k, v, kv_len, mask_BQS, whole)
     x = add(x, self.self_attn.out(y, frames), m[2])
 
     h = split_tokens(self.norm_cross(x).astype(self.dtype))

@@ -9,7 +9,9 @@ limits them.
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
+from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.shapes import Angles, Positions, Tokens
 
 THETA = 10000.0
@@ -65,9 +67,32 @@ def angles(
 
 def rotate(x_BTNK: Tokens, angle_TK: Angles) -> Tokens:
   """Rotates interleaved pairs of queries or keys, in float32, cast back."""
+  if device_mesh.platform() == 'tpu':
+    return _rotate_by_product(x_BTNK, angle_TK)
   pair = x_BTNK.astype(jnp.float32).reshape(*x_BTNK.shape[:-1], -1, 2)
   cos = jnp.cos(angle_TK)[None, :, None]
   sin = jnp.sin(angle_TK)[None, :, None]
   real, imag = pair[..., 0], pair[..., 1]
   out = jnp.stack([real * cos - imag * sin, real * sin + imag * cos], axis=-1)
   return out.reshape(x_BTNK.shape).astype(x_BTNK.dtype)
+
+
+def _rotate_by_product(x_BTNK, angle_TK):
+  """As `rotate`: to swap neighbouring lanes is cheapest as a product."""
+  width = x_BTNK.shape[-1]
+  even = np.arange(0, width, 2)
+  swap = np.zeros((width, width), np.float32)
+  swap[even + 1, even], swap[even, even + 1] = -1.0, 1.0
+  swapped = jnp.einsum(
+    '...k,kj->...j',
+    x_BTNK,
+    jnp.asarray(swap, x_BTNK.dtype),
+    precision=lax.Precision.HIGHEST,
+    preferred_element_type=jnp.float32,
+  )
+  cos, sin = (
+    jnp.repeat(f(angle_TK), 2, axis=-1)[None, :, None]
+    for f in (jnp.cos, jnp.sin)
+  )
+  x = x_BTNK.astype(jnp.float32) * cos + swapped * sin
+  return x.astype(x_BTNK.dtype)

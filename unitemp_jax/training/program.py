@@ -35,6 +35,9 @@ from unitemp_jax.training.optim import (
 
 SKIPPED = 'skipped'  # The metric that says so: 0 or 1.
 
+# Weights are gathered at once, beside other work, and not in a ring of pieces
+# that each wait for a small product.
+_ON_TPU = {'xla_jf_spmd_threshold_for_windowed_einsum_mib': 1_000_000}
 _MEMORY = 50  # steps that the running mean of a loss looks back
 _CALM = 20  # steps of a kind before a loss can count as exploding
 
@@ -389,7 +392,13 @@ class CompiledSteps:
       new_state = new_state.replace(step=state.step + 1, key=state.key)
       return new_state, metrics, mean
 
+    tpu = self._mesh.devices.flat[0].platform == 'tpu'
     # Models ask the mesh around them how activations are split.
     with jax.set_mesh(self._mesh):
-      jitted = jax.jit(counted, out_shardings=self._out, donate_argnums=0)
+      jitted = jax.jit(
+        counted,
+        out_shardings=self._out,
+        donate_argnums=0,
+        compiler_options=_ON_TPU if tpu else None,
+      )
       return jitted.lower(*arguments, self._mean)

@@ -24,7 +24,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.models.attention import tiles, xla
 from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.parallel.mesh import BATCH_AXES, TOKEN_AXIS
-from unitemp_jax.shapes import Index, KeyMask, Keys, Queries
+from unitemp_jax.shapes import AnyArray, Index, KeyMask, Keys, Queries
 
 BACKENDS = ('xla', 'splash', 'cudnn')
 # Tokens from which on a kernel is used; width of the heads that fill lanes.
@@ -86,6 +86,7 @@ def attention(
   v_BSNK: Keys,
   kv_len: Index | None = None,
   mask_BQS: KeyMask | None = None,
+  whole: tuple[AnyArray, AnyArray, Index] | None = None,
 ) -> Queries:
   """Softmax attention, scale 1 / sqrt(K), logits in float32.
 
@@ -98,6 +99,8 @@ def attention(
       something. B may be 1. It may be coarser than tokens, `[B, F, Fk]`: then
       an entry stands for Q / F queries and S / Fk keys, as for the frames of a
       video.
+    whole: keys and values `LBSNK` of all layers and the layer that the keys
+      and values above are of; on TPUs they are read there, not sliced out.
 
   Returns:
     `BQNK`, in the dtype of the queries.
@@ -107,7 +110,63 @@ def attention(
   """
   if mask_BQS is not None:
     xla.check_mask(mask_BQS, q_BQNK.shape[1], k_BSNK.shape[1])
+  elif whole is not None and _reads_cache(q_BQNK, k_BSNK, whole[0]):
+    return _over_mesh_cached(q_BQNK, k_BSNK, v_BSNK, *whole, kv_len)
   return _over_mesh(_on_one_device, q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS)
+
+
+def _reads_cache(q_BQNK, k_BSNK, k_LBSNK) -> bool:
+  if backend_for(q_BQNK, k_BSNK, None) != 'splash':
+    return False
+  from unitemp_jax.models.attention import prefix
+
+  mesh = jax.sharding.get_abstract_mesh()
+  parts = 1 if mesh.manual_axes else mesh.shape.get(TOKEN_AXIS, 1)
+  return q_BQNK.shape[2] % parts == 0 and prefix.takes(q_BQNK, k_LBSNK)
+
+
+@jax.custom_vjp
+def _from_cache(q_BQNK, k_BSNK, v_BSNK, k_LBSNK, v_LBSNK, layer, kv_len):
+  """Reads the cache; a pass that is differentiated takes the slices."""
+  from unitemp_jax.models.attention import prefix
+
+  tiles = _tiles(q_BQNK, k_BSNK, v_BSNK, kv_len, None)
+  interpret = device_mesh.platform() != 'tpu'
+  return prefix.attention(
+    q_BQNK, k_LBSNK, v_LBSNK, layer, kv_len, tiles, interpret
+  )
+
+
+def _from_cache_forward(q, k, v, k_LBSNK, v_LBSNK, layer, kv_len):
+  del k_LBSNK, v_LBSNK, layer
+  return jax.vjp(lambda q, k, v: _on_one_device(q, k, v, kv_len, None), q, k, v)
+
+
+def _from_cache_backward(pull, dy):
+  return *pull(dy), None, None, None, None
+
+
+_from_cache.defvjp(_from_cache_forward, _from_cache_backward)
+
+
+def _over_mesh_cached(q_BQNK, k_BSNK, v_BSNK, k_LBSNK, v_LBSNK, layer, kv_len):
+  """`_from_cache` on every device, see `_over_mesh`; heads divide."""
+  mesh = jax.sharding.get_abstract_mesh()
+  numbers = [jnp.asarray(x, jnp.int32) for x in (layer, kv_len)]
+  cache = jax.lax.stop_gradient((k_LBSNK, v_LBSNK))  # It flows in the slices.
+  arguments = (q_BQNK, k_BSNK, v_BSNK, *cache, *numbers)
+  if mesh.size <= 1 or mesh.manual_axes:
+    return _from_cache(*arguments)
+  row, none = _rows(mesh, q_BQNK.shape[0]), PartitionSpec()
+  axis = TOKEN_AXIS if mesh.shape.get(TOKEN_AXIS, 1) > 1 else None
+  own = PartitionSpec(row, None, axis)
+  whole = PartitionSpec(None, row, None, axis)
+  return jax.shard_map(
+    _from_cache,
+    in_specs=(own, own, own, whole, whole, none, none),
+    out_specs=own,
+    check_vma=False,
+  )(*arguments)
 
 
 def _on_one_device(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS):

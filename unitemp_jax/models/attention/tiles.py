@@ -38,6 +38,9 @@ class Tiles:
     block_q_dq: queries per block, for the gradient of queries where it has a
       kernel of its own.
     block_kv_dq: keys per block there.
+    prefix_q: queries per block of the kernel that reads the cache.
+    prefix_kv: keys that are fetched at a time there.
+    prefix_kv_compute: keys that are computed at a time there.
     xla_logits: logits that the plain form computes at a time.
   """
 
@@ -49,12 +52,15 @@ class Tiles:
   block_kv_dkv_compute: int = 256
   block_q_dq: int = 512
   block_kv_dq: int = 1024
+  prefix_q: int = 512
+  prefix_kv: int = 4096
+  prefix_kv_compute: int = 1024
   xla_logits: int = 2**22
 
   def __post_init__(self):
     """Refuses sizes that no kernel takes."""
     for name, size in dataclasses.asdict(self).items():
-      unit = _SUBLANES if name == 'block_q' else _LANES
+      unit = _SUBLANES if name in ('block_q', 'prefix_q') else _LANES
       if not isinstance(size, int) or size < unit or size % unit:
         raise ValueError(f'{name} is {size!r}; use a multiple of {unit}')
 
