@@ -2,10 +2,7 @@
 
 import contextlib
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,8 +18,6 @@ from google.cloud import storage as gcs
 from unitemp_jax import TINY, files, storage
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope='module')
@@ -177,53 +172,3 @@ def test_what_cannot_be(server, bucket, capsys, monkeypatch):
   monkeypatch.setitem(sys.modules, 'google.api_core', None)
   assert cli.main(['plan', f'--plan=gs://{bucket.name}/x.json']) == 2
   assert 'pip install "unitemp_jax[gcs]"' in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_train_kill_resume_export_generate_verify(bucket, tmp_path):
-  """Every step on a machine of its own, that knows the bucket alone."""
-
-  def run(number, *words, kill=None):
-    process = subprocess.Popen(
-      [sys.executable, '-m', 'unitemp_jax.cli.main', *words],
-      env={
-        **os.environ,
-        'UNITEMP_CACHE': str(tmp_path / str(number)),
-        'PYTHONPATH': str(ROOT),
-        'JAX_PLATFORMS': 'cpu',
-        'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-        'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'compiled'),
-      },
-      cwd=ROOT,
-      text=True,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-    )
-    if kill:
-      end = time.monotonic() + 900
-      while not any(kill(blob.name) for blob in bucket.list_blobs()):
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(1)
-      process.send_signal(signal.SIGKILL)
-    text = process.communicate(timeout=1200)[0]
-    assert kill or process.returncode == 0, text[-3000:]
-
-  train = ['train', '--config=configs/tiny_vae.py:test']
-  train += ['--config.checkpoint_every=2', '--config.num_steps=6']
-  place = f'gs://{bucket.name}'
-  run(0, *train, f'--workdir={place}/whole')
-  killed = [*train, f'--workdir={place}/run']
-  run(1, *killed, kill=lambda name: name.startswith('run/checkpoints/'))
-  run(2, *killed)
-  held = listed(bucket)
-  weights = [name for name in held if name.startswith('run/weights/')]
-  assert weights
-  for name in weights:
-    assert held[name] == held[name.replace('run/', 'whole/', 1)]
-
-  bucket.blob('prompts.txt').upload_from_string('a red three falls\n')
-  make = ['evaluate', 'generate', '--suite=plain', '--samples=1']
-  make += [f'--manifest={place}/prompts.txt', f'--out={place}/set']
-  run(3, *make)
-  run(4, 'evaluate', 'verify', f'{place}/set')
-  assert any(name.endswith('.mp4') for name in listed(bucket))
