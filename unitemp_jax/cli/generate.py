@@ -467,8 +467,8 @@ def _orders(args, model) -> list[Any]:
     raise UserError('--prompt_at does not go with --orders; use --long.')
   held_out, prompts = None, read_prompts(args)
   if prompts is None:
-    if args.num_prompts < 1:
-      raise UserError('--num_prompts must be at least 1.')
+    if not 1 <= args.num_prompts <= 10_000:
+      raise UserError('--num_prompts must lie in 1..10000.')
     spec = FallingDigitsSpec(
       num_frames=model.card.frames, size=model.card.height, split='test'
     )

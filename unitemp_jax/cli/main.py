@@ -119,8 +119,8 @@ def main(argv: Sequence[str]) -> int:
     text += 'mend its permissions or choose another name.'
     _say(f'error: {_shown(text, argv)}')
     return EXIT_BAD_INPUT
-  except MemoryError as error:
-    _say(f'error: it takes more memory than there is ({error}).')
+  except (MemoryError, OverflowError) as error:
+    _say(f'error: a number is too large for this machine ({error}).')
     return EXIT_BAD_INPUT
   except KeyboardInterrupt:
     _say('interrupted')
