@@ -110,8 +110,8 @@ def read_prompts(args: argparse.Namespace) -> list[str] | None:
   return [line.strip() for line in lines]
 
 
-def at_least(least: int) -> Callable[[str], int]:
-  """Returns what reads a whole number that is not smaller than that."""
+def at_least(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
+  """Returns what reads a whole number that lies between the two."""
 
   def read(text: str) -> int:
     value = int(text)
@@ -119,6 +119,8 @@ def at_least(least: int) -> Callable[[str], int]:
       raise argparse.ArgumentTypeError(
         f'{value} is too few; use {least} or more'
       )
+    if value > most:
+      raise argparse.ArgumentTypeError(f'{value} is too many; use up to {most}')
     return value
 
   read.__name__ = 'int'  # As argparse names it.
