@@ -133,6 +133,14 @@ CASES = {
       'no.json',
     ),
   ],
+  'ablate': [
+    ('no config', '--config=no.py --out=new', 'no.py'),
+    ('config of another kind', '--config={c}/tiny_vae.py --out=new', 'seeds'),
+  ],
+  'studio': [
+    ('no model', '--model=nowhere --out=new', 'nowhere'),
+    ('a port that is none', '--out=new --port=99999999', '--port'),
+  ],
   'export': [
     ('no latents', f'{EXPORT} {STUDENT_FILE} --config.latents.dir=no', 'no '),
     ('no student', f'{EXPORT} --student=no.safetensors', 'no.safetensors'),

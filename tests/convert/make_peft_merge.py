@@ -27,9 +27,9 @@ def merged():
   from unitemp_jax.convert import parity_torch
 
   state = small_models.state_dict('dit', 'diffusers')
-  model = parity_torch.build(
-    'dit', small_models.CONFIGS['dit'], state, 'float32'
-  )
+  # The modules share the arrays that they are given.
+  own = {name: value.copy() for name, value in state.items()}
+  model = parity_torch.build('dit', small_models.CONFIGS['dit'], own, 'float32')
   config = peft.LoraConfig(
     r=RANK,
     lora_alpha=ALPHA,

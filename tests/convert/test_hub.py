@@ -21,7 +21,7 @@ COMMIT = 'a' * 40
 class Hub(http.server.BaseHTTPRequestHandler):
   """Lists and serves the files of repositories; knows main and v1."""
 
-  protocol_version = 'HTTP/1.1'
+  protocol_version = 'HTTP/1.0'  # No connection outlives the server.
 
   def do_HEAD(self):
     self.answer(body=False)

@@ -99,9 +99,9 @@ def evaluation_set(folder):
   files.write(folder / 'clips.jsonl', json.dumps(line) + '\n')
   files.write_json(folder / 'records/x-0.json', record)
   log = store.Journal(folder, (0, 1))
-  log.start(1)
-  log.batch(1, 2.0)
-  log.end()
+  log.log('start', clips=1)
+  log.log('batch', clips=1, seconds=2.0)
+  log.log('end')
   return folder
 
 

@@ -30,9 +30,10 @@ def folder(tmp_path):
     {'event': 'batch', 'time': 3730.0, 'clips': 20, 'seconds': 30},
     {'event': 'end', 'time': 3730.0},
   ]
-  journal.write_text('\n'.join(map(json.dumps, lines)))
+  own = {'host': 'here', 'pid': 1}
+  journal.write_text('\n'.join(json.dumps(line | own) for line in lines))
   settings = {'clips': 40, 'prompts': 20, 'orders': ['a', 'b'], 'frames': 33}
-  settings['model'] = '0123'
+  settings |= {'model': '0123', 'fps': 12, 'height': 32, 'width': 32}
   (tmp_path / 'set' / 'set.json').write_text(json.dumps(settings))
   steps = [
     *('begin\tgenerate\t20', 'begin\tgenerate\t20', 'end\tgenerate\t20\t70'),

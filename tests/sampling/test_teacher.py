@@ -81,7 +81,7 @@ def test_no_scale_and_two_are_refused(fields):
   ('changes', 'words'),
   [
     ({'solver': 'ddim'}, 'no solver'),
-    ({'steps': 0}, 'at least 1 step'),
+    ({'steps': 0}, '1..1000 steps'),
     ({'shift': 0.0}, 'above 0'),
   ],
 )

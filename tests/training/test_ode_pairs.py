@@ -124,7 +124,7 @@ def test_what_is_written_is_read(setup, capsys):
   arguments, config, folder = setup
   assert ode_pairs.main([*arguments, '--dry_run']) == 0
   assert not (folder / 'pairs').exists()
-  with pytest.raises(UserError, match='do not meet the levels'):
+  with pytest.raises(UserError, match='do not meet the timesteps'):
     ode_pairs.main([*arguments, '--steps=5'])
   assert ode_pairs.main(arguments) == 0
   source = latents.LatentSource(folder / 'pairs')

@@ -9,6 +9,7 @@ from unitemp_jax import files
 from unitemp_jax.cli import encode, train
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.data import latents
+from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation import ablation
 from unitemp_jax.evaluation.suites.bench import Bench, Settings, resampled
 from unitemp_jax.generate.pipeline import Pipeline
@@ -24,6 +25,7 @@ Each training is an ordinary `unitemp train`, which --dry_run prints; it may run
 anywhere, on the same OUT. Run the same command again to continue: what is in
 --results is neither trained nor measured again."""
 _TABLE = 'README.md'
+_KEYS = ('seeds', 'arms', 'stages', 'num_clips', 'size', 'measures', 'claims')
 
 
 def _parser() -> Parser:
@@ -147,6 +149,12 @@ def main(argv: list[str]) -> int:
   """
   args, overrides = _parser().parse_with_overrides(argv)
   config = load_config(args.config, overrides).to_dict()
+  lacks = [name for name in _KEYS if name not in config]
+  if lacks:
+    raise UserError(
+      f'{args.config} is no config of ablations (it lacks {", ".join(lacks)}); '
+      'use configs/ablations.py.'
+    )
   file = args.config.partition(':')[0]
   stages = _Stages(
     file, config['size'], args.model, args.out, tuple(config['stages'])

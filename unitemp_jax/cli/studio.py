@@ -24,17 +24,19 @@ def main(argv: list[str]) -> int:
   parser.share('model')
   parser.share('out', type=str, help='folder of the projects')
   parser.add('--host', 'address to listen on', default='127.0.0.1')
-  parser.add('--port', None, at_least(0), 8400)
+  parser.add('--port', None, at_least(0, 65535), 8400)
   parser.add('--upload_limit', 'MiB of a picture or clip', at_least(1), 256)
   parser.share('dry_run')
   args = parser.parse_args(argv)
   try:
+    from unitemp_jax.sampling import model_folder
     from unitemp_jax.studio import guard, server
   except ModuleNotFoundError as error:
     raise UserError(
       f'unitemp studio needs {error.name}: pip install "unitemp_jax[studio]".'
     ) from error
 
+  model_folder.read_card(args.model)  # Refused before there is a folder.
   out = out_folder(args.out)
   limit = args.upload_limit * 2**20
   if args.dry_run:

@@ -31,10 +31,10 @@ def read(path: str | os.PathLike[str]) -> np.ndarray:
   try:
     with np.load(path, allow_pickle=False) as opened:
       held = {name: opened[name] for name in opened.files}
-  except files.UNREADABLE as error:
-    raise UserError(f'{path} cannot be read as .npz ({error}).') from error
   except (AttributeError, TypeError):  # a single array
     held = {}
+  except files.UNREADABLE as error:
+    raise UserError(f'{path} cannot be read as .npz ({error}).') from error
   noise = held.get('noise')
   if noise is None or noise.ndim != len(AXES) or noise.dtype.kind != 'f':
     raise UserError(

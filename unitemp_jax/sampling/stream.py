@@ -71,7 +71,7 @@ class RowPrograms:
     self.store = jax.jit(self._store_fn, donate_argnames='cache')
 
   def _make_fn(
-    self, net, cache, anchors, keys, row: Row, noise, anchored: bool
+    self, net, cache, anchors, keys, row: Row, noise=None, *, anchored: bool
   ):
     """Returns the cache, the clean anchors and the clean block."""
     count = anchors.shape[1] if anchored else 0

@@ -39,6 +39,7 @@ from unitemp_jax.training.programs import builders, networks
 Record = dict[str, np.ndarray]
 
 _BATCH = 16  # of digits
+_OTHERS = 'another VAE or data set'
 _LABELS = ('digit', 'colour', 'side', 'digit_id')
 _AHEAD_BYTES = 4e9  # of decoded clips that wait
 _STARTED = 'encoding.json'  # what the shards are of, from the first one on
@@ -100,7 +101,7 @@ def encode(
   if config.data.name == 'video_folder':
     clips = _videos(config, dtype, batch_size, dry_run)
   else:
-    clips = _digits(config, dtype, dry_run)
+    clips = _digits(config, out, dtype, dry_run)
   if clips is None:
     return
   count = -(-len(clips.source) // clips.per_shard)
@@ -109,7 +110,7 @@ def encode(
     f'{len(clips.source)} clips to {count} shards in {out}; {len(mine)} are of '
     f'part {part[0]}/{part[1]}'
   )
-  if latents.is_complete(out, clips.about, 'another VAE or data set'):
+  if latents.is_complete(out, clips.about, _OTHERS):
     print(f'nothing to do: {out / latents.INDEX}')
     return
   if dry_run:
@@ -245,7 +246,9 @@ def _text(
   return ids.astype(np.int32), mask.astype(bool)
 
 
-def _digits(config: ConfigDict, dtype: str, dry_run: bool) -> _Clips | None:
+def _digits(
+  config: ConfigDict, out: Path, dtype: str, dry_run: bool
+) -> _Clips | None:
   """Falling digits, many at a time."""
   data, path = config.data, Path(config.latents.vae)
   about = _about(config, data.num_clips, files.file_sha256(path)[:16], dtype)
@@ -253,6 +256,7 @@ def _digits(config: ConfigDict, dtype: str, dry_run: bool) -> _Clips | None:
   if dry_run:
     print(f'would encode {data.num_clips} clips')
     return None
+  latents.is_complete(out, about, _OTHERS)  # Refuses before clips are drawn.
 
   def open_clips():
     tokenizer = Tokenizer.from_file(config.latents.tokenizer)
