@@ -49,6 +49,18 @@ CASES = {
     ('unknown verb', ['generat'], "no verb 'generat'; did you mean 'generate'"),
   ],
   'train': [
+    *(
+      (f'data of {key}={value}', f'{TRAIN} --config.data.{key}={value}', key)
+      for key, value in (
+        ('num_frames', 0),
+        ('num_frames', -5),
+        ('num_frames', 32),
+        ('num_frames', 10**9 + 1),
+        ('size', 0),
+        ('size', 10**6),
+        ('num_clips', 10**11),
+      )
+    ),
     ('no config file', '--config={c}/tiny_va.py --workdir=new', 'tiny_vae.py'),
     ('config argument', TRAIN.replace(':test', ':huge'), "'huge'"),
     ('config key', f'{TRAIN} --config.num_stepz=3', 'num_steps'),

@@ -4,12 +4,13 @@ import ast
 import difflib
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
+from unitemp_jax import timeline
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
@@ -169,4 +170,27 @@ def load_config(
   config.lock()
   for override in overrides:
     _apply(config, override)
+  _check_data(config.get('data', {}), name)
   return config
+
+
+_DATA = {
+  'num_frames': (1, 100_001),
+  'num_clips': (1, 10**8),
+  **dict.fromkeys(('size', 'height', 'width'), (8, 16_384)),
+}
+
+
+def _check_data(data: Mapping[str, Any], name: str) -> None:
+  for key, (least, most) in _DATA.items():
+    value = data.get(key)
+    if isinstance(value, int) and not least <= value <= most:
+      raise UserError(
+        f'{name}: config.data.{key} is {value}; use {least}..{most}.'
+      )
+  frames = data.get('num_frames')
+  if isinstance(frames, int) and (frames - 1) % timeline.STRIDE:
+    raise UserError(
+      f'{name}: config.data.num_frames is {frames}; the VAE takes '
+      f'1 + {timeline.STRIDE} k frames, such as 33.'
+    )
