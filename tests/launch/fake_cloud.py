@@ -51,7 +51,10 @@ case "$*" in
     fi
     ;;
   *'queued-resources create'*) cp "$FAKE/on_create" "$FAKE/state" ;;
-  *'queued-resources delete'*) rm -rf "$FAKE/state" "$FAKE/hosts" ;;
+  *'queued-resources delete'*)
+    # A host that was just killed may still be writing.
+    until rm -rf "$FAKE/state" "$FAKE/hosts"; do sleep 0.1; done
+    ;;
   *'storage cp'*|*'storage rsync'*)
     target="$FAKE/bucket/${@: -1}"
     target="$FAKE/bucket/${target#*gs://runs/}"
