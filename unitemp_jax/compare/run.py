@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import csv
 import dataclasses
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,10 @@ from unitemp_jax import files
 from unitemp_jax.compare import blind, gallery, numbers, table
 from unitemp_jax.compare.pairing import Pair, Pairing, System
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.clips import tables
+from unitemp_jax.evaluation.clips import measure, tables
 from unitemp_jax.evaluation.clips.folder import Listing
-from unitemp_jax.evaluation.clips.measure import Measurer
-from unitemp_jax.evaluation.clips.tables import SHAPES, Clip
-from unitemp_jax.evaluation.metrics.results import Result, ResultTable, to_csv
+from unitemp_jax.evaluation.clips.tables import SHAPES, Clip, Group
+from unitemp_jax.evaluation.metrics.results import Result, ResultTable
 from unitemp_jax.report import pages
 
 METRICS, TABLES, CLIPS, UNPAIRED = (
@@ -39,6 +40,7 @@ def run(
   trials: int,
   question: str,
   command: str,
+  report: Callable[[str], None] = print,
 ) -> str:
   """Measures, compares and writes everything below `out`.
 
@@ -52,6 +54,7 @@ def run(
     trials: of the blind page, at most; 0 for none.
     question: of the blind page.
     command: for the record.
+    report: is given lines about the progress.
 
   Returns:
     The tables as Markdown.
@@ -61,19 +64,11 @@ def run(
       written.
   """
   notes = list(pairing.notes)
-  listed = {c.path: c for pair in pairing.pairs for c in pair.clips.values()}
-  measurer = Measurer(out / 'measured', workers)
-  own, problems = tables.measure_clips(list(listed.values()), measurer)
-  notes += problems
-  measured = {clip.file.path: clip for clip in own if clip.file}
+  measured = _measure(pairing.pairs, out, workers, report, notes)
   pairs = _whole(pairing.pairs, measured)
   if not pairs:
     raise UserError('not one pair of clips could be measured.')
-  usual = None
-  if real is not None:
-    group, problems = tables.measure_real(real, own, measurer)
-    notes += problems
-    usual = float(np.mean([clip.values['mean step'] for clip in group.clips]))
+  usual = _usual(real, measured, out, workers, report, notes)
   notes += _unlike(systems, pairs, measured)
   names = tuple(system.name for system, _ in systems)
   matches, results = _compare(names, pairs, measured, usual, command, notes)
@@ -98,7 +93,7 @@ def run(
     command,
     blind.PAGE if texts else '',
   )
-  return _write(out, contents, results, texts)
+  return _write(out, contents, results, texts, report)
 
 
 def _compare(
@@ -126,6 +121,25 @@ def _compare(
   return matches, results
 
 
+def _measure(pairs, out, workers, report, notes) -> dict[Path, Clip]:
+  clips = {clip.path: clip for pair in pairs for clip in pair.clips.values()}
+  listed = list(clips.values())
+
+  def keep(i: int, found: measure.Measured) -> Clip | str:
+    try:
+      return tables.whole_clip(listed[i], found)
+    except UserError as error:
+      return f'{listed[i].name} was not measured: {error}'
+
+  jobs = [tables.job_of(file) for file in listed]
+  found = measure.measure(
+    jobs, out / 'measured', workers=workers, report=report, keep=keep
+  )
+  notes += [problem for problem in found if isinstance(problem, str)]
+  pairs = zip(clips, found, strict=True)
+  return {path: clip for path, clip in pairs if isinstance(clip, Clip)}
+
+
 def _whole(
   pairs: Sequence[Pair], measured: Mapping[Path, Clip]
 ) -> tuple[Pair, ...]:
@@ -136,6 +150,19 @@ def _whole(
     if len(clips) > 1:
       found.append(dataclasses.replace(pair, clips=clips))
   return tuple(found)
+
+
+def _usual(real, measured, out, workers, report, notes) -> float | None:
+  """Mean step of real clips of the same length, rate and size."""
+  if real is None:
+    return None
+  group = Group('all', tuple(measured.values()))
+  window, layout = tables.common_window([group])
+  clips, problems = tables.measure_real(
+    real, window, layout, out / 'measured', workers, report
+  )
+  notes += problems
+  return float(np.mean([clip.values['mean step'] for clip in clips.clips]))
 
 
 def _unlike(systems, pairs, measured) -> list[str]:
@@ -183,7 +210,9 @@ def _numbers(match, pairs, command, notes) -> list[Result]:
   return rows
 
 
-def _write(out: Path, contents: gallery.Contents, results, texts) -> str:
+def _write(
+  out: Path, contents: gallery.Contents, results, texts, report
+) -> str:
   """Writes all files, or none: a page without its numbers is of no use."""
   parts = []
   for names, rows in contents.matches:
@@ -200,10 +229,7 @@ def _write(out: Path, contents: gallery.Contents, results, texts) -> str:
     {
       **texts,
       out / CLIPS: csv_text,
-      out / UNPAIRED: to_csv(
-        ['system', 'clip', 'reason'],
-        [(own.system, own.clip.name, own.reason) for own in contents.unpaired],
-      ),
+      out / UNPAIRED: _unpaired_csv(contents),
       out / TABLES: text,
       out / gallery.PAGE: page,
       out / METRICS: ResultTable(tuple(results)).to_text(),
@@ -211,5 +237,14 @@ def _write(out: Path, contents: gallery.Contents, results, texts) -> str:
   )
   pages.remove_parts(out / gallery.PAGE, shown)
   for note in contents.notes:
-    print(f'note: {note}')
+    report(f'note: {note}')
   return text
+
+
+def _unpaired_csv(contents: gallery.Contents) -> str:
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(['system', 'clip', 'reason'])
+  for alone in contents.unpaired:
+    writer.writerow([alone.system, alone.clip.name, alone.reason])
+  return text.getvalue()

@@ -35,11 +35,15 @@ _INTEGERS = (
 
 @dataclasses.dataclass(kw_only=True)
 class FallingDigitsConfig(tfds.core.BuilderConfig):
-  """What one prepared set holds."""
+  """What one prepared set holds.
 
-  # how the clips look; its split is replaced by those of `clips`
+  Attributes:
+    spec: how the clips look; its split is replaced by those of `clips`.
+    clips: number of clips per split.
+  """
+
   spec: falling_digits.FallingDigitsSpec
-  clips: Mapping[str, int]  # number of clips per split
+  clips: Mapping[str, int]
 
 
 class FallingDigits(prepared.LocalBuilder):

@@ -44,13 +44,20 @@ _Tasks = Sequence[Callable[[], None]]
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """A whole set, before any of it is made."""
+  """A whole set, before any of it is made.
 
-  model: Path  # its folder
-  settings: dict[str, Any]  # what `set.json` says
-  clips: list[Clip]  # all of them
-  order_of: dict[str, Plan]  # plan of each order
-  # what of a prompt the model does not see, by prompt
+  Attributes:
+    model: its folder.
+    settings: what `set.json` says.
+    clips: all of them.
+    order_of: plan of each order.
+    remarks: what of a prompt the model does not see, by prompt.
+  """
+
+  model: Path
+  settings: dict[str, Any]
+  clips: list[Clip]
+  order_of: dict[str, Plan]
   remarks: dict[str, list[str]]
 
 
@@ -188,16 +195,19 @@ def plan_work(
 def run_work(
   work: Work,
   out: Path,
-  shard: tuple[int, int],
+  shard: tuple[int, int] | None = None,
   batch_size: int = 8,
+  report: Callable[[str], None] = print,
 ) -> tuple[int, int]:
   """Makes what is missing of a set.
 
   Args:
     work: from `plan_work`.
     out: folder of the set.
-    shard: (i, n) makes the i-th of n parts only.
+    shard: (i, n) makes the i-th of n parts only; None makes the part of this
+      process where several work together, and everything elsewhere.
     batch_size: clips per batch.
+    report: is given lines about the progress.
 
   Returns:
     How many clips were made, and how many were there already.
@@ -206,6 +216,7 @@ def run_work(
     UserError: the folder holds another set, or cannot be written, or another
       process makes the same shard.
   """
+  shard = shard or (jax.process_index(), jax.process_count())
   store, reader = Store(out), Reader(work)
   if not (out / 'set.json').exists():
     reader.check()
@@ -219,7 +230,7 @@ def run_work(
     if todo:
       size = min(batch_size, len(mine))
       maker = Maker(work, store, reader, size)
-      make_clips(todo, size, maker.make, maker.tasks, journal, print)
+      make_clips(todo, size, maker.make, maker.tasks, journal, report)
   store.leave(journal.folder)
   if jax.process_count() > 1:
     _wait_for_others(out)

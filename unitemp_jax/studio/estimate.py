@@ -59,21 +59,18 @@ def _bytes(tree: Any) -> int:
 
 
 def seconds(blocks: int, made: Iterable[Mapping[str, Any]]) -> float | None:
-  """Time for so many blocks, from what versions took; None if none is known.
+  """Time for so many blocks by what others took; None if none is known.
+
+  A first block may take longer: then programs are compiled.
 
   Args:
     blocks: to be made.
     made: facts of finished versions (`Project.about`).
   """
-  each, first = [], []
+  each = []
   for about in made:
     timings, count = about.get('timings', {}), len(about.get('blocks', ()))
     if 'first block' in timings and count > 1:
       rest = timings['generation'] - timings['first block']
       each.append(rest / (count - 1))
-      first.append(timings['first block'])
-  if not each:
-    return None
-  return statistics.median(first[-5:]) + statistics.median(each[-5:]) * (
-    max(blocks - 1, 0)
-  )
+  return blocks * statistics.median(each[-5:]) if each else None

@@ -1,6 +1,6 @@
 """A project on disk: its timeline, what was given to it, and its versions.
 
-    PROJECT/studio.json           the timeline, and what was given
+    PROJECT/studio.json           the timeline, its past, and what was given
     PROJECT/given/ID.png          pictures and clips, named by their content
     PROJECT/0001/studio.json      a version: timeline, command and state
     PROJECT/0001/long/0000-*.mp4  its files, as `unitemp generate` writes them
@@ -36,9 +36,12 @@ from unitemp_jax.studio.timeline import Piece, Timeline
 from unitemp_jax.video import read, write
 
 Jobs = Callable[[list[str]], list[Job]]
+Script = Callable[[list[str]], str]
 RECORD, GIVEN = 'studio.json', 'given'
 QUEUED, RUNNING, DONE = 'queued', 'running', 'done'
 FAILED, CANCELLED = 'failed', 'cancelled'
+_MOST_STEPS = 100  # that undo goes back over
+_MOST_WAITING = 100  # versions of a project in the queue
 _MOST_PIXELS = 64 * 2**20  # of one picture
 _MOST_BYTES = 2**30  # of the frames of one clip
 _TILES, _TILE = 16, 64  # of a strip: number and height
@@ -73,7 +76,15 @@ class Version:
   @property
   def state(self) -> str:
     """One of the constants of this file."""
-    return self.record.get('state', DONE)
+    state = self.record.get('state', DONE)
+    # The command line may have finished what was stopped here.
+    stopped = state in (CANCELLED, FAILED)
+    return DONE if stopped and self.sidecar.is_file() else state
+
+  @property
+  def sidecar(self) -> Path:
+    """What is written last of a clip."""
+    return self.clip.with_suffix('.json')
 
   @property
   def frames_file(self) -> Path:
@@ -85,7 +96,9 @@ class Version:
 class Project:
   """A folder of versions; used by several threads."""
 
-  def __init__(self, folder: Path, model: Path, card: Any, jobs: Jobs):
+  def __init__(
+    self, folder: Path, model: Path, card: Any, jobs: Jobs, script: Script
+  ):
     """Opens it.
 
     Args:
@@ -93,9 +106,10 @@ class Project:
       model: folder of the model.
       card: of the model.
       jobs: words of `unitemp generate` to the clips they ask for.
+      script: the same to the Python that makes their frames.
     """
     self.folder, self.name = folder, folder.name
-    self.model, self.card = model, card
+    self.model, self.card, self.script = model, card, script
     self._jobs, self._lock = jobs, threading.RLock()
 
   def _record(self) -> dict[str, Any]:
@@ -119,9 +133,30 @@ class Project:
       record = self._record() | values
       files.write_json(self.folder / RECORD, record)
 
-  def keep_timeline(self, line: Timeline) -> None:
-    """Puts it on all pages."""
-    self._keep(timeline=line.record())
+  def keep_timeline(self, line: Timeline, step: bool = True) -> None:
+    """Puts it on all pages; `step`: undo goes back to the one before."""
+    with self._lock:
+      before = self.timeline.record()
+      values: dict[str, Any] = {'timeline': line.record()}
+      if step and before != values['timeline']:
+        past = [*self._record().get('past', []), before]
+        values |= {'past': past[-_MOST_STEPS:], 'future': []}
+      self._keep(**values)
+
+  def steps(self) -> tuple[int, int]:
+    """How far undo and redo can go."""
+    record = self._record()
+    return len(record.get('past', ())), len(record.get('future', ()))
+
+  def undo(self, back: str = 'past', on: str = 'future') -> Timeline:
+    """Goes a step back, or on again with the two changed; the new timeline."""
+    with self._lock:
+      record = self._record()
+      if record.get(back):
+        *rest, line = record[back]
+        undone = [*record.get(on, []), record['timeline']]
+        self._keep(**{'timeline': line, back: rest, on: undone})
+      return self.timeline
 
   def give(self, upload: Path, name: str) -> str:
     """Keeps what was uploaded and returns its id.
@@ -161,11 +196,12 @@ class Project:
 
   def _files(self, line: Timeline, folder: Path) -> dict[Piece, Path]:
     """Files of the pieces; those that are cut are written to the folder."""
-    found = {}
-    for piece in line.pieces:
-      path = self._source(piece.source)
-      found[piece] = _cut(path, piece, self.card.fps, folder)
-    return found
+    paths = {p.source: self._source(p.source) for p in line.pieces}
+    fps = self.card.fps
+    counts = {name: len(frames_of(path, fps)) for name, path in paths.items()}
+    if lines.hole(line, counts):
+      return {piece: paths[piece.source] for piece in line.pieces}
+    return {p: _cut(paths[p.source], p, fps, folder) for p in line.pieces}
 
   def job(self, line: Timeline, out: Path, cuts: Path) -> tuple[Job, list[str]]:
     """What a timeline asks for, and the words that say so.
@@ -193,14 +229,6 @@ class Project:
     """The one clip that words of `unitemp generate` ask for."""
     [job] = self._jobs(list(words))
     return job
-
-  def python(self, line: Timeline) -> str:
-    """A script that makes the same frames."""
-    cuts = self.folder / GIVEN
-    pieces = self._files(line, cuts)
-    board = _board(line, pieces, cuts)
-    short = self.card.frames
-    return lines.python(line, pieces, board, short, self.model)
 
   def storyboard(self, line: Timeline) -> str:
     """The timeline as a storyboard of what was given, by name."""
@@ -231,9 +259,13 @@ class Project:
 
   def queue(self, line: Timeline) -> str:
     """Puts a version into the queue and returns its name."""
-    with tempfile.TemporaryDirectory() as scratch:
-      self.job(line, self.folder, Path(scratch))  # or its complaint
     with self._lock:
+      waiting = [v for v in self.versions().values() if v.state == QUEUED]
+      if len(waiting) >= _MOST_WAITING:
+        raise UserError(
+          f'{len(waiting)} videos wait already; cancel some, or let them be '
+          'made first.'
+        )
       numbers = [int(n) for n in self._names() if n.isdecimal()]
       name = f'{max(numbers, default=0) + 1:04d}'
       folder = self.folder / name
@@ -282,7 +314,7 @@ class Project:
 
   def about(self, version: Version) -> dict[str, Any]:
     """What a page shows of a version."""
-    record, sidecar = version.record, version.clip.with_suffix('.json')
+    record, sidecar = version.record, version.sidecar
     shown: dict[str, Any] = {'name': version.name, 'state': version.state}
     shown |= {k: record[k] for k in ('timeline', 'problem') if k in record}
     if 'words' in record:
@@ -387,20 +419,12 @@ def read_upload(path: Path, fps: float) -> tuple[np.ndarray, str]:
     raise UserError(
       f'{width}x{height} pixels are too many; use at most {_MOST_PIXELS}.'
     )
-  if picture:
-    return read.read_image(path)[None], endings[0]
-  frames, size = [], 0
-  for frame in read.resample(read.decode(path), fps):
-    size += frame.nbytes
-    if size > _MOST_BYTES:
-      raise UserError(
-        f'the clip is too long: cut it to its first {len(frames) / fps:.0f} '
-        'seconds, or make it smaller.'
-      )
-    frames.append(frame)
-  if len({frame.shape for frame in frames}) > 1:
-    raise UserError('the picture size changes within the clip.')
-  return np.stack(frames), endings[0]
+  try:
+    if picture:
+      return read.read_image(path)[None], endings[0]
+    return read.read_video(path, fps, _MOST_BYTES)[0], endings[0]
+  except UserError as error:  # Its name here says nothing to who sent it.
+    raise UserError(str(error).replace(str(path), 'this file')) from error
 
 
 def strip(frames: np.ndarray) -> np.ndarray:

@@ -57,7 +57,12 @@ class Studio:
   """
 
   def __init__(
-    self, out: Path, model: Path, jobs: projects.Jobs, upload_limit: int = 2**28
+    self,
+    out: Path,
+    model: Path,
+    jobs: projects.Jobs,
+    script: projects.Script,
+    upload_limit: int = 2**28,
   ):
     """Opens the folder and starts nothing.
 
@@ -65,12 +70,14 @@ class Studio:
       out: folder of the projects.
       model: folder of the model.
       jobs: words of `unitemp generate` to the clips they ask for.
+      script: the same to the Python that makes their frames.
       upload_limit: bytes of a picture or clip.
 
     Raises:
       UserError: there is no such model.
     """
-    self.out, self.model, self._jobs = out.resolve(), model.resolve(), jobs
+    self.out, self.model = out.resolve(), model.resolve()
+    self._commands = jobs, script
     self.card = model_folder.read_card(self.model)
     Tokenizer.from_file(self.model / 'tokenizer.json')
     self.upload_limit = upload_limit
@@ -90,7 +97,7 @@ class Studio:
 
   def _open(self, folder: Path) -> Project:
     if folder not in self._opened:
-      made = Project(folder, self.model, self.card, self._jobs)
+      made = Project(folder, self.model, self.card, *self._commands)
       self._opened.setdefault(folder, made)
     return self._opened[folder]
 
@@ -155,6 +162,7 @@ class Studio:
         'block': 4 * card.block,
       },
       'timeline': project.timeline.record(),
+      'steps': project.steps(),
       'given': project.given,
       'versions': [project.about(v) for v in project.versions().values()],
     }
@@ -302,12 +310,18 @@ async def _state(request: Request) -> Response:
 async def _act(request: Request) -> Response:
   """What is done with a timeline; the last part of the address says what."""
   studio, project = _studio(request), _project(request)
-  action, line = request.path_params['action'], await _json(request)
-  line = Timeline.read(line)
+  action, sent = request.path_params['action'], await _json(request)
+  if action in ('undo', 'redo'):
+    ways = ('past', 'future') if action == 'undo' else ('future', 'past')
+    line = await studio.call(project.undo, *ways)
+    studio.changed()
+    return JSONResponse({'timeline': line.record()})
+  line = Timeline.read(sent)
   if action == 'plan':
     return JSONResponse(await studio.call(studio.plan, project, line))
   if action == 'timeline':
-    await studio.call(project.keep_timeline, line)
+    step = 'same' not in request.query_params
+    await studio.call(project.keep_timeline, line, step)
     studio.changed()
     return JSONResponse({})
   if action == 'generate':
@@ -324,8 +338,8 @@ async def _control(request: Request) -> Response:
   studio, project = _studio(request), _project(request)
   version, action = _version(request), request.path_params['action']
   if action == 'python':
-    line = Timeline.read(version.record['timeline'])
-    return JSONResponse({'text': await studio.call(project.python, line)})
+    words = _found(version.record, 'words')
+    return JSONResponse({'text': await studio.call(project.script, words)})
   acts = {'cancel': studio.worker.cancel, 'resume': studio.worker.resume}
   act = _found(acts, action)
   await studio.call(act, project, version.name)

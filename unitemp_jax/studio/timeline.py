@@ -27,6 +27,8 @@ _MOST = 1000  # prompts or pieces
 _WRONG = 'this is no timeline of the studio; reload the page.'
 # Where the order only says from which side gaps are filled.
 _DIRECTIONS = {'auto': 'forward', 'past': 'forward', 'future': 'backward'}
+_SIDES = {'auto': 'alternate', 'past': 'past', 'future': 'future'}
+_SAID = {'outside_in': 'from both ends', 'middle_out': 'middle out'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,57 +138,22 @@ def _read(kind: Any, value: Any) -> Any:
 Files = Mapping[Piece, Path]
 
 
-def workflow(
-  line: Timeline, files: Files, short: int
-) -> tuple[str, dict[str, Any]]:
-  """Name and arguments of the workflow, as `unitemp_jax.workflows` has them.
+def hole(line: Timeline, frames: Mapping[str, int]) -> bool:
+  """Whether the pieces are a clip in its place, without a span inside.
 
   Args:
-    line: the timeline, not one of scenes.
-    files: of its pieces.
-    short: frames up to which a video needs no sinks.
-
-  Raises:
-    UserError: the order needs something that is not there.
+    line: the timeline.
+    frames: of the sources, by name.
   """
-  side = {} if line.order == 'auto' else {'side': line.order}
-  ends = {}
-  for piece in line.pieces:
-    if piece.at == 0:
-      ends['first'] = str(files[piece])
-    elif piece.at + piece.count == line.length:
-      ends['last'] = str(files[piece])
-  if line.loop:
-    if len(line.pieces) > len(ends) or 'last' in ends:
-      raise UserError(
-        'joined ends: only what stands at frame 0 can be given to a loop; '
-        'remove the rest, or open the ends.'
-      )
-    return 'loop', {'length': line.length, **ends, **side}
-  sinks = {'sinks': line.sinks} if line.sinks else {}
-  if not line.pieces or (sinks and len(ends) == len(line.pieces)):
-    if line.order not in _DIRECTIONS:
-      raise UserError(
-        f'{_said(line.order)} fills between what is given: put a picture on '
-        'the timeline, or choose another order.'
-      )
-    own = {'length': line.length, 'direction': _DIRECTIONS[line.order]}
-    if not sinks and line.length <= short:
-      sinks = {'sinks': 'none'}
-    return 'long_video', {**own, **sinks, **ends}
-  if len(line.pieces) > 1 and not side:
-    side = {'side': 'outside_in'}
-  given = {
-    piece.at: str(files[piece])
-    for piece in sorted(line.pieces, key=lambda piece: piece.at)
-  }
-  if len(given) < len(line.pieces):
-    raise UserError('two pieces stand at one frame; move one of them.')
-  return 'fill', {'keyframes': given, 'length': line.length, **side, **sinks}
-
-
-def _said(order: str) -> str:
-  return {'outside_in': 'from both ends', 'middle_out': 'middle out'}[order]
+  if line.loop or line.sinks or line.order == 'scenes' or len(line.pieces) != 2:
+    return False
+  one, other = sorted(line.pieces, key=lambda piece: piece.at)
+  return (
+    one.source == other.source
+    and frames[one.source] == line.length == other.last + 1
+    and one.at == one.first == 0
+    and one.last + 1 < other.first == other.at
+  )
 
 
 def words(line: Timeline, files: Files, board: Path, short: int) -> list[str]:
@@ -194,25 +161,17 @@ def words(line: Timeline, files: Files, board: Path, short: int) -> list[str]:
 
   Args:
     line: the timeline.
-    files: of its pieces.
+    files: of its pieces; both have the same one around a `hole`.
     board: the storyboard, if it is one of scenes.
-    short: see `workflow`.
+    short: frames up to which a video needs no sinks.
 
   Raises:
-    UserError: it cannot be said.
+    UserError: the order needs something that is not there.
   """
   shared = [f'--decode={line.decode}', '--lossless']
   if line.order == 'scenes':
     return [f'--storyboard={board}', *shared]
-  name, options = workflow(line, files, short)
-  found = ['--loop'] if name == 'loop' else []
-  for key, value in options.items():
-    if key == 'keyframes':
-      found += [f'--keyframe={at}:{path}' for at, path in value.items()]
-    elif name == 'long_video' and key == 'length':
-      found.append(f'--long={value}')
-    else:
-      found.append(f'--{key}={value}')
+  found = _given(line, files) or _long(line, files, short)
   (_, first), *later = line.schedule().items()
   found.append(f'--prompt={first}')
   found += [f'--prompt_at={at}:{text}' for at, text in later]
@@ -220,36 +179,87 @@ def words(line: Timeline, files: Files, board: Path, short: int) -> list[str]:
   return [*found, f'--seed={line.seed}', *shared]
 
 
+def _given(line: Timeline, files: Files) -> list[str]:
+  """The workflow that makes a video of what is given; [] if it is a long one.
+
+  It is the one that a person would choose on the command line.
+  """
+  pieces = sorted(line.pieces, key=lambda piece: piece.at)
+  ends = _ends(line, files)
+  side = [] if line.order == 'auto' else [f'--side={line.order}']
+  length = f'--length={line.length}'
+  if line.sinks and (line.loop or len(ends) < len(pieces)):
+    raise UserError(
+      'sinks are of a video of which at most the ends are given; set them to '
+      'automatic, or open the ends and remove what stands between.'
+    )
+  if line.loop:
+    if len(pieces) > len(ends) or 'last' in ends:
+      raise UserError(
+        'joined ends: only what stands at frame 0 can be given to a loop; '
+        'remove the rest, or open the ends.'
+      )
+    first = [f'--first={path}' for path in ends.values()]
+    return ['--loop', length, *first, *side]
+  if not pieces or line.sinks:
+    return []
+  end = max(piece.at + piece.count for piece in pieces)
+  if end > line.length:
+    raise UserError(
+      f'what is given lasts until frame {end - 1}, the video until '
+      f'{line.length - 1}; move it, trim it, or make the video longer.'
+    )
+  if sum(piece.count for piece in pieces) >= line.length:
+    raise UserError(
+      f'all {line.length} frames of the video are given, so that nothing is '
+      'left to make; make it longer.'
+    )
+  one, rest = pieces[0], pieces[1:]
+  after = line.length - one.at - one.count
+  if rest and files[one] == files[rest[0]] and one.last < rest[0].first:
+    span = f'--span={one.last + 1}:{rest[0].first - 1}'
+    return [f'--regenerate={files[one]}', span, *side]
+  if not rest and one.count > 1 and line.order in _SIDES:
+    found = [f'--extend={files[one]}', f'--before={one.at}']
+    return [*found, f'--after={after}', f'--sides={_SIDES[line.order]}']
+  if not rest and one.count == 1 and not side:
+    return [f'--image={files[one]}', f'--at={one.at}', length]
+  if len({piece.at for piece in pieces}) < len(pieces):
+    raise UserError('two pieces stand at one frame; move one of them.')
+  if rest and not side:
+    side = ['--side=outside_in']
+  keys = [f'--keyframe={piece.at}:{files[piece]}' for piece in pieces]
+  return [*keys, length, *side]
+
+
+def _ends(line: Timeline, files: Files) -> dict[str, Path]:
+  """Files of the pieces that the video begins and ends with."""
+  ends = {}
+  for piece in line.pieces:
+    if piece.at == 0:
+      ends['first'] = files[piece]
+    elif piece.at + piece.count == line.length:
+      ends['last'] = files[piece]
+  return ends
+
+
+def _long(line: Timeline, files: Files, short: int) -> list[str]:
+  """The workflow of a video of which at most the ends are given."""
+  if line.order not in _DIRECTIONS:
+    raise UserError(
+      f'{_SAID[line.order]} fills between what is given: put a picture on '
+      'the timeline, or choose another order.'
+    )
+  found = [f'--long={line.length}', f'--direction={_DIRECTIONS[line.order]}']
+  sinks = line.sinks or ('none' if line.length <= short else '')
+  found += [f'--sinks={sinks}'] if sinks else []
+  ends = _ends(line, files).items()
+  return found + [f'--{end}={path}' for end, path in ends]
+
+
 def command(options: Sequence[str]) -> str:
   """What is typed in a shell."""
   return shlex.join(['unitemp', 'generate', *options])
-
-
-def python(
-  line: Timeline, files: Files, board: Path, short: int, model: Path
-) -> str:
-  """A script that makes the same frames."""
-  head = ['import unitemp_jax', '', f'model = unitemp_jax.load({str(model)!r})']
-  if line.order == 'scenes':
-    head[0] += '\nfrom unitemp_jax.generate import storyboard'
-    made = f'storyboard.to_request(storyboard.read({str(board)!r}), model)'
-  else:
-    name, options = workflow(line, files, short)
-    texts = line.schedule()
-    prompt = texts[0] if len(texts) == 1 else texts
-    options |= {'prompt': prompt, 'seed': line.seed, **line.settings()}
-    own = ''.join(f'  {key}={value!r},\n' for key, value in options.items())
-    made = f'unitemp_jax.workflows.{name}(\n  model,\n{own})'
-  run = ['video = model.video(request)  # uint8 [T, H, W, 3]']
-  if line.decode != 'joint':
-    head[0] = f'import numpy as np\n{head[0]}'
-    run = [
-      'shape = (request.num_frames, request.height, request.width, 3)',
-      'video = np.zeros(shape, np.uint8)',
-      f'for piece in model.run(request, mode={line.decode!r}):',
-      '  video[piece.first : piece.first + len(piece.frames)] = piece.frames',
-    ]
-  return '\n'.join([*head, f'request = {made}', *run, ''])
 
 
 def _spans(line: Timeline) -> list[tuple[Prompt, int, int]]:

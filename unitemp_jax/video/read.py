@@ -253,13 +253,14 @@ def video_fps(path: Path) -> float:
 
 
 def read_video(
-  path: Path, fps: float | None = None
+  path: Path, fps: float | None = None, most: int = _MOST_BYTES
 ) -> tuple[np.ndarray, float]:
   """Reads a whole video file.
 
   Args:
     path: mp4, mov, webm, gif or whatever else PyAV reads.
     fps: frames per second to resample to, by nearest time; None keeps all.
+    most: bytes of its pixels.
 
   Returns:
     uint8 [T, H, W, 3] and its frames per second.
@@ -279,9 +280,9 @@ def read_video(
   for frame in decoded:
     frames.append(frame)
     size += frame.nbytes
-    if size > _MOST_BYTES:
+    if size > most:
       raise UserError(
-        f'{os.fspath(path)} takes more than {_MOST_BYTES >> 30} GiB as pixels; '
+        f'{os.fspath(path)} takes more than {most >> 30} GiB as pixels; '
         'cut it to the part that is needed, or make it smaller.'
       )
   if len({frame.shape for frame in frames}) > 1:

@@ -49,6 +49,7 @@ export async function ask(path, body, raw = false) {
   const about = body === undefined ? {} : {
     method: 'POST',
     body: raw ? body : JSON.stringify(body),
+    keepalive: typeof body === 'string', // a page that is left has saved
   };
   const answer = await fetch(path, about);
   const found = await answer.json();

@@ -10,6 +10,10 @@ class Screen {
     this.canvas = box.querySelector('canvas');
     this.note = box.querySelector('.none');
     this.pictures = new Map(); // address -> image
+    this.video.addEventListener('loadedmetadata', () => {
+      if (this.frames === 1) this.frames = Math.max(1, Math.round(this.video.duration * this.fps));
+      if (box === document.querySelector('.screen')) $('head').max = this.frames - 1;
+    });
     this.video.addEventListener('error', () => this.tell('this clip cannot be played'));
   }
 
@@ -17,16 +21,17 @@ class Screen {
     this.note.textContent = sentence;
   }
 
-  /** Shows a file; `about` has frames, fps and width. */
+  /** Shows a file; `about` has fps, width and, if they are known, frames. */
   file(address, about) {
-    this.frames = about.frames;
+    const here = this.video.dataset.address === address;
+    if (about.frames || !here) this.frames = about.frames ?? 1;
     this.fps = about.fps;
     this.shown = null;
     this.canvas.hidden = true;
     this.video.hidden = false;
     this.box.classList.toggle('small', about.width < 256);
     this.tell('');
-    if (this.video.dataset.address !== address) {
+    if (!here) {
       this.video.dataset.address = address;
       this.video.src = address;
     }

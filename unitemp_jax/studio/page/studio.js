@@ -2,19 +2,20 @@
 
 import { $, ask, listed, make, place, say } from './dom.js';
 import { Player } from './player.js';
-import { Tracks } from './tracks.js';
+import { STEP, Tracks } from './tracks.js';
 
 const address = (...parts) => ['api', ...parts].map(encodeURIComponent).join('/');
+const WAIT = 200; // ms after a change until it is saved
 
 const page = {
   project: new URLSearchParams(location.search).get('project'),
   state: null,
   line: null,
+  edits: 0, // changes of the timeline here
+  under_way: Promise.resolve(), // what is being saved
   chosen: null, // name of the version that is shown
   other: '', // the one beside it
   span: null, // frames that are marked, [low, high]
-  past: [],
-  future: [],
 
   /** What a piece is of: name, frames and a strip, given or a version. */
   source(name) {
@@ -32,18 +33,16 @@ const page = {
     change(this.line);
     this.line.prompts.sort((a, b) => a.at - b.at);
     if (JSON.stringify(this.line) === before) return;
-    if (!kind || kind !== this.kind || Date.now() - this.last > 1500) this.past.push(before);
+    const step = !kind || kind !== this.kind || Date.now() - this.last > 1500;
+    if (step && this.dirty) save(JSON.parse(before));
+    this.step ||= step;
     this.kind = kind;
     this.last = Date.now();
-    this.future = [];
-    this.changed();
-  },
-
-  changed() {
+    this.edits += 1;
     this.dirty = true;
     draw();
     clearTimeout(this.saving);
-    this.saving = setTimeout(() => save().catch(complain), 200);
+    this.saving = setTimeout(() => { save(); plan(); }, WAIT);
   },
 
   seek(frame) { player.seek(frame); },
@@ -51,40 +50,43 @@ const page = {
   choose(low, high) {
     this.span = [low, high];
     drawSpan();
-    drawActions();
+    [$('low').value, $('high').value] = this.span;
   },
 };
 
 const file = (name, kind) => address(page.project, 'versions', name, kind);
-const complain = (error) => say(error.message);
+const complain = (error) => say(error instanceof TypeError ? 'The server does not answer.' : error.message);
 const player = new Player((frame) => {
   $('head').value = frame;
   const fps = player.fps;
   $('where').textContent = `frame ${frame} of ${player.frames} · ${(frame / fps).toFixed(2)} s`;
-  $('needle').style.left = `${100 * (frame + 0.5) / (page.line?.length ?? 1)}%`;
+  $('needle').style.transform = `translateX(${100 * (frame + 0.5) / (page.line?.length ?? 1)}%)`;
   player.needle();
 });
 const tracks = new Tracks(page);
 
-/** Saves the timeline for all pages, and asks what it would make. */
-async function save() {
-  const line = JSON.parse(JSON.stringify(page.line));
-  page.dirty = false;
-  page.sent = JSON.stringify(line);
-  await ask(address(page.project, 'timeline'), line);
-  await plan(line);
+/** Saves the timeline for all pages, after what is being saved. */
+function save(line = page.line) {
+  const [body, about] = [JSON.stringify(line), page.step ? '' : '?same'];
+  page.step = page.dirty = false;
+  page.under_way = page.under_way
+    .then(() => ask(address(page.project, 'timeline') + about, body, true))
+    .catch((error) => { page.dirty = page.step = true; complain(error); });
+  return page.under_way;
 }
 
-async function plan(line) {
-  const number = plan.number = (plan.number ?? 0) + 1;
+/** Asks what the timeline would make. */
+async function plan() {
+  const [number, edits] = [plan.number = (plan.number ?? 0) + 1, page.edits];
   let found;
-  if (!$('verdict').firstChild) $('verdict').textContent = 'The plan is worked out.';
   try {
-    found = await ask(address(page.project, 'plan'), line);
+    found = await ask(address(page.project, 'plan'), page.line);
   } catch (error) {
     found = { error: error instanceof TypeError ? 'The server does not answer.' : error.message };
   }
-  if (number === plan.number) verdict(found);
+  if (number !== plan.number) return;
+  page.planned = edits;
+  verdict(found);
 }
 
 function verdict(found) {
@@ -93,22 +95,31 @@ function verdict(found) {
   $('generate').disabled = $('four').disabled = !page.fits;
   if (found.error) {
     box.replaceChildren(make('p', { className: 'wrong', textContent: found.error }));
-    $('plan').hidden = true;
     tracks.plan([], 1);
     return;
   }
   const blocks = found.blocks.filter((block) => !block[2]).length;
   const { weights, cache, frames } = found.memory;
   const mib = (n) => `${(n / 2 ** 20).toFixed(n < 2 ** 23 ? 1 : 0)} MiB`;
-  const time = found.seconds === null ? 'time known after the first video' : `about ${found.seconds.toFixed(found.seconds < 10 ? 1 : 0)} s`;
+  const time = found.seconds === null ? 'time known after the first video' : `about ${found.seconds.toFixed(found.seconds < 10 ? 1 : 0)} s, more where programs are compiled`;
+  const own = ['window', 'size'].filter((name) => page.line[name]).map((name) => `${name} ${page.line[name]}`);
+  if (page.line.anchors >= 0) own.push(`anchors ${page.line.anchors}`);
+  const hint = (textContent) => make('p', { className: 'hint', textContent });
   box.replaceChildren(
     make('p', { textContent: `${found.frames} frames of ${found.width}×${found.height}, ${(found.frames / page.state.model.fps).toFixed(2)} s: ${blocks} block${blocks === 1 ? '' : 's'}, ${time}.` }),
-    make('p', { className: 'hint', textContent: `Memory: ${mib(weights + cache)} (model ${mib(weights)}, cache ${mib(cache)}), frames ${mib(frames)}.` }),
-    ...found.remarks.map((remark) => make('p', { className: 'hint', textContent: `Note: ${remark}.` })),
+    hint(`Memory: ${mib(weights + cache)} (model ${mib(weights)}, cache ${mib(cache)}), frames ${mib(frames)}.`),
+    ...own.length ? [hint(`The storyboard's: ${own.join(', ')}.`)] : [],
+    ...found.remarks.map((remark) => hint(`Note: ${remark}.`)),
   );
   tracks.plan(found.blocks, found.frames);
-  $('plan').hidden = false;
   $('plan').querySelector('img').src = `data:image/svg+xml,${encodeURIComponent(found.svg)}`;
+}
+
+/** Shows a timeline that the server has. */
+function take(line) {
+  page.line = line;
+  page.edits += 1;
+  plan();
 }
 
 /** Takes the server's state; the timeline too, unless it is being changed. */
@@ -117,15 +128,14 @@ async function refresh() {
   refresh.busy = true;
   try {
     page.project ??= (await ask('api/projects')).projects[0];
-    const before = page.state?.run?.version;
+    const [before, edits] = [page.state?.run?.version, page.edits];
+    await page.under_way;
     page.state = await ask(address(page.project, 'state'));
-    const theirs = JSON.stringify(page.state.timeline);
-    if (!page.line || (!page.dirty && theirs !== page.sent && theirs !== JSON.stringify(page.line))) {
-      page.line = page.state.timeline;
-      page.sent = theirs;
-      plan(page.line);
-    }
-    const run = page.state.run;
+    const { run, timeline } = page.state;
+    const { block } = page.state.model;
+    if (!page.line) [$('after').value, $('low').value, $('high').value] = [block, block + 1, 2 * block];
+    const fresh = !page.line || (!page.dirty && edits === page.edits);
+    if (fresh && JSON.stringify(timeline) !== JSON.stringify(page.line)) take(timeline);
     const mine = run?.project === page.project;
     if (mine && run.version !== before && (!page.chosen || page.follow)) page.chosen = run.version;
     if (!page.version(page.chosen)) page.chosen = page.state.versions.at(-1)?.name ?? null;
@@ -138,10 +148,11 @@ async function refresh() {
 
 function draw() {
   const { state, line } = page;
+  document.body.classList.remove('loading');
   listed($('project'), state.projects, (n) => n, (n) => make('option', { value: n, textContent: n }));
   $('project').value = page.project;
-  $('undo').disabled = !page.past.length;
-  $('redo').disabled = !page.future.length;
+  $('undo').disabled = !state.steps[0] && !page.dirty;
+  $('redo').disabled = !state.steps[1];
   const set = (id, value) => { if (document.activeElement !== $(id) || $(id).type === 'select-one') $(id).value = value; };
   for (const id of ['length', 'order', 'sinks', 'decode', 'seed']) set(id, line[id]);
   set('ends', ends());
@@ -151,7 +162,7 @@ function draw() {
   drawStage();
   drawActions();
   drawSpan();
-  const run = state.run;
+  const { run } = state;
   const waiting = state.versions.filter((one) => one.state === 'queued').length;
   $('said').textContent = [run ? `${run.project === page.project ? '' : `${run.project} `}${run.version}: ${run.said}` : '', waiting ? `${waiting} waiting` : ''].filter(Boolean).join(' · ');
 }
@@ -222,7 +233,7 @@ function drawStage() {
     tracks.film(file(one.name, 'strip'), [], null, one.frames);
   } else {
     screen.clear({ queued: 'This version waits for its turn.', cancelled: 'Cancelled; what is finished is kept.' }[one.state] ?? one.problem ?? '');
-    if (one.partial) screen.file(file(one.name, 'mp4'), { frames: 1, fps: page.state.model.fps, width: page.state.model.width });
+    if (one.partial) screen.file(file(one.name, 'mp4'), { fps: page.state.model.fps, width: page.state.model.width });
     tracks.film('', [], null, 1);
   }
   $('stage-title').textContent = one ? `Version ${one.name}${one.prompt ? `: ${one.prompt}` : ''}` : 'Nothing shown yet';
@@ -246,19 +257,19 @@ function drawSpan() {
 /** Puts the chosen version, or parts of it, on the timeline as what is given. */
 function from(version, change) {
   page.edit((line) => {
-    const told = version.timeline ?? { prompts: [{ at: 0, text: version.prompt, link: false }] };
-    Object.assign(line, { loop: false, order: 'auto', length: version.frames, prompts: JSON.parse(JSON.stringify(told.prompts)) });
+    const told = version.timeline ?? { prompts: [{ at: 0, text: version.prompt }] };
+    Object.assign(line, structuredClone(told), { loop: false, order: 'auto', sinks: '', length: version.frames });
     line.prompts.forEach((prompt) => { prompt.link = false; });
     line.pieces = [];
     const part = (first, last, at = first) => { if (last >= first) line.pieces.push({ source: version.name, at, first, last }); };
     change(line, part);
     line.prompts = line.prompts.filter((prompt, k) => k === 0 || prompt.at < line.length);
   });
-  $('line').scrollIntoView({ block: 'nearest' });
   say('It is on the timeline: look at the plan, then generate.');
 }
 
 const number = (id) => Number($(id).value);
+const act = (name) => async (v) => ask(address(page.project, 'versions', v.name, name), {});
 const DEEDS = {
   extend: (v) => from(v, (line, part) => {
     const [before, after] = [number('before'), number('after')];
@@ -268,19 +279,17 @@ const DEEDS = {
   }),
   anew: (v) => from(v, (line, part) => {
     const [low, high] = [number('low'), number('high')];
-    const [a, b] = [4 * Math.floor((low - 1) / 4), 4 * Math.ceil((high + 1) / 4)];
-    if (a >= 0) part(0, a);
-    part(b, v.frames - 1);
+    part(0, STEP * Math.floor((low - 1) / STEP));
+    part(STEP * Math.ceil((high + 1) / STEP), v.frames - 1);
   }),
   keyframe: (v) => pick((source, frames) => from(v, (line, part) => {
-    const at = 4 * Math.round(player.frame / 4);
-    const end = at + frames - 1;
-    part(0, at - page.state.model.block);
+    const [at, block] = [STEP * Math.round(player.frame / STEP), page.state.model.block];
+    part(0, at - block);
     line.pieces.push({ source, at, first: 0, last: frames - 1 });
-    if (end + page.state.model.block < v.frames) part(end + page.state.model.block, v.frames - 1);
+    part(at + STEP * Math.ceil((frames - 1) / STEP) + block, v.frames - 1);
   })),
   prompt: (v) => {
-    const keep = 4 * Math.floor(player.frame / 4);
+    const keep = STEP * Math.floor(player.frame / STEP);
     from(v, (line, part) => {
       part(0, keep);
       line.prompts = line.prompts.filter((prompt) => prompt.at <= keep);
@@ -291,13 +300,13 @@ const DEEDS = {
   close: (v) => from(v, (line, part) => {
     part(0, v.frames - 1);
     line.length += 2 * page.state.model.block;
-    part(0, 0, line.length - 1);
+    line.loop = true;
   }),
-  restore: (v) => page.edit((line) => Object.assign(line, JSON.parse(JSON.stringify(v.timeline)))),
-  cancel: (v) => ask(address(page.project, 'versions', v.name, 'cancel'), {}),
-  resume: (v) => ask(address(page.project, 'versions', v.name, 'resume'), {}),
+  restore: (v) => page.edit((line) => Object.assign(line, structuredClone(v.timeline))),
+  cancel: act('cancel'),
+  resume: act('resume'),
   command: (v) => copy(v.command, 'The command'),
-  python: async (v) => copy((await ask(address(page.project, 'versions', v.name, 'python'), {})).text, 'The script'),
+  python: async (v) => copy((await act('python')(v)).text, 'The script'),
 };
 
 async function copy(text, what) {
@@ -308,36 +317,18 @@ async function copy(text, what) {
 
 function drawActions() {
   const one = page.version(page.chosen);
-  const box = $('actions');
-  box.hidden = !one;
-  if (!one) return;
-  const key = `${one.name} ${one.state} ${page.state.versions.length}`;
-  if (box.dataset.key !== key) {
-    box.dataset.key = key;
-    const button = (deed, text) => make('button', { textContent: text, onclick: () => Promise.resolve(DEEDS[deed](page.version(page.chosen))).catch(complain) });
-    const field = (id, text, value) => make('label', {}, text, make('input', { id, type: 'number', min: 0, value }));
-    const link = (kind, text) => make('a', { className: 'button', href: `${file(one.name, kind)}?save`, textContent: text, download: '' });
-    const row = (...parts) => make('div', { className: 'row' }, ...parts);
-    const rows = [];
-    if (one.state === 'done') {
-      const others = page.state.versions.filter((v) => v.state === 'done' && v.name !== one.name);
-      const beside = make('select', { id: 'other', onchange: () => { page.other = beside.value; draw(); player.seek(player.frame); } }, make('option', { value: '', textContent: 'none' }), ...others.map((v) => make('option', { value: v.name, textContent: v.name })));
-      beside.value = others.some((v) => v.name === page.other) ? page.other : page.other = '';
-      const block = page.state.model.block;
-      rows.push(
-        row(field('before', 'before', 0), field('after', 'after', block), button('extend', 'Extend'), field('low', 'frames', block + 1), field('high', 'to', 2 * block), button('anew', 'Make anew')),
-        row(button('keyframe', 'Insert picture here'), button('prompt', 'Change prompt from here'), button('close', 'Close the loop'), make('label', {}, 'Compare with', beside)),
-        row(link('mp4', 'mp4'), link('webm', 'webm'), link('gif', 'gif'), link('last', 'Last frame')),
-      );
-    }
-    const last = row();
-    if (one.timeline) last.append(button('restore', 'Back to its timeline'));
-    if (one.command) last.append(button('command', 'Copy as command'), button('python', 'Copy as Python'));
-    if (['queued', 'running'].includes(one.state)) last.append(button('cancel', 'Cancel'));
-    if (['cancelled', 'failed'].includes(one.state)) last.append(button('resume', 'Go on'));
-    box.replaceChildren(...rows, last);
+  $('go-title').textContent = one ? `Go on from ${one.name}` : 'Go on';
+  const times = one?.timings ? ` First block after ${one.timings['first block']} s, made in ${one.timings.generation} s.` : '';
+  if (one) $('facts').textContent = one.frames ? `${one.frames} frames, ${one.order}, seed ${one.seed}.${times}` : one.problem ?? `It is ${one.state}.`;
+  for (const part of $('actions').querySelectorAll('[data-when], [data-needs]')) {
+    const { when, needs } = part.dataset;
+    part.hidden = !(when ? when.split(' ').includes(one?.state) : one?.[needs]);
   }
-  if (page.span && $('low')) [$('low').value, $('high').value] = page.span;
+  if (one?.state !== 'done') return;
+  for (const link of $('actions').querySelectorAll('a')) link.href = `${file(one.name, link.dataset.kind)}?save`;
+  const others = page.state.versions.filter((v) => v.state === 'done' && v !== one).map((v) => v.name);
+  listed($('other'), ['', ...others], (n) => n, (value) => make('option', { value, textContent: value || 'none' }));
+  $('other').value = page.other = others.includes(page.other) ? page.other : '';
 }
 
 /** Uploads files and says what became of each. */
@@ -357,7 +348,7 @@ async function give(files) {
     await refresh();
     await new Promise((done) => { setTimeout(done, 30); });
   } while (!given.every((source) => page.state.given[source]));
-  return given.map((source) => [source, 1 + 4 * Math.floor((page.state.given[source].frames - 1) / 4)]);
+  return given.map((source) => [source, 1 + STEP * Math.floor((page.state.given[source].frames - 1) / STEP)]);
 }
 
 /** Lets a person choose a file, and gives it. */
@@ -372,14 +363,22 @@ function pick(then) {
 /** Puts a piece where there is room, from a frame on. */
 function add(frame) {
   return (source, frames) => page.edit((line) => {
-    let at = Math.min(4 * Math.round(frame / 4), line.length - 1);
-    if (at + frames > line.length) at = Math.max(0, 4 * Math.floor((line.length - frames) / 4));
+    let at = Math.min(STEP * Math.round(frame / STEP), line.length - 1);
+    if (at + frames > line.length) at = Math.max(0, STEP * Math.floor((line.length - frames) / STEP));
     if (at + frames > line.length) line.length = frames + 3 * page.state.model.block;
     line.pieces.push({ source, at, first: 0, last: frames - 1 });
   });
 }
 
 function listen() {
+  for (const button of document.querySelectorAll('[data-deed]')) {
+    button.onclick = () => Promise.resolve(page.version(page.chosen)).then(DEEDS[button.dataset.deed]).catch(complain);
+  }
+  $('other').onchange = () => {
+    page.other = $('other').value;
+    draw();
+    player.seek(player.frame);
+  };
   const value = (id, read) => { $(id).onchange = () => page.edit((line) => { line[id] = read($(id).value); }); };
   for (const id of ['order', 'sinks', 'decode']) value(id, String);
   for (const id of ['length', 'seed']) value(id, (text) => Math.max(0, Math.round(Number(text))));
@@ -399,18 +398,20 @@ function listen() {
   };
   $('settings').onsubmit = (event) => { event.preventDefault(); generate(1); };
   $('four').onclick = () => generate(4);
-  const move = (back, on) => () => {
-    if (!back.length) return;
-    on.push(JSON.stringify(page.line));
-    page.line = JSON.parse(back.pop());
-    page.kind = undefined;
-    page.changed();
-  };
-  $('undo').onclick = () => move(page.past, page.future)();
-  $('redo').onclick = () => move(page.future, page.past)();
+  for (const way of ['undo', 'redo']) {
+    $(way).onclick = async () => {
+      try {
+        clearTimeout(page.saving);
+        await (page.dirty ? save() : page.under_way);
+        page.kind = undefined;
+        take((await ask(address(page.project, way), {})).timeline);
+        draw();
+      } catch (error) { complain(error); }
+    };
+  }
   $('add-file').onclick = () => pick(add(player.frame));
   $('add-prompt').onclick = () => {
-    const at = Math.max(1, 4 * Math.floor(player.frame / 4) + 1);
+    const at = Math.max(1, STEP * Math.floor(player.frame / STEP) + 1);
     page.edit((line) => line.prompts.push({ at, text: '', link: line.order === 'scenes' }));
     document.querySelectorAll('#prompts .words')[page.line.prompts.findIndex((p) => p.at === at)]?.focus();
   };
@@ -459,6 +460,10 @@ listen();
 const events = new EventSource('api/events');
 events.onmessage = () => refresh().catch(complain);
 window.onresize = () => { if (page.line) tracks.draw(); };
-events.onopen = () => { if (page.line && !page.fits) plan(page.line); };
+events.onopen = () => {
+  if (page.dirty) save();
+  if (page.line && !page.fits) plan();
+};
+window.onpagehide = () => { if (page.dirty) save(); };
 events.onerror = () => { $('said').textContent = 'The server does not answer; waiting for it.'; };
 window.studio = page;

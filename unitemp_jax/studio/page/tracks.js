@@ -2,7 +2,7 @@
 
 import { $, listed, make, place } from './dom.js';
 
-const STEP = 4; // frames of a latent: what is given begins at a multiple
+export const STEP = 4; // frames of a latent: what is given begins at a multiple
 
 /** The colour of the k-th of n blocks, from blue to orange. */
 export const colour = (k, n) => `hsl(${(216 + 162 * k / Math.max(n - 1, 1)) % 360} 55% 41%)`;
@@ -48,41 +48,67 @@ export class Tracks {
     listed($('ruler'), marks, (f) => `${f} ${fps}`, (f) => make('span', { textContent: `${f} · ${+(f / fps).toFixed(2)} s` }), (one, f) => place(one, f, f + every, line.length));
     listed($('pieces'), line.pieces, (p, k) => `${k} ${p.source}`, (_, k) => this.piece(k), (button, piece) => this.place(button, piece));
     const ends = line.prompts.map((p, k) => (line.prompts[k + 1]?.at ?? line.length) - 1);
-    listed($('spans'), line.prompts, (_, k) => k, (_, k) => make('button', { className: 'text', onclick: () => document.querySelectorAll('#prompts .words')[k]?.focus() }), (one, prompt, k) => {
+    listed($('spans'), line.prompts, (_, k) => k, (_, k) => this.span(k), (one, prompt, k) => {
       one.textContent = prompt.text || (prompt.link ? 'transition' : 'say what is seen');
       one.classList.toggle('link', prompt.link);
-      one.setAttribute('aria-label', `Prompt from frame ${prompt.at}: ${one.textContent}`);
+      one.setAttribute('aria-label', `Prompt from frame ${prompt.at}: ${one.textContent}. ${k ? 'Arrow keys move its start.' : ''}`);
       place(one, prompt.at, ends[k], line.length);
     });
+  }
+
+  /** A prompt on its track; its start can be moved, but for the first one's. */
+  span(index) {
+    const button = make('button', { className: 'text' });
+    const words = () => document.querySelectorAll('#prompts .words')[index]?.focus();
+    this.moved(button, () => 'at', (_, by) => {
+      const { prompts } = this.page.line;
+      const [next, after] = [prompts[index].at + by, prompts[index + 1]?.at ?? this.frames];
+      if (!index || next <= prompts[index - 1].at || next >= after) return false;
+      this.page.edit((line) => { line.prompts[index].at = next; }, `prompt ${index}`);
+      return true;
+    }, words);
+    return button;
+  }
+
+  /** Moves by mouse and arrow keys: `change(what, frames)` says if it did. */
+  moved(button, what, change, clicked) {
+    button.onkeydown = (event) => {
+      const by = { ArrowLeft: -STEP, ArrowRight: STEP }[event.key];
+      if (!by) return;
+      event.preventDefault();
+      change(event.shiftKey ? 'last' : event.altKey ? 'first' : 'at', by);
+    };
+    let dragged = false;
+    button.onpointerdown = (event) => {
+      const part = what(event);
+      let x = event.clientX;
+      dragged = false;
+      button.setPointerCapture(event.pointerId);
+      button.onpointermove = (move) => {
+        const wide = $('tracks').getBoundingClientRect().width / this.frames * STEP;
+        const steps = Math.trunc((move.clientX - x) / wide);
+        if (steps && change(part, steps * STEP)) { x += steps * wide; dragged = true; }
+      };
+      button.onpointerup = button.onpointercancel = () => { button.onpointermove = null; };
+    };
+    button.onclick = () => { if (!dragged) clicked?.(); };
   }
 
   piece(index) {
     const button = make('button', { className: 'piece' }, make('span'));
     const own = () => this.page.line.pieces[index];
-    button.onkeydown = (event) => {
-      const by = { ArrowLeft: -STEP, ArrowRight: STEP }[event.key];
-      if (event.key === 'Delete' || event.key === 'Backspace') {
-        this.page.edit((line) => line.pieces.splice(index, 1));
-      } else if (by) {
-        this.change(own(), event.shiftKey ? 'last' : event.altKey ? 'first' : 'at', by);
-      } else {
-        return;
-      }
-      event.preventDefault();
-    };
-    button.onpointerdown = (event) => {
+    this.moved(button, (event) => {
       const box = button.getBoundingClientRect();
       const [left, right] = [event.clientX - box.left, box.right - event.clientX];
-      const many = own().last > own().first && box.width > 24;
-      const what = many && left < 9 ? 'first' : many && right < 9 ? 'last' : 'at';
-      let x = event.clientX;
-      button.setPointerCapture(event.pointerId);
-      button.onpointermove = (move) => {
-        const wide = $('tracks').getBoundingClientRect().width / this.frames * STEP;
-        const steps = Math.trunc((move.clientX - x) / wide);
-        if (steps && this.change(own(), what, steps * STEP)) x += steps * wide;
-      };
-      button.onpointerup = () => { button.onpointermove = null; };
+      if (own().last === own().first || box.width < 25) return 'at';
+      return left < 9 ? 'first' : right < 9 ? 'last' : 'at';
+    }, (what, by) => this.change(own(), what, by));
+    const move = button.onkeydown;
+    button.onkeydown = (event) => {
+      move(event);
+      if (event.key !== 'Delete' && event.key !== 'Backspace') return;
+      event.preventDefault();
+      this.page.edit((line) => line.pieces.splice(index, 1));
     };
     return button;
   }
@@ -128,7 +154,8 @@ export class Tracks {
 
   /** The video's own track: a strip of it, or its blocks as they are made. */
   film(strip, shown, of, frames) {
-    const parts = strip ? [[0, frames, strip]] : shown.map(([first, count], k) => [first, count, of(k)]);
-    listed($('film'), parts, (part) => part.join(' '), ([, , address]) => make('img', { src: address, alt: '', draggable: false }), (one, [first, count]) => place(one, first, first + count - 1, this.frames));
+    const parts = strip ? [[0, frames, strip]] : shown.map(([first, count, refined], k) => [first, count, of(k), refined]);
+    const kind = (refined) => (strip ? '' : refined ? 'refined' : 'preview');
+    listed($('film'), parts, (part) => part.join(' '), ([, , src, refined]) => make('img', { src, alt: '', draggable: false, className: kind(refined) }), (one, [first, count]) => place(one, first, first + count - 1, this.frames));
   }
 }
