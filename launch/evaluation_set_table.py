@@ -69,9 +69,7 @@ def make(folder: Path, prompts: str) -> str:
     more = f' (the last of {attempts} attempts)' if attempts > 1 else ''
     lines.append(f'| {name} | {duration(seconds)}{more} |')
   table = ResultTable.from_json(folder / 'measured' / 'metrics.json')
-  shown = [
-    row for metric in _METRICS for row in table.select(metrics=[metric]).rows
-  ]
+  shown = [row for metric in _METRICS for row in table.select(metric)]
   lines += ['', ResultTable(tuple(shown)).to_grid()]
   return '\n'.join(lines)
 

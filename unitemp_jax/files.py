@@ -314,21 +314,26 @@ def read_json(
   raise UserError(f'{path} cannot be read as {what} ({why}); {mend}.')
 
 
-def read_lines(path: Name) -> list[str]:
-  """The lines of a text in UTF-8 that are not blank, without outer spaces.
-
-  Raises:
-    UserError: it cannot be read as that.
-  """
+def read_text(path: Name) -> str:
+  """Reads a text in UTF-8; UserError if it cannot be read as that."""
   try:
-    text = Path(path).read_text(encoding='utf-8-sig')
+    return Path(path).read_text(encoding='utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
     if not os.path.isfile(path):
       raise no_file(path) from error
     raise UserError(
       f'{path} cannot be read as text ({error}); save it as UTF-8.'
     ) from error
+
+
+def read_lines(path: Name) -> list[str]:
+  """The lines of a text that are not blank, without outer spaces.
+
+  Raises:
+    UserError: see `read_text`.
+  """
   # Not str.splitlines, which cuts at characters that a prompt may hold.
+  text = read_text(path)
   return [line.strip() for line in text.split('\n') if line.strip()]
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from model_fixture import random_model
+from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax.bench import baselines, long, measure, runner
 from unitemp_jax.bench.measure import Context

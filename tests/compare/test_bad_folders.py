@@ -52,7 +52,7 @@ def test_a_folder_is_measured_all_the_same(mixed, tmp_path, capsys):
   ):
     assert sentence in said
   table = ResultTable.from_json(tmp_path / 'metrics.json')
-  assert {row.n for row in table.select(metrics=['mean step']).rows} == {4}
+  assert {row.n for row in table.select('mean step')} == {4}
   assert names_of(mixed / 'one') == before
 
 
@@ -63,7 +63,7 @@ def test_folders_are_compared_all_the_same(mixed, tmp_path, capsys):
   assert 'left out: Cannot read' in said and 'half-0.mp4' in said
   assert 'one: 5 clips' in said
   table = ResultTable.from_json(tmp_path / 'metrics.json')
-  rows = table.select(metrics=['mean step']).rows
+  rows = table.select('mean step')
   assert rows and {row.n for row in rows} == {4}
 
 

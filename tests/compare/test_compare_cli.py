@@ -54,7 +54,7 @@ def test_every_file_is_there_and_says_who_is_better(compared):
   assert not any('still better' in x for x in lines)
   assert any('no pair in which both move' in x for x in lines)
   table = ResultTable.from_json(compared / 'metrics.json')
-  gap = table.select(metrics=['relative RMS of latents']).rows
+  gap = table.select('relative RMS of latents')
   assert [round(r.value, 3) for r in gap] == [0.1]
   clips = list(csv.DictReader((compared / 'clips.csv').open()))
   assert len(clips) == 3 * len(PROMPTS)

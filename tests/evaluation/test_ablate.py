@@ -29,7 +29,7 @@ def test_a_difference_within_the_spread_of_seeds_is_none():
   lucky = arms(3, 64, gain=0.2, spread=1.0, seed=0)
   apart = bootstrap.over_seeds(lucky, base)
   assert apart.low < 0 < apart.high
-  single = bootstrap.paired_difference(lucky[0], base[0])
+  single = bootstrap.paired('mean', lucky[0], base[0])
   assert not single.low < 0 < single.high
 
 

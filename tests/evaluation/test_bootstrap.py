@@ -34,22 +34,22 @@ def test_pairing_removes_what_clips_share():
   rng = np.random.default_rng(3)
   shared = rng.normal(0, 10, 200)
   a, b = shared + rng.normal(1, 0.1, 200), shared
-  paired = bootstrap.paired_difference(a, b)
+  paired = bootstrap.paired('mean', a, b)
   assert 0.9 < paired.low < paired.high < 1.1
-  unpaired = bootstrap.paired_difference(rng.permutation(a), b)
+  unpaired = bootstrap.paired('mean', rng.permutation(a), b)
   assert unpaired.high - unpaired.low > 1
 
 
 def test_ratios_are_geometric():
-  assert bootstrap.geometric_mean([1.0, 4.0]).value == pytest.approx(2)
-  ratio = bootstrap.paired_ratio(np.array([2.0, 8.0]), np.array([1.0, 2.0]))
+  assert bootstrap.pooled('geometric', [1.0, 4.0]).value == pytest.approx(2)
+  ratio = bootstrap.paired('geometric', [2.0, 8.0], [1.0, 2.0])
   assert ratio.value == pytest.approx(np.sqrt(8))
-  same = bootstrap.paired_ratio(np.array([2.0, 6.0]), np.array([1.0, 3.0]))
+  same = bootstrap.paired('geometric', [2.0, 6.0], [1.0, 3.0])
   assert same.low == pytest.approx(same.high)
 
 
 def test_bad_samples_are_refused():
   with pytest.raises(UserError, match='one value per clip'):
-    bootstrap.paired_difference(np.ones(3), np.ones(4))
+    bootstrap.paired('mean', np.ones(3), np.ones(4))
   with pytest.raises(UserError, match='finite'):
     bootstrap.mean([1.0, np.nan])

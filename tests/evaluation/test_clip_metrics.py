@@ -7,8 +7,7 @@ import pytest
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import metrics as clip_metrics
 from unitemp_jax.evaluation.clips.layout import Layout, generation_order
-from unitemp_jax.evaluation.clips.metrics import METRICS
-from unitemp_jax.evaluation.metrics import curves, flicker
+from unitemp_jax.evaluation.metrics import curves, flicker, registry
 
 FORWARD = Layout((8, 20, 32), 12, (0, 0), (), 8.0)
 
@@ -58,7 +57,7 @@ def test_what_a_clip_cannot_have_is_left_out():
   found = metrics(clip, dataclasses.replace(FORWARD, boundaries=()))
   assert not any(name.startswith(('BFR,', 'wide', 'comb')) for name in found)
   assert 'BFR' not in found and 'join jump, first' not in found
-  assert set(found) <= set(METRICS)
+  assert set(found) <= set(registry.CLIP)
 
 
 def test_a_loop_closes_and_a_clip_that_goes_on_does_not():

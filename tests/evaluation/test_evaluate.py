@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from model_fixture import random_model, write_random_model
+from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax import orders
 from unitemp_jax.cli import evaluate

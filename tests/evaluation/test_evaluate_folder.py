@@ -146,11 +146,11 @@ def test_real_footage_is_cut_at_its_scenes(tmp_path):
   path = moving_clips.write(tmp_path / 'film.mp4', film)
   window = measure.Window(10, 8.0, 16, 16)
   jobs = [measure.Job(path, window=window)]
-  (found,) = measure.measure(jobs, tmp_path / 'kept')
+  (found,) = measure.Measurer(tmp_path / 'kept').measure(jobs)
   assert len(found.curves) == 4 and found.cuts == 0
   window = measure.Window(13, 8.0, 16, 16)
   jobs = [measure.Job(path, window=window)]
-  (found,) = measure.measure(jobs, tmp_path / 'kept')
+  (found,) = measure.Measurer(tmp_path / 'kept').measure(jobs)
   assert len(found.curves) == 2 and found.cuts == 1
   assert found.curves[0].height == 16
 
@@ -160,21 +160,21 @@ def test_what_was_measured_is_kept_and_damage_is_mended(tmp_path, monkeypatch):
     tmp_path / 'a.mp4', moving_clips.drifting_texture(9)
   )
   kept, jobs = tmp_path / 'kept', [measure.Job(path)]
-  (first,) = measure.measure(jobs, kept)
+  (first,) = measure.Measurer(kept).measure(jobs)
   (place,) = kept.iterdir()
   place.write_bytes(b'half')
-  (second,) = measure.measure(jobs, kept)
+  (second,) = measure.Measurer(kept).measure(jobs)
   np.testing.assert_array_equal(first.curves[0].steps, second.curves[0].steps)
 
   def fail(_):
     raise AssertionError('it was measured again')
 
   monkeypatch.setattr(curves, 'measure', fail)
-  (third,) = measure.measure(jobs, kept)
+  (third,) = measure.Measurer(kept).measure(jobs)
   np.testing.assert_array_equal(first.curves[0].steps, third.curves[0].steps)
   with pytest.raises(AssertionError):  # Negative control: another clip is.
     moving_clips.write(path, moving_clips.drifting_texture(10))
-    measure.measure(jobs, kept)
+    measure.Measurer(kept).measure(jobs)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_clips_written_enlarged_are_measured_as_they_were_made(tmp_path):
   (plain,) = clip_folder.list_clips(tmp_path / 'plain').clips
   assert (plain.height, plain.width, plain.scale) == (256, 256, 1)
   jobs = [tables.job_of(file, file), tables.job_of(plain)]
-  small, large = measure.measure(jobs, tmp_path / 'kept')
+  small, large = measure.Measurer(tmp_path / 'kept').measure(jobs)
   assert small.curves[0].height == 32 and large.curves[0].height == 256
   assert small.fidelity.errors.max() == 0 and small.fidelity.ssim.min() == 1
   own = curves.measure(clip)
@@ -275,6 +275,6 @@ def test_a_short_reference_costs_the_fidelity_alone(tmp_path):
   (truth,) = clip_folder.list_clips(tmp_path / 'truth').clips
   jobs = [tables.job_of(file, truth)]
   for _ in range(2):  # measured, then read back
-    (found,) = measure.measure(jobs, tmp_path / 'kept')
+    (found,) = measure.Measurer(tmp_path / 'kept').measure(jobs)
     assert found.fidelity is None and 'has 9 frames' in found.unlike
     assert found.curves[0].frames == 12

@@ -38,10 +38,10 @@ def test_a_trend_of_real_clips_is_no_growth():
   for order in (forward, forward[::-1]):
     grown = long_video.growth(real(1), reference, order)
     assert abs(grown.mean()) < 0.2
-  assert long_video.ends_apart(real(1), reference).mean() > 1
+  assert long_video.ends_apart(real(1), reference.spread).mean() > 1
   # Negative control: without the trend the ends are alike.
   flat = long_video.Reference.of(real(0, trend=0.0))
-  assert long_video.ends_apart(real(1, trend=0.0), flat).mean() < 0.5
+  assert long_video.ends_apart(real(1, trend=0.0), flat.spread).mean() < 0.5
 
 
 @pytest.mark.parametrize('backward', [False, True])

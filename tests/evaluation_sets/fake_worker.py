@@ -18,6 +18,7 @@ from unitemp_jax.evaluation_sets.clips import SUITES
 from unitemp_jax.evaluation_sets.manifests import Prompt
 from unitemp_jax.evaluation_sets.store import Journal, Store
 from unitemp_jax.generate.request import Request
+from unitemp_jax.parallel import processes
 
 FRAMES, SIDE = 9, 32
 NAMES = [f'thing {i}, seen from afar.' for i in range(6)]
@@ -120,6 +121,6 @@ def files(root):
 
 if __name__ == '__main__':
   made = work(
-    sys.argv[1], clips.parse_shard(sys.argv[2]), maker=FakeMaker(2, 0.05)
+    sys.argv[1], processes.part_of(sys.argv[2]), maker=FakeMaker(2, 0.05)
   )
   print(f'made {made}')

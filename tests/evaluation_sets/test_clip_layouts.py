@@ -8,6 +8,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import clips
 from unitemp_jax.evaluation_sets.clips import SUITES
 from unitemp_jax.evaluation_sets.manifests import Prompt
+from unitemp_jax.parallel import processes
 
 
 def make(names, suite='vbench', orders=('forward',), **more):
@@ -47,9 +48,9 @@ def test_shards_are_disjoint_even_and_leave_none_out(count):
 
 @pytest.mark.parametrize('text', ['2/2', '-1/2', '1', 'a/b', '0/0', '1/2/3'])
 def test_a_bad_shard_is_refused(text):
-  with pytest.raises(UserError, match='i from 0 to n - 1'):
-    clips.parse_shard(text)
-  assert clips.parse_shard('1/2') == (1, 2)
+  with pytest.raises(UserError, match='is not I/N'):
+    processes.part_of(text)
+  assert processes.part_of('1/2') == (1, 2)
 
 
 @pytest.mark.parametrize(

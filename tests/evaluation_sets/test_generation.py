@@ -209,8 +209,8 @@ def test_starting_from_an_image(tmp_path, capsys):
 @pytest.mark.parametrize(
   'words, reason',
   [
-    (['--suite=vbench', '--manifest=no.txt'], 'there is no file no.txt'),
-    (['--suite=vbench', '--manifest=a.txt', '--shard=3/2'], 'is not i/n'),
+    (['--suite=vbench', '--manifest=no.txt'], 'There is no file no.txt'),
+    (['--suite=vbench', '--manifest=a.txt', '--shard=3/2'], 'is not I/N'),
     (['--suite=vbench', '--manifest=a.txt', '--samples=0'], 'use 1 or more'),
     (['--suite=vbench', '--manifest=a.txt', '--order=up'], "names 'up'"),
     (['--suite=vbench', '--manifest=a.txt', '--model=no'], 'no is not a model'),

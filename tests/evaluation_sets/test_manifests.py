@@ -81,12 +81,12 @@ def test_ids_names_and_images_can_be_given(tmp_path):
       '[{"prompt": "a", "id": 1}, {"prompt": "b", "id": 1}]',
       "id '1'",
     ),
-    ('a.json', '[' * 20_000, 'is not JSON'),
+    ('a.json', '[' * 20_000, 'nested too deep'),
     ('a.csv', 'prompt,name\n,\n', 'line 2 has no prompt'),
     ('a.jsonl', '{"prompt": "a"}\n{"prompt"', 'line 2 is not JSON'),
     ('a.jsonl', '3\n', 'line 1 is neither'),
     ('a.jsonl', '{"caption": "a"}\n', 'line 1 has no prompt'),
-    ('a.json', '{"a": 1}', 'is no list of prompts'),
+    ('a.json', '{"a": 1}', 'as a list of prompts'),
     ('a.json', '[{"prompt_en": 3}]', 'entry 1 has no prompt'),
     ('a.txt', b'\xff\xfe\x00', 'cannot be read as text'),
     ('a.xlsx', 'x', 'unknown kind'),
@@ -98,7 +98,7 @@ def test_bad_manifests_are_refused(tmp_path, name, text, reason):
 
 
 def test_missing_files_are_named(tmp_path):
-  with pytest.raises(UserError, match=r'there is no file .*no\.txt'):
+  with pytest.raises(UserError, match=r'There is no file .*no\.txt'):
     manifests.read(tmp_path / 'no.txt')
   with pytest.raises(UserError, match=r'one \.txt file per dimension'):
     manifests.read(tmp_path)

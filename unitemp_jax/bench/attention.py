@@ -120,17 +120,11 @@ REFUSALS = (jax.errors.JaxRuntimeError, NotImplementedError, ValueError)
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-  """One call of attention, on random inputs.
+  """One call of attention, on random inputs."""
 
-  Attributes:
-    shape: its sizes.
-    inputs: queries, keys, values.
-    mask: of frames, or None.
-  """
-
-  shape: CallShape
-  inputs: tuple[jax.Array, jax.Array, jax.Array]
-  mask: jax.Array | None
+  shape: CallShape  # its sizes
+  inputs: tuple[jax.Array, jax.Array, jax.Array]  # queries, keys, values
+  mask: jax.Array | None  # of frames, or None
 
   @property
   def unit(self) -> tuple[int, int]:
@@ -269,7 +263,7 @@ def _rows(
     results.result('rate', group, rate, unit='GFLOP/s', how=_RATE),
   ]
   if baseline is not None:
-    ratio = bootstrap.paired_ratio(baseline, seconds)
+    ratio = bootstrap.paired('geometric', baseline, seconds)
     rows.append(
       results.result(
         'faster than xla by', group, ratio, unit='ratio', how=_FASTER

@@ -55,7 +55,7 @@ def run(context: Context) -> Outcome:
       mean = bootstrap.mean(1000 * values)
       rows.append(context.row('time per block', group, mean, 'ms', _TIME))
       if name != CACHED:
-        faster = bootstrap.paired_ratio(values, seconds[CACHED])
+        faster = bootstrap.paired('geometric', values, seconds[CACHED])
         metric = 'cached is faster by'
         rows.append(context.row(metric, group, faster, 'ratio', _FASTER))
       if name == RECOMPUTE:

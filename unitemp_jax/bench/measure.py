@@ -26,72 +26,47 @@ from unitemp_jax.sampling import model_folder
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-  """A sentence that a benchmark finds true or not.
+  """A sentence that a benchmark finds true or not."""
 
-  Attributes:
-    text: what is claimed, with the limit.
-    measured: what was found.
-    holds: whether it is within the limit.
-  """
-
-  text: str
-  measured: float
-  holds: bool
+  text: str  # what is claimed, with the limit
+  measured: float  # what was found
+  holds: bool  # whether it is within the limit
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What one benchmark found.
+  """What one benchmark found."""
 
-  Attributes:
-    sections: tables.
-    series: raw numbers by name, for plots and for doubts.
-    claims: what it was made to show.
-    files: name -> text of what else is written.
-  """
-
-  sections: tuple[Section, ...]
+  sections: tuple[Section, ...]  # tables
+  # raw numbers by name, for plots and for doubts
   series: dict[str, list[float]]
-  claims: tuple[Claim, ...] = ()
+  claims: tuple[Claim, ...] = ()  # what it was made to show
+  # name -> text of what else is written
   files: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class CallShape:
-  """Sizes of one call of attention.
+  """Sizes of one call of attention."""
 
-  Attributes:
-    queries: tokens.
-    keys: tokens.
-    heads: of them.
-    head_dim: width of one.
-    frames: that tokens are divided into and that see those before them, under a
-      mask; 0 is no mask.
-  """
-
-  queries: int
-  keys: int
-  heads: int
-  head_dim: int
+  queries: int  # tokens
+  keys: int  # tokens
+  heads: int  # of them
+  head_dim: int  # width of one
+  # that tokens are divided into and that see those before them, under a mask; 0
+  # is no mask
   frames: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-  """A model, and how much is measured.
+  """A model, and how much is measured."""
 
-  Attributes:
-    folder: of the model.
-    repeats: how often what is timed is repeated, warm.
-    blocks: length of the long rollouts.
-    report: is given lines about the progress.
-    call: of attention; by default one that the device does in seconds.
-  """
-
-  folder: Path
-  repeats: int
-  blocks: int
-  report: Callable[[str], None] = print
+  folder: Path  # of the model
+  repeats: int  # how often what is timed is repeated, warm
+  blocks: int  # length of the long rollouts
+  report: Callable[[str], None] = print  # is given lines about the progress
+  # of attention; by default one that the device does in seconds
   call: CallShape | None = None
 
   @functools.cached_property

@@ -47,19 +47,13 @@ _SAME = "norm of the difference over that of PyTorch's output"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """What is timed.
+  """What is timed."""
 
-  Attributes:
-    kind: of network: 'dit', 'vae' or 'umt5'.
-    what: 'layer', 'rollout', 'encode', 'decode' or 'embed'.
-    config: size of the network.
-    grid: latent frames, rows and columns; of pixels for the VAE; of a prompt
-      the tokens.
-  """
-
-  kind: str
-  what: str
-  config: Any
+  kind: str  # of network: 'dit', 'vae' or 'umt5'
+  what: str  # 'layer', 'rollout', 'encode', 'decode' or 'embed'
+  config: Any  # size of the network
+  # latent frames, rows and columns; of pixels for the VAE; of a prompt the
+  # tokens
   grid: tuple[int, ...]
 
 
@@ -437,7 +431,7 @@ def run(context: Context, small: bool = False) -> Outcome:
         series[f'{group}: {who}'] = values.tolist()
         mean = bootstrap.mean(1000 * values)
         rows.append(_row('time', f'{group}: {who}', mean, 'ms', 'in turns'))
-      ratio = bootstrap.paired_ratio(times['PyTorch'], times['ours'])
+      ratio = bootstrap.paired('geometric', times['PyTorch'], times['ours'])
       rows.append(_row('PyTorch / ours', group, ratio, 'ratio', _FASTER))
       context.report(f'  {group}: {ratio.value:.2f}')
     error = bootstrap.exact(found['error'], 1)

@@ -130,7 +130,8 @@ def _video_specs(args: argparse.Namespace) -> list:
 
 
 def _video_folder(args: argparse.Namespace) -> int:
-  from unitemp_jax.data import shards, video_folder_builder
+  from unitemp_jax.data import video_folder_builder
+  from unitemp_jax.parallel import processes
 
   def report(line: str) -> None:
     print(line, flush=True)
@@ -143,7 +144,7 @@ def _video_folder(args: argparse.Namespace) -> int:
       strict=args.strict,
       report=report,
       scans=scans,
-      part=shards.part_of(args.shard),
+      part=processes.part_of(args.shard),
     )
     print(
       f'{len(found.scans)} files looked through; when all parts are done, run '

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from unitemp_jax import TINY
 from unitemp_jax.cli import options
-from unitemp_jax.cli.options import Parser, at_least
-from unitemp_jax.data import latents, prompt_embeddings, shards
+from unitemp_jax.cli.options import Parser, at_least, read_prompt_files
+from unitemp_jax.data import latents, prompt_embeddings
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import encode_prompts
 from unitemp_jax.parallel import processes
@@ -93,7 +93,7 @@ def _clips(args: argparse.Namespace, overrides: list[str]) -> None:
     config,
     out,
     args.dry_run,
-    part=shards.part_of(args.shard),
+    part=processes.part_of(args.shard),
     dtype=args.dtype or 'float16',
     batch_size=args.batch_size or 1,
   )
@@ -134,10 +134,10 @@ def _prompts(args: argparse.Namespace, overrides: list[str]) -> None:
   encode_prompts.encode(
     encoder,
     args.tokenizer or args.model / 'tokenizer.json',
-    shards.read_prompts(args.prompts),
+    read_prompt_files(args.prompts),
     args.out,
     dtype=args.dtype or ('bfloat16' if args.checkpoint else None),
     batch_size=args.batch_size or 8,
-    part=shards.part_of(args.shard),
+    part=processes.part_of(args.shard),
     dry_run=args.dry_run,
   )

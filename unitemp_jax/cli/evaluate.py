@@ -17,8 +17,8 @@ from unitemp_jax.cli.options import (
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import fidelity, naming, tables
 from unitemp_jax.evaluation.clips import folder as clip_folder
-from unitemp_jax.evaluation.clips.metrics import METRICS
-from unitemp_jax.evaluation.metrics import frechet, results
+from unitemp_jax.evaluation.clips.measure import Measurer
+from unitemp_jax.evaluation.metrics import frechet, registry, results
 from unitemp_jax.evaluation.suites import runner
 from unitemp_jax.evaluation.suites.bench import Settings
 from unitemp_jax.evaluation_sets import clips, store, verify, work
@@ -102,20 +102,22 @@ def measure(argv: list[str]) -> int:
       print(f'left out: {problem}')
     return 0
   how = shlex.join(['unitemp', 'evaluate', 'folder', *argv])
-  cache, problems = args.out / 'measured', list(listing.problems)
-  references = {}
+  measurer = Measurer(args.out / 'measured', args.workers)
+  problems, references = list(listing.problems), {}
   if args.reference is not None:
     references = _references(listing, args.reference, problems)
-  groups, more = tables.measure_groups(
-    listing, cache, args.workers, print, references, bool(real)
+  own, more = tables.measure_clips(
+    listing.clips, measurer, references, direction=bool(real)
   )
-  problems += [*more, *tables.mixed(groups)]
-  real_group = None
-  if real:
-    window, layout = tables.common_window(groups)
-    real_group, more = tables.measure_real(
-      real, window, layout, cache, args.workers, print, direction=True
+  if not own:
+    raise UserError(
+      f'no clip in {listing.folder} could be measured (first problem: '
+      f'{more[0]}).'
     )
+  groups, real_group = tables.grouped(own, listing.folder), None
+  problems += [*more, *tables.mixed(own)]
+  if real:
+    real_group, more = tables.measure_real(real, own, measurer, direction=True)
     problems += more
   else:
     problems.append(
@@ -236,12 +238,12 @@ def generate(argv: list[str]) -> int:
       full disk (what is finished stays).
   """
   args = _generate_args(argv)
-  shard = None if args.shard is None else clips.parse_shard(args.shard)
-  if shard is not None and args.hosts != 1:
+  if args.shard is not None and args.hosts != 1:
     raise UserError('--hosts makes the parts; leave out --shard.')
   args.out = out_folder(args.out)
   seeds(args.seed, 1)
   processes.join(args.hosts, args.coordinator, args.host_index)
+  shard = processes.part_of(args.shard)
   todo = _work(args)
   print(
     f'{todo.settings["prompts"]} prompts, {len(todo.clips)} clips of '
@@ -354,14 +356,20 @@ _COMMAND = 'unitemp evaluate'
 _SUITES = '\n'.join(
   f'  {name:<12} {suite.about}' for name, suite in runner.SUITES.items()
 )
-_METRICS = textwrap.fill(
-  '; '.join(METRICS), 78, initial_indent='  ', subsequent_indent='  '
+_CLIP, _OTHERS = (
+  textwrap.fill(
+    '; '.join(names), 78, initial_indent='  ', subsequent_indent='  '
+  )
+  for names in (registry.CLIP, list(registry.METRICS)[len(registry.CLIP) :])
 )
 _EXAMPLE = f"""suites:
 {_SUITES}
 
 metrics of each clip in "unitemp evaluate folder":
-{_METRICS}
+{_CLIP}
+
+metrics of suites and of whole folders, by how their names begin:
+{_OTHERS}
 
 example:
   unitemp evaluate --out=out/evaluation

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from unitemp_jax import progress
-from unitemp_jax.cli.options import Parser, seeds
-from unitemp_jax.data import latents, shards
+from unitemp_jax.cli.options import Parser, read_prompt_files, seeds
+from unitemp_jax.data import latents
 from unitemp_jax.errors import UserError
+from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.training.config import load_config
 from unitemp_jax.training.ode_pairs import TrajectoryMaker
@@ -49,10 +50,10 @@ def main(argv: list[str]) -> int:
   # It is among the prompts to be encoded, and nothing to make clips of.
   negative = config.sampling.get('negative_prompt')
   prompts = [
-    line for line in shards.read_prompts(args.prompts) if line != negative
+    line for line in read_prompt_files(args.prompts) if line != negative
   ]
   seeds(args.seed, len(prompts))
-  first, parts = shards.part_of(args.shard)
+  first, parts = processes.part_of(args.shard)
   count = -(-len(prompts) // _SHARD)
   maker = TrajectoryMaker(config, args.steps)
   about = maker.about(prompts, args.seed)

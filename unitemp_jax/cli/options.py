@@ -1,7 +1,7 @@
 """Parsers of the verbs, and the options that several of them share."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -108,6 +108,14 @@ def read_prompts(args: argparse.Namespace) -> list[str] | None:
   if not lines or not all(line.strip() for line in lines):
     raise UserError('the prompt is empty; say what the video should show.')
   return [line.strip() for line in lines]
+
+
+def read_prompt_files(paths: Sequence[Path]) -> list[str]:
+  """The lines of all files that are not blank; UserError if there are none."""
+  lines = [line for path in paths for line in files.read_lines(path)]
+  if not lines:
+    raise UserError('the files hold no prompts; write one per line.')
+  return lines
 
 
 def at_least(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:

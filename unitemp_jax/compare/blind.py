@@ -15,9 +15,10 @@ import collections
 import dataclasses
 import hashlib
 import hmac
+import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from unitemp_jax import files
 from unitemp_jax.compare.pairing import Pair
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips.folder import ClipFile
+from unitemp_jax.evaluation.metrics import bootstrap
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.results import Result, ResultTable, result
 from unitemp_jax.report import pages
@@ -169,21 +171,14 @@ _CHOICES = ('left', 'right', 'tie')
 
 @dataclasses.dataclass(frozen=True)
 class Vote:
-  """One choice of one rater.
+  """One choice of one rater."""
 
-  Attributes:
-    rater: who.
-    trial: which pair of videos.
-    systems: the first of the study, then the one it was shown against.
-    choice: name of the preferred system, '' for no difference.
-    side: 'left', 'right' or 'tie'.
-  """
-
-  rater: str
-  trial: str
+  rater: str  # who
+  trial: str  # which pair of videos
+  # the first of the study, then the one it was shown against
   systems: tuple[str, str]
-  choice: str
-  side: str
+  choice: str  # name of the preferred system, '' for no difference
+  side: str  # 'left', 'right' or 'tie'
 
 
 def find_key(votes: Sequence[Path]) -> Path:
@@ -293,8 +288,7 @@ def _vote(rater: str, entry: Any, key: Mapping[str, Any]) -> Vote | None:
 def score(votes: Sequence[Vote], how: str) -> list[Result]:
   """The rows of a table: all raters, each rater, and how far to trust them."""
   rows = []
-  matches = dict.fromkeys(vote.systems for vote in votes)
-  for systems in matches:
+  for systems in dict.fromkeys(vote.systems for vote in votes):
     chosen = [vote for vote in votes if vote.systems == systems]
     match = f'{systems[0]} over {systems[1]}'
     rows += _preferred(f'{match}, all raters', chosen, systems, how)
@@ -303,8 +297,7 @@ def score(votes: Sequence[Vote], how: str) -> list[Result]:
     for rater in raters if len(raters) > 1 else ():
       own = [vote for vote in chosen if vote.rater == rater]
       rows += _preferred(f'{match}, {rater}', own, systems, how)
-  rows += _trust(votes, how)
-  return rows
+  return rows + _trust(votes, how)
 
 
 def check_table(out: Path, read: Sequence[Path]) -> None:
@@ -321,61 +314,52 @@ def check_table(out: Path, read: Sequence[Path]) -> None:
       ) from error
 
 
-def _share(
-  metric: str, group: str, hits: int, total: int, how: str
-) -> Result | None:
-  """A share with Wilson's interval; None without a vote."""
-  if not total:
-    return None
+def _share(metric, group, hits: int, total: int, about: str) -> list[Result]:
+  """A share with Wilson's interval; nothing without a vote."""
   from scipy import stats
 
-  test = stats.binomtest(hits, total)
-  span = test.proportion_ci(method='wilson')
+  if not total:
+    return []
+  span = stats.binomtest(hits, total).proportion_ci(method='wilson')
   measured = Interval(hits / total, span.low, span.high, total)
-  return result(metric, group, measured, unit='%', how=how)
+  return [result(metric, group, measured, unit='%', how=about)]
+
+
+def _p_value(group, wins: int, losses: int, how: str) -> list[Result]:
+  from scipy import stats
+
+  if not wins + losses:
+    return []
+  p = float(stats.binomtest(wins, wins + losses).pvalue)
+  about = f'exact binomial test of no preference; {how}'
+  measured = bootstrap.exact(p, wins + losses)
+  return [result('p-value', group, measured, unit='ratio', how=about)]
 
 
 def _preferred(group, votes, systems, how) -> list[Result]:
   counts = collections.Counter(vote.choice for vote in votes)
   wins, losses = counts[systems[0]], counts[systems[1]]
-  share = _share(
-    'preferred',
-    group,
-    wins,
-    wins + losses,
-    f'of the decided votes, Wilson interval; {how}',
-  )
-  ties = _share(
-    'no difference', group, counts[''], len(votes), f'of all votes; {how}'
-  )
-  found = [row for row in (share, ties) if row is not None]
-  if wins + losses:
-    found.append(_p_value(group, wins, losses, how))
-  return found
-
-
-def _p_value(group, wins, losses, how) -> Result:
-  from scipy import stats
-
-  p = float(stats.binomtest(wins, wins + losses).pvalue)
-  measured = Interval(p, p, p, wins + losses)
-  about = f'exact binomial test of no preference; {how}'
-  return result('p-value', group, measured, unit='ratio', how=about)
+  about = f'of the decided votes, Wilson interval; {how}'
+  ties = f'of all votes; {how}'
+  return [
+    *_share('preferred', group, wins, wins + losses, about),
+    *_share('no difference', group, counts[''], len(votes), ties),
+    *_p_value(group, wins, losses, how),
+  ]
 
 
 def _majority(group, votes, systems, how) -> list[Result]:
   """Pairs of videos as units: each counts once, for who got more votes."""
-  sums: dict[str, int] = {}
+  sums = collections.Counter[str]()
   for vote in votes:
-    step = 0 if not vote.choice else 1 if vote.choice == systems[0] else -1
-    sums[vote.trial] = sums.get(vote.trial, 0) + step
+    sums[vote.trial] += (vote.choice == systems[0]) - (
+      vote.choice == systems[1]
+    )
   wins = sum(total > 0 for total in sums.values())
   losses = sum(total < 0 for total in sums.values())
   about = f'of the pairs with a majority, Wilson interval; {how}'
   share = _share('preferred', group, wins, wins + losses, about)
-  if share is None:
-    return []
-  return [share, _p_value(group, wins, losses, how)]
+  return share + _p_value(group, wins, losses, how)
 
 
 def _trust(votes: Sequence[Vote], how: str) -> list[Result]:
@@ -383,19 +367,11 @@ def _trust(votes: Sequence[Vote], how: str) -> list[Result]:
   decided = [vote for vote in votes if vote.side != 'tie']
   left = sum(vote.side == 'left' for vote in decided)
   about = f'of the decided votes; sides are shuffled, so 50 is fair; {how}'
-  rows = [_share('left side chosen', 'all raters', left, len(decided), about)]
-  same = total = 0
-  for one, two in _couples(votes):
-    total += 1
-    same += one.choice == two.choice
-  about = f'of couples of raters on one pair of videos; {how}'
-  rows.append(_share('raters agree', 'all raters', same, total, about))
-  return [row for row in rows if row is not None]
-
-
-def _couples(votes: Sequence[Vote]) -> Iterable[tuple[Vote, Vote]]:
-  trials: dict[str, list[Vote]] = {}
-  for vote in votes:
-    for other in trials.setdefault(vote.trial, []):
-      yield other, vote
-    trials[vote.trial].append(vote)
+  trials = pages.grouped((vote.trial, vote.choice) for vote in votes).values()
+  couples = [c for own in trials for c in itertools.combinations(own, 2)]
+  same = sum(one == two for one, two in couples)
+  agree = f'of couples of raters on one pair of videos; {how}'
+  return [
+    *_share('left side chosen', 'all raters', left, len(decided), about),
+    *_share('raters agree', 'all raters', same, len(couples), agree),
+  ]

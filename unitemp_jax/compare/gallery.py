@@ -106,31 +106,19 @@ Match = tuple[tuple[str, str], tuple[table.Row, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-  """All that the page shows.
+  """All that the page shows."""
 
-  Attributes:
-    names: of the systems.
-    folders: of each system.
-    matches: what was compared.
-    pairs: of clips.
-    measured: what was measured of each clip, by its path.
-    pictures: of some clips, by path.
-    unpaired: clips that stand alone.
-    notes: sentences.
-    command: that made it.
-    blind: link to the blind page, or ''.
-  """
-
-  names: tuple[str, ...]
-  folders: tuple[Path, ...]
-  matches: tuple[Match, ...]
-  pairs: tuple[Pair, ...]
+  names: tuple[str, ...]  # of the systems
+  folders: tuple[Path, ...]  # of each system
+  matches: tuple[Match, ...]  # what was compared
+  pairs: tuple[Pair, ...]  # of clips
+  # what was measured of each clip, by its path
   measured: Mapping[Path, Measured]
-  pictures: Mapping[Path, Pictures]
-  unpaired: tuple[Unpaired, ...]
-  notes: tuple[str, ...]
-  command: str
-  blind: str
+  pictures: Mapping[Path, Pictures]  # of some clips, by path
+  unpaired: tuple[Unpaired, ...]  # clips that stand alone
+  notes: tuple[str, ...]  # sentences
+  command: str  # that made it
+  blind: str  # link to the blind page, or ''
 
 
 def render(contents: Contents, out: Path) -> tuple[str, pages.Gallery]:

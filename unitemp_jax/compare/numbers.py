@@ -27,25 +27,15 @@ _ORDERS = {'FHWC': (0, 1, 2, 3), 'FCHW': (0, 2, 3, 1), 'CFHW': (1, 2, 3, 0)}
 
 @dataclasses.dataclass(frozen=True)
 class Gap:
-  """How far apart two arrays of one kind are.
+  """How far apart two arrays of one kind are."""
 
-  Attributes:
-    kind: 'latents' or 'frames'.
-    largest: largest absolute difference.
-    rms: root mean square difference.
-    relative: `rms` over the root mean square of the first.
-    cosine: of the two as vectors.
-    course: [F] relative difference of each latent or frame.
-    psnr: of frames in dB, None of latents.
-  """
-
-  kind: str
-  largest: float
-  rms: float
-  relative: float
-  cosine: float
-  course: np.ndarray
-  psnr: float | None
+  kind: str  # 'latents' or 'frames'
+  largest: float  # largest absolute difference
+  rms: float  # root mean square difference
+  relative: float  # `rms` over the root mean square of the first
+  cosine: float  # of the two as vectors
+  course: np.ndarray  # [F] relative difference of each latent or frame
+  psnr: float | None  # of frames in dB, None of latents
 
 
 def read(path: Path) -> dict[str, np.ndarray]:

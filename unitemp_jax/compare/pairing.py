@@ -32,17 +32,11 @@ class System:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """Clips of one prompt and sample.
+  """Clips of one prompt and sample."""
 
-  Attributes:
-    prompt: the longest form of it that is known.
-    sample: number.
-    clips: by system; two at least.
-  """
-
-  prompt: str
-  sample: int
-  clips: Mapping[str, ClipFile]
+  prompt: str  # the longest form of it that is known
+  sample: int  # number
+  clips: Mapping[str, ClipFile]  # by system; two at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,17 +50,11 @@ class Unpaired:
 
 @dataclasses.dataclass(frozen=True)
 class Pairing:
-  """Pairs in the order of the first system, and what is left.
+  """Pairs in the order of the first system, and what is left."""
 
-  Attributes:
-    pairs: with clips of two systems or more.
-    unpaired: all other clips.
-    notes: sentences about what was assumed.
-  """
-
-  pairs: tuple[Pair, ...]
-  unpaired: tuple[Unpaired, ...]
-  notes: tuple[str, ...]
+  pairs: tuple[Pair, ...]  # with clips of two systems or more
+  unpaired: tuple[Unpaired, ...]  # all other clips
+  notes: tuple[str, ...]  # sentences about what was assumed
 
 
 def pair(systems: Sequence[System], prompts: Sequence[Prompt] = ()) -> Pairing:

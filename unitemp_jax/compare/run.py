@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +13,11 @@ from unitemp_jax import files
 from unitemp_jax.compare import blind, gallery, numbers, table
 from unitemp_jax.compare.pairing import Pair, Pairing, System
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.clips import measure, tables
+from unitemp_jax.evaluation.clips import tables
 from unitemp_jax.evaluation.clips.folder import Listing
-from unitemp_jax.evaluation.clips.tables import SHAPES, Clip, Group
-from unitemp_jax.evaluation.metrics.results import Result, ResultTable
+from unitemp_jax.evaluation.clips.measure import Measurer
+from unitemp_jax.evaluation.clips.tables import SHAPES, Clip
+from unitemp_jax.evaluation.metrics.results import Result, ResultTable, to_csv
 from unitemp_jax.report import pages
 
 METRICS, TABLES, CLIPS, UNPAIRED = (
@@ -40,7 +39,6 @@ def run(
   trials: int,
   question: str,
   command: str,
-  report: Callable[[str], None] = print,
 ) -> str:
   """Measures, compares and writes everything below `out`.
 
@@ -54,7 +52,6 @@ def run(
     trials: of the blind page, at most; 0 for none.
     question: of the blind page.
     command: for the record.
-    report: is given lines about the progress.
 
   Returns:
     The tables as Markdown.
@@ -64,11 +61,19 @@ def run(
       written.
   """
   notes = list(pairing.notes)
-  measured = _measure(pairing.pairs, out, workers, report, notes)
+  listed = {c.path: c for pair in pairing.pairs for c in pair.clips.values()}
+  measurer = Measurer(out / 'measured', workers)
+  own, problems = tables.measure_clips(list(listed.values()), measurer)
+  notes += problems
+  measured = {clip.file.path: clip for clip in own if clip.file}
   pairs = _whole(pairing.pairs, measured)
   if not pairs:
     raise UserError('not one pair of clips could be measured.')
-  usual = _usual(real, measured, out, workers, report, notes)
+  usual = None
+  if real is not None:
+    group, problems = tables.measure_real(real, own, measurer)
+    notes += problems
+    usual = float(np.mean([clip.values['mean step'] for clip in group.clips]))
   notes += _unlike(systems, pairs, measured)
   names = tuple(system.name for system, _ in systems)
   matches, results = _compare(names, pairs, measured, usual, command, notes)
@@ -93,7 +98,7 @@ def run(
     command,
     blind.PAGE if texts else '',
   )
-  return _write(out, contents, results, texts, report)
+  return _write(out, contents, results, texts)
 
 
 def _compare(
@@ -121,25 +126,6 @@ def _compare(
   return matches, results
 
 
-def _measure(pairs, out, workers, report, notes) -> dict[Path, Clip]:
-  clips = {clip.path: clip for pair in pairs for clip in pair.clips.values()}
-  listed = list(clips.values())
-
-  def keep(i: int, found: measure.Measured) -> Clip | str:
-    try:
-      return tables.whole_clip(listed[i], found)
-    except UserError as error:
-      return f'{listed[i].name} was not measured: {error}'
-
-  jobs = [tables.job_of(file) for file in listed]
-  found = measure.measure(
-    jobs, out / 'measured', workers=workers, report=report, keep=keep
-  )
-  notes += [problem for problem in found if isinstance(problem, str)]
-  pairs = zip(clips, found, strict=True)
-  return {path: clip for path, clip in pairs if isinstance(clip, Clip)}
-
-
 def _whole(
   pairs: Sequence[Pair], measured: Mapping[Path, Clip]
 ) -> tuple[Pair, ...]:
@@ -150,19 +136,6 @@ def _whole(
     if len(clips) > 1:
       found.append(dataclasses.replace(pair, clips=clips))
   return tuple(found)
-
-
-def _usual(real, measured, out, workers, report, notes) -> float | None:
-  """Mean step of real clips of the same length, rate and size."""
-  if real is None:
-    return None
-  group = Group('all', tuple(measured.values()))
-  window, layout = tables.common_window([group])
-  clips, problems = tables.measure_real(
-    real, window, layout, out / 'measured', workers, report
-  )
-  notes += problems
-  return float(np.mean([clip.values['mean step'] for clip in clips.clips]))
 
 
 def _unlike(systems, pairs, measured) -> list[str]:
@@ -210,9 +183,7 @@ def _numbers(match, pairs, command, notes) -> list[Result]:
   return rows
 
 
-def _write(
-  out: Path, contents: gallery.Contents, results, texts, report
-) -> str:
+def _write(out: Path, contents: gallery.Contents, results, texts) -> str:
   """Writes all files, or none: a page without its numbers is of no use."""
   parts = []
   for names, rows in contents.matches:
@@ -229,7 +200,10 @@ def _write(
     {
       **texts,
       out / CLIPS: csv_text,
-      out / UNPAIRED: _unpaired_csv(contents),
+      out / UNPAIRED: to_csv(
+        ['system', 'clip', 'reason'],
+        [(own.system, own.clip.name, own.reason) for own in contents.unpaired],
+      ),
       out / TABLES: text,
       out / gallery.PAGE: page,
       out / METRICS: ResultTable(tuple(results)).to_text(),
@@ -237,14 +211,5 @@ def _write(
   )
   pages.remove_parts(out / gallery.PAGE, shown)
   for note in contents.notes:
-    report(f'note: {note}')
+    print(f'note: {note}')
   return text
-
-
-def _unpaired_csv(contents: gallery.Contents) -> str:
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(['system', 'clip', 'reason'])
-  for alone in contents.unpaired:
-    writer.writerow([alone.system, alone.clip.name, alone.reason])
-  return text.getvalue()

@@ -7,17 +7,14 @@ loses its pair.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from unitemp_jax.evaluation.clips import metrics
-from unitemp_jax.evaluation.clips.metrics import METRICS
-from unitemp_jax.evaluation.metrics import bootstrap
+from unitemp_jax.evaluation.metrics import bootstrap, results
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.evaluation.metrics.registry import CLIP, MOTION
 from unitemp_jax.evaluation.metrics.results import Result, result
 
 FLOOR = 0.5  # of the reference motion, below which a clip stands still
@@ -31,31 +28,21 @@ _LEAST_PAIRS = 6
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One metric of two systems, over the clips both have.
+  """One metric of two systems, over the clips both have."""
 
-  Attributes:
-    metric: name.
-    section: title of its table.
-    first: pooled value of the first system; None without one.
-    second: of the second system.
-    difference: first minus second, or first over second where the metric is a
-      ratio itself; None if there is no pair in which both move.
-    is_ratio: whether `difference` is a quotient.
-    wins: share of pairs that the first system wins, ties half; None where
-      neither direction is better.
-    verdict: in words.
-    pairs: pairs behind the difference.
-  """
-
-  metric: str
-  section: str
-  first: Interval | None
-  second: Interval | None
+  metric: str  # name
+  section: str  # title of its table
+  first: Interval | None  # pooled value of the first system; None without one
+  second: Interval | None  # of the second system
+  # first minus second, or first over second where the metric is a ratio itself;
+  # None if there is no pair in which both move
   difference: Interval | None
-  is_ratio: bool
+  is_ratio: bool  # whether `difference` is a quotient
+  # share of pairs that the first system wins, ties half; None where neither
+  # direction is better
   wins: Interval | None
-  verdict: str
-  pairs: int
+  verdict: str  # in words
+  pairs: int  # pairs behind the difference
 
 
 Values = Mapping[str, float]
@@ -91,7 +78,7 @@ def compare(
   """
   moving = [moves(*pair, usual) for pair in pairs]
   rows = [_motion(pairs, moving, names)]
-  for name, metric in METRICS.items():
+  for name, metric in CLIP.items():
     chosen = [
       (pair[0][name], pair[1][name], which)
       for pair, which in zip(pairs, moving, strict=True)
@@ -105,45 +92,27 @@ def compare(
 def _motion(pairs, moving, names) -> Row:
   """Whether clips move at all: what every other line rests on."""
   first, second = (np.array(side, float) for side in zip(*moving, strict=True))
-  apart = bootstrap.paired_difference(first, second)
-  return Row(
-    'moves',
-    'Motion and joins',
-    bootstrap.mean(first),
-    bootstrap.mean(second),
-    apart,
-    False,
-    None,
-    _verdict(apart, 0.0, 'high', names),
-    len(pairs),
-  )
+  apart = bootstrap.paired('mean', first, second)
+  verdict = _verdict(apart, 0.0, 'high', names)
+  both = bootstrap.mean(first), bootstrap.mean(second)
+  return Row('moves', MOTION, *both, apart, False, None, verdict, len(pairs))
 
 
 def _row(name, metric, chosen, names) -> Row:
   values = [np.array([pair[side] for pair in chosen]) for side in (0, 1)]
   which = np.array([pair[2] for pair in chosen])
-  both = which.all(axis=1)
-  if not metric.better:
-    both = np.ones(len(chosen), bool)
+  both = which.all(axis=1) | (not metric.better)
   is_ratio = metric.pool == 'geometric'
-  difference, verdict = None, STILL_ONLY
+  difference, verdict, wins = None, STILL_ONLY, None
   if both.any():
-    difference = metrics.paired(name, *(side[both] for side in values))
+    sides = (side[both] for side in values)
+    difference = bootstrap.paired(metric.pool, *sides)
     verdict = _verdict(difference, float(is_ratio), metric.better, names)
-  wins = None
   if metric.better:
     wins = bootstrap.mean(_wins(values, which, metric.better))
-  return Row(
-    name,
-    metric.section,
-    metrics.pooled(name, values[0]),
-    metrics.pooled(name, values[1]),
-    difference,
-    is_ratio,
-    wins,
-    verdict,
-    int(both.sum()),
-  )
+  first, second = (bootstrap.pooled(metric.pool, side) for side in values)
+  about = (difference, is_ratio, wins, verdict, int(both.sum()))
+  return Row(name, metric.section, first, second, *about)
 
 
 def _wins(values, which, better: str) -> np.ndarray:
@@ -178,7 +147,7 @@ def to_results(
 
   moves = f'share of clips with {FLOOR} of the reference motion'
   for row in rows:
-    about = METRICS[row.metric].how if row.metric in METRICS else moves
+    about = CLIP[row.metric].how if row.metric in CLIP else moves
     for name, value in zip(names, (row.first, row.second), strict=True):
       add(row, name, value, f'{about}, paired clips')
     sign = '/' if row.is_ratio else '-'
@@ -193,38 +162,29 @@ def to_results(
 def to_markdown(names: tuple[str, str], rows: Sequence[Row]) -> str:
   """One line per metric with both systems, their difference and the wins."""
   head = f'| metric | {names[0]} | {names[1]} | difference | wins | n | |'
-  lines = [head, '|---|---|---|---|---|---|---|']
+  lines = [head, '|---' * 7 + '|']
   for row in rows:
-    difference = _show(row.difference, row.is_ratio)
-    wins = _show(row.wins and _percent(row.wins))
-    lines.append(
-      f'| {row.metric} | {_level(row.first)} | {_level(row.second)} '
-      f'| {difference} | {wins} | {row.pairs} | {row.verdict} |'
-    )
+    levels = (f'{x.value:.4g}' if x else '' for x in (row.first, row.second))
+    difference = _show(row.difference, '×' if row.is_ratio else '')
+    cells = [row.metric, *levels, difference, _show(row.wins, scale=100)]
+    cells += [str(row.pairs), row.verdict]
+    lines.append(f'| {" | ".join(cells)} |')
   return '\n'.join(lines) + '\n'
 
 
-def _percent(value: Interval) -> Interval:
-  return Interval(100 * value.value, 100 * value.low, 100 * value.high, value.n)
-
-
-def _level(value: Interval | None) -> str:
-  return '' if value is None else f'{value.value:.4g}'
-
-
-def _show(value: Interval | None, is_ratio: bool = False) -> str:
+def _show(value: Interval | None, sign: str = '', scale: float = 1) -> str:
   if value is None:
     return ''
-  sign = '×' if is_ratio else ''
-  return f'{sign}{value.value:.3g} [{value.low:.3g} {value.high:.3g}]'
+  middle, low, high = (scale * x for x in (value.value, value.low, value.high))
+  return f'{sign}{middle:.3g} [{low:.3g} {high:.3g}]'
 
 
 def to_csv(clips: Iterable[tuple[str, int, str, str, Values]]) -> str:
   """One line per clip: prompt, sample, system, file, and every metric."""
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(['prompt', 'sample', 'system', 'clip', *METRICS])
-  for prompt, sample, system, name, values in clips:
-    numbers = [values.get(metric, '') for metric in METRICS]
-    writer.writerow([prompt, sample, system, name, *numbers])
-  return text.getvalue()
+  return results.to_csv(
+    ['prompt', 'sample', 'system', 'clip', *CLIP],
+    (
+      [*about, *(values.get(name, '') for name in CLIP)]
+      for *about, values in clips
+    ),
+  )

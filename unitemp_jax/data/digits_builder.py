@@ -35,15 +35,11 @@ _INTEGERS = (
 
 @dataclasses.dataclass(kw_only=True)
 class FallingDigitsConfig(tfds.core.BuilderConfig):
-  """What one prepared set holds.
+  """What one prepared set holds."""
 
-  Attributes:
-    spec: how the clips look; its split is replaced by those of `clips`.
-    clips: number of clips per split.
-  """
-
+  # how the clips look; its split is replaced by those of `clips`
   spec: falling_digits.FallingDigitsSpec
-  clips: Mapping[str, int]
+  clips: Mapping[str, int]  # number of clips per split
 
 
 class FallingDigits(prepared.LocalBuilder):

@@ -182,30 +182,20 @@ _TURN_FRAMES = 8  # in which a digit turns into another
 
 @dataclasses.dataclass(frozen=True)
 class FallingDigitsSpec:
-  """What clips to make.
+  """What clips to make."""
 
-  Attributes:
-    num_frames: frames per clip.
-    size: height and width in pixels.
-    split: 'train' or 'test'; they share no digit image.
-    seed: another seed gives other clips.
-    digit_size: height of a digit's 8x8 box as a part of the frame's height.
-    trail: ink left one frame behind the digit, as a part of the digit's ink.
-    trail_decay: factor by which the trail fades per frame.
-    rest_share: share of the falls that land without a bounce.
-    hop_share: share of clips that hop on the spot.
-    turn_share: share of clips that fall and turn into another digit.
-  """
-
-  num_frames: int = 33
-  size: int = 32
-  split: str = 'train'
-  seed: int = 0
+  num_frames: int = 33  # frames per clip
+  size: int = 32  # height and width in pixels
+  split: str = 'train'  # 'train' or 'test'; they share no digit image
+  seed: int = 0  # another seed gives other clips
+  # height of a digit's 8x8 box as a part of the frame's height
   digit_size: float = 0.6
+  # ink left one frame behind the digit, as a part of the digit's ink
   trail: float = 0.42
-  trail_decay: float = 0.6
-  rest_share: float = 0.25
-  hop_share: float = 0.0
+  trail_decay: float = 0.6  # factor by which the trail fades per frame
+  rest_share: float = 0.25  # share of the falls that land without a bounce
+  hop_share: float = 0.0  # share of clips that hop on the spot
+  # share of clips that fall and turn into another digit
   turn_share: float = 0.0
 
   def __post_init__(self):

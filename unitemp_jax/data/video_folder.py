@@ -39,21 +39,13 @@ _SEEK = 2.0  # seconds from which on a window is looked for in the file
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-  """What a file holds.
+  """What a file holds."""
 
-  Attributes:
-    times: float64 [n], seconds of its frames since the first.
-    rate: its frames per second.
-    cuts: int [c], numbers of the frames that begin another scene.
-    size: height and width in pixels, as shown.
-    sha256: of the file.
-  """
-
-  times: np.ndarray
-  rate: float
-  cuts: np.ndarray
-  size: tuple[int, int]
-  sha256: str
+  times: np.ndarray  # float64 [n], seconds of its frames since the first
+  rate: float  # its frames per second
+  cuts: np.ndarray  # int [c], numbers of the frames that begin another scene
+  size: tuple[int, int]  # height and width in pixels, as shown
+  sha256: str  # of the file
 
   def shown(self, fps: float) -> np.ndarray:
     """Int [k], the frame that is shown at each time of another rate."""
@@ -63,21 +55,13 @@ class Scan:
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """One window of a file.
+  """One window of a file."""
 
-  Attributes:
-    file: path below the folder, with slashes; TAR/NAME for one in a tar.
-    caption: what is seen.
-    frames: int [T], numbers of the file's frames.
-    times: float64 [T], their seconds.
-    sha256: of the file.
-  """
-
-  file: str
-  caption: str
-  frames: np.ndarray
-  times: np.ndarray
-  sha256: str
+  file: str  # path below the folder, with slashes; TAR/NAME for one in a tar
+  caption: str  # what is seen
+  frames: np.ndarray  # int [T], numbers of the file's frames
+  times: np.ndarray  # float64 [T], their seconds
+  sha256: str  # of the file
 
 
 def find_cuts(changes: np.ndarray) -> np.ndarray:

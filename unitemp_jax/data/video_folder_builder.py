@@ -33,19 +33,13 @@ SCANS = 'video_scans'  # what was found in files, below the data folder
 
 @dataclasses.dataclass(kw_only=True)
 class VideoFolderConfig(tfds.core.BuilderConfig):
-  """What one prepared set holds.
+  """What one prepared set holds."""
 
-  Attributes:
-    spec: the folder and the shape of the clips.
-    pixels: whether records hold them.
-    listed: (file, caption) of what is looked through.
-    scans: folder of what was found in files before.
-  """
-
-  spec: VideoFolderSpec
-  pixels: bool = False
+  spec: VideoFolderSpec  # the folder and the shape of the clips
+  pixels: bool = False  # whether records hold them
+  # (file, caption) of what is looked through
   listed: tuple[tuple[str, str], ...] = ()
-  scans: str | None = None
+  scans: str | None = None  # folder of what was found in files before
 
 
 class VideoFolder(prepared.LocalBuilder):
@@ -134,34 +128,22 @@ def _records(
 
 @dataclasses.dataclass(frozen=True)
 class PreparedVideos:
-  """A prepared set.
+  """A prepared set."""
 
-  Attributes:
-    folder: where it lies.
-    source: len() and [i] -> dict of video, caption, file, first_frame, index.
-    skipped: (file, reason) of what was left out.
-  """
-
-  folder: str
+  folder: str  # where it lies
+  # len() and [i] -> dict of video, caption, file, first_frame, index
   source: Any
-  skipped: list[tuple[str, str]]
+  skipped: list[tuple[str, str]]  # (file, reason) of what was left out
 
 
 @dataclasses.dataclass
 class Found:
-  """What the files of a folder hold.
+  """What the files of a folder hold."""
 
-  Attributes:
-    listed: (file, caption) of those that have a caption.
-    scans: of those that can be read, by file.
-    clips: of those that are long enough.
-    skipped: (file, reason).
-  """
-
-  listed: list[tuple[str, str]]
-  scans: dict[str, Scan]
-  clips: list[Clip]
-  skipped: list[tuple[str, str]]
+  listed: list[tuple[str, str]]  # (file, caption) of those that have a caption
+  scans: dict[str, Scan]  # of those that can be read, by file
+  clips: list[Clip]  # of those that are long enough
+  skipped: list[tuple[str, str]]  # (file, reason)
 
 
 def find_clips(

@@ -136,7 +136,7 @@ def list_videos(spec: VideoFolderSpec, skip: Skip) -> list[tuple[str, str]]:
     )
   table = None
   if spec.pattern is None and spec.captions is not None:
-    table = _read_captions(spec.captions, spec.columns)
+    table = read_captions(spec.captions, spec.columns)
     for file in sorted(set(table) - set(found)):
       skip(file, f'is named in {spec.captions} but is not in {spec.videos}')
   listed = []
@@ -173,65 +173,61 @@ def _caption(
   return text, str(pathlib.PurePath(os.path.normpath(name)))
 
 
-def _read_captions(path: str, columns: tuple[str, str]) -> dict[str, str]:
-  """Reads a caption file: file -> caption."""
-  try:
-    with open(path, encoding='utf-8-sig', newline='') as file:
-      lines = file.read()
-  except (OSError, UnicodeDecodeError) as error:
-    raise UserError(f'Cannot read the captions {path}: {error}.') from error
-  if path.endswith('.csv'):
-    rows = _csv_rows(path, lines, columns)
-  elif path.endswith(('.jsonl', '.json')):
-    rows = _jsonl_rows(path, lines)
-  else:
-    raise UserError(f'The caption file {path} must end in .csv or .jsonl.')
+def read_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
+  """Rows of a CSV or JSON lines file, each with where it stands.
+
+  Lines of JSON end at line feeds only.
+
+  Raises:
+    UserError: the file cannot be read as that.
+  """
+  text = files.read_text(path)
+  if os.fspath(path).endswith('.csv'):
+    reader = csv.DictReader(io.StringIO(text, newline=''), strict=True)
+    try:
+      for row in reader:
+        yield f'{path} line {reader.line_num}', row
+    except csv.Error as error:
+      raise UserError(
+        f'{path} line {reader.line_num} is no CSV ({error}); close its quotes.'
+      ) from error
+    return
+  for number, line in enumerate(text.split('\n'), 1):
+    if line.strip():
+      where = f'{path} line {number}'
+      try:
+        yield where, json.loads(line)
+      except (ValueError, RecursionError) as error:
+        raise UserError(f'{where} is not JSON ({error}).') from error
+
+
+def read_captions(
+  path: str | os.PathLike[str], columns: tuple[str, str] = ('file', 'caption')
+) -> dict[str, str]:
+  """Reads a caption file: file -> caption.
+
+  Raises:
+    UserError: it cannot be read, or a row lacks one of the two.
+  """
   captions: dict[str, str] = {}
-  for number, row in rows:
+  if not os.fspath(path).endswith(('.csv', '.jsonl', '.json')):
+    raise UserError(f'The caption file {path} must end in .csv or .jsonl.')
+  for where, row in read_rows(path):
+    row = row if isinstance(row, dict) else {}
     name, caption = (row.get(column) for column in columns)
     if not isinstance(name, str) or not isinstance(caption, str):
       raise UserError(
-        f'Line {number} of {path} lacks a {columns[0]} or a {columns[1]}: both '
-        'are needed.'
+        f'{where} lacks "{columns[0]}" or "{columns[1]}", it has '
+        f'{", ".join(map(str, row)) or "neither"}; both are needed ("unitemp '
+        'data" takes other names with --columns=FILE,CAPTION).'
       )
     name = pathlib.PurePath(os.path.normpath(name)).as_posix()
     if name in captions:
-      raise UserError(f'Line {number} of {path} names {name} a second time.')
+      raise UserError(f'{where} names {name} a second time.')
     captions[name] = caption
+  if not captions:
+    raise UserError(f'{path} holds no caption; write one row per video.')
   return captions
-
-
-def _csv_rows(
-  path: str, text: str, wanted: tuple[str, str]
-) -> Iterator[tuple[int, dict]]:
-  reader = csv.DictReader(text.splitlines(keepends=True))
-  columns = reader.fieldnames or []
-  if not set(wanted) <= set(columns):
-    raise UserError(
-      f'{path} needs the columns {wanted[0]} and {wanted[1]}, its first line '
-      f'has {", ".join(columns) or "nothing"}; name others with '
-      '--columns=FILE,CAPTION.'
-    )
-  try:
-    for row in reader:
-      yield reader.line_num, row
-  except csv.Error as error:
-    raise UserError(f'Line {reader.line_num} of {path}: {error}.') from error
-
-
-def _jsonl_rows(path: str, text: str) -> Iterator[tuple[int, dict]]:
-  for number, line in enumerate(text.splitlines(), 1):
-    if not line.strip():
-      continue
-    try:
-      row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-      raise UserError(
-        f'Line {number} of {path} is no JSON: {error}.'
-      ) from error
-    if not isinstance(row, dict):
-      raise UserError(f'Line {number} of {path} is no JSON object.')
-    yield number, row
 
 
 @functools.lru_cache(maxsize=64)

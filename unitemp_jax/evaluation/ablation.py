@@ -16,11 +16,15 @@ import numpy as np
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.metrics import bootstrap, flicker, results
+from unitemp_jax.evaluation.metrics import (
+  bootstrap,
+  flicker,
+  registry,
+  results,
+)
 from unitemp_jax.evaluation.suites import power
 from unitemp_jax.evaluation.suites.bench import REAL, Bench, motion
 from unitemp_jax.evaluation.suites.flicker import SWAPPED, swap_block
-from unitemp_jax.evaluation.suites.tables import METRICS
 from unitemp_jax.plans.decoding import MODES, describe_blocks
 from unitemp_jax.video.frames import frame_steps
 
@@ -122,7 +126,7 @@ def report(claims: Mapping[str, Sequence[str]], numbers: Numbers) -> str:
       if metric not in arms[1][0]:
         continue
       values = [np.array([own[metric] for own in arm]) for arm in arms]
-      about = results.find(METRICS, metric)
+      about = registry.find(metric)
       apart = bootstrap.over_seeds(*values)
       how = f'{about.how}; difference, over {seeds} seeds and clips'
       rows.append(

@@ -28,25 +28,21 @@ from unitemp_jax.evaluation_sets.manifests import Prompt
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-  """The rules of one benchmark.
+  """The rules of one benchmark."""
 
-  Attributes:
-    about: one line for `--help`.
-    samples: of a prompt.
-    file: (prompt, its number, sample) -> path without the ending.
-    named: files are named by the prompt, so that equal prompts are one.
-    per_dimension: a folder for each dimension.
-    forbidden: what a name must not contain, with the reason.
-    given: what the clips are conditioned on: '', 'image' or 'clip'.
-  """
-
-  about: str
-  samples: Callable[[Prompt], int]
-  file: Callable[[Prompt, int, int], str]
-  named: bool = False
-  per_dimension: bool = False
+  about: str  # one line for `--help`
+  file: Callable[[Prompt, int, int], str]  # (prompt, its number, sample): stem
+  fewest: int = 1  # samples of a prompt
+  more: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  named: bool = False  # files are, by the prompt, so that equal ones are one
+  per_dimension: bool = False  # a folder for each dimension
+  # what a name must not contain, with the reason
   forbidden: tuple[tuple[str, str], ...] = ()
-  given: str = ''
+  given: str = ''  # what clips are conditioned on: '', 'image' or 'clip'
+
+  def samples(self, prompt: Prompt) -> int:
+    """Of a prompt; some dimensions want more."""
+    return max([self.fewest, *(self.more.get(d, 0) for d in prompt.dimensions)])
 
 
 def _by_name(prompt: Prompt, number: int, sample: int) -> str:
@@ -66,64 +62,47 @@ def _readable(prompt: Prompt, number: int, sample: int) -> str:
   return f'{number:04d}-{words[:60].rstrip("-")}-{sample}'
 
 
-def _vbench_samples(prompt: Prompt) -> int:
-  # Enough of them survive the filter that keeps static clips only.
-  return 25 if 'temporal_flickering' in prompt.dimensions else 5
-
-
-def _vbench2_samples(prompt: Prompt) -> int:
-  return 20 if 'Diversity' in prompt.dimensions else 3
+def _vbench(about: str, *forbidden: tuple[str, str]) -> Suite:
+  # Enough of 25 survive the filter that keeps static clips only.
+  more = {'temporal_flickering': 25}
+  return Suite(about, _by_name, 5, more, named=True, forbidden=forbidden)
 
 
 SUITES = {
-  'vbench': Suite(
-    'PROMPT-0.mp4 ... -4.mp4; 25 samples for temporal flickering',
-    _vbench_samples,
-    _by_name,
-    named=True,
+  'vbench': _vbench(
+    'PROMPT-0.mp4 ... -4.mp4; 25 samples for temporal flickering'
   ),
   'vbench2': Suite(
     'DIMENSION/first 180 characters-0.mp4 ... -2.mp4; 20 for Diversity',
-    _vbench2_samples,
     _by_start_of_name,
+    fewest=3,
+    more={'Diversity': 20},
     named=True,
     per_dimension=True,
   ),
-  'vbench_long': Suite(
+  'vbench_long': _vbench(
     'as vbench, for long videos that VBench-Long cuts into pieces',
-    _vbench_samples,
-    _by_name,
-    named=True,
-    forbidden=(
-      ('_', 'VBench-Long takes what stands before it for the whole name'),
-      ('.mp4', 'VBench-Long cuts names there'),
-    ),
+    ('_', 'VBench-Long takes what stands before it for the whole name'),
+    ('.mp4', 'VBench-Long cuts names there'),
   ),
   'moviegen': Suite(
-    'NUMBER-0.mp4: the number of the prompt from 0; 1 sample',
-    lambda prompt: 1,
-    _by_number,
+    'NUMBER-0.mp4: the number of the prompt from 0; 1 sample', _by_number
   ),
   'i2v': Suite(
     'PROMPT-0.mp4 ... -4.mp4, starting from the image of the prompt',
-    lambda prompt: 5,
     _by_name,
+    fewest=5,
     named=True,
     given='image',
   ),
   'inbetween': Suite(
     'NAME-0.mp4 for each real clip NAME; its ends are given to the orders '
     'inbetween*',
-    lambda prompt: 1,
     _by_name,
     named=True,
     given='clip',
   ),
-  'plain': Suite(
-    'NUMBER-some-words-0.mp4; 1 sample',
-    lambda prompt: 1,
-    _readable,
-  ),
+  'plain': Suite('NUMBER-some-words-0.mp4; 1 sample', _readable),
 }
 
 
@@ -178,10 +157,10 @@ def _spread(prompts: list[Prompt]) -> list[Prompt]:
 
 def _numbered(prompts: list[Prompt]) -> list[Prompt]:
   """Repeated ids get numbers, so that no two entries share their seeds."""
-  seen: dict[str, int] = {}
+  seen = collections.Counter[str]()
   found = []
   for prompt in prompts:
-    seen[prompt.id] = seen.get(prompt.id, 0) + 1
+    seen[prompt.id] += 1
     if seen[prompt.id] > 1:
       number = f'{prompt.id}#{seen[prompt.id]}'
       prompt = dataclasses.replace(prompt, id=number)
@@ -253,23 +232,14 @@ MAX_BYTES = 254
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """One clip of a set.
+  """One clip of a set."""
 
-  Attributes:
-    path: below `videos/` and without its ending, such as 'forward/a dog-0'.
-    order: name of the temporal order.
-    prompt: of the suite.
-    sample: number from 0.
-    seed: of its noise.
-    key: hash of all that decides its content; '' if that is not known.
-  """
-
-  path: str
-  order: str
-  prompt: Prompt
-  sample: int
-  seed: int
-  key: str = ''
+  path: str  # below `videos/` and without its ending, such as 'forward/a dog-0'
+  order: str  # name of the temporal order
+  prompt: Prompt  # of the suite
+  sample: int  # number from 0
+  seed: int  # of its noise
+  key: str = ''  # hash of all that decides its content; '' if that is not known
 
 
 def clip_seed(seed: int, prompt_id: str, sample: int, order: str) -> int:
@@ -316,22 +286,20 @@ def list_clips(
 
 def _check_names(suite: Suite, clips: Sequence[Clip]) -> None:
   """Refuses names before anything is generated; says how many and which."""
-  bad: dict[str, list[str]] = {}
-  owners: dict[str, Clip] = {}
+  bad: dict[str, dict[str, None]] = {}
+  seen: set[str] = set()
   for clip in clips:
-    name = clip.path.partition('/')[2]
-    for reason in _faults(suite, clip):
-      bad.setdefault(reason, []).append(name)
-    other = owners.setdefault(clip.path, clip)
-    if other is not clip:
-      reason = 'more than one prompt would be written to it'
-      bad.setdefault(reason, []).append(name)
+    reasons = _faults(suite, clip)
+    if clip.path in seen:
+      reasons.append('more than one prompt would be written to it')
+    seen.add(clip.path)
+    for reason in reasons:
+      bad.setdefault(reason, {})[clip.path.partition('/')[2]] = None
   if bad:
     reason, names = next(iter(bad.items()))
-    names = list(dict.fromkeys(names))
     raise UserError(
       f'{len(names)} file name(s) cannot be used, for example '
-      f'{names[0] + ".mp4"!r}: {reason}; change those prompts'
+      f'{next(iter(names)) + ".mp4"!r}: {reason}; change those prompts'
       ' or use --suite=plain, which numbers the files.'
     )
 
@@ -384,19 +352,6 @@ def with_keys(
     key = content_key(*words, digests[source] if source else '')
     found.append(dataclasses.replace(clip, key=key))
   return found
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-  """Reads 'i/n', i from 0 to n - 1; raises UserError for anything else."""
-  try:
-    index, count = (int(word) for word in text.split('/'))
-  except ValueError:
-    index, count = -1, 0
-  if not 0 <= index < count:
-    raise UserError(
-      f'--shard={text} is not i/n with i from 0 to n - 1, such as 0/4.'
-    )
-  return index, count
 
 
 def shard(clips: Sequence[Clip], index: int, count: int) -> list[Clip]:

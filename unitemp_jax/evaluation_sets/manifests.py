@@ -4,15 +4,13 @@ A suite is the user's own file; none is part of this package. Every format ends
 as a list of `Prompt`. Lines are split at line feeds only, as the benchmarks do.
 """
 
-import csv
 import dataclasses
-import io
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from unitemp_jax import files
 from unitemp_jax.data import video_list
 from unitemp_jax.errors import UserError
 
@@ -21,23 +19,15 @@ IMAGES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-  """One entry of a prompt suite.
+  """One entry of a prompt suite."""
 
-  Attributes:
-    name: the short prompt, by which benchmarks name files.
-    text: what the model is given; the name, or a longer version of it.
-    id: what the clips' seeds are derived from.
-    dimensions: of the benchmark that this entry serves; may be empty.
-    image: file of the first frame, or None.
-    clip: file of a real clip, or None.
-  """
-
-  name: str
-  text: str
-  id: str
+  name: str  # the short prompt, by which benchmarks name files
+  text: str  # what the model is given; the name, or a longer version of it
+  id: str  # what the clips' seeds are derived from
+  # of the benchmark that this entry serves; may be empty
   dimensions: tuple[str, ...] = ()
-  image: Path | None = None
-  clip: Path | None = None
+  image: Path | None = None  # file of the first frame, or None
+  clip: Path | None = None  # file of a real clip, or None
 
 
 def read(path: Path, long_prompts: Path | None = None) -> list[Prompt]:
@@ -94,7 +84,7 @@ def read_clips(
       f'--manifest={folder} is not a folder; this suite wants a folder of real '
       'clips.'
     )
-  known = _read_captions(captions) if captions is not None else {}
+  known = video_list.read_captions(captions) if captions else {}
   found = []
   for path in sorted(folder.rglob('*')):
     if path.suffix.lower() not in video_list.SUFFIXES or not path.is_file():
@@ -103,7 +93,7 @@ def read_clips(
     beside = path.with_suffix('.txt')
     text = known.get(name)
     if text is None and beside.is_file():
-      text = ' '.join(_read_text(beside).split())
+      text = ' '.join(files.read_text(beside).split())
     text = text or prompt
     if not text:
       raise UserError(
@@ -144,46 +134,18 @@ def with_images(prompts: list[Prompt], folder: Path) -> list[Prompt]:
   return found
 
 
-def _read_text(path: Path) -> str:
-  try:
-    return path.read_text(encoding='utf-8-sig')
-  except FileNotFoundError as error:
-    raise UserError(f'there is no file {path}; check the path.') from error
-  except IsADirectoryError as error:
-    raise UserError(f'{path} is a folder; give a file.') from error
-  except (OSError, UnicodeDecodeError) as error:
-    raise UserError(
-      f'{path} cannot be read as text ({error}); save it as UTF-8.'
-    ) from error
-
-
 def _prompt(name: str, text: str = '', **more: Any) -> Prompt:
   more['id'] = more.get('id') or name
   return Prompt(name=name, text=text or name, **more)
 
 
-def _read_lines(path: Path) -> Iterator[Prompt]:
-  for line in _read_text(path).split('\n'):
-    if line.strip():
-      yield _prompt(line.strip())
+def _read_lines(path: Path) -> list[Prompt]:
+  return [_prompt(line) for line in files.read_lines(path)]
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[dict, str]]:
-  """Rows of a CSV file, each with where it ends."""
-  text = io.StringIO(_read_text(path), newline='')
-  reader = csv.DictReader(text, strict=True)
-  try:
-    for row in reader:
-      yield row, f'{path} line {reader.line_num}'
-  except csv.Error as error:
-    raise UserError(
-      f'{path} line {reader.line_num} is no CSV ({error}); close its quotes.'
-    ) from error
-
-
-def _read_csv(path: Path) -> Iterator[Prompt]:
-  for row, where in _csv_rows(path):
-    if 'prompt' not in row:
+def _read_rows(path: Path) -> Iterator[Prompt]:
+  for where, row in video_list.read_rows(path):
+    if path.suffix == '.csv' and 'prompt' not in row:
       raise UserError(
         f'{path} has no column "prompt" (but {list(row)}); name the columns in '
         'its first line.'
@@ -191,34 +153,19 @@ def _read_csv(path: Path) -> Iterator[Prompt]:
     yield _from_record(row, where)
 
 
-def _read_json_lines(path: Path) -> Iterator[Prompt]:
-  for number, line in enumerate(_read_text(path).split('\n'), 1):
-    if line.strip():
-      where = f'{path} line {number}'
-      yield _from_record(_parse(line, where), where)
-
-
 def _read_json(path: Path) -> Iterator[Prompt]:
-  records = _parse(_read_text(path), str(path))
-  if not isinstance(records, list):
-    raise UserError(f'{path} is no list of prompts, as that of VBench is.')
+  mend = "give one as VBench's is"
+  records = files.read_json(path, 'a list of prompts', mend, kind=list)
   for number, record in enumerate(records, 1):
     yield _from_record(record, f'{path} entry {number}')
 
 
-_READERS = {
+_READERS: dict[str, Callable[[Path], Iterable[Prompt]]] = {
   '.txt': _read_lines,
-  '.csv': _read_csv,
-  '.jsonl': _read_json_lines,
+  '.csv': _read_rows,
+  '.jsonl': _read_rows,
   '.json': _read_json,
 }
-
-
-def _parse(text: str, where: str) -> Any:
-  try:
-    return json.loads(text)
-  except (ValueError, RecursionError) as error:
-    raise UserError(f'{where} is not JSON ({error}).') from error
 
 
 def _from_record(record: Any, where: str) -> Prompt:
@@ -259,7 +206,7 @@ def _read_folder(folder: Path, long_prompts: Path | None) -> list[Prompt]:
   found = []
   for path in sorted(folder.glob('*.txt')):
     beside = None if long_prompts is None else long_prompts / path.name
-    prompts = _lengthen(list(_read_lines(path)), path, beside)
+    prompts = _lengthen(_read_lines(path), path, beside)
     found += [
       dataclasses.replace(prompt, dimensions=(path.stem,)) for prompt in prompts
     ]
@@ -275,7 +222,7 @@ def _lengthen(prompts, path, long_prompts) -> list[Prompt]:
   """Replaces the texts by the lines of an aligned file."""
   if long_prompts is None:
     return prompts
-  texts = _read_text(long_prompts).rstrip('\n').split('\n')
+  texts = files.read_text(long_prompts).rstrip('\n').split('\n')
   if len(texts) != len(prompts):
     raise UserError(
       f'{long_prompts} has {len(texts)} lines, but {path} has {len(prompts)} '
@@ -288,17 +235,3 @@ def _lengthen(prompts, path, long_prompts) -> list[Prompt]:
     dataclasses.replace(prompt, text=text.strip())
     for prompt, text in zip(prompts, texts, strict=True)
   ]
-
-
-def _read_captions(path: Path) -> dict[str, str]:
-  if path.suffix == '.csv':
-    rows = [row for row, _ in _csv_rows(path)]
-  else:
-    lines = [line for line in _read_text(path).split('\n') if line.strip()]
-    rows = [_parse(line, str(path)) for line in lines]
-  try:
-    return {row['file']: row['caption'] for row in rows}
-  except (KeyError, TypeError) as error:
-    raise UserError(
-      f'{path} lacks "file" or "caption" in a row; both are needed.'
-    ) from error

@@ -234,23 +234,14 @@ class Journal:
 
 @dataclasses.dataclass(frozen=True)
 class Worker:
-  """The latest process of a shard, by the shard's journal.
+  """The latest process of a shard, by the shard's journal."""
 
-  Attributes:
-    shard: such as '0/2'.
-    state: 'running', 'finished' or 'stopped'.
-    made: clips.
-    todo: clips that it had to make.
-    rate: clips per second.
-    silent: seconds since its last line.
-  """
-
-  shard: str
-  state: str
-  made: int
-  todo: int
-  rate: float
-  silent: float
+  shard: str  # such as '0/2'
+  state: str  # 'running', 'finished' or 'stopped'
+  made: int  # clips
+  todo: int  # clips that it had to make
+  rate: float  # clips per second
+  silent: float  # seconds since its last line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,22 +260,14 @@ class Effort:
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-  """The state of a set.
+  """The state of a set."""
 
-  Attributes:
-    there: finished clips by order.
-    wanted: all clips by order.
-    workers: the latest process of each shard.
-    missing_bytes: about what the missing clips will take; 0 if unknown.
-    free_bytes: on the disk.
-    effort: over all shards and attempts; None before the first batch.
-  """
-
-  there: dict[str, int]
-  wanted: dict[str, int]
-  workers: list[Worker]
-  missing_bytes: int
-  free_bytes: int
+  there: dict[str, int]  # finished clips by order
+  wanted: dict[str, int]  # all clips by order
+  workers: list[Worker]  # the latest process of each shard
+  missing_bytes: int  # about what the missing clips will take; 0 if unknown
+  free_bytes: int  # on the disk
+  # over all shards and attempts; None before the first batch
   effort: Effort | None = None
 
   @property

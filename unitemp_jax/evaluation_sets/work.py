@@ -44,20 +44,13 @@ _Tasks = Sequence[Callable[[], None]]
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """A whole set, before any of it is made.
+  """A whole set, before any of it is made."""
 
-  Attributes:
-    model: its folder.
-    settings: what `set.json` says.
-    clips: all of them.
-    order_of: plan of each order.
-    remarks: what of a prompt the model does not see, by prompt.
-  """
-
-  model: Path
-  settings: dict[str, Any]
-  clips: list[Clip]
-  order_of: dict[str, Plan]
+  model: Path  # its folder
+  settings: dict[str, Any]  # what `set.json` says
+  clips: list[Clip]  # all of them
+  order_of: dict[str, Plan]  # plan of each order
+  # what of a prompt the model does not see, by prompt
   remarks: dict[str, list[str]]
 
 
@@ -195,19 +188,16 @@ def plan_work(
 def run_work(
   work: Work,
   out: Path,
-  shard: tuple[int, int] | None = None,
+  shard: tuple[int, int],
   batch_size: int = 8,
-  report: Callable[[str], None] = print,
 ) -> tuple[int, int]:
   """Makes what is missing of a set.
 
   Args:
     work: from `plan_work`.
     out: folder of the set.
-    shard: (i, n) makes the i-th of n parts only; None makes the part of this
-      process where several work together, and everything elsewhere.
+    shard: (i, n) makes the i-th of n parts only.
     batch_size: clips per batch.
-    report: is given lines about the progress.
 
   Returns:
     How many clips were made, and how many were there already.
@@ -216,7 +206,6 @@ def run_work(
     UserError: the folder holds another set, or cannot be written, or another
       process makes the same shard.
   """
-  shard = shard or (jax.process_index(), jax.process_count())
   store, reader = Store(out), Reader(work)
   if not (out / 'set.json').exists():
     reader.check()
@@ -230,7 +219,7 @@ def run_work(
     if todo:
       size = min(batch_size, len(mine))
       maker = Maker(work, store, reader, size)
-      make_clips(todo, size, maker.make, maker.tasks, journal, report)
+      make_clips(todo, size, maker.make, maker.tasks, journal, print)
   store.leave(journal.folder)
   if jax.process_count() > 1:
     _wait_for_others(out)

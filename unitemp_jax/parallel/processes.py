@@ -121,6 +121,19 @@ def _initialize(
     watch.cancel()
 
 
+def part_of(text: str | None) -> tuple[int, int]:
+  """Which part of N this command makes, 'I/N'; by default this host's."""
+  if text is None:
+    return jax.process_index(), jax.process_count()
+  try:
+    part, parts = map(int, text.split('/'))
+  except ValueError:
+    part, parts = -1, 0
+  if not 0 <= part < parts:
+    raise UserError(f'--shard={text} is not I/N with 0 <= I < N, such as 0/4.')
+  return part, parts
+
+
 def check_devices(expected: int) -> None:
   """Refuses another number of devices than the config says; 0 says nothing."""
   found = jax.device_count()

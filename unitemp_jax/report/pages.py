@@ -229,20 +229,13 @@ Row = tuple[str, str, Sequence[Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-  """Rows of clips on a page; what is beyond its first part lies beside it.
+  """Rows of clips on a page; what is beyond its first part lies beside it."""
 
-  Attributes:
-    groups: names of what a row compares.
-    rows: number of all rows.
-    first: the rows of the first part.
-    parts: files of the others, as addresses from the page.
-    texts: file of the headings of all, for the search; '' without parts.
-  """
-
-  groups: Sequence[str]
-  rows: int
-  first: Markup
-  parts: Sequence[str] = ()
+  groups: Sequence[str]  # names of what a row compares
+  rows: int  # number of all rows
+  first: Markup  # the rows of the first part
+  parts: Sequence[str] = ()  # files of the others, as addresses from the page
+  # file of the headings of all, for the search; '' without parts
   texts: str = ''
 
 

@@ -19,15 +19,17 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import expit
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.classifiers import classifier
 from unitemp_jax.evaluation.classifiers.classifier import spoil
+from unitemp_jax.evaluation.metrics import falls
+from unitemp_jax.evaluation.metrics.curves import CELLS, shrunk
+from unitemp_jax.evaluation.metrics.falls import INK
 from unitemp_jax.video.frames import check_clips, unit_pixels
 
-_CELLS = 16  # side of the picture whose changes are looked at
 _MOMENTS = 12  # points of a path, bins of a course in time
-_INK = 0.5  # ink above this part of the brightest is the digit, not its trail
 _BATCH = 64
 _CLIPS = 600
 _EPOCHS = 30
@@ -103,7 +105,7 @@ class ArrowOfTime:
     for start in range(0, len(video), _BATCH):
       ink = unit_pixels(video[start : start + _BATCH].max(axis=-1))
       odds = self._log_odds(ink) - self._log_odds(ink[:, ::-1])
-      answers.append(1 / (1 + np.exp(-np.clip(odds / 2, -60, 60))))
+      answers.append(expit(odds / 2))
     return np.concatenate(answers)
 
   def _log_odds(self, ink: np.ndarray) -> np.ndarray:
@@ -113,10 +115,10 @@ class ArrowOfTime:
 
 def features(ink: np.ndarray) -> np.ndarray:
   """Features of order one, [n, k], of ink [n, T, H, W] in [0, 1]."""
-  small = _shrink(ink)
+  small = shrunk(ink, CELLS)
   top = np.maximum(small.max(axis=(1, 2, 3), keepdims=True), 1e-3)
   small = small / top
-  digit = _centre(np.maximum(small - _INK, 0))
+  digit = _centre(np.maximum(small - INK, 0))
   every = _centre(np.maximum(small - 0.1, 0))
 
   change = np.diff(small, axis=1)
@@ -152,24 +154,10 @@ def _spoil_clips(
   return spoil(frames, blurs, noises, rng).reshape(ink.shape)
 
 
-def _shrink(ink: np.ndarray) -> np.ndarray:
-  """Mean over cells, [n, T, H, W] to about [n, T, 16, 16]."""
-  n, length, height, width = ink.shape
-  factor = max(1, min(height, width) // _CELLS)
-  rows, columns = height // factor, width // factor
-  ink = ink[:, :, : rows * factor, : columns * factor]
-  ink = ink.reshape(n, length, rows, factor, columns, factor)
-  return ink.mean(axis=(3, 5))
-
-
 def _centre(weight: np.ndarray) -> np.ndarray:
   """Centre (y, x) of weight [n, T, H, W] as parts of the frame, [n, T, 2]."""
-  total = np.maximum(weight.sum(axis=(2, 3)), 1e-6)
-  rows = np.linspace(0, 1, weight.shape[2], dtype=np.float32)
-  columns = np.linspace(0, 1, weight.shape[3], dtype=np.float32)
-  y = weight.sum(axis=3) @ rows / total
-  x = weight.sum(axis=2) @ columns / total
-  return np.stack([y, x], axis=-1)
+  places = (np.linspace(0, 1, n, dtype=np.float32) for n in weight.shape[2:])
+  return falls.centre(weight, *places)
 
 
 def _resample(course: np.ndarray) -> np.ndarray:
@@ -188,15 +176,10 @@ _STRENGTH = 0.1  # inverse weight decay, for as few clips as 16
 
 @dataclasses.dataclass(frozen=True)
 class Direction:
-  """A fitted classifier.
+  """A fitted classifier."""
 
-  Attributes:
-    weights: [k] of the scaled features.
-    scale: [k] root mean square of each feature in training.
-  """
-
-  weights: np.ndarray
-  scale: np.ndarray
+  weights: np.ndarray  # [k] of the scaled features
+  scale: np.ndarray  # [k] root mean square of each feature in training
 
   @classmethod
   def fit(cls, odd: np.ndarray) -> Direction:
@@ -222,8 +205,7 @@ class Direction:
     Args:
       odd: [n, k], the `odd_features` of each.
     """
-    odds = (odd / self.scale) @ self.weights
-    return 1 / (1 + np.exp(-np.clip(odds, -60, 60)))
+    return expit((odd / self.scale) @ self.weights)
 
 
 def held_out(odd: np.ndarray, groups: Sequence[str]) -> np.ndarray:

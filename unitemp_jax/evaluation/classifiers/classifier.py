@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import log_softmax
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
@@ -23,15 +24,10 @@ _RATE = 1.5e-3
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-  """Dense layers.
+  """Dense layers."""
 
-  Attributes:
-    weights: of each layer, [inputs, outputs].
-    biases: of each layer, [outputs].
-  """
-
-  weights: tuple[np.ndarray, ...]
-  biases: tuple[np.ndarray, ...]
+  weights: tuple[np.ndarray, ...]  # of each layer, [inputs, outputs]
+  biases: tuple[np.ndarray, ...]  # of each layer, [outputs]
 
   def hidden(self, features: np.ndarray) -> np.ndarray:
     """What enters the last layer, [n, D], of features [n, inputs]."""
@@ -43,8 +39,7 @@ class Classifier:
   def log_prob(self, features: np.ndarray) -> np.ndarray:
     """Log-probability of each class, [n, classes], of features [n, inputs]."""
     scores = self.hidden(features) @ self.weights[-1] + self.biases[-1]
-    scores = scores - scores.max(axis=1, keepdims=True)
-    return scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    return log_softmax(scores, axis=1)
 
   def to_arrays(self) -> dict[str, np.ndarray]:
     """The layers by name, in half precision."""

@@ -17,6 +17,9 @@ import numpy as np
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.classifiers import classifier
 from unitemp_jax.evaluation.classifiers.classifier import spoil
+from unitemp_jax.evaluation.metrics import falls
+from unitemp_jax.evaluation.metrics.curves import shrunk
+from unitemp_jax.evaluation.metrics.falls import INK
 from unitemp_jax.video.frames import check_clips, unit_pixels
 
 # The crop, in pixels of a frame of 32: a digit's box is 19 of them high.
@@ -24,9 +27,6 @@ _CROP = 20
 _BASE = 32
 # A single frame may not outvote a clip.
 _LEAST_LOG_PROB = -8.0
-# Ink above this part of the brightest pixel belongs to the digit; the trail
-# is fainter.
-_INK = 0.5
 _MEMBERS = 3
 _FRAMES_PER_CLIP = 6
 _BATCH = 32
@@ -35,15 +35,11 @@ _EPOCHS = 20
 
 @dataclasses.dataclass(frozen=True)
 class DigitClassifier:
-  """A fitted reader.
+  """A fitted reader."""
 
-  Attributes:
-    members: classifiers whose probabilities are averaged.
-    hues: [colours] hue of each colour class, in turns.
-  """
-
+  # classifiers whose probabilities are averaged
   members: tuple[classifier.Classifier, ...]
-  hues: np.ndarray
+  hues: np.ndarray  # [colours] hue of each colour class, in turns
 
   @classmethod
   def fit(cls, seed: int = 0) -> DigitClassifier:
@@ -129,18 +125,16 @@ class DigitClassifier:
     """
     check_clips(video, at_least=1)
     # In batches: one matrix product for many clips, yet little memory.
+    starts = range(0, len(video), _BATCH)
     log_probs = np.concatenate(
-      [
-        self._digit_log_prob(video[start : start + _BATCH])
-        for start in range(0, len(video), _BATCH)
-      ]
+      [self._digit_log_prob(video[k : k + _BATCH]) for k in starts]
     )
     colour = np.array([self._colour(clip) for clip in video])
     return log_probs.argmax(axis=1), colour, log_probs
 
   def glyphs(self, images: np.ndarray) -> np.ndarray:
     """Handwriting of images `[n, H, W, 3]`, cut out and centred, `[n, D]`."""
-    ink = _shrink(unit_pixels(images.max(axis=-1)))
+    ink = shrunk(unit_pixels(images.max(axis=-1)), _BASE)
     return _crops(ink, _plain_views(len(ink)))
 
   def features(self, images: np.ndarray) -> np.ndarray:
@@ -148,9 +142,7 @@ class DigitClassifier:
     return self.members[0].hidden(self.glyphs(images))
 
   def _digit_log_prob(self, video: np.ndarray) -> np.ndarray:
-    ink = unit_pixels(video.max(axis=-1))
-    ink = _shrink(ink.reshape(-1, *ink.shape[2:]))
-    features = _crops(ink, _plain_views(len(ink)))
+    features = self.glyphs(video.reshape(-1, *video.shape[2:]))
     votes = np.mean(
       [np.exp(member.log_prob(features)) for member in self.members], axis=0
     )
@@ -159,7 +151,7 @@ class DigitClassifier:
 
   def _colour(self, clip: np.ndarray) -> int:
     value = clip.max(axis=-1)
-    pixels = unit_pixels(clip[value > _INK * value.max()])
+    pixels = unit_pixels(clip[value > INK * value.max()])
     weight = pixels.max(axis=1) - pixels.min(axis=1)
     distance = np.abs(_hue(pixels)[:, None] - self.hues)
     nearest = np.minimum(distance, 1 - distance).argmin(axis=1)
@@ -184,15 +176,6 @@ def _pick_frames(
   frames = video[np.arange(len(video))[:, None], chosen]
   ink = unit_pixels(frames.max(axis=-1)).reshape(-1, _BASE, _BASE)
   return ink, np.repeat(digit, chosen.shape[1])
-
-
-def _shrink(ink: np.ndarray) -> np.ndarray:
-  """Averages [n, H, W] down by a whole factor to not less than the base."""
-  factor = max(1, min(ink.shape[1:]) // _BASE)
-  height, width = (side // factor for side in ink.shape[1:])
-  ink = ink[:, : height * factor, : width * factor]
-  ink = ink.reshape(len(ink), height, factor, width, factor)
-  return ink.mean(axis=(2, 4))
 
 
 def _plain_views(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -229,14 +212,8 @@ def _crops(ink: np.ndarray, views: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
   height, width = ink.shape[1:]
   ink = ink / np.maximum(ink.max(axis=(1, 2), keepdims=True), 1e-3)
   unit = np.float32(min(height, width) / _BASE)
-  weight = np.maximum(ink - _INK, 0)
-  total = np.maximum(weight.sum(axis=(1, 2)), 1e-6)
-  rows = np.arange(height, dtype=np.float32)
-  columns = np.arange(width, dtype=np.float32)
-  centre = np.stack(
-    [weight.sum(axis=2) @ rows / total, weight.sum(axis=1) @ columns / total],
-    axis=-1,
-  )
+  places = (np.arange(n, dtype=np.float32) for n in (height, width))
+  centre = falls.centre(np.maximum(ink - INK, 0), *places)
   axis = np.arange(_CROP, dtype=np.float32) - (_CROP - 1) / 2
   grid = np.stack(np.meshgrid(axis, axis, indexing='ij')).reshape(2, -1)
   matrices, shifts = views

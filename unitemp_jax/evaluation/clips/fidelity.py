@@ -28,21 +28,13 @@ _KEPT_BYTES = 2**29
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-  """A real clip in the form of the clips that are compared with it.
+  """A real clip in the form of the clips that are compared with it."""
 
-  Attributes:
-    path: of the file.
-    frames: at most so many are compared; 0 if that is not known.
-    fps: frames per second of those clips.
-    height: pixels.
-    width: pixels.
-  """
-
-  path: Path
-  frames: int
-  fps: float
-  height: int
-  width: int
+  path: Path  # of the file
+  frames: int  # at most so many are compared; 0 if that is not known
+  fps: float  # frames per second of those clips
+  height: int  # pixels
+  width: int  # pixels
 
   @classmethod
   def of(cls, reference: ClipFile, clip: ClipFile) -> Reference:
@@ -74,20 +66,14 @@ def _keep(reference: Reference) -> tuple[np.ndarray, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Fidelity:
-  """One clip against its reference.
+  """One clip against its reference."""
 
-  Attributes:
-    errors: [T] mean squared error of each frame, pixels in [0, 1].
-    ssim: [T], or [0] where frames are too small.
-    fade: [T] error of the blend from the first to the last reference frame; [0]
-      if the clip was not given both.
-    nearest: the same of holding the nearer end.
-  """
-
-  errors: np.ndarray
-  ssim: np.ndarray
+  errors: np.ndarray  # [T] mean squared error of each frame, pixels in [0, 1]
+  ssim: np.ndarray  # [T], or [0] where frames are too small
+  # [T] error of the blend from the first to the last reference frame; [0] if
+  # the clip was not given both
   fade: np.ndarray
-  nearest: np.ndarray
+  nearest: np.ndarray  # the same of holding the nearer end
 
 
 def pair(

@@ -30,41 +30,24 @@ _BESIDE = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ClipFile:
-  """One clip.
+  """One clip."""
 
-  Attributes:
-    path: of the file.
-    name: path below the folder, with '/'.
-    prompt: what it is known by: the short prompt, or the file name; '' without.
-    cut: whether the prompt is the beginning of a longer one.
-    index: place in the list of prompts, or None.
-    sample: number of the clip of that prompt.
-    order: temporal order, '' if unknown.
-    frames: number of frames as the header says, 0 if it does not.
-    fps: frames per second.
-    height: pixels as made, before the file's were repeated.
-    width: the same.
-    scale: how many times each was repeated, 1 for most.
-    layout: blocks and given frames.
-    asked: the prompt that its record says the model was given, '' without.
-    recorded: whether there is a record.
-  """
-
-  path: Path
-  name: str
+  path: Path  # of the file
+  name: str  # path below the folder, with '/'
+  # what it is known by: the short prompt, or the file name; '' without
   prompt: str
-  cut: bool
-  index: int | None
-  sample: int
-  order: str
-  frames: int
-  fps: float
-  height: int
-  width: int
-  scale: int
-  layout: Layout
-  asked: str
-  recorded: bool
+  cut: bool  # whether the prompt is the beginning of a longer one
+  index: int | None  # place in the list of prompts, or None
+  sample: int  # number of the clip of that prompt
+  order: str  # temporal order, '' if unknown
+  frames: int  # number of frames as the header says, 0 if it does not
+  fps: float  # frames per second
+  height: int  # pixels as made, before the file's were repeated
+  width: int  # the same
+  scale: int  # how many times each was repeated, 1 for most
+  layout: Layout  # blocks and given frames
+  asked: str  # the prompt that its record says the model was given, '' without
+  recorded: bool  # whether there is a record
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,21 +59,14 @@ class Blocks:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """What must be known of a clip beyond its pixels.
+  """What must be known of a clip beyond its pixels."""
 
-  Attributes:
-    boundaries: transitions between blocks; may be empty.
-    period: frames of a block, for the comb and the phase test.
-    given: number of given frames at the start and at the end.
-    spans: first and last frame of each block in the order made; () = as played.
-    fps: frames per second.
-  """
-
-  boundaries: tuple[int, ...]
-  period: int
-  given: tuple[int, int]
+  boundaries: tuple[int, ...]  # transitions between blocks; may be empty
+  period: int  # frames of a block, for the comb and the phase test
+  given: tuple[int, int]  # number of given frames at the start and at the end
+  # first and last frame of each block in the order made; () = as played
   spans: Spans
-  fps: float
+  fps: float  # frames per second
 
   @classmethod
   def read(

@@ -10,10 +10,9 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import functools
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +50,10 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """One file to be measured.
+  """One video to be measured.
 
   Attributes:
-    path: of the video.
+    path: of the file.
     scale: how many times its pixels were repeated when it was written; it is
       measured as it was made.
     window: cuts it into clips of this shape, as real footage is; None takes it
@@ -69,104 +68,125 @@ class Job:
   reference: Reference | None = None
   ends: bool = False
 
+  def key(self) -> str:
+    """Hash of all that decides what is measured."""
+    words: list[object] = [_VERSION, self.scale, self.ends]
+    paths = [self.path]
+    for shape in (self.window, self.reference):
+      words.append(shape and dataclasses.astuple(shape))
+    if self.reference is not None:
+      paths.append(self.reference.path)
+    for path in paths:
+      about = path.stat()
+      words += [str(path.resolve()), about.st_size, about.st_mtime_ns]
+    return files.sha256(repr(words))[:24]
+
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-  """What was measured of one file.
+  """What was measured of one file."""
 
-  Attributes:
-    path: of the file.
-    curves: one entry per clip in it; a generated clip is one.
-    problem: why there is none, or ''.
-    cuts: windows left out because a scene changes in them.
-    fidelity: to its reference, or None.
-    unlike: why there is none though there is a reference, or ''.
-  """
-
-  path: Path
+  path: Path  # of the file
+  # one entry per clip in it; a generated clip is one
   curves: tuple[Curves, ...]
-  problem: str = ''
-  cuts: int = 0
-  fidelity: Fidelity | None = None
-  unlike: str = ''
+  problem: str = ''  # why there is none, or ''
+  cuts: int = 0  # windows left out because a scene changes in them
+  fidelity: Fidelity | None = None  # to its reference, or None
+  unlike: str = ''  # why there is none though there is a reference, or ''
+
+  def to_arrays(self) -> dict[str, np.ndarray]:
+    """All but the path, for an npz."""
+    arrays = {
+      'count': np.array(len(self.curves)),
+      'cuts': np.array(self.cuts),
+      'unlike': np.array(self.unlike),
+    }
+    for number, clip in enumerate(self.curves):
+      arrays |= {f'{number} {k}': v for k, v in clip.to_arrays().items()}
+    own = dataclasses.asdict(self.fidelity) if self.fidelity else {}
+    return arrays | {f'likeness {name}': value for name, value in own.items()}
+
+  @classmethod
+  def from_arrays(cls, path: Path, arrays: dict[str, np.ndarray]) -> Measured:
+    """Undoes `to_arrays`; KeyError or ValueError for something else."""
+
+    def starting(start: str) -> dict[str, np.ndarray]:
+      names = [name for name in arrays if name.startswith(start)]
+      return {name.removeprefix(start): arrays[name] for name in names}
+
+    fidelity = starting('likeness ')
+    clips = (starting(f'{k} ') for k in range(int(arrays['count'])))
+    return cls(
+      path,
+      tuple(Curves.from_arrays(own) for own in clips),
+      cuts=int(arrays['cuts']),
+      fidelity=Fidelity(**fidelity) if fidelity else None,
+      unlike=str(arrays['unlike']),
+    )
 
 
-def measure(
-  jobs: Sequence[Job],
-  cache: Path,
-  *,
-  workers: int = 1,
-  report: Callable[[str], None] = print,
-  keep: Callable[[int, Measured], Any] = lambda _, measured: measured,
-) -> list[Any]:
-  """Measures files, in the order given.
+@dataclasses.dataclass(frozen=True)
+class Measurer:
+  """Measures files in processes; what was measured is kept in a folder."""
 
-  Args:
-    jobs: one per file.
-    cache: folder for what was measured.
-    workers: processes.
-    report: is given a line about the progress now and then.
-    keep: makes of a job's number and what was measured what is returned: less,
-      where there are many files.
-  """
-  one = functools.partial(_measure_or_read, cache=cache)
-  # Clips of one reference follow each other: it is decoded once for them all.
-  order = sorted(range(len(jobs)), key=lambda i: str(jobs[i].reference))
-  found: dict[int, Any] = {}
-  began, told = time.monotonic(), 0.0
-  results = _map(one, [jobs[i] for i in order], workers)
-  for i, measured in zip(order, results, strict=True):
-    found[i] = keep(i, measured)
-    now = time.monotonic()
-    if now - told > 10 or len(found) == len(jobs):
-      left = (now - began) / len(found) * (len(jobs) - len(found))
-      report(f'  {len(found)}/{len(jobs)} files measured, {left:.0f} s left')
-      told = now
-  with contextlib.suppress(OSError):
-    (cache / 'partial').rmdir()
-  return [found[i] for i in range(len(jobs))]
+  folder: Path
+  workers: int = 1
 
+  def measure(
+    self,
+    jobs: Sequence[Job],
+    keep: Callable[[int, Measured], Any] = lambda _, measured: measured,
+  ) -> list[Any]:
+    """Measures files, in the order given; prints the progress now and then.
 
-def _map(function, items, workers) -> Iterator:
-  if workers == 1 or len(items) < 2:
-    yield from map(function, items)
-    return
-  # Not a fork: threads of the decoder and of jax would not survive it.
-  context = multiprocessing.get_context('spawn')
-  size = max(1, min(_TOGETHER, len(items) // workers))
-  with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
-    yield from pool.map(function, items, chunksize=size)
+    Args:
+      jobs: one per file.
+      keep: makes of a job's number and what was measured what is returned:
+        less, where there are many files.
+    """
+    # Clips of one reference follow each other: it is decoded once for them all.
+    order = sorted(range(len(jobs)), key=lambda i: str(jobs[i].reference))
+    found: dict[int, Any] = {}
+    began, told = time.monotonic(), 0.0
+    results = self._map([jobs[i] for i in order])
+    for i, measured in zip(order, results, strict=True):
+      found[i] = keep(i, measured)
+      now = time.monotonic()
+      if now - told > 10 or len(found) == len(jobs):
+        left = (now - began) / len(found) * (len(jobs) - len(found))
+        print(f'  {len(found)}/{len(jobs)} files measured, {left:.0f} s left')
+        told = now
+    with contextlib.suppress(OSError):
+      (self.folder / 'partial').rmdir()
+    return [found[i] for i in range(len(jobs))]
 
+  def _map(self, jobs: Sequence[Job]) -> Iterator[Measured]:
+    if self.workers == 1 or len(jobs) < 2:
+      yield from map(self.one, jobs)
+      return
+    # Not a fork: threads of the decoder and of jax would not survive it.
+    context = multiprocessing.get_context('spawn')
+    size = max(1, min(_TOGETHER, len(jobs) // self.workers))
+    with concurrent.futures.ProcessPoolExecutor(self.workers, context) as pool:
+      yield from pool.map(self.one, jobs, chunksize=size)
 
-def _measure_or_read(job: Job, *, cache: Path) -> Measured:
-  try:
-    place = cache / f'{_key(job)}.npz'
-    if place.exists():
-      try:
-        return _from_arrays(job.path, classifier.load_arrays(place))
-      except (UserError, KeyError, ValueError):
-        pass  # damaged: measured again
-    measured = _measure(job)
-  except (UserError, OSError) as error:
-    return Measured(job.path, (), str(error))
-  # What cannot be kept was measured all the same.
-  with contextlib.suppress(UserError):
-    # Elsewhere: a folder of many files is not searched for leftovers.
-    classifier.save_arrays(place, _to_arrays(measured), cache / 'partial')
-  return measured
-
-
-def _key(job: Job) -> str:
-  words: list[object] = [_VERSION, job.scale, job.ends]
-  paths = [job.path]
-  for shape in (job.window, job.reference):
-    words.append(shape and dataclasses.astuple(shape))
-  if job.reference is not None:
-    paths.append(job.reference.path)
-  for path in paths:
-    about = path.stat()
-    words += [str(path.resolve()), about.st_size, about.st_mtime_ns]
-  return files.sha256(repr(words))[:24]
+  def one(self, job: Job) -> Measured:
+    """What is kept of a file, or else what is measured now."""
+    try:
+      place = self.folder / f'{job.key()}.npz'
+      if place.exists():
+        # What is damaged is measured again.
+        with contextlib.suppress(UserError, KeyError, ValueError):
+          return Measured.from_arrays(job.path, classifier.load_arrays(place))
+      measured = _measure(job)
+    except (UserError, OSError) as error:
+      return Measured(job.path, (), str(error))
+    # What cannot be kept was measured all the same.
+    with contextlib.suppress(UserError):
+      # Elsewhere: a folder of many files is not searched for leftovers.
+      partial = self.folder / 'partial'
+      classifier.save_arrays(place, measured.to_arrays(), partial)
+    return measured
 
 
 def _measure(job: Job) -> Measured:
@@ -190,26 +210,17 @@ def _shrink(frame: np.ndarray, scale: int) -> np.ndarray:
 
 
 def _measure_windows(path: Path, window: Window, decoded) -> Measured:
-  found, cuts = [], 0
-  for clip in _windows(read.resample(decoded, window.fps), window):
-    measured = curves.measure(clip)
-    if has_cut(measured.steps):
-      cuts += 1
-    else:
-      found.append(measured)
-  return Measured(path, tuple(found), cuts=cuts)
-
-
-def _windows(
-  frames: Iterable[np.ndarray], window: Window
-) -> Iterator[list[np.ndarray]]:
-  """Cuts a stream into whole windows; a remainder is left out."""
-  clip: list[np.ndarray] = []
-  for frame in frames:
+  """Cuts footage into whole windows; a remainder is left out."""
+  found, cuts, clip = [], 0, []
+  for frame in read.resample(decoded, window.fps):
     clip.append(fit(frame, window.height, window.width))
     if len(clip) == window.frames:
-      yield clip
-      clip = []
+      measured, clip = curves.measure(clip), []
+      if has_cut(measured.steps):
+        cuts += 1
+      else:
+        found.append(measured)
+  return Measured(path, tuple(found), cuts=cuts)
 
 
 def has_cut(steps: np.ndarray) -> bool:
@@ -218,43 +229,3 @@ def has_cut(steps: np.ndarray) -> bool:
   return bool(
     largest > _CUT_STEP and largest > _CUT_RATIO * max(np.median(steps), 1e-3)
   )
-
-
-def _to_arrays(measured: Measured) -> dict[str, np.ndarray]:
-  arrays = {
-    'count': np.array(len(measured.curves)),
-    'cuts': np.array(measured.cuts),
-    'unlike': np.array(measured.unlike),
-  }
-  for number, clip in enumerate(measured.curves):
-    arrays |= {f'{number} {k}': v for k, v in clip.to_arrays().items()}
-  if measured.fidelity is not None:
-    own = dataclasses.asdict(measured.fidelity)
-    arrays |= {f'likeness {name}': value for name, value in own.items()}
-  return arrays
-
-
-def _from_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Measured:
-  found = [
-    Curves.from_arrays(_starting(arrays, f'{number} '))
-    for number in range(int(arrays['count']))
-  ]
-  fidelity = _starting(arrays, 'likeness ')
-  return Measured(
-    path,
-    tuple(found),
-    cuts=int(arrays['cuts']),
-    fidelity=Fidelity(**fidelity) if fidelity else None,
-    unlike=str(arrays['unlike']),
-  )
-
-
-def _starting(
-  arrays: dict[str, np.ndarray], start: str
-) -> dict[str, np.ndarray]:
-  """The arrays whose names start so, without the start."""
-  return {
-    name.removeprefix(start): value
-    for name, value in arrays.items()
-    if name.startswith(start)
-  }

@@ -13,101 +13,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from unitemp_jax.evaluation.clips.layout import Layout, generation_order
-from unitemp_jax.evaluation.metrics import bootstrap, flicker, temporal
-from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.evaluation.metrics import flicker, long_video, temporal
 from unitemp_jax.evaluation.metrics.curves import COURSES, Curves
-from unitemp_jax.evaluation.metrics.results import Metric
 
-_EPSILON = 1e-4  # as everywhere: keeps ratios of still clips finite
-_SHARE = 0.15  # of the clip at each end that drift compares
 _LEAST = 1e-3  # keeps relative changes of dark or flat clips finite
 _REPEATS = 0.25  # a last frame this near to the first is the first again
 
 
-_FLICKER, _LOOP, _MOTION = 'Flicker', 'Loop', 'Motion and joins'
-_PLAYED, _MADE = 'Drift as played', 'Drift in generation order'
-_ENDS = '|mean of the first 15 % - mean of the last 15 %| of the frames'
-_RELATIVE = (
-  'mean over seconds of |q - q of the first second| / q of the first second, '
-  'over brightness, contrast, saturation and sharpness, equal weights'
-)
-
-METRICS: dict[str, Metric] = {
-  'temporal flickering': Metric(
-    'VBench: (255 - mean |f(t+1) - f(t)|) / 255; a still clip scores 1',
-    section=_FLICKER,
-    better='high',
-  ),
-  'BFR': Metric(
-    'frame difference at block boundaries over the median around them; 1 = no '
-    'seam',
-    *('ratio', 'geometric', _FLICKER, 'low'),
-  ),
-  'BFR, second difference': Metric(
-    'the same of |f(t+1) - 2 f(t) + f(t-1)|, blind to constant motion',
-    *('ratio', 'geometric', _FLICKER, 'low'),
-  ),
-  'wide4': Metric(
-    'mean of the 4 frame differences from a boundary on over 4 on each side',
-    *('ratio', 'geometric', _FLICKER, 'low'),
-  ),
-  'comb power': Metric(
-    'share of the variation of log frame difference that repeats with the '
-    'blocks',
-    section=_FLICKER,
-    better='low',
-  ),
-  'loop closure': Metric(
-    'difference from the last frame to the first over the median step; 1 = a '
-    'step like any other, 0 = the first frame again',
-    *('ratio', 'median', _LOOP),
-  ),
-  'loop velocity': Metric(
-    'change of velocity across the seam over the median one; a last frame that '
-    'repeats the first is left out',
-    *('ratio', 'geometric', _LOOP),
-  ),
-  'BFR of the loop seam': Metric(
-    'the seam over the median of 4 steps on each side',
-    *('ratio', 'geometric', _LOOP),
-  ),
-  'mean step': Metric(
-    'mean |f(t+1) - f(t)|, of the pixel range', section=_MOTION
-  ),
-  'join jump, first': Metric(
-    'step from the given first frames to the made ones over the median step',
-    *('ratio', 'geometric', _MOTION, 'low'),
-  ),
-  'join jump, last': Metric(
-    'step from the made frames to the given last ones over the median step',
-    *('ratio', 'geometric', _MOTION, 'low'),
-  ),
-  **{
-    f'{quality} drift, {order}': Metric(
-      f'{_ENDS}, {order}', section=section, better='low'
-    )
-    for order, section in (('as played', _PLAYED), ('as made', _MADE))
-    for quality in COURSES
-  },
-  **{
-    f'relative drift, {order}': Metric(
-      f'{_RELATIVE}, {order}', section=section, better='low'
-    )
-    for order, section in (('as played', _PLAYED), ('as made', _MADE))
-  },
-  **{
-    f'{quality} slope': Metric(
-      'least squares line through the frames as played',
-      'per minute',
-      section='Slope per minute',
-    )
-    for quality in COURSES
-  },
-}
-
-
 def clip_metrics(curves: Curves, layout: Layout) -> dict[str, float]:
-  """All metrics of METRICS that this clip can have, by name.
+  """All metrics of `registry.CLIP` that this clip can have, by name.
 
   Raises:
     UserError: the blocks of the layout do not fit the clip.
@@ -153,7 +67,7 @@ def _seams(curves: Curves, layout: Layout) -> dict[str, float]:
 def _loop(curves: Curves) -> dict[str, float]:
   steps, turns = curves.steps, curves.turns
   seam, turn, early_seam, early_turn = curves.seam
-  closure = seam / (np.median(steps) + _EPSILON)
+  closure = seam / (np.median(steps) + flicker.EPSILON)
   if closure < _REPEATS and len(steps) > 2:
     steps, turns = steps[:-1], turns[:-1]
     seam, turn = early_seam, early_turn
@@ -186,7 +100,7 @@ def _drifts(curves: Curves, layout: Layout) -> dict[str, float]:
   second = max(1, round(layout.fps))
   found = {}
   for name, series in (('as played', looks), ('as made', looks[order])):
-    ends = end_difference(series)
+    ends = long_video.ends_apart(series[None], 1.0)[0]
     for quality, value in zip(COURSES, ends, strict=True):
       found[f'{quality} drift, {name}'] = float(value)
     relative = relative_drift(series[:, :4], second)
@@ -195,19 +109,6 @@ def _drifts(curves: Curves, layout: Layout) -> dict[str, float]:
   for quality, value in zip(COURSES, slopes, strict=True):
     found[f'{quality} slope'] = float(value)
   return found
-
-
-def end_difference(curves: np.ndarray) -> np.ndarray:
-  """|mean of the first 15 % - mean of the last 15 %| of each curve.
-
-  Args:
-    curves: [T, k] in the order that is asked about.
-
-  Returns:
-    [k], not negative.
-  """
-  count = max(1, round(_SHARE * len(curves)))
-  return np.abs(curves[:count].mean(axis=0) - curves[-count:].mean(axis=0))
 
 
 def slope_per_minute(curves: np.ndarray, fps: float) -> np.ndarray:
@@ -237,16 +138,6 @@ def relative_drift(curves: np.ndarray, chunk: int) -> np.ndarray:
     return np.zeros(curves.shape[1])
   change = np.abs(means[1:] - means[0]).mean(axis=0)
   return change / np.maximum(means[0], _LEAST)
-
-
-def pooled(name: str, values: Sequence[float]) -> Interval:
-  """Pools one metric over clips as METRICS says, with its interval."""
-  return bootstrap.pooled(METRICS[name].pool, np.asarray(values))
-
-
-def paired(name: str, values: np.ndarray, baseline: np.ndarray) -> Interval:
-  """Compares a metric of the same n clips of two systems, both [n]."""
-  return bootstrap.paired(METRICS[name].pool, values, baseline)
 
 
 def column(clips: Sequence[Mapping[str, float]], name: str) -> list[float]:

@@ -22,19 +22,12 @@ _MODEL = r'(?:regular|ema|lora)'
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-  """What a file name tells.
+  """What a file name tells."""
 
-  Attributes:
-    prompt: text, '' if the name has none.
-    cut: whether the prompt may go on beyond the name.
-    index: place in the list of prompts, or None.
-    sample: number of the clip of that prompt.
-  """
-
-  prompt: str
-  cut: bool
-  index: int | None
-  sample: int
+  prompt: str  # text, '' if the name has none
+  cut: bool  # whether the prompt may go on beyond the name
+  index: int | None  # place in the list of prompts, or None
+  sample: int  # number of the clip of that prompt
 
 
 # Kind -> patterns, the first that matches a whole stem wins. Groups: p is the

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import csv
 import dataclasses
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,17 +18,28 @@ import numpy as np
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.classifiers import arrow_of_time
-from unitemp_jax.evaluation.clips import fidelity, measure, metrics
+from unitemp_jax.evaluation.clips import fidelity, metrics
 from unitemp_jax.evaluation.clips.fidelity import Reference
 from unitemp_jax.evaluation.clips.folder import ClipFile, Listing
 from unitemp_jax.evaluation.clips.layout import Layout
-from unitemp_jax.evaluation.clips.measure import Job, Measured, Window
-from unitemp_jax.evaluation.clips.metrics import METRICS
+from unitemp_jax.evaluation.clips.measure import (
+  Job,
+  Measured,
+  Measurer,
+  Window,
+)
 from unitemp_jax.evaluation.metrics import bootstrap, flicker, frechet, results
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.curves import Curves
 from unitemp_jax.evaluation.metrics.frechet import Features
-from unitemp_jax.evaluation.metrics.results import Metric, Section
+from unitemp_jax.evaluation.metrics.registry import (
+  CLIP,
+  DIRECTION,
+  FIDELITY,
+  FLICKER,
+  MOTION,
+)
+from unitemp_jax.evaluation.metrics.results import Section
 
 REAL = 'real clips'
 FLOOR = 0.5  # of the motion of real clips, below which a clip stands still
@@ -38,35 +47,33 @@ FLOOR = 0.5  # of the motion of real clips, below which a clip stands still
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Clip:
-  """One measured clip, in little memory: there may be many thousands.
+  """One measured clip, in little memory: there may be many thousands."""
 
-  Attributes:
-    name: file name, with a number for windows of real footage.
-    source: the file's name, the same for all windows of one file.
-    frames: number of frames, T.
-    height: pixels.
-    width: pixels.
-    steps: [T-1], see `Curves`.
-    layout: its blocks.
-    values: metrics by name.
-    odd: what the direction is read from; None if that is not asked for.
-    cells: height and width of what that was read from.
-    file: where it came from; None for real clips.
-    fidelity: to its reference, by name; empty without one.
-  """
-
-  name: str
-  source: str
+  name: str  # file name, with a number for windows of real footage
+  source: str  # the file's name, the same for all windows of one file
   frames: int
   height: int
   width: int
-  steps: np.ndarray
+  steps: np.ndarray  # [T-1], see `Curves`
   layout: Layout
-  values: Mapping[str, float]
-  odd: np.ndarray | None = None
-  cells: tuple[int, ...] = ()
-  file: ClipFile | None = None
+  values: Mapping[str, float]  # metrics by name
+  odd: np.ndarray | None = None  # the direction is read from it, if it is
+  cells: tuple[int, ...] = ()  # height and width of what that was read from
+  file: ClipFile | None = None  # where it came from; None for real clips
   fidelity: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def of(
+    cls, name: str, source: str, curves: Curves, layout: Layout, direction: bool
+  ) -> Clip:
+    """Computes the metrics of a clip; UserError if the layout does not fit."""
+    odd = None
+    if direction and curves.frames >= arrow_of_time.LEAST_FRAMES:
+      odd = arrow_of_time.odd_features(curves.thumbs)
+    values = metrics.clip_metrics(curves, layout)
+    size = curves.frames, curves.height, curves.width
+    cells = curves.thumbs.shape[1:]
+    return cls(name, source, *size, curves.steps, layout, values, odd, cells)
 
 
 # What clips may differ in, and how it is said.
@@ -85,31 +92,6 @@ class Group:
   clips: tuple[Clip, ...]
 
 
-_FLICKER, _MOTION, _DIRECTION = 'Flicker', 'Motion and joins', 'Direction'
-_FIDELITY = 'Fidelity to references'
-_SAME = 'against the reference of the same name, mean over clips'
-# What is made of many clips together, beside METRICS.
-_POOLED = {
-  'seam p-value': Metric(
-    'BFR at the true boundaries against a phase drawn for each clip'
-  ),
-  'phases as strong': Metric(
-    'BFR at the true boundaries against all phases of the blocks'
-  ),
-  'temporal flickering, moving clips': Metric(
-    'VBench, of the clips that move alone, so that no still wins'
-  ),
-  'motion to real': Metric('mean step over that of real clips'),
-  'moves': Metric(f'share of clips with at least {FLOOR}', '%'),
-  'called forward': Metric(
-    'share of clips that a classifier of real clips against reversed ones '
-    'calls forward; real ones by classifiers of other real clips',
-    '%',
-  ),
-  'probability of forward': Metric('by that classifier'),
-  'PSNR': Metric(_SAME, 'dB'),
-  'SSIM': Metric(_SAME),
-}
 # Section -> group -> metric -> values, one per clip.
 Tables = dict[str, dict[str, dict[str, Any]]]
 
@@ -128,29 +110,26 @@ def sections(
     The tables, and one sentence for each that could not be made.
   """
   shown = [*groups, *([real] if real else [])]
-  tables: Tables = {m.section: {} for m in METRICS.values()}
+  tables: Tables = {m.section: {} for m in CLIP.values()}
   for group in shown:
-    for name, metric in METRICS.items():
+    for name, metric in CLIP.items():
       values = metrics.column([c.values for c in group.clips], name)
       if values:
         own = tables[metric.section].setdefault(group.name, {})
         own[name] = np.asarray(values)
-    tables[_FLICKER].setdefault(group.name, {}).update(_significance(group))
+    tables[FLICKER].setdefault(group.name, {}).update(_significance(group))
     if real:
       for name, values in _moving(group, real).items():
-        part = tables[_FLICKER if name.startswith('temp') else _MOTION]
+        part = tables[FLICKER if name.startswith('temp') else MOTION]
         part.setdefault(group.name, {})[name] = values
   notes = []
   if real:
     try:
-      tables[_DIRECTION] = _direction(groups, real)
+      tables[DIRECTION] = _direction(groups, real)
     except UserError as error:
       notes.append(str(error))
-  tables[_FIDELITY] = {group.name: _fidelity(group) for group in groups}
-  known = {**METRICS, **_POOLED}
-  made = [
-    results.section(title, table, known, how) for title, table in tables.items()
-  ]
+  tables[FIDELITY] = {group.name: _fidelity(group) for group in groups}
+  made = [results.section(*table, how) for table in tables.items()]
   return [section for section in made if section.rows], notes
 
 
@@ -240,88 +219,67 @@ def frechet_section(
   metric = f'Frechet distance, {made.network or "features of unnamed origin"}'
   if made.network.lower().startswith('i3d'):
     metric = f'FVD ({made.network})'
-  about = Metric(
-    f'{len(made.values)} against {len(real.values)} clips, '
-    f'{made.values.shape[1]} features'
-  )
+  counts = f'{len(made.values)} against {len(real.values)} clips'
+  how = f'{counts}, {made.values.shape[1]} features; {how}'
   table = {name: {metric: frechet.frechet_interval(made.values, real.values)}}
   if len(real.values) >= 4:
     floor = frechet.floor_interval(real.values)
     table[f'{REAL}, half to half'] = {metric: floor}
-  return results.section('Distance of sets', table, {metric: about}, how)
+  return results.section('Distance of sets', table, how)
 
 
 def to_csv(groups: Sequence[Group]) -> str:
   """One line per clip with all of its metrics."""
-  text = io.StringIO()
   head = ['group', 'clip', 'prompt', 'sample', 'frames', 'height', 'width']
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow([*head, *METRICS])
+  rows = []
   for group in groups:
     for clip in group.clips:
       file = clip.file
       about = [file.prompt, file.sample] if file else ['', '']
       size = [clip.frames, clip.height, clip.width]
-      numbers = [clip.values.get(name, '') for name in METRICS]
-      writer.writerow([group.name, clip.name, *about, *size, *numbers])
-  return text.getvalue()
+      numbers = [clip.values.get(name, '') for name in CLIP]
+      rows.append([group.name, clip.name, *about, *size, *numbers])
+  return results.to_csv([*head, *CLIP], rows)
 
 
-Report = Callable[[str], None]
-
-
-def measure_groups(
-  listing: Listing,
-  cache: Path,
-  workers: int,
-  report: Report,
-  references: Mapping[Path, ClipFile],
+def measure_clips(
+  listed: Sequence[ClipFile],
+  measurer: Measurer,
+  references: Mapping[Path, ClipFile] | None = None,
   direction: bool = False,
-) -> tuple[list[Group], list[str]]:
-  """Measures every clip of a folder; one group per temporal order.
+) -> tuple[list[Clip], list[str]]:
+  """Measures generated clips.
 
   Args:
-    listing: of the folder.
-    cache: folder for what was measured.
-    workers: processes.
-    report: is given lines about the progress.
+    listed: of a folder.
+    measurer: measures them.
     references: by clip, where there is one.
     direction: whether the direction of play will be read.
 
   Returns:
-    The groups, named by their order or else by the folder, and one sentence per
-    clip that could not be measured or compared.
-
-  Raises:
-    UserError: not one clip could be measured.
+    The clips, and one sentence per clip that could not be measured or compared.
   """
-  jobs = [job_of(clip, references.get(clip.path)) for clip in listing.clips]
+  references = references or {}
 
   def keep(i: int, found: Measured) -> tuple[Clip | None, str]:
-    name = listing.clips[i].name
+    file = listed[i]
     try:
-      clip = whole_clip(listing.clips[i], found, direction)
+      if found.problem:
+        raise UserError(found.problem)
+      (curves,), layout = found.curves, file.layout
+      clip = Clip.of(file.name, file.name, curves, layout, direction)
     except UserError as error:
-      return None, f'{name} was not measured: {error}'
-    unlike = found.unlike
-    return clip, f'{name} was not compared: {unlike}' if unlike else ''
+      return None, f'{file.name} was not measured: {error}'
+    values = {}
+    if found.fidelity is not None:
+      values = fidelity.values(found.fidelity, layout.given)
+    unlike = found.unlike and f'{file.name} was not compared: {found.unlike}'
+    return dataclasses.replace(clip, file=file, fidelity=values), unlike
 
-  groups: dict[str, list[Clip]] = {}
-  problems = []
-  for clip, problem in measure.measure(
-    jobs, cache, workers=workers, report=report, keep=keep
-  ):
-    if problem:
-      problems.append(problem)
-    if clip is not None:
-      name = clip.file.order or listing.folder.resolve().name
-      groups.setdefault(name, []).append(clip)
-  if not groups:
-    raise UserError(
-      f'no clip in {listing.folder} could be measured (first problem: '
-      f'{problems[0]}).'
-    )
-  return [Group(name, tuple(clips)) for name, clips in groups.items()], problems
+  jobs = [job_of(file, references.get(file.path)) for file in listed]
+  measured = measurer.measure(jobs, keep)
+  clips = [clip for clip, _ in measured if clip is not None]
+  return clips, [problem for _, problem in measured if problem]
 
 
 def job_of(file: ClipFile, reference: ClipFile | None = None) -> Job:
@@ -334,45 +292,17 @@ def job_of(file: ClipFile, reference: ClipFile | None = None) -> Job:
   )
 
 
-def whole_clip(
-  file: ClipFile, found: Measured, direction: bool = False
-) -> Clip:
-  """A generated clip with its metrics.
-
-  Raises:
-    UserError: it could not be measured, or its layout does not fit.
-  """
-  if found.problem:
-    raise UserError(found.problem)
-  clip = make_clip(
-    file.name, file.name, found.curves[0], file.layout, direction
-  )
-  values = {}
-  if found.fidelity is not None:
-    values = fidelity.values(found.fidelity, file.layout.given)
-  return dataclasses.replace(clip, file=file, fidelity=values)
+def grouped(clips: Sequence[Clip], folder: Path) -> list[Group]:
+  """One group per temporal order, else named by the folder."""
+  groups: dict[str, list[Clip]] = {}
+  for clip in clips:
+    order = clip.file.order if clip.file else ''
+    groups.setdefault(order or folder.resolve().name, []).append(clip)
+  return [Group(name, tuple(own)) for name, own in groups.items()]
 
 
-def make_clip(
-  name: str, source: str, curves: Curves, layout: Layout, direction: bool
-) -> Clip:
-  """Computes the metrics of one clip; `Clip` says what is kept of it.
-
-  Raises:
-    UserError: the layout does not fit the clip.
-  """
-  odd = None
-  if direction and curves.frames >= arrow_of_time.LEAST_FRAMES:
-    odd = arrow_of_time.odd_features(curves.thumbs)
-  values = metrics.clip_metrics(curves, layout)
-  size = curves.frames, curves.height, curves.width
-  cells = curves.thumbs.shape[1:]
-  return Clip(name, source, *size, curves.steps, layout, values, odd, cells)
-
-
-def mixed(groups: Sequence[Group]) -> list[str]:
+def mixed(clips: Sequence[Clip]) -> list[str]:
   """One sentence for each of size, rate and length that is not the same."""
-  clips = [clip for group in groups for clip in group.clips]
   sentences = []
   for what, read in SHAPES.items():
     counts = collections.Counter(map(read, clips))
@@ -385,31 +315,19 @@ def mixed(groups: Sequence[Group]) -> list[str]:
   return sentences
 
 
-def common_window(groups: Sequence[Group]) -> tuple[Window, Layout]:
-  """The shape and the layout that most clips have."""
-  clips = [clip for group in groups for clip in group.clips]
-  shapes = collections.Counter(
-    Window(c.frames, c.layout.fps, c.height, c.width) for c in clips
-  )
-  window = shapes.most_common(1)[0][0]
-  layouts = collections.Counter(
-    Layout(c.layout.boundaries, c.layout.period, c.layout.given, (), window.fps)
-    for c in clips
-    if c.frames == window.frames
-  )
-  return window, layouts.most_common(1)[0][0]
-
-
 def measure_real(
   listing: Listing,
-  window: Window,
-  layout: Layout,
-  cache: Path,
-  workers: int,
-  report: Report,
+  like: Sequence[Clip],
+  measurer: Measurer,
   direction: bool = False,
 ) -> tuple[Group, list[str]]:
-  """Measures real footage, cut into clips of the shape of the generated ones.
+  """Measures real footage, cut into clips of the shape that most clips have.
+
+  Args:
+    listing: of the footage.
+    like: the generated clips.
+    measurer: measures it.
+    direction: whether the direction of play will be read.
 
   Returns:
     The group, and one sentence for each file that gave no clip.
@@ -417,12 +335,12 @@ def measure_real(
   Raises:
     UserError: not one clip of that length.
   """
-  jobs = [Job(clip.path, window=window) for clip in listing.clips]
+  window, layout = _common_window(like)
 
   def keep(i: int, found: Measured) -> tuple[list[Clip], str]:
     file = listing.clips[i].name
     clips = [
-      make_clip(f'{file}#{number}', file, curves, layout, direction)
+      Clip.of(f'{file}#{number}', file, curves, layout, direction)
       for number, curves in enumerate(found.curves)
     ]
     if found.cuts:
@@ -435,17 +353,28 @@ def measure_real(
     )
     return clips, '' if clips else f'{file} gave no real clip: {why}.'
 
-  clips, problems = [], []
-  for found, problem in measure.measure(
-    jobs, cache, workers=workers, report=report, keep=keep
-  ):
-    clips += found
-    if problem:
-      problems.append(problem)
+  jobs = [Job(clip.path, window=window) for clip in listing.clips]
+  measured = measurer.measure(jobs, keep)
+  clips = tuple(clip for found, _ in measured for clip in found)
+  problems = [problem for _, problem in measured if problem]
   if not clips:
     raise UserError(
       f'{listing.folder} holds no real clip of {window.frames} frames at '
       f'{window.fps:g} per second (first problem: {problems[0]}); give longer '
       'footage with --real.'
     )
-  return Group(REAL, tuple(clips)), problems
+  return Group(REAL, clips), problems
+
+
+def _common_window(clips: Sequence[Clip]) -> tuple[Window, Layout]:
+  """The shape and the layout that most clips have."""
+  shapes = collections.Counter(
+    Window(c.frames, c.layout.fps, c.height, c.width) for c in clips
+  )
+  window = shapes.most_common(1)[0][0]
+  layouts = collections.Counter(
+    dataclasses.replace(c.layout, spans=(), fps=window.fps)
+    for c in clips
+    if c.frames == window.frames
+  )
+  return window, layouts.most_common(1)[0][0]

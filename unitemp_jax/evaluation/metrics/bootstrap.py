@@ -61,63 +61,40 @@ def interval(
   return Interval(float(statistic(*samples)), float(low), float(high), n)
 
 
-def mean(values: np.ndarray, *, seed: int = 0) -> Interval:
-  """Mean of values [n] (also a share, of booleans) with its interval."""
-  return interval(_mean, values, seed=seed)
-
-
-def geometric_mean(ratios: np.ndarray, *, seed: int = 0) -> Interval:
-  """Geometric mean of positive ratios [n] with its interval."""
-  return interval(lambda x: np.exp(_mean(x)), np.log(ratios), seed=seed)
-
-
-def median(values: np.ndarray, *, seed: int = 0) -> Interval:
-  """Median of values [n] with its interval."""
-  return interval(lambda x: np.median(x, axis=-1), values, seed=seed)
-
-
-def pooled(pool: str, values: np.ndarray) -> Interval:
-  """Pools values [n]; `pool` is 'mean', 'geometric' or 'median'."""
-  functions = {'mean': mean, 'geometric': geometric_mean, 'median': median}
-  return functions[pool](values)
-
-
 def exact(value: float, count: int) -> Interval:
   """A number without an interval, over so many clips."""
   return Interval(value, value, value, count)
 
 
+def pooled(pool: str, values: np.ndarray, seed: int = 0) -> Interval:
+  """The 'mean' (also a share, of booleans), 'geometric' mean or 'median', [n].
+
+  Ratios are pooled by their geometric mean.
+  """
+  if pool == 'geometric':
+    return interval(lambda x: np.exp(_mean(x)), np.log(values), seed=seed)
+  return interval(_median if pool == 'median' else _mean, values, seed=seed)
+
+
 def paired(pool: str, values: np.ndarray, baseline: np.ndarray) -> Interval:
   """Compares the same n clips of two systems, both [n].
 
-  A difference of means or medians, or for ratios (`pool` is 'geometric') the
-  geometric mean of the quotients.
+  The mean or median of their differences, or for ratios (`pool` is
+  'geometric') the geometric mean of the quotients.
   """
   if pool == 'geometric':
-    return paired_ratio(values, baseline)
-  if pool == 'median':
-    return interval(lambda a, b: np.median(a - b, axis=-1), values, baseline)
-  return paired_difference(values, baseline)
+    logs = np.log(values), np.log(baseline)
+    return interval(lambda a, b: np.exp(_mean(a - b)), *logs)
+  statistic = _median if pool == 'median' else _mean
+  return interval(lambda a, b: statistic(a - b), values, baseline)
 
 
-def paired_difference(
-  values: np.ndarray, baseline: np.ndarray, *, seed: int = 0
-) -> Interval:
-  """Mean of values - baseline over the same clips, both [n]."""
-  return interval(lambda a, b: _mean(a - b), values, baseline, seed=seed)
+def mean(values: np.ndarray, seed: int = 0) -> Interval:
+  """Mean of values [n] with its interval."""
+  return pooled('mean', values, seed)
 
 
-def paired_ratio(
-  values: np.ndarray, baseline: np.ndarray, *, seed: int = 0
-) -> Interval:
-  """Geometric mean of values / baseline over the same clips, both [n] > 0."""
-  logs = np.log(values), np.log(baseline)
-  return interval(lambda a, b: np.exp(_mean(a - b)), *logs, seed=seed)
-
-
-def over_seeds(
-  values: np.ndarray, baseline: np.ndarray, *, seed: int = 0
-) -> Interval:
+def over_seeds(values: np.ndarray, baseline: np.ndarray) -> Interval:
   """Mean difference of two arms that were trained with several seeds each.
 
   Seeds of each arm are drawn, then the clips, which all of them have in common.
@@ -126,10 +103,8 @@ def over_seeds(
   Args:
     values: [S, n].
     baseline: [R, n], of the same clips.
-    seed: of the resampling.
   """
-  rng = np.random.default_rng(seed)
-  count = values.shape[1]
+  rng, count = np.random.default_rng(0), values.shape[1]
   repeats = []
   for _ in range(_RESAMPLES):
     clips = rng.integers(count, size=count)
@@ -145,3 +120,7 @@ def over_seeds(
 
 def _mean(values: np.ndarray) -> np.ndarray:
   return values.mean(axis=-1)
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+  return np.median(values, axis=-1)

@@ -15,7 +15,7 @@ import numpy as np
 from unitemp_jax.errors import UserError
 from unitemp_jax.video.frames import chunks, luma, unit_pixels
 
-_CELLS = 16  # along the shorter side of a thumbnail
+CELLS = 16  # along the shorter side of a thumbnail
 _CLIPPED = 2 / 255  # this near to black or white counts as clipped
 
 # How a frame looks, one curve each.
@@ -122,12 +122,16 @@ def thumbnails(frames: np.ndarray) -> np.ndarray:
   Args:
     frames: float32 [k, H, W, 3] in [0, 1].
   """
-  bright = _largest(frames)
-  factor = max(1, min(bright.shape[1:]) // _CELLS)
-  rows, columns = (side // factor for side in bright.shape[1:])
-  cells = bright[:, : rows * factor, : columns * factor]
-  cells = cells.reshape(-1, rows, factor, columns, factor).mean(axis=(2, 4))
-  return np.rint(255 * cells).astype(np.uint8)
+  return np.rint(255 * shrunk(_largest(frames), CELLS)).astype(np.uint8)
+
+
+def shrunk(planes: np.ndarray, side: int) -> np.ndarray:
+  """Averages [..., H, W] over whole cells, to `side` or somewhat more."""
+  factor = max(1, min(planes.shape[-2:]) // side)
+  rows, columns = (length // factor for length in planes.shape[-2:])
+  cells = planes[..., : rows * factor, : columns * factor]
+  cells = cells.reshape(*planes.shape[:-2], rows, factor, columns, factor)
+  return cells.mean(axis=(-3, -1))
 
 
 def _looks(frames: np.ndarray) -> np.ndarray:

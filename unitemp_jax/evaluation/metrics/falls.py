@@ -10,7 +10,7 @@ import numpy as np
 
 from unitemp_jax.video.frames import check_clips, unit_pixels
 
-_INK = 0.5  # ink above this part of the brightest is the digit, not its trail
+INK = 0.5  # ink above this part of the brightest is the digit, not its trail
 _NEAR = 0.03  # of the frame's height: so near to the ground is contact
 
 
@@ -23,11 +23,17 @@ def paths(video: np.ndarray) -> np.ndarray:
   check_clips(video, at_least=3)
   ink = unit_pixels(video.max(axis=-1))
   top = np.maximum(ink.max(axis=(1, 2, 3), keepdims=True), 1e-3)
-  weight = np.maximum(ink / top - _INK, 0)
-  total = np.maximum(weight.sum(axis=(2, 3)), 1e-6)
   height, width = (np.arange(side) + 0.5 for side in ink.shape[2:])
-  y = weight.sum(axis=3) @ height / total
-  x = weight.sum(axis=2) @ width / total
+  return centre(np.maximum(ink / top - INK, 0), height, width)
+
+
+def centre(
+  weight: np.ndarray, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+  """Centre (y, x) [..., 2] of weight [..., H, W] at places rows, columns."""
+  total = np.maximum(weight.sum(axis=(-2, -1)), 1e-6)
+  y = weight.sum(axis=-1) @ rows / total
+  x = weight.sum(axis=-2) @ columns / total
   return np.stack([y, x], axis=-1)
 
 

@@ -7,6 +7,9 @@ where a boundary looks like the rest of the clip. Read them beside the same
 numbers of real clips, and beside a swapped block (suites/flicker.py): in joint
 decoding the narrow ratio is nearly blind, the wide one and the latent step are
 not.
+
+Steps are `frames.frame_steps` [n, T-1], and `at` boundary transitions; a
+UserError is raised where there is none, or one outside the clip.
 """
 
 from __future__ import annotations
@@ -19,80 +22,52 @@ import numpy as np
 from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 
-# Keeps a still clip at ratio 1; in units of the pixel range [0, 1].
-_EPSILON = 1e-4
+# Keeps ratios of still clips finite, a still one at 1; of the range [0, 1].
+EPSILON = 1e-4
 # Transitions on each side that a boundary is compared with.
-_REACH = 4
+REACH = 4
+
+
+def log_ratio(steps: np.ndarray, level: np.ndarray) -> np.ndarray:
+  """log(steps + e) - log(level + e), e = 1e-4."""
+  return np.log(steps + EPSILON) - np.log(level + EPSILON)
 
 
 def boundary_flicker_ratio(steps: np.ndarray, at: Sequence[int]) -> np.ndarray:
-  """Boundary flicker ratio (BFR) of each clip; 1 = no seam.
+  """Boundary flicker ratio (BFR) of each clip, [n]; 1 = no seam.
 
   `exp mean_j [log(d_j + e) - log(median{d_k : |k-j| <= 4, k not in J} + e)]`
   over the boundaries j in J, e = 1e-4.
-
-  Args:
-    steps: [n, T-1] from `frames.frame_steps`, unit pixels.
-    at: the boundary transitions J.
-
-  Returns:
-    [n], geometric mean over the boundaries.
-
-  Raises:
-    UserError: no boundary, or one outside the clip.
   """
   at = _checked(at, steps.shape[1])
-  return np.exp(_log_ratios(steps, at, at).mean(axis=1))
+  return np.exp(_log_ratios(steps, at).mean(axis=1))
 
 
 def wide_ratio(steps: np.ndarray, at: Sequence[int]) -> np.ndarray:
-  """The wide difference (wide4): sees content that morphs after a boundary.
+  """The wide difference (wide4), [n]: sees content that morphs after a seam.
 
   Mean step over the 4 transitions from the boundary, over the mean step of the
-  4 transitions before and the 4 after those. Transitions outside the clip are
-  left out.
-
-  Args:
-    steps: [n, T-1] from `frames.frame_steps`, unit pixels.
-    at: the boundary transitions J.
-
-  Returns:
-    [n], geometric mean over the boundaries.
-
-  Raises:
-    UserError: no boundary, or one outside the clip.
+  4 transitions before and the 4 after those, as far as they are in the clip;
+  geometric mean over the boundaries.
   """
   logs = []
   for j in _checked(at, steps.shape[1]):
-    middle = steps[:, j : j + _REACH]
-    sides = np.concatenate(
-      [
-        steps[:, max(j - _REACH, 0) : j],
-        steps[:, j + _REACH : j + 2 * _REACH],
-      ],
-      axis=1,
-    )
-    logs.append(
-      np.log(middle.mean(axis=1) + _EPSILON)
-      - np.log(sides.mean(axis=1) + _EPSILON)
-    )
+    middle = steps[:, j : j + REACH]
+    before = steps[:, max(j - REACH, 0) : j]
+    sides = np.append(before, steps[:, j + REACH : j + 2 * REACH], axis=1)
+    logs.append(log_ratio(middle.mean(axis=1), sides.mean(axis=1)))
   return np.exp(np.mean(logs, axis=0))
 
 
 def latent_step_ratio(latents: np.ndarray, at: Sequence[int]) -> np.ndarray:
-  """Latent step across each boundary over the steps on its two sides.
+  """Latent step across each boundary over the steps on its two sides, [n].
 
-  A step is the root mean square change from one latent frame to the next.
+  A step is the root mean square change from one latent frame to the next;
+  geometric mean over the boundaries.
 
   Args:
     latents: [n, N, h, w, C], as the sampler makes them (normalised).
-    at: the boundary transitions J of the decoded frames.
-
-  Returns:
-    [n], geometric mean over the boundaries.
-
-  Raises:
-    UserError: no boundary, or one without a latent step on both sides.
+    at: boundaries of the decoded frames, with latent steps on both sides.
   """
   change = np.diff(np.asarray(latents, np.float64), axis=1)
   steps = np.sqrt(np.square(change).mean(axis=(2, 3, 4)))
@@ -103,8 +78,7 @@ def latent_step_ratio(latents: np.ndarray, at: Sequence[int]) -> np.ndarray:
       f'latents {at.tolist()} of {steps.shape[1] + 1}; use longer clips.'
     )
   sides = (steps[:, at - 1] + steps[:, at + 1]) / 2
-  logs = np.log(steps[:, at] + _EPSILON) - np.log(sides + _EPSILON)
-  return np.exp(logs.mean(axis=1))
+  return np.exp(log_ratio(steps[:, at], sides).mean(axis=1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,14 +107,9 @@ def phase_logs(
   Only transitions with 4 neighbours on both sides are compared, so that no
   phase gains from the clip's ends. Entry 0 is the true phase.
 
-  Args:
-    steps: [n, T-1] from `frames.frame_steps`.
-    at: boundary transitions, all of one phase.
-    period: frames of a block.
-
   Raises:
-    UserError: the boundaries are not `period` apart, or the clip is too short
-      to hold every phase.
+    UserError: the boundaries are not `period` frames apart, or the clip is too
+      short to hold every phase.
   """
   at = _checked(at, steps.shape[1])
   if np.unique(at % period).size != 1:
@@ -148,31 +117,27 @@ def phase_logs(
       f'the phase test needs boundaries {period} frames apart, but got '
       f'{at.tolist()}; pass the period of these blocks.'
     )
-  inner = np.arange(_REACH, steps.shape[1] - _REACH)
+  inner = np.arange(REACH, steps.shape[1] - REACH)
   if inner.size < period:
     raise UserError(
-      f'the phase test needs at least {period + 2 * _REACH + 1} frames, but '
+      f'the phase test needs at least {period + 2 * REACH + 1} frames, but '
       f'got {steps.shape[1] + 1}; use longer clips.'
     )
   logs = []
   for shift in range(period):
     combed = inner[(inner - at[0] - shift) % period == 0]
-    logs.append(_log_ratios(steps, combed, combed).mean(axis=1))
+    logs.append(_log_ratios(steps, combed).mean(axis=1))
   return np.stack(logs, axis=1)
 
 
-def pool_phases(
-  logs: np.ndarray, *, draws: int = 2000, seed: int = 0
-) -> PhaseTest:
+def pool_phases(logs: np.ndarray) -> PhaseTest:
   """Tests whether the true block phase flickers more than the other phases.
 
   Args:
     logs: of `phase_logs`, [n, period]; clips of several lengths can be pooled.
-    draws: random phase assignments behind `p_value`.
-    seed: seed of those.
   """
-  pooled = logs.mean(axis=0)
-  rng = np.random.default_rng(seed)
+  pooled, draws = logs.mean(axis=0), 2000
+  rng = np.random.default_rng(0)
   null, clips = np.empty(draws), np.arange(len(logs))
   for draw in range(draws):  # One by one: there may be many clips.
     phases = rng.integers(logs.shape[1], size=len(logs))
@@ -192,10 +157,6 @@ def comb_power(
   already gives about period / (T-1), so compare with real clips of the same
   length.
 
-  Args:
-    steps: [n, T-1] from `frames.frame_steps`.
-    period: frames of a block.
-
   Returns:
     power [n] in [0, 1], and phase int [n]: the transition modulo the period
     with the largest folded mean.
@@ -209,7 +170,7 @@ def comb_power(
       f'comb power needs two periods of {period} frames, but got {length + 1} '
       'frames; use longer clips.'
     )
-  logs = np.log(steps + _EPSILON).T
+  logs = np.log(steps + EPSILON).T
   time = np.linspace(-1, 1, length)
   trend = np.polynomial.polynomial.polyfit(time, logs, 3)
   rest = logs - np.polynomial.polynomial.polyval(time, trend).T
@@ -225,24 +186,18 @@ def vbench_temporal_flickering(steps: np.ndarray) -> np.ndarray:
 
   `(255 - mean_t mean|f_t - f_{t+1}|) / 255` on uint8 frames. A frozen clip
   scores 1, and a clear seam moves the score by 0.002 only.
-
-  Args:
-    steps: [n, T-1] from `frames.frame_steps` of uint8 frames.
   """
   return 1 - steps.mean(axis=1)
 
 
-def _log_ratios(
-  steps: np.ndarray, at: np.ndarray, excluded: np.ndarray
-) -> np.ndarray:
-  """Log of each step over the median of its neighbours, [n, len(at)]."""
-  columns = []
+def _log_ratios(steps: np.ndarray, at: np.ndarray) -> np.ndarray:
+  """Log of steps over the median of neighbours not in `at`, [n, len(at)]."""
+  levels = []
   for j in at:
-    near = np.arange(max(j - _REACH, 0), min(j + _REACH + 1, steps.shape[1]))
-    near = near[~np.isin(near, excluded)]
-    level = np.median(steps[:, near], axis=1)
-    columns.append(np.log(steps[:, j] + _EPSILON) - np.log(level + _EPSILON))
-  return np.stack(columns, axis=1)
+    near = np.arange(max(j - REACH, 0), min(j + REACH + 1, steps.shape[1]))
+    near = near[~np.isin(near, at)]
+    levels.append(np.median(steps[:, near], axis=1))
+  return log_ratio(steps[:, at], np.stack(levels, axis=1))
 
 
 def _checked(at: Sequence[int], num_steps: int) -> np.ndarray:

@@ -36,37 +36,27 @@ def courses(frames: np.ndarray, windows: int) -> np.ndarray:
   """How each window of each clip looks on average, [n, windows, 6].
 
   Args:
-    frames: [n, T, H, W, 3], uint8 or floats in [0, 1].
+    frames: [n, T, H, W, 3], uint8 or floats in [0, 1]; 3 per window at least.
     windows: into how many windows the frames are cut.
 
   Returns:
     In the order of LOOKS: the qualities of `curves.Curves.looks` and the mean
     step.
-
-  Raises:
-    UserError: fewer than 3 frames per window.
   """
   check_clips(frames, at_least=3 * windows)
   cuts = window_cuts(frames.shape[1], windows)
-  return np.stack([_course(curves.measure(clip), cuts) for clip in frames])
-
-
-def _course(measured: curves.Curves, cuts: np.ndarray) -> np.ndarray:
-  sums = np.add.reduceat(measured.course, cuts[:-1])
-  return sums / np.diff(cuts)[:, None]
+  sums = [
+    np.add.reduceat(curves.measure(clip).course, cuts[:-1]) for clip in frames
+  ]
+  return np.stack(sums) / np.diff(cuts)[:, None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-  """Real clips that drift is measured against.
+  """Real clips that drift is measured against."""
 
-  Attributes:
-    mean: [windows, 6] of the real clips at each time.
-    spread: [6] standard deviation over all windows of all real clips.
-  """
-
-  mean: np.ndarray
-  spread: np.ndarray
+  mean: np.ndarray  # [windows, 6] at each time
+  spread: np.ndarray  # [6], standard deviation over all windows of all clips
 
   @classmethod
   def of(cls, real: np.ndarray) -> Reference:
@@ -74,16 +64,20 @@ class Reference:
     spread = real.reshape(-1, real.shape[-1]).std(axis=0)
     return cls(real.mean(axis=0), np.maximum(spread, 1e-6))
 
+  def apart(self, course: np.ndarray) -> np.ndarray:
+    """Distance of `courses` from the real clips at each time, in spreads."""
+    return np.abs(course - self.mean) / self.spread
 
-def ends_apart(course: np.ndarray, reference: Reference) -> np.ndarray:
-  """|last 15 % - first 15 %| as played, [n, 6], in real spreads.
+
+def ends_apart(course: np.ndarray, spread: np.ndarray | float) -> np.ndarray:
+  """|last 15 % - first 15 %| in units of `spread`, [n, k].
 
   Args:
-    course: [n, windows, 6] from `courses`.
-    reference: real clips.
+    course: [n, windows or frames, k], in the order that is asked about.
+    spread: of real clips, [k].
   """
   first, last = _ends(course)
-  return np.abs(last - first) / reference.spread
+  return np.abs(last - first) / spread
 
 
 def growth(
@@ -107,8 +101,7 @@ def growth(
       f'the order of generation {list(generated)} must name each of '
       f'{course.shape[1]} windows once.'
     )
-  apart = np.abs(course - reference.mean) / reference.spread
-  first, last = _ends(apart[:, np.asarray(generated)])
+  first, last = _ends(reference.apart(course)[:, np.asarray(generated)])
   return last - first
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.metrics import bootstrap
+from unitemp_jax.evaluation.metrics import bootstrap, registry
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 
 _WIDTH = 100  # characters of a line of a table
@@ -22,27 +24,16 @@ METRICS, TABLES = 'metrics.json', 'metrics.md'  # files of a folder of results
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """One number with all that is needed to believe it.
+  """One number with all that is needed to believe it."""
 
-  Attributes:
-    metric: what was measured, for example 'boundary flicker, streaming'.
-    group: on what, for example 'backward, P = 3' or 'real clips'.
-    value: the number.
-    low: lower end of its 95 % interval; equal to value if it has none.
-    high: upper end.
-    n: clips behind it.
-    unit: 'dB', '%', 'ratio', ...
-    how: the command or the seeds and settings that made it.
-  """
-
-  metric: str
-  group: str
+  metric: str  # what was measured, for example 'BFR at 20, stream'
+  group: str  # on what, for example 'backward' or 'real clips'
   value: float
-  low: float
+  low: float  # ends of its 95 % interval; equal to value if it has none
   high: float
-  n: int
-  unit: str
-  how: str
+  n: int  # clips behind it
+  unit: str  # 'dB', '%', 'ratio', ...
+  how: str  # its definition, and the command or settings that made it
 
 
 def result(
@@ -50,16 +41,9 @@ def result(
 ) -> Result:
   """Makes a row from a bootstrap interval; the unit '%' scales it by 100."""
   scale = 100.0 if unit == '%' else 1.0
-  return Result(
-    metric=metric,
-    group=group,
-    value=scale * measured.value,
-    low=scale * measured.low,
-    high=scale * measured.high,
-    n=measured.n,
-    unit=unit,
-    how=how,
-  )
+  value, low, high = measured.value, measured.low, measured.high
+  numbers = scale * value, scale * low, scale * high
+  return Result(metric, group, *numbers, measured.n, unit, how)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +63,7 @@ class ResultTable:
 
   @classmethod
   def from_json(cls, path: str | os.PathLike[str]) -> ResultTable:
-    """Reads a table.
-
-    Raises:
-      UserError: the file is missing or is not such a table.
-    """
+    """Reads a table; UserError if the file is missing or is none."""
     mend = 'run the evaluation again'
     stored = files.read_json(path, 'a table of results', mend, keys=['results'])
     try:
@@ -96,29 +76,17 @@ class ResultTable:
         f'{path} is not a table of results ({error}); {mend}.'
       ) from error
 
-  def select(
-    self, metrics: Sequence[str] = (), groups: Sequence[str] = ()
-  ) -> ResultTable:
-    """Keeps the rows of these metrics and groups; empty means all."""
-    return ResultTable(
-      tuple(
-        row
-        for row in self.rows
-        if (not metrics or row.metric in metrics)
-        and (not groups or row.group in groups)
-      )
-    )
+  def select(self, metric: str) -> list[Result]:
+    """The rows of a metric."""
+    return [row for row in self.rows if row.metric == metric]
 
   def to_markdown(self) -> str:
     """One line per row, with its interval and how it was obtained."""
-    lines = ['| metric | group | value | 95 % | n | how |']
-    lines.append('|---|---|---|---|---|---|')
+    lines = ['| metric | group | value | 95 % | n | how |', '|---' * 6 + '|']
     for row in self.rows:
       unit = '' if row.unit == 'ratio' else f' {row.unit}'
-      lines.append(
-        f'| {row.metric} | {row.group} | {_number(row.value)}{unit} '
-        f'| {_span(row)} | {row.n} | {row.how} |'
-      )
+      cells = (row.metric, row.group, f'{_number(row.value)}{unit}', _span(row))
+      lines.append(f'| {" | ".join(cells)} | {row.n} | {row.how} |')
     return '\n'.join(lines) + '\n'
 
   def to_grid(self) -> str:
@@ -130,14 +98,14 @@ class ResultTable:
     Raises:
       UserError: two rows have the same metric and group.
     """
-    cells: dict[tuple[str, str], Result] = {}
+    cells: dict[tuple[str, str], str] = {}
     for row in self.rows:
       if (row.group, row.metric) in cells:
         raise UserError(
           f'two results are named {row.metric!r} of {row.group!r}; '
           'rename one group.'
         )
-      cells[row.group, row.metric] = row
+      cells[row.group, row.metric] = f'{_number(row.value)} {_span(row)}'
     groups = list(dict.fromkeys(row.group for row in self.rows))
     units = {
       row.metric: '' if row.unit in ('ratio', '') else f' ({row.unit})'
@@ -148,7 +116,7 @@ class ResultTable:
     columns = [
       [
         metric.removeprefix(shared) + unit,
-        *(_cell(cells.get((group, metric))) for group in groups),
+        *(cells.get((group, metric), '').strip() for group in groups),
       ]
       for metric, unit in units.items()
     ]
@@ -170,19 +138,11 @@ def _grid(groups: list[str], columns: list[list[str]]) -> list[str]:
 
 
 def _is_typed(row: Result) -> bool:
-  texts, numbers = (
-    (row.metric, row.group, row.unit, row.how),
-    (row.value, row.low, row.high, row.n),
-  )
+  texts = (row.metric, row.group, row.unit, row.how)
+  numbers = (row.value, row.low, row.high, row.n)
   return all(isinstance(text, str) for text in texts) and all(
     isinstance(number, int | float) for number in numbers
   )
-
-
-def _cell(row: Result | None) -> str:
-  if row is None:
-    return ''
-  return f'{_number(row.value)} {_span(row)}'.strip()
 
 
 def _span(row: Result) -> str:
@@ -210,57 +170,22 @@ class Section:
   rows: tuple[Result, ...]
 
 
-class Metric(NamedTuple):
-  """What a number is.
-
-  Attributes:
-    how: its definition.
-    unit: as in `Result`; '%' for shares of clips.
-    pool: over clips, 'mean', 'geometric' or 'median'.
-    section: title of the table that it belongs to, if it has one of its own.
-    better: 'high', 'low', or '' where neither is better.
-  """
-
-  how: str
-  unit: str = 'ratio'
-  pool: str = 'mean'
-  section: str = ''
-  better: str = ''
-
-
-def find(metrics: Mapping[str, Metric], name: str) -> Metric:
-  """The metric by whose key a name begins, the longest such key.
-
-  Raises:
-    UserError: there is none.
-  """
-  known = [key for key in metrics if name.startswith(key)]
-  if not known:
-    raise UserError(f'no metric is defined for {name!r}.')
-  return metrics[max(known, key=len)]
-
-
 def section(
-  title: str,
-  table: Mapping[str, Mapping[str, Any]],
-  metrics: Mapping[str, Metric],
-  how: str,
-  prefix: str = '',
+  title: str, table: Mapping[str, Mapping[str, Any]], how: str, prefix: str = ''
 ) -> Section:
-  """Pools a table as its metrics are defined.
+  """Pools a table as its metrics are defined in the registry.
 
   Args:
     title: of the table.
     table: group -> metric -> values `[n]`, one per clip; or two such, to be
       compared clip by clip; or an interval.
-    metrics: definitions, see `find`.
     how: the command and what it was given, added to each definition.
     prefix: tells metrics from those of other tables.
   """
   rows = []
   for group, own in table.items():
     for name, values in own.items():
-      about = find(metrics, name)
+      about = registry.find(name)
       text = about.how
       if isinstance(values, Interval):
         measured = values
@@ -275,6 +200,13 @@ def section(
   return Section(title, tuple(rows))
 
 
+def to_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+  """A table as CSV, whose lines end with line feeds."""
+  text = io.StringIO()
+  csv.writer(text, lineterminator='\n').writerows([head, *rows])
+  return text.getvalue()
+
+
 def join(sections: Sequence[Section]) -> ResultTable:
   """All rows; what a section repeats of another is kept once."""
   rows: dict[tuple[str, str], Result] = {}
@@ -286,30 +218,28 @@ def join(sections: Sequence[Section]) -> ResultTable:
 
 def to_markdown(sections: Sequence[Section]) -> str:
   """Tables, one per section or more, and how each number is obtained."""
-  hows: dict[str, list[str]] = {}
+  hows: dict[str, dict[str, None]] = {}
   parts = []
   for section in sections:
     for row in section.rows:
-      names = hows.setdefault(row.how, [])
-      if row.metric not in names:
-        names.append(row.metric)
+      hows.setdefault(row.how, {})[row.metric] = None
     counts = sorted({row.n for row in section.rows})
-    parts.append(f'## {section.title}\n')
-    parts.append(ResultTable(section.rows).to_grid())
-    parts.append(
+    parts += [
+      f'## {section.title}\n',
+      ResultTable(section.rows).to_grid(),
       f'n = {", ".join(map(str, counts))} clips; 95 % intervals by bootstrap '
-      'over clips.\n'
-    )
+      'over clips.\n',
+    ]
   # What all have in common, such as the model, is said once.
   ends = {how.rpartition('; ')[2] for how in hows}
   shared = ends.pop() if len(ends) == 1 < len(hows) else ''
   parts.append('## How the numbers are defined\n')
   if shared:
     parts.append(f'All of them: {shared}.\n')
-  parts.append(
+  parts += [
     ''.join(
       f'- *{"*; *".join(names)}*: {how.removesuffix(f"; {shared}")}\n'
       for how, names in hows.items()
     )
-  )
+  ]
   return '\n'.join(parts)

@@ -1,7 +1,7 @@
 """Can a seam be told from the rest of a clip, and is a passage a mere blend?
 
 Frames are [n, T, H, W, 3], uint8 or floats in [0, 1]; results have one entry
-per clip.
+per clip. Too few frames, or a wrong shape or range, are a UserError.
 """
 
 from __future__ import annotations
@@ -10,16 +10,9 @@ import dataclasses
 
 import numpy as np
 
-from unitemp_jax.video.frames import (
-  check_clips,
-  frame_steps,
-  unit_pixels,
-)
+from unitemp_jax.evaluation.metrics.flicker import EPSILON, REACH, log_ratio
+from unitemp_jax.video.frames import check_clips, frame_steps, unit_pixels
 
-# Keeps ratios of still clips finite; in units of the pixel range [0, 1].
-_EPSILON = 1e-4
-# Neighbours on each side that a transition is compared with.
-_REACH = 4
 _DRAWS = 2000
 
 
@@ -43,9 +36,7 @@ class SeamTest:
   p_value: float
 
 
-def rolled_seam(
-  frames: np.ndarray, *, turns: bool = False, seed: int = 0
-) -> SeamTest:
+def rolled_seam(frames: np.ndarray, *, turns: bool = False) -> SeamTest:
   """Rolls playing loops by half, and looks for the old seam in the middle.
 
   A transition is prominent if its step differs from the median step of its 4
@@ -53,28 +44,24 @@ def rolled_seam(
   shown twice). Only transitions with all neighbours take part.
 
   Args:
-    frames: clips as they play, the frame after the last one being the first.
+    frames: clips as they play, the frame after the last one being the first;
+      20 frames at least.
     turns: compare changes of velocity, |f(t+1) - 2 f(t) + f(t-1)|, in place of
       steps; the two turns that the seam takes part in are averaged.
-    seed: of the random picks.
-
-  Raises:
-    UserError: fewer than 20 frames, or a wrong shape or range.
   """
   check_clips(frames, at_least=20)
   half = frames.shape[1] // 2
   rolled = np.roll(frames, half, axis=1)
-  size = _turn_sizes(rolled) if turns else frame_steps(rolled)
-  prominence = _prominence(size)
+  prominence = _prominence(_turns(rolled) if turns else frame_steps(rolled))
   # The rolled clip's transition half-1 leads from the last frame to the first.
-  seam = half - 1 - _REACH
+  seam = half - 1 - REACH
   own = prominence[:, seam : seam + 1]
   others = np.delete(prominence, seam, axis=1)
   rank = (others < own).mean(axis=1) + (others == own).mean(axis=1) / 2
   count = prominence.shape[1]
   # Share of all transitions below each one: what a random pick would get.
   ranks = prominence.argsort(axis=1).argsort(axis=1) / (count - 1)
-  rng = np.random.default_rng(seed)
+  rng = np.random.default_rng(0)
   picks = rng.integers(count, size=(_DRAWS, len(frames)))
   null = ranks[np.arange(len(frames))[None], picks].mean(axis=1)
   return SeamTest(
@@ -85,7 +72,7 @@ def rolled_seam(
   )
 
 
-def _turn_sizes(frames: np.ndarray) -> np.ndarray:
+def _turns(frames: np.ndarray) -> np.ndarray:
   """Change of velocity at each transition, [n, T-1], mean of its two ends."""
   turn = np.empty((len(frames), frames.shape[1] - 2))
   for t in range(turn.shape[1]):
@@ -98,20 +85,15 @@ def _turn_sizes(frames: np.ndarray) -> np.ndarray:
 
 def _prominence(size: np.ndarray) -> np.ndarray:
   """|log of size over the median of its neighbours|, [n, T - 1 - 2 reach]."""
-  inner = range(_REACH, size.shape[1] - _REACH)
-  logs = []
-  for j in inner:
-    around = np.delete(size[:, j - _REACH : j + _REACH + 1], _REACH, axis=1)
-    usual = np.median(around, axis=1)
-    logs.append(np.log(size[:, j] + _EPSILON) - np.log(usual + _EPSILON))
-  return np.abs(np.stack(logs, axis=1))
+  around = np.lib.stride_tricks.sliding_window_view(size, 2 * REACH + 1, axis=1)
+  usual = np.median(np.delete(around, REACH, axis=2), axis=2)
+  return np.abs(log_ratio(size[:, REACH:-REACH], usual))
 
 
 def largest_jump(frames: np.ndarray) -> np.ndarray:
   """Largest step of each clip over its median one, [n]: finds a hidden cut."""
   steps = frame_steps(frames)
-  usual = np.median(steps, axis=1)
-  return (steps.max(axis=1) + _EPSILON) / (usual + _EPSILON)
+  return (steps.max(axis=1) + EPSILON) / (np.median(steps, axis=1) + EPSILON)
 
 
 def blend_residual(frames: np.ndarray) -> np.ndarray:
@@ -120,9 +102,6 @@ def blend_residual(frames: np.ndarray) -> np.ndarray:
   Every frame is fitted by `(1 - a) first + a last`, a in 0..1; what the fits
   leave, root mean square over the frames between, over the difference of the
   ends. 0 = a cross-fade, a cut or a still picture, none of which can win here.
-
-  Raises:
-    UserError: fewer than 3 frames, or a wrong shape or range.
   """
   check_clips(frames, at_least=3)
   first, last = unit_pixels(frames[:, 0]), unit_pixels(frames[:, -1])
@@ -131,10 +110,10 @@ def blend_residual(frames: np.ndarray) -> np.ndarray:
   left = []
   for t in range(1, frames.shape[1] - 1):
     way = (unit_pixels(frames[:, t]) - first).reshape(len(frames), -1)
-    share = (way * across).sum(axis=1) / np.maximum(size, _EPSILON)
+    share = (way * across).sum(axis=1) / np.maximum(size, EPSILON)
     rest = way - np.clip(share, 0, 1)[:, None] * across
     left.append(np.square(rest).sum(axis=1))
-  floor = _EPSILON * across.shape[1]
+  floor = EPSILON * across.shape[1]
   return np.sqrt(np.mean(left, axis=0) / np.maximum(size, floor))
 
 
@@ -146,12 +125,6 @@ def dimmest_frame(frames: np.ndarray) -> np.ndarray:
   in its middle; 1 = evenly lit. [n].
   """
   check_clips(frames, at_least=3)
-  light = np.stack(
-    [
-      np.percentile(unit_pixels(frames[:, t].max(axis=-1)), 99.5, axis=(1, 2))
-      for t in range(frames.shape[1])
-    ],
-    axis=1,
-  )
-  usual = np.median(light, axis=1)
-  return (light.min(axis=1) + _EPSILON) / (usual + _EPSILON)
+  light = unit_pixels(frames.max(axis=-1))
+  light = np.percentile(light, 99.5, axis=(2, 3))
+  return (light.min(axis=1) + EPSILON) / (np.median(light, axis=1) + EPSILON)

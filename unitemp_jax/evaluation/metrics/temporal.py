@@ -1,7 +1,8 @@
 """Loops, joins, motion, and fidelity to a reference.
 
 Frames are [n, T, H, W, 3], uint8 or floats in [0, 1]; results have one entry
-per clip. d(a, b) is the mean absolute difference of two frames.
+per clip. d(a, b) is the mean absolute difference of two frames. Too few frames,
+or a wrong shape or range, are a UserError.
 """
 
 from __future__ import annotations
@@ -10,17 +11,13 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import curves, flicker
-from unitemp_jax.video.frames import (
-  check_clips,
-  frame_steps,
-  unit_pixels,
-)
+from unitemp_jax.evaluation.metrics.flicker import EPSILON
+from unitemp_jax.video.frames import check_clips, frame_steps, unit_pixels
 
-# Keeps ratios of still clips finite; in units of the pixel range [0, 1].
-_EPSILON = 1e-4
 # Equal pictures would be infinitely alike; 100 dB is far beyond 8 bits.
 _LEAST_MSE = 1e-10
 
@@ -46,10 +43,7 @@ def loop_closure(frames: np.ndarray) -> LoopClosure:
 
   Where the last frame is meant to *be* the first (a loop made by giving frame
   0 again at the end), step should be near 0; pass `frames[:, :-1]` to measure
-  velocity and the rolled seam of the loop as it plays.
-
-  Raises:
-    UserError: fewer than 12 frames, or a wrong shape or range.
+  velocity and the rolled seam of the loop as it plays. 12 frames at least.
   """
   check_clips(frames, at_least=12)
   found = []
@@ -72,8 +66,8 @@ def seam_ratios(
   around = np.concatenate([steps[-4:], [seam], steps[:4]])[None]
   ratio = flicker.boundary_flicker_ratio(around, [len(steps[-4:])])[0]
   return (
-    float(seam / (np.median(steps) + _EPSILON)),
-    float((turn + _EPSILON) / (np.median(turns) + _EPSILON)),
+    float(seam / (np.median(steps) + EPSILON)),
+    float((turn + EPSILON) / (np.median(turns) + EPSILON)),
     float(ratio),
   )
 
@@ -104,7 +98,7 @@ def join_ratios(steps: np.ndarray, joins: Sequence[int]) -> np.ndarray:
       f'others, but got {joins.tolist()}; check the given frames.'
     )
   usual = np.median(steps[:, inside], axis=1, keepdims=True)
-  return (steps[:, joins] + _EPSILON) / (usual + _EPSILON)
+  return (steps[:, joins] + EPSILON) / (usual + EPSILON)
 
 
 def motion_ratio(frames: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -116,7 +110,7 @@ def motion_ratio(frames: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def cross_fade(
-  first: np.ndarray, last: np.ndarray, num_frames: int
+  first: np.ndarray, last: np.ndarray, num_frames: int, cut: bool = False
 ) -> np.ndarray:
   """Linear blend from one frame to another: what any inbetween must beat.
 
@@ -124,27 +118,17 @@ def cross_fade(
     first: [n, H, W, 3] frame 0.
     last: [n, H, W, 3] frame T-1.
     num_frames: T.
+    cut: holds the first frame instead, then from the middle on the last.
 
   Returns:
     float32 [n, T, H, W, 3] in [0, 1].
   """
   share = np.linspace(0, 1, num_frames, dtype=np.float32)
+  if cut:
+    share = (share > 0.5).astype(np.float32)
   share = share[None, :, None, None, None]
   first, last = unit_pixels(first)[:, None], unit_pixels(last)[:, None]
   return (1 - share) * first + share * last
-
-
-def nearest_frame(
-  first: np.ndarray, last: np.ndarray, num_frames: int
-) -> np.ndarray:
-  """Holds the first frame, then from the middle on the last.
-
-  Args and shapes as for `cross_fade`.
-  """
-  late = np.arange(num_frames) > (num_frames - 1) / 2
-  late = late[None, :, None, None, None]
-  first, last = unit_pixels(first)[:, None], unit_pixels(last)[:, None]
-  return np.where(late, last, first)
 
 
 def psnr(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -192,21 +176,9 @@ def _ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _window(image: np.ndarray) -> np.ndarray:
-  """Gaussian window, separable, over the rows and columns of [n, H, W, C]."""
-  weight = np.exp(-(np.arange(-5, 6, dtype=np.float32) ** 2) / (2 * 1.5**2))
-  weight /= weight.sum()
-  rows, columns = image.shape[1] - 10, image.shape[2] - 10
-  image = _weighted([image[:, k : k + rows] for k in range(11)], weight)
-  return _weighted([image[:, :, k : k + columns] for k in range(11)], weight)
-
-
-def _weighted(images: Sequence[np.ndarray], weight: np.ndarray) -> np.ndarray:
-  """Weighted sum of images of one shape, in the memory of two."""
-  total = weight[0] * images[0]
-  part = np.empty_like(total)
-  for own, image in zip(weight[1:], images[1:], strict=True):
-    total += np.multiply(image, own, out=part)
-  return total
+  """Gaussian window over the rows and columns of [n, H, W, C]."""
+  smooth = ndimage.gaussian_filter(image, 1.5, radius=5, axes=(1, 2))
+  return smooth[:, 5:-5, 5:-5]
 
 
 def _squared_error(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:

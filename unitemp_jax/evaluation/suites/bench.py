@@ -22,7 +22,6 @@ from unitemp_jax.evaluation.classifiers.arrow_of_time import ArrowOfTime
 from unitemp_jax.evaluation.classifiers.digits import DigitClassifier
 from unitemp_jax.evaluation.metrics import results, temporal
 from unitemp_jax.evaluation.metrics.results import Section
-from unitemp_jax.evaluation.suites.tables import METRICS
 from unitemp_jax.generate.pipeline import Generated, Pipeline
 from unitemp_jax.generate.request import Given, Request
 from unitemp_jax.models import weights
@@ -150,14 +149,9 @@ def resampled(pipeline: Pipeline, passes: int = 0, **changes: Any) -> Pipeline:
     levels = card.timesteps
     changes['timesteps'] = levels[:: len(levels) // passes]
     changes['start'] = min(card.start, passes - 1)
-  return Pipeline(
-    dataclasses.replace(card, **changes),
-    pipeline.params,
-    pipeline.tokenizer,
-    pipeline.hash,
-    pipeline.mesh,
-    pipeline.text,
-  )
+  card = dataclasses.replace(card, **changes)
+  same = pipeline.params, pipeline.tokenizer, pipeline.hash, pipeline.mesh
+  return Pipeline(card, *same, pipeline.text)
 
 
 class Bench:
@@ -175,7 +169,6 @@ class Bench:
     self.settings = settings
     self.num_latents = timeline.num_latents(self.card.frames)
     self.plans = make_plans(self.card)
-    self._size = min(settings.batch_size, settings.num_clips)
     self._made: dict[str, Generated] = {}
     self._joint: dict[str, np.ndarray] = {}
     self.pictures: dict[str, np.ndarray] = {}  # by the name of their file
@@ -222,7 +215,7 @@ class Bench:
   def scene(
     self, kind: str, frames: int, first: int = 0, most: int | None = None
   ) -> dict:
-    """Held-out clips of one kind of scene alone.
+    """Held-out clips of one kind of scene, as `falling_digits.sample_clips`.
 
     Args:
       kind: 'fall'; 'hop', which goes on for ever and closes after every 16
@@ -230,9 +223,6 @@ class Bench:
       frames: of each.
       first: number of the first one.
       most: clips at most; long videos are measured on fewer.
-
-    Returns:
-      As `falling_digits.sample_clips`.
     """
     spec = dataclasses.replace(
       clip_spec(self.card, frames),
@@ -270,15 +260,15 @@ class Bench:
 
   def encode(self, video: np.ndarray) -> np.ndarray:
     """Clips to latents in batches; shapes as `Pipeline.encode`."""
-    return self.run(self.pipeline.encode, video)[0]
+    return self._run(self.pipeline.encode, video)[0]
 
   def decode(self, latents: np.ndarray) -> np.ndarray:
     """Latents to clips in batches; shapes as `Pipeline.decode`."""
-    return self.run(self.pipeline.decode, latents)[0]
+    return self._run(self.pipeline.decode, latents)[0]
 
-  def run(self, function, *arrays, name: str = '') -> list:
-    """Runs a function in the bench's batches, see `batched`."""
-    return batched(function, self._size, *arrays, name=name)
+  def _run(self, function, *arrays, name: str = '') -> list:
+    size = min(self.settings.batch_size, self.settings.num_clips)
+    return batched(function, size, *arrays, name=name)
 
   def sample_teacher(self, steps: int = TEACHER_STEPS) -> np.ndarray:
     """Latents of the teacher for every caption, `[n, N, h, w, C]`."""
@@ -287,7 +277,7 @@ class Bench:
       return self.pipeline.sample_teacher(prompts.tolist(), seeds, steps)
 
     name = f'teacher, {steps} steps'
-    return self.run(sample, self.clips['caption'], self.seeds, name=name)[0]
+    return self._run(sample, self.clips['caption'], self.seeds, name=name)[0]
 
   @functools.cached_property
   def teacher(self) -> np.ndarray:
@@ -300,48 +290,48 @@ class Bench:
     own = {'block': card.block, 'anchors': card.anchors, 'start': card.start}
     return {**own, **changes}
 
-  def requests(
+  def make(
     self,
     name: str,
     plan: Plan,
     prompts: Sequence[str | Sequence[str]],
     given: Frames | None = None,
-  ) -> list[Request]:
-    """What is asked for: a plan, for every clip.
+  ) -> Generated:
+    """What the student makes with a plan, for every clip.
 
     Args:
       name: of what is done.
-      plan: checked rows.
+      plan: rows; those of VOID make no lawful plan, so no request holds them.
       prompts: one per clip, or one per clip and prompt of the plan.
       given: frames that the plan reads; each is encoded by itself.
     """
-    return [
-      Request(
+
+    def request(i: int) -> Request:
+      own = prompts[i]
+      return Request(
         name,
         plan,
         (own,) if isinstance(own, str) else tuple(own),
-        int(seed),
+        int(self.seeds[i]),
         self.card.height,
         self.card.width,
         tuple(Given(at, clips[i]) for at, clips in (given or {}).items()),
       )
-      for i, (own, seed) in enumerate(zip(prompts, self.seeds, strict=False))
-    ]
-
-  def make(self, name: str, plan: Plan, prompts, given=None) -> Generated:
-    """Latents of a plan for every clip; arguments as for `requests`."""
-    requests = self.requests(name, plan, prompts, given)
 
     def sample(rows):
-      made = self.pipeline.batch([requests[row] for row in rows])
-      return made.latents, np.moveaxis(made.anchors, 0, 1)
+      if name == VOID:
+        texts = [prompts[i] for i in rows]
+        made = self.pipeline.generate(texts, self.seeds[rows], plan, void=True)
+      else:
+        made = self.pipeline.batch([request(i) for i in rows])
+      return made.latents, made.anchors.swapaxes(0, 1)
 
-    rows = np.arange(len(requests))
-    latents, anchors = self.run(sample, rows, name=name)
-    return Generated(latents, np.moveaxis(anchors, 1, 0), plan)
+    rows = np.arange(len(prompts))
+    latents, anchors = self._run(sample, rows, name=name)
+    return Generated(latents, anchors.swapaxes(0, 1), plan)
 
   def video(self, name: str, plan: Plan, prompts, given=None) -> np.ndarray:
-    """Runs a plan and decodes it jointly, nothing pasted; see `requests`.
+    """Runs a plan and decodes it jointly, nothing pasted; see `make`.
 
     Returns:
       uint8 `[n, T, H, W, 3]`, T of the plan's timeline.
@@ -354,7 +344,7 @@ class Bench:
       chunk, anchors = self.pipeline.decode_chunk, anchors.swapaxes(0, 1)
       return decode.compose(decode.run(chunk, plan, schedule, latents, anchors))
 
-    return self.run(shown, made.latents, made.anchors.swapaxes(0, 1))[0]
+    return self._run(shown, made.latents, made.anchors.swapaxes(0, 1))[0]
 
   def given(self, name: str) -> Frames:
     """What a plan is given of the real clips: nothing, one end, or both."""
@@ -369,19 +359,8 @@ class Bench:
     """What the student makes of every caption with the plan of that name."""
     if name not in self._made:
       plan, captions = self.plans[name], self.clips['caption']
-      if name == VOID:  # no lawful plan, so that no request can hold it
-        self._made[name] = self._void(plan, captions)
-      else:
-        self._made[name] = self.make(name, plan, captions, self.given(name))
+      self._made[name] = self.make(name, plan, captions, self.given(name))
     return self._made[name]
-
-  def _void(self, plan: Plan, captions: list[str]) -> Generated:
-    def sample(prompts, seeds):
-      made = self.pipeline.generate(prompts.tolist(), seeds, plan, void=True)
-      return made.latents, np.moveaxis(made.anchors, 0, 1)
-
-    latents, anchors = self.run(sample, captions, self.seeds, name=VOID)
-    return Generated(latents, np.moveaxis(anchors, 1, 0), plan)
 
   def joint(self, name: str) -> np.ndarray:
     """A plan's videos decoded at once, given frames not pasted in."""
@@ -403,5 +382,5 @@ class Bench:
   ) -> Section:
     """A table; `prefix` tells its metrics from those of other suites."""
     run = f'seed {self.settings.seed}, model {self.pipeline.hash}'
-    how, prefix = f'unitemp evaluate, {run}', prefix and f'{prefix}: '
-    return results.section(title, table, METRICS, how, prefix)
+    prefix = prefix and f'{prefix}: '
+    return results.section(title, table, f'unitemp evaluate, {run}', prefix)

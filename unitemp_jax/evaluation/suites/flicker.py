@@ -13,8 +13,7 @@ tail that stands still lowers them.
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -22,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from unitemp_jax import orders, timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import bootstrap, flicker
+from unitemp_jax.evaluation.metrics.registry import MARGIN
 from unitemp_jax.evaluation.metrics.results import Section
 from unitemp_jax.evaluation.suites.bench import (
   HYBRID,
@@ -35,7 +35,6 @@ from unitemp_jax.evaluation.suites.bench import (
   bare,
   motion,
 )
-from unitemp_jax.evaluation.suites.tables import MARGIN
 from unitemp_jax.generate.pipeline import Generated
 from unitemp_jax.plans import Plan
 from unitemp_jax.plans.decoding import MODES, describe_blocks
@@ -43,13 +42,7 @@ from unitemp_jax.video.frames import frame_steps
 
 _SIZE, _LEFT, _TOP, _RIGHT, _BOTTOM = (960, 520), 70, 50, 660, 450
 # Okabe and Ito's colours, which most colour-blind people can tell apart.
-_COLOURS = (
-  (90, 90, 90),
-  (0, 114, 178),
-  (213, 94, 0),
-  (0, 158, 115),
-  (204, 121, 167),
-)
+_COLOURS = ('#5a5a5a', '#0072b2', '#d55e00', '#009e73', '#cc79a7')
 _INK, _FAINT = (30, 30, 30), (220, 220, 220)
 _FLOOR = 0.2  # what is lower is drawn there
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
@@ -63,7 +56,7 @@ def curves(
   labels: tuple[str, str],
   marked: int,
 ) -> np.ndarray:
-  """Draws lines over whole numbers, on a logarithmic scale.
+  """Draws lines over whole numbers, on a logarithmic scale, uint8 `[H, W, 3]`.
 
   Args:
     x: int `[n]`, rising.
@@ -71,65 +64,53 @@ def curves(
     title: above the chart.
     labels: of the two axes.
     marked: x at which a vertical line stands.
-
-  Returns:
-    uint8 `[H, W, 3]`.
   """
   image = Image.new('RGB', _SIZE, (255, 255, 255))
   draw = ImageDraw.Draw(image)
   lines = {name: np.maximum(line, _FLOOR) for name, line in lines.items()}
   values = np.concatenate(list(lines.values()))
-  low, high = np.log(values.min() / 1.15), np.log(values.max() * 1.15)
+  ends = np.log([values.min() / 1.15, values.max() * 1.15])
 
   def across(value):
-    share = (value - x[0]) / max(x[-1] - x[0], 1)
-    return _LEFT + share * (_RIGHT - _LEFT)
+    return np.interp(value, [x[0], x[-1]], [_LEFT, _RIGHT])
 
   def down(value):
-    share = (np.log(value) - low) / (high - low)
-    return _BOTTOM - share * (_BOTTOM - _TOP)
+    return np.interp(np.log(value), ends, [_BOTTOM, _TOP])
+
+  def write(at, text, anchor, size=14):
+    font = ImageFont.load_default(size)
+    draw.text(at, text, fill=_INK, anchor=anchor, font=font)
 
   for tick in _TICKS:
-    if low <= np.log(tick) <= high:
-      y = down(tick)
-      draw.line([(_LEFT, y), (_RIGHT, y)], fill=_FAINT)
-      _write(draw, (_LEFT - 8, y), f'{tick:g}', 'rm')
+    if ends[0] <= np.log(tick) <= ends[1]:
+      draw.line([(_LEFT, down(tick)), (_RIGHT, down(tick))], fill=_FAINT)
+      write((_LEFT - 8, down(tick)), f'{tick:g}', 'rm')
   for value in x[:: max(len(x) // 13, 1)]:
-    _write(draw, (across(value), _BOTTOM + 8), str(value), 'mt')
+    write((across(value), _BOTTOM + 8), str(value), 'mt')
   draw.line([(across(marked), _TOP), (across(marked), _BOTTOM)], fill=_FAINT)
   draw.line([(_LEFT, _TOP), (_LEFT, _BOTTOM), (_RIGHT, _BOTTOM)], fill=_INK)
   for k, (name, line) in enumerate(lines.items()):
-    colour = _COLOURS[k % len(_COLOURS)]
-    points = [(across(a), down(b)) for a, b in zip(x, line, strict=True)]
+    colour, y = _COLOURS[k % len(_COLOURS)], _TOP + 12 + 22 * k
+    points = list(zip(across(x), down(line), strict=True))
     draw.line(points, fill=colour, width=3)
-    y = _TOP + 12 + 22 * k
     draw.line([(_RIGHT + 14, y), (_RIGHT + 40, y)], fill=colour, width=3)
-    _write(draw, (_RIGHT + 48, y), name, 'lm')
-  _write(draw, (_LEFT, 24), title, 'lm', 17)
-  _write(draw, (_RIGHT, _BOTTOM + 40), labels[0], 'rm')
-  _write(draw, (_LEFT + 8, _TOP - 8), labels[1], 'lm')
+    write((_RIGHT + 48, y), name, 'lm')
+  write((_LEFT, 24), title, 'lm', 17)
+  write((_RIGHT, _BOTTOM + 40), labels[0], 'rm')
+  write((_LEFT + 8, _TOP - 8), labels[1], 'lm')
   return np.asarray(image)
-
-
-def _write(draw, at, text: str, anchor: str, size: int = 14) -> None:
-  draw.text(
-    at, text, fill=_INK, anchor=anchor, font=ImageFont.load_default(size)
-  )
 
 
 def swap_block(
   latents: np.ndarray, index: int, *, block: int = 3, mix: float = 1.0
 ) -> np.ndarray:
-  """Replaces one block of every clip by the next clip's block.
+  """Replaces one block of every clip by that of the next clip, modulo n.
 
   Args:
     latents: [n, N, h, w, C], n >= 2.
     index: which block, counted from 0; it holds latents index*block onwards.
     block: latent frames of a block.
     mix: share of the other clip, 1 = replaced wholly.
-
-  Returns:
-    New latents, [n, N, h, w, C]; clip i got its block from clip i+1 modulo n.
 
   Raises:
     UserError: a single clip, or no such block.
@@ -184,19 +165,16 @@ def run(bench: Bench) -> list[Section]:
   """Measures all orders, the backward arms, ceilings and controls."""
   at = describe_blocks(bench.plans['forward'])['boundary_frames']
   at = [j for j in at if j < bench.real.shape[1] - 2]
-  made: dict[str, Callable[[], Generated]] = {
-    TRUE: lambda: true_latents(bench, bench.plans[LAST_GIVEN]),
-    TRUE_BARE: lambda: true_latents(bench, bench.plans[NO_ANCHORS]),
-  }
-  # The blocks of a loop begin elsewhere; its seam has a suite of its own.
-  names = [name for name in orders.ORDERS if name != 'loop']
-  for name in (*names, LAST_GIVEN, START_OFF, NO_ANCHORS, HYBRID, VOID):
-    made[name] = functools.partial(bench.made, name)
   arms = {REAL: _still(bench, bench.real, bench.latents, at, MODES)}
   swapped = swap_block(bench.latents, 1, block=bench.card.block)
   arms[SWAPPED] = _still(bench, bench.decode(swapped), swapped, at, ['joint'])
-  for name, generated in made.items():
-    arms[name] = _arm(bench, generated(), bench.real, at)
+  for name, plan in ((TRUE, LAST_GIVEN), (TRUE_BARE, NO_ANCHORS)):
+    made = true_latents(bench, bench.plans[plan])
+    arms[name] = _arm(bench, made, bench.real, at)
+  # The blocks of a loop begin elsewhere; its seam has a suite of its own.
+  names = [name for name in orders.ORDERS if name != 'loop']
+  for name in (*names, LAST_GIVEN, START_OFF, NO_ANCHORS, HYBRID, VOID):
+    arms[name] = _arm(bench, bench.made(name), bench.real, at)
   bench.pictures[PICTURE] = _picture(arms, at[-1])
   read = {
     group: {
@@ -220,9 +198,8 @@ def true_latents(bench: Bench, plan: Plan) -> Generated:
 
   Its anchors are windowed, the encoding of their frames by themselves.
   """
-  latents = np.concatenate(
-    [bench.latents, bench.encode(bench.real[:, -1:])], axis=1
-  )
+  last = bench.encode(bench.real[:, -1:])
+  latents = np.concatenate([bench.latents, last], axis=1)
   number, grid = plan.num_anchors, latents.shape[2:]
   shape = (plan.num_rows, len(latents), number, *grid)
   anchors = np.zeros(shape, latents.dtype)

@@ -9,7 +9,6 @@ in them but the blend.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -57,8 +56,8 @@ def run_inbetween(bench: Bench) -> list[Section]:
   real = bench.real
   ends = real[:, 0], real[:, -1]
   fade, nearest = (
-    _bytes(blend(*ends, real.shape[1]))
-    for blend in (temporal.cross_fade, temporal.nearest_frame)
+    _bytes(temporal.cross_fade(*ends, real.shape[1], cut=cut))
+    for cut in (False, True)
   )
   shown = {
     RECONSTRUCTION: bench.reconstruction,
@@ -96,31 +95,6 @@ def run_inbetween(bench: Bench) -> list[Section]:
 Shown = tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Task:
-  """Transitions to be made.
-
-  Attributes:
-    prefix: of the metrics.
-    real: clips that their motion is compared with.
-    first: first frames, `[n, H, W, 3]`.
-    last: last frames.
-    prompts: a text for each, or one for each end.
-    switch: (position, prompt index) at which the second one takes over, if any.
-    shown: digit and colour of the first and of the last frame.
-    real_shown: the same of the real clips.
-  """
-
-  prefix: str
-  real: np.ndarray
-  first: np.ndarray
-  last: np.ndarray
-  prompts: list[str] | list[list[str]]
-  switch: tuple[tuple[int, int], ...]
-  shown: Shown
-  real_shown: Shown
-
-
 def run_transitions(bench: Bench) -> list[Section]:
   """Measures transitions of both kinds, beside blends and real clips.
 
@@ -132,69 +106,75 @@ def run_transitions(bench: Bench) -> list[Section]:
   video = turn['video']
   before = turn['digit'], turn['colour']
   after = turn['digit_after'], turn['colour_after']
-  known = _Task(
-    'transition',
-    video,
-    video[:, 0],
-    video[:, -1],
-    turn['caption'],
-    (),
-    (before, after),
-    (before, after),
-  )
-  clips, video = bench.clips, bench.real
-  other = np.roll(np.arange(len(video)), -1)
+  clips, captions = bench.clips, bench.clips['caption']
+  other = np.roll(np.arange(len(captions)), -1)
+  # Each scene has its own prompt, the first one for one block.
+  prompts = [[captions[i], captions[k]] for i, k in enumerate(other)]
+  switch = ((bench.card.block, 1),)
   own = clips['digit'], clips['colour']
-  foreign = _Task(
-    'foreign transition',
-    video,
-    video[:, 0],
-    video[other, -1],
-    # Each scene has its own prompt, the first one for one block.
-    [[clips['caption'][i], clips['caption'][k]] for i, k in enumerate(other)],
-    ((bench.card.block, 1),),
-    (own, (clips['digit'][other], clips['colour'][other])),
-    (own, own),
-  )
-  return [
-    bench.section(title, _transitions(bench, task), task.prefix)
-    for title, task in (
-      ('Transitions: a digit becomes another', known),
-      ('Transitions between two unrelated clips', foreign),
-    )
-  ]
-
-
-def _transitions(bench: Bench, task: _Task) -> dict[str, Values]:
-  length = task.real.shape[1]
-  fade = temporal.cross_fade(task.first, task.last, length)
-  cut = temporal.nearest_frame(task.first, task.last, length)
-  table = {
-    REAL: _transition(bench, task, task.real, task.real_shown),
-    RECONSTRUCTION: _transition(
-      bench, task, bench.decode(bench.encode(task.real)), task.real_shown
+  beside = clips['digit'][other], clips['colour'][other]
+  kinds = {
+    'Transitions: a digit becomes another': (
+      *('transition', video, video[:, -1], turn['caption'], ()),
+      *((before, after), (before, after)),
     ),
-    FADE: _transition(bench, task, _bytes(fade), task.shown),
-    CUT: _transition(bench, task, _bytes(cut), task.shown),
+    'Transitions between two unrelated clips': (
+      *('foreign transition', bench.real, bench.real[other, -1], prompts),
+      *(switch, (own, beside), (own, own)),
+    ),
   }
-  made = [
-    orders.transition(
-      bench.num_latents, side=side, **bench.options(prompts=task.switch)
-    )
-    for side in SIDES
+  return [
+    bench.section(title, _transitions(bench, *kind), kind[0])
+    for title, kind in kinds.items()
   ]
-  given = {0: task.first[:, None], length - 1: task.last[:, None]}
+
+
+def _transitions(
+  bench: Bench, prefix, real, last, prompts, switch, shown, real_shown
+) -> dict[str, Values]:
+  """Transitions of one kind.
+
+  Args:
+    bench: with the student.
+    prefix: of the metrics.
+    real: clips that their motion is compared with, which begin as they do.
+    last: last frames, `[n, H, W, 3]`.
+    prompts: a text for each, or one for each end.
+    switch: (position, prompt index) at which the second one takes over, if any.
+    shown: digit and colour of the first and of the last frame.
+    real_shown: the same of the real clips.
+  """
+  first, length = real[:, 0], real.shape[1]
+  fade, cut = (
+    _bytes(temporal.cross_fade(first, last, length, cut=cut))
+    for cut in (False, True)
+  )
+  decoded = bench.decode(bench.encode(real))
+  table = {
+    name: _transition(bench, real, *clips)
+    for name, clips in {
+      REAL: (real, real_shown),
+      RECONSTRUCTION: (decoded, real_shown),
+      FADE: (fade, shown),
+      CUT: (cut, shown),
+    }.items()
+  }
+  options = bench.options(prompts=switch)
+  made = [
+    orders.transition(bench.num_latents, side=side, **options) for side in SIDES
+  ]
+  given = {0: first[:, None], length - 1: last[:, None]}
   for side, plan in zip(SIDES, plans.align(*made), strict=True):
-    video = bench.video(f'{task.prefix}, {side}', plan, task.prompts, given)
+    video = bench.video(f'{prefix}, {side}', plan, prompts, given)
     table[f'transition, {side}'] = {
-      **_transition(bench, task, paste(video, given), task.shown),
-      **_ends_met(video, task.first, task.last),
+      **_transition(bench, real, paste(video, given), shown),
+      **_ends_met(video, first, last),
     }
   return table
 
 
-def _transition(bench, task: _Task, video, shown: Shown) -> Values:
-  moved = motion(video, task.real)
+def _transition(bench: Bench, real, video, shown: Shown) -> Values:
+  moved = motion(video, real)
   found = {
     **_joins(video),
     'largest jump': seams.largest_jump(video),

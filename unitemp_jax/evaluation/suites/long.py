@@ -132,12 +132,11 @@ def spans(plan: Plan) -> list[tuple[int, int]]:
 def _drift(bench: Bench, video, clips, reference, order: Sequence[int]) -> dict:
   """Of long videos, whose windows were made in this order."""
   course = long_video.courses(video, WINDOWS)
-  apart = np.abs(course - reference.mean) / reference.spread
-  ends = long_video.ends_apart(course, reference)
+  ends = long_video.ends_apart(course, reference.spread)
   drifts = (
     ends.mean(axis=1),
     long_video.growth(course, reference, order).mean(axis=1),
-    apart.mean(axis=(1, 2)),
+    reference.apart(course).mean(axis=(1, 2)),
   )
   found = dict(zip(_DRIFTS, drifts, strict=True))
   found |= motion(video, clips['video'])

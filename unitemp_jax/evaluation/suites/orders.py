@@ -8,6 +8,7 @@ makes: accuracy does not show it, the distance between clips of a class does.
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
@@ -99,12 +100,7 @@ def class_distances(features: np.ndarray, classes: np.ndarray) -> np.ndarray:
       f'{len(features)} features and {len(classes)} classes: pass one class '
       'per sample.'
     )
-  square = (features.astype(np.float64) ** 2).sum(axis=1)
-  product = features.astype(np.float64) @ features.T
-  distance = np.sqrt(
-    np.maximum(square[:, None] + square[None] - 2 * product, 0)
-    / features.shape[1]
-  )
+  distance = cdist(features, features) / np.sqrt(features.shape[1])
   same = classes[:, None] == classes[None]
   np.fill_diagonal(same, val=False)
   count = same.sum(axis=1)

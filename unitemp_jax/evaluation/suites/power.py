@@ -83,7 +83,7 @@ def _power(table, pairs) -> dict[str, Values]:
       score = float(apart.mean() / error)
       kind = 'alike' if (one, other) in ALIKE else 'z of'
       scores[f'{kind}: {one} - {other}'] = bootstrap.exact(score, len(apart))
-      interval = bootstrap.paired_difference(first, second)
+      interval = bootstrap.paired('mean', first, second)
       seen = not interval.low <= 0 <= interval.high
       told.append(seen != ((one, other) in ALIKE))
     scores['right'] = bootstrap.exact(float(np.mean(told)), len(pairs))

@@ -91,18 +91,12 @@ _FORMER = {'variety': 'diversity', 'judges': 'classifiers'}
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-  """What is measured.
+  """What is measured."""
 
-  Attributes:
-    folder: of the model.
-    settings: how much to measure.
-    teacher: weights in place of the folder's, or None.
-    initial: weights that the student's distillation began with, or None.
-  """
-
-  folder: Path
-  settings: Settings
-  teacher: Path | None = None
+  folder: Path  # of the model
+  settings: Settings  # how much to measure
+  teacher: Path | None = None  # weights in place of the folder's, or None
+  # weights that the student's distillation began with, or None
   initial: Path | None = None
 
   def key(self, names: Sequence[str]) -> dict[str, Any]:
