@@ -56,17 +56,23 @@ class PerfectPipeline:
     given = given_latents(requests, self.encode)
     return self.generate(prompts, [], requests[0].plan, given)
 
+  def sample_teacher(self, prompts, seeds, steps):
+    """The same clips, whatever the number of steps."""
+    clips = [self.clip(text, self.card.frames) for text in prompts]
+    return np.concatenate(clips)
+
+  def clip(self, text, frames):
+    """Latents of the held-out clip of a caption."""
+    shares, index = self.known[text]
+    spec = self.spec(frames, shares)
+    return self.encode(sample_clips(spec, [index])['video'])
+
   def generate(self, prompts, seeds, plan, given=None, **options):
     """The clips of the first prompts, over the timeline of the plan."""
     first = [text if isinstance(text, str) else text[0] for text in prompts]
     positions, entries = plan.timeline()
     frames = plan.num_frames
-    latents = np.concatenate(
-      [
-        self.encode(sample_clips(self.spec(frames, shares), [index])['video'])
-        for shares, index in (self.known[text] for text in first)
-      ]
-    )
+    latents = np.concatenate([self.clip(text, frames) for text in first])
     buffer = np.zeros((len(first), plan.num_latents, *latents.shape[2:]))
     buffer = buffer.astype(np.uint8)
     if given is not None:

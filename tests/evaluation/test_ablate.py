@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from model_fixture import ROOT, random_model
+from quick_compilation import quick_compilation  # noqa: F401
 from safetensors import numpy as safetensors
 
+from unitemp_jax import files
 from unitemp_jax.cli import ablate
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
@@ -59,11 +61,11 @@ def test_claims_are_made_of_what_is_there(tmp_path):
 
 @pytest.fixture
 def call(tmp_path):
-  def run(*more, arg='test'):
+  def run(*more, config=ROOT / 'configs' / 'ablations.py'):
     return cli.main(
       [
         'ablate',
-        f'--config={ROOT / "configs" / "ablations.py"}:{arg}',
+        f'--config={config}:test',
         f'--model={random_model()}',
         f'--out={tmp_path / "out"}',
         f'--results={tmp_path / "results"}',
@@ -84,22 +86,35 @@ def test_every_training_is_an_ordinary_command(call, tmp_path, capsys):
   assert not (tmp_path / 'out').exists()
 
 
-def check_kept(call, tmp_path, monkeypatch):
+def check_kept(call, arms, tmp_path, monkeypatch, **more):
   """Runs one seed, and again with nothing left to train; returns the values."""
-  assert call('--config.seeds=(0,)') == 0
+  assert call('--config.seeds=(0,)', **more) == 0
   results = tmp_path / 'results'
   names = {path.name for path in results.glob('*.json')}
-  assert names == {'forward-0.json', 'backward_p0-0.json', 'beside-0.json'}
+  assert names == {f'{name}-0.json' for name in (*arms, 'beside')}
   assert 'control: swapped block' in (results / 'README.md').read_text()
   monkeypatch.setattr(ablate.train, 'main', None)
-  assert call('--config.seeds=(0,)') == 0
+  assert call('--config.seeds=(0,)', **more) == 0
   values = json.loads((results / 'backward_p0-0.json').read_text())['values']
   return values['backward, last frame given, P = 0']
 
 
+ONE_ARM = """
+from configs import ablations
+
+def get_config(arg=None):
+  config = ablations.get_config(arg)
+  if arg == 'test':
+    del config.measures['forward']
+  return config
+"""
+
+
 @pytest.mark.slow
-def test_arms_are_trained_measured_and_kept(call, tmp_path, monkeypatch):
-  own = check_kept(call, tmp_path, monkeypatch)
+def test_an_arm_is_trained_measured_and_kept(call, tmp_path, monkeypatch):
+  config = tmp_path / 'one_arm.py'
+  config.write_text(ONE_ARM)
+  own = check_kept(call, ['backward_p0'], tmp_path, monkeypatch, config=config)
   assert len(own['digit read']) == 3 and 'BFR at 8, lag' in own
 
 
@@ -115,13 +130,18 @@ def test_what_is_trained_elsewhere_is_measured(call, tmp_path, monkeypatch):
     safetensors.save_file(tree, path, about)
     return 0
 
+  def encoded(argv):
+    words = dict(word.split('=', 1) for word in argv)
+    files.write_json(Path(words['--config.latents.dir']) / 'latents.json', {})
+
   def measured(bench, shown):
     return {name: {'digit read': [1.0] * 3} for name in shown}
 
+  monkeypatch.setattr(ablate.encode, 'main', encoded)
   monkeypatch.setattr(ablate.train, 'main', copied)
   monkeypatch.setattr(ablate.ablation, 'measure', measured)
   # The second training is stopped early, and continued by the next call.
   assert call('--config.seeds=(0,)') == 0
   assert not list((tmp_path / 'results').glob('*'))
-  own = check_kept(call, tmp_path, monkeypatch)
+  own = check_kept(call, ['forward', 'backward_p0'], tmp_path, monkeypatch)
   assert own == {'digit read': [1.0] * 3}

@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 from model_fixture import random_model, write_random_model
+from perfect_student import perfect_bench
+from PIL import Image
 from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax import orders
@@ -13,7 +15,7 @@ from unitemp_jax.evaluation.metrics import results
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.results import ResultTable, Section, result
 from unitemp_jax.evaluation.suites import bench as suite_bench
-from unitemp_jax.evaluation.suites import ceiling, power, runner
+from unitemp_jax.evaluation.suites import flicker, power, runner
 from unitemp_jax.evaluation.suites.bench import Bench, Settings
 
 N = 4
@@ -97,14 +99,22 @@ def missing(table):
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-  """The folder of one evaluation of everything, and what it printed."""
+  """The folder of one evaluation of a perfect student, and what it said."""
   out = tmp_path_factory.mktemp('evaluation')
-  lines = []
-  settings = Settings(num_clips=N, batch_size=N, seed=0)
-  runner.run(
-    runner.Measured(random_model(), settings), out, SUITES, lines.append
-  )
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(runner.Bench, 'load', lambda *_: perfect_bench(N))
+    lines = run(out)
   return out, lines
+
+
+def run(out, names=SUITES, batch_size=N):
+  """Runs suites on N clips; returns the lines of progress."""
+  lines = []
+  settings = Settings(num_clips=N, batch_size=batch_size, seed=0)
+  runner.run(
+    runner.Measured(random_model(), settings), out, names, lines.append
+  )
+  return lines
 
 
 def arguments(out, *more):
@@ -147,24 +157,43 @@ def test_a_second_run_computes_nothing_and_gives_the_same(whole, capsys):
   assert capsys.readouterr().out.rstrip().endswith(str(out))
 
 
-def test_only_the_missing_suite_is_run_again(whole, tmp_path):
+def test_only_the_missing_suite_is_run_again(whole, tmp_path, monkeypatch):
   for path in whole[0].iterdir():
     (tmp_path / path.name).write_bytes(path.read_bytes())
   old = (tmp_path / 'vae.json').read_text()
   (tmp_path / 'vae.json').unlink()
-  lines = []
-  # Another batch size, the same numbers.
-  settings = Settings(num_clips=N, batch_size=3, seed=0)
-  runner.run(
-    runner.Measured(random_model(), settings), tmp_path, SUITES, lines.append
-  )
+  monkeypatch.setattr(runner.Bench, 'load', lambda *_: perfect_bench(N))
+  lines = run(tmp_path)
   assert [line for line in lines if line.endswith('...')] == ['vae ...']
-  new = json.loads((tmp_path / 'vae.json').read_text())
-  for one, other in zip(
-    json.loads(old)['sections'], new['sections'], strict=True
-  ):
-    for a, b in zip(one['rows'], other['rows'], strict=True):
-      assert a['value'] == pytest.approx(b['value'], abs=0.01)
+  assert (tmp_path / 'vae.json').read_text() == old
+
+
+def test_a_perfect_student_flickers_only_where_the_past_is_missing(whole):
+  table = ResultTable.from_json(whole[0] / results.METRICS)
+  found = {(row.metric, row.group): row.value for row in table.rows}
+  none = f'{LAST}, P = 0'
+  for mode in ('joint', 'stream', 'lag'):
+    assert found[f'excess BFR at 20, {mode}', LAST] == pytest.approx(0)
+  assert found['excess BFR at 20, lag', none] == pytest.approx(0)
+  assert found['BFR at 20, ratio', 'P = 3, lag / P = 3, joint'] == 1
+  # The controls: what is shown without a past, and a foreign block.
+  assert found['excess BFR at 20, stream', none] > 0.5
+  assert found['excess BFR at 8, joint', flicker.SWAPPED] > 0.5
+  assert Image.open(whole[0] / flicker.PICTURE).size == (960, 520)
+
+
+@pytest.mark.slow
+def test_a_real_model_runs_every_suite(tmp_path):
+  names = [name for name in runner.SUITES if name != 'power']
+  run(tmp_path, names)
+  table = ResultTable.from_json(tmp_path / results.METRICS)
+  assert missing(table) == []
+  assert {
+    row.metric.split(':')[0] for row in table.rows if ':' in row.metric
+  } == {
+    *('loops', 'transition', 'foreign transition', 'keyframes', 'regenerate'),
+    *('extend', 'long', 'schedule'),
+  }
 
 
 @pytest.mark.parametrize(
@@ -247,23 +276,6 @@ def test_a_clip_is_the_same_in_any_batch():
   np.testing.assert_allclose(made[0][:2], made[1], atol=1e-4)
   # Negative control: two clips differ.
   assert np.abs(made[0][0] - made[0][1]).max() > 0.1
-
-
-def test_windows_in_whole_blocks_equal_windows_alone():
-  bench = Bench.load(random_model(), Settings(2, 2, 0))
-  part = bench.latents[:, :4]
-  alone = bench.decode(part).astype(int)
-  padded = ceiling.decode_in_blocks(bench.decode, part, 3)
-  assert padded.shape == alone.shape
-  assert np.abs(padded - alone).max() <= 1
-  pixels = bench.real[:, :13]
-  np.testing.assert_allclose(
-    ceiling.encode_in_blocks(bench.encode, pixels, 3),
-    bench.encode(pixels),
-    atol=1e-4,
-  )
-  # Negative control: the latents before a window do change it.
-  assert np.abs(bench.decode(bench.latents[:, 1:5]) - alone).max() > 1
 
 
 def test_thirds_cover_every_frame_once():

@@ -84,3 +84,16 @@ def test_clips_that_do_not_fit_are_refused():
     ceiling.anchor_ceiling(decode, encode, latents, video[:, :-1])
   with pytest.raises(UserError, match='single block'):
     ceiling.anchor_ceiling(decode, encode, latents[:, :3], video[:, :9])
+
+
+def test_windows_in_whole_blocks_equal_windows_alone():
+  latents, video = clips()
+  part = latents[:, :4]
+  padded = ceiling.decode_in_blocks(decode, part, 3)
+  np.testing.assert_array_equal(padded, decode(part))
+  np.testing.assert_array_equal(
+    ceiling.encode_in_blocks(encode, video[:, :13], 3), encode(video[:, :13])
+  )
+  # Negative control: the latents before a window do change it.
+  alone, whole = decode(latents[:, 1:5]), decode(latents)
+  assert np.abs(alone[:, 0] - whole[:, 4]).max() > 0.1

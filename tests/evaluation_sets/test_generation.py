@@ -24,6 +24,7 @@ from unitemp_jax.sampling import model_folder
 from unitemp_jax.video.read import read_video
 from unitemp_jax.video.write import write_image, write_video
 
+LOAD = Pipeline.load
 PROMPTS = ('a red seven falls', 'a blue one', 'a green two bounces')
 
 
@@ -36,7 +37,7 @@ def plan(names=('forward', 'backward'), **more):
 def pipeline(devices):
   """The model, whose programs are compiled once for all tests of clips."""
   assert len(jax.devices()) == devices
-  return Pipeline.load(random_model(), many=True)
+  return LOAD(random_model(), many=True)
 
 
 def make(work, size, wanted, devices=1):
@@ -123,6 +124,12 @@ def test_orders_that_do_not_fit_are_refused():
     plan(['inbetween'])
   with pytest.raises(UserError, match='--frames=30 must be 1'):
     plan(frames=30)
+
+
+@pytest.fixture(autouse=True)
+def loaded(monkeypatch):
+  """Commands find the model loaded, and its programs compiled."""
+  monkeypatch.setattr(set_work.Pipeline, 'load', lambda *_, **__: pipeline(1))
 
 
 def call(*words):

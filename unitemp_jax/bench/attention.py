@@ -166,8 +166,7 @@ def run(context: Context) -> Outcome:
 def make_call(shape: CallShape, dtype) -> Call:
   """Random inputs of a shape; frames see those before them.
 
-  Raises:
-    UserError: frames do not divide the tokens.
+  UserError if frames do not divide the tokens.
   """
   frames = shape.frames
   if frames and (shape.queries % frames or shape.keys % frames):
@@ -189,8 +188,7 @@ def make_call(shape: CallShape, dtype) -> Call:
 def search(context: Context, call: Call, backend: str) -> Outcome:
   """Times the tiles of a backend against plain XLA.
 
-  Raises:
-    UserError: the hardware takes none.
+  UserError if the hardware takes none.
   """
   rows, series = [], {}
   best = Tiles()

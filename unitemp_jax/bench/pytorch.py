@@ -413,11 +413,7 @@ def main(words: Sequence[str]) -> dict:
 
 
 def run(context: Context, small: bool = False) -> Outcome:
-  """Times all cases.
-
-  Raises:
-    UserError: PyTorch is missing, or the outputs differ.
-  """
+  """Times all cases; UserError if PyTorch is missing, or the outputs differ."""
   parity_torch.require()
   rows, series = [], {}
   every = int(measure.hardware()['cores'])

@@ -184,8 +184,7 @@ class Vote:
 def find_key(votes: Sequence[Path]) -> Path:
   """Looks for the key beside the votes, two folders up, and here.
 
-  Raises:
-    UserError: it is not there.
+  UserError if it is not there.
   """
   places = [
     place for path in votes for place in list(path.resolve().parents)[:3]
@@ -199,11 +198,7 @@ def find_key(votes: Sequence[Path]) -> Path:
 
 
 def read_key(path: Path) -> dict[str, Any]:
-  """Reads the key that `make` wrote.
-
-  Raises:
-    UserError: it is missing or is none.
-  """
+  """Reads the key that `make` wrote; UserError if it is missing or is none."""
   mend = f'give the {KEY} of the comparison with --key=FILE'
   parts = ('format', 'study', 'question', 'systems', 'trials')
   key = files.read_json(path, 'a key', mend, keys=parts)

@@ -41,10 +41,8 @@ class Gap:
 def read(path: Path) -> dict[str, np.ndarray]:
   """Reads an npz of `noise` and `latents` or `frames`, 4 axes each.
 
-  A leading axis of length 1 is dropped.
-
-  Raises:
-    UserError: the file is missing, or lacks one of them.
+  A leading axis of length 1 is dropped. UserError if the file is missing, or
+  lacks one of them.
   """
   try:
     with np.load(path, allow_pickle=False) as file:

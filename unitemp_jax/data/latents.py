@@ -123,8 +123,7 @@ def is_complete(folder: str | Path, about: dict[str, Any], others: str) -> bool:
 def read_index(folder: str | Path) -> dict[str, Any]:
   """Reads the index of an encoded set.
 
-  Raises:
-    UserError: there is none, or it is not JSON.
+  UserError if there is none, or it is not JSON.
   """
   path = Path(folder) / INDEX
   if not path.exists():

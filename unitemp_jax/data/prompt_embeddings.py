@@ -66,8 +66,7 @@ def write_index(
 ) -> None:
   """Writes index and keys before the shards; the same in every process.
 
-  Raises:
-    UserError: the folder holds the embeddings of other prompts or weights.
+  UserError if the folder holds the embeddings of other prompts or weights.
   """
   digest = files.sha256('\n'.join(keys))[:16]
   index = {**about, 'prompts': len(keys), 'keys': digest}
@@ -188,8 +187,7 @@ class PromptSource:
   def __init__(self, folder: str | Path, without: Sequence[str] = ()):
     """Opens finished embeddings, but for those of some keys.
 
-    Raises:
-      UserError: they are not finished, or none is left.
+    UserError if they are not finished, or none is left.
     """
     self._embeddings = PromptEmbeddings(folder)
     self._numbers = self._embeddings.others(without)

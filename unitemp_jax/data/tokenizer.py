@@ -69,9 +69,8 @@ class Tokenizer:
   def from_file(cls, path: str | os.PathLike[str]) -> 'Tokenizer':
     """Opens a tokenizer file: JSON of `tokenizers`, or a SentencePiece model.
 
-    Raises:
-      UserError: the file is missing, is no tokenizer file, or lacks a padding
-        token with id 0 or an end token.
+    UserError if the file is missing, is no tokenizer file, or lacks a padding
+    token with id 0 or an end token.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -240,8 +239,7 @@ def build_word_tokenizer(words: Iterable[str]) -> tokenizers.Tokenizer:
 def save_falling_digits_tokenizer(path: str | os.PathLike[str]) -> None:
   """Writes the tokenizer file of the falling digits' captions, atomically.
 
-  Raises:
-    UserError: the folder cannot be written.
+  UserError if the folder cannot be written.
   """
   built = build_word_tokenizer(falling_digits_captions.vocabulary())
   files.write(path, built.to_str(pretty=True) + '\n')

@@ -132,8 +132,7 @@ def clips(
 ) -> list[Clip]:
   """The clips of a file that belong to this set.
 
-  Raises:
-    UserError: no scene is long enough.
+  UserError if no scene is long enough.
   """
   buckets = spec.buckets or (spec.bucket,)
   shape = nearest_bucket(found.size, buckets)

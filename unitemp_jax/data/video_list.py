@@ -88,8 +88,7 @@ class VideoFolderSpec:
 def read_buckets(text: str) -> tuple[Bucket, ...]:
   """Reads '480x832x81,832x480x81': height, width and frames of each.
 
-  Raises:
-    UserError: it is written in another way.
+  UserError if it is written in another way.
   """
   found = []
   for part in filter(None, text.split(',')):
@@ -176,10 +175,8 @@ def _caption(
 def read_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
   """Rows of a CSV or JSON lines file, each with where it stands.
 
-  Lines of JSON end at line feeds only.
-
-  Raises:
-    UserError: the file cannot be read as that.
+  Lines of JSON end at line feeds only. UserError if the file cannot be read as
+  that.
   """
   text = files.read_text(path)
   if os.fspath(path).endswith('.csv'):
@@ -206,8 +203,7 @@ def read_captions(
 ) -> dict[str, str]:
   """Reads a caption file: file -> caption.
 
-  Raises:
-    UserError: it cannot be read, or a row lacks one of the two.
+  UserError if it cannot be read, or a row lacks one of the two.
   """
   captions: dict[str, str] = {}
   if not os.fspath(path).endswith(('.csv', '.jsonl', '.json')):

@@ -79,8 +79,7 @@ def path_of(folder: Path, name: str, seed: int) -> Path:
 def is_done(folder: Path, name: str, seed: int, key: dict[str, Any]) -> bool:
   """Whether a measure is there.
 
-  Raises:
-    UserError: it was made by another model, config or number of clips.
+  UserError if it was made by another model, config or number of clips.
   """
   path = path_of(folder, name, seed)
   if not path.exists():

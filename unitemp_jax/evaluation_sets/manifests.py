@@ -114,9 +114,7 @@ def with_images(prompts: list[Prompt], folder: Path) -> list[Prompt]:
   """Finds every prompt's first frame in a folder.
 
   It is the file that the manifest names, or else `NAME.jpg` (or .png, ...).
-
-  Raises:
-    UserError: one is missing.
+  UserError if one is missing.
   """
   found = []
   for prompt in prompts:

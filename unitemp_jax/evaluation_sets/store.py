@@ -107,9 +107,7 @@ class Store:
     """Writes what the set is, or checks that this command continues it.
 
     A set may grow (more orders, samples or prompts), and never changes.
-
-    Raises:
-      UserError: the folder holds another set, or other files.
+    UserError if the folder holds another set, or other files.
     """
     lines = [describe(clip) for clip in clips]
     # Other shards may begin at the same moment.
@@ -289,8 +287,7 @@ class Status:
 def read_status(root: Path) -> Status:
   """Looks at names and sizes only; see `verify` for whether clips are whole.
 
-  Raises:
-    UserError: this is no set.
+  UserError if this is no set.
   """
   store = Store(root)
   store.read_settings()

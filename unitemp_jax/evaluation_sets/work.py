@@ -293,8 +293,7 @@ class Reader:
   def check(self) -> None:
     """Reads all that will be given, before anything is made of it.
 
-    Raises:
-      UserError: some cannot be used; says how many, and why the first.
+    UserError if some cannot be used; says how many, and why the first.
     """
     bad = []
     for prompt in self._prompts.values() if self.kind else ():

@@ -244,11 +244,8 @@ def write_gallery(
 ) -> Gallery:
   """Writes all parts of a gallery but the first, in the memory of one part.
 
-  Files are named by their content, so that those of the page that is there
-  stay until `remove_parts`.
-
-  Raises:
-    UserError: a part cannot be written.
+  Files are named by their content, so that those of the page that is there stay
+  until `remove_parts`. UserError if a part cannot be written.
   """
   row = _TEMPLATES.get_template('clips.html').module.row  # type: ignore
   folder = page.with_suffix('.parts')

@@ -102,8 +102,7 @@ class Contents:
 def read_folder(folder: pathlib.Path) -> Contents:
   """Reads every clip below a folder.
 
-  Raises:
-    UserError: there is no such folder or not one usable clip in it.
+  UserError if there is no such folder or not one usable clip in it.
   """
   if not folder.is_dir():
     raise UserError(
@@ -157,8 +156,7 @@ def _plan_of(path: pathlib.Path) -> str:
 def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
   """Reads one sidecar and the header of its video.
 
-  Raises:
-    UserError: the sidecar or the video is broken; the file is named.
+  UserError if the sidecar or the video is broken; the file is named.
   """
   name = sidecar.relative_to(folder).as_posix()
   try:

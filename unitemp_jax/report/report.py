@@ -21,8 +21,7 @@ SHEET, PAGE, EYEBROW = 'sheet.png', 'index.html', 'unitemp report'
 def write_report(folder: str | os.PathLike[str]) -> pathlib.Path:
   """Writes `folder/index.html` and returns its path.
 
-  Raises:
-    UserError: there is no such folder or not one usable clip in it.
+  UserError if there is no such folder or not one usable clip in it.
   """
   return write_page(read.read_folder(pathlib.Path(folder)))
 
@@ -30,8 +29,7 @@ def write_report(folder: str | os.PathLike[str]) -> pathlib.Path:
 def write_page(contents: Contents) -> pathlib.Path:
   """Writes the page of what was read, and returns its path.
 
-  Raises:
-    UserError: it cannot be written, or another page is there.
+  UserError if it cannot be written, or another page is there.
   """
   page = contents.folder / PAGE
   pages.check_own(page, EYEBROW)

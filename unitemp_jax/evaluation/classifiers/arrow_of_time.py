@@ -77,8 +77,7 @@ class ArrowOfTime:
   def load(cls, path: str | os.PathLike[str]) -> ArrowOfTime:
     """Reads what `save` wrote.
 
-    Raises:
-      UserError: the file is missing or holds something else.
+    UserError if the file is missing or holds something else.
     """
     arrays = classifier.load_arrays(path)
     try:
@@ -185,8 +184,7 @@ class Direction:
   def fit(cls, odd: np.ndarray) -> Direction:
     """Learns from real clips; `odd` [n, k] are their `odd_features`.
 
-    Raises:
-      UserError: fewer than two clips.
+    UserError for fewer than two clips.
     """
     from sklearn.linear_model import LogisticRegression
 

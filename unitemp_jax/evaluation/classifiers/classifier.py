@@ -134,8 +134,7 @@ def save_arrays(
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   """Reads an npz without pickle.
 
-  Raises:
-    UserError: the file is missing or is no npz.
+  UserError if the file is missing or is no npz.
   """
   try:
     with np.load(path, allow_pickle=False) as file:

@@ -84,8 +84,7 @@ class DigitClassifier:
   def load(cls, path: str | os.PathLike[str]) -> DigitClassifier:
     """Reads what `save` wrote.
 
-    Raises:
-      UserError: the file is missing or holds something else.
+    UserError if the file is missing or holds something else.
     """
     arrays = classifier.load_arrays(path)
     try:

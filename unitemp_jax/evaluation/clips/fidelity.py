@@ -144,8 +144,7 @@ class Comparison:
   def result(self) -> Fidelity:
     """What was seen, after all frames were.
 
-    Raises:
-      UserError: the reference cannot be read, or is shorter than the clip.
+    UserError if the reference cannot be read, or is shorter than the clip.
     """
     if self._problem is not None:
       raise self._problem

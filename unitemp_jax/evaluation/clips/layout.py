@@ -112,9 +112,7 @@ def read_spans(about: Mapping[str, Any], frames: int) -> Spans:
   """First and last frame of each block in the order made; () if unknown.
 
   Positions may be negative: only their distance to the first one counts.
-
-  Raises:
-    UserError: `generation_order` has another form than it must have.
+  UserError if `generation_order` has another form than it must have.
   """
   key = 'generation_order'
   blocks = about.get(key) or []

@@ -23,8 +23,7 @@ _REPEATS = 0.25  # a last frame this near to the first is the first again
 def clip_metrics(curves: Curves, layout: Layout) -> dict[str, float]:
   """All metrics of `registry.CLIP` that this clip can have, by name.
 
-  Raises:
-    UserError: the blocks of the layout do not fit the clip.
+  UserError if the blocks of the layout do not fit the clip.
   """
   found = {
     'temporal flickering': float(

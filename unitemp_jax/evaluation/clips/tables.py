@@ -212,8 +212,7 @@ def frechet_section(
 ) -> Section:
   """The Frechet distance of brought features, with the floor of real halves.
 
-  Raises:
-    UserError: the features are of two networks.
+  UserError if the features are of two networks.
   """
   frechet.check_alike(made, real)
   metric = f'Frechet distance, {made.network or "features of unnamed origin"}'

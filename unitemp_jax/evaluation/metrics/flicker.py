@@ -105,11 +105,9 @@ def phase_logs(
   """Log ratio of each clip if its blocks began at each phase, [n, period].
 
   Only transitions with 4 neighbours on both sides are compared, so that no
-  phase gains from the clip's ends. Entry 0 is the true phase.
-
-  Raises:
-    UserError: the boundaries are not `period` frames apart, or the clip is too
-      short to hold every phase.
+  phase gains from the clip's ends. Entry 0 is the true phase. UserError if the
+  boundaries are not `period` frames apart, or the clip is too short to hold
+  every phase.
   """
   at = _checked(at, steps.shape[1])
   if np.unique(at % period).size != 1:

@@ -31,10 +31,8 @@ class Features:
 def read_features(path: str | os.PathLike[str]) -> Features:
   """Reads features from npy, or npz with the key 'features'.
 
-  An npz may hold a text 'network' that names what made them.
-
-  Raises:
-    UserError: the file is missing, or holds no finite [n, d] with n >= 2.
+  An npz may hold a text 'network' that names what made them. UserError if the
+  file is missing, or holds no finite [n, d] with n >= 2.
   """
   path = pathlib.Path(path)
   network = ''
@@ -81,10 +79,8 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
   """Frechet distance of the Gaussians fitted to two sets [n, d] and [m, d].
 
   The trace of the root is the sum of the singular values of F1 F2^T, C = F^T F:
-  it needs no matrix root and is exact for singular covariances.
-
-  Raises:
-    UserError: d differs, or a set has fewer than two rows.
+  it needs no matrix root and is exact for singular covariances. UserError if d
+  differs, or a set has fewer than two rows.
   """
   if first.shape[1:] != second.shape[1:] or min(len(first), len(second)) < 2:
     raise UserError(

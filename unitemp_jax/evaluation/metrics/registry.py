@@ -277,8 +277,7 @@ METRICS = CLIP | {
 def find(name: str) -> Metric:
   """The metric by whose key a name begins, the longest such key.
 
-  Raises:
-    UserError: there is none.
+  UserError if there is none.
   """
   known = [key for key in METRICS if name.startswith(key)]
   if not known:

@@ -93,10 +93,8 @@ class ResultTable:
     """Markdown with one line per group and one column per metric.
 
     What is wider than a screen goes on in a further table below. What all
-    metrics are named after, such as 'long: ', is left out.
-
-    Raises:
-      UserError: two rows have the same metric and group.
+    metrics are named after, such as 'long: ', is left out. UserError if two
+    rows have the same metric and group.
     """
     cells: dict[tuple[str, str], str] = {}
     for row in self.rows:

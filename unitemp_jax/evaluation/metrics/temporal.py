@@ -134,11 +134,8 @@ def cross_fade(
 def psnr(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
   """Peak signal-to-noise ratio of each clip in dB, [n].
 
-  From the squared error over the whole clip; tables show the mean of these
-  per-clip values. At most 100 dB.
-
-  Raises:
-    UserError: the shapes differ.
+  From the squared error over the whole clip; tables show the mean of these per-
+  clip values. At most 100 dB. UserError if the shapes differ.
   """
   return to_decibel(_squared_error(frames, reference).mean(axis=1))
 
@@ -147,10 +144,8 @@ def ssim(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
   """Structural similarity of each clip, [n]; 1 = equal.
 
   Wang et al. 2004: an 11x11 Gaussian window of sigma 1.5 where it lies wholly
-  inside the frame, each colour channel by itself, mean over the clip.
-
-  Raises:
-    UserError: the shapes differ, or frames are smaller than 11x11.
+  inside the frame, each colour channel by itself, mean over the clip. UserError
+  if the shapes differ, or frames are smaller than 11x11.
   """
   _check_pair(frames, reference)
   if min(frames.shape[2:4]) < 11:

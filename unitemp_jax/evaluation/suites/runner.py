@@ -102,9 +102,8 @@ class Measured:
   def key(self, names: Sequence[str]) -> dict[str, Any]:
     """All that decides the numbers: model, classifiers, clips, seed, version.
 
-    Raises:
-      UserError: `folder` holds no whole model, or one that cannot be measured
-        by the suites of these names.
+    UserError if `folder` holds no whole model, or one that cannot be measured
+    by the suites of these names.
     """
     folder, settings = self.folder, self.settings
     card = model_folder.read_card(folder)
@@ -146,8 +145,7 @@ def current_name(suite: str) -> str:
 def finished(out: Path, key: dict[str, Any]) -> dict[str, list[Section]]:
   """Reads the suites that are there already, in the order of `SUITES`.
 
-  Raises:
-    UserError: one belongs to another model or other settings, or is damaged.
+  UserError if one belongs to another model or other settings, or is damaged.
   """
   if out.exists() and not out.is_dir():
     raise UserError(f'--out={out} is a file; choose a folder.')
