@@ -130,6 +130,20 @@ def test_a_cancelled_version_keeps_its_blocks(studio, project, first):
   assert not version.clip.with_suffix('.partial.mp4').exists()
 
 
+def test_the_command_line_goes_on_where_the_studio_stopped(
+  studio, project, first
+):
+  name = project.queue(Timeline.read(line(length=45, order='future')))
+  with pytest.raises(Killed):
+    go_on(studio, '2 of')
+  project.note(name, state='cancelled')
+  words = shlex.split(project.about(project.versions()[name])['command'])
+  assert cli.main(words[1:]) == 0
+  version = project.versions()[name]
+  assert version.state == 'done'
+  assert version.frames_file.read_bytes() == first.frames_file.read_bytes()
+
+
 def test_the_studio_continues_a_clip_of_the_command_line(studio, project):
   words = ['--prompt=a red seven falls', '--long=45', '--direction=backward']
   words += [f'--model={studio.model}', f'--out={project.folder}']

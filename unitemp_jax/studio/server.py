@@ -420,6 +420,7 @@ def serve(studio: Studio, host: str, port: int, token: str | None) -> None:
     limit_concurrency=512,
     timeout_graceful_shutdown=1,
     server_header=False,
+    ws='none',
   )
   try:
     uvicorn.Server(config).run()

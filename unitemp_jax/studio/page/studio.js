@@ -357,6 +357,7 @@ function pick(then) {
     for (const [source, frames] of await give([...$('file').files])) then(source, frames);
     $('file').value = '';
   };
+  $('file').oncancel = draw;
   $('file').click();
 }
 
