@@ -244,6 +244,8 @@ function drawStage() {
   const drawn = `${page.chosen} ${one?.state}`;
   if (drawn !== page.drawn) {
     page.drawn = drawn;
+    const strip = $('versions');
+    strip.scrollLeft = (strip.querySelector('[aria-pressed=true]')?.offsetLeft ?? 0) - strip.offsetLeft - 140;
     player.chart(one?.difference, one?.boundaries);
     player.seek(Math.min(player.frame, player.frames - 1));
   }
@@ -320,12 +322,15 @@ function drawActions() {
   $('go-title').textContent = one ? `Go on from ${one.name}` : 'Go on';
   const times = one?.timings ? ` First block after ${one.timings['first block']} s, made in ${one.timings.generation} s.` : '';
   if (one) $('facts').textContent = one.frames ? `${one.frames} frames, ${one.order}, seed ${one.seed}.${times}` : one.problem ?? `It is ${one.state}.`;
-  for (const part of $('actions').querySelectorAll('[data-when], [data-needs]')) {
-    const { when, needs } = part.dataset;
-    part.hidden = !(when ? when.split(' ').includes(one?.state) : one?.[needs]);
+  const done = one?.state === 'done';
+  for (const button of $('actions').querySelectorAll('[data-needs]')) button.disabled = !one?.[button.dataset.needs];
+  for (const button of $('actions').querySelectorAll('[data-when]')) button.hidden = !button.dataset.when.split(' ').includes(one?.state);
+  for (const link of $('actions').querySelectorAll('a')) {
+    if (done) link.href = `${file(one.name, link.dataset.kind)}?save`;
+    else link.removeAttribute('href');
   }
-  if (one?.state !== 'done') return;
-  for (const link of $('actions').querySelectorAll('a')) link.href = `${file(one.name, link.dataset.kind)}?save`;
+  $('parts').disabled = !done;
+  if (!done) return;
   const others = page.state.versions.filter((v) => v.state === 'done' && v !== one).map((v) => v.name);
   listed($('other'), ['', ...others], (n) => n, (value) => make('option', { value, textContent: value || 'none' }));
   $('other').value = page.other = others.includes(page.other) ? page.other : '';

@@ -154,8 +154,7 @@ export class Tracks {
 
   /** The video's own track: a strip of it, or its blocks as they are made. */
   film(strip, shown, of, frames) {
-    const parts = strip ? [[0, frames, strip]] : shown.map(([first, count, refined], k) => [first, count, of(k), refined]);
-    const kind = (refined) => (strip ? '' : refined ? 'refined' : 'preview');
-    listed($('film'), parts, (part) => part.join(' '), ([, , src, refined]) => make('img', { src, alt: '', draggable: false, className: kind(refined) }), (one, [first, count]) => place(one, first, first + count - 1, this.frames));
+    const parts = strip ? [[0, frames, strip]] : shown.map(([first, count], k) => [first, count, of(k)]);
+    listed($('film'), parts, (part) => part.join(' '), ([, , src]) => make('img', { src, alt: '', draggable: false }), (one, [first, count]) => place(one, first, first + count - 1, this.frames));
   }
 }
