@@ -35,7 +35,7 @@ class Streaming:
 
   def run(self, request):
     self.arrays = []
-    blocks = int((~request.plan.given & (request.plan.count > 0)).sum())
+    blocks = int((~request.plan.conditioning & (request.plan.count > 0)).sum())
     for k in range(blocks):
       self.now += self.seconds(k)
       if self.kept:

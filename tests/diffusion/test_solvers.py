@@ -10,26 +10,26 @@ WARPED = (1000, 937.5, 833.33, 625, 0)
 
 
 def test_warped_schedule_of_shift_5():
-  levels = flow.student_levels()
+  levels = flow.student_sigmas()
   np.testing.assert_allclose(1000 * levels, WARPED, atol=0.005)
   assert levels.dtype == np.float32
 
 
 @pytest.mark.parametrize('shift', [1.0, 3.0])
 def test_another_shift_gives_another_schedule(shift):
-  levels = flow.student_levels(shift=shift)
+  levels = flow.student_sigmas(shift=shift)
   assert np.abs(1000 * levels - WARPED).max() > 50
 
 
 def test_levels_fall_from_noise_to_data():
   for levels in (
-    flow.student_levels((1000, 500), 3.0),
-    flow.euler_levels(50, 3.0),
+    flow.student_sigmas((1000, 500), 3.0),
+    flow.euler_sigmas(50, 3.0),
   ):
     assert levels[0] == 1
     assert levels[-1] == 0
     assert (np.diff(levels) < 0).all()
-  assert len(flow.euler_levels(50)) == 51
+  assert len(flow.euler_sigmas(50)) == 51
 
 
 def gaussian_velocity(x, sigma, mean, std):
@@ -43,7 +43,7 @@ def integrate(steps, shift=5.0, mean=1.5, std=0.4, sign=1.0):
   """Error of the end point against the flow's exact one, per noise."""
   noise = jnp.linspace(-2.0, 2.0, 9).reshape(1, 1, 9)
   x = noise
-  levels = flow.euler_levels(steps, shift)
+  levels = flow.euler_sigmas(steps, shift)
   for a, b in itertools.pairwise(levels):
     v = sign * gaussian_velocity(x, a, mean, std)
     x = flow.euler_step(x, v, jnp.full((1, 1), a), jnp.full((1, 1), b))

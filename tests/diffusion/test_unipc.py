@@ -15,7 +15,7 @@ def gaussian_velocity(x, sigma, mean, std):
 
 def integrate(steps, mean=1.5, std=0.4, correct=True):
   """Error of the end point against the flow's exact one."""
-  levels = flow.unipc_levels(steps, shift=1.0).astype(np.float64)
+  levels = flow.unipc_sigmas(steps, shift=1.0).astype(np.float64)
   table = flow.unipc_table(levels)
   first = levels[0]
   noise = np.linspace(-2.0, 2.0, 9).reshape(1, 1, 9)
@@ -44,7 +44,7 @@ def test_without_the_corrector_it_is_worse():
 
 def test_every_step_keeps_a_sample_that_is_already_data():
   """With the x0 estimates all equal, x moves on the line from noise to it."""
-  levels = flow.unipc_levels(7, shift=3.0)
+  levels = flow.unipc_sigmas(7, shift=3.0)
   table = flow.unipc_table(levels)
   data, noise = 0.7, -1.3
   x = (1 - levels[0]) * data + levels[0] * noise
@@ -56,7 +56,7 @@ def test_every_step_keeps_a_sample_that_is_already_data():
 
 @pytest.mark.parametrize('steps', [1, 2, 50])
 def test_levels_start_below_one_and_end_at_zero(steps):
-  levels = flow.unipc_levels(steps, 8.0)
+  levels = flow.unipc_sigmas(steps, 8.0)
   assert len(levels) == steps + 1
   assert 0.999 < levels[0] < 1
   assert levels[-1] == 0
@@ -80,7 +80,7 @@ def test_the_network_is_told_whole_timesteps(steps, shift, wanted):
   told = flow.unipc_timesteps(steps, shift)
   assert told.dtype == np.float32
   np.testing.assert_allclose(1000 * told, wanted, atol=1e-4)
-  levels = flow.unipc_levels(steps, shift)[:-1]
+  levels = flow.unipc_sigmas(steps, shift)[:-1]
   assert (levels >= told).all() and (levels - told < 0.001).all()
 
 

@@ -80,7 +80,7 @@ def test_a_loop_closes_and_a_clip_that_goes_on_does_not():
 
 def test_a_foreign_given_frame_jumps():
   clip = moving_clips.drifting_texture(20)
-  layout = dataclasses.replace(FORWARD, given=(1, 1))
+  layout = dataclasses.replace(FORWARD, conditioning=(1, 1))
   fine = metrics(clip, layout)
   assert fine['join jump, first'] == pytest.approx(1, abs=0.15)
   clip[-1] = 255 - clip[-1]

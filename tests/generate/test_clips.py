@@ -16,7 +16,7 @@ from unitemp_jax import files as own_files
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file, clips
-from unitemp_jax.generate.request import Given, Request
+from unitemp_jax.generate.request import Conditioning, Request
 from unitemp_jax.video.read import read_metadata, read_video
 
 MODEL = 'abc'
@@ -109,15 +109,15 @@ def test_every_setting_is_part_of_the_key(todo, made_plans):
   job = todo[0]
   plan = made_plans['inbetween'].pad()
   black = np.zeros((1, *SIZE, 3), np.uint8)
-  ends = (Given(0, black), Given(32, black))
-  between = changed(job, plan=plan, given=ends)
+  ends = (Conditioning(0, black), Conditioning(32, black))
+  between = changed(job, plan=plan, conditioning=ends)
   others = [
     changed(job, workflow='backward'),
     changed(job, prompts=('a blue one',)),
     changed(job, seed=1),
     changed(job, plan=made_plans['backward']),
     between,
-    changed(between, given=(ends[0], Given(32, black + 1))),
+    changed(between, conditioning=(ends[0], Conditioning(32, black + 1))),
     changed(job, height=48),
     dataclasses.replace(job, decode='stream'),
     dataclasses.replace(job, lossless=True),

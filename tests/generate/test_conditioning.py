@@ -4,7 +4,7 @@ from PIL import Image
 
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.request import Given, Request, given_latents
+from unitemp_jax.generate.request import Conditioning, Request, given_latents
 from unitemp_jax.video.read import read_frames
 from unitemp_jax.video.write import write_image, write_video
 
@@ -60,7 +60,11 @@ def test_arrays_that_are_no_pictures_are_refused(frames, what):
 
 def test_given_latents_come_in_the_order_in_which_a_plan_reads_them():
   plan = orders.keyframes(9, [(6, 3), (0, 1), (3, 1)])
-  given = [Given(24, clip(9)[0]), Given(12, clip(1)[0]), Given(0, clip(1)[0])]
+  given = [
+    Conditioning(24, clip(9)[0]),
+    Conditioning(12, clip(1)[0]),
+    Conditioning(0, clip(1)[0]),
+  ]
   requests = [
     Request('fill', plan, ('x',), seed, 8, 8, given) for seed in (0, 1)
   ]

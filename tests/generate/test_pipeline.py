@@ -44,7 +44,7 @@ def test_orders_make_different_videos(made_plans, generate):
 
 def test_earlier_rows_do_not_depend_on_later_ones(made_plans, generate):
   plan = made_plans['inbetween']
-  rows = np.flatnonzero(~plan.given)
+  rows = np.flatnonzero(~plan.conditioning)
   base = generate(plan)
   # The last row from another context: what was made before is the same, bit
   # for bit, and the row itself is not.
@@ -63,7 +63,7 @@ def test_rows_and_their_anchors_see_visible_slots_only(made_plans, generate):
   positions, _ = plan.preloaded()
   assert positions.tolist() == [0, 8]
   # No row sees more than slot 0, the first image.
-  for row in np.flatnonzero(~plan.given):
+  for row in np.flatnonzero(~plan.conditioning):
     plan = change(plan, 'visible', row, 1)
     plan = change(plan, 'write', row, -1)
   plan = change(plan, 'anchor', 2, True)
@@ -82,7 +82,7 @@ def test_rows_and_their_anchors_see_visible_slots_only(made_plans, generate):
 
   assert outputs(plan, 1) == (0, 0)  # The last image is hidden.
   assert min(outputs(plan, 0)) > 1e-3
-  row = int(np.flatnonzero(~plan.given)[0])
+  row = int(np.flatnonzero(~plan.conditioning)[0])
   assert min(outputs(change(plan, 'visible', row, 2), 1)) > 1e-3
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.request import Given, Request, places
+from unitemp_jax.generate.request import Conditioning, Request, places
 from unitemp_jax.plans.decoding import describe_blocks
 
 SIZE = (16, 32)
@@ -19,12 +19,14 @@ def between(*given, **fields):
   plan = fields.pop('plan', orders.inbetween(9, given_last=3))
   settings = {'prompts': ('a',), 'seed': 0, **fields}
   return Request(
-    'x', plan, height=SIZE[0], width=SIZE[1], given=given, **settings
+    'x', plan, height=SIZE[0], width=SIZE[1], conditioning=given, **settings
   )
 
 
 def test_given_frames_are_pasted_pixel_for_pixel_wherever_a_piece_begins():
-  request = between(Given(0, frames(1, 1)), Given(24, frames(9, 2)))
+  request = between(
+    Conditioning(0, frames(1, 1)), Conditioning(24, frames(9, 2))
+  )
   assert request.num_frames == 33
   whole = request.paste(0, frames(33, 0))
   assert whole[:, 0, 0, 0].tolist() == [1] + [0] * 23 + [2] * 9
@@ -40,12 +42,12 @@ def test_given_frames_are_pasted_pixel_for_pixel_wherever_a_piece_begins():
 
 def test_timelines_may_begin_before_the_given_clip():
   plan = orders.extend(3, before=6, after=0)
-  request = between(Given(24, frames(9)), plan=plan)
+  request = between(Conditioning(24, frames(9)), plan=plan)
   assert (request.plan.begin, request.num_frames) == (-6, 33)
 
 
 def test_latents_are_found_by_position_in_whatever_order():
-  given = (Given(24, frames(9)), Given(0, frames(1)))
+  given = (Conditioning(24, frames(9)), Conditioning(0, frames(1)))
   assert places(orders.inbetween(9, given_last=3), given) == [
     (1, 0),
     (0, 0),
@@ -91,13 +93,29 @@ def test_seams_are_counted_from_the_first_frame():
 
 
 BAD = [
-  ('another size', [Given(0, frames(1, size=(16, 16)))], '16, 16'),
-  ('not 1 + 4k', [Given(0, frames(1)), Given(24, frames(8))], r'24\.\.31'),
-  ('not at a latent', [Given(0, frames(1)), Given(23, frames(9))], r'24\.\.32'),
-  ('overlap', [Given(0, frames(25)), Given(24, frames(9))], 'overlap'),
-  ('behind the end', [Given(0, frames(1)), Given(28, frames(9))], 'after the'),
+  ('another size', [Conditioning(0, frames(1, size=(16, 16)))], '16, 16'),
+  (
+    'not 1 + 4k',
+    [Conditioning(0, frames(1)), Conditioning(24, frames(8))],
+    r'24\.\.31',
+  ),
+  (
+    'not at a latent',
+    [Conditioning(0, frames(1)), Conditioning(23, frames(9))],
+    r'24\.\.32',
+  ),
+  (
+    'overlap',
+    [Conditioning(0, frames(25)), Conditioning(24, frames(9))],
+    'overlap',
+  ),
+  (
+    'behind the end',
+    [Conditioning(0, frames(1)), Conditioning(28, frames(9))],
+    'after the',
+  ),
   ('nothing given', [], r'nothing is given for \[0, 6, 7, 8\]'),
-  ('one end', [Given(24, frames(9))], r'nothing is given for \[0\]'),
+  ('one end', [Conditioning(24, frames(9))], r'nothing is given for \[0\]'),
 ]
 
 
@@ -108,7 +126,7 @@ def test_given_frames_that_do_not_fit_are_refused(given, what):
 
 
 def test_prompts_and_seeds_that_do_not_fit_are_refused():
-  given = (Given(0, frames(1)), Given(24, frames(9)))
+  given = (Conditioning(0, frames(1)), Conditioning(24, frames(9)))
   assert between(*given).seed == 0
   plan = orders.forward(9, prompts=((6, 1),))
   with pytest.raises(UserError, match='asks for 2 prompts'):

@@ -74,7 +74,7 @@ def test_everything_stands_where_the_file_puts_it(folder):
   assert made.num_frames == 24 + 4 * CARD.block + 24 + 16 + 1
   assert (made.workflow, made.seed) == ('story', 5)
   assert (made.height, made.width) == (SIZE, SIZE)
-  at = {clip.frame: clip.video for clip in made.given}
+  at = {clip.frame: clip.video for clip in made.conditioning}
   end = 24 + 4 * CARD.block + 24
   assert {frame: len(video) for frame, video in at.items()} == {
     **{0: 1, 12: 9},
@@ -89,7 +89,7 @@ def test_everything_stands_where_the_file_puts_it(folder):
 def rows_of_prompt(made):
   """Positions that are generated, by prompt."""
   found = {}
-  for row in np.flatnonzero(~made.plan.given):
+  for row in np.flatnonzero(~made.plan.conditioning):
     for position, _ in made.plan.entries(row):
       found.setdefault(int(made.plan.prompt[row]), set()).add(position)
   return found
@@ -200,14 +200,14 @@ def test_any_storyboard_fills_its_timeline_once(
   np.testing.assert_array_equal(positions, np.arange(opening, end))
   generated = [
     position
-    for row in np.flatnonzero(~made.plan.given)
+    for row in np.flatnonzero(~made.plan.conditioning)
     for position, _ in made.plan.entries(row)
   ]
   assert sorted(generated) == list(range(opening, end))
   # Every position has the prompt of its scene.
   prompt = dict(
     (position, int(made.plan.prompt[row]))
-    for row in np.flatnonzero(~made.plan.given)
+    for row in np.flatnonzero(~made.plan.conditioning)
     for position, _ in made.plan.entries(row)
   )
   begin = 0

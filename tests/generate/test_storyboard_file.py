@@ -67,12 +67,12 @@ def test_a_good_one_says_what_it_says(folder):
   fall, bounce = board.scenes
   assert (fall.name, fall.prompt) == ('fall', 'a red seven falls')
   assert fall.length.written == timeline.parse('2s', 'it')
-  assert [given.path.name for given in fall.given] == [
+  assert [given.path.name for given in fall.conditioning] == [
     *('start.png', 'middle.png', 'clip.mp4')
   ]
-  assert fall.given[0].at == 'first'
-  assert fall.given[2].at.written == timeline.parse('1.5s', 'it')
-  assert bounce.given[0].at == 'last'
+  assert fall.conditioning[0].at == 'first'
+  assert fall.conditioning[2].at.written == timeline.parse('1.5s', 'it')
+  assert bounce.conditioning[0].at == 'last'
   there, back = board.transitions
   assert there.prompt == 'a red seven turns into a two'
   assert (back.source, back.target, back.length) == ('bounce', 'fall', None)

@@ -51,7 +51,7 @@ def rows(pipeline, requests):
 
 def generated(request, rows):
   """The rows that a run keeps on disk."""
-  return {m.row: m for m in rows if not request.plan.given[m.row]}
+  return {m.row: m for m in rows if not request.plan.conditioning[m.row]}
 
 
 def timeline_of(request, rows):
@@ -77,8 +77,8 @@ def same(one, other):
 def test_rows_are_what_the_scan_makes(pipeline, requests, rows, name):
   request = requests[name]
   given = None
-  if request.given:
-    given = pipeline.encode(request.given[0].video[None])
+  if request.conditioning:
+    given = pipeline.encode(request.conditioning[0].video[None])
   made = pipeline.generate(
     [request.prompts], [request.seed], request.plan, given
   )
@@ -152,8 +152,8 @@ def test_pixels_of_a_batch_are_those_of_a_single_video(pipeline, clip):
   assert made['closed start'].plan.opening is None
   for name, request in made.items():
     given = None
-    if request.given:
-      given = pipeline.encode(request.given[0].video[None])
+    if request.conditioning:
+      given = pipeline.encode(request.conditioning[0].video[None])
     batch = pipeline.generate(
       [request.prompts], [request.seed], request.plan, given
     )

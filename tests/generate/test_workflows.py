@@ -29,7 +29,9 @@ CLIP = frames(33)
 def made_frames(request):
   """Frames of the timeline that are not given."""
   given = {
-    clip.frame + k for clip in request.given for k in range(len(clip.video))
+    clip.frame + k
+    for clip in request.conditioning
+    for k in range(len(clip.video))
   }
   return sorted(set(range(request.num_frames)) - given)
 
@@ -38,7 +40,7 @@ def test_an_extended_clip_stays_where_it_is_put():
   request = workflows.extend(CARD, CLIP, 'a', before=24, after='2s', seed=5)
   assert (request.plan.begin, request.num_frames, request.seed) == (-6, 81, 5)
   assert made_frames(request) == [*range(24), *range(57, 81)]
-  np.testing.assert_array_equal(request.given[0].video, CLIP)
+  np.testing.assert_array_equal(request.conditioning[0].video, CLIP)
 
 
 @pytest.mark.parametrize(
@@ -46,14 +48,14 @@ def test_an_extended_clip_stays_where_it_is_put():
 )
 def test_a_picture_stands_at_its_time(at, frame):
   request = workflows.image_to_video(CARD, CLIP[0], 'a', at=at)
-  assert [clip.frame for clip in request.given] == [frame]
+  assert [clip.frame for clip in request.conditioning] == [frame]
   assert request.num_frames == CARD.frames
 
 
 def test_keyframes_that_count_from_the_end_end_there():
   keys = {0: CLIP[0], '24': CLIP[:5], -1: CLIP[:9]}
   request = workflows.fill(CARD, keys, 'a', length=65)
-  assert [clip.frame for clip in request.given] == [0, 24, 56]
+  assert [clip.frame for clip in request.conditioning] == [0, 24, 56]
   # Without a length the video ends with the last of them.
   request = workflows.fill(CARD, {0: CLIP[0], 60: CLIP[0]}, 'a')
   assert request.num_frames == 61
@@ -68,7 +70,7 @@ def test_a_span_is_made_anew_and_nothing_more_than_latents_need(low, more):
   made = made_frames(request)
   assert made == list(range(made[0], made[-1] + 1))
   assert low - 3 <= made[0] <= low <= high <= made[-1] <= high + 3
-  for clip in request.given:
+  for clip in request.conditioning:
     kept = CLIP[clip.frame : clip.frame + len(clip.video)]
     np.testing.assert_array_equal(clip.video, kept)
 
@@ -84,7 +86,7 @@ def test_prompts_switch_where_the_schedule_says():
   }
   assert [of[p] for p in range(9)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
   grown = workflows.extend(CARD, CLIP, {0: 'a', 12: 'b'}, before=24)
-  rows = np.flatnonzero(~grown.plan.given)
+  rows = np.flatnonzero(~grown.plan.conditioning)
   begins = grown.plan.target[rows, 0].tolist()
   assert min(begins) == -6 and -3 in begins
   assert grown.plan.prompt[rows].tolist() == [int(p >= -3) for p in begins]
@@ -148,7 +150,7 @@ def test_a_clip_is_trimmed_where_the_video_does_not_go_on():
   def given(make, *arguments, **fields):
     request = make(CARD, *arguments, **fields, trim=True)
     assert any('2 of 31 frames were cut' in r for r in request.remarks)
-    return [own.video for own in request.given]
+    return [own.video for own in request.conditioning]
 
   def same(found, wanted):
     np.testing.assert_array_equal(found, wanted)
@@ -242,5 +244,5 @@ def test_given_frames_decide_the_size_unless_the_user_does():
   ):
     request = workflows.image_to_video(card, wide, 'a', **fields)
     assert (request.height, request.width) == size
-    assert request.given[0].video.shape[1:3] == size
+    assert request.conditioning[0].video.shape[1:3] == size
   assert workflows.loop(WIDE, 'a').width == 832

@@ -102,7 +102,7 @@ def init_loss(denoise, off=0.0, seed=0, names=NAMES, **changes):
     layout=LAYOUT,
     table=table(names),
     shift=5.0,
-    draft_sigma=float(flow.student_levels()[3]),
+    draft_sigma=float(flow.student_sigmas()[3]),
     **settings,
   )
 
@@ -164,7 +164,7 @@ def test_anchors_are_dropped_where_something_else_is_seen():
 
 
 def test_drafted_blocks_start_low_and_their_anchors_do_not():
-  limit = flow.student_levels()[3]
+  limit = flow.student_sigmas()[3]
   _, always, _, _ = ask(names=('backward',), draft_share=1.0, anchor_drop=0.0)
   _, never, _, _ = ask(names=('backward',), draft_share=0.0, anchor_drop=0.0)
   # Backward, blocks 0 and 1 are drafted, block 2 starts the video's making.

@@ -15,7 +15,7 @@ from unitemp_jax.objectives import ode_init, student_init, teacher_forcing
 from unitemp_jax.sampling import teacher
 from unitemp_jax.sampling.teacher import TeacherSettings
 
-LEVELS = flow.student_levels()
+LEVELS = flow.student_sigmas()
 SETTINGS = TeacherSettings(steps=48, shift=5.0, guidance_scale=3.0)
 BATCH, FRAMES = 3, 9
 GRID = (2, 2, 4)
@@ -43,7 +43,7 @@ def test_states_are_on_the_way_of_the_teachers_euler():
   whole = teacher.sample_teacher(velocity, start, SETTINGS)
   np.testing.assert_allclose(states[-1], whole, atol=1e-5)
   # From each state on, the rest of the way leads to the same clip.
-  grid = flow.euler_levels(SETTINGS.steps, SETTINGS.shift)
+  grid = flow.euler_sigmas(SETTINGS.steps, SETTINGS.shift)
   x = states[2]
   for now, then in itertools.pairwise(grid[24:]):
     sigma = jnp.full(x.shape[:2], now)

@@ -20,7 +20,7 @@ from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.step import row_noise
 
 N, BLOCK, BATCH = 9, 3, 2
-LEVELS = flow.student_levels()
+LEVELS = flow.student_sigmas()
 TOLERANCE = 1e-4
 ORDERS = {
   **{name: (name, {}) for name in orders.ORDERS},
@@ -108,7 +108,7 @@ class Passes:
     )
     sigma = jnp.zeros((BATCH, layout.frames))
     carried, rows = None, {}
-    for row in np.flatnonzero(~plan.given):
+    for row in np.flatnonzero(~plan.conditioning):
       own = [layout.noisy(p) for p, _ in plan.entries(row)]
       drawn = 0
       if plan.anchor[row]:
@@ -186,7 +186,7 @@ def change(plan, field, row, value):
 def test_a_rollout_that_sees_something_else_differs(passes, name):
   plan = make_plans(3)[name]
   case = Case(plan, False)
-  row = int(np.flatnonzero(~plan.given)[1])
+  row = int(np.flatnonzero(~plan.conditioning)[1])
   visible = int(plan.visible[row])
   for by in (-1, 1):
     wrong = change(plan, 'visible', row, visible + by)

@@ -17,12 +17,12 @@ def generated(plan):
   """The positions of the generated rows, in order of generation."""
   return [
     [position for position, _ in plan.entries(row)]
-    for row in np.flatnonzero(~plan.given)
+    for row in np.flatnonzero(~plan.conditioning)
   ]
 
 
 def anchored(plan):
-  return plan.anchor[~plan.given].tolist()
+  return plan.anchor[~plan.conditioning].tolist()
 
 
 def broken_laws(plan, length):
@@ -32,7 +32,7 @@ def broken_laws(plan, length):
   made = sorted(position for block in generated(plan) for position in block)
   kept = sorted(
     position
-    for row in np.flatnonzero(plan.given)
+    for row in np.flatnonzero(plan.conditioning)
     for position, _ in plan.entries(row)
     if position not in made
   )
@@ -45,12 +45,15 @@ def broken_laws(plan, length):
     first = places[0]
     wants = (
       plan.num_anchors > 0
-      and not plan.given[row]
+      and not plan.conditioning[row]
       and first > 0
       and first - 1 not in known
     )
     if not (
-      plan.given[row] or plan.anchor[row] or plan.visible[row] or not first
+      plan.conditioning[row]
+      or plan.anchor[row]
+      or plan.visible[row]
+      or not first
     ):
       found.append(f'row {row} is made from nothing')
     if plan.anchor[row] != wants:
@@ -58,7 +61,7 @@ def broken_laws(plan, length):
     if plan.anchor[row] and first - plan.num_anchors < 0:
       found.append(f'anchors of row {row} before the video')
     starts = carried == first and len(places) == plan.num_anchors
-    if (plan.start[row] > 0) != (starts and not plan.given[row]):
+    if (plan.start[row] > 0) != (starts and not plan.conditioning[row]):
       found.append(f'start of row {row}')
     if plan.anchor[row]:
       carried = first - plan.num_anchors
@@ -213,7 +216,7 @@ def test_inbetween_from_each_side():
     plan = orders.inbetween(12, side=side)
     assert generated(plan) == blocks
     assert anchored(plan) == anchors[side]
-    assert plan.given.tolist() == [True] * 2 + [False] * 4
+    assert plan.conditioning.tolist() == [True] * 2 + [False] * 4
     assert plan.target[:2, 0].tolist() == [0, 11]
     assert plan.latent[:2, 0].tolist() == [12, 13]
     assert plan.preloaded()[1].tolist() == [12, 13]
@@ -231,7 +234,7 @@ def test_inbetween_from_the_past_is_forward_with_both_ends():
 def test_loop():
   plan = orders.loop(9)
   assert generated(plan) == [[0, 1, 2], [5, 6, 7], [3, 4]]
-  assert plan.given.tolist() == [False, True, False, True, False]
+  assert plan.conditioning.tolist() == [False, True, False, True, False]
   assert plan.entries(1) == [(8, 0), (9, 1), (10, 2)]
   assert plan.anchor.tolist() == [True, False, True, False, False]
   assert (plan.num_latents, plan.preloaded()[1].size) == (8, 0)

@@ -21,7 +21,7 @@ def generated(plan):
   """The positions of the generated rows, in order of generation."""
   return [
     [position for position, _ in plan.entries(row)]
-    for row in np.flatnonzero(~plan.given)
+    for row in np.flatnonzero(~plan.conditioning)
   ]
 
 
@@ -52,7 +52,7 @@ def broken_laws(
     found.append('the video is not the start of the buffer')
   written = {
     entry
-    for row in np.flatnonzero(~plan.given)
+    for row in np.flatnonzero(~plan.conditioning)
     for _, entry in plan.entries(row)
   }
   if written & set(plan.preloaded()[1].tolist()):
@@ -63,11 +63,13 @@ def broken_laws(
     own = plan.entries(row)
     visible, anchored = int(plan.visible[row]), bool(plan.anchor[row])
     for _, entry in own:
-      if plan.given[row] and entry not in known:
+      if plan.conditioning[row] and entry not in known:
         found.append(f'row {row} reads what is not there')
-    if plan.given[row] and (plan.write[row] < 0).all():
+    if plan.conditioning[row] and (plan.write[row] < 0).all():
       continue  # computes nothing
-    if not (plan.given[row] or anchored or visible or own[0][0] == begin):
+    if not (
+      plan.conditioning[row] or anchored or visible or own[0][0] == begin
+    ):
       found.append(f'row {row} is made from nothing')
     if any(slot not in cache for slot in range(visible)):
       found.append(f'row {row} sees a slot that holds nothing good')
@@ -85,7 +87,7 @@ def broken_laws(
     if before and not is_open:
       found.append(f'anchors of row {row} begin before the video')
     # What is context elsewhere too keeps the prompt of its own place.
-    homes = [known.get(e, p) if plan.given[row] else p for p, e in own]
+    homes = [known.get(e, p) if plan.conditioning[row] else p for p, e in own]
     if any(plan.prompt[row] != schedule(prompts, p) for p in homes):
       found.append(f'prompt of row {row}')
     # Everything behind what is visible is scratch while the row runs.
@@ -97,7 +99,7 @@ def broken_laws(
       if slot >= 0:
         cache[int(slot)] = position
         writers[int(slot)] = entry
-      if not plan.given[row]:
+      if not plan.conditioning[row]:
         known[entry] = position
   return found
 
@@ -216,7 +218,7 @@ def test_loops_obey_the_laws(data, length, first, side):
   homes = plan.homes()
   copies = {
     (position, homes[entry])
-    for row in np.flatnonzero(plan.given)
+    for row in np.flatnonzero(plan.conditioning)
     for position, entry in plan.entries(row)
     if position != homes[entry]
   }
@@ -398,7 +400,7 @@ def test_a_window_slides_over_a_ring_of_slots():
 
 def test_both_sides_of_a_gap_stay_in_a_window():
   plan = orders.forward(30, window=6, given_last=4)
-  for row in np.flatnonzero(~plan.given)[:8]:
+  for row in np.flatnonzero(~plan.conditioning)[:8]:
     assert {26, 27, 28} <= set(plan.context()[row])
   # The control: without what is given, the window is all past.
   plan = orders.forward(30, window=6)
@@ -408,7 +410,7 @@ def test_both_sides_of_a_gap_stay_in_a_window():
 def test_extension_grows_both_ways():
   plan = orders.extend(3, before=5, after=6, start=1)
   assert generated(plan) == [[-2, -1, 0], [3, 4, 5], [-5, -4, -3], [6, 7, 8]]
-  assert plan.anchor[~plan.given].tolist() == [True, False, False, False]
+  assert plan.anchor[~plan.conditioning].tolist() == [True, False, False, False]
   assert plan.entries(0) == [(0, 14), (1, 6), (2, 7)]
   first = {
     sides: generated(orders.extend(3, before=5, after=6, sides=sides))
@@ -433,7 +435,7 @@ def test_keyframes_fill_gap_by_gap():
 def test_what_stands_too_near_to_the_start_for_anchors_waits():
   plan = orders.keyframes(8, ((1, 1),), side='future')
   assert generated(plan) == [[5, 6, 7], [0, 1], [2, 3, 4]]
-  assert plan.anchor[~plan.given].tolist() == [True, False, False]
+  assert plan.anchor[~plan.conditioning].tolist() == [True, False, False]
 
 
 def test_regeneration_keeps_both_sides():
@@ -485,7 +487,7 @@ def test_a_story_begins_with_the_key_block_of_each_scene():
   assert blocks[8:] == [[9, 10], [11, 12], [22, 23], [24, 25]]
   # Key blocks see nothing; a connection sees the two scenes beside it.
   context = plan.context()
-  rows = np.flatnonzero(~plan.given)
+  rows = np.flatnonzero(~plan.conditioning)
   assert [context[row] for row in rows[:3]] == [[], [], []]
   assert set(context[rows[8]]) == {*range(9), *range(13, 22)}
   prompts = {
@@ -504,7 +506,7 @@ def test_a_story_in_a_loop_leads_back_to_its_first_scene():
   assert blocks[-2:] == [[32, 33], [34]]
   assert plan.loops and plan.num_frames == 141
   # The last connection sees its scene and the first one's beginning.
-  rows = np.flatnonzero(~plan.given)
+  rows = np.flatnonzero(~plan.conditioning)
   assert set(context[rows[-2]]) == {*range(26, 32), 35, 36, 37}
   prompts = {
     p: int(plan.prompt[row])

@@ -38,7 +38,7 @@ UMT5_TINY = TextConfig(
 UMT5_WIDE = TextConfig(vocab=512, num_layers=2)
 # Nine latents of 4x4 are three blocks of the student.
 STUDENT_GRID, STUDENT_BLOCK = (9, 4, 4), 3
-STUDENT_LEVELS = tuple(map(float, flow.student_levels()[:-1]))
+STUDENT_LEVELS = tuple(map(float, flow.student_sigmas()[:-1]))
 
 
 def dit_wide(layers: int) -> DiTConfig:

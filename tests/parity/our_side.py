@@ -59,7 +59,7 @@ def student_masked(config):
 
 
 def euler(steps, shift):
-  levels = flow.euler_levels(steps, shift)
+  levels = flow.euler_sigmas(steps, shift)
   x, path = cases.latents(1, 2, 2), []
   for a, b in itertools.pairwise(levels):
     v = cases.toy_velocity(x, a)
@@ -69,7 +69,7 @@ def euler(steps, shift):
 
 
 def unipc(steps, shift):
-  levels = flow.unipc_levels(steps, shift)
+  levels = flow.unipc_sigmas(steps, shift)
   told = flow.unipc_timesteps(steps, shift)
   table = flow.unipc_table(levels)
   x, path = cases.latents(1, 2, 2), []

@@ -90,7 +90,7 @@ def test_rollouts_from_one_file_agree(name, network, params, tmp_path):
     return {made.row: made for made in rows.run(finished)}
 
   made = run([*SIGMAS, 0.0], {}, drawn)
-  own = [row for row in made if not plan.given[row]]
+  own = [row for row in made if not plan.conditioning[row]]
   ours = np.concatenate([made[row].latents for row in own], axis=1)
   theirs = np.moveaxis(latents.numpy(), 2, -1)
   np.testing.assert_allclose(ours, theirs, atol=1e-4)

@@ -33,7 +33,7 @@ def test_every_row_is_drawn(name, length):
   context = plan.context()
   for row, group in enumerate(rows):
     number = len(plan.entries(row))
-    given = bool(plan.given[row])
+    given = bool(plan.conditioning[row])
     assert count(group, 'rect', 'plan-given') == number * given
     assert count(group, 'rect', '') == number * (not given)
     assert count(group, 'rect', 'plan-seen') == len(set(context[row]))

@@ -55,7 +55,7 @@ def rows_of(block, num_anchors, num_slots, *rows):
   return Plan(
     target=np.array([range(f, f + block) for f in firsts], np.int32),
     count=np.array([len(e) for e in entries], np.int32),
-    given=np.array(is_given),
+    conditioning=np.array(is_given),
     latent=np.array([padded(e) for e in entries], np.int32),
     anchor=np.array(anchor),
     start=zeros,
@@ -104,7 +104,7 @@ def test_the_example_is_lawful():
     ('write', 3, [5, 6, 6], 3, 'writes one cache slot twice'),
     ('write', 3, [5, 6, -1], 4, 'sees cache slot 7'),
     ('prompt', 3, -1, 3, 'prompt must be'),
-    ('given', 2, True, 2, 'has anchors, but is given'),
+    ('conditioning', 2, True, 2, 'has anchors, but is given'),
   ],
 )
 def test_each_broken_law_is_found_and_the_row_named(
@@ -193,7 +193,7 @@ def test_a_short_block_still_needs_the_room_of_a_full_one():
     ({'num_slots': 2_000_000_000}, 'num_slots must lie in 1..100001'),
     ({'num_anchors': -1}, 'num_anchors must lie in 0..'),
     ({'block': 2}, 'target is int32'),
-    ({'given': np.zeros(7, np.int32)}, 'given is int32'),
+    ({'conditioning': np.zeros(7, np.int32)}, 'conditioning is int32'),
     ({'start': np.zeros(6, np.int32)}, 'start is int32'),
     ({'target': np.zeros((7, 3))}, 'target is float64'),
   ],
@@ -241,7 +241,7 @@ def test_aligned_plans_share_one_compilation():
     traced.append(plan.num_slots)
 
     def step(total, row):
-      return total + row.count * ~row.given, row.visible
+      return total + row.count * ~row.conditioning, row.visible
 
     return jax.lax.scan(step, jnp.int32(0), plan)[0]
 

@@ -148,7 +148,7 @@ def test_every_order_fills_the_timeline_once(name):
   pieces = decoded(plan, buffer, anchors_of(plan), 'stream')
   spans = sorted((piece.first, piece.last) for piece in pieces)
   assert spans == [(0, 8), (9, 20), (21, 32)]
-  blocks = [int(t[0]) for t in plan.target[~plan.given]]
+  blocks = [int(t[0]) for t in plan.target[~plan.conditioning]]
   assert [piece.first for piece in pieces] == [
     max(4 * b - 3, 0) for b in blocks
   ]

@@ -14,7 +14,7 @@ PLANS = {
   'forward': orders.forward(6, anchors=3),
   'given': orders.backward(6, anchors=3, given_last=1, given_first=1),
 }
-LEVELS = flow.student_levels()
+LEVELS = flow.student_sigmas()
 SHAPE = (2, 1, 1, 1)
 
 

@@ -17,7 +17,7 @@ from unitemp_jax.sampling import replay, sampler
 from unitemp_jax.sampling.step import StepOptions
 
 DIT = dataclasses.replace(TWO_LAYERS, num_layers=1)
-LEVELS = flow.student_levels()
+LEVELS = flow.student_sigmas()
 BATCH = 2
 PLANS = plans.align(
   orders.forward(6, anchors=3),

@@ -19,7 +19,7 @@ from unitemp_jax.sampling.step import (
 )
 
 N, BATCH, ANCHORS = 9, 2, 3
-LEVELS = flow.student_levels()
+LEVELS = flow.student_sigmas()
 PASSES = len(LEVELS) - 1
 # Position p is denoised to the value p, whatever the noise.
 GRID = latents(0, BATCH, 1).shape[2:]
@@ -133,7 +133,7 @@ def test_anchor_tokens_run_in_anchored_rows_only(start):
       anchored = bool(plan.anchor[i])
       frames = [len(positions) for positions, *_ in passes]
       skipped = 0 if anchored else int(plan.start[i])
-      wanted = 0 if plan.given[i] else PASSES - skipped
+      wanted = 0 if plan.conditioning[i] else PASSES - skipped
       length = plan.block + ANCHORS * anchored
       assert frames == [length] * wanted + [plan.block]
       seen.add((anchored, wanted))

@@ -13,7 +13,7 @@ from unitemp_jax.models import cache as kv_cache
 from unitemp_jax.sampling import sampler, step
 from unitemp_jax.sampling.step import row_noise
 
-LEVELS = flow.student_levels()
+LEVELS = flow.student_sigmas()
 LAST = len(LEVELS) - 2
 BATCH = 1
 KEYS = sampler.sample_keys([1])
@@ -145,7 +145,7 @@ def test_gradient_stops_at_the_cache(monkeypatch):
   # The same with the first row given: its latents are constants then. Its keys
   # are w x still, so the weight must be a constant for them too.
   given = plan.pad()
-  given.given[0] = True
+  given.conditioning[0] = True
   held_value, held = slope(given, made(weight, plan, zeros))
   np.testing.assert_allclose(held_value, value, rtol=1e-5)
   np.testing.assert_allclose(held, whole, rtol=1e-4)

@@ -21,7 +21,7 @@ from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.step import row_noise
 
 BATCH = 2
-LEVELS = flow.student_levels()
+LEVELS = flow.student_sigmas()
 TOLERANCE = 1e-4
 CHANNELS = DIT.channels
 FRAMES = 128  # of the masked pass
@@ -78,7 +78,7 @@ class Networks:
   def masked(self, plan, buffer, anchors):
     """x0 of all generated rows by one masked pass, by row."""
     frames = Frames(plan, buffer, anchors, self.keys)
-    own = {row: frames.noisy(row) for row in np.flatnonzero(~plan.given)}
+    own = {row: frames.noisy(row) for row in np.flatnonzero(~plan.conditioning)}
     x, sigma, positions, mask = frames.arrays()
     v = self._masked(x, sigma, positions, mask)
     x0 = x - sigma.reshape(*sigma.shape, 1, 1, 1) * np.array(v)
@@ -292,7 +292,7 @@ def test_sinks_at_their_own_positions_are_ordinary_context(networks):
 def test_a_rollout_with_sinks_elsewhere_differs(networks):
   plan = with_sinks('forward both')
   row, slot = 5, 1
-  assert plan.visible[row] == 6 and not plan.given[row]
+  assert plan.visible[row] == 6 and not plan.conditioning[row]
   sinks = plan.sinks[row].copy()
   sinks[slot] += 1
   wrong = change(plan, 'sinks', row, sinks)

@@ -30,7 +30,7 @@ def test_a_loop_with_overlap_sees_its_whole_first_block_behind_its_end():
     (plan,), _ = plans_of(name)
     copies = [
       position
-      for row in np.flatnonzero(plan.given)
+      for row in np.flatnonzero(plan.conditioning)
       for position, _ in plan.entries(row)
     ]
     assert copies == wanted
@@ -60,7 +60,7 @@ def test_only_loops_are_drawn_as_loops():
 def test_anchors_are_dropped_where_something_else_is_seen(name, wanted):
   plans, weights = plans_of(name)
   choice = PlanChoice.create(plans, weights, 9)
-  made = ~plans[0].given
+  made = ~plans[0].conditioning
   plan, _, _ = choice.draw(jax.random.key(0), 1.0)
   assert plan.anchor[made].tolist() == wanted
   assert not plan.start.any()

@@ -51,7 +51,7 @@ def seen_slots(plan: Plan, passes: int, writes: int) -> list[int]:
     own = int(plan.visible[row] + plan.count[row])
     if not plan.count[row] or plan.idle(row):
       continue
-    if not plan.given[row]:
+    if not plan.conditioning[row]:
       found += passes * [own + plan.num_anchors * bool(plan.anchor[row])]
     found += writes * [own]
   return found
@@ -149,7 +149,7 @@ class Serving:
 
   def _rows(self) -> RowPrograms:
     card = self.card
-    levels = flow.student_levels(card.timesteps, card.shift)
+    levels = flow.student_sigmas(card.timesteps, card.shift)
     return RowPrograms(DiT(card.dit), levels, card.step_options)
 
   def _row_arguments(self, names: Sequence[str]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _functions(context: Context, blocks: int) -> dict[str, Callable]:
   net = jax.jit(lambda params: sampler.make_net(dit, params, text))(
     context.student
   )
-  levels = jnp.asarray(flow.student_levels(card.timesteps, card.shift))
+  levels = jnp.asarray(flow.student_sigmas(card.timesteps, card.shift))
   keys = sampler.sample_keys([0])
   others = {
     name: jax.jit(_recompute(dit, levels, card.block, blocks, masked))

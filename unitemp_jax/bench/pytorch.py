@@ -230,7 +230,7 @@ def _vae(case, state, normal):
 
 def _rollout(case, state, normal):
   c, (frames, *grid) = case.config, case.grid
-  levels = flow.student_levels()
+  levels = flow.student_sigmas()
   text, keys = normal(1, _TEXT, c.text_dim), sampler.sample_keys([0])
   plan = orders.forward(frames, block=_BLOCK, anchors=0)
 

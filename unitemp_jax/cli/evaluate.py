@@ -218,7 +218,7 @@ def _work(args: argparse.Namespace) -> work.Work:
       captions=args.captions,
       prompt=args.prompt,
     )[: args.num_prompts],
-    work.order_names(args.order, SUITES[args.suite].given),
+    work.order_names(args.order, SUITES[args.suite].conditioning),
     seed=args.seed,
     samples=args.samples,
     frames=args.frames,
@@ -305,9 +305,9 @@ def _verify_args(argv: list[str]) -> argparse.Namespace:
 def _foreign(args) -> tuple[int, list[verify.Problem]]:
   """Checks a folder by the rules of a suite."""
   suite = SUITES[args.suite]
-  if suite.given == 'image':
+  if suite.conditioning == 'image':
     raise UserError('use --suite=vbench: the names are the same.')
-  caption = 'unknown' if suite.given == 'clip' else None
+  caption = 'unknown' if suite.conditioning == 'clip' else None
   prompts = clips.find(args.suite, args.manifest, prompt=caption)
   listed = clips.list_clips(suite, prompts, ['.'], samples=args.samples)
   names = [f'{clip.path.removeprefix("./")}.mp4' for clip in listed]

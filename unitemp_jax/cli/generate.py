@@ -233,7 +233,7 @@ def _show(todo: list[Any]) -> None:
     )
     for prompt in request.prompts:
       print(f'    {prompt}')
-    for given in request.given:
+    for given in request.conditioning:
       last = given.frame + len(given.video) - 1
       print(f'    given: frames {given.frame}..{last}')
     if request.sound is not None:

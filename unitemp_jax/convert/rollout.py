@@ -144,7 +144,7 @@ def cached_velocities(
         net, x[:, here], levels, target, 0, cache, visible, visible + count
       )
 
-    if not plan.given[row]:
+    if not plan.conditioning[row]:
       for out, sigma in zip(made, sigmas, strict=True):
         out[:, here[:count]] = run(noisy, sigma, cache)[0][:, :count]
     cache = commit(run(clean, 0.0, cache)[1], visible, plan.write[row])
@@ -194,7 +194,7 @@ def rows(
   clean, noisy = 0.5 * noise[:, ::-1], noise
   frames = noise.shape[1]
   blocks = np.arange(frames) // block
-  sigmas = [float(sigma) for sigma in flow.student_levels()[:-1]]
+  sigmas = [float(sigma) for sigma in flow.student_sigmas()[:-1]]
   found = []
   for name, window in (('', None), ('windowed ', block)):
     mask = frame_mask(blocks, window)

@@ -73,7 +73,7 @@ def timestep(sigma: ArrayLike) -> jax.Array:
 STUDENT_TIMESTEPS = (1000, 750, 500, 250)
 
 
-def student_levels(
+def student_sigmas(
   timesteps=STUDENT_TIMESTEPS, shift: float = 5.0
 ) -> np.ndarray:
   """Noise levels of the few-step student, float32 `[n + 1]`, last is 0.
@@ -84,26 +84,26 @@ def student_levels(
   return shift_sigma(nominal, shift).astype(np.float32)
 
 
-def euler_levels(num_steps: int, shift: float = 5.0) -> np.ndarray:
+def euler_sigmas(num_steps: int, shift: float = 5.0) -> np.ndarray:
   """Noise levels of an Euler sampler, float32 `[num_steps + 1]`, 1 to 0."""
   nominal = np.linspace(1.0, 0.0, num_steps + 1)
   return shift_sigma(nominal, shift).astype(np.float32)
 
 
-def _unipc_levels(num_steps: int, shift: float) -> np.ndarray:
+def _unipc_sigmas(num_steps: int, shift: float) -> np.ndarray:
   # The first one is a float32 in Wan's scheduler; the rest is float64.
   nominal = np.linspace(np.float64(np.float32(0.999)), 0.0, num_steps + 1)
   return shift_sigma(nominal, shift)
 
 
-def unipc_levels(num_steps: int, shift: float = 5.0) -> np.ndarray:
+def unipc_sigmas(num_steps: int, shift: float = 5.0) -> np.ndarray:
   """Noise levels of Wan's UniPC sampler, float32 `[num_steps + 1]`.
 
   They start below 1, where the solver's logarithm would not end, and fall to
   0: .999 (1 - i / n), then the shift (Wan-Video/Wan2.1,
   `wan/utils/fm_solvers_unipc.py`).
   """
-  return _unipc_levels(num_steps, shift).astype(np.float32)
+  return _unipc_sigmas(num_steps, shift).astype(np.float32)
 
 
 def unipc_timesteps(num_steps: int, shift: float = 5.0) -> np.ndarray:
@@ -111,7 +111,7 @@ def unipc_timesteps(num_steps: int, shift: float = 5.0) -> np.ndarray:
 
   They are whole timesteps / 1000, cut off from the levels in float64.
   """
-  whole = np.floor(NUM_TRAIN_TIMESTEPS * _unipc_levels(num_steps, shift)[:-1])
+  whole = np.floor(NUM_TRAIN_TIMESTEPS * _unipc_sigmas(num_steps, shift)[:-1])
   return (whole / NUM_TRAIN_TIMESTEPS).astype(np.float32)
 
 

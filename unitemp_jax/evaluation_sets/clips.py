@@ -38,7 +38,7 @@ class Suite:
   per_dimension: bool = False  # a folder for each dimension
   # what a name must not contain, with the reason
   forbidden: tuple[tuple[str, str], ...] = ()
-  given: str = ''  # what clips are conditioned on: '', 'image' or 'clip'
+  conditioning: str = ''  # what clips are conditioned on: '', 'image' or 'clip'
 
   def samples(self, prompt: Prompt) -> int:
     """Of a prompt; some dimensions want more."""
@@ -93,14 +93,14 @@ SUITES = {
     _by_name,
     fewest=5,
     named=True,
-    given='image',
+    conditioning='image',
   ),
   'inbetween': Suite(
     'NAME-0.mp4 for each real clip NAME; its ends are given to the orders '
     'inbetween*',
     _by_name,
     named=True,
-    given='clip',
+    conditioning='clip',
   ),
   'plain': Suite('NUMBER-some-words-0.mp4; 1 sample', _readable),
 }
@@ -125,7 +125,7 @@ def arrange(suite: Suite, prompts: list[Prompt]) -> tuple[list[Prompt], int]:
   joined: dict[tuple, Prompt] = {}
   for prompt in prompts:
     key = (prompt.dimensions if suite.per_dimension else (), prompt.name)
-    if suite.given:
+    if suite.conditioning:
       # Other images or clips under one name are a collision, found later.
       key += (prompt.image, prompt.clip)
     first = joined.setdefault(key, prompt)
@@ -195,19 +195,19 @@ def find(
   """
   suite = SUITES[suite_name]
   beside = {
-    '--long_prompts': (long_prompts, suite.given != 'clip'),
-    '--images': (images, suite.given == 'image'),
-    '--captions': (captions, suite.given == 'clip'),
-    '--prompt': (prompt, suite.given == 'clip'),
+    '--long_prompts': (long_prompts, suite.conditioning != 'clip'),
+    '--images': (images, suite.conditioning == 'image'),
+    '--captions': (captions, suite.conditioning == 'clip'),
+    '--prompt': (prompt, suite.conditioning == 'clip'),
   }
   for option, (value, fits) in beside.items():
     if value is not None and not fits:
       raise UserError(f'--suite={suite_name} has no use for {option}.')
-  if suite.given == 'clip':
+  if suite.conditioning == 'clip':
     listed = manifests.read_clips(manifest, captions, prompt)
   else:
     listed = manifests.read(manifest, long_prompts)
-  if suite.given == 'image':
+  if suite.conditioning == 'image':
     listed = manifests.with_images(listed, images or manifest.parent)
   found, joined = arrange(suite, listed)
   if joined:

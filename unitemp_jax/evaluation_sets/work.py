@@ -27,7 +27,7 @@ from unitemp_jax.evaluation_sets.store import (
 )
 from unitemp_jax.generate import clip_file, clips
 from unitemp_jax.generate.pipeline import Pipeline
-from unitemp_jax.generate.request import Draft, Given, Request
+from unitemp_jax.generate.request import Conditioning, Draft, Request
 from unitemp_jax.plans import Plan
 from unitemp_jax.plans import text as plan_text
 from unitemp_jax.sampling import model_folder
@@ -66,7 +66,7 @@ def order_names(text: str, given: str) -> list[str]:
 
 
 def given_counts(order: str, given: str) -> tuple[int, int]:
-  """Latents that an order is given at either end, see `Suite.given`.
+  """Latents that an order is given at either end, see `Suite.conditioning`.
 
   An image starts every order. Of a real clip, its ends are given to the orders
   that fill between two; the others make what they can from its caption.
@@ -90,7 +90,7 @@ def order_plans(
     card: of the model.
     names: of `orders.ORDERS`.
     frames: of a clip, 1 + 4k.
-    given: what there is for the orders that want it, see `Suite.given`.
+    given: what there is for the orders that want it, see `Suite.conditioning`.
     sinks: of `orders.SINKS`, for forward and backward: ends that stay in view.
     **settings: anchors, start and window, see `workflows`.
 
@@ -150,7 +150,7 @@ def plan_work(
   card = model_folder.read_card(model)
   frames = frames or card.frames
   order_of = order_plans(
-    card, orders, frames, SUITES[suite].given, **plan_settings
+    card, orders, frames, SUITES[suite].conditioning, **plan_settings
   )
   listed = set_clips.list_clips(
     SUITES[suite], prompts, list(order_of), seed=seed, samples=samples
@@ -286,7 +286,7 @@ class Reader:
     """Opens nothing yet."""
     self.card = model_folder.read_card(work.model)
     self.frames: int = work.settings['frames']
-    self.kind = SUITES[work.settings['suite']].given
+    self.kind = SUITES[work.settings['suite']].conditioning
     self._prompts = {clip.prompt.id: clip.prompt for clip in work.clips}
     self.video = functools.lru_cache(16)(self._video)
 
@@ -304,14 +304,16 @@ class Reader:
     if bad:
       raise UserError(f'{len(bad)} given file(s) cannot be used: {bad[0]}')
 
-  def given(self, clip: Clip) -> tuple[Given, ...]:
+  def given(self, clip: Clip) -> tuple[Conditioning, ...]:
     """What a clip is conditioned on."""
     first, last = given_counts(clip.order, self.kind)
     if not first:
       return ()
     video = self.video(clip.prompt)
-    ends = [Given(0, video[:1])]
-    return (*ends, Given(len(video) - 1, video[-1:])) if last else tuple(ends)
+    ends = [Conditioning(0, video[:1])]
+    return (
+      (*ends, Conditioning(len(video) - 1, video[-1:])) if last else tuple(ends)
+    )
 
   def _video(self, prompt: Prompt) -> np.ndarray:
     """The image, or the first frames of the clip at the set's rate."""

@@ -18,7 +18,7 @@ import numpy as np
 import unitemp_jax
 from unitemp_jax import files
 from unitemp_jax.generate import noise
-from unitemp_jax.generate.request import Given, Request
+from unitemp_jax.generate.request import Conditioning, Request
 from unitemp_jax.plans import decoding, drawing, text
 from unitemp_jax.video import formats
 from unitemp_jax.video import frames as pixels
@@ -66,7 +66,7 @@ class Job:
       request.seed,
       request.height,
       request.width,
-      [(given.frame, len(given.video)) for given in request.given],
+      [(given.frame, len(given.video)) for given in request.conditioning],
       self.decode,
       self.lossless,
     ]
@@ -75,7 +75,7 @@ class Job:
     if self.output != formats.MP4:
       words.append(dataclasses.astuple(self.output))
     digest.update(json.dumps(words).encode())
-    for given in request.given:
+    for given in request.conditioning:
       digest.update(np.ascontiguousarray(given.video).tobytes())
     for array in (request.sound, request.noise):
       if array is not None:
@@ -121,7 +121,7 @@ class Watch:
     self.steps: list[float] = []
     self.tiles: list[np.ndarray] = []
     self.poster = np.zeros((1, 1, 3), np.uint8)
-    self._errors = [0.0] * len(request.given)
+    self._errors = [0.0] * len(request.conditioning)
     self._every = 3 * -(-request.num_frames // (3 * _TILES))
     self._last = np.zeros((0,), np.uint8)
     self._sum, self._contrast = 0.0, 0.0
@@ -129,7 +129,7 @@ class Watch:
   def add(self, decoded: np.ndarray) -> np.ndarray:
     """Takes decoded frames and returns them with the given ones in place."""
     shown = self.request.paste(self.count, decoded)
-    for i, given in enumerate(self.request.given):
+    for i, given in enumerate(self.request.conditioning):
       self._errors[i] += _squared_error(given, self.count, decoded)
     for index, frame in enumerate(shown, start=self.count):
       if index:
@@ -154,7 +154,9 @@ class Watch:
     standard deviation within a frame, of 0..255.
     """
     given = []
-    for clip, error in zip(self.request.given, self._errors, strict=True):
+    for clip, error in zip(
+      self.request.conditioning, self._errors, strict=True
+    ):
       mean = error / clip.video.size
       psnr = 100.0 if mean < 1e-10 else min(-10 * np.log10(mean), 100.0)
       about = {'frame': clip.frame, 'frames': len(clip.video)}
@@ -167,7 +169,9 @@ class Watch:
     }
 
 
-def _squared_error(given: Given, first: int, decoded: np.ndarray) -> float:
+def _squared_error(
+  given: Conditioning, first: int, decoded: np.ndarray
+) -> float:
   """Sum of squared differences where decoded frames meet given ones."""
   low = max(first, given.frame)
   high = min(first + len(decoded), given.frame + len(given.video))
@@ -184,7 +188,7 @@ def about(
 ) -> dict[str, Any]:
   """What a clip says about itself, in its tags and in its record."""
   ends = [0, 0]
-  for given in request.given:
+  for given in request.conditioning:
     if given.frame == 0:
       ends[0] = len(given.video)
     if given.frame + len(given.video) == request.num_frames:

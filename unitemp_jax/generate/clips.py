@@ -188,7 +188,7 @@ class _Run:
     self.rows: list[MadeRow] = []
     self.timings: dict[str, float] = {}
     plan = job.request.plan
-    self.total = int(np.count_nonzero(~plan.given & (plan.count > 0)))
+    self.total = int(np.count_nonzero(~plan.conditioning & (plan.count > 0)))
 
   def make(self) -> None:
     """Makes the blocks that are missing, keeping each of them.
@@ -290,7 +290,7 @@ class _Run:
   def _keep_partial(self) -> None:
     """Writes what is finished as a clip, and says how to go on."""
     request = self.job.request
-    fresh = sum(not request.plan.given[made.row] for made in self.rows)
+    fresh = sum(not request.plan.conditioning[made.row] for made in self.rows)
     kept = f'{fresh} of {self.total} blocks are kept in {self.folder.path}'
     path, tags = self.partial, {'key': self.key}
     if 0 < fresh < self.total:
@@ -358,7 +358,7 @@ def batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
 def _kind(job: Job):
   """What jobs of one batch have in common."""
   request = job.request
-  given = [(given.frame, len(given.video)) for given in request.given]
+  given = [(given.frame, len(given.video)) for given in request.conditioning]
   size = (request.height, request.width, len(request.prompts))
   return id(request.plan), job.decode, size, given
 

@@ -121,7 +121,7 @@ class Pipeline:
       self.mesh, jax.sharding.PartitionSpec()
     )
     self.params = jax.device_put(params, self._everywhere)
-    self.levels = flow.student_levels(card.timesteps, card.shift)
+    self.sigmas = flow.student_sigmas(card.timesteps, card.shift)
     self._sample = jax.jit(self._sample_fn)
     self._context = jax.jit(self._context_fn)
 
@@ -214,7 +214,7 @@ class Pipeline:
 
   @functools.cached_property
   def _rows(self) -> RowPrograms:
-    return RowPrograms(self._dit, self.levels, self.card.step_options)
+    return RowPrograms(self._dit, self.sigmas, self.card.step_options)
 
   @functools.cached_property
   def _teacher(self) -> TeacherSampler:
@@ -328,11 +328,11 @@ class Pipeline:
         other = self._context(params, self._embed([[request.nag.prompt]]))
         context = nag.guided(context, other, request.nag)
       nets[index] = sampler.Net(params['student'], context)
-    clips = [self.encode_clip(given.video)[0] for given in request.given]
+    clips = [self.encode_clip(given.video)[0] for given in request.conditioning]
     given = {
       int(entry): clips[clip][k]
       for entry, (clip, k) in zip(
-        plan.preloaded()[1], places(plan, request.given), strict=True
+        plan.preloaded()[1], places(plan, request.conditioning), strict=True
       )
     }
     grid = self.card.latent_grid(request.height, request.width)

@@ -28,7 +28,7 @@ _check_once = functools.lru_cache(64)(check)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Given:
+class Conditioning:
   """Conditioning frames, and where they stand on the finished timeline.
 
   They appear in the video pixel for pixel. A given clip is encoded by itself:
@@ -60,7 +60,7 @@ class Request:
     seed: of all noise, 0 .. 2**32 - 1.
     height: pixels.
     width: pixels.
-    given: frames by time.
+    conditioning: frames by time.
     remarks: sentences on what of the input the video will not have.
     sound: `[2, n]`, see `video.sound`, as long as the video; None for none.
     noise: of all latents in the place of the seed's, see `generate.noise`.
@@ -73,7 +73,7 @@ class Request:
   seed: int
   height: int
   width: int
-  given: tuple[Given, ...] = ()
+  conditioning: tuple[Conditioning, ...] = ()
   remarks: tuple[str, ...] = ()
   sound: np.ndarray | None = None
   noise: np.ndarray | None = None
@@ -99,11 +99,11 @@ class Request:
   def paste(self, first: int, frames: np.ndarray) -> np.ndarray:
     """Frames `[n, H, W, 3]` from index `first` on, with given ones in place."""
     frames = frames.copy()
-    shown = list(self.given)
+    shown = list(self.conditioning)
     if self.plan.loops:  # the first frame is the last one too
       shown += [
-        Given(self.num_frames - 1, given.video[:1])
-        for given in self.given
+        Conditioning(self.num_frames - 1, given.video[:1])
+        for given in self.conditioning
         if given.frame == 0
       ]
     for given in shown:
@@ -131,7 +131,7 @@ def _check_prompts(request: Request) -> None:
 
 def _check_given(request: Request) -> None:
   end = -1
-  for given in sorted(request.given, key=lambda given: given.frame):
+  for given in sorted(request.conditioning, key=lambda given: given.frame):
     frames, last = len(given.video), given.frame + len(given.video) - 1
     where = f'the frames given at {given.frame}..{last}'
     if given.video.shape != (frames, request.height, request.width, 3):
@@ -152,10 +152,10 @@ def _check_given(request: Request) -> None:
         f'0..{request.num_frames - 1}; move or shorten them.'
       )
     end = last
-  places(request.plan, request.given)
+  places(request.plan, request.conditioning)
 
 
-def places(plan: Plan, given: Sequence[Given]) -> list[tuple[int, int]]:
+def places(plan: Plan, given: Sequence[Conditioning]) -> list[tuple[int, int]]:
   """Where the latents come from that must be there before the first row.
 
   Returns:
@@ -195,10 +195,10 @@ def given_latents(
   """
   first = requests[0]
   clips = [
-    encode(np.stack([request.given[i].video for request in requests]))
-    for i in range(len(first.given))
+    encode(np.stack([request.conditioning[i].video for request in requests]))
+    for i in range(len(first.conditioning))
   ]
-  order = places(first.plan, first.given)
+  order = places(first.plan, first.conditioning)
   parts = [clips[clip][:, k] for clip, k in order]
   return np.stack(parts, axis=1) if parts else None
 
@@ -218,7 +218,7 @@ class Draft:
     fps: frames per second.
     start: temporal position of the first latent.
     seed: of all noise.
-    given: frames so far, as they were read; `finish` fits their size.
+    conditioning: frames so far, as they were read; `finish` fits their size.
     order: settings of the order, see `orders.Settings`.
     remarks: sentences on what of the input the video will not have.
   """
@@ -237,7 +237,7 @@ class Draft:
     self._tokenizer: Tokenizer | None = getattr(model, 'tokenizer', None)
     self.fps = self.card.fps
     self.start = 0
-    self.given: list[Given] = []
+    self.conditioning: list[Conditioning] = []
     self.remarks: list[str] = []
     self._sound: np.ndarray | None = None
     rest = dict(settings)
@@ -319,7 +319,7 @@ class Draft:
         f'a given clip of {len(frames)} frames would begin {-frame} frames '
         'before the video; make the video longer or the clip shorter.'
       )
-    self.given.append(Given(frame, frames))
+    self.conditioning.append(Conditioning(frame, frames))
 
   def ends(
     self, frames: int, first: Source | None, last: Source | None
@@ -328,11 +328,11 @@ class Draft:
     counts = {'given_first': 0, 'given_last': 0}
     if first is not None:
       self.give(0, self.read(first, 'the first', 'end'))
-      counts['given_first'] = self.given[-1].num_latents
+      counts['given_first'] = self.conditioning[-1].num_latents
     if last is not None:
       clip = self.read(last, 'the last')
       self.give(frames - len(clip), clip)
-      counts['given_last'] = self.given[-1].num_latents
+      counts['given_last'] = self.conditioning[-1].num_latents
     return counts
 
   def plan(
@@ -399,7 +399,7 @@ class Draft:
     Raises:
       UserError: anything does not fit.
     """
-    given = sorted(self.given, key=lambda clip: clip.frame)
+    given = sorted(self.conditioning, key=lambda clip: clip.frame)
     height, width = self.resolution([clip.video for clip in given])
     texts, switches = self._prompts(prompt, frames)
     if switches:
@@ -407,7 +407,7 @@ class Draft:
     begun = any(not clip.frame for clip in given)
     plan = self.plan(frames, begun, order, *arguments, **fields)
     fitted = tuple(
-      Given(clip.frame, fit(clip.video, height, width)) for clip in given
+      Conditioning(clip.frame, fit(clip.video, height, width)) for clip in given
     )
     remarks = [*self.remarks, *self.text_remarks(texts)]
     sound = self._sound

@@ -17,7 +17,7 @@ from unitemp_jax import orders, timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.request import Draft, Request
 from unitemp_jax.generate.storyboard_file import (
-  Given,
+  Conditioning,
   Scene,
   Storyboard,
   Time,
@@ -127,13 +127,15 @@ def _script(board, line, card):
   return prompts, scenes, connections
 
 
-def _give(draft: Draft, line: Sequence[Stretch], card) -> list[orders.Given]:
+def _give(
+  draft: Draft, line: Sequence[Stretch], card
+) -> list[orders.Conditioning]:
   """Puts the given files into the draft, and returns their places."""
-  places: list[tuple[int, int, Given]] = []
+  places: list[tuple[int, int, Conditioning]] = []
   for stretch in line:
     if isinstance(stretch.what, Scene):
       name = stretch.what.name
-      for given in stretch.what.given:
+      for given in stretch.what.conditioning:
         frames = _read(draft, given)
         begin = begin_of(given, name, frames, stretch, card)
         places.append((begin, begin + len(frames) - 1, given))
@@ -146,12 +148,14 @@ def _give(draft: Draft, line: Sequence[Stretch], card) -> list[orders.Given]:
         f'line {one.node.line} lasts until frame {end}; move one of them.'
       )
   return [
-    orders.Given(begin // timeline.STRIDE, 1 + (end - begin) // timeline.STRIDE)
+    orders.Conditioning(
+      begin // timeline.STRIDE, 1 + (end - begin) // timeline.STRIDE
+    )
     for begin, end, _ in places
   ]
 
 
-def _read(draft: Draft, given: Given) -> np.ndarray:
+def _read(draft: Draft, given: Conditioning) -> np.ndarray:
   try:
     return draft.read(given.path, given.path.name)
   except UserError as error:
@@ -159,7 +163,7 @@ def _read(draft: Draft, given: Given) -> np.ndarray:
 
 
 def begin_of(
-  given: Given,
+  given: Conditioning,
   scene: str,
   frames: np.ndarray,
   stretch: Stretch,
@@ -208,7 +212,7 @@ def describe(board: Storyboard, card: ModelCard) -> str:
   for stretch in line:
     lines.append(_drawn(stretch, total, card.fps))
     if isinstance(stretch.what, Scene):
-      lines += [_shown(given) for given in stretch.what.given]
+      lines += [_shown(given) for given in stretch.what.conditioning]
   return '\n'.join(lines) + '\n'
 
 
@@ -228,7 +232,7 @@ def _drawn(stretch: Stretch, total: int, fps: float) -> str:
   )
 
 
-def _shown(given: Given) -> str:
+def _shown(given: Conditioning) -> str:
   if isinstance(given.at, Time):
     unit = '' if given.at.written.seconds else ' frames'
     when = f'{given.at.written}{unit} into it'

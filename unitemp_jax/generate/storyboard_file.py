@@ -234,7 +234,7 @@ class Time:
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
+class Conditioning:
   """An image or a clip that the user gives.
 
   Attributes:
@@ -256,7 +256,7 @@ class Scene:
   name: str
   prompt: str
   length: Time
-  given: tuple[Given, ...]
+  conditioning: tuple[Conditioning, ...]
   node: Node
 
 
@@ -424,19 +424,19 @@ def _scene(node) -> Scene:
     name=name,
     prompt=_text(entries['prompt'], f'the prompt of scene {name!r}'),
     length=_length(entries['length'], f'the length of scene {name!r}'),
-    given=tuple(given),
+    conditioning=tuple(given),
     node=node,
   )
 
 
-def _given(file, node, at, name) -> Given:
+def _given(file, node, at, name) -> Conditioning:
   path = file.path.parent / _text(file, f'a file of scene {name!r}')
   if not os.path.isfile(path):
     file.fail(
       f'scene {name!r} is given {file.value!r}, but there is no file {path}; '
       'paths are relative to the storyboard.'
     )
-  return Given(path, at, node)
+  return Conditioning(path, at, node)
 
 
 def _transitions(node, scenes, loop) -> tuple[Transition, ...]:

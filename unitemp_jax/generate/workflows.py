@@ -126,7 +126,7 @@ def _grow(draft, workflow, prompt, given, before, frames, sides) -> Request:
     prompt,
     frames,
     orders.extend,
-    draft.given[0].num_latents,
+    draft.conditioning[0].num_latents,
     before=before // timeline.STRIDE,
     after=after // timeline.STRIDE,
     sides=sides,
@@ -198,7 +198,7 @@ def fill(
   for at, clip in clips.items():
     begin = timeline.moment(at, draft.fps, frames, f'keyframe {at}')
     begin -= len(clip) - 1 if _counts_back(at) else 0
-    for other in draft.given:
+    for other in draft.conditioning:
       last = other.frame + len(other.video) - 1
       if begin <= last and other.frame < begin + len(clip):
         free = timeline.last_frame(timeline.latent_of(last + 1))
@@ -208,7 +208,8 @@ def fill(
         )
     draft.give(begin, clip)
   given = [
-    (clip.frame // timeline.STRIDE, clip.num_latents) for clip in draft.given
+    (clip.frame // timeline.STRIDE, clip.num_latents)
+    for clip in draft.conditioning
   ]
   return draft.finish(
     'keyframes', prompt, frames, orders.keyframes, given, side=side
@@ -228,7 +229,7 @@ def transition(
   draft = Draft(model, settings)
   frames = draft.length(length)
   ends = draft.ends(frames, first, last)
-  if sum(len(clip.video) for clip in draft.given) >= frames:
+  if sum(len(clip.video) for clip in draft.conditioning) >= frames:
     raise UserError(
       f'the two given parts have all {frames} frames of the video, so that '
       'nothing is left to make; make it longer (--length).'

@@ -49,7 +49,7 @@ def plan_table(masks: list[PlanMask], weights: list[float]) -> PlanTable:
   )
 
 
-def draw_levels(
+def draw_sigmas(
   rng: jax.Array,
   batch: int,
   layout: Layout,
@@ -154,7 +154,7 @@ def loss(
   latents = batch['latents']
   b, n = latents.shape[:2]
   drawn = draw_plans(keys[:3], b, layout, table, anchor_drop, draft_share)
-  sigma_low, sigma_full = draw_levels(
+  sigma_low, sigma_full = draw_sigmas(
     keys[3], b, layout, shift, drawn.draft, draft_sigma
   )
 

@@ -101,7 +101,7 @@ def plan_mask(plan: Plan, layout: Layout) -> PlanMask:
     if not entries:
       continue
     context = [slots[slot] for slot in range(int(plan.visible[row]))]
-    if plan.given[row]:
+    if plan.conditioning[row]:
       own = [layout.image(last=position > 0) for position, _ in entries]
     else:
       own = [position for position, _ in entries]

@@ -9,7 +9,7 @@ row sees at most so many latents, the nearest.
 Every function takes the settings of `Settings` (block, anchors, start, window,
 prompts, rows) beside its own. Positions and lengths are in latents.
 
-What is given (`Given(position, count)`, count latents from a position on):
+What is given (`Conditioning(position, count)`: so many latents from there on):
 
 * 1, a single image: context at its position, in a buffer entry of its own
   behind the timeline's. The latent of the timeline there is generated as well.
@@ -36,7 +36,7 @@ from unitemp_jax.orders.fill import (
 )
 from unitemp_jax.orders.long import DIRECTIONS, SINKS, long
 from unitemp_jax.orders.loop import loop
-from unitemp_jax.orders.script import SIDES, Given, Settings
+from unitemp_jax.orders.script import SIDES, Conditioning, Settings
 from unitemp_jax.orders.story import Connection, Scene, story
 from unitemp_jax.plans import Plan
 
@@ -83,8 +83,8 @@ __all__ = [
   'SIDES',
   'SINKS',
   'WORKFLOWS',
+  'Conditioning',
   'Connection',
-  'Given',
   'Scene',
   'Settings',
   'backward',

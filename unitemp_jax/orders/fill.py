@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from unitemp_jax.errors import UserError
 from unitemp_jax.orders.rows import compile_plan
 from unitemp_jax.orders.script import (
-  Given,
+  Conditioning,
   Settings,
   alternate,
   check_side,
@@ -82,7 +82,7 @@ def transition(
 
 def keyframes(
   num_latents: int,
-  given: Sequence[Given | tuple[int, int]] = (),
+  given: Sequence[Conditioning | tuple[int, int]] = (),
   *,
   side: str = 'past',
   **settings,
@@ -146,12 +146,12 @@ def regenerate(
       f'inside a video of {num_latents} latents; use '
       f'1..{num_latents - 1 - first}'
     )
-  behind = Given(first + count - 1, num_latents - first - count + 1)
+  behind = Conditioning(first + count - 1, num_latents - first - count + 1)
   script = new_script(
     0,
     num_latents,
     Settings(**settings),
-    [Given(0, first), behind],
+    [Conditioning(0, first), behind],
     held=frozenset({0}),
   )
   script.blocks += script.cut(first, first + count, side)
@@ -191,7 +191,7 @@ def extend(
     raise UserError(
       f'order extend: unknown sides {sides!r}; use {", ".join(GROWTHS)}'
     )
-  given = [Given(0, given_count)]
+  given = [Conditioning(0, given_count)]
   length = before + given_count + after
   script = new_script(-before, length, Settings(**settings), given)
   past, future = [], []

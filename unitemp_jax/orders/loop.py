@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from unitemp_jax.errors import UserError
 from unitemp_jax.orders.rows import compile_plan
 from unitemp_jax.orders.script import (
-  Given,
+  Conditioning,
   Item,
   Script,
   Settings,
@@ -67,7 +67,7 @@ def loop(
 def loop_script(
   num_latents: int,
   settings: Settings,
-  given: Sequence[Given],
+  given: Sequence[Conditioning],
   *,
   closed: bool = False,
   overlap: int | None = None,
@@ -106,7 +106,7 @@ def loop_script(
     prompts = [one for one in settings.prompts if one[0] != num_latents - 1]
     settings = dataclasses.replace(settings, prompts=prompts)
   script = Script(
-    0, num_latents - is_open, settings, is_open=is_open, given=given
+    0, num_latents - is_open, settings, is_open=is_open, conditioning=given
   )
   period = num_latents - 1
   if overlap is None:

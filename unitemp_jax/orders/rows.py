@@ -251,7 +251,7 @@ class _Rows:
     while missing:
       run = missing[: self._run(missing)]
       missing = missing[len(run) :]
-      row = self._append(run, given=True)
+      row = self._append(run, conditioning=True)
       for k, item in enumerate(run):
         row['write'][k] = len(self.cache)
         self.cache.append(item)
@@ -303,14 +303,14 @@ class _Rows:
         self.cache[slot : slot + 1] = [item]
         row['write'][made.index(item)] = slot
 
-  def _append(self, items, given=False, anchor=False):
+  def _append(self, items, conditioning=False, anchor=False):
     block, first = self.settings.block, items[0].position
     before = self.settings.anchors if anchor else 0
     padding = [-1] * (block - len(items))
     row = {
       'target': list(range(first, first + block)),
       'count': len(items),
-      'given': given,
+      'conditioning': conditioning,
       'latent': [item.entry for item in items] + padding,
       'anchor': anchor,
       'start': 0,
@@ -384,7 +384,7 @@ class _Rows:
     while items:
       run = items[: self._run(items)]
       items = items[len(run) :]
-      self._append(run, given=True)
+      self._append(run, conditioning=True)
     kept, self.rows = self.rows, []
     read = {
       (position, entry)
@@ -393,5 +393,5 @@ class _Rows:
     }
     # So that a loop is one though its window is too small to see it.
     for item in [] if read & {*self.script.copies} else [*self.script.copies]:
-      self._append([item], given=True)
+      self._append([item], conditioning=True)
     return kept + rows + self.rows

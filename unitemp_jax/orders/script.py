@@ -150,7 +150,7 @@ class Item(NamedTuple):
   entry: int
 
 
-class Given(NamedTuple):
+class Conditioning(NamedTuple):
   """What is given: `count` latents from a position on (1 = an image)."""
 
   position: int
@@ -236,7 +236,7 @@ class Script:
     settings: what all orders have in common.
     is_open: whether anchors stand before the first position, as of a video that
       has begun before; see `Plan.opening`.
-    given: what is given, by position.
+    conditioning: what is given, by position.
     held: positions given as part of the video though nothing says so, as the
       single first latent of a video of which a span is made anew.
     blocks: in order of generation.
@@ -253,7 +253,7 @@ class Script:
   length: int
   settings: Settings
   is_open: bool = False
-  given: Sequence[Given] = ()
+  conditioning: Sequence[Conditioning] = ()
   held: frozenset[int] = frozenset()
   blocks: list[Block] = dataclasses.field(default_factory=list)
   copies: Mapping[Item, Item] = dataclasses.field(default_factory=dict)
@@ -266,7 +266,7 @@ class Script:
     if self.span is None:
       self.span = self.settings.span
     _check_length(self.length, self.span, self.settings.window)
-    _check_given(self.begin, self.length, self.given)
+    _check_given(self.begin, self.length, self.conditioning)
     # If the start is open, frame 0 may belong to the position before.
     first, end = self.begin - self.is_open, self.begin + self.length
     for position, _ in self.settings.prompts:
@@ -277,7 +277,7 @@ class Script:
         )
     self.items: list[Item] = []  # everything given
     own = self.length
-    for given in sorted(self.given):
+    for given in sorted(self.conditioning):
       # Only at the start of a video does it have an image latent itself.
       inner = self.is_open or given.position > self.begin
       image = given.position not in self.held and (given.count == 1 or inner)
@@ -329,7 +329,7 @@ class Script:
     gap, but for an image at the very start: that belongs to the first gap.
     """
     end = self.begin + self.length
-    inner = {one.position + 1 for one in self.given} - {self.begin + 1}
+    inner = {one.position + 1 for one in self.conditioning} - {self.begin + 1}
     edges = [self.begin, *sorted(inner - {end}), end]
     return [
       gap
@@ -387,7 +387,7 @@ def new_script(
   begin: int,
   num_latents: int,
   settings: Settings,
-  given: Sequence[Given | tuple[int, int]] = (),
+  given: Sequence[Conditioning | tuple[int, int]] = (),
   *,
   held: frozenset[int] = frozenset(),
 ) -> Script:
@@ -399,7 +399,7 @@ def new_script(
   Raises:
     UserError: a video of no latents, or given ones that do not fit.
   """
-  placed = [Given(*one) for one in given]
+  placed = [Conditioning(*one) for one in given]
   is_open = settings.open_start and all(one.position > begin for one in placed)
   if num_latents < 1 + is_open:
     raise UserError(
@@ -415,7 +415,7 @@ def check_side(side: str) -> None:
     raise UserError(f'order: unknown side {side!r}; use {", ".join(SIDES)}')
 
 
-def given_ends(num_latents: int, first: int, last: int) -> list[Given]:
+def given_ends(num_latents: int, first: int, last: int) -> list[Conditioning]:
   """Returns what is given at both ends; UserError if it leaves nothing."""
   if min(first, last) < 0:
     raise UserError('order: given_first and given_last must be at least 0')
@@ -426,5 +426,5 @@ def given_ends(num_latents: int, first: int, last: int) -> list[Given]:
       f'generate of {num_latents}; ask for at least '
       f'{max(kept + 1, last + 1)}'
     )
-  given = [Given(0, first)] if first else []
-  return given + ([Given(num_latents - last, last)] if last else [])
+  given = [Conditioning(0, first)] if first else []
+  return given + ([Conditioning(num_latents - last, last)] if last else [])

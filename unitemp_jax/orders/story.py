@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from unitemp_jax.errors import UserError
 from unitemp_jax.orders.loop import loop_script
 from unitemp_jax.orders.rows import compile_plan
-from unitemp_jax.orders.script import Given, Settings, check_side, new_script
+from unitemp_jax.orders.script import (
+  Conditioning,
+  Settings,
+  check_side,
+  new_script,
+)
 from unitemp_jax.plans import Plan
 
 
@@ -44,7 +49,7 @@ def story(
   scenes: Sequence[Scene],
   connections: int | Sequence[Connection | int] = 3,
   *,
-  given: Sequence[Given | tuple[int, int]] = (),
+  given: Sequence[Conditioning | tuple[int, int]] = (),
   loop: bool = False,
   side: str = 'outside_in',
   **settings,
@@ -73,7 +78,7 @@ def story(
   starts = _starts(scenes, links)
   setting = _with_prompts(scenes, links, starts, settings)
   make = loop_script if loop else functools.partial(new_script, 0)
-  script = make(starts[-1], setting, [Given(*one) for one in given])
+  script = make(starts[-1], setting, [Conditioning(*one) for one in given])
   grown = [
     _grow(script, start, start + one.length)
     for start, one in zip(starts, scenes, strict=False)

@@ -112,13 +112,13 @@ def describe_blocks(plan: Plan) -> dict[str, Any]:
   rows = new_positions(plan)
   clips: dict[int, list[int]] = {}  # position -> all of its given clip
   for position in sorted(
-    p for r in np.flatnonzero(plan.given) for p in rows[r]
+    p for r in np.flatnonzero(plan.conditioning) for p in rows[r]
   ):
     clips[position] = clips.get(position - 1, [])
     clips[position].append(position)
   found: dict[int, list[int]] = {}  # by first position
   for row, own in enumerate(rows):
-    for block in [clips[p] for p in own] if plan.given[row] else [own]:
+    for block in [clips[p] for p in own] if plan.conditioning[row] else [own]:
       if block:
         found.setdefault(block[0], block)
   blocks = list(found.values())
@@ -190,7 +190,7 @@ class _Stream:
     self._previews: dict[int, list[int]] = {}  # shown without past, by position
     last = int(np.flatnonzero(plan.count > 0)[-1])
     for row, own in enumerate(blocks):
-      if plan.given[row]:
+      if plan.conditioning[row]:
         self._waiting.update(own)
         for position, entry in plan.entries(row):
           if self._where.get(position) != entry:
@@ -234,7 +234,7 @@ class _Stream:
         after,
       ),
     )
-    made = not self._plan.given[row]
+    made = not self._plan.conditioning[row]
     if made and after < 0 and (anchored or own[0] > self._start):
       self._previews[own[0]] = own
 
@@ -308,7 +308,7 @@ class _Run:
 
 
 def _runs(plan, where, there, clips) -> list[_Run]:
-  made = set(plan.latent[~plan.given].ravel().tolist())
+  made = set(plan.latent[~plan.conditioning].ravel().tolist())
   held: set[int] = set()
   heads: dict[int, int] = {}
   anchors: dict[int, int] = {}

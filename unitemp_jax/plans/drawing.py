@@ -35,7 +35,7 @@ class _Grid:
       spans += [position for position, _ in plan.entries(row)]
       if plan.anchor[row]:
         spans.append(int(plan.target[row, 0]) - plan.num_anchors)
-      if plan.count[row] and not plan.given[row]:
+      if plan.count[row] and not plan.conditioning[row]:
         generated.append(row)
     self.begin, self.end = min(spans), max(spans)
     self.cell = max(9, min(40, 960 // (self.end - self.begin + 1)))
@@ -126,7 +126,7 @@ def _axis(grid):
 def _row(plan, grid, row, seen, note):
   top = TOP + LINE * row
   base = top + BOX / 2 + 4
-  kind = 'given' if plan.given[row] else 'generate'
+  kind = 'given' if plan.conditioning[row] else 'generate'
   kind = kind if plan.count[row] else 'inert'
   parts = [_text(LEFT - 12, base, f'{row}  {kind}', anchor='end')]
   sinks, window = seen[: plan.num_sinks], seen[plan.num_sinks :]
@@ -145,7 +145,7 @@ def _row(plan, grid, row, seen, note):
       x = grid.x(position) + 1
       parts.append(_hatch(x, top, grid.cell - 2, BOX, colour))
   for position, entry in plan.entries(row):
-    label = str(entry if plan.given[row] else position)
+    label = str(entry if plan.conditioning[row] else position)
     parts.append(grid.latent(position, top, label, colour))
   parts.append(_text(grid.right + 14, base, note))
   return f'<g class="plan-row">{"".join(parts)}</g>'
@@ -164,7 +164,7 @@ class _Notes:
     plan = self.plan
     if plan.count[row] == 0:
       return 'padding: nothing happens'
-    note = self._given(row) if plan.given[row] else self._made(row)
+    note = self._given(row) if plan.conditioning[row] else self._made(row)
     self.read.update(entry for _, entry in plan.entries(row))
     if self.prompts and not plan.idle(row):
       note += f', prompt {int(plan.prompt[row])}'

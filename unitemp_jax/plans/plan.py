@@ -27,7 +27,7 @@ from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 
 PER_LATENT = ('target', 'latent', 'write')
-FLAGS = ('given', 'anchor')
+FLAGS = ('conditioning', 'anchor')
 META_FIELDS = ('num_latents', 'num_slots', 'num_anchors', 'block', 'num_sinks')
 
 
@@ -43,7 +43,9 @@ class Plan:
 
   target: np.ndarray  # int32 [J, B] consecutive temporal positions
   count: np.ndarray  # int32 [J] valid entries per row, 0..B
-  given: np.ndarray  # bool [J] latents are read from the buffer, not made
+  conditioning: (
+    np.ndarray
+  )  # bool [J] latents are read from the buffer, not made
   latent: np.ndarray  # int32 [J, B] buffer entries, -1 = padding
   anchor: np.ndarray  # bool [J] P anchors just before target[0] are made too
   start: np.ndarray  # int32 [J] 0 = noise; i = carried anchors at level i
@@ -76,7 +78,7 @@ class Plan:
 
   def idle(self, row: int) -> bool:
     """Whether a row computes nothing: it is given and writes no slot."""
-    return bool(self.given[row]) and not (self.write[row] >= 0).any()
+    return bool(self.conditioning[row]) and not (self.write[row] >= 0).any()
 
   def homes(self) -> dict[int, int]:
     """Returns buffer entry -> the position at which it is part of the video.
@@ -86,7 +88,7 @@ class Plan:
     """
     homes: dict[int, int] = {}
     for given in (False, True):
-      for row in np.flatnonzero(self.given == given):
+      for row in np.flatnonzero(self.conditioning == given):
         for position, entry in self.entries(row):
           homes.setdefault(entry, position)
     return homes
@@ -151,7 +153,7 @@ class Plan:
     homes, period = self.homes(), self._period
     return any(
       position - homes[entry] == period > 0
-      for row in np.flatnonzero(self.given)
+      for row in np.flatnonzero(self.conditioning)
       for position, entry in self.entries(row)
     )
 
@@ -162,7 +164,7 @@ class Plan:
       positions int32 [K] and buffer entries int32 [K], by position: for the
       plans of `orders`, the latents of one given clip after the other.
     """
-    made = set(self.latent[~self.given].ravel().tolist())
+    made = set(self.latent[~self.conditioning].ravel().tolist())
     homes = self.homes().items()
     return _columns(
       (place, entry) for entry, place in homes if entry not in made
@@ -209,7 +211,7 @@ class Plan:
           f'ask for at least {least}'
         )
     extra = sizes.pop('rows') - self.num_rows
-    inert = {'given': True, 'latent': -1, 'write': -1}
+    inert = {'conditioning': True, 'latent': -1, 'write': -1}
     arrays = {}
     for name in DATA_FIELDS:
       own = getattr(self, name)
@@ -313,7 +315,7 @@ def _check_shapes(plan):
 
 
 def _check_row(plan, row):
-  count, given = int(plan.count[row]), bool(plan.given[row])
+  count, given = int(plan.count[row]), bool(plan.conditioning[row])
   first, visible = int(plan.target[row, 0]), int(plan.visible[row])
   latent, write = plan.latent[row], plan.write[row]
   if not 0 <= count <= plan.block:
@@ -403,12 +405,12 @@ def _check_span(plan, span):
 
 def _check_buffer(plan):
   made = {}
-  for row in np.flatnonzero(~plan.given):
+  for row in np.flatnonzero(~plan.conditioning):
     for _, entry in plan.entries(row):
       if entry in made:
         _fail(row, f'makes latent {entry} again after row {made[entry]}')
       made[entry] = row
-  for row in np.flatnonzero(plan.given):
+  for row in np.flatnonzero(plan.conditioning):
     for _, entry in plan.entries(row):
       if made.get(entry, -1) > row:
         _fail(
@@ -420,12 +422,12 @@ def _check_buffer(plan):
 
 def _check_timeline(plan):
   made, held, given, homes = {}, {}, {}, plan.homes()
-  for row in np.flatnonzero(~plan.given):
+  for row in np.flatnonzero(~plan.conditioning):
     for at, _ in plan.entries(row):
       if at in made:
         _fail(row, f'makes position {at} again after row {made[at]}')
       made[at] = row
-  for row in np.flatnonzero(plan.given):
+  for row in np.flatnonzero(plan.conditioning):
     for at, entry in plan.entries(row):
       if homes[entry] != at or at in made:
         continue  # context, not video
@@ -472,7 +474,9 @@ def _check_beginnings(plan):
   # Attention sees relative positions only. Without context and anchors a row
   # has the very inputs of a forward run's first one, and makes an opening.
   begin = int(plan.timeline()[0][0])
-  for row in np.flatnonzero(~plan.given & ~plan.anchor & (plan.visible == 0)):
+  for row in np.flatnonzero(
+    ~plan.conditioning & ~plan.anchor & (plan.visible == 0)
+  ):
     first, count = int(plan.target[row, 0]), int(plan.count[row])
     if first != begin:
       low = timeline.first_frame(first - plan.begin)

@@ -28,6 +28,8 @@ HEADINGS = (
   'prompt',
   'sees',
 )
+# Field of a plan -> its key in JSON; old files and hashes have these.
+_KEYS = {name: name for name in DATA_FIELDS} | {'conditioning': 'given'}
 _INT32 = np.iinfo(np.int32)
 
 
@@ -45,8 +47,8 @@ def to_json(plan: Plan) -> str:
     if key not in left_out
   ]
   fields = {
-    name: getattr(plan, name).tolist()
-    for name in DATA_FIELDS
+    key: getattr(plan, name).tolist()
+    for name, key in _KEYS.items()
     if name not in left_out
   }
   rows = [
@@ -87,9 +89,9 @@ def from_json(text: str) -> Plan:
     _check_fields(row, sizes, f'plan row {index}')
   arrays = {
     name: np.array(
-      [row[name] for row in rows], bool if name in FLAGS else np.int32
+      [row[key] for row in rows], bool if name in FLAGS else np.int32
     )
-    for name in DATA_FIELDS
+    for name, key in _KEYS.items()
   }
   arrays['sinks'] = arrays['sinks'].reshape(len(rows), sizes['sinks'])
   plan = Plan(**arrays, **{name: tree[name] for name in META_FIELDS})
@@ -137,14 +139,14 @@ def _cells(plan, row, context):
     return (str(row), 'inert', *[''] * (len(HEADINGS) - 2))
   first, start = int(plan.target[row, 0]), int(plan.start[row])
   source = 'noise' if start == 0 else f'anchors at level {start}'
-  kind = 'given' if plan.given[row] else 'generate'
+  kind = 'given' if plan.conditioning[row] else 'generate'
   return (
     str(row),
     'kept' if plan.idle(row) else kind,
     _runs([position for position, _ in entries]),
     _runs([entry for _, entry in entries], ','),
     _runs(range(first - plan.num_anchors, first)) if plan.anchor[row] else '-',
-    '-' if plan.given[row] else source,
+    '-' if plan.conditioning[row] else source,
     str(int(plan.prompt[row])),
     _seen(context, plan.num_sinks),
   )
@@ -198,9 +200,9 @@ def _check_keys(tree, names, where):
 def _check_fields(row, sizes, where):
   if not isinstance(row, dict):
     raise UserError(f'{where}: must be a JSON object')
-  _check_keys(row, DATA_FIELDS, where)
-  for name in DATA_FIELDS:
-    value = row[name]
+  _check_keys(row, _KEYS.values(), where)
+  for name, key in _KEYS.items():
+    value = row[key]
     if name in FLAGS:
       good, wanted = isinstance(value, bool), 'true or false'
     elif name in sizes:
@@ -210,4 +212,4 @@ def _check_fields(row, sizes, where):
     else:
       good, wanted = _is_int32(value), 'a whole number'
     if not good:
-      raise UserError(f'{where}: {name} must be {wanted}')
+      raise UserError(f'{where}: {key} must be {wanted}')

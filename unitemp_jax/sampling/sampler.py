@@ -216,7 +216,7 @@ def sample_plan(
     cache_for(card.dit, plan, batch, height, width),
     latents,
     jax.vmap(jax.random.key)(seeds),
-    flow.student_levels(card.timesteps, card.shift),
+    flow.student_sigmas(card.timesteps, card.shift),
     options=dataclasses.replace(
       card.step_options, loop_branches=prefer_loop_branches()
     ),

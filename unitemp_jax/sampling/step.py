@@ -77,7 +77,7 @@ class Row:
 
   target: jax.Array
   count: jax.Array
-  given: jax.Array
+  conditioning: jax.Array
   latent: jax.Array
   anchor: jax.Array
   start: jax.Array
@@ -375,16 +375,18 @@ def _switch_by_loops(kind: jax.Array, branches: list, carry: Carry) -> Carry:
   return carry
 
 
-INERT, GIVEN, PLAIN, ANCHORED = range(4)
+INERT, CONDITIONING, PLAIN, ANCHORED = range(4)
 
 
 def kind_of(row: Row, num_anchors: int) -> jax.Array:
-  """What a row does: `INERT`, `GIVEN`, `PLAIN` or `ANCHORED`."""
-  kind = jnp.where(row.given, GIVEN, PLAIN)
+  """What a row does: `INERT`, `CONDITIONING`, `PLAIN` or `ANCHORED`."""
+  kind = jnp.where(row.conditioning, CONDITIONING, PLAIN)
   if num_anchors:
-    kind = jnp.where(row.given, GIVEN, jnp.where(row.anchor, ANCHORED, PLAIN))
+    kind = jnp.where(
+      row.conditioning, CONDITIONING, jnp.where(row.anchor, ANCHORED, PLAIN)
+    )
   # A given row that writes nothing only says what is part of the video.
-  idle = row.given & (row.write < 0).all()
+  idle = row.conditioning & (row.write < 0).all()
   return jnp.where((row.count == 0) | idle, INERT, kind)
 
 

@@ -149,7 +149,7 @@ class Rows:
     # Entry -> the last row that reads it.
     self._read = {
       entry: int(row)
-      for row in np.flatnonzero(plan.given)
+      for row in np.flatnonzero(plan.conditioning)
       for _, entry in plan.entries(row)
     }
     stored = (plan.write >= 0).any(axis=1)
@@ -206,7 +206,7 @@ class Rows:
         continue
       own, net = self._row(row), self._nets[int(plan.prompt[row])]
       fresh = False
-      if plan.given[row]:
+      if plan.conditioning[row]:
         given = np.stack([self._buffer[entry] for entry in entries])
         clean = self._block(given[None])
       elif row in finished:

@@ -127,7 +127,7 @@ def sample_teacher(
   """
   if settings.solver == 'unipc':
     return _unipc(velocity, noise, settings)
-  sigmas = flow.euler_levels(settings.steps, settings.shift)
+  sigmas = flow.euler_sigmas(settings.steps, settings.shift)
   return _euler(velocity, noise, sigmas)
 
 
@@ -142,7 +142,7 @@ def _euler(velocity, noise, sigmas):
 
 
 def _unipc(velocity, noise, settings):
-  levels = flow.unipc_levels(settings.steps, settings.shift)
+  levels = flow.unipc_sigmas(settings.steps, settings.shift)
   rows = {
     'table': flow.unipc_table(levels),
     'sigma': levels[:-1],
@@ -171,7 +171,7 @@ def places(sigmas: np.ndarray, settings: TeacherSettings) -> list[int]:
   Raises:
     UserError: the teacher's steps do not meet them all.
   """
-  grid = flow.euler_levels(settings.steps, settings.shift)
+  grid = flow.euler_sigmas(settings.steps, settings.shift)
   found = [int(np.abs(grid - sigma).argmin()) for sigma in sigmas]
   off = max(abs(grid[i] - v) for i, v in zip(found, sigmas, strict=True))
   if off > 1e-5 or settings.solver != 'euler':
@@ -203,7 +203,7 @@ def sample_trajectory(
   Raises:
     UserError: see `places`.
   """
-  grid = flow.euler_levels(settings.steps, settings.shift)
+  grid = flow.euler_sigmas(settings.steps, settings.shift)
   states = [noise]
   for first, end in itertools.pairwise(places(sigmas, settings)):
     states.append(_euler(velocity, states[-1], grid[first : end + 1]))

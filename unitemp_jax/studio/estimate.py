@@ -20,7 +20,7 @@ def picture(job: Job, card: model_folder.ModelCard) -> dict[str, Any]:
   blocks = layout.read_spans(
     decoding.describe_blocks(request.plan), request.num_frames
   )
-  held = [(g.frame, g.frame + len(g.video) - 1) for g in request.given]
+  held = [(g.frame, g.frame + len(g.video) - 1) for g in request.conditioning]
   return {
     'frames': request.num_frames,
     'width': request.width,

@@ -349,7 +349,7 @@ def from_storyboard(
       prompts.append(Prompt(at, what.prompt or '', link=True))
       continue
     prompts.append(Prompt(at, what.prompt))
-    for given in what.given:
+    for given in what.conditioning:
       source, count = sources[given.path.name]
       at = storyboard.begin_of(given, what.name, np.empty(count), stretch, card)
       pieces.append(Piece(source, at, 0, count - 1))

@@ -93,7 +93,7 @@ def plan_rows(
       continue
     keys = (visible + count) * frame
     write = flops.dit_pass(config, 1, plan.block, frame, keys, text)
-    if plan.given[row]:
+    if plan.conditioning[row]:
       found.append(Row(Flops(), write, 0))
       continue
     # A short row runs with a full block and sees its valid entries.

@@ -63,7 +63,9 @@ class Layout:
 
   boundaries: tuple[int, ...]  # transitions between blocks; may be empty
   period: int  # frames of a block, for the comb and the phase test
-  given: tuple[int, int]  # number of given frames at the start and at the end
+  conditioning: tuple[
+    int, int
+  ]  # number of given frames at the start and at the end
   # first and last frame of each block in the order made; () = as played
   spans: Spans
   fps: float  # frames per second

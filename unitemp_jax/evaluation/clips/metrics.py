@@ -33,7 +33,7 @@ def clip_metrics(curves: Curves, layout: Layout) -> dict[str, float]:
   }
   found |= _seams(curves, layout)
   found |= _loop(curves)
-  found |= _joins(curves, layout.given)
+  found |= _joins(curves, layout.conditioning)
   found |= _drifts(curves, layout)
   return found
 

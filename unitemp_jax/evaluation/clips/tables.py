@@ -271,7 +271,7 @@ def measure_clips(
       return None, f'{file.name} was not measured: {error}'
     values = {}
     if found.fidelity is not None:
-      values = fidelity.values(found.fidelity, layout.given)
+      values = fidelity.values(found.fidelity, layout.conditioning)
     unlike = found.unlike and f'{file.name} was not compared: {found.unlike}'
     return dataclasses.replace(clip, file=file, fidelity=values), unlike
 
@@ -287,7 +287,7 @@ def job_of(file: ClipFile, reference: ClipFile | None = None) -> Job:
     file.path,
     scale=file.scale,
     reference=None if reference is None else Reference.of(reference, file),
-    ends=all(file.layout.given),
+    ends=all(file.layout.conditioning),
   )
 
 

@@ -23,7 +23,7 @@ from unitemp_jax.evaluation.classifiers.digits import DigitClassifier
 from unitemp_jax.evaluation.metrics import results, temporal
 from unitemp_jax.evaluation.metrics.results import Section
 from unitemp_jax.generate.pipeline import Generated, Pipeline
-from unitemp_jax.generate.request import Given, Request
+from unitemp_jax.generate.request import Conditioning, Request
 from unitemp_jax.models import weights
 from unitemp_jax.plans import Plan, decoding
 from unitemp_jax.sampling import decode, model_folder
@@ -315,7 +315,9 @@ class Bench:
         int(self.seeds[i]),
         self.card.height,
         self.card.width,
-        tuple(Given(at, clips[i]) for at, clips in (given or {}).items()),
+        tuple(
+          Conditioning(at, clips[i]) for at, clips in (given or {}).items()
+        ),
       )
 
     def sample(rows):

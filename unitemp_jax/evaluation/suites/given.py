@@ -206,7 +206,7 @@ def run_keyframes(bench: Bench) -> list[Section]:
     FADE: _keyframes(bench, _fades(real, at), at),
   }
   del table[REAL]['interior PSNR']
-  places = [orders.Given(k, 1) for k in (0, middle, latents - 1)]
+  places = [orders.Conditioning(k, 1) for k in (0, middle, latents - 1)]
   made = {
     f'keyframes, {side}': orders.keyframes(
       latents, places, side=side, **bench.options()

@@ -112,7 +112,7 @@ def latent_shape(
 
 def student_sigmas(config: ConfigDict) -> np.ndarray:
   """Sigmas of the few-step student, the last one 0."""
-  return flow.student_levels(
+  return flow.student_sigmas(
     tuple(config.student.timesteps), config.student.shift
   )
 

@@ -22,8 +22,8 @@ class PlanChoice:
 
   Attributes:
     plans: one `Plan` whose arrays lead with D.
-    given: int `[D, entries]`; which given image an entry holds: 0 the first
-      frame's, 1 the last frame's, -1 none.
+    conditioning: int `[D, entries]`; which given image an entry holds: 0 the
+      first frame's, 1 the last frame's, -1 none.
     loops: bool `[D]`; whether the first image latent is seen once more, as
       that of the last frame.
     logits: float `[D]`, log of the sampling weights.
@@ -31,7 +31,7 @@ class PlanChoice:
   """
 
   plans: Plan
-  given: np.ndarray
+  conditioning: np.ndarray
   loops: np.ndarray
   logits: np.ndarray
   num_latents: int
@@ -58,7 +58,7 @@ class PlanChoice:
   def draw(
     self, key: jax.Array, anchor_drop: float
   ) -> tuple[Plan, jax.Array, jax.Array]:
-    """One plan, with `given` of its buffer entries and whether it loops.
+    """One plan, with `conditioning` of its buffer entries and whether it loops.
 
     In a share `anchor_drop` of the draws the rows do without anchors, but for
     those that see nothing else: they would make an opening (`plans.plan`).
@@ -72,7 +72,7 @@ class PlanChoice:
       anchor=plan.anchor & (keep | (plan.visible == 0)),
       start=jnp.where(keep, plan.start, 0),
     )
-    return plan, jnp.asarray(self.given)[i], jnp.asarray(self.loops)[i]
+    return plan, jnp.asarray(self.conditioning)[i], jnp.asarray(self.loops)[i]
 
 
 @dataclasses.dataclass(frozen=True)
