@@ -31,6 +31,51 @@ HEIGHT, WIDTH = 4, 4
 TEXT = cases.dit_input(CONFIG, (1, HEIGHT, WIDTH), 9)[2]
 
 
+class TorchPipeline:
+  """A few-step rollout in PyTorch, spoken to as Self-Forcing's pipeline is.
+
+  Attributes:
+    denoising_step_list: sigmas of the passes.
+    num_frame_per_block: latents per block.
+    predictions: of every pass, by (block, level), `BFHWC`.
+  """
+
+  def __init__(self, module, sigmas, block: int, window=None):
+    """Of diffusers' transformer in float32; see `frame_mask`."""
+    self.module, self.window = module, window
+    self.denoising_step_list = list(sigmas)
+    self.num_frame_per_block = block
+    self.predictions: dict[tuple[int, int], np.ndarray] = {}
+
+  def inference(self, noise, text_prompts, independent_first_frame=False):
+    """Latents `BFCHW` (torch) of noise `BFCHW`; prompts are embeddings."""
+    frames, block = noise.shape[1], self.num_frame_per_block
+    blocks = np.arange(frames) // block
+    if independent_first_frame:
+      blocks = (np.arange(frames) + block - 1) // block
+    mask = rollout.frame_mask(blocks, self.window)
+    noisy = np.moveaxis(noise.numpy(), 2, -1)
+    clean = np.zeros_like(noisy)
+    for number in range(blocks[-1] + 1):
+      here = np.flatnonzero(blocks == number)
+      x = noisy.copy()
+      for level, sigma in enumerate(self.denoising_step_list):
+        v = rollout.torch_velocity(
+          self.module, clean, x, sigma, text_prompts, mask
+        )
+        x0 = x[:, here] - sigma * v[:, here]
+        self.predictions[number, level] = x0
+        if level + 1 < len(self.denoising_step_list):
+          # As its scheduler's add_noise: frames and batch are one axis.
+          flat = torch.from_numpy(np.moveaxis(x0, -1, 2)).flatten(0, 1)
+          draw = torch.randn_like(flat).unflatten(0, (len(x), len(here)))
+          fresh = np.moveaxis(draw.numpy(), 2, -1)
+          low = self.denoising_step_list[level + 1]
+          x[:, here] = (1 - low) * x0 + low * fresh
+      clean[:, here] = x0
+    return torch.from_numpy(np.moveaxis(clean, -1, 2).copy())
+
+
 def recorder():
   """The script as a user of Self-Forcing has it: a file by itself."""
   path = LAUNCH / 'self_forcing_noise.py'
@@ -61,7 +106,7 @@ ROLLOUTS = {
 @pytest.mark.parametrize('name', ROLLOUTS)
 def test_rollouts_from_one_file_agree(name, network, params, tmp_path):
   frames, first, window = ROLLOUTS[name]
-  pipeline = rollout.TorchPipeline(network, SIGMAS, 3, window)
+  pipeline = TorchPipeline(network, SIGMAS, 3, window)
   initial = parity_numbers.uniform(name, (1, frames, 16, HEIGHT, WIDTH))
   torch.manual_seed(0)
   latents = recorder().record(

@@ -9,7 +9,6 @@ earlier blocks, as in Self-Forcing's teacher forcing
 has written every earlier block to its cache at level 0.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -208,48 +207,3 @@ def rows(
         label = f'network, {name}{kind} rollout, level {i}'
         found.append(compare(label, 'float32', made[i], theirs))
   return found
-
-
-class TorchPipeline:
-  """A few-step rollout in PyTorch, spoken to as Self-Forcing's pipeline is.
-
-  Attributes:
-    denoising_step_list: sigmas of the passes.
-    num_frame_per_block: latents per block.
-    predictions: of every pass, by (block, level), `BFHWC`.
-  """
-
-  def __init__(self, module, sigmas: Sequence[float], block: int, window=None):
-    """Of diffusers' transformer in float32; see `frame_mask`."""
-    self.module, self.window = module, window
-    self.denoising_step_list = list(sigmas)
-    self.num_frame_per_block = block
-    self.predictions: dict[tuple[int, int], np.ndarray] = {}
-
-  def inference(self, noise, text_prompts, independent_first_frame=False):
-    """Latents `BFCHW` (torch) of noise `BFCHW`; prompts are embeddings."""
-    import torch
-
-    frames, block = noise.shape[1], self.num_frame_per_block
-    blocks = np.arange(frames) // block
-    if independent_first_frame:
-      blocks = (np.arange(frames) + block - 1) // block
-    mask = frame_mask(blocks, self.window)
-    noisy = np.moveaxis(noise.numpy(), 2, -1)
-    clean = np.zeros_like(noisy)
-    for number in range(blocks[-1] + 1):
-      here = np.flatnonzero(blocks == number)
-      x = noisy.copy()
-      for level, sigma in enumerate(self.denoising_step_list):
-        v = torch_velocity(self.module, clean, x, sigma, text_prompts, mask)
-        x0 = x[:, here] - sigma * v[:, here]
-        self.predictions[number, level] = x0
-        if level + 1 < len(self.denoising_step_list):
-          # As its scheduler's add_noise: frames and batch are one axis.
-          flat = torch.from_numpy(np.moveaxis(x0, -1, 2)).flatten(0, 1)
-          draw = torch.randn_like(flat).unflatten(0, (len(x), len(here)))
-          fresh = np.moveaxis(draw.numpy(), 2, -1)
-          low = self.denoising_step_list[level + 1]
-          x[:, here] = (1 - low) * x0 + low * fresh
-      clean[:, here] = x0
-    return torch.from_numpy(np.moveaxis(clean, -1, 2).copy())
