@@ -56,15 +56,10 @@ def last_frame(latent: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Time:
-  """A length or a moment as it was written.
+  """A length or a moment as it was written."""
 
-  Attributes:
-    amount: of frames or of seconds.
-    seconds: which of the two.
-  """
-
-  amount: fractions.Fraction
-  seconds: bool
+  amount: fractions.Fraction  # of frames or of seconds
+  seconds: bool  # which of the two
 
   def __str__(self) -> str:
     amount = f'{float(self.amount):g}'

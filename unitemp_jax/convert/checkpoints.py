@@ -61,17 +61,13 @@ _SAMPLE = 256  # values per tensor that a fingerprint reads
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """One tensor of a checkpoint.
+  """One tensor of a checkpoint."""
 
-  Attributes:
-    shape: its shape.
-    kind: name of its type, such as 'F32', or 'I8' and others that weights
-      cannot have here.
-    load: returns the values of a range of the first axis; of all if None.
-  """
-
-  shape: tuple[int, ...]
+  shape: tuple[int, ...]  # its shape
+  # Name of its type, such as 'F32', or 'I8' and others that weights cannot have
+  # here.
   kind: str
+  # Returns the values of a range of the first axis; of all if None.
   load: Callable[[slice | None], np.ndarray]
 
   @property
@@ -86,16 +82,11 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-  """The tensors of a checkpoint.
+  """The tensors of a checkpoint."""
 
-  Attributes:
-    where: its name, for messages.
-    tensors: by name; nested names are joined by dots.
-    configs: what its header or the config.json beside it says of networks.
-  """
-
-  where: str
-  tensors: Mapping[str, Tensor]
+  where: str  # its name, for messages
+  tensors: Mapping[str, Tensor]  # by name; nested names are joined by dots
+  # What its header or the config.json beside it says of networks.
   configs: tuple[Mapping[str, Any], ...] = ()
 
 

@@ -48,28 +48,18 @@ _LORA = re.compile(r'(^|[._])lora[._]|\.hada_')
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """One network within a checkpoint.
+  """One network within a checkpoint."""
 
-  Attributes:
-    where: the checkpoint's name, for messages.
-    kind: 'dit', 'vae' or 'umt5'.
-    layout: name of its layout.
-    prefix: of its names in the checkpoint, empty or ending with a dot.
-    tensors: by their name without prefix and wrappers.
-    others: first parts of the names that belong to other things.
-    heads: that the file itself says it has, None if it does not.
-    exported: whether it was written by `unitemp convert --to`.
-    loras: what was merged into it (see `lora.merge`), in this order.
-  """
-
-  where: str
-  kind: str
-  layout: str
-  prefix: str
-  tensors: Mapping[str, Tensor]
+  where: str  # the checkpoint's name, for messages
+  kind: str  # 'dit', 'vae' or 'umt5'
+  layout: str  # name of its layout
+  prefix: str  # of its names in the checkpoint, empty or ending with a dot
+  tensors: Mapping[str, Tensor]  # by their name without prefix and wrappers
+  # First parts of the names that belong to other things.
   others: tuple[str, ...]
-  heads: int | None
-  exported: bool
+  heads: int | None  # that the file itself says it has, None if it does not
+  exported: bool  # whether it was written by `unitemp convert --to`
+  # What was merged into it (see `lora.merge`), in this order.
   loras: tuple[Mapping[str, Any], ...] = ()
 
 

@@ -20,17 +20,11 @@ _KINDS = (_INDEX, '.safetensors', '.pth', '.pt', '.bin')  # the first that fits
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-  """A file, or a folder with one checkpoint, of a repository.
+  """A file, or a folder with one checkpoint, of a repository."""
 
-  Attributes:
-    repository: OWNER/NAME.
-    path: within it, '' for its root.
-    revision: a branch, tag or commit; None for the default branch.
-  """
-
-  repository: str
-  path: str
-  revision: str | None
+  repository: str  # OWNER/NAME
+  path: str  # within it, '' for its root
+  revision: str | None  # a branch, tag or commit; None for the default branch
 
 
 def is_name(text: object) -> bool:

@@ -109,18 +109,13 @@ def _values(
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """A network of a checkpoint that fits ours, not read yet.
+  """A network of a checkpoint that fits ours, not read yet."""
 
-  Attributes:
-    found: the network in its checkpoint.
-    config: its size.
-    leaves: our path `a/b` -> (shape, dtype to write).
-    entries: our path -> the tensors that make it, in order.
-  """
-
-  found: fit.Found
-  config: Any
+  found: fit.Found  # the network in its checkpoint
+  config: Any  # its size
+  # Our path `a/b` -> (shape, dtype to write).
   leaves: Mapping[str, tuple[tuple[int, ...], np.dtype]]
+  # Our path -> the tensors that make it, in order.
   entries: Mapping[str, Sequence[keymap.Entry]]
 
   @property
@@ -237,17 +232,12 @@ def split_axis(path: str, shape: tuple[int, ...], parts: int) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-  """One file, or one set of parts, that an import writes.
+  """One file, or one set of parts, that an import writes."""
 
-  Attributes:
-    path: of the file; with several parts the index lies beside it.
-    networks: prefix of the names (empty or ending with a dot) -> network.
-    parts: number of files; 1 for a single one.
-  """
-
-  path: Path
+  path: Path  # of the file; with several parts the index lies beside it
+  # Prefix of the names (empty or ending with a dot) -> network.
   networks: Mapping[str, Network]
-  parts: int = 1
+  parts: int = 1  # number of files; 1 for a single one
 
   def about(self) -> dict[str, Any]:
     """What the header says; the same for the same input and settings."""

@@ -19,15 +19,11 @@ from flax import traverse_util
 
 @dataclasses.dataclass(frozen=True)
 class Pattern:
-  """How an array changes between PyTorch and ours.
+  """How an array changes between PyTorch and ours."""
 
-  Attributes:
-    forward: einops pattern 'torch axes -> our axes', None for no change.
-    sizes: of axes that the pattern merges.
-  """
-
+  # Einops pattern 'torch axes -> our axes', None for no change.
   forward: str | None
-  sizes: tuple[tuple[str, int], ...] = ()
+  sizes: tuple[tuple[str, int], ...] = ()  # of axes that the pattern merges
 
   def to_flax(self, array: np.ndarray) -> np.ndarray:
     """Returns a PyTorch array in our layout, a view where possible."""
@@ -49,38 +45,26 @@ class Pattern:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One line of a table.
+  """One line of a table."""
 
-  Attributes:
-    path: template of our path, `a/b/{i}`.
-    names: layout -> template of the PyTorch name.
-    pattern: how the array changes.
-    aliases: layout -> another name under which the same tensor may appear.
-  """
-
-  path: str
-  names: Mapping[str, str]
-  pattern: Pattern
+  path: str  # template of our path, `a/b/{i}`
+  names: Mapping[str, str]  # layout -> template of the PyTorch name
+  pattern: Pattern  # how the array changes
+  # Layout -> another name under which the same tensor may appear.
   aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """All that is known of one kind of network.
+  """All that is known of one kind of network."""
 
-  Attributes:
-    kind: 'dit', 'vae' or 'umt5'.
-    rows: one per parameter; exactly one must match every path.
-    signatures: layout -> a name that only this layout has.
-    ignored: regexes of names that carry nothing for us, in any layout.
-    numbering: from our paths to a function that adds fields to those that a
-      path holds, for layouts that count otherwise.
-  """
-
-  kind: str
-  rows: tuple[Row, ...]
-  signatures: Mapping[str, str]
+  kind: str  # 'dit', 'vae' or 'umt5'
+  rows: tuple[Row, ...]  # one per parameter; exactly one must match every path
+  signatures: Mapping[str, str]  # layout -> a name that only this layout has
+  # Regexes of names that carry nothing for us, in any layout.
   ignored: tuple[str, ...] = ()
+  # From our paths to a function that adds fields to those that a path holds,
+  # for layouts that count otherwise.
   numbering: (
     Callable[[Sequence[str]], Callable[[dict[str, int]], dict[str, int]]] | None
   ) = None
@@ -88,23 +72,15 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """One PyTorch tensor and where it goes.
+  """One PyTorch tensor and where it goes."""
 
-  Attributes:
-    name: in the PyTorch layout, without prefix.
-    path: of our array, `a/b/c`.
-    layer: index into the leading axis of our array; None for the whole.
-    pattern: how the array changes.
-    shape: of the PyTorch tensor.
-    alias: another name for the same tensor, or None.
-  """
-
-  name: str
-  path: str
+  name: str  # in the PyTorch layout, without prefix
+  path: str  # of our array, `a/b/c`
+  # Index into the leading axis of our array; None for the whole.
   layer: int | None
-  pattern: Pattern
-  shape: tuple[int, ...]
-  alias: str | None = None
+  pattern: Pattern  # how the array changes
+  shape: tuple[int, ...]  # of the PyTorch tensor
+  alias: str | None = None  # another name for the same tensor, or None
 
 
 def flat_shapes(shapes: Any) -> dict[str, jax.ShapeDtypeStruct]:

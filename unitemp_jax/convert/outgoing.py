@@ -55,21 +55,13 @@ _WAN = {'vae': 'Wan2.1_VAE.pth', 'umt5': 'models_t5_umt5-xxl-enc-bf16.pth'}
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """One of our networks in a file.
+  """One of our networks in a file."""
 
-  Attributes:
-    path: of the file.
-    kind: 'dit', 'vae' or 'umt5'.
-    prefix: of its names in the file.
-    shapes: tree of its shapes and types.
-    said: what the file says of its weights.
-  """
-
-  path: Path
-  kind: str
-  prefix: str
-  shapes: Any
-  said: Mapping[str, Any]
+  path: Path  # of the file
+  kind: str  # 'dit', 'vae' or 'umt5'
+  prefix: str  # of its names in the file
+  shapes: Any  # tree of its shapes and types
+  said: Mapping[str, Any]  # what the file says of its weights
 
   @property
   def field(self) -> str:

@@ -359,21 +359,13 @@ _UMT5 = {
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-  """How large the input of a comparison is.
+  """How large the input of a comparison is."""
 
-  Attributes:
-    frames: latent frames.
-    height: latent rows.
-    width: latent columns.
-    tokens: positions of the text.
-    seed: of the random numbers.
-  """
-
-  frames: int = 3
-  height: int = 16
-  width: int = 16
-  tokens: int = 512
-  seed: int = 0
+  frames: int = 3  # latent frames
+  height: int = 16  # latent rows
+  width: int = 16  # latent columns
+  tokens: int = 512  # positions of the text
+  seed: int = 0  # of the random numbers
 
 
 def reference_state(

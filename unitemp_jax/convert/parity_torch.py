@@ -26,21 +26,13 @@ _FLOAT32 = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """The comparison of one module.
+  """The comparison of one module."""
 
-  Attributes:
-    module: its name in PyTorch, or `network` and what was run.
-    dtype: that both sides computed in.
-    max_error: largest absolute difference of two outputs.
-    relative_error: norm of the difference over norm of PyTorch's output.
-    tolerance: the largest relative error allowed.
-  """
-
-  module: str
-  dtype: str
-  max_error: float
-  relative_error: float
-  tolerance: float
+  module: str  # its name in PyTorch, or `network` and what was run
+  dtype: str  # that both sides computed in
+  max_error: float  # largest absolute difference of two outputs
+  relative_error: float  # norm of the difference over norm of PyTorch's output
+  tolerance: float  # the largest relative error allowed
 
   @property
   def passed(self) -> bool:

@@ -30,23 +30,14 @@ _TILES = 64  # at most, in a strip
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-  """One clip to be made.
+  """One clip to be made."""
 
-  Attributes:
-    path: of the mp4; sidecar, poster and strip lie beside it.
-    request: what to make.
-    decode: one of `plans.decoding.MODES`.
-    lossless: write an mkv too, with every pixel as it was made.
-    output: the files beside, and how they are written.
-    latents: write an npz of the latents too.
-  """
-
-  path: Path
-  request: Request
-  decode: str = 'joint'
-  lossless: bool = False
-  output: Output = formats.MP4
-  latents: bool = False
+  path: Path  # of the mp4; sidecar, poster and strip lie beside it
+  request: Request  # what to make
+  decode: str = 'joint'  # one of `plans.decoding.MODES`
+  lossless: bool = False  # write an mkv too, with every pixel as it was made
+  output: Output = formats.MP4  # the files beside, and how they are written
+  latents: bool = False  # write an npz of the latents too
 
   def __post_init__(self):
     """Takes --format=mkv as --lossless, which is older."""

@@ -31,17 +31,11 @@ from unitemp_jax.sampling.teacher import TeacherSampler
 
 @dataclasses.dataclass(frozen=True)
 class Generated:
-  """What one plan made for a batch.
+  """What one plan made for a batch."""
 
-  Attributes:
-    latents: the plan's buffer, `[B, entries, h, w, C]`.
-    anchors: of every row, `[J, B, P, h, w, C]`.
-    plan: what was run.
-  """
-
-  latents: np.ndarray
-  anchors: np.ndarray
-  plan: Plan
+  latents: np.ndarray  # the plan's buffer, `[B, entries, h, w, C]`
+  anchors: np.ndarray  # of every row, `[J, B, P, h, w, C]`
+  plan: Plan  # what was run
 
   @property
   def timeline(self) -> np.ndarray:
@@ -67,22 +61,14 @@ class Generated:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-  """Frames that have just been made.
+  """Frames that have just been made."""
 
-  Attributes:
-    first: index of the first of them on the timeline.
-    frames: uint8 `[n, H, W, 3]`.
-    seconds: since the run began.
-    fresh: False if they were given, or made before an interruption.
-    row: of the plan.
-    refines: whether they take the place of frames that came before, a preview.
-  """
-
-  first: int
-  frames: np.ndarray
-  seconds: float
-  fresh: bool
-  row: int
+  first: int  # index of the first of them on the timeline
+  frames: np.ndarray  # uint8 `[n, H, W, 3]`
+  seconds: float  # since the run began
+  fresh: bool  # False if they were given, or made before an interruption
+  row: int  # of the plan
+  # Whether they take the place of frames that came before, a preview.
   refines: bool = False
 
 

@@ -33,14 +33,12 @@ class Conditioning:
 
   They appear in the video pixel for pixel. A given clip is encoded by itself:
   its first latent is an image latent (`unitemp_jax/README.md`, Given frames).
-
-  Attributes:
-    frame: timeline index of the first of them, 0 or a multiple of 4; frame 0
-      starts the video.
-    video: uint8 `[n, H, W, 3]`, n = 1 for an image, 1 + 4k for a clip.
   """
 
+  # Timeline index of the first of them, 0 or a multiple of 4; frame 0 starts
+  # the video.
   frame: int
+  # uint8 `[n, H, W, 3]`, n = 1 for an image, 1 + 4k for a clip.
   video: np.ndarray
 
   @property
@@ -51,33 +49,22 @@ class Conditioning:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Request:
-  """One video to be made; it decides every bit of the result.
+  """One video to be made; it decides every bit of the result."""
 
-  Attributes:
-    workflow: name of what is done: 'forward', 'extend', 'story', ...
-    plan: checked rows; its timeline need not start at position 0.
-    prompts: texts that `plan.prompt` points into.
-    seed: of all noise, 0 .. 2**32 - 1.
-    height: pixels.
-    width: pixels.
-    conditioning: frames by time.
-    remarks: sentences on what of the input the video will not have.
-    sound: `[2, n]`, see `video.sound`, as long as the video; None for none.
-    noise: of all latents in the place of the seed's, see `generate.noise`.
-    nag: a negative prompt; None for none.
-  """
-
-  workflow: str
-  plan: Plan
-  prompts: tuple[str, ...]
-  seed: int
-  height: int
-  width: int
-  conditioning: tuple[Conditioning, ...] = ()
+  workflow: str  # name of what is done: 'forward', 'extend', 'story', ..
+  plan: Plan  # checked rows; its timeline need not start at position 0
+  prompts: tuple[str, ...]  # texts that `plan.prompt` points into
+  seed: int  # of all noise, 0 .. 2**32 - 1
+  height: int  # pixels
+  width: int  # pixels
+  conditioning: tuple[Conditioning, ...] = ()  # frames by time
+  # Sentences on what of the input the video will not have.
   remarks: tuple[str, ...] = ()
+  # `[2, n]`, see `video.sound`, as long as the video; None for none.
   sound: np.ndarray | None = None
+  # Of all latents in the place of the seed's, see `generate.noise`.
   noise: np.ndarray | None = None
-  nag: Nag | None = None
+  nag: Nag | None = None  # a negative prompt; None for none
 
   def __post_init__(self):
     """Refuses what cannot be run.

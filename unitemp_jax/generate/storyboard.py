@@ -33,17 +33,11 @@ _WIDTH = 60  # characters of a drawn timeline
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
-  """A scene or a transition on the timeline.
+  """A scene or a transition on the timeline."""
 
-  Attributes:
-    what: the scene or the transition.
-    begin: frame at which it begins: the last one of the stretch before it.
-    end: its last frame.
-  """
-
-  what: Scene | Transition
-  begin: int
-  end: int
+  what: Scene | Transition  # the scene or the transition
+  begin: int  # frame at which it begins: the last one of the stretch before it
+  end: int  # its last frame
 
 
 def stretches(board: Storyboard, card: ModelCard) -> list[Stretch]:

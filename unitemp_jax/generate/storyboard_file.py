@@ -66,18 +66,12 @@ _KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-  """One value of a file.
+  """One value of a file."""
 
-  Attributes:
-    path: of the file.
-    line: on which the value begins, counted from 1.
-    value: bool, int, float, str, None, list of Nodes, or dict of Nodes.
-    keys: lines of the keys, if it is a mapping.
-  """
-
-  path: Path
-  line: int
-  value: Any
+  path: Path  # of the file
+  line: int  # on which the value begins, counted from 1
+  value: Any  # bool, int, float, str, None, list of Nodes, or dict of Nodes
+  # Lines of the keys, if it is a mapping.
   keys: dict[Any, int] = dataclasses.field(default_factory=dict)
 
   def fail(self, message: str, line: int | None = None) -> NoReturn:
@@ -235,18 +229,13 @@ class Time:
 
 @dataclasses.dataclass(frozen=True)
 class Conditioning:
-  """An image or a clip that the user gives.
+  """An image or a clip that the user gives."""
 
-  Attributes:
-    path: of the file.
-    at: when it begins, counted from the begin of its scene; or 'first', or
-      'last': it ends where the scene ends.
-    node: where it is written.
-  """
-
-  path: Path
+  path: Path  # of the file
+  # When it begins, counted from the begin of its scene; or 'first', or 'last':
+  # it ends where the scene ends.
   at: Time | str
-  node: Node
+  node: Node  # where it is written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,50 +251,31 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True)
 class Transition:
-  """The connection of two scenes.
+  """The connection of two scenes."""
 
-  Attributes:
-    source: name of the scene before.
-    target: name of the scene after.
-    length: None = one block of the model.
-    prompt: None = those of the two scenes, half each.
-    node: where it is written, or the scene before if it is not.
-  """
-
-  source: str
-  target: str
-  length: Time | None
-  prompt: str | None
-  node: Node
+  source: str  # name of the scene before
+  target: str  # name of the scene after
+  length: Time | None  # None = one block of the model
+  prompt: str | None  # None = those of the two scenes, half each
+  node: Node  # where it is written, or the scene before if it is not
 
 
 @dataclasses.dataclass(frozen=True)
 class Storyboard:
-  """All that a storyboard file says.
+  """All that a storyboard file says."""
 
-  Attributes:
-    path: of the file.
-    scenes: in the order of play.
-    transitions: the one after each scene, in the order of play; after the last
-      scene only in a loop.
-    loop: whether the last scene leads back to the first.
-    seed: of the noise.
-    size: (height, width), None = that of the first given frames, or else the
-      model's.
-    anchors: anchor latents, None = the model's.
-    window: latents that are visible at once, None = all.
-    node: the whole file.
-  """
-
-  path: Path
-  scenes: tuple[Scene, ...]
+  path: Path  # of the file
+  scenes: tuple[Scene, ...]  # in the order of play
+  # The one after each scene, in the order of play; after the last scene only in
+  # a loop.
   transitions: tuple[Transition, ...]
-  loop: bool
-  seed: int
+  loop: bool  # whether the last scene leads back to the first
+  seed: int  # of the noise
+  # (height, width), None = that of the first given frames, or else the model's.
   size: tuple[int, int] | None
-  anchors: int | None
-  window: int | None
-  node: Node
+  anchors: int | None  # anchor latents, None = the model's
+  window: int | None  # latents that are visible at once, None = all
+  node: Node  # the whole file
 
 
 def read(path: str | Path) -> Storyboard:

@@ -21,21 +21,14 @@ from unitemp_jax.shapes import AnyArray
 
 @flax.struct.dataclass
 class PlanTable:
-  """Masks of several plans, stacked; one is drawn per clip.
+  """Masks of several plans, stacked; one is drawn per clip."""
 
-  Attributes:
-    mask: bool `[D, F, F]`.
-    anchored: bool `[D, blocks]`.
-    drafted: bool `[D, blocks]`.
-    alone: bool `[D, blocks]`, which blocks see no context.
-    logits: float `[D]`, log of the sampling weights.
-  """
-
-  mask: Bool[AnyArray, 'D F F']
-  anchored: Bool[AnyArray, 'D blocks']
-  drafted: Bool[AnyArray, 'D blocks']
+  mask: Bool[AnyArray, 'D F F']  # bool `[D, F, F]`
+  anchored: Bool[AnyArray, 'D blocks']  # bool `[D, blocks]`
+  drafted: Bool[AnyArray, 'D blocks']  # bool `[D, blocks]`
+  # Bool `[D, blocks]`, which blocks see no context.
   alone: Bool[AnyArray, 'D blocks']
-  logits: Float[AnyArray, ' D']
+  logits: Float[AnyArray, ' D']  # float `[D]`, log of the sampling weights
 
 
 def plan_table(masks: list[PlanMask], weights: list[float]) -> PlanTable:
@@ -69,17 +62,12 @@ def draw_sigmas(
 
 @flax.struct.dataclass
 class Drawn:
-  """What every clip of a batch drew.
+  """What every clip of a batch drew."""
 
-  Attributes:
-    draft: bool `[B, blocks]`, which blocks start low.
-    seen: bool `[B, F]`; anchors that are off are seen by nobody but themselves.
-    mask: bool `[B, F, F]`, who sees whom.
-  """
-
-  draft: jax.Array
+  draft: jax.Array  # bool `[B, blocks]`, which blocks start low
+  # Bool `[B, F]`; anchors that are off are seen by nobody but themselves.
   seen: jax.Array
-  mask: jax.Array
+  mask: jax.Array  # bool `[B, F, F]`, who sees whom
 
 
 def draw_plans(

@@ -21,17 +21,11 @@ from unitemp_jax.plans import Plan
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where things are in the training sequence.
+  """Where things are in the training sequence."""
 
-  Attributes:
-    num_latents: N, latents of the timeline.
-    block: latents per block; N is a multiple of it.
-    anchors: P.
-  """
-
-  num_latents: int
-  block: int
-  anchors: int
+  num_latents: int  # N, latents of the timeline
+  block: int  # latents per block; N is a multiple of it
+  anchors: int  # P
 
   @property
   def frames(self) -> int:
@@ -69,19 +63,13 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class PlanMask:
-  """What a plan means for the training sequence.
+  """What a plan means for the training sequence."""
 
-  Attributes:
-    mask: bool `[F, F]`, who sees whom, anchors in use.
-    anchored: bool `[blocks]`, which blocks have anchors.
-    drafted: bool `[blocks]`, which blocks start from carried anchors.
-    alone: bool `[blocks]`, which blocks see no context.
-  """
-
-  mask: np.ndarray
-  anchored: np.ndarray
+  mask: np.ndarray  # bool `[F, F]`, who sees whom, anchors in use
+  anchored: np.ndarray  # bool `[blocks]`, which blocks have anchors
+  # Bool `[blocks]`, which blocks start from carried anchors.
   drafted: np.ndarray
-  alone: np.ndarray
+  alone: np.ndarray  # bool `[blocks]`, which blocks see no context
 
 
 def plan_mask(plan: Plan, layout: Layout) -> PlanMask:

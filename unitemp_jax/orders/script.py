@@ -161,37 +161,33 @@ class Conditioning(NamedTuple):
 class Settings:
   """What all orders have in common.
 
-  Attributes:
-    block: B, latents per row. What is left over makes one shorter block, as
-      late in the order as anchors inside the video allow.
-    anchors: P, anchor latents per anchored row, 0..B; 0 = none.
-    start: level at which a row that the carried anchors cover starts from them;
-      0 = every row starts from noise.
-    window: most latents that a row sees, sinks not counted; the cache stays
-      as small however long the video is. None = everything.
-    span: latents that the model was trained on. A row sees nothing that is
-      farther away: positions that meet in it differ by less, however long the
-      video is. None = any.
-    open_start: give the video a past that is not shown, unless its beginning
-      is given. A model that was trained on longer videos takes a block for an
-      inner one if less follows it than followed the first one in training; so
-      it is made as one, with anchors, the last frame of which is frame 0.
-    prompts: (first position, prompt index) of every switch; prompt 0 holds
-      before the first. Blocks are cut at switches.
-    rows: pad to this many rows; None = no padding.
-
   Raises:
     UserError: a number is out of range.
   """
 
+  # B, latents per row. What is left over makes one shorter block, as late in
+  # the order as anchors inside the video allow.
   block: int = 3
-  anchors: int = 3
+  anchors: int = 3  # P, anchor latents per anchored row, 0..B; 0 = none
+  # Level at which a row that the carried anchors cover starts from them; 0 =
+  # every row starts from noise.
   start: int = 0
+  # Most latents that a row sees, sinks not counted; the cache stays as small
+  # however long the video is. None = everything.
   window: int | None = None
+  # Latents that the model was trained on. A row sees nothing that is farther
+  # away: positions that meet in it differ by less, however long the video is.
+  # None = any.
   span: int | None = None
+  # Give the video a past that is not shown, unless its beginning is given. A
+  # model that was trained on longer videos takes a block for an inner one if
+  # less follows it than followed the first one in training; so it is made as
+  # one, with anchors, the last frame of which is frame 0.
   open_start: bool = False
+  # (first position, prompt index) of every switch; prompt 0 holds before the
+  # first. Blocks are cut at switches.
   prompts: Sequence[tuple[int, int]] = ()
-  rows: int | None = None
+  rows: int | None = None  # pad to this many rows; None = no padding
 
   def __post_init__(self):
     """Refuses numbers that no plan could have."""
@@ -228,37 +224,30 @@ class Settings:
 
 @dataclasses.dataclass
 class Script:
-  """An order, to be compiled by `rows.compile_plan`.
+  """An order, to be compiled by `rows.compile_plan`."""
 
-  Attributes:
-    begin: first position of the video.
-    length: N, its latents.
-    settings: what all orders have in common.
-    is_open: whether anchors stand before the first position, as of a video that
-      has begun before; see `Plan.opening`.
-    conditioning: what is given, by position.
-    held: positions given as part of the video though nothing says so, as the
-      single first latent of a video of which a span is made anew.
-    blocks: in order of generation.
-    copies: what is context elsewhere too, once known: where it is then, and
-      where it is known from.
-    sinks: latents in the order of their slots, and whether each stands for the
-      past end.
-    span: latents that the model was trained on, those of the settings if not
-      said; needed with sinks.
-    forward: whether the video is on its way to the future, for sinks.
-  """
-
-  begin: int
-  length: int
-  settings: Settings
+  begin: int  # first position of the video
+  length: int  # N, its latents
+  settings: Settings  # what all orders have in common
+  # Whether anchors stand before the first position, as of a video that has
+  # begun before; see `Plan.opening`.
   is_open: bool = False
-  conditioning: Sequence[Conditioning] = ()
+  conditioning: Sequence[Conditioning] = ()  # what is given, by position
+  # Positions given as part of the video though nothing says so, as the single
+  # first latent of a video of which a span is made anew.
   held: frozenset[int] = frozenset()
+  # In order of generation.
   blocks: list[Block] = dataclasses.field(default_factory=list)
+  # What is context elsewhere too, once known: where it is then, and where it is
+  # known from.
   copies: Mapping[Item, Item] = dataclasses.field(default_factory=dict)
+  # Latents in the order of their slots, and whether each stands for the past
+  # end.
   sinks: Sequence[tuple[Item, bool]] = ()
+  # Latents that the model was trained on, those of the settings if not said;
+  # needed with sinks.
   span: int | None = None
+  # Whether the video is on its way to the future, for sinks.
   forward: bool = True
 
   def __post_init__(self):

@@ -18,31 +18,21 @@ from unitemp_jax.plans import Plan
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """One scene of a story.
+  """One scene of a story."""
 
-  Attributes:
-    length: latents.
-    prompt: index of its prompt.
-  """
-
-  length: int
-  prompt: int = 0
+  length: int  # latents
+  prompt: int = 0  # index of its prompt
 
 
 @dataclasses.dataclass(frozen=True)
 class Connection:
-  """What leads from one scene to the next.
+  """What leads from one scene to the next."""
 
-  Attributes:
-    length: latents between the scenes; 0 = a cut.
-    switch: how many of them have the prompt of the scene before, the rest that
-      of the scene behind; None = half.
-    prompt: index of a prompt of its own, for all of it.
-  """
-
-  length: int
+  length: int  # latents between the scenes; 0 = a cut
+  # How many of them have the prompt of the scene before, the rest that of the
+  # scene behind; None = half.
   switch: int | None = None
-  prompt: int | None = None
+  prompt: int | None = None  # index of a prompt of its own, for all of it
 
 
 def story(

@@ -39,27 +39,19 @@ class Cut(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class DecodeRow:
-  """Latents that are decoded one after the other.
+  """Latents that are decoded one after the other."""
 
-  Attributes:
-    row: of the plan; when it is done, all of them exist.
-    latents: buffer entries, those of the past first.
-    cuts: which frames are kept.
-    chunk: latents that are decoded at a time; 0 = all.
-    anchors: row of the plan whose anchors are decoded first; -1 = none.
-    after: row of the schedule whose decoder memory is continued; -1 = none.
-    refines: whether the frames have been shown before.
-    filled: whether the last chunk is filled up with copies of its last latent,
-      so that all chunks run the same two programs.
-  """
-
-  row: int
-  latents: tuple[int, ...]
-  cuts: tuple[Cut, ...]
-  chunk: int = 0
+  row: int  # of the plan; when it is done, all of them exist
+  latents: tuple[int, ...]  # buffer entries, those of the past first
+  cuts: tuple[Cut, ...]  # which frames are kept
+  chunk: int = 0  # latents that are decoded at a time; 0 = all
+  # Row of the plan whose anchors are decoded first; -1 = none.
   anchors: int = -1
+  # Row of the schedule whose decoder memory is continued; -1 = none.
   after: int = -1
-  refines: bool = False
+  refines: bool = False  # whether the frames have been shown before
+  # Whether the last chunk is filled up with copies of its last latent, so that
+  # all chunks run the same two programs.
   filled: bool = False
 
 

@@ -29,50 +29,30 @@ TINY = unitemp_jax.TINY
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-  """What `model.json` says.
+  """What `model.json` says."""
 
-  Attributes:
-    vae: size of the VAE, with the latents' statistics.
-    dit: size of the transformer.
-    text: size of the text encoder.
-    timesteps: nominal timesteps of the student.
-    shift: of the student's and the teacher's noise levels.
-    teacher_shift: of the teacher's noise levels.
-    guidance_scale: of the teacher, w in u + w (c - u).
-    frames: pixel frames of a clip.
-    height: pixels.
-    width: pixels.
-    fps: frames per second.
-    block: latents per block.
-    anchors: P.
-    anchor_kind: 'raw' or 'windowed' (`unitemp_jax/README.md`, Anchors).
-    start: level at which a block starts from carried anchors; 0 for never.
-    provenance: how the weights were made.
-    orders: that the student was trained on; empty for all.
-    window: latents that a block sees at most, as in training; None for all.
-    sinks: ends of a long video that stay in view unless asked otherwise.
-    draft_sigma: see `step.StepOptions`; 0 in models that were trained without.
-  """
-
-  vae: VAEConfig
-  dit: DiTConfig
-  text: TextConfig
-  timesteps: tuple[int, ...]
-  shift: float
-  teacher_shift: float
-  guidance_scale: float
-  frames: int
-  height: int
-  width: int
-  fps: float
-  block: int
-  anchors: int
-  anchor_kind: str
-  start: int
-  provenance: dict[str, Any]
-  orders: tuple[str, ...] = ()
+  vae: VAEConfig  # size of the VAE, with the latents' statistics
+  dit: DiTConfig  # size of the transformer
+  text: TextConfig  # size of the text encoder
+  timesteps: tuple[int, ...]  # nominal timesteps of the student
+  shift: float  # of the student's and the teacher's noise levels
+  teacher_shift: float  # of the teacher's noise levels
+  guidance_scale: float  # of the teacher, w in u + w (c - u)
+  frames: int  # pixel frames of a clip
+  height: int  # pixels
+  width: int  # pixels
+  fps: float  # frames per second
+  block: int  # latents per block
+  anchors: int  # P
+  anchor_kind: str  # 'raw' or 'windowed' (`unitemp_jax/README.md`, Anchors)
+  start: int  # level at which a block starts from carried anchors; 0 for never
+  provenance: dict[str, Any]  # how the weights were made
+  orders: tuple[str, ...] = ()  # that the student was trained on; empty for all
+  # Latents that a block sees at most, as in training; None for all.
   window: int | None = None
+  # Ends of a long video that stay in view unless asked otherwise.
   sinks: str = 'both'
+  # See `step.StepOptions`; 0 in models that were trained without.
   draft_sigma: float = 0.0
 
   def untrained(self, order: str) -> str | None:

@@ -31,29 +31,26 @@ Denoise = Callable[..., tuple[jax.Array, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class StepOptions:
-  """What is fixed for a model, and static in its programs.
+  """What is fixed for a model, and static in its programs."""
 
-  Attributes:
-    draft_from: the latent of a block from which on carried anchors are a draft
-      of it: 0, or 1 where the first anchor is an image latent ("windowed").
-    draft_sigma: sigma of that draft, at which it is held until the last pass;
-      0 = it starts at sigma `Row.start`, and is drawn anew in each pass.
-    through_cache: let gradient cross blocks through the cached keys and values
-      instead of stopping it there, as Self-Forcing's paper says. Its released
-      code lets it: into the keys and values of the exit pass, in the place of
-      those of the clean pass, sg(clean) + exit - sg(exit).
-    context_sigma: in training, sigma of the fresh noise that a generated block
-      gets before its clean pass, which is told 0. Self-Forcing's released
-      training has 0.00498, its sampling none.
-    loop_branches: branch by loops of no or one turn. XLA updates the state of a
-      loop in place, but copies what goes into `lax.switch` and comes out of it,
-      the cache. No gradient passes.
-  """
-
+  # The latent of a block from which on carried anchors are a draft of it: 0, or
+  # 1 where the first anchor is an image latent ("windowed").
   draft_from: int = 0
+  # Sigma of that draft, at which it is held until the last pass; 0 = it starts
+  # at sigma `Row.start`, and is drawn anew in each pass.
   draft_sigma: float = 0.0
+  # Let gradient cross blocks through the cached keys and values instead of
+  # stopping it there, as Self-Forcing's paper says. Its released code lets it:
+  # into the keys and values of the exit pass, in the place of those of the
+  # clean pass, sg(clean) + exit - sg(exit).
   through_cache: bool = False
+  # In training, sigma of the fresh noise that a generated block gets before its
+  # clean pass, which is told 0. Self-Forcing's released training has 0.00498,
+  # its sampling none.
   context_sigma: float = 0.0
+  # Branch by loops of no or one turn. XLA updates the state of a loop in place,
+  # but copies what goes into `lax.switch` and comes out of it, the cache. No
+  # gradient passes.
   loop_branches: bool = False
 
 
@@ -90,34 +87,23 @@ class Row:
 
 @flax.struct.dataclass
 class Carry:
-  """What one step hands to the next.
+  """What one step hands to the next."""
 
-  Attributes:
-    cache: keys and values of what has been generated or given.
-    latents: buffer of clean latents, `[B, entries, h, w, C]`.
-    anchors: of the latest anchored row, `[B, P, h, w, C]`.
-    keys: one key per sample, never changed: a row draws from its number.
-    trace: of the latest row that was generated; None if nobody asks.
-  """
-
-  cache: Any
-  latents: jax.Array
-  anchors: jax.Array
+  cache: Any  # keys and values of what has been generated or given
+  latents: jax.Array  # buffer of clean latents, `[B, entries, h, w, C]`
+  anchors: jax.Array  # of the latest anchored row, `[B, P, h, w, C]`
+  # One key per sample, never changed: a row draws from its number.
   keys: jax.Array
+  # Of the latest row that was generated; None if nobody asks.
   trace: 'Trace | None' = None
 
 
 @flax.struct.dataclass
 class Trace:
-  """The last pass of a row, anchors first, `[B, P + B, h, w, C]` each.
+  """The last pass of a row, anchors first, `[B, P + B, h, w, C]` each."""
 
-  Attributes:
-    noisy: what went in.
-    clean: the prediction that came out.
-  """
-
-  noisy: jax.Array
-  clean: jax.Array
+  noisy: jax.Array  # what went in
+  clean: jax.Array  # the prediction that came out
 
 
 def row_noise(keys, row: Index, level: Index, shape) -> jax.Array:

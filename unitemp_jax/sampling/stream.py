@@ -33,21 +33,13 @@ from unitemp_jax.sampling.step import (
 
 @dataclasses.dataclass(frozen=True)
 class MadeRow:
-  """Latents and anchors of one row of a plan.
+  """Latents and anchors of one row of a plan."""
 
-  Attributes:
-    row: its number.
-    latents: of its valid entries, `[1, count, h, w, C]`.
-    anchors: of the latest anchored row, `[1, P, h, w, C]`.
-    seconds: since the run began.
-    fresh: False if it was given, or made before an interruption.
-  """
-
-  row: int
-  latents: np.ndarray
-  anchors: np.ndarray
-  seconds: float
-  fresh: bool
+  row: int  # its number
+  latents: np.ndarray  # of its valid entries, `[1, count, h, w, C]`
+  anchors: np.ndarray  # of the latest anchored row, `[1, P, h, w, C]`
+  seconds: float  # since the run began
+  fresh: bool  # False if it was given, or made before an interruption
 
 
 class RowPrograms:

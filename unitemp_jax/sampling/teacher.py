@@ -32,19 +32,12 @@ WAN_NEGATIVE_PROMPT = (
 
 @dataclasses.dataclass(frozen=True)
 class TeacherSettings:
-  """How a teacher is sampled.
+  """How a teacher is sampled."""
 
-  Attributes:
-    steps: of the solver.
-    shift: of the timesteps towards noise.
-    guidance_scale: w in u + w (c - u); 1 is no guidance.
-    solver: 'euler' or 'unipc'.
-  """
-
-  steps: int
-  shift: float
-  guidance_scale: float
-  solver: str = 'euler'
+  steps: int  # of the solver
+  shift: float  # of the timesteps towards noise
+  guidance_scale: float  # w in u + w (c - u); 1 is no guidance
+  solver: str = 'euler'  # 'euler' or 'unipc'
 
   def __post_init__(self):
     """Refuses what no sampler can do; UserError."""

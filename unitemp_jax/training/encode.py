@@ -47,24 +47,16 @@ _STARTED = 'encoding.json'  # what the shards are of, from the first one on
 
 @dataclasses.dataclass(frozen=True)
 class _Clips:
-  """What to encode.
+  """What to encode."""
 
-  Attributes:
-    source: clips with `video` and `caption`.
-    per_shard: clips in a shard.
-    batch: clips at a time, the same in every run.
-    keep: whether each clip is kept before its shard is whole.
-    about: what the index says of them and their VAE.
-    open: loads what is needed, and returns a function from clips to records.
-    statistics: mean and standard deviation of the latents, if they are known.
-  """
-
-  source: Any
-  per_shard: int
-  batch: int
-  keep: bool
-  about: dict[str, Any]
+  source: Any  # clips with `video` and `caption`
+  per_shard: int  # clips in a shard
+  batch: int  # clips at a time, the same in every run
+  keep: bool  # whether each clip is kept before its shard is whole
+  about: dict[str, Any]  # what the index says of them and their VAE
+  # Loads what is needed, and returns a function from clips to records.
   open: Callable[[], Callable[[list[dict]], list[Record]]]
+  # Mean and standard deviation of the latents, if they are known.
   statistics: tuple[Sequence[float], Sequence[float]] | None = None
 
   def numbers(self, shard: int) -> range:

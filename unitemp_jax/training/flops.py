@@ -18,17 +18,11 @@ from unitemp_jax.training.programs import builders
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """Size of what is trained on.
+  """Size of what is trained on."""
 
-  Attributes:
-    frames: N, latents of a clip.
-    frame: tokens of a latent.
-    text: E, tokens of a prompt.
-  """
-
-  frames: int
-  frame: int
-  text: int
+  frames: int  # N, latents of a clip
+  frame: int  # tokens of a latent
+  text: int  # E, tokens of a prompt
 
   @classmethod
   def of(cls, config: ConfigDict) -> 'Clip':
@@ -50,17 +44,11 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """What one row of a plan takes, for one sample.
+  """What one row of a plan takes, for one sample."""
 
-  Attributes:
-    denoise: one pass at one noise level; nothing for a given row.
-    write: the pass that stores its clean keys.
-    start: the noise level that it starts from.
-  """
-
-  denoise: Flops
-  write: Flops
-  start: int
+  denoise: Flops  # one pass at one noise level; nothing for a given row
+  write: Flops  # the pass that stores its clean keys
+  start: int  # the noise level that it starts from
 
   def passes(self, exit_level: int) -> int:
     """Denoising passes up to and with the one at a level."""

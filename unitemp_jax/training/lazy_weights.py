@@ -35,17 +35,13 @@ class Lazy(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class LazyWeights(Lazy):
-  """One network in a file of weights.
+  """One network in a file of weights."""
 
-  Attributes:
-    path: of the file, see `weights.load`.
-    shapes: tree of ShapeDtypeStructs, all that the file holds; in the dtypes
-      that they are kept in.
-    part: name of the network in the file; None if it is all of it.
-  """
-
-  path: str
+  path: str  # of the file, see `weights.load`
+  # Tree of ShapeDtypeStructs, all that the file holds; in the dtypes that they
+  # are kept in.
   shapes: Any
+  # Name of the network in the file; None if it is all of it.
   part: str | None = None
 
   @property

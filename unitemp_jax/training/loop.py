@@ -35,32 +35,23 @@ class LoopSettings:
   """Settings of the loop; a run may be resumed with other values.
 
   The names are those of the config.
-
-  Attributes:
-    num_steps: steps in all, those before a resume included.
-    log_every: steps per line of metrics.
-    checkpoint_every: steps between checkpoints; 0 for none.
-    checkpoint_minutes: minutes between them; the last step has one anyway.
-    keep_checkpoints: how many of the newest checkpoints are kept.
-    keep_every: steps between checkpoints that are kept for good; 0 for none.
-    sample_every: steps between samples; 0 for none.
-    profile_step: the first step that is traced.
-    profile_steps: how many are; 0 for none.
-    max_loss_ratio: steps with a larger loss, in units of its running mean, are
-      skipped, as those with a metric that is not finite; 0 sets no limit.
-    max_skipped: number of skipped steps in a row that stops the training.
   """
 
-  num_steps: int
-  log_every: int = 50
-  checkpoint_every: int = 0
+  num_steps: int  # steps in all, those before a resume included
+  log_every: int = 50  # steps per line of metrics
+  checkpoint_every: int = 0  # steps between checkpoints; 0 for none
+  # Minutes between them; the last step has one anyway.
   checkpoint_minutes: float = 0.0
-  keep_checkpoints: int = 2
+  keep_checkpoints: int = 2  # how many of the newest checkpoints are kept
+  # Steps between checkpoints that are kept for good; 0 for none.
   keep_every: int = 0
-  sample_every: int = 0
-  profile_step: int = 10
-  profile_steps: int = 0
+  sample_every: int = 0  # steps between samples; 0 for none
+  profile_step: int = 10  # the first step that is traced
+  profile_steps: int = 0  # how many are; 0 for none
+  # Steps with a larger loss, in units of its running mean, are skipped, as
+  # those with a metric that is not finite; 0 sets no limit.
   max_loss_ratio: float = 0.0
+  # Number of skipped steps in a row that stops the training.
   max_skipped: int = 5
 
   def __post_init__(self):
@@ -85,19 +76,12 @@ class LoopSettings:
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-  """How a call of `train` ended.
+  """How a call of `train` ended."""
 
-  Attributes:
-    state: the last state.
-    step: number of finished steps.
-    outcome: 'finished', 'stopped' (SIGTERM) or 'was finished'.
-    checkpoint: folder of the checkpoint of `step`.
-  """
-
-  state: TrainState
-  step: int
-  outcome: str
-  checkpoint: Path
+  state: TrainState  # the last state
+  step: int  # number of finished steps
+  outcome: str  # 'finished', 'stopped' (SIGTERM) or 'was finished'
+  checkpoint: Path  # folder of the checkpoint of `step`
 
 
 class Loader(Protocol):

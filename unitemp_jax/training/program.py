@@ -144,21 +144,17 @@ class Guard:
 
 
 class TrainState(struct.PyTreeNode):
-  """What a step takes and returns; networks are told apart by name.
+  """What a step takes and returns; networks are told apart by name."""
 
-  Attributes:
-    step: int32 scalar, the number of finished steps. The loop counts it.
-    params: name -> tree of trained parameters: `student`, `critic`, ...
-    opt_state: name -> optax state, same names as `params`.
-    ema: name -> running mean of `params[name]`; only the names that asked.
-    key: typed jax PRNG key of the run. It never changes: a step draws from
-      `step_key()`, so a resumed run draws what an uninterrupted one does.
-  """
-
+  # int32 scalar, the number of finished steps. The loop counts it.
   step: jax.Array
+  # Name -> tree of trained parameters: `student`, `critic`, ...
   params: dict[str, Any]
-  opt_state: dict[str, Any]
+  opt_state: dict[str, Any]  # name -> optax state, same names as `params`
+  # Name -> running mean of `params[name]`; only the names that asked.
   ema: dict[str, Any]
+  # Typed jax PRNG key of the run. It never changes: a step draws from
+  # `step_key()`, so a resumed run draws what an uninterrupted one does.
   key: jax.Array
 
   @classmethod
@@ -188,25 +184,21 @@ SampleFn = Callable[[TrainState, Path], None]
 
 
 class Program(Protocol):
-  """What an objective gives to the loop, and to `aot`.
+  """What an objective gives to the loop, and to `aot`."""
 
-  Attributes:
-    frozen: tree of weights that are not trained; passed to every step and not
-      written to checkpoints. Arrays, or `Lazy` for what is read later.
-    initial: likewise, what `init` starts from; not read by a resumed run.
-    steps: name -> (function, how many of a round of steps it takes). A function
-      maps (state, batch, frozen) to (state, metrics), draws from
-      `state.step_key()` and leaves `state.step` alone. Metrics are scalars, one
-      of them is `loss`; one that is not finite makes the loop skip the step.
-    batch_spec: name -> shape and dtype of a global batch.
-    sample: writes samples of a state into a folder, or None. Of several
-      processes only the first one calls it, with the running means alone.
-  """
-
+  # Tree of weights that are not trained; passed to every step and not written
+  # to checkpoints. Arrays, or `Lazy` for what is read later.
   frozen: Any
-  initial: Any
+  initial: Any  # likewise, what `init` starts from; not read by a resumed run
+  # Name -> (function, how many of a round of steps it takes). A function maps
+  # (state, batch, frozen) to (state, metrics), draws from `state.step_key()`
+  # and leaves `state.step` alone. Metrics are scalars, one of them is `loss`;
+  # one that is not finite makes the loop skip the step.
   steps: dict[str, tuple[StepFn, int]]
+  # Name -> shape and dtype of a global batch.
   batch_spec: dict[str, jax.ShapeDtypeStruct]
+  # Writes samples of a state into a folder, or None. Of several processes only
+  # the first one calls it, with the running means alone.
   sample: SampleFn | None
 
   def init(self, key: jax.Array, initial: Any) -> TrainState:

@@ -50,52 +50,40 @@ from unitemp_jax.training.programs.rollout import (
 
 @dataclasses.dataclass(frozen=True)
 class DistillSettings:
-  """Numbers of the objective, named as in Self-Forcing where it has them.
+  """Numbers of the objective, named as in Self-Forcing where it has them."""
 
-  Attributes:
-    shift: of the sigmas that samples are diffused to.
-    sigma_min: lowest of them.
-    sigma_max: highest.
-    guidance_scale: of the teacher, see `diffusion.guidance`.
-    pin: how closely the timeline must hold the frames that were given to it.
-    closing: how closely the last frame of a loop must be its first.
-    anchor_match: how closely windowed anchors must be the encoding of what was
-      then generated before the block.
-    through_cache: lets gradient cross blocks, see `StepOptions`.
-    context_sigma: of the noise on blocks that become context, likewise.
-    critic_clamp: clip the critic's levels to those of the student, too.
-    mask_given: leave given frames out of the matching; `pin` holds them.
-    score_anchors: let the teacher score a row's anchors in the place of the
-      block before it. It expects raw latents there, so that with windowed
-      anchors `anchor_match` has another aim.
-    pin_last: how closely the last frame must be the given one, in pixels; 0
-      pins the last latent instead, with frames that nobody gave.
-    anchor_drop: see `rollout.roll_out`.
-    critic_updates: updates of the critic per update of the student.
-    critic_warmup: first steps in which the critic alone learns what the initial
-      student's samples look like.
-    checkpoint_rollout: one more pass per block for a backward pass that holds
-      one block at a time (`sampling.replay`).
-    decode_by_latent: see `rollout.anchor_target`.
-  """
-
-  shift: float
-  sigma_min: float
-  sigma_max: float
-  guidance_scale: float
+  shift: float  # of the sigmas that samples are diffused to
+  sigma_min: float  # lowest of them
+  sigma_max: float  # highest
+  guidance_scale: float  # of the teacher, see `diffusion.guidance`
+  # How closely the timeline must hold the frames that were given to it.
   pin: float
-  closing: float
+  closing: float  # how closely the last frame of a loop must be its first
+  # How closely windowed anchors must be the encoding of what was then generated
+  # before the block.
   anchor_match: float
-  through_cache: bool
-  anchor_drop: float
-  critic_updates: int
+  through_cache: bool  # lets gradient cross blocks, see `StepOptions`
+  anchor_drop: float  # see `rollout.roll_out`
+  critic_updates: int  # updates of the critic per update of the student
+  # First steps in which the critic alone learns what the initial student's
+  # samples look like.
   critic_warmup: int
+  # One more pass per block for a backward pass that holds one block at a time
+  # (`sampling.replay`).
   checkpoint_rollout: bool = False
-  decode_by_latent: bool = False
+  decode_by_latent: bool = False  # see `rollout.anchor_target`
+  # Of the noise on blocks that become context, likewise.
   context_sigma: float = 0.0
+  # Clip the critic's levels to those of the student, too.
   critic_clamp: bool = False
+  # Leave given frames out of the matching; `pin` holds them.
   mask_given: bool = False
+  # Let the teacher score a row's anchors in the place of the block before it.
+  # It expects raw latents there, so that with windowed anchors `anchor_match`
+  # has another aim.
   score_anchors: bool = True
+  # How closely the last frame must be the given one, in pixels; 0 pins the last
+  # latent instead, with frames that nobody gave.
   pin_last: float = 0.0
 
 

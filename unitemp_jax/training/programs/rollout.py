@@ -18,23 +18,17 @@ from unitemp_jax.sampling.step import StepOptions
 
 @dataclasses.dataclass(frozen=True)
 class PlanChoice:
-  """Plans of equal shape, stacked, with what must be preloaded for each.
+  """Plans of equal shape, stacked, with what must be preloaded for each."""
 
-  Attributes:
-    plans: one `Plan` whose arrays lead with D.
-    conditioning: int `[D, entries]`; which given image an entry holds: 0 the
-      first frame's, 1 the last frame's, -1 none.
-    loops: bool `[D]`; whether the first image latent is seen once more, as
-      that of the last frame.
-    logits: float `[D]`, log of the sampling weights.
-    num_latents: N; entries 0..N-1 of the buffer are the timeline.
-  """
-
-  plans: Plan
+  plans: Plan  # one `Plan` whose arrays lead with D
+  # Int `[D, entries]`; which given image an entry holds: 0 the first frame's, 1
+  # the last frame's, -1 none.
   conditioning: np.ndarray
+  # Bool `[D]`; whether the first image latent is seen once more, as that of the
+  # last frame.
   loops: np.ndarray
-  logits: np.ndarray
-  num_latents: int
+  logits: np.ndarray  # float `[D]`, log of the sampling weights
+  num_latents: int  # N; entries 0..N-1 of the buffer are the timeline
 
   @classmethod
   def create(cls, plans: list[Plan], weights: list[float], num_latents: int):
@@ -77,26 +71,17 @@ class PlanChoice:
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
-  """What a rollout gives to the losses.
+  """What a rollout gives to the losses."""
 
-  Attributes:
-    latents: the composed timeline `[B, N, h, w, C]`.
-    scored: the timeline in which one row's anchors stand in the place of the
-      block before it, in some of the rollouts.
-    pinned: float `[2]`, 1 where the first or last frame was given.
-    loops: bool, whether the last frame is to be the first one.
-    anchors: of that row, `[B, P, h, w, C]`.
-    anchors_from: int, the position of the first of them.
-    anchored: float, 1 if the row has any, else 0.
-  """
-
-  latents: jax.Array
+  latents: jax.Array  # the composed timeline `[B, N, h, w, C]`
+  # The timeline in which one row's anchors stand in the place of the block
+  # before it, in some of the rollouts.
   scored: jax.Array
-  pinned: jax.Array
-  loops: jax.Array
-  anchors: jax.Array
-  anchors_from: jax.Array
-  anchored: jax.Array
+  pinned: jax.Array  # float `[2]`, 1 where the first or last frame was given
+  loops: jax.Array  # bool, whether the last frame is to be the first one
+  anchors: jax.Array  # of that row, `[B, P, h, w, C]`
+  anchors_from: jax.Array  # int, the position of the first of them
+  anchored: jax.Array  # float, 1 if the row has any, else 0
 
 
 def roll_out(
