@@ -4,6 +4,8 @@
 class UserError(Exception):
   """Bad input, in one sentence: what is wrong, where, and how to mend it.
 
+  Whatever reads files, options or sizes raises it for what cannot be used; a
+  docstring says so only where something else holds.
   The command line prints the sentence and exits with code 2. Raise it before
   anything is written, so that bad input destroys nothing.
   """

@@ -142,11 +142,7 @@ class _Students:
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code.
-
-  Raises:
-    UserError: a bad config or model, or results of another one.
-  """
+  """Runs the verb and returns its exit code."""
   args, overrides = _parser().parse_with_overrides(argv)
   config = load_config(args.config, overrides).to_dict()
   lacks = [name for name in _KEYS if name not in config]

@@ -145,12 +145,7 @@ def _table(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code: 0, or 3 if a step does not fit.
-
-  Raises:
-    UserError: bad arguments, a topology that does not exist, a mesh or batch
-      that does not divide, or no compiler; nothing has been compiled then.
-  """
+  """Runs the verb and returns its exit code: 0, or 3 if a step does not fit."""
   args, overrides = _parser().parse_with_overrides(argv)
   if args.compare is not None:
     paths = args.compare.split(',')

@@ -45,11 +45,7 @@ def _parser() -> Parser:
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code: 1 if a claim does not hold.
-
-  Raises:
-    UserError: bad arguments or a bad model; nothing is written then.
-  """
+  """Runs the verb and returns its exit code: 1 if a claim does not hold."""
   args = _parser().parse_args(argv)
   names = list(dict.fromkeys(args.names)) or [
     name for name in runner.BENCHMARKS if name != 'baselines'

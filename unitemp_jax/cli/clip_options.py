@@ -24,16 +24,7 @@ def add(parser: Parser) -> None:
 def check(
   args: argparse.Namespace, eyebrow: str, folders: Iterable[Path]
 ) -> None:
-  """Checks the options before anything is read.
-
-  Args:
-    args: parsed.
-    eyebrow: of the page that will be written to `args.out`.
-    folders: that are read.
-
-  Raises:
-    UserError: a value cannot be used, or output would mix with what is read.
-  """
+  """Checks the options before anything is read."""
   if args.out.exists() and not args.out.is_dir():
     raise UserError(f'--out={args.out} is a file; choose a folder.')
   for folder in folders:

@@ -133,11 +133,7 @@ _ACTIONS = {'votes': _votes, 'numbers': _numbers}
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code.
-
-  Raises:
-    UserError: bad arguments, or nothing that can be compared.
-  """
+  """Runs the verb and returns its exit code."""
   if argv and argv[0] in _ACTIONS:
     return _ACTIONS[argv[0]](argv[1:])
   return _compare(argv)

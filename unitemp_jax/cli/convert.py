@@ -108,12 +108,7 @@ def _progress(name: str) -> Iterator[incoming.Progress]:
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code.
-
-  Raises:
-    UserError: a checkpoint that cannot be read or does not fit; nothing is
-      written then.
-  """
+  """Runs the verb and returns its exit code."""
   args, overrides = _parser().parse_with_overrides(argv)
   if hub.is_name(args.tokenizer):
     args.tokenizer = hub.fetch(args.tokenizer)

@@ -25,11 +25,7 @@ Videos are read where they lie: what is written is an index of clips.
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code.
-
-  Raises:
-    UserError: an argument, a caption file or a folder is wrong.
-  """
+  """Runs the verb and returns its exit code."""
   parser = Parser('data', 'Prepares a data set and prints its folder.', EXAMPLE)
   kinds = parser.add_subparsers(
     required=True, metavar='KIND', parser_class=_Kind

@@ -55,12 +55,7 @@ def _parser() -> Parser:
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code.
-
-  Raises:
-    UserError: bad arguments, files or weights, or `--out` holds other latents
-      or embeddings.
-  """
+  """Runs the verb and returns its exit code."""
   args, overrides = _parser().parse_with_overrides(argv)
   processes.join(args.hosts, args.coordinator, args.host_index)
   # All hosts wait for the slowest one, so that none ends the others.

@@ -79,11 +79,7 @@ def _references(listing, folder: Path, problems: list[str]):
 
 
 def measure(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code.
-
-  Raises:
-    UserError: bad arguments, or no clip that can be measured.
-  """
+  """Runs the verb and returns its exit code."""
   args = _folder_parser().parse_args(argv)
   _check_folder(args)
   listing = clip_folder.list_clips(args.folder, args.naming, args.blocks)
@@ -231,12 +227,7 @@ def _work(args: argparse.Namespace) -> work.Work:
 
 
 def generate(argv: list[str]) -> int:
-  """Runs the action and returns its exit code.
-
-  Raises:
-    UserError: bad arguments, prompts or names (nothing is written then), or a
-      full disk (what is finished stays).
-  """
+  """Runs the action and returns its exit code."""
   args = _generate_args(argv)
   if args.shard is not None and args.hosts != 1:
     raise UserError('--hosts makes the parts; leave out --shard.')
@@ -270,11 +261,7 @@ def generate(argv: list[str]) -> int:
 
 
 def status(argv: list[str]) -> int:
-  """What of a set is there; returns 0 if it is complete, 1 if not.
-
-  Raises:
-    UserError: the folder is no set.
-  """
+  """What of a set is there; returns 0 if it is complete, 1 if not."""
   example = 'example: unitemp evaluate status DIR'
   parser = Parser('evaluate status', 'What of a set is there.', example)
   parser.add_argument('folder', type=Path, metavar='DIR')
@@ -320,11 +307,7 @@ def _foreign(args) -> tuple[int, list[verify.Problem]]:
 
 
 def check(argv: list[str]) -> int:
-  """Runs the action; returns 0 if all is well, 1 if not.
-
-  Raises:
-    UserError: bad arguments, or the folder is no set.
-  """
+  """Runs the action; returns 0 if all is well, 1 if not."""
   args = _verify_args(argv)
   if (args.suite is None) != (args.manifest is None):
     raise UserError('--suite and --manifest belong together.')
@@ -427,12 +410,7 @@ ACTIONS = {
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code.
-
-  Raises:
-    UserError: bad arguments, a bad model, or an `--out` that holds the numbers
-      of another one; nothing is written then.
-  """
+  """Runs the verb and returns its exit code."""
   if argv and argv[0] in ACTIONS:
     return ACTIONS[argv[0]](argv[1:])
   args = _parser().parse_args(argv)

@@ -60,11 +60,7 @@ def _half(shapes):
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code.
-
-  Raises:
-    UserError: weights that are missing or do not fit; nothing is written then.
-  """
+  """Runs the verb and returns its exit code."""
   args, overrides = _parser().parse_with_overrides(argv)
   config = load_config(args.config, overrides)
   card = model_card(config, {})

@@ -162,12 +162,7 @@ def _add_files(parser: Parser) -> None:
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code.
-
-  Raises:
-    UserError: bad arguments, files or plans; nothing is written then.
-    KeyboardInterrupt: after what is finished was written.
-  """
+  """Runs the verb and returns its exit code."""
   args = parse(argv)
   if args.draw and args.draw.suffix != '.svg':
     raise UserError(f'--draw={args.draw}: must end in .svg.')

@@ -73,11 +73,7 @@ def usage() -> str:
 
 
 def find_verb(verb: str) -> Callable[[list[str]], int]:
-  """Returns the `main` of a verb.
-
-  Raises:
-    UserError: there is no such verb; the nearest one is suggested.
-  """
+  """Returns the `main` of a verb."""
   if verb not in VERBS:
     near = difflib.get_close_matches(verb, VERBS, n=1)
     hint = f'did you mean {near[0]!r}?' if near else 'see unitemp --help.'

@@ -35,11 +35,7 @@ def _parser() -> Parser:
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code.
-
-  Raises:
-    UserError: bad config, weights or prompts, or `--out` holds other clips.
-  """
+  """Runs the verb and returns its exit code."""
   args, overrides = _parser().parse_with_overrides(argv)
   config = load_config(args.config, overrides)
   if 'student' not in config or 'latents' not in config:

@@ -78,12 +78,7 @@ def _size(args: argparse.Namespace) -> Input:
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb; returns 0 if all is within tolerance, else 1.
-
-  Raises:
-    UserError: bad arguments, PyTorch is missing, or the checkpoint cannot be
-      read or does not fit.
-  """
+  """Runs the verb; returns 0 if all is within tolerance, else 1."""
   args, overrides = _parser().parse_with_overrides(argv)
   dtypes, size = _dtypes(args.dtypes), _size(args)
   where = str(args.checkpoint)

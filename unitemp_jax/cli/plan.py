@@ -72,12 +72,7 @@ _OF_ORDER = {
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code.
-
-  Raises:
-    UserError: an argument is wrong, the plan breaks a law, or `--out` is there
-      already.
-  """
+  """Runs the verb and returns its exit code."""
   parser = Parser(
     'plan', 'Print, check, draw or save a temporal order.', EXAMPLE
   )
@@ -125,15 +120,7 @@ def _plan(options: dict[str, Any]) -> Plan:
 
 
 def _build(order: str, options: dict[str, Any]) -> Plan:
-  """Returns the plan of an order.
-
-  Args:
-    order: its name.
-    options: what the user gave, by the names of the options.
-
-  Raises:
-    UserError: an option does not belong to the order, or does not fit.
-  """
+  """Returns the plan of an order."""
   own = _OF_ORDER[order]
   for name in options:
     if name not in (*own, *_SETTINGS):

@@ -9,11 +9,7 @@ _EXAMPLE = 'example: unitemp report out/quickstart'
 
 
 def main(argv: list[str]) -> int:
-  """Writes the page and prints its path; what was left out comes first.
-
-  Raises:
-    UserError: there is no such folder or not one usable clip in it.
-  """
+  """Writes the page and prints its path; what was left out comes first."""
   parser = Parser('report', __doc__, _EXAMPLE)
   parser.add('folder', 'that unitemp generate wrote', Path, metavar='DIR')
   parser.share('dry_run')

@@ -60,12 +60,7 @@ def script(words: list[str]) -> str:
 
 
 def main(argv: list[str]) -> int:
-  """Serves until it is interrupted and returns the exit code.
-
-  Raises:
-    UserError: a bad option, no model, a packet is missing, or another process
-      writes to the folder.
-  """
+  """Serves until it is interrupted and returns the exit code."""
   parser = Parser('studio', __doc__, _EXAMPLE)
   parser.share('model')
   parser.share('out', type=str, help='folder of the projects')

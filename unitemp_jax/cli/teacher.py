@@ -98,11 +98,7 @@ def _is_there(path: Path, prompt: str, seed: int, settings: dict) -> bool:
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code.
-
-  Raises:
-    UserError: bad arguments or files; nothing is written then.
-  """
+  """Runs the verb and returns its exit code."""
   args = _parser().parse_args(argv)
   args.out = options.out_folder(args.out)
   prompts, settings = _prompts(args), _settings(args)

@@ -112,11 +112,7 @@ def _run(
 
 
 def main(argv: list[str]) -> int:
-  """Runs the verb and returns its exit code.
-
-  Raises:
-    UserError: bad config, workdir or data; nothing has been overwritten then.
-  """
+  """Runs the verb and returns its exit code."""
   args, overrides = _parser().parse_with_overrides(argv)
   config = load_config(args.config, overrides)
   names = [field.name for field in dataclasses.fields(LoopSettings)]

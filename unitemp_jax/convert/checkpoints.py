@@ -96,10 +96,6 @@ def open_checkpoint(source: str | Path | Mapping[str, Any]) -> Checkpoint:
   Args:
     source: a file, an index of several, a folder with one of these, a name on
       the hub (see `hub`), or a state dict of PyTorch or numpy arrays.
-
-  Raises:
-    UserError: missing, cut off, not a checkpoint, one that runs code, or a
-      `.pt` without PyTorch to read it.
   """
   if isinstance(source, Mapping):
     where = 'the state dict'
@@ -317,16 +313,7 @@ def file_size(size: int) -> str:
 def streaming(
   path: Path, specs: Specs, metadata: Mapping[str, str]
 ) -> Iterator['StreamWriter']:
-  """Opens a file that appears under its name when the block succeeds.
-
-  Args:
-    path: of the finished file.
-    specs: name -> (shape, dtype) of every array.
-    metadata: texts kept in the header.
-
-  Raises:
-    UserError: the folder cannot be written to, or the disk is too small.
-  """
+  """Opens a file that appears under its name when the block succeeds."""
   with files.writing(path) as temporary:
     descriptor = os.open(temporary, os.O_RDWR)
     try:

@@ -82,10 +82,6 @@ def find(
     layout: that it must have; None for any.
     part: first part of the prefix, such as 'generator' or 'critic', if the
       checkpoint holds several; None prefers the running mean.
-
-  Raises:
-    UserError: there is none, several and no way to choose, or something that
-      is no network by itself.
   """
   where = checkpoint.where
   names: dict[str, Tensor] = {}
@@ -156,9 +152,6 @@ def check_heads(found: Found, config: Any) -> None:
   """Refuses a size whose number of heads is not what the file itself says.
 
   Names and shapes are the same for any number of heads.
-
-  Raises:
-    UserError: they differ.
   """
   if found.heads not in (None, getattr(config, 'num_heads', None)):
     raise UserError(
@@ -213,11 +206,7 @@ def name_of(kind: str, config: Any) -> str:
 
 
 def recognise(found: Found) -> Any:
-  """Returns the published config that most of a checkpoint's shapes have.
-
-  Raises:
-    UserError: it is an image-to-video transformer, or of no published size.
-  """
+  """Returns the published config that most of a checkpoint's shapes have."""
   if any(name.startswith(_IMAGE_NAMES) for name in found.tensors):
     raise UserError(
       f'{found.where} is an image-to-video transformer, with inputs that ours '
@@ -248,16 +237,8 @@ def recognise(found: Found) -> Any:
 def check(found: Found, shapes: Any) -> dict[str, list[keymap.Entry]]:
   """Returns what makes each of our arrays, if all of the checkpoint fits.
 
-  Args:
-    found: the network of the checkpoint.
-    shapes: tree of our shapes.
-
   Returns:
     Our path `a/b` -> the tensors that make it, in order.
-
-  Raises:
-    UserError: names all that is missing, unexpected, of another shape or of a
-      type that weights do not have.
   """
   table = wan.TABLES[found.kind]
   problems: list[tuple[str, str]] = []

@@ -42,9 +42,6 @@ def open_networks(
     part: see `fit.find`; of transformers.
     dtype: a name of `incoming.POLICIES`.
     loras: FILE[:strength] of what is merged into the transformer.
-
-  Raises:
-    UserError: one cannot be read or does not fit.
   """
   if loras and len({'student', 'teacher'} & set(given)) != 1:
     raise UserError(
@@ -71,12 +68,7 @@ def open_networks(
 def outputs(
   out: Path, networks: Mapping[str, incoming.Network], parts: int
 ) -> dict[str, incoming.Output]:
-  """The files to write, one per network in a folder, or one file.
-
-  Raises:
-    UserError: one file for several networks, but for teacher with text; or
-      arrays do not divide into the parts.
-  """
+  """The files to write, one per network in a folder, or one file."""
   if out.suffix != '.safetensors':
     found = {
       name: incoming.Output(out / f'{name}.safetensors', {'': network}, parts)
@@ -103,11 +95,7 @@ def check_sources(
   out: Path,
   found: Mapping[str, incoming.Output],
 ) -> None:
-  """Refuses to write to what is read.
-
-  Raises:
-    UserError: an output is one of the sources.
-  """
+  """Refuses to write to what is read."""
   written = {out.resolve()} if out.suffix else set()
   written |= {f.resolve() for o in found.values() for f in o.files()}
   for source in sources:

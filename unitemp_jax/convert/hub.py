@@ -33,11 +33,7 @@ def is_name(text: object) -> bool:
 
 
 def parse(text: object) -> Name:
-  """Reads hf://OWNER/NAME[/path][@revision]; @revision may follow NAME.
-
-  Raises:
-    UserError: it is none.
-  """
+  """Reads hf://OWNER/NAME[/path][@revision]; @revision may follow NAME."""
   match = re.fullmatch(
     r'hf:/+([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/+([^@]*?))?/*(?:@(.+))?',
     str(text),
@@ -54,10 +50,6 @@ def fetch(text: object) -> Path:
   """Returns a checkpoint of the hub as a file on this machine.
 
   What belongs to it comes along: the parts of an index, the configs beside it.
-
-  Raises:
-    UserError: no such repository, revision or file, no access, no network and
-      no copy in the cache, or huggingface_hub is not installed.
   """
   name = parse(text)
   try:

@@ -175,9 +175,6 @@ def open_network(
     part: see `fit.find`.
     dtype: a name of `POLICIES`.
     loras: FILE[:strength] of what is merged into a transformer.
-
-  Raises:
-    UserError: it cannot be read or does not fit; all that is wrong is listed.
   """
   found = fit.find(checkpoints.open_checkpoint(source), kind, layout, part)
   if config is None:
@@ -212,11 +209,7 @@ def _dtype(
 
 
 def split_axis(path: str, shape: tuple[int, ...], parts: int) -> int | None:
-  """The axis along which the sharding table cuts an array; None for none.
-
-  Raises:
-    UserError: that axis does not divide into `parts` parts.
-  """
+  """The axis along which the sharding table cuts an array; None for none."""
   matches = device_mesh.matching_rules(path, MODEL_RULES)
   spec = MODEL_RULES[matches[0]][1] if matches else ()
   if parts == 1 or WIDTH not in spec:
@@ -256,11 +249,7 @@ class Output:
     }
 
   def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype, int | None]]:
-    """Name of every array -> its shape, its type, the axis it is cut along.
-
-    Raises:
-      UserError: an array does not divide into the parts.
-    """
+    """Name of every array -> its shape, its type, the axis it is cut along."""
     return {
       prefix + path.replace('/', '.'): (
         *(shape, dtype),
@@ -281,11 +270,7 @@ class Output:
     ]
 
   def is_done(self) -> bool:
-    """Whether the output is there already, from the same input.
-
-    Raises:
-      UserError: it is there from another.
-    """
+    """Whether the output is there already, from the same input."""
     index = weights.index_path(self.path)
     there = [p for p in (self.path, index) if p.exists()]
     if not there:

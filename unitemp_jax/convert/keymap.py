@@ -94,16 +94,7 @@ def plain_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
 
 
 def entries(table: Table, layout: str, shapes: Any) -> list[Entry]:
-  """Lists every tensor that a network of these shapes has in a layout.
-
-  Args:
-    table: of the kind of network.
-    layout: a key of `table.signatures`.
-    shapes: tree of arrays or ShapeDtypeStructs.
-
-  Raises:
-    ValueError: a path meets no row or several; the table is wrong.
-  """
+  """Lists every tensor that a network of these shapes has in a layout."""
   flat = plain_shapes(shapes)
   extend = table.numbering(list(flat)) if table.numbering else None
   rows = [(_regex(row.path), row) for row in table.rows]

@@ -35,11 +35,7 @@ _PREFIX = re.compile(
 
 
 def parse(text: str) -> tuple[str, float]:
-  """Reads FILE[:strength], of strength 1 unless it says another.
-
-  Raises:
-    UserError: the strength is not finite.
-  """
+  """Reads FILE[:strength], of strength 1 unless it says another."""
   name, colon, last = text.rpartition(':')
   if not colon or Path(text).exists():
     return text, 1.0
@@ -53,17 +49,7 @@ def parse(text: str) -> tuple[str, float]:
 
 
 def merge(found: fit.Found, shapes: Any, given: Sequence[str]) -> fit.Found:
-  """Returns a transformer with LoRAs added; they are read with its weights.
-
-  Args:
-    found: the transformer in its checkpoint.
-    shapes: tree of our shapes.
-    given: FILE[:strength], added in this order.
-
-  Raises:
-    UserError: one cannot be read, or does not fit; all that does not is
-      listed.
-  """
+  """Returns a transformer with LoRAs added; they are read with its weights."""
   for text in given:
     name, strength = parse(text)
     found = _merge(found, _spellings(found.layout, shapes), name, strength)

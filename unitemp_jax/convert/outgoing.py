@@ -77,11 +77,7 @@ class Network:
     return None
 
   def check(self, config: Any) -> None:
-    """Refuses a config of another size.
-
-    Raises:
-      UserError: shapes or heads of attention differ.
-    """
+    """Refuses a config of another size."""
     wanted = keymap.plain_shapes(sizes.param_shapes(config))
     heads = weights.heads(self.said, self.field, self.prefix)
     if wanted != keymap.plain_shapes(self.shapes) or (
@@ -94,11 +90,7 @@ class Network:
 
 
 def open_networks(path: Path) -> list[Network]:
-  """Finds the networks in one of our weight files.
-
-  Raises:
-    UserError: the file cannot be read, or holds none.
-  """
+  """Finds the networks in one of our weight files."""
   with weights.Files(path) as opened:
     said = opened.metadata
     names = {
@@ -129,17 +121,7 @@ def open_networks(path: Path) -> list[Network]:
 def state_dict(
   network: Network, opened: weights.Files, layout: str, dtype: str = 'keep'
 ) -> dict[str, Tensor]:
-  """Returns the PyTorch tensors of a network, to be read one at a time.
-
-  Args:
-    network: from `open_networks`.
-    opened: its file, open for as long as tensors are read.
-    layout: 'wan' or 'diffusers'.
-    dtype: a name of `incoming.POLICIES`.
-
-  Raises:
-    UserError: the file does not hold all of such a network.
-  """
+  """Returns the PyTorch tensors of a network, to be read one at a time."""
   flat = keymap.flat_shapes(network.shapes)
   try:
     entries = keymap.entries(wan.TABLES[network.kind], layout, network.shapes)
@@ -181,21 +163,7 @@ def export(
   dtype: str = 'keep',
   max_bytes: float = 1e10,
 ) -> list[Path]:
-  """Writes a network as PyTorch tools load it, and returns the paths.
-
-  Args:
-    network: from `open_networks`.
-    config: its size.
-    target: one of `TARGETS`.
-    out: folder.
-    progress: see `incoming.Progress`.
-    dtype: a name of `incoming.POLICIES`.
-    max_bytes: of tensors in one safetensors file.
-
-  Raises:
-    UserError: files are there that hold other weights, or PyTorch is missing
-      for a `.pt`.
-  """
+  """Writes a network as PyTorch tools load it, and returns the paths."""
   layout = 'diffusers' if target == 'diffusers' else 'wan'
   with weights.Files(network.path) as opened:
     tensors = state_dict(network, opened, layout, dtype)
@@ -229,11 +197,7 @@ def export(
 def describe(
   network: Network, target: str, dtype: str, verbose: bool = False
 ) -> str:
-  """What an export holds: a line, and with `verbose` one per tensor.
-
-  Raises:
-    UserError: see `state_dict`.
-  """
+  """What an export holds: a line, and with `verbose` one per tensor."""
   layout = 'diffusers' if target == 'diffusers' else 'wan'
   with weights.Files(network.path) as opened:
     tensors = state_dict(network, opened, layout, dtype)
@@ -278,21 +242,8 @@ def write_safetensors(
 ) -> list[Path]:
   """Writes `STEM.safetensors`, or parts of it and an index as PyTorch has.
 
-  Args:
-    folder: where.
-    stem: name without suffix.
-    tensors: name -> tensor.
-    about: where they come from, kept in the headers; files of the same are
-      left alone.
-    heads: of attention, kept in the headers.
-    max_bytes: of tensors in one file.
-    progress: see `incoming.Progress`.
-
-  Returns:
-    The files, the index last.
-
-  Raises:
-    UserError: the files are there and hold other weights.
+  Files of the same `about`, which the headers keep, are left alone. The index
+  comes last.
   """
   groups = list(_groups(tensors, max_bytes))
   metadata = {'format': 'pt', 'unitemp': json.dumps(about, sort_keys=True)}
@@ -377,18 +328,11 @@ def write_pt(
 ) -> Path:
   """Writes a `.pt` by PyTorch, from a file in its place that is mapped.
 
+  `parts` are the dicts that hold the tensors, such as `generator.model.`:
+  within `generator` names begin with `model.`; '' is the file itself.
+
   So the network need not be in memory as a whole, and twice its size must be
   free on the disk.
-
-  Args:
-    path: of the file; one of the same weights is left alone.
-    tensors: name -> tensor.
-    parts: dicts that hold them, such as `generator.model.`: within the dict
-      `generator` names begin with `model.`. '' for the file itself.
-    progress: see `incoming.Progress`.
-
-  Raises:
-    UserError: the file is there and holds other weights, or PyTorch is missing.
   """
   require_torch()
   import torch

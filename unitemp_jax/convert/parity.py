@@ -427,15 +427,7 @@ def compare_checkpoint(
 ) -> list[Row]:
   """Runs both sides on a checkpoint.
 
-  Args:
-    found: the network in it.
-    config: the size that it should have.
-    dtypes: names of `TOLERANCES`; the VAE runs in float32 only.
-    size: of the input.
-    block: latents per block of a rollout, see `rollout.rows`; None for none.
-
-  Raises:
-    UserError: PyTorch is missing, or the checkpoint does not fit the config.
+  With `block`, latents per block, rollouts are compared too.
   """
   parity_torch.require()
   kind, shapes = found.kind, sizes.param_shapes(config)

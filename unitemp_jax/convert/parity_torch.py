@@ -41,11 +41,7 @@ class Row:
 
 
 def compare(module: str, dtype: str, ours, theirs) -> Row:
-  """Compares two outputs of equal shape; a name with `network` is a whole one.
-
-  Raises:
-    ValueError: the shapes differ.
-  """
+  """Compares outputs of equal shape; a name with `network` is a whole one."""
   ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
   if ours.shape != theirs.shape:
     raise ValueError(f'{module}: {ours.shape} here, {theirs.shape} in PyTorch')
@@ -98,17 +94,7 @@ def torch_shapes(kind: str, config: Any) -> dict[str, tuple[int, ...]]:
 
 
 def build(kind: str, config: Any, state: Mapping[str, np.ndarray], dtype: str):
-  """Returns the reference with these weights, ready to run in a dtype.
-
-  Args:
-    kind: 'dit', 'vae' or 'umt5'.
-    config: its size.
-    state: weights in diffusers' (transformers') layout.
-    dtype: a name of `TOLERANCES`.
-
-  Raises:
-    UserError: names or shapes do not fit.
-  """
+  """Returns the reference with these weights, ready to run in a dtype."""
   import torch
 
   module = module_of(kind, config)
@@ -160,11 +146,6 @@ class Call:
 
 def record(module, names: Sequence[str], run) -> tuple[Any, dict]:
   """Runs `run()` and notes the calls of submodules.
-
-  Args:
-    module: the network.
-    names: of its submodules.
-    run: what calls the network.
 
   Returns:
     What `run` returned, and for each name its list of `Call`s, in order.

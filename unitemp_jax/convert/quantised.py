@@ -35,9 +35,6 @@ def dequantise(where: str, names: Mapping[str, Tensor]) -> dict[str, Tensor]:
   """Returns the tensors of a checkpoint with fp8 weights times their scales.
 
   They count as bfloat16, which holds every fp8 number.
-
-  Raises:
-    UserError: weights are quantised in another way, which it names.
   """
   out, used = {}, set()
   for name, tensor in names.items():

@@ -109,17 +109,8 @@ def cached_velocities(
 ) -> list[np.ndarray]:
   """Our velocities with the cache that generation uses, row after row.
 
-  Args:
-    config: size and dtype.
-    params: our weights.
-    plan: without anchors; positions from 0 on.
-    clean: latents `BFHWC`, which go into the cache.
-    noisy: of the same frames, at each of the levels.
-    text: `BED`.
-    sigmas: levels.
-
-  Returns:
-    Velocities `BFHWC`, one for each level.
+  `plan` has no anchors and positions from 0 on; `clean` latents `BFHWC` go into
+  the cache, `noisy` ones are at each of the `sigmas`.
   """
   dit = DiT(config)
   batch, frames, height, width, _ = clean.shape
@@ -180,16 +171,7 @@ def rows(
   text: np.ndarray,
   block: int,
 ) -> list[Row]:
-  """Compares the passes of a rollout in float32, three blocks long.
-
-  Args:
-    config: size, in float32.
-    params: our weights.
-    module: diffusers' transformer, in float32.
-    noise: `[1, 3 * block, h, w, C]`; stands for latents too.
-    text: `[1, E, D]`.
-    block: latents per block.
-  """
+  """Compares the passes of a rollout in float32, three blocks long."""
   clean, noisy = 0.5 * noise[:, ::-1], noise
   frames = noise.shape[1]
   blocks = np.arange(frames) // block

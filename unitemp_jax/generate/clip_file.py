@@ -210,19 +210,7 @@ def write_video(
   scale: int | None = None,
   output: Output = formats.MP4,
 ) -> Watch:
-  """Writes the video of a clip.
-
-  Args:
-    path: of the mp4.
-    request: what was made.
-    decoded: frames uint8 `[n, H, W, 3]` in temporal order, nothing pasted.
-    tags: see `about`.
-    scale: see `video.write.open_video`.
-    output: the files beside, and how they are written.
-
-  Raises:
-    UserError: a file cannot be written, or frames are missing.
-  """
+  """Writes the video of a clip."""
   watch = Watch(request)
   with ExitStack() as stack:
     fps = output.playback_fps or tags['fps']
@@ -255,20 +243,7 @@ def write_all(
   output: Output = formats.MP4,
   latents: np.ndarray | None = None,
 ) -> None:
-  """Writes all files of a clip beside each other, last the sidecar.
-
-  Args:
-    path: of the mp4.
-    request: what was made.
-    decoded: see `write_video`.
-    tags: see `about`.
-    timings: seconds by name.
-    output: the files beside, and how they are written.
-    latents: `[N, h, w, C]` by time, written as an npz.
-
-  Raises:
-    UserError: a file cannot be written.
-  """
+  """Writes all files of a clip beside each other, last the sidecar."""
   tags = {**tags, 'plan': json.loads(text.to_json(request.plan))}
   watch = write_video(path, request, decoded, tags, output=output)
   if latents is not None:

@@ -46,11 +46,7 @@ Show = Callable[[int, np.ndarray, bool], None]
 
 
 def unfinished(jobs: Sequence[Job], model: str) -> list[Job]:
-  """Leaves out what is there already, whole; touches nothing.
-
-  Raises:
-    UserError: two jobs share a file, or a file is not this request's.
-  """
+  """Leaves out what is there already, whole; touches nothing."""
   owners: set[Path] = set()
   left = []
   for job in jobs:
@@ -119,11 +115,7 @@ class RowFolder:
   """Finished blocks on disk, each written atomically."""
 
   def __init__(self, path: Path, key: str):
-    """Opens the folder of one clip, which is made at the first `save`.
-
-    Raises:
-      UserError: it belongs to another clip, or to somebody else.
-    """
+    """Opens the folder of one clip, which is made at the first `save`."""
     self.path, self._record, self._key = path, path / 'key.json', key
     if self._record.exists():
       if _key_in(self._record, str) != key:
@@ -135,12 +127,7 @@ class RowFolder:
       raise foreign(path)
 
   def load(self, shapes: dict[int, tuple], report: Report = print):
-    """Rows by number; one that is damaged is said, and will be made again.
-
-    Args:
-      shapes: of the latents that each row must have.
-      report: is given the sentence.
-    """
+    """Rows by number; one that is damaged is said, and will be made again."""
     rows = {}
     for path in sorted(self.path.glob('row*.npz')):
       with contextlib.suppress(*files.UNREADABLE):
@@ -191,11 +178,7 @@ class _Run:
     self.total = int(np.count_nonzero(~plan.conditioning & (plan.count > 0)))
 
   def make(self) -> None:
-    """Makes the blocks that are missing, keeping each of them.
-
-    Raises:
-      KeyboardInterrupt: after what is finished was written as a clip.
-    """
+    """Makes the blocks that are missing, keeping each of them."""
     try:
       self._make()
     except KeyboardInterrupt:

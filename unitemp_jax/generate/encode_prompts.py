@@ -62,13 +62,7 @@ class PromptEncoder:
   """
 
   def __init__(self, config: TextConfig, dtype: str, load: Load):
-    """Loads the weights in the dtype that the encoder computes in.
-
-    Args:
-      config: its size.
-      dtype: 'float32' or 'bfloat16', of weights, arithmetic and embeddings.
-      load: from shapes with shardings to weights, or to a branch of them.
-    """
+    """Loads the weights in the dtype that the encoder computes in."""
     self.config = config = dataclasses.replace(config, dtype=dtype)
     shapes = sizes.param_shapes(config, dtype)
     mesh = local_mesh(config)
@@ -171,18 +165,8 @@ def encode(
 ) -> None:
   """Encodes prompts, and prints what is done.
 
-  Args:
-    encoder: from `model_encoder` or `torch_encoder`.
-    tokenizer: its file.
-    prompts: texts.
-    out: folder.
-    dtype: a name of `prompt_embeddings.DTYPES`; the encoder's own if None.
-    batch_size: prompts at a time.
-    part: (I, N), to make every N-th shard from the I-th on.
-    dry_run: print what would be done and stop.
-
-  Raises:
-    UserError: bad files, or `out` holds other embeddings.
+  `part` (I, N) makes every N-th shard from the I-th on; `dtype` is a name of
+  `prompt_embeddings.DTYPES`, the encoder's own if None.
   """
   config, path, load = encoder
   dtype = dtype or config.dtype

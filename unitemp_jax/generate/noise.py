@@ -20,11 +20,7 @@ AXES = ('level', 'time', 'height', 'width', 'channel')
 
 
 def read(path: str | os.PathLike[str]) -> np.ndarray:
-  """Reads noise as float32 `[level, time, height, width, channel]`.
-
-  Raises:
-    UserError: it cannot be read, has no noise, or axes of other names.
-  """
+  """Reads noise as float32 `[level, time, height, width, channel]`."""
   path = Path(path)
   if not path.is_file():
     raise files.no_file(path)
@@ -54,16 +50,7 @@ def read(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def check(noise: np.ndarray, wanted: tuple[int, ...], path: object) -> None:
-  """Refuses noise of another size than a video needs.
-
-  Args:
-    noise: see `read`.
-    wanted: its shape.
-    path: of the file, for the message.
-
-  Raises:
-    UserError: an axis has another length.
-  """
+  """Refuses noise of another size than a video needs."""
   wrong = [
     f'{n} along {axis} and not {m}'
     for axis, n, m in zip(AXES, noise.shape, wanted, strict=True)

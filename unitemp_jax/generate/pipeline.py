@@ -43,12 +43,7 @@ class Generated:
     return self.latents[:, self.plan.timeline()[1]]
 
   def decoded(self, decode_fn: decode.Decode, mode: str) -> np.ndarray:
-    """Frames in temporal order, uint8 `[B, T, H, W, 3]`, nothing pasted.
-
-    Args:
-      decode_fn: of the VAE.
-      mode: one of `decoding.MODES`.
-    """
+    """Frames in temporal order, uint8 `[B, T, H, W, 3]`, nothing pasted."""
     if mode == 'joint':  # at once, as if given clips had been made
       schedule = decoding.joint(self.plan, clips=False, chunk=0)
     else:
@@ -86,14 +81,9 @@ class Pipeline:
   ):
     """Puts a model on devices.
 
-    Args:
-      card: its sizes.
-      params: trees by name: `vae`, `student`, `text` unless embeddings come
-        from elsewhere, and `teacher` if that is to be sampled.
-      tokenizer: of its prompts.
-      model_hash: what finished clips name the model by.
-      mesh: of `parallel.mesh`; by default all devices along `data`.
-      text: where embeddings of prompts come from; by default its own encoder.
+    `params` are trees by name (`vae`, `student`, `text` unless embeddings come
+    from elsewhere, `teacher` if that is to be sampled); `model_hash` is what
+    finished clips name the model by.
     """
     self.card = card
     self.hash = model_hash
@@ -301,10 +291,8 @@ class Pipeline:
   ) -> Iterator[MadeRow]:
     """Yields the rows of a request's plan as they are made, latents only.
 
-    Args:
-      request: what is wanted.
-      finished: generated rows of an interrupted run, by number; the others are
-        made as if it had not been interrupted, bit for bit.
+    Of an interrupted run, the `finished` rows are taken over and the others
+    made as if it had not been interrupted, bit for bit.
     """
     plan, params = request.plan, self.params
     nets = {}
@@ -337,14 +325,11 @@ class Pipeline:
   ) -> Iterator[Piece]:
     """Yields pixels as they are made, in the order of generation.
 
+    In mode 'lag' a block that is shown before its past exists comes again,
+    refined, when the block before it is there.
+
     Given frames stand in them as they were given. Device memory does not grow
     with the length of a plan that sees a window only.
-
-    Args:
-      request: what is wanted.
-      finished: as for `rows`.
-      mode: 'stream', or 'lag': a block that is shown before its past exists
-        comes again, refined, when the block before it is there.
     """
     began = time.monotonic()
     for made, piece in self.decoded(
@@ -439,11 +424,7 @@ class Pipeline:
     return np.asarray(self._codec.encode(self.params['vae'], video))
 
   def encode_clip(self, video: np.ndarray) -> np.ndarray:
-    """One clip `[1 + 4k, H, W, 3]` of any length to latents `[1, F, h, w, C]`.
-
-    Raises:
-      UserError: a bad size.
-    """
+    """A clip `[1 + 4k, H, W, 3]` of any length to latents `[1, F, h, w, C]`."""
     self._check_clip(video.shape[:3])
     return self._codec.encode_clip(self.params['vae'], video[None])
 

@@ -67,13 +67,7 @@ class Request:
   nag: Nag | None = None  # a negative prompt; None for none
 
   def __post_init__(self):
-    """Refuses what cannot be run.
-
-    Raises:
-      UserError: given frames overlap, lie outside the video, have another size
-        or do not stand where the plan reads them; a prompt is missing or empty;
-        the plan breaks a law.
-    """
+    """Refuses what cannot be run."""
     _check_once(self.plan)
     _check_prompts(self)
     _check_given(self)
@@ -172,10 +166,7 @@ def given_latents(
 ) -> np.ndarray | None:
   """Latents given to a batch, in the order of `Plan.preloaded`.
 
-  Args:
-    requests: of one plan, with frames given at the same places.
-    encode: clips `[B, n, H, W, 3]` to latents, each clip by itself, so that its
-      first latent is an image latent.
+  Each clip is encoded by itself, so that its first latent is an image latent.
 
   Returns:
     `[B, K, h, w, C]`, or None if nothing is given.
@@ -211,15 +202,7 @@ class Draft:
   """
 
   def __init__(self, model: Any, settings: Mapping[str, Any]):
-    """Takes the settings that all workflows share.
-
-    Args:
-      model: a `Pipeline`, a `Model`, or a card.
-      settings: see `workflows`.
-
-    Raises:
-      UserError: a setting is unknown or cannot be.
-    """
+    """Takes the settings that all workflows share."""
     self.card: ModelCard = getattr(model, 'card', model)
     self._tokenizer: Tokenizer | None = getattr(model, 'tokenizer', None)
     self.fps = self.card.fps
@@ -268,9 +251,6 @@ class Draft:
       join: 'start' or 'end' of it, where the video goes on; frames too many
         are cut from the other end.
       sound: whether the video keeps its sound.
-
-    Raises:
-      UserError: it cannot be read, or has not 1 + 4k frames.
     """
     frames = read_frames(source, self.fps)
     if isinstance(source, str | os.PathLike):
@@ -330,15 +310,7 @@ class Draft:
     *arguments,
     **own,
   ) -> Plan:
-    """The plan of a video of so many frames, with the shared settings.
-
-    Args:
-      frames: of the video.
-      begun: whether its first frame is given.
-      order: from `orders`.
-      *arguments: its own, after the length in latents if it takes that.
-      **own: its own.
-    """
+    """The plan of a video of so many frames, with the shared settings."""
     fields = {**self.order, **own}
     if order not in (orders.extend, orders.story):
       arguments = (1 + (frames - 1) // timeline.STRIDE, *arguments)
@@ -374,17 +346,8 @@ class Draft:
   ) -> Request:
     """Builds the plan and the request.
 
-    Args:
-      workflow: its name.
-      prompt: a text, a schedule `{frame: text}`, or the texts that the order
-        refers to by itself.
-      frames: of the video.
-      order: from `orders`.
-      *arguments: see `plan`.
-      **fields: see `plan`.
-
-    Raises:
-      UserError: anything does not fit.
+    `prompt` is a text, a schedule `{frame: text}`, or the texts that the order
+    refers to by itself.
     """
     given = sorted(self.conditioning, key=lambda clip: clip.frame)
     height, width = self.resolution([clip.video for clip in given])

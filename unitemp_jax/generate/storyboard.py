@@ -41,11 +41,7 @@ class Stretch:
 
 
 def stretches(board: Storyboard, card: ModelCard) -> list[Stretch]:
-  """Returns scenes and transitions in the order of play, on the timeline.
-
-  Raises:
-    UserError: a length is no whole number of latents of the model.
-  """
+  """Returns scenes and transitions in the order of play, on the timeline."""
   found: list[Stretch] = []
   end = 0
   for k, scene in enumerate(board.scenes):
@@ -68,15 +64,7 @@ def _frames(what: Scene | Transition, card: ModelCard) -> int:
 
 
 def to_request(board: Storyboard, model: Any) -> Request:
-  """Returns what is to be generated.
-
-  Args:
-    board: from `read`.
-    model: a pipeline, a `request.Model`, or a card.
-
-  Raises:
-    UserError: a time or a given file does not fit; the sentence names the line.
-  """
+  """Returns what is to be generated."""
   card = getattr(model, 'card', model)
   line = stretches(board, card)
   height, width = board.size or (None, None)
@@ -163,11 +151,7 @@ def begin_of(
   stretch: Stretch,
   card: ModelCard,
 ) -> int:
-  """Frame of the video at which something given begins.
-
-  Raises:
-    UserError: it does not fit its scene.
-  """
+  """Frame of the video at which something given begins."""
   # Before this frame the scene has no latent of its own.
   least = 0 if stretch.begin == 0 else timeline.STRIDE
   most = stretch.end - stretch.begin - (len(frames) - 1)
@@ -191,11 +175,7 @@ def begin_of(
 
 
 def describe(board: Storyboard, card: ModelCard) -> str:
-  """Draws the timeline of a storyboard in text: one line per stretch.
-
-  Raises:
-    UserError: as `stretches`.
-  """
+  """Draws the timeline of a storyboard in text: one line per stretch."""
   line = stretches(board, card)
   total = line[-1].end
   lines = [

@@ -79,16 +79,7 @@ class Node:
     raise UserError(f'{self.path}:{line or self.line}: {message}')
 
   def expect(self, *kinds: type, what: str, hint: str = '') -> Any:
-    """Returns the value if it is of one of the kinds.
-
-    Args:
-      *kinds: bool, int, float, str, list or dict; an int is no bool.
-      what: name of the value in the complaint.
-      hint: what would be allowed, where the kinds alone do not say it.
-
-    Raises:
-      UserError: it is of another kind.
-    """
+    """Returns the value if it is of one of the kinds."""
     if type(self.value) in kinds:
       return self.value
     allowed = hint or ' or '.join(_KINDS[kind] for kind in kinds)
@@ -100,17 +91,7 @@ class Node:
   def fields(
     self, allowed: Sequence[str], required: Sequence[str], what: str
   ) -> dict[str, 'Node']:
-    """Returns the values of a mapping by key.
-
-    Args:
-      allowed: every key that it may have.
-      required: those that it must have.
-      what: name of the mapping in complaints.
-
-    Raises:
-      UserError: it is no mapping, a key is unknown (the nearest one is
-        suggested) or a required one is missing.
-    """
+    """Returns the values of a mapping by key."""
     entries = self.expect(dict, what=what)
     for key in entries:
       if key not in allowed:
@@ -135,12 +116,7 @@ class Node:
 
 
 def read_nodes(path: Path) -> Node:
-  """Reads a file of one YAML or JSON document.
-
-  Raises:
-    UserError: the file cannot be read, is no YAML, is empty, or has a key
-      twice in one mapping.
-  """
+  """Reads a file of one YAML or JSON document."""
   try:
     text = path.read_text(encoding='utf-8')
   except (OSError, UnicodeDecodeError) as error:
@@ -279,12 +255,7 @@ class Storyboard:
 
 
 def read(path: str | Path) -> Storyboard:
-  """Reads a storyboard and checks all that needs no model.
-
-  Raises:
-    UserError: something is wrong; the sentence names the file, the line and
-      what would be allowed.
-  """
+  """Reads a storyboard and checks all that needs no model."""
   path = Path(path)
   node = read_nodes(path)
   entries = node.fields(_BOARD, ('scenes',), 'a storyboard')

@@ -63,9 +63,7 @@ class LayeredEncoder:
   def __init__(self, config: TextConfig, load: Callable[[str], Any]):
     """Reads and compiles nothing yet.
 
-    Args:
-      config: size and dtype.
-      load: name of a branch of the parameters -> this branch.
+    `load` maps the name of a branch of the parameters to that branch.
     """
     self._config, self._load = config, load
     layer, norm = umt5.TextLayer(config), umt5.T5Norm()
@@ -189,12 +187,7 @@ class Stored:
   """Precomputed embeddings, from "unitemp encode PROMPTS"."""
 
   def __init__(self, folder: str | Path, card: ModelCard, tokenizer: Tokenizer):
-    """Opens a folder.
-
-    Raises:
-      UserError: it is not finished, or belongs to a text encoder of another
-        width.
-    """
+    """Opens a folder."""
     self.found = PromptEmbeddings(folder)
     if self.found.width != card.dit.text_dim:
       raise UserError(

@@ -326,12 +326,7 @@ def regenerate(
 
 
 def from_plan(model, plan: Plan, prompt: Prompt, **settings) -> Request:
-  """A video by a plan that was written elsewhere (`unitemp plan --out`).
-
-  Raises:
-    UserError: the plan reads frames that are given, or has another block or
-      other anchors than the model.
-  """
+  """A video by a plan that was written elsewhere (`unitemp plan --out`)."""
   draft = Draft(model, settings)
   if len(plan.preloaded()[1]):
     raise UserError(

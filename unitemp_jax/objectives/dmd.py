@@ -61,10 +61,7 @@ def surrogate(
 ) -> jax.Array:
   """A loss whose gradient is `grad / size`: 0.5 mean |x - sg(x - g)|^2.
 
-  Args:
-    latents: samples x.
-    grad: g.
-    mask: bool `[F]`, the frames that the mean is over; None is all.
+  The mean is over the frames of `mask`, bool `[F]`, or all.
   """
   target = jax.lax.stop_gradient(latents - grad)
   error = (latents - target) ** 2

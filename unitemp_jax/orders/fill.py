@@ -92,13 +92,6 @@ def keyframes(
   A gap ends with the latent that a given image belongs to. Gaps are filled one
   after the other: by time, or for the side future the latest first. The ends of
   the video may be open.
-
-  Args:
-    num_latents: N, the length of the timeline.
-    given: (position, count) of what is given, anywhere and in any order; see
-      the module `orders`.
-    side: see the module.
-    **settings: see `Settings`.
   """
   check_side(side)
   script = new_script(0, num_latents, Settings(**settings), given)
@@ -121,13 +114,6 @@ def regenerate(
   All before the span is given as a clip. So is all behind it: that clip's first
   frame is the last one of the span's last latent, so that `4 count - 1` frames
   change, 4 first - 3 .. 4 (first + count) - 5, and all others stay.
-
-  Args:
-    num_latents: N, latents of the video.
-    first: first latent of the span, at least 1.
-    count: latents of the span, at most N - 1 - first.
-    side: see the module.
-    **settings: see `Settings`.
   """
   check_side(side)
   if num_latents < 3:
@@ -168,17 +154,12 @@ def extend(
 ) -> Plan:
   """Returns the plan that makes a given image or clip longer.
 
+  It begins at position 0. `sides` says which side grows first if both do: past,
+  future, or alternate, block by block in turn.
+
   What is given begins at position 0, so that the video begins at `-before`.
   Extended into the past, the clip's first latent is an image latent no longer:
   the latent of the timeline at position 0 is generated as well.
-
-  Args:
-    given_count: latents given: 1 = an image, more = a clip.
-    before: latents to be added before it.
-    after: latents to be added after it.
-    sides: which side grows first if both do: past, future, or alternate, that
-      is block by block in turn, the past first.
-    **settings: see `Settings`; prompts may switch at negative positions.
   """
   if given_count < 1:
     raise UserError('order extend: give at least one latent to begin with')

@@ -50,9 +50,6 @@ def long(
     given_first: latents given at the start: 1 = an image, more = a clip.
     given_last: latents given at the end: 1 = an image, more = a clip.
     **settings: see `Settings`.
-
-  Raises:
-    UserError: the sizes do not fit together, or not into the span.
   """
   _check_words(direction, sinks)
   given = given_ends(num_latents, given_first, given_last)

@@ -88,9 +88,6 @@ def loop_script(
       everything: so loops are trained, by teachers that know no other start.
     overlap: how many of the first latents are seen behind the end; None = as
       many as begin within a block after the end.
-
-  Raises:
-    UserError: what is given does not fit, or no latents at all.
   """
   if settings.span is None and not closed:
     least = settings.block + settings.anchors + 1

@@ -39,18 +39,7 @@ def nearest(
   low: int | None = None,
   reach: int | None = None,
 ) -> list[Item]:
-  """Returns the items that a row at positions first .. last sees, by time.
-
-  Args:
-    items: what could be seen.
-    first: first position of the row.
-    last: last position of the row.
-    window: most items seen; None = all.
-    block: B; so many consecutive items next to the row on either side have a
-      place of their own, if the window holds two of that.
-    low: first position of the row's anchors, if it has any.
-    reach: most positions that items and row may extend over; None = any.
-  """
+  """Returns the items that a row at positions first .. last sees, by time."""
   if window is None and reach is None:
     return sorted(items)
   low = first if low is None else low

@@ -31,11 +31,7 @@ class Block:
 
 
 def sequence(number: int, side: str) -> list[int]:
-  """Returns the indices of blocks in time, in order of generation.
-
-  Raises:
-    UserError: an unknown side.
-  """
+  """Returns the indices of blocks in time, in order of generation."""
   if side == 'past':
     return list(range(number))
   if side == 'future':
@@ -97,12 +93,6 @@ def heads_first(
   Where a block stands so near to the start `begin` that its anchors would, what
   lies before it is generated first, and it sees that instead, whatever its
   scope.
-
-  Args:
-    blocks: in order of generation.
-    begin: first position of the video.
-    anchors: P.
-    held: positions that are known from the start.
   """
   pending, done, known = list(blocks), [], set(held)
 
@@ -384,9 +374,6 @@ def new_script(
 
   `begin` is the position of frame 0. If the start is open, that frame belongs
   to the anchors, and the latents of the video begin one position later.
-
-  Raises:
-    UserError: a video of no latents, or given ones that do not fit.
   """
   placed = [Conditioning(*one) for one in given]
   is_open = settings.open_start and all(one.position > begin for one in placed)

@@ -59,9 +59,6 @@ def story(
     loop: whether the story ends where it begins.
     side: from which side connections are filled, as for `inbetween`.
     **settings: see `Settings`; prompts follow from the scenes.
-
-  Raises:
-    UserError: the sizes do not fit together.
   """
   check_side(side)
   links = _links(scenes, connections, loop)

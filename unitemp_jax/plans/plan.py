@@ -196,9 +196,6 @@ class Plan:
     """Returns the same plan in larger arrays, so that plans share a program.
 
     Inert rows are appended: they make, read and write nothing.
-
-    Raises:
-      UserError: a size is smaller than the plan needs.
     """
     wanted = {'rows': rows, 'num_latents': num_latents, 'num_slots': num_slots}
     needed = (self.num_rows, self.num_latents, self.num_slots)
@@ -234,11 +231,7 @@ def _columns(pairs: Iterable[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def align(*plans: Plan) -> list[Plan]:
-  """Returns the plans padded to one shape, so that they share a program.
-
-  Raises:
-    UserError: the plans differ in block, number of anchors or of sinks.
-  """
+  """Returns the plans padded to one shape, so that they share a program."""
   kinds = {(plan.block, plan.num_anchors, plan.num_sinks) for plan in plans}
   if len(kinds) > 1:
     raise UserError(

@@ -60,12 +60,7 @@ def to_json(plan: Plan) -> str:
 
 
 def from_json(text: str) -> Plan:
-  """Returns the plan that JSON text describes, with every law checked.
-
-  Raises:
-    UserError: the text is not JSON, a field is missing, unknown or of the wrong
-      type, or the plan breaks a law.
-  """
+  """Returns the plan that JSON text describes, with every law checked."""
   try:
     tree = json.loads(text)
   except (ValueError, RecursionError) as error:
@@ -100,11 +95,7 @@ def from_json(text: str) -> Plan:
 
 
 def load(path: str | os.PathLike) -> Plan:
-  """Reads a plan from a JSON file and checks every law.
-
-  Raises:
-    UserError: the file cannot be read, or what it holds is no lawful plan.
-  """
+  """Reads a plan from a JSON file and checks every law."""
   try:
     text = pathlib.Path(path).read_text('utf-8')
   except (OSError, UnicodeDecodeError) as error:

@@ -59,13 +59,7 @@ class Decoder:
   """Decodes what a plan's rows make, as soon as its schedule allows."""
 
   def __init__(self, decode: Chunk, plan: Plan, schedule: Schedule):
-    """Starts with nothing decoded.
-
-    Args:
-      decode: of the VAE.
-      plan: checked rows.
-      schedule: of the plan.
-    """
+    """Starts with nothing decoded."""
     self._decode, self._plan, self._schedule = decode, plan, schedule
     self._next = 0
     self._latents: dict[int, np.ndarray] = {}
@@ -146,15 +140,7 @@ def run(
   latents: np.ndarray,
   anchors: np.ndarray,
 ) -> Iterator[Piece]:
-  """Decodes a finished plan as if its rows were being made.
-
-  Args:
-    decode: of the VAE.
-    plan: what was run.
-    schedule: of the plan.
-    latents: its buffer `[B, entries, h, w, C]`.
-    anchors: of every row, `[J, B, P, h, w, C]`.
-  """
+  """Decodes a finished plan as if its rows were being made."""
   decoder = Decoder(decode, plan, schedule)
   for row in range(plan.num_rows):
     entries = [entry for _, entry in plan.entries(row)]
@@ -225,11 +211,6 @@ class Codec:
 
   def decode_chunk(self, params: Any, latents: Any, memory: Any):
     """Latents to bytes, and the memory for those that follow.
-
-    Args:
-      params: of the VAE.
-      latents: `[B, F, h, w, C]`.
-      memory: of what came before, which is used up; None at the start.
 
     Raises:
       UserError: pixels came out that are not finite, which bytes cannot show.

@@ -154,11 +154,7 @@ def write_card(folder: Path, card: ModelCard) -> Path:
 
 
 def read_card(folder: Path) -> ModelCard:
-  """Reads `model.json`.
-
-  Raises:
-    UserError: no such file, or it does not describe a model that can run.
-  """
+  """Reads `model.json`."""
   path = folder / INDEX
   if files.is_web_address(folder):
     raise files.no_file(folder)
@@ -198,14 +194,6 @@ def check_heads(path: Path, network: str, config: Any) -> None:
   """Refuses weights that say they have another number of heads.
 
   Shapes are the same for any number of heads.
-
-  Args:
-    path: of the weights; a missing file is passed over.
-    network: 'dit' or 'text'.
-    config: its size.
-
-  Raises:
-    UserError: they differ.
   """
   if not weights.exist(path):
     return

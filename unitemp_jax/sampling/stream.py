@@ -46,13 +46,7 @@ class RowPrograms:
   """The two compiled halves of a step, for one clip at a time."""
 
   def __init__(self, dit: DiT, sigmas: np.ndarray, options: StepOptions):
-    """Compiles nothing yet.
-
-    Args:
-      dit: the student.
-      sigmas: of the passes, decreasing, the last one 0.
-      options: of the model.
-    """
+    """Compiles nothing yet."""
     self.dit = dit
     self._denoise = sampler.cached_denoise(dit)
     self._sigmas = np.asarray(sigmas, np.float32)
@@ -186,11 +180,7 @@ class Rows:
     return clean
 
   def run(self, finished: Mapping[int, MadeRow]) -> Iterator[MadeRow]:
-    """Yields every row that is not inert, in order.
-
-    Args:
-      finished: rows that were made before, by number.
-    """
+    """Yields every row that is not inert, in order."""
     plan, began = self._plan, time.monotonic()
     for row in range(plan.num_rows):
       entries = [entry for _, entry in plan.entries(row)]

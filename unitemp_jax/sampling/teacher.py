@@ -66,11 +66,7 @@ def settings_of(
   guidance_scale: float | None = None,
   **_: Any,
 ) -> TeacherSettings:
-  """How a teacher is sampled: as asked for, else as its card says.
-
-  Raises:
-    UserError: a setting that no sampler has.
-  """
+  """How a teacher is sampled: as asked for, else as its card says."""
   return TeacherSettings(
     steps=num_steps,
     shift=card.teacher_shift if shift is None else shift,
@@ -108,16 +104,7 @@ def guided(
 def sample_teacher(
   velocity: Velocity, noise: jax.Array, settings: TeacherSettings
 ) -> jax.Array:
-  """Integrates the flow from noise to data.
-
-  Args:
-    velocity: see `guided`.
-    noise: `BFHWC`.
-    settings: solver, steps and shift.
-
-  Returns:
-    Latents `BFHWC`.
-  """
+  """Integrates the flow from noise to data."""
   if settings.solver == 'unipc':
     return _unipc(velocity, noise, settings)
   sigmas = flow.euler_sigmas(settings.steps, settings.shift)
@@ -155,15 +142,7 @@ def _unipc(velocity, noise, settings):
 
 
 def places(sigmas: np.ndarray, settings: TeacherSettings) -> list[int]:
-  """After how many Euler steps each of the student's sigmas is reached.
-
-  Args:
-    sigmas: of the student, decreasing, the last one 0.
-    settings: of the teacher.
-
-  Raises:
-    UserError: the teacher's steps do not meet them all.
-  """
+  """After how many Euler steps each of the student's sigmas is reached."""
   grid = flow.euler_sigmas(settings.steps, settings.shift)
   found = [int(np.abs(grid - sigma).argmin()) for sigma in sigmas]
   off = max(abs(grid[i] - v) for i, v in zip(found, sigmas, strict=True))
@@ -186,15 +165,6 @@ def sample_trajectory(
 
   Students that take few steps are initialised on these states (CausVid, arXiv
   2412.07772): their sigmas are among those of the teacher's Euler steps.
-
-  Args:
-    velocity: see `guided`.
-    noise: `BFHWC`, the first state.
-    settings: of the teacher.
-    sigmas: of the student; the last one is 0, the clip itself.
-
-  Raises:
-    UserError: see `places`.
   """
   grid = flow.euler_sigmas(settings.steps, settings.shift)
   states = [noise]

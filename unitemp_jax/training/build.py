@@ -39,11 +39,7 @@ _AHEAD_BYTES = 4e9  # of decoded clips that wait
 
 
 def build_program(config: ConfigDict) -> Program:
-  """Returns the program of `config.objective`; reads no weights.
-
-  Raises:
-    UserError: an objective that does not exist.
-  """
+  """Returns the program of `config.objective`; reads no weights."""
   if config.objective not in PROGRAMS:
     raise UserError(
       f'config.objective is {config.objective!r}; use one of '

@@ -66,13 +66,8 @@ def plan_rows(
 ) -> list[Row]:
   """Returns what the rows of a plan take that compute anything.
 
-  Args:
-    config: of the transformer.
-    plan: any.
-    frame: tokens of a latent frame.
-    text: tokens of a prompt.
-    draft_from: see `sampling.step.StepOptions`.
-    anchored: False leaves the anchors out that can be dropped.
+  `frame` and `text` are the tokens of a latent and of a prompt;
+  `anchored=False` leaves the anchors out that can be dropped.
   """
   found = []
   for row in range(plan.num_rows):
@@ -115,13 +110,8 @@ def rollout(
 ) -> tuple[Flops, Flops]:
   """Averages over plans, exit levels and dropped anchors.
 
-  Args:
-    config: of the student.
-    plans: with the weights that they are drawn by.
-    clip: what they are rolled out over.
-    passes: of the student; each is as often the last one.
-    anchor_drop: share of rollouts without anchors.
-    draft_from: see `sampling.step.StepOptions`.
+  `plans` come with the weights that they are drawn by; each of `passes` is as
+  often the last one.
 
   Returns:
     Of the passes above the exit level and those that write, and of the passes

@@ -88,11 +88,6 @@ def shapes_of(tree: Any, mesh: Mesh | None, rules: Rules) -> Any:
 def load(tree: Any, mesh: Mesh | None = None, rules: Rules = ()) -> Any:
   """Returns the tree with every `Lazy` read and everything on the devices.
 
-  Args:
-    tree: of arrays and `Lazy`.
-    mesh: devices; None is the default one.
-    rules: how it is split over them.
-
   Raises:
     UserError: a file is missing or does not fit.
   """

@@ -123,11 +123,6 @@ def train(
     rules: how parameters are split over it.
     seed: of `state.key`.
     fingerprint: of the config; a checkpoint with another one is refused.
-
-  Raises:
-    UserError: see `Checkpoints.restore_latest` and `put_batch`.
-    TrainingStopped: too many steps in a row went wrong, or a parameter to be
-      saved is not finite (nothing is saved then).
   """
   workdir, last = Path(workdir), settings.num_steps
   with contextlib.ExitStack() as stack:

@@ -31,9 +31,7 @@ TIME_FIELDS = ('seconds', 'steps_per_second')
 def open_log(path: Path, last_step: int | None = None) -> TextIO:
   """Opens a file of JSON lines to append to, without a half-written line.
 
-  Args:
-    path: created with its folder.
-    last_step: lines of later steps are dropped too, atomically.
+  Lines of steps after `last_step` are dropped too, atomically.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   text = path.read_bytes() if path.exists() else b''

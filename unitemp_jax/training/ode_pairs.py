@@ -41,15 +41,7 @@ class TrajectoryMaker:
   """
 
   def __init__(self, config: ConfigDict, steps: int):
-    """Reads all weights.
-
-    Args:
-      config: with `student`, such as `configs/wan_1p3b_ode_init.py`.
-      steps: of Euler; they must meet the student's sigmas.
-
-    Raises:
-      UserError: weights are missing or do not fit, or the steps do not.
-    """
+    """Reads all weights."""
     self._config = config
     self._settings = TeacherSettings(
       steps,
@@ -114,9 +106,7 @@ class TrajectoryMaker:
   def make(self, prompts: Sequence[str], seed: int) -> list[dict]:
     """Returns the records of clips, as `data.latents` describes them.
 
-    Args:
-      prompts: at most `rows`.
-      seed: of the first clip; the next is + 1.
+    At most `rows` prompts; the first clip has the seed, the next one + 1.
     """
     # Too few are filled up, so that all share one compilation.
     extra = self.rows - len(prompts)

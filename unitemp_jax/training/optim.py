@@ -36,10 +36,6 @@ def make_schedule(
     warmup_steps: steps of the linear rise from 0.
     decay_steps: step at which the cosine ends, warmup included.
     final_fraction: part of the peak that the cosine ends at.
-
-  Raises:
-    UserError: an unknown schedule, a cosine that ends before its warmup, or a
-      rate that is not above 0.
   """
   if not (0 < learning_rate < math.inf and warmup_steps >= 0):
     raise UserError(
@@ -116,9 +112,6 @@ def make_optimizer(
     weight_decay: applied to matrices and kernels only (`decay_mask`).
     clip_norm: largest global norm of the gradient; 0 clips nothing.
     **schedule: of `make_schedule`.
-
-  Raises:
-    UserError: an unknown name; see `make_schedule`.
   """
   rate = make_schedule(**schedule)
   if name == 'adamw':
@@ -177,21 +170,14 @@ def accumulate_gradients(
 ) -> tuple[Any, dict[str, jax.Array]]:
   """Returns the mean gradient and mean metrics over `steps` micro-batches.
 
-  Equal to one pass over the whole batch if the loss is a mean over its rows.
+  `loss_fn` maps (params, micro-batch, key) to (loss, metrics). Micro-batch i of
+  `steps`, which must divide the rows, draws from `fold_in(key, i)`.
 
-  Args:
-    loss_fn: `(params, micro_batch, key) -> (loss, metrics)`.
-    params: the tree to differentiate with respect to.
-    batch: tree of arrays [B, ...].
-    key: PRNG key; micro-batch i draws from `fold_in(key, i)`.
-    steps: number of micro-batches; must divide B.
+  Equal to one pass over the whole batch if the loss is a mean over its rows.
 
   Returns:
     Gradients like `params`, summed in float32 and returned in its dtypes;
     metrics with `loss` added, each a float32 scalar.
-
-  Raises:
-    UserError: `steps` does not divide B.
   """
   value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 

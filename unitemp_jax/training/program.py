@@ -93,12 +93,7 @@ class Guard:
   """
 
   def __init__(self, max_skipped: int, stored: dict[str, Any]):
-    """Continues from what `get_state` returned; from nothing with {}.
-
-    Args:
-      max_skipped: number of skipped steps in a row that stops the training.
-      stored: the state.
-    """
+    """Continues from what `get_state` returned; from nothing with {}."""
     self._max_skipped = max_skipped
     self.total = stored.get('total', 0)
     self._in_row = stored.get('in_row', 0)
@@ -300,11 +295,7 @@ def abstract_state(
 def first_state(
   program: Program, seed: int, mesh: Mesh, rules: Rules = MODEL_RULES
 ) -> TrainState:
-  """Returns the state before the first step, on the devices.
-
-  Raises:
-    UserError: weights that it starts from are missing or do not fit.
-  """
+  """Returns the state before the first step, on the devices."""
   shapes = abstract_state(program, seed, mesh, rules)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
   arguments = (
@@ -350,30 +341,13 @@ class CompiledSteps:
   def __call__(
     self, name: str, state: TrainState, batch, frozen, mean: Any
   ) -> tuple[TrainState, dict[str, jax.Array], jax.Array]:
-    """Takes a step that was compiled; `state` is donated.
-
-    Args:
-      name: of the step.
-      state: before it.
-      batch: on the devices.
-      frozen: likewise.
-      mean: running mean of the step's loss, see `guard.guarded`.
-
-    Returns:
-      State, metrics and mean after the step.
-    """
+    """Takes a step that was compiled; `state` is donated."""
     if not isinstance(mean, jax.Array):
       mean = jax.device_put(np.asarray(mean, np.float32), self._mean.sharding)
     return self._compiled[name](state, batch, frozen, mean)
 
   def lower(self, name: str, *arguments) -> jax.stages.Lowered:
-    """Returns one step's program before it is compiled.
-
-    Args:
-      name: of the step.
-      *arguments: state, batch and frozen weights, or their shapes with
-        shardings.
-    """
+    """Returns one step's program before it is compiled."""
     function, _ = self._program.steps[name]
 
     def counted(state, batch, frozen, mean):

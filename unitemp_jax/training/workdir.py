@@ -98,11 +98,7 @@ def _leaves(tree: dict, prefix: str = '') -> dict:
 
 
 def check_config(workdir: Path, config: dict) -> None:
-  """Refuses a folder that holds a run with another config.
-
-  Raises:
-    UserError: names what differs.
-  """
+  """Refuses a folder that holds a run with another config."""
   path = workdir / 'config.json'
   if not path.exists():
     return
@@ -126,11 +122,7 @@ def check_config(workdir: Path, config: dict) -> None:
 
 @contextlib.contextmanager
 def claimed(workdir: Path, config: dict) -> Iterator[None]:
-  """Keeps other trainings out of a folder, and writes the config there.
-
-  Raises:
-    UserError: another process trains there, or it holds another run.
-  """
+  """Keeps other trainings out of a folder, and writes the config there."""
   with contextlib.ExitStack() as stack:
     with processes.sync(f'Opening {workdir}'):
       if jax.process_index() == 0:
@@ -144,16 +136,7 @@ def claimed(workdir: Path, config: dict) -> Iterator[None]:
 def export_weights(
   state: TrainState, workdir: Path, config: dict
 ) -> list[Path]:
-  """Writes the running mean of every averaged network.
-
-  Args:
-    state: of a run, on every process.
-    workdir: of the run; receives `weights/NAME.safetensors`.
-    config: plain dict, kept in the files with the number of steps.
-
-  Returns:
-    The paths, written by process 0 only.
-  """
+  """Writes the running mean of every averaged network."""
   means = {name: processes.to_host(tree) for name, tree in state.ema.items()}
   if jax.process_index() != 0:
     return []
@@ -167,10 +150,8 @@ def export_weights(
 def provenance(path: str | Path) -> dict[str, Any]:
   """Steps, config and last metrics of the run that wrote `path`.
 
-  Args:
-    path: `WORKDIR/weights/NAME.safetensors`; metrics are read from
-      `WORKDIR/metrics.jsonl` where that is still there. `seconds` in them is
-      the wall time of the steps, restarts and compilation excluded.
+  Metrics are those of `WORKDIR/metrics.jsonl` where that is still there,
+  `seconds` in them without restarts and compilation.
   """
   path = Path(path)
   with safetensors.safe_open(str(path), framework='numpy') as file:
@@ -259,14 +240,7 @@ class Checkpoints:
     keep: int = 2,
     keep_every: int = 0,
   ):
-    """Opens or creates `directory`.
-
-    Args:
-      directory: seen by every process.
-      fingerprint: of the config; a checkpoint with another one is refused.
-      keep: how many of the newest checkpoints are kept.
-      keep_every: steps between those that are kept for good; 0 for none.
-    """
+    """Opens or creates `directory`."""
     self._directory = Path(directory).absolute()
     self._fingerprint = fingerprint
     self._manager = ocp.CheckpointManager(
@@ -290,11 +264,8 @@ class Checkpoints:
   def save(self, step: int, state: Any, data_state: dict) -> None:
     """Starts writing a checkpoint; returns once `state` may be donated.
 
-    Args:
-      step: number of finished steps.
-      state: the train state.
-      data_state: what the host needs besides it, as JSON-able values; those of
-        process 0 are kept.
+    `data_state` is what the host needs besides it, as JSON-able values; those
+    of process 0 are kept.
     """
     if jax.default_backend() == 'cpu':
       # Orbax reads host buffers in place, and a donated one is overwritten by

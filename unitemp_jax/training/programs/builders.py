@@ -120,13 +120,7 @@ def student_sigmas(config: ConfigDict) -> np.ndarray:
 def model_card(
   config: ConfigDict, index: dict[str, Any], provenance: dict[str, Any]
 ) -> ModelCard:
-  """What a model folder says about itself.
-
-  Args:
-    config: of a student stage.
-    index: of the latents it was trained on (`data.latents.read_index`).
-    provenance: how the weights were made.
-  """
+  """What a model folder says about itself."""
   vae = dataclasses.replace(
     vae_config(config.model),
     latent_mean=tuple(index['latent_mean']),
@@ -209,11 +203,7 @@ def training_plans(
 
 
 def windowed(settings: ConfigDict) -> bool:
-  """Whether a `config.orders` asks for windowed anchors.
-
-  Raises:
-    UserError: an unknown kind.
-  """
+  """Whether a `config.orders` asks for windowed anchors."""
   if settings.anchor_kind not in ANCHOR_KINDS:
     raise UserError(
       f'config.orders.anchor_kind is {settings.anchor_kind!r}; use one of '

@@ -47,9 +47,6 @@ def initial_networks(config: ConfigDict) -> dict[str, LazyWeights]:
   """What student and critic of a distillation start from.
 
   The critic starts from `config.critic_init`, or from the teacher.
-
-  Raises:
-    UserError: there is no `critic_init`, and the teacher has another size.
   """
   own = builders.dit_config(config.model)
   shapes = sizes.param_shapes(own)
@@ -121,11 +118,7 @@ def negative_key(config: ConfigDict) -> list[str]:
 
 
 def check_captions(config: ConfigDict, path: Path) -> None:
-  """Refuses embeddings that lack one of the lines of a file.
-
-  Raises:
-    UserError: they do, or they are not finished.
-  """
+  """Refuses embeddings that lack one of the lines of a file."""
   folder = config.latents.embeddings
   lines = path.read_text('utf-8').splitlines()
   tokenizer = Tokenizer.from_file(config.latents.tokenizer)

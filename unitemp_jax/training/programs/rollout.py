@@ -237,13 +237,8 @@ def anchor_target(
 ) -> jax.Array:
   """Returns what windowed anchors should be: their frames, encoded alone.
 
-  Args:
-    vae: the VAE.
-    params: its weights.
-    latents: the timeline, `[B, N, h, w, C]`.
-    first: int scalar, where the anchors begin.
-    count: P.
-    by_latent: decode latent by latent, in a fraction of the memory.
+  `first` is where the P = `count` anchors begin; `by_latent` decodes latent by
+  latent, in a fraction of the memory.
 
   Returns:
     `[B, P, h, w, C]`; no gradient flows.

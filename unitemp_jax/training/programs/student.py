@@ -92,11 +92,7 @@ class ODEInitProgram(StudentInitProgram):
   loss_fn = staticmethod(ode_init.loss)
 
   def __init__(self, config: ConfigDict):
-    """Reads the same as `StudentInitProgram`.
-
-    Raises:
-      UserError: drafts are held at a sigma that no trajectory passes.
-    """
+    """Reads the same as `StudentInitProgram`."""
     super().__init__(config)
     if config.orders.get('draft_sigma'):
       raise UserError(
