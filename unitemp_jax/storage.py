@@ -8,6 +8,10 @@ file, and at its end. So the same command goes on on any machine.
 Objects appear whole. Files that belong together (a checkpoint) become so by a
 list of what a machine has copied, which is written after them: what no list
 names is of a copy that was cut off, and is not fetched.
+
+etils.epath does not replace this: it opens gs:// by TensorFlow or gcsfs, which
+hold no locks and give no file that a video is written to or a log appended to,
+and a checkpoint, which must be whole, would need the list all the same.
 """
 
 import base64
@@ -64,25 +68,22 @@ def _complaining(address: str) -> Iterator[None]:
     ) from error
   try:
     yield
-  except exceptions.NotFound as error:
-    raise UserError(
-      f'{address}: there is no such bucket; create it, or check the name.'
-    ) from error
-  except (exceptions.Forbidden, exceptions.Unauthorized) as error:
-    raise UserError(
-      f'{address}: you may not read or write there; ask for the role Storage '
-      'Object User, or choose another bucket.'
-    ) from error
-  except GoogleAuthError as error:
-    raise UserError(
-      f'{address}: there are no credentials of Google Cloud here; run: gcloud '
-      'auth application-default login.'
-    ) from error
-  except (exceptions.GoogleAPIError, OSError) as error:
-    raise UserError(
-      f'{address} cannot be reached ({str(error)[:80]!r}); check the network '
-      'and try again.'
-    ) from error
+  except (exceptions.GoogleAPIError, GoogleAuthError, OSError) as error:
+    why = (
+      f' cannot be reached ({str(error)[:80]!r}); check the network and try '
+    )
+    why += 'again.'
+    if isinstance(error, exceptions.NotFound):
+      why = ': there is no such bucket; create it, or check the name.'
+    elif isinstance(error, exceptions.Forbidden | exceptions.Unauthorized):
+      why = (
+        ': you may not read or write there; ask for the role Storage Object '
+      )
+      why += 'User, or choose another bucket.'
+    elif isinstance(error, GoogleAuthError):
+      why = ': there are no credentials of Google Cloud here; run: gcloud auth '
+      why += 'application-default login.'
+    raise UserError(f'{address}{why}') from error
 
 
 class Mirror:

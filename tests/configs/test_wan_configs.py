@@ -114,7 +114,7 @@ SMALL = {
   'model.dit.text_dim': 8,
   'data.height': 32,
   'data.width': 48,
-  'data.num_frames': 33,
+  'data.num_frames': 21,
 }
 
 
@@ -127,7 +127,9 @@ def shrunk(name, argument=''):
     f'{ROOT / name}.py{argument}',
     [f'--config.{key}={value}' for key, value in SMALL.items()],
   )
-  config.batch_size = config.accumulate = 2
+  config.batch_size, config.accumulate = 2, 1
+  with config.unlocked():
+    config.model.vae.update({'base_dim': 8, 'num_res_blocks': 1})
   if 'teacher_model' in config:
     small = {**config.model.dit.to_dict(), 'dim': 128}
     config.teacher_model.dit.update(small)

@@ -21,7 +21,6 @@ def flags_of(folder, workdir, steps, **mesh):
   return [
     *command('teacher', folder, workdir),
     '--config.model.dit.patch=1',
-    '--config.model.dit.num_layers=1',
     f'--config.num_steps={steps}',
     *(f'--config.mesh.{axis}={size}' for axis, size in mesh.items()),
   ]
@@ -50,11 +49,11 @@ def test_two_hosts_train_as_one_process_does(inputs, tmp_path):  # noqa: F811
   together, alone = tmp_path / 'together', tmp_path / 'alone'
   split = {'data': 1, 'fsdp': 2, 'context': 2}
   pair = kill_harness.start_hosts(
-    flags_of(inputs, together, 3, **split), together
+    flags_of(inputs, together, 2, **split), together
   )
   codes = [process.wait(kill_harness.WAIT) for process in pair]
   assert codes == [0, 0], Path(f'{together}.0.log').read_text()[-2000:]
-  run(flags_of(inputs, alone, 3))
+  run(flags_of(inputs, alone, 2))
   off, size = difference([together, alone])
   assert off < TOLERANCE < size
 

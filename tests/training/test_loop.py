@@ -9,8 +9,8 @@ from toy import TOY_RULES, ToyLoader, ToyProgram
 from unitemp_jax.parallel.mesh import make_mesh
 from unitemp_jax.training import loop
 from unitemp_jax.training.loop import LoopSettings, train
-from unitemp_jax.training.metrics import MetricsLog, open_log
-from unitemp_jax.training.program import Guard, TrainingStopped
+from unitemp_jax.training.metrics import RunLog, open_log
+from unitemp_jax.training.program import TrainingStopped
 
 pytestmark = pytest.mark.devices(8)
 
@@ -258,17 +258,10 @@ def test_truncation_drops_later_and_broken_lines(tmp_path):
 
 
 def test_metrics_are_fetched_one_step_late(tmp_path):
-  log = MetricsLog(
-    tmp_path / 'm.jsonl',
-    first_step=0,
-    num_steps=9,
-    log_every=1,
-    sums={},
-    guard=Guard(5, {}),
-  )
-  log.push(1, {'loss': jnp.ones(())}, 0)
-  assert (tmp_path / 'm.jsonl').read_text() == ''
-  log.push(2, {'loss': jnp.ones(())}, 0)
-  text = (tmp_path / 'm.jsonl').read_text()
+  log = RunLog(tmp_path, 0, {}, LoopSettings(num_steps=9, log_every=1))
+  log.push(1, {'loss': jnp.ones(())})
+  assert (tmp_path / 'metrics.jsonl').read_text() == ''
+  log.push(2, {'loss': jnp.ones(())})
+  text = (tmp_path / 'metrics.jsonl').read_text()
   assert [json.loads(line)['step'] for line in text.splitlines()] == [1]
   log.close()

@@ -24,7 +24,7 @@ from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs.builders import latent_shape
 
 ROOT = Path(__file__).parents[2]
-STEPS = 8
+STEPS = 5
 SLOW = ('vae', 'student_init', 'distill')
 STAGES = ['teacher', *(pytest.param(s, marks=pytest.mark.slow) for s in SLOW)]
 
@@ -85,6 +85,8 @@ def command(stage, inputs, workdir):
     'checkpoint_every': 2,
     'data.dir': inputs / 'data',
   }
+  if stage == 'teacher':
+    flags['model.dit.num_layers'] = 1
   if stage != 'vae':
     flags['latents.dir'] = inputs / 'latents'
     flags['latents.vae'] = inputs / 'vae.safetensors'

@@ -24,7 +24,6 @@ from unitemp_jax.sampling import model_folder
 from unitemp_jax.sampling.model_folder import ModelCard
 from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
-from unitemp_jax.training.programs.builders import model_card
 
 _EXAMPLE = """examples:
   Self-Forcing (or CausVid) on Wan 2.1, ready to generate:
@@ -49,12 +48,6 @@ Hub (pip install "unitemp_jax[hub]"); file and revision may be left out. A .pt
 is read by PyTorch, without running code in it: pip install
 "unitemp_jax[torch]". Nothing is written unless all names and shapes fit. A
 conversion that was killed is run again with the same command."""
-
-_BUILD = {
-  'dit': builders.dit_config,
-  'vae': builders.vae_config,
-  'umt5': builders.text_config,
-}
 
 
 def _parser() -> Parser:
@@ -139,7 +132,7 @@ def _sizes(config: ConfigDict | None) -> dict[str, Any]:
   """Kind -> the size that a config describes."""
   fields = {'dit': 'dit', 'vae': 'vae', 'umt5': 'text'}
   return {
-    kind: _BUILD[kind](config.model)
+    kind: builders.SIZES[kind](config.model)
     for kind, field in fields.items()
     if config is not None and field in config.model
   }
@@ -213,7 +206,7 @@ def _card(out: Path, config: ConfigDict | None) -> ModelCard | None:
   if not vae.latent_mean:
     print('note: the config has no statistics of the latents; they stay as is')
   statistics = {'latent_mean': vae.latent_mean, 'latent_std': vae.latent_std}
-  return model_card(config, statistics, {})
+  return builders.model_card(config, statistics, {})
 
 
 def _to_pytorch(args: argparse.Namespace, config: ConfigDict | None) -> int:
@@ -272,7 +265,7 @@ def _size_of(network: outgoing.Network) -> Any:
   """The size of a network by its own header, or a published one."""
   trained = network.said.get('config', {}).get('model', {})
   if network.field in trained:
-    return _BUILD[network.kind](trained)
+    return builders.SIZES[network.kind](trained)
   published = network.published()
   if published is None:
     raise UserError(

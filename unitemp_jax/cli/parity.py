@@ -22,12 +22,6 @@ pip install "unitemp_jax[torch]". Both sides hold the weights in memory, in
 float32: 12 GB for the 1.3B transformer, 115 GB for the 14B one. The exit code
 is 0 if all errors are within their tolerances and 1 otherwise."""
 
-_BUILD = {
-  'dit': builders.dit_config,
-  'vae': builders.vae_config,
-  'umt5': builders.text_config,
-}
-
 
 def _parser() -> Parser:
   parser = Parser('parity', __doc__, _EXAMPLE)
@@ -85,7 +79,7 @@ def main(argv: list[str]) -> int:
   found = fit.find(checkpoints.open_checkpoint(where), part=args.part)
   if args.config:
     model = load_config(args.config, overrides).model
-    config = _BUILD[found.kind](model)
+    config = builders.SIZES[found.kind](model)
   else:
     config = fit.recognise(found)
   if args.rollout and (found.kind != 'dit' or 'float32' not in dtypes):

@@ -18,6 +18,13 @@ _INDEX = '.index.json'
 _KINDS = (_INDEX, '.safetensors', '.pth', '.pt', '.bin')  # the first that fits
 
 
+_OFFLINE = (
+  ' cannot be fetched without network, and there is no copy of it in the '
+  'cache; download it where there is network (hf download), or set HF_ENDPOINT '
+  'to a mirror.'
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Name:
   """A file, or a folder with one checkpoint, of a repository."""
@@ -83,32 +90,23 @@ def fetch(text: object) -> Path:
       parts = files.read_json(path, 'an index', keys=('weight_map',))
       for part in sorted(set(parts['weight_map'].values())):
         get(str(PurePosixPath(found).with_name(part)))
-  except errors.GatedRepoError as error:
-    raise UserError(
-      f'{text} is gated; accept its terms on the hub and log in (hf auth '
-      'login, or the variable HF_TOKEN).'
-    ) from error
-  except errors.RevisionNotFoundError as error:
-    raise UserError(
-      f'{text}: {name.repository} has no revision {name.revision}; check it.'
-    ) from error
-  except errors.RepositoryNotFoundError as error:
-    raise UserError(
-      f'{text}: there is no {name.repository} on the hub, or you may not see '
-      'it; check the name, or log in (hf auth login).'
-    ) from error
-  except errors.LocalEntryNotFoundError as error:
-    raise UserError(_offline(text)) from error
-  except errors.EntryNotFoundError as error:
-    raise UserError(
-      f'{text}: {name.repository} has no file {name.path or "that fits"}; '
-      'check the name.'
-    ) from error
-  except (errors.OfflineModeIsEnabled, OSError) as error:
-    raise UserError(_offline(text)) from error
   except Exception as error:
-    if _is_network(error):
-      raise UserError(_offline(text)) from error
+    for kind, why in {  # The first that it is one of.
+      'GatedRepoError': ' is gated; accept its terms on the hub and log in (hf '
+      'auth login, or the variable HF_TOKEN).',
+      'RevisionNotFoundError': f': {name.repository} has no revision '
+      f'{name.revision}; check it.',
+      'RepositoryNotFoundError': f': there is no {name.repository} on the hub, '
+      'or you may not see it; check the name, or log in (hf auth login).',
+      'LocalEntryNotFoundError': _OFFLINE,
+      'EntryNotFoundError': f': {name.repository} has no file '
+      f'{name.path or "that fits"}; check the name.',
+    }.items():
+      if isinstance(error, getattr(errors, kind)):
+        raise UserError(f'{text}{why}') from error
+    offline = isinstance(error, errors.OfflineModeIsEnabled | OSError)
+    if offline or _is_network(error):
+      raise UserError(f'{text}{_OFFLINE}') from error
     raise
   return path
 
@@ -117,14 +115,6 @@ def _is_network(error: Any) -> bool:
   """Whether the library's client (httpx, requests) found no server."""
   names = {kind.__module__.partition('.')[0] for kind in type(error).__mro__}
   return bool(names & {'httpx', 'httpcore', 'requests', 'urllib3'})
-
-
-def _offline(text: object) -> str:
-  return (
-    f'{text} cannot be fetched without network, and there is no copy of it in '
-    'the cache; download it where there is network (hf download), or set '
-    'HF_ENDPOINT to a mirror.'
-  )
 
 
 def _checkpoint(listed: list[str], folder: str, text: object) -> str:

@@ -29,25 +29,19 @@ GROWTHS = ('alternate', 'past', 'future')
 def forward(
   num_latents: int,
   *,
+  side: str = 'past',
   given_first: int = 0,
   given_last: int = 0,
   **settings,
 ) -> Plan:
   """Returns the plan that generates from the past to the future."""
   given = given_ends(num_latents, given_first, given_last)
-  return keyframes(num_latents, given, side='past', **settings)
+  return keyframes(num_latents, given, side=side, **settings)
 
 
-def backward(
-  num_latents: int,
-  *,
-  given_first: int = 0,
-  given_last: int = 0,
-  **settings,
-) -> Plan:
+def backward(num_latents: int, **settings) -> Plan:
   """Returns the plan that generates from the future to the past."""
-  given = given_ends(num_latents, given_first, given_last)
-  return keyframes(num_latents, given, side='future', **settings)
+  return forward(num_latents, side='future', **settings)
 
 
 def inbetween(
@@ -65,8 +59,8 @@ def inbetween(
       f'ends, but has {num_latents} latents, {given_first} given first and '
       f'{given_last} last; use forward or backward with one end'
     )
-  given = given_ends(num_latents, given_first, given_last)
-  return keyframes(num_latents, given, side=side, **settings)
+  ends = {'given_first': given_first, 'given_last': given_last}
+  return forward(num_latents, side=side, **ends, **settings)
 
 
 def transition(

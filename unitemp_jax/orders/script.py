@@ -32,6 +32,7 @@ class Block:
 
 def sequence(number: int, side: str) -> list[int]:
   """Returns the indices of blocks in time, in order of generation."""
+  check_side(side)
   if side == 'past':
     return list(range(number))
   if side == 'future':
@@ -40,10 +41,8 @@ def sequence(number: int, side: str) -> list[int]:
     return [
       i // 2 if i % 2 == 0 else number - 1 - i // 2 for i in range(number)
     ]
-  if side == 'middle_out':
-    # The middle, then one before, one after, two before, ...
-    return sorted(range(number), key=lambda i: (abs(i - number // 2), i))
-  raise UserError(f'order: unknown side {side!r}; use {", ".join(SIDES)}')
+  # The middle, then one before, one after, two before, ...
+  return sorted(range(number), key=lambda i: (abs(i - number // 2), i))
 
 
 def cut(

@@ -13,12 +13,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from unitemp_jax import files
-from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.mesh import MODEL_RULES, Rules, local_mesh, put_batch
 from unitemp_jax.parallel.processes import StopSignal, sync, to_host
 from unitemp_jax.training import lazy_weights
-from unitemp_jax.training.metrics import RunLog
+from unitemp_jax.training.metrics import LoopSettings, RunLog
 from unitemp_jax.training.program import (
   CompiledSteps,
   Program,
@@ -28,50 +27,6 @@ from unitemp_jax.training.program import (
   first_state,
 )
 from unitemp_jax.training.workdir import Checkpoints
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopSettings:
-  """Settings of the loop; a run may be resumed with other values.
-
-  The names are those of the config.
-  """
-
-  num_steps: int  # steps in all, those before a resume included
-  log_every: int = 50  # steps per line of metrics
-  checkpoint_every: int = 0  # steps between checkpoints; 0 for none
-  # Minutes between them; the last step has one anyway.
-  checkpoint_minutes: float = 0.0
-  keep_checkpoints: int = 2  # how many of the newest checkpoints are kept
-  # Steps between checkpoints that are kept for good; 0 for none.
-  keep_every: int = 0
-  sample_every: int = 0  # steps between samples; 0 for none
-  profile_step: int = 10  # the first step that is traced
-  profile_steps: int = 0  # how many are; 0 for none
-  # Steps with a larger loss, in units of its running mean, are skipped, as
-  # those with a metric that is not finite; 0 sets no limit.
-  max_loss_ratio: float = 0.0
-  # Number of skipped steps in a row that stops the training.
-  max_skipped: int = 5
-
-  def __post_init__(self):
-    """Refuses numbers that no training can have, by UserError."""
-    least = {'num_steps': 1, 'log_every': 1, 'keep_checkpoints': 1}
-    for name, value in dataclasses.asdict(self).items():
-      if not value >= least.get(name, 0):
-        raise UserError(
-          f'config.{name} is {value}; use {least.get(name, 0)} or more.'
-        )
-
-  def of_log(self) -> dict[str, Any]:
-    """Returns what `RunLog` must know."""
-    first = self.profile_step
-    return {
-      'num_steps': self.num_steps,
-      'log_every': self.log_every,
-      'max_skipped': self.max_skipped,
-      'profiled': range(first, first + self.profile_steps),
-    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +98,7 @@ def train(
       loader.set_state(host['loader'])
     if (step := int(state.step)) >= last:
       return TrainResult(state, step, 'was finished', checkpoints.path(step))
-    log = RunLog(workdir, step, host, **settings.of_log())
+    log = RunLog(workdir, step, host, settings)
     stack.callback(log.close)
     steps = CompiledSteps(program, state, mesh, settings.max_loss_ratio)
     frozen = lazy_weights.load(program.frozen, mesh, rules)

@@ -7,6 +7,7 @@ nothing ran and the steps that have to be done again.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import os
@@ -21,6 +22,7 @@ import numpy as np
 from clu import metrics
 
 from unitemp_jax import files
+from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import processes
 from unitemp_jax.training.program import SKIPPED, Guard
 
@@ -47,140 +49,38 @@ def open_log(path: Path, last_step: int | None = None) -> TextIO:
   return path.open('a')
 
 
-class MetricsLog:
-  """Averages metrics over `log_every` steps; writes a line and prints progress.
+@dataclasses.dataclass(frozen=True)
+class LoopSettings:
+  """Settings of the loop; a run may be resumed with other values.
 
-  The metrics of a step are fetched after the next step has been dispatched, so
-  that the device never waits for the host. Each metric is averaged over the
-  steps that reported it, so steps of different kinds may report different ones.
-  Skipped steps are counted and left out of the means. Where TensorFlow is
-  installed the lines are written for TensorBoard too.
+  The names are those of the config.
   """
 
-  def __init__(
-    self,
-    path: Path,
-    *,
-    first_step: int,
-    num_steps: int,
-    log_every: int,
-    sums: dict[str, list],
-    guard: Guard,
-  ):
-    """Continues the file `path`, and `sums` of an unfinished line.
+  num_steps: int  # steps in all, those before a resume included
+  log_every: int = 50  # steps per line of metrics
+  checkpoint_every: int = 0  # steps between checkpoints; 0 for none
+  # Minutes between them; the last step has one anyway.
+  checkpoint_minutes: float = 0.0
+  keep_checkpoints: int = 2  # how many of the newest checkpoints are kept
+  # Steps between checkpoints that are kept for good; 0 for none.
+  keep_every: int = 0
+  sample_every: int = 0  # steps between samples; 0 for none
+  profile_step: int = 10  # the first step that is traced
+  profile_steps: int = 0  # how many are; 0 for none
+  # Steps with a larger loss, in units of its running mean, are skipped, as
+  # those with a metric that is not finite; 0 sets no limit.
+  max_loss_ratio: float = 0.0
+  # Number of skipped steps in a row that stops the training.
+  max_skipped: int = 5
 
-    Args:
-      path: of the JSON lines; later ones than `first_step` are dropped.
-      first_step: number of finished steps.
-      num_steps: the last step, which gets a line in any case.
-      log_every: steps per line.
-      sums: what `get_state` returned after `first_step`; {} at first.
-      guard: counts skipped steps.
-    """
-    self._guard = guard
-    self._num_steps = num_steps
-    self._log_every = log_every
-    self._pending: tuple[int, Any, int] | None = None
-    self._window = {
-      name: metrics.Average(np.float64(total), np.int64(count))
-      for name, (total, count) in sums.items()
-    }
-    self._start = self._last_time = time.monotonic()
-    self._last_step = first_step
-    self._file: TextIO | None = None
-    self._board: Any = None
-    if jax.process_index() == 0:
-      self._file = open_log(path, first_step)
-      if importlib.util.find_spec('tensorflow'):
-        # clu's writers cannot be imported without it.
-        from clu import metric_writers
-
-        self._board = metric_writers.create_default_writer(
-          path.parent / 'tensorboard'
+  def __post_init__(self):
+    """Refuses numbers that no training can have, by UserError."""
+    least = {'num_steps': 1, 'log_every': 1, 'keep_checkpoints': 1}
+    for name, value in dataclasses.asdict(self).items():
+      if not value >= least.get(name, 0):
+        raise UserError(
+          f'config.{name} is {value}; use {least.get(name, 0)} or more.'
         )
-
-  def get_state(self) -> dict:
-    """Returns the sums since the last line, as JSON-able values."""
-    return {
-      name: [float(mean.total), int(mean.count)]
-      for name, mean in self._window.items()
-    }
-
-  def push(self, step: int, values: Any, data_crc: int) -> None:
-    """Takes the metrics of `step` and handles those of the step before.
-
-    Args:
-      step: number of finished steps, this one included.
-      values: name -> scalar on the device.
-      data_crc: checksum of all batches so far.
-
-    Raises:
-      TrainingStopped: too many steps in a row were skipped.
-    """
-    self.flush()
-    self._pending = (step, values, data_crc)
-
-  def flush(self) -> None:
-    """Waits for the metrics that were pushed last and handles them."""
-    if self._pending is None:
-      return
-    step, pending, data_crc = self._pending
-    self._pending = None
-    values = {name: float(v) for name, v in jax.device_get(pending).items()}
-    if self._guard.count(step, values):
-      values = {}
-    values.pop(SKIPPED, None)
-    for name, value in values.items():
-      mean = metrics.Average(np.float64(value), np.int64(1))
-      if name in self._window:
-        mean = self._window[name].merge(mean)
-      self._window[name] = mean
-    if step % self._log_every == 0 or step == self._num_steps:
-      self._write(step, data_crc)
-
-  def _write(self, step: int, data_crc: int) -> None:
-    means = {name: float(m.compute()) for name, m in self._window.items()}
-    self._window = {}
-    now = time.monotonic()
-    rate = (step - self._last_step) / max(now - self._last_time, 1e-9)
-    self._last_step, self._last_time = step, now
-    if self._file is None:
-      return
-    line = {'step': step, **means, 'data_crc': data_crc}
-    line |= {'skipped_steps': self._guard.total}
-    line |= {'seconds': round(now - self._start, 3)}
-    line |= {'steps_per_second': round(rate, 4)}
-    self._file.write(json.dumps(line) + '\n')
-    self._file.flush()
-    if self._board is not None:
-      self._board.write_scalars(step, {**means, 'steps_per_second': rate})
-    left = round((self._num_steps - step) / rate)
-    shown = '  '.join(f'{name} {value:.4g}' for name, value in means.items())
-    print(
-      f'step {step}/{self._num_steps}  {shown}  {rate:.3g} steps/s  '
-      f'{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left',
-      flush=True,
-    )
-
-  def sync(self) -> None:
-    """Flushes, and makes the lines so far survive a crash of the machine."""
-    self.flush()
-    if self._file is not None:
-      os.fsync(self._file.fileno())
-
-  @contextlib.contextmanager
-  def paused(self) -> Iterator[None]:
-    """Leaves the time inside the context out of the steps per second."""
-    start = time.monotonic()
-    yield
-    self._last_time += time.monotonic() - start
-
-  def close(self) -> None:
-    """Closes the file; metrics that were not flushed are dropped."""
-    if self._file is not None:
-      self._file.close()
-    if self._board is not None:
-      self._board.close()
 
 
 # Besides 'initialise', 'compile', 'data', 'checkpoint' and 'sample': the rest.
@@ -314,54 +214,61 @@ class Goodput:
 
 
 class RunLog:
-  """Metrics, goodput, profiler traces and data checksums of a run."""
+  """Metrics, goodput, profiler traces and data checksums of a run.
+
+  The metrics of a step are fetched after the next step has been dispatched, so
+  that the device never waits for the host. Each metric is averaged over the
+  steps that reported it, so steps of different kinds may report different ones.
+  Skipped steps are counted and left out of the means. Where TensorFlow is
+  installed the lines are written for TensorBoard too.
+  """
 
   def __init__(
     self,
     workdir: Path,
     step: int,
     host: dict[str, Any],
-    *,
-    num_steps: int,
-    log_every: int,
-    max_skipped: int,
-    profiled: range,
+    settings: LoopSettings,
   ):
-    """Continues a run.
+    """Continues a run after `step` steps, when `get_state` returned `host`.
 
-    Args:
-      workdir: of the run.
-      step: number of finished steps.
-      host: what `get_state` returned after them; {} at first.
-      num_steps: see `loop.LoopSettings`, as what follows.
-      log_every: steps per line.
-      max_skipped: steps in a row.
-      profiled: steps that are traced.
+    That is {} at first. Lines of later steps are dropped.
     """
-    self.guard = Guard(max_skipped, host.get('guard', {}))
+    self.guard = Guard(settings.max_skipped, host.get('guard', {}))
     self.goodput = Goodput(workdir / 'goodput.jsonl', first_step=step)
-    self._metrics = MetricsLog(
-      workdir / 'metrics.jsonl',
-      first_step=step,
-      num_steps=num_steps,
-      log_every=log_every,
-      sums=host.get('metrics', {}),
-      guard=self.guard,
-    )
-    self._crc = host.get('data_crc', 0)
-    self._log_every = log_every
-    self._profile = str(workdir / 'profile')
-    self._profiled, self._tracing = profiled, False
     self.measure = self.goodput.measure
+    self._settings, self._crc = settings, host.get('data_crc', 0)
+    self._pending: tuple[int, Any, int] | None = None
+    self._window = {
+      name: metrics.Average(np.float64(total), np.int64(count))
+      for name, (total, count) in host.get('metrics', {}).items()
+    }
+    self._start = self._last_time = time.monotonic()
+    self._last_step = step
+    self._profile, self._tracing = str(workdir / 'profile'), False
+    first = settings.profile_step
+    self._profiled = range(first, first + settings.profile_steps)
+    self._file: TextIO | None = None
+    self._board: Any = None
+    if jax.process_index() == 0:
+      self._file = open_log(workdir / 'metrics.jsonl', step)
+      if importlib.util.find_spec('tensorflow'):
+        # clu's writers cannot be imported without it.
+        from clu import metric_writers
+
+        self._board = metric_writers.create_default_writer(
+          workdir / 'tensorboard'
+        )
     self.goodput.initialised()
 
   def get_state(self) -> dict[str, Any]:
     """Returns what a resumed run needs, as JSON-able values."""
-    return {
-      'metrics': self._metrics.get_state(),
-      'guard': self.guard.get_state(),
-      'data_crc': self._crc,
+    sums = {
+      name: [float(mean.total), int(mean.count)]
+      for name, mean in self._window.items()
     }
+    guard = self.guard.get_state()
+    return {'metrics': sums, 'guard': guard, 'data_crc': self._crc}
 
   def checked(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Adds a batch to the checksum of all so far, and returns it."""
@@ -371,13 +278,15 @@ class RunLog:
     return batch
 
   @contextlib.contextmanager
-  def paused(self, kind: str):
+  def paused(self, kind: str) -> Iterator[None]:
     """Counts the context as `kind`, and not towards the steps per second."""
-    with self._metrics.paused(), self.measure(kind):
+    start = time.monotonic()
+    with self.measure(kind):
       yield
+    self._last_time += time.monotonic() - start
 
   @contextlib.contextmanager
-  def traced(self, step: int):
+  def traced(self, step: int) -> Iterator[None]:
     """Surrounds the dispatch of a step, which traces show by number."""
     if step in self._profiled and not self._tracing:
       jax.profiler.start_trace(self._profile)
@@ -385,14 +294,68 @@ class RunLog:
     with jax.profiler.StepTraceAnnotation('train', step_num=step):
       yield
 
-  def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
-    """Takes the metrics of a step; see `MetricsLog.push`."""
-    self._metrics.push(step, metrics, self._crc)
+  def push(self, step: int, values: dict[str, jax.Array]) -> None:
+    """Takes the metrics of `step` and handles those of the step before.
+
+    Raises:
+      TrainingStopped: too many steps in a row were skipped.
+    """
+    self._flush()
+    self._pending = (step, values, self._crc)
     if self._tracing and step + 1 not in self._profiled:
-      jax.block_until_ready(metrics)
+      jax.block_until_ready(values)
       self._end_trace()
-    if step % self._log_every == 0:
+    if step % self._settings.log_every == 0:
       self.goodput.write(step)
+
+  def _flush(self) -> None:
+    """Waits for the metrics that were pushed last and handles them."""
+    if self._pending is None:
+      return
+    step, pending, data_crc = self._pending
+    self._pending = None
+    values = {name: float(v) for name, v in jax.device_get(pending).items()}
+    if self.guard.count(step, values):
+      values = {}
+    values.pop(SKIPPED, None)
+    for name, value in values.items():
+      mean = metrics.Average(np.float64(value), np.int64(1))
+      if name in self._window:
+        mean = self._window[name].merge(mean)
+      self._window[name] = mean
+    every, last = self._settings.log_every, self._settings.num_steps
+    if step % every == 0 or step == last:
+      self._write(step, last, data_crc)
+
+  def _write(self, step: int, last: int, data_crc: int) -> None:
+    means = {name: float(m.compute()) for name, m in self._window.items()}
+    self._window = {}
+    now = time.monotonic()
+    rate = (step - self._last_step) / max(now - self._last_time, 1e-9)
+    self._last_step, self._last_time = step, now
+    if self._file is None:
+      return
+    line = {'step': step, **means, 'data_crc': data_crc}
+    line |= {'skipped_steps': self.guard.total}
+    line |= {'seconds': round(now - self._start, 3)}
+    line |= {'steps_per_second': round(rate, 4)}
+    self._file.write(json.dumps(line) + '\n')
+    self._file.flush()
+    if self._board is not None:
+      self._board.write_scalars(step, {**means, 'steps_per_second': rate})
+    left = round((last - step) / rate)
+    shown = '  '.join(f'{name} {value:.4g}' for name, value in means.items())
+    print(
+      f'step {step}/{last}  {shown}  {rate:.3g} steps/s  '
+      f'{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left',
+      flush=True,
+    )
+
+  def sync(self) -> None:
+    """Waits for the last step; its line survives a crash of the machine."""
+    self._flush()
+    if self._file is not None:
+      os.fsync(self._file.fileno())
 
   def finish(self, step: int, wait: Callable[[], None]) -> None:
     """Waits for the last checkpoint and reports where the time went."""
@@ -408,12 +371,9 @@ class RunLog:
       number = len(self._profiled)
       processes.log(f'profile of {number} steps: {self._profile}')
 
-  def sync(self) -> None:
-    """Waits for the last step; see `MetricsLog.sync`."""
-    self._metrics.sync()
-
   def close(self) -> None:
-    """Ends a trace and closes the files."""
+    """Ends a trace and closes the files; what is pending is dropped."""
     self._end_trace()
-    self._metrics.close()
-    self.goodput.close()
+    for file in (self._file, self._board, self.goodput):
+      if file is not None:
+        file.close()

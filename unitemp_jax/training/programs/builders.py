@@ -60,6 +60,10 @@ def text_config(model: ConfigDict) -> TextConfig:
   return model_config(TextConfig, model['text'])
 
 
+# Kind of a network -> what reads its size.
+SIZES = {'dit': dit_config, 'vae': vae_config, 'umt5': text_config}
+
+
 def clip_spec(data: ConfigDict) -> FallingDigitsSpec:
   """The training clips of a `config.data`."""
   return FallingDigitsSpec(
