@@ -8,12 +8,7 @@ from pathlib import Path
 
 from unitemp_jax import files, orders
 from unitemp_jax.cli import clip_options
-from unitemp_jax.cli.options import (
-  Parser,
-  at_least,
-  out_folder,
-  seeds,
-)
+from unitemp_jax.cli.options import Parser, at_least, out_folder, seeds
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import fidelity, naming, tables
 from unitemp_jax.evaluation.clips import folder as clip_folder

@@ -46,11 +46,7 @@ def _provenance(config, student: Path) -> dict:
     for name, path in paths.items()
     if Path(path).is_file()
   }
-  return {
-    'commit': workdir.commit(),
-    'hardware': workdir.hardware(),
-    **stages,
-  }
+  return {'commit': workdir.commit(), 'hardware': workdir.hardware(), **stages}
 
 
 def _half(shapes):

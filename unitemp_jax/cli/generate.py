@@ -6,12 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unitemp_jax import files, orders, plans, timeline
-from unitemp_jax.cli.options import (
-  Parser,
-  at_least,
-  out_folder,
-  read_prompts,
-)
+from unitemp_jax.cli.options import Parser, at_least, out_folder, read_prompts
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import decoding, drawing, text
 

@@ -14,13 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from unitemp_jax import files
-from unitemp_jax.convert import (
-  checkpoints,
-  fit,
-  foreign_configs,
-  keymap,
-  wan,
-)
+from unitemp_jax.convert import checkpoints, fit, foreign_configs, keymap, wan
 from unitemp_jax.convert.checkpoints import (
   DTYPES,
   NAMES,

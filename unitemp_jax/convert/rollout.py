@@ -82,10 +82,7 @@ def torch_velocity(
     h = module.patch_embedding(x).flatten(2).transpose(1, 2)
     t = torch.from_numpy(t).repeat(batch)
     temb, projected, text, _ = module.condition_embedder(
-      t,
-      parity_torch.to_torch(text),
-      None,
-      timestep_seq_len=2 * frames * tokens,
+      t, parity_torch.to_torch(text), None, timestep_seq_len=2 * frames * tokens
     )
     projected = projected.unflatten(2, (6, -1))
     for part in module.blocks:

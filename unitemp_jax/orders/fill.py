@@ -96,12 +96,7 @@ def keyframes(
 
 
 def regenerate(
-  num_latents: int,
-  first: int,
-  count: int,
-  *,
-  side: str = 'past',
-  **settings,
+  num_latents: int, first: int, count: int, *, side: str = 'past', **settings
 ) -> Plan:
   """Returns the plan that makes a span of a given video anew.
 

@@ -192,11 +192,7 @@ def sample_keys(seeds) -> jax.Array:
 
 
 def sample_plan(
-  card: ModelCard,
-  net: Net,
-  plan: Plan,
-  latents: jax.Array,
-  seeds: jax.Array,
+  card: ModelCard, net: Net, plan: Plan, latents: jax.Array, seeds: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Generates what a plan describes; see `sampler.run_plan`.
 

@@ -21,11 +21,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from unitemp_jax import files, progress, timeline
-from unitemp_jax.data import (
-  digits_builder,
-  latents,
-  video_folder_builder,
-)
+from unitemp_jax.data import digits_builder, latents, video_folder_builder
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.clip_records import ClipRecorder
@@ -201,8 +197,7 @@ def _read_ahead(
   first = source[numbers[0]]
   most = max(int(_AHEAD_BYTES / max(first['video'].nbytes, 1)), batch)
   options = grain.ReadOptions(
-    num_threads=min(cores, most),
-    prefetch_buffer_size=min(cores + batch, most),
+    num_threads=min(cores, most), prefetch_buffer_size=min(cores + batch, most)
   )
   dataset = grain.MapDataset.source(_Some(source, numbers))
   return iter(dataset.to_iter_dataset(options))

@@ -224,11 +224,7 @@ class RunLog:
   """
 
   def __init__(
-    self,
-    workdir: Path,
-    step: int,
-    host: dict[str, Any],
-    settings: LoopSettings,
+    self, workdir: Path, step: int, host: dict[str, Any], settings: LoopSettings
   ):
     """Continues a run after `step` steps, when `get_state` returned `host`.
 

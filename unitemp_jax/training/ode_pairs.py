@@ -44,9 +44,7 @@ class TrajectoryMaker:
     """Reads all weights."""
     self._config = config
     self._settings = TeacherSettings(
-      steps,
-      config.student.shift,
-      guidance.config_scale(config, 'sampling'),
+      steps, config.student.shift, guidance.config_scale(config, 'sampling')
     )
     self._sigmas = builders.student_sigmas(config)
     teacher.places(self._sigmas, self._settings)
@@ -130,9 +128,7 @@ class TrajectoryMaker:
     for i in range(len(prompts)):
       *way, clip = np.asarray(states)[:, i]
       (record,) = self._recorder.record(
-        clip[None],
-        self._recorder.decode(clip),
-        trajectory=np.stack(way)[None],
+        clip[None], self._recorder.decode(clip), trajectory=np.stack(way)[None]
       )
       records.append({**record, **{name: batch[name][i] for name in batch}})
     return records

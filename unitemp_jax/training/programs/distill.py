@@ -35,11 +35,7 @@ from unitemp_jax.training.optim import (
   warm_decay,
 )
 from unitemp_jax.training.program import StepFn, TrainState, update
-from unitemp_jax.training.programs import (
-  builders,
-  networks,
-  samples,
-)
+from unitemp_jax.training.programs import builders, networks, samples
 from unitemp_jax.training.programs.rollout import (
   PlanChoice,
   Rollout,
@@ -244,9 +240,7 @@ class DistillProgram:
     text = self._text(frozen, batch)
     conditional = self._x0(self._teacher_dit, frozen['teacher'], text)
     unconditional = self._x0(
-      self._teacher_dit,
-      frozen['teacher'],
-      self._without_prompt(frozen, text),
+      self._teacher_dit, frozen['teacher'], self._without_prompt(frozen, text)
     )
 
     def real_x0(x, sigma):
