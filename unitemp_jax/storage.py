@@ -260,7 +260,7 @@ def mirrored(argv: Sequence[str]) -> Iterator[list[str]]:
   """Yields arguments in which what is named by gs:// is a path of this machine.
 
   Args:
-    argv: of a verb.
+    argv: of a verb, some of it gs://.
 
   Raises:
     UserError: a bucket cannot be read or written, another machine writes there,
@@ -271,9 +271,6 @@ def mirrored(argv: Sequence[str]) -> Iterator[list[str]]:
     for word in argv
     for address in _ADDRESS.findall(word)
   ]
-  if not addresses:
-    yield list(argv)
-    return
   if any(re.fullmatch(r'--hosts=(?!1$).*', word) for word in argv):
     raise UserError(
       f'{addresses[0]}: hosts that work together need one folder; mount the '

@@ -19,6 +19,7 @@ from unitemp_jax.convert import (
   lora,
   outgoing,
 )
+from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.sampling.model_folder import ModelCard
@@ -156,7 +157,8 @@ def _from_pytorch(
   loras = [lora.parse(text)[0] for text in args.lora]
   sources = [*given.values(), *loras, args.tokenizer]
   folder.check_sources(sources, args.out, outputs)
-  folder.check_tokenizer(args.tokenizer)
+  if args.tokenizer is not None:
+    Tokenizer.from_file(args.tokenizer)  # Refused before anything is written.
   for name, network in networks.items():
     print(folder.describe(name, network))
     if args.dry_run:

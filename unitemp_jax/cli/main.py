@@ -101,8 +101,10 @@ def main(argv: Sequence[str]) -> int:
     for word in argv:
       if any('\udc80' <= c <= '\udcff' for c in word):
         raise errors.UserError(f'the argument {word!r} is not text in UTF-8.')
-    verb = find_verb(argv[0])
-    with storage.mirrored(argv[1:]) as words:
+    verb, words = find_verb(argv[0]), list(argv[1:])
+    if not any('gs://' in word for word in words):
+      return verb(words)
+    with storage.mirrored(words) as words:
       return verb(words)
   except errors.UserError as error:
     _say(f'error: {_shown(str(error), argv)}')

@@ -9,7 +9,6 @@ from typing import Any
 from unitemp_jax import files
 from unitemp_jax.convert import fit, incoming
 from unitemp_jax.convert.checkpoints import file_size
-from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.sampling import model_folder
@@ -104,12 +103,6 @@ def check_sources(
         f'--out={out} would write over {source}, which is read; choose another '
         '--out.'
       )
-
-
-def check_tokenizer(path: Path | None) -> None:
-  """Refuses a file that is no tokenizer; UserError says why."""
-  if path is not None:
-    Tokenizer.from_file(path)
 
 
 def describe(name: str, network: incoming.Network) -> str:

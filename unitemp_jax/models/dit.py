@@ -262,7 +262,8 @@ class Block(nn.Module):
     x = add(x, self.self_attn.out(y, frames), m[2])
 
     h = split_tokens(self.norm_cross(x).astype(self.dtype))
-    y = nag.attend(self.cross_attn.query(h), *text_kv)
+    attend = nag.attend if text_kv[2:] else attention
+    y = attend(self.cross_attn.query(h), *text_kv)
     x = add(x, self.cross_attn.out(y, frames))
 
     h = modulate(x, m[4], m[3])

@@ -59,20 +59,18 @@ def guided(context, negative, nag: Nag):
   return context.replace(other=(negative.k_LBENK, negative.v_LBENK, each))
 
 
-def attend(q_BTNK, k_BENK, v_BENK, *other) -> jax.Array:
-  """Cross-attention `BTNK`, guided if there are other keys and values.
+def attend(q_BTNK, k_BENK, v_BENK, k, v, strengths) -> jax.Array:
+  """Cross-attention `BTNK`, guided away from other keys and values.
 
   Args:
     q_BTNK: queries.
     k_BENK: keys of the prompt.
     v_BENK: values of the prompt.
-    *other: nothing, or keys and values of the negative prompt and the three
-      strengths.
+    k: keys of the negative prompt.
+    v: its values.
+    strengths: scale, tau and alpha.
   """
-  made = attention(q_BTNK, k_BENK, v_BENK)
-  if not other:
-    return made
-  k, v, (scale, tau, alpha) = other
+  made, (scale, tau, alpha) = attention(q_BTNK, k_BENK, v_BENK), strengths
   plain = made.astype(jnp.float32)
   away = attention(q_BTNK, k, v).astype(jnp.float32)
   guidance = scale * plain - (scale - 1) * away

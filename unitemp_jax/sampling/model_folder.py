@@ -8,6 +8,7 @@ teacher.safetensors   (optional)                tokenizer.json
 import dataclasses
 import math
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -255,14 +256,16 @@ def _positive(card: ModelCard) -> dict[str, float]:
 
 def problem_of(card: ModelCard) -> str | None:
   """Says why a model of this description cannot run, None if it can."""
-  wrong = _misfits(card, ModelCard, '')
-  if wrong:
-    return wrong
+  return _misfits(card, ModelCard, '') or next(_problems(card), None)
+
+
+def _problems(card: ModelCard) -> Iterator[str]:
+  """What cannot run of a card whose values are of their types."""
   vae, dit, text, levels = card.vae, card.dit, card.text, card.timesteps
   for name, value in _positive(card).items():
     if value <= 0:
-      return f'{name} is {value} and must be above 0'
-  for name, value, choices in (
+      yield f'{name} is {value} and must be above 0'
+  for name, word, choices in (
     ('anchor_kind', card.anchor_kind, ('raw', 'windowed')),
     ('sinks', card.sinks, ('none', 'past', 'future', 'both')),
     ('vae.conv_form', vae.conv_form, ('auto', 'direct', 'folded')),
@@ -270,65 +273,43 @@ def problem_of(card: ModelCard) -> str | None:
     ('dit.dtype', dit.dtype, _DTYPES),
     ('text.dtype', text.dtype, _DTYPES),
   ):
-    if value not in choices:
-      return f'{name} is {value!r:.60}, not one of {", ".join(choices)}'
-  deep = max(dit.num_layers, text.num_layers, vae.num_res_blocks)
-  statistics = {len(vae.latent_mean), len(vae.latent_std)}
-  rules = (
-    (
-      min((1, *vae.dim_mult)) == 1
-      and len(vae.temporal_down) == len(vae.dim_mult) - 1 <= 8,
-      'vae.dim_mult and vae.temporal_down do not fit each other',
-    ),
-    (
-      dit.dim % (2 * dit.num_heads) == 0,
-      f'dit.dim {dit.dim} does not divide into {dit.num_heads} heads of an '
-      'even size',
-    ),
-    (
-      not (card.height % card.size_step or card.width % card.size_step),
-      f'height {card.height} and width {card.width} are not multiples of '
-      f'{card.size_step}',
-    ),
-    (
-      max(card.height, card.width) <= _LARGEST_SIDE,
-      'height or width is too large',
-    ),
-    (0 <= card.draft_sigma < 1, 'draft_sigma is not from 0 to below 1'),
-    (
-      vae.temporal_stride == timeline.STRIDE,
+    if word not in choices:
+      yield f'{name} is {word!r:.60}, not one of {", ".join(choices)}'
+  stages = len(vae.dim_mult) - 1
+  if min((1, *vae.dim_mult)) < 1 or not len(vae.temporal_down) == stages <= 8:
+    yield 'vae.dim_mult and vae.temporal_down do not fit each other'
+  if dit.dim % (2 * dit.num_heads):
+    heads = f'{dit.num_heads} heads of an even size'
+    yield f'dit.dim {dit.dim} does not divide into {heads}'
+  if card.height % card.size_step or card.width % card.size_step:
+    sides = f'height {card.height} and width {card.width}'
+    yield f'{sides} are not multiples of {card.size_step}'
+  if max(card.height, card.width) > _LARGEST_SIDE:
+    yield 'height or width is too large'
+  if not 0 <= card.draft_sigma < 1:
+    yield 'draft_sigma is not from 0 to below 1'
+  if vae.temporal_stride != timeline.STRIDE:
+    yield (
       f'vae.temporal_down makes a latent of every {vae.temporal_stride} '
-      f'frames, and this version plans with {timeline.STRIDE} (two of it true)',
-    ),
-    (
-      (card.frames - 1) % timeline.STRIDE == 0,
-      f'frames {card.frames} is not 1 + {timeline.STRIDE}k',
-    ),
-    (
-      dit.channels == vae.z_dim,
-      f'dit.channels is {dit.channels}, but vae.z_dim {vae.z_dim}',
-    ),
-    (
-      statistics <= {0, vae.z_dim} and min((1, *vae.latent_std)) > 0,
-      'vae.latent_mean and vae.latent_std are not vae.z_dim numbers, or 0',
-    ),
-    (deep <= 1000, f'{deep} layers are too many'),
-    (
-      levels == tuple(sorted(set(levels), reverse=True))
-      and all(0 < level <= 1000 for level in levels)
-      and levels,
-      f'timesteps {levels} do not fall within 1000 to 1',
-    ),
-    (
-      0 <= card.anchors <= card.block,
-      f'anchors is {card.anchors}, not 0 to block {card.block}',
-    ),
-    (
-      0 <= card.start <= len(levels),
-      f'start is {card.start}, not 0 to {len(levels)} timesteps',
-    ),
-  )
-  return next((problem for holds, problem in rules if not holds), None)
+      f'frames, and this version plans with {timeline.STRIDE} (two of it true)'
+    )
+  if (card.frames - 1) % timeline.STRIDE:
+    yield f'frames {card.frames} is not 1 + {timeline.STRIDE}k'
+  if dit.channels != vae.z_dim:
+    yield f'dit.channels is {dit.channels}, but vae.z_dim {vae.z_dim}'
+  statistics = {len(vae.latent_mean), len(vae.latent_std)}
+  if not statistics <= {0, vae.z_dim} or min((1, *vae.latent_std)) <= 0:
+    yield 'vae.latent_mean and vae.latent_std are not vae.z_dim numbers, or 0'
+  deep = max(dit.num_layers, text.num_layers, vae.num_res_blocks)
+  if deep > 1000:
+    yield f'{deep} layers are too many'
+  falling = levels == tuple(sorted(set(levels), reverse=True))
+  if not levels or not falling or not 0 < levels[-1] <= levels[0] <= 1000:
+    yield f'timesteps {levels} do not fall within 1000 to 1'
+  if not 0 <= card.anchors <= card.block:
+    yield f'anchors is {card.anchors}, not 0 to block {card.block}'
+  if not 0 <= card.start <= len(levels):
+    yield f'start is {card.start}, not 0 to {len(levels)} timesteps'
 
 
 def fingerprint(folder: Path) -> str:

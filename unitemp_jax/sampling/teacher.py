@@ -209,24 +209,17 @@ class TeacherSampler:
     guidance_scale: float | None = None,
     negative_prompt: str | None = None,
   ) -> np.ndarray:
-    """Latents `[B, N, h, w, C]`.
+    """Latents `[B, N, h, w, C]`, each from the noise of its own seed.
 
     Args:
       params: trees `teacher` and, without embeddings, `text`.
       prompts: one per sample.
-      seeds: one per sample, 0 .. 2**32 - 1; the noise is the seed's alone.
+      seeds: one per sample, 0 .. 2**32 - 1.
       shape: of one sample's latents, `(N, h, w, C)`.
       put: puts rows on the devices.
-      num_steps: of the solver.
-      solver: 'euler' or 'unipc'.
-      shift: of the timesteps towards noise; default is the model card's.
-      guidance_scale: w in u + w (c - u); default is the model card's.
+      num_steps: of the solver; for the others see `settings_of`.
       negative_prompt: what guidance leads away from; None is no text at all,
         an empty one the end token alone.
-
-    Raises:
-      UserError: the model came without its teacher, an empty prompt, or a
-        setting that no sampler has.
     """
     if 'teacher' not in params:
       raise UserError('this model folder has no teacher.safetensors to sample.')

@@ -1,6 +1,5 @@
 """ODE trajectories of the teacher, as records to train students on."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from unitemp_jax import files
 from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.diffusion import guidance
@@ -74,7 +74,7 @@ class TrajectoryMaker:
     """Returns what tells one set of trajectories from another."""
     text = '\n'.join(prompts)
     return {
-      'prompts': hashlib.sha256(text.encode()).hexdigest()[:16],
+      'prompts': files.sha256(text)[:16],
       'clips': len(prompts),
       'teacher': fingerprint(Path(self._config.teacher)),
       'steps': self._settings.steps,

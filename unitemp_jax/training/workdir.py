@@ -7,7 +7,6 @@ data and is the same in every process.
 """
 
 import contextlib
-import hashlib
 import json
 import platform
 import subprocess
@@ -22,7 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import safetensors
 from etils import epath
-from flax import serialization
+from flax import serialization, traverse_util
 from jax.experimental import multihost_utils
 
 from unitemp_jax import files
@@ -73,8 +72,7 @@ def fingerprint(config: dict) -> str:
   # And those from before the sizes had the field's names.
   fixed = sizes.rename(fixed, sizes.FORMER_NAMES)
   fixed = former_config(fixed)
-  text = json.dumps(fixed, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
+  return files.sha256(json.dumps(fixed, sort_keys=True))[:16]
 
 
 def former_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,16 +85,6 @@ def former_config(config: Mapping[str, Any]) -> dict[str, Any]:
   return former
 
 
-def _leaves(tree: dict, prefix: str = '') -> dict:
-  flat = {}
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      flat |= _leaves(value, f'{prefix}{key}.')
-    else:
-      flat[prefix + key] = value
-  return flat
-
-
 def check_config(workdir: Path, config: dict) -> None:
   """Refuses a folder that holds a run with another config."""
   path = workdir / 'config.json'
@@ -107,7 +95,8 @@ def check_config(workdir: Path, config: dict) -> None:
   if fingerprint(old) == fingerprint(config):
     return
   old, new = (
-    _leaves(former_config(sizes.rename(run))) for run in (old, config)
+    traverse_util.flatten_dict(former_config(sizes.rename(run)), sep='.')
+    for run in (old, config)
   )
   names = [
     key
