@@ -68,8 +68,7 @@ def _add_videos(parser: Parser) -> None:
   parser.add('--short', short, default='drop', choices=('drop', 'pad'))
   parser.add('--strict', 'stop at the first unusable file', bool)
   parser.add('--pixels', 'store the clips themselves, at most 2 GB', bool)
-  part = 'look through every N-th file from the I-th on, I from 0, and stop'
-  parser.add('--shard', part, metavar='I/N')
+  parser.share('shard', help='look through every N-th file only, and stop')
   beam = 'let Apache Beam look through the files; its options, if any'
   parser.add('--beam', beam, nargs='?', const='', metavar='OPTIONS')
   parser.share('out', 'dry_run')

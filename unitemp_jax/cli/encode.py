@@ -48,8 +48,7 @@ def _parser() -> Parser:
   parser.add('--dtype', dtype, choices=dtypes)
   rows = 'prompts at a time (8), or clips at a time on each device (1)'
   parser.add('--batch_size', rows, at_least(1))
-  part = 'every N-th shard from the I-th on, I from 0; default: one per host'
-  parser.add('--shard', part, metavar='I/N')
+  parser.share('shard')
   options.add_hosts(parser)
   return parser
 

@@ -6,9 +6,15 @@ import shlex
 import textwrap
 from pathlib import Path
 
-from unitemp_jax import files, orders
+from unitemp_jax import files
 from unitemp_jax.cli import clip_options
-from unitemp_jax.cli.options import Parser, at_least, out_folder, seeds
+from unitemp_jax.cli.options import (
+  Parser,
+  add_hosts,
+  at_least,
+  out_folder,
+  seeds,
+)
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import fidelity, naming, tables
 from unitemp_jax.evaluation.clips import folder as clip_folder
@@ -179,21 +185,12 @@ def _generate_args(argv: list[str]) -> argparse.Namespace:
   add('--num_prompts', 'only so many of the first prompts', at_least(1))
   parser.share('seed', help='of the whole set (0)')
   add('--frames', "of a clip, 1 + 4k; the model's by default", int)
-  add('--anchors', 'anchor latents; 0 for none', int)
-  add('--start_level', 'see "unitemp plan"; 0 starts from noise', int)
-  add('--window', 'most latents seen, for long clips', int)
-  add(
-    '--sinks',
-    'ends that stay in view of a window',
-    default='none',
-    choices=orders.SINKS,
-  )
+  parser.share('anchors', 'start_level', 'window')
+  parser.share('sinks', default='none')
   add('--decode', default='joint', choices=decoding.MODES)
   add('--batch_size', 'clips per batch', at_least(1), 8)
-  add('--shard', 'make the i-th of n parts only', metavar='i/n')
-  add('--hosts', 'processes that jax joins; each makes its part', int, 1)
-  add('--coordinator', 'of the first host', metavar='ADDRESS:PORT')
-  add('--host_index', 'of this host, from 0', int)
+  parser.share('shard')
+  add_hosts(parser)
   return parser.parse_args(argv)
 
 

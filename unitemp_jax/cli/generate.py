@@ -90,16 +90,15 @@ def _parser() -> Parser:
   add('--span', '--regenerate: frames to be made anew', metavar='A:B')
   add('--side', 'where gaps are filled from', choices=orders.SIDES)
   add('--direction', '--long', choices=orders.DIRECTIONS)
-  add('--sinks', '--long: ends that stay in view', choices=orders.SINKS)
+  parser.share('sinks', help='--long: ends that stay in view')
   add('--sink_latents', '--long: latents per end that stay in view', int)
-  add('--window', 'latents before a block that it sees at most', int)
+  parser.share('window')
   size = "--window in Self-Forcing's terms: with the block itself"
   add('--local_attn_size', size, int)
   add('--block', "latents per block; the model's by default", at_least(1))
   span = "latents that may meet in a view; the model's training by default"
   add('--trained_span', span, at_least(1))
-  add('--prompt', 'one prompt')
-  add('--prompts', 'one prompt per line', Path, metavar='FILE')
+  parser.share('prompt', 'prompts')
   parser.add_argument(
     '--prompt_at',
     **_REPEATED,
@@ -121,10 +120,7 @@ def _parser() -> Parser:
   add('--last', 'image or clip that the video ends with', Path)
   add('--trim', 'cut up to 3 frames off given clips to get 1 + 4k', bool)
   parser.share('out', type=str)
-  parser.share('model', 'dry_run')
-  add('--embeddings', 'of prompts, from "unitemp encode"', Path, metavar='DIR')
-  add('--anchors', 'anchor latents; 0 for none', int)
-  add('--start_level', 'see "unitemp plan"; 0 starts from noise', int)
+  parser.share('model', 'dry_run', 'embeddings', 'anchors', 'start_level')
   add(
     '--decode',
     'the file: all at once, blocks as they are made, or one block later',

@@ -28,9 +28,7 @@ def _parser() -> Parser:
   parser.add('prompts', kind=Path, nargs='+', metavar='PROMPTS')
   parser.share('config', 'out')
   parser.add('--steps', 'of Euler', int, 48)
-  parser.share('seed')
-  parser.add('--shard', metavar='I/N')
-  parser.share('dry_run')
+  parser.share('seed', 'shard', 'dry_run')
   return parser
 
 

@@ -7,9 +7,32 @@ from typing import Any, NoReturn
 
 from unitemp_jax import TINY, files
 from unitemp_jax.errors import UserError
+from unitemp_jax.orders import SINKS
 
 _VIDEOS = ('.mp4', '.mkv', '.mov', '.webm', '.gif', '.avi')
+# Options that mean the same wherever they are; a verb may say more of one.
 _SHARED: dict[str, dict[str, Any]] = {
+  'prompt': {'help': 'one prompt'},
+  'prompts': {'help': 'one prompt per line', 'type': Path, 'metavar': 'FILE'},
+  'embeddings': {
+    'help': 'of prompts, from "unitemp encode"',
+    'type': Path,
+    'metavar': 'DIR',
+  },
+  'anchors': {'help': 'anchor latents; 0 for none', 'type': int},
+  'start_level': {
+    'help': 'see "unitemp plan"; 0 starts from noise',
+    'type': int,
+  },
+  'window': {
+    'help': 'latents before a block that it sees at most',
+    'type': int,
+  },
+  'sinks': {'help': 'ends that stay in view of a window', 'choices': SINKS},
+  'shard': {
+    'help': 'every N-th part from the I-th on, I from 0; default: one per host',
+    'metavar': 'I/N',
+  },
   'config': {'required': True, 'metavar': 'FILE[:ARG]'},
   'out': {'required': True, 'type': Path, 'metavar': 'DIR'},
   'model': {

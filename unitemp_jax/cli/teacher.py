@@ -36,9 +36,7 @@ def _parser() -> Parser:
   add = parser.add
   parser.share('model', required=True, default=None, help='its folder')
   parser.share('out', type=str)
-  add('--prompt', 'one prompt')
-  add('--prompts', 'one prompt per line', Path, metavar='FILE')
-  add('--embeddings', 'from "unitemp encode"', Path, metavar='DIR')
+  parser.share('prompt', 'prompts', 'embeddings')
   add('--negative_prompt', 'default is no text at all')
   own = "Wan's own, in Chinese, as the negative prompt"
   add('--wan_negative_prompt', own, bool)

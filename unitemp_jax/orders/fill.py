@@ -17,7 +17,7 @@ from unitemp_jax.orders.script import (
   Conditioning,
   Settings,
   alternate,
-  check_side,
+  check_word,
   given_ends,
   new_script,
 )
@@ -87,7 +87,7 @@ def keyframes(
   after the other: by time, or for the side future the latest first. The ends of
   the video may be open.
   """
-  check_side(side)
+  check_word('side', side)
   script = new_script(0, num_latents, Settings(**settings), given)
   gaps = script.gaps()
   for low, high in gaps[::-1] if side == 'future' else gaps:
@@ -104,7 +104,7 @@ def regenerate(
   frame is the last one of the span's last latent, so that `4 count - 1` frames
   change, 4 first - 3 .. 4 (first + count) - 5, and all others stay.
   """
-  check_side(side)
+  check_word('side', side)
   if num_latents < 3:
     raise UserError(
       f'order regenerate: a video of {num_latents} latents has no inside; '
@@ -157,10 +157,7 @@ def extend(
       f'order extend: {before} latents before and {after} after add nothing; '
       'ask for at least 1 on one side'
     )
-  if sides not in GROWTHS:
-    raise UserError(
-      f'order extend: unknown sides {sides!r}; use {", ".join(GROWTHS)}'
-    )
+  check_word('sides', sides, GROWTHS)
   given = [Conditioning(0, given_count)]
   length = before + given_count + after
   script = new_script(-before, length, Settings(**settings), given)

@@ -6,6 +6,7 @@ from unitemp_jax.orders.script import (
   Item,
   Script,
   Settings,
+  check_word,
   given_ends,
   new_script,
 )
@@ -51,7 +52,8 @@ def long(
     given_last: latents given at the end: 1 = an image, more = a clip.
     **settings: see `Settings`.
   """
-  _check_words(direction, sinks)
+  check_word('direction', direction, DIRECTIONS)
+  check_word('sinks', sinks, SINKS)
   given = given_ends(num_latents, given_first, given_last)
   ends = ('past', 'future') if sinks == 'both' else (sinks,)
   ends = () if sinks == 'none' else ends
@@ -78,18 +80,6 @@ def long(
     for item in _sink(script, end, counts[end], sizes[end])
   ]
   return compile_plan(script)
-
-
-def _check_words(direction, sinks):
-  if direction not in DIRECTIONS:
-    raise UserError(
-      f'order long: unknown direction {direction!r}; use '
-      f'{" or ".join(DIRECTIONS)}'
-    )
-  if sinks not in SINKS:
-    raise UserError(
-      f'order long: unknown sinks {sinks!r}; use {", ".join(SINKS)}'
-    )
 
 
 def _fit(settings, ends, direction, window, span, sink_latents):

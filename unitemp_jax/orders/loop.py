@@ -10,7 +10,7 @@ from unitemp_jax.orders.script import (
   Item,
   Script,
   Settings,
-  check_side,
+  check_word,
   given_ends,
 )
 from unitemp_jax.plans import Plan
@@ -36,7 +36,7 @@ def loop(
     UserError: the sizes do not fit together, or the last frame is given, which
       the loop gives itself.
   """
-  check_side(side)
+  check_word('side', side)
   setting = Settings(**settings)
   if given_last != 0:
     raise UserError(

@@ -32,7 +32,7 @@ class Block:
 
 def sequence(number: int, side: str) -> list[int]:
   """Returns the indices of blocks in time, in order of generation."""
-  check_side(side)
+  check_word('side', side)
   if side == 'past':
     return list(range(number))
   if side == 'future':
@@ -384,10 +384,10 @@ def new_script(
   return Script(begin + is_open, length, settings, is_open, placed, held)
 
 
-def check_side(side: str) -> None:
-  """Refuses a side that does not exist."""
-  if side not in SIDES:
-    raise UserError(f'order: unknown side {side!r}; use {", ".join(SIDES)}')
+def check_word(what: str, word: str, words: Sequence[str] = SIDES) -> None:
+  """Refuses, as a `what`, a word that is none of those."""
+  if word not in words:
+    raise UserError(f'order: unknown {what} {word!r}; use {", ".join(words)}')
 
 
 def given_ends(num_latents: int, first: int, last: int) -> list[Conditioning]:

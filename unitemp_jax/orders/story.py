@@ -10,7 +10,7 @@ from unitemp_jax.orders.rows import compile_plan
 from unitemp_jax.orders.script import (
   Conditioning,
   Settings,
-  check_side,
+  check_word,
   new_script,
 )
 from unitemp_jax.plans import Plan
@@ -60,7 +60,7 @@ def story(
     side: from which side connections are filled, as for `inbetween`.
     **settings: see `Settings`; prompts follow from the scenes.
   """
-  check_side(side)
+  check_word('side', side)
   links = _links(scenes, connections, loop)
   starts = _starts(scenes, links)
   setting = _with_prompts(scenes, links, starts, settings)
