@@ -92,7 +92,7 @@ def make_plans(card: model_folder.ModelCard) -> dict[str, Plan]:
   """Every plan that is run, by name, all of one shape."""
   latents = timeline.num_latents(card.frames)
   sizes = {'block': card.block, 'anchors': card.anchors}
-  usual = {**sizes, 'start': card.start}
+  usual: dict[str, Any] = {**sizes, 'start': card.start}
   made = {n: order(latents, **usual) for n, order in orders.ORDERS.items()}
   made[START_OFF] = orders.backward(latents, given_last=1, **sizes)
   made[FIRST_GIVEN] = orders.forward(latents, given_first=1, **usual)
