@@ -76,7 +76,7 @@ def _run(
     mesh = make_mesh(config.mesh)
     rows = local_rows(mesh, config.batch_size, config.accumulate)
     program = build.build_program(config)
-    build.check_weights(program)
+    lazy_weights.check((program.frozen, program.initial))
     # Shapes that do not divide are refused here, before anything is made.
     state = abstract_state(program, config.seed, mesh, MODEL_RULES)
     lazy_weights.shapes_of(program.frozen, mesh, MODEL_RULES)

@@ -260,7 +260,7 @@ def read(path: str | Path) -> Storyboard:
   node = read_nodes(path)
   entries = node.fields(_BOARD, ('scenes',), 'a storyboard')
   scenes = _scenes(entries['scenes'])
-  loop = _flag(entries, 'loop')
+  loop = 'loop' in entries and entries['loop'].expect(bool, what='loop')
   if len(scenes) == 1 and not loop:
     entries['scenes'].fail(
       'one scene alone is no story; add another one, or loop: true.'
@@ -276,10 +276,6 @@ def read(path: str | Path) -> Storyboard:
     window=_count(entries, 'window', least=1),
     node=node,
   )
-
-
-def _flag(entries, key) -> bool:
-  return key in entries and entries[key].expect(bool, what=key)
 
 
 def _count(entries, key, least) -> int | None:

@@ -15,7 +15,6 @@ from unitemp_jax.data import (
   video_folder_builder,
 )
 from unitemp_jax.errors import UserError
-from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.program import Program
 from unitemp_jax.training.programs import builders, networks
 from unitemp_jax.training.programs.distill import DistillProgram
@@ -46,11 +45,6 @@ def build_program(config: ConfigDict) -> Program:
       f'{", ".join(PROGRAMS)}.'
     )
   return PROGRAMS[config.objective](config)
-
-
-def check_weights(program: Program) -> None:
-  """Raises UserError for weights that are missing or do not fit."""
-  lazy_weights.check((program.frozen, program.initial))
 
 
 def build_loader(config: ConfigDict, rows: Sequence[int]) -> loader.Loader:

@@ -158,7 +158,8 @@ def _write_shards(
       continue
     path = latents.shard_path(out, shard)
     if clips.keep:
-      latents.write_shard(path, (_read_kept(out, i) for i in numbers))
+      stored = (_kept(out, i).read_bytes() for i in numbers)
+      latents.write_shard(path, map(latents.from_bytes, stored))
       for i in numbers:
         _kept(out, i).unlink()
     else:
@@ -168,10 +169,6 @@ def _write_shards(
 
 def _kept(out: Path, number: int) -> Path:
   return out / 'parts' / f'{number:08d}.safetensors'
-
-
-def _read_kept(out: Path, number: int) -> Record:
-  return latents.from_bytes(_kept(out, number).read_bytes())
 
 
 class _Some:
@@ -299,7 +296,10 @@ def _videos(
   data, path = config.data, Path(config.latents.vae)
   spec, vae = builders.video_spec(data), builders.vae_config(config.model)
   if dry_run:
-    found = video_folder_builder.find_clips(spec, scans=_scans(data))
+    scans = os.path.abspath(os.path.join(data.dir, video_folder_builder.SCANS))
+    found = video_folder_builder.find_clips(
+      spec, scans=scans if os.path.isdir(scans) else None
+    )
     _describe(config, spec, vae, found.clips, dtype)
     return None
   source = _index(data, spec).source
@@ -348,12 +348,6 @@ def _index(data: ConfigDict, spec: Any) -> video_folder_builder.PreparedVideos:
       if jax.process_index() == 0:
         prepare(data.dir, spec)
   return prepare(data.dir, spec, report=print)
-
-
-def _scans(data: ConfigDict) -> str | None:
-  """What was found in files before, if that is kept."""
-  folder = os.path.join(os.path.abspath(data.dir), video_folder_builder.SCANS)
-  return folder if os.path.isdir(folder) else None
 
 
 def _describe(
