@@ -583,7 +583,7 @@ def test_bucketed_lengths_share_shapes():
       r'use 0\.\.3',
     ),
     (lambda: orders.story([orders.Scene(3)] * 2, prompts=((0, 1),)), 'leave'),
-    (lambda: orders.long(99, direction='up'), 'forward or backward'),
+    (lambda: orders.long(99, direction='up'), 'forward, backward'),
     (lambda: orders.long(99, sinks='all'), 'none, past, future, both'),
     (lambda: orders.long(99, sinks='past'), 'give span, or at least window'),
     (lambda: orders.long(99, sinks='past', span=21, window=16), 'at most 15'),
