@@ -6,27 +6,12 @@ import pathlib
 import shutil
 
 import moving_clips
-import numpy as np
 import pytest
+from votes import DEEP, KEY, VOTES
 
 from unitemp_jax.cli import main as cli
 from unitemp_jax.compare import blind
 from unitemp_jax.evaluation.clips import folder as clip_folder
-
-DEEP = '[' * 20_000
-KEY = {
-  'format': blind.KEY_FORMAT,
-  'study': 's',
-  'question': 'Which?',
-  'systems': ['a', 'b'],
-  'trials': {'t': {'left': 'a', 'right': 'b'}},
-}
-VOTES = {
-  'format': blind.VOTES_FORMAT,
-  'study': 's',
-  'rater': 'Ada',
-  'votes': [{'trial': 't', 'choice': 'left'}],
-}
 
 
 @pytest.fixture
@@ -43,7 +28,7 @@ def score(folder, out=''):
   return cli.main(['compare', 'votes', *arguments])
 
 
-@pytest.mark.parametrize('out', ['K.json', 'v.json', 'link.json', 'mine.json'])
+@pytest.mark.parametrize('out', ['link.json', 'mine.json'])
 def test_votes_replace_neither_key_nor_votes_nor_a_strange_file(
   study, capsys, out
 ):
@@ -63,9 +48,7 @@ def test_votes_replace_neither_key_nor_votes_nor_a_strange_file(
     *('', 'x', '[1]', '[]', '5', 'null', '"a"', '{}', DEEP),
     json.dumps({**KEY, 'systems': 5}),
     json.dumps({**KEY, 'trials': []}),
-    json.dumps({**KEY, 'trials': {'t': 3}}),
     json.dumps({**KEY, 'trials': {'t': {'left': 'a', 'right': ['b']}}}),
-    json.dumps({k: v for k, v in KEY.items() if k != 'study'}),
   ],
 )
 def test_a_key_of_another_shape_is_one_sentence(study, capsys, text):
@@ -86,7 +69,7 @@ def test_a_folder_for_a_key_is_one_sentence(study, capsys):
   'text',
   [
     *('', 'x', '[1]', '[]', '5', '{}', DEEP),
-    *(json.dumps({**VOTES, 'votes': v}) for v in (5, {}, None, 'left')),
+    *(json.dumps({**VOTES, 'votes': v}) for v in ({}, None, 'left')),
     *(
       json.dumps({**VOTES, 'votes': [v]})
       for v in (3, {}, {'trial': [], 'choice': 'left'}, {'trial': 't'}, [])
@@ -181,18 +164,6 @@ def test_a_disk_that_fills_up_leaves_no_page_without_numbers(
   assert not [p for p in out.rglob('*') if p.name in ends]
   assert cli.main(arguments) == 0
   assert {p.name for p in out.rglob('*')} >= set(ends)
-
-
-def test_features_of_another_width_are_refused_first(clips, capsys):
-  for name, width in (('one', 4), ('two', 5)):
-    np.save(clips / f'{name}.npy', np.zeros((3, width)))
-  read = ['evaluate', 'folder', f'{clips / "a"}', f'--out={clips / "out"}']
-  features = [f'--features={clips / "one.npy"}']
-  features += [f'--real_features={clips / "two.npy"}']
-  for more in ([], ['--dry_run']):
-    assert cli.main([*read, *features, *more]) == 2
-    assert '4 numbers per clip' in capsys.readouterr().err
-  assert not (clips / 'out').exists()
 
 
 def test_of_a_clip_written_twice_the_mp4_is_measured(clips, capsys):

@@ -8,26 +8,12 @@ import av
 import numpy as np
 from model_fixture import random_model
 from safetensors.numpy import load_file, save_file
+from votes import DEEP, KEY, VOTES
 
 from unitemp_jax import TINY, orders
-from unitemp_jax.compare import blind
 from unitemp_jax.plans import text as plan_text
 from unitemp_jax.video.write import write_image, write_video
 
-DEEP = '[' * 20_000
-KEY = {
-  'format': blind.KEY_FORMAT,
-  'study': 's',
-  'question': 'Which?',
-  'systems': ['a', 'b'],
-  'trials': {'t': {'left': 'a', 'right': 'b'}},
-}
-VOTES = {
-  'format': blind.VOTES_FORMAT,
-  'study': 's',
-  'rater': 'Ada',
-  'votes': [{'trial': 't', 'choice': 'left'}],
-}
 # Cards: the shipped model's, with one thing changed.
 CARDS = {
   'fps_0': {'fps': 0},
