@@ -67,13 +67,20 @@ def no_file(path: Name) -> UserError:
   return UserError(f'There is no file {name}.')
 
 
-def write(path: Name, content: bytes | str, *, replace: bool = True) -> Path:
+def write(
+  path: Name,
+  content: bytes | str,
+  *,
+  replace: bool = True,
+  within: Name | None = None,
+) -> Path:
   """Writes a file and its folder, all or nothing, and returns its path.
 
   Args:
     path: of the file.
     content: text is written as UTF-8.
     replace: whether a file of other content may be replaced.
+    within: see `writing`.
 
   Raises:
     UserError: it cannot be written, or may not be replaced.
@@ -84,7 +91,10 @@ def write(path: Name, content: bytes | str, *, replace: bool = True) -> Path:
     if path.is_file() and path.read_bytes() == data:
       return path
     raise UserError(f'{path} exists; delete it or choose another name.')
-  with writing(path) as temporary, temporary.open('r+b') as file:
+  with (
+    writing(path, within=within) as temporary,
+    temporary.open('r+b') as file,
+  ):
     file.write(data)
   return path
 

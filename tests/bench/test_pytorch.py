@@ -17,7 +17,10 @@ SMALL = pytorch.cases(small=True)
 
 @pytest.mark.parametrize('name', SMALL)
 def test_both_sides_make_the_same(name):
-  made = {who: np.asarray(make()()) for who, make in pytorch.sides(SMALL[name])}
+  made = {
+    who: np.asarray(make()())
+    for who, make in pytorch.sides(SMALL[name]).items()
+  }
   ours, theirs = made['ours'], made['PyTorch']
   assert ours.shape == theirs.shape and np.isfinite(theirs).all()
   size = np.linalg.norm(theirs)

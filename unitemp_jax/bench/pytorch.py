@@ -14,7 +14,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -107,8 +107,8 @@ def _weights(kind: str, config: Any) -> dict[str, np.ndarray]:
   return found
 
 
-def sides(case: Case) -> Iterator[tuple[str, Run]]:
-  """Our side and PyTorch's, each a function that returns the same array."""
+def sides(case: Case) -> dict[str, Callable[[], Run]]:
+  """What makes our side and PyTorch's: functions that return the same array."""
   state = _weights(case.kind, case.config)
   rng = np.random.default_rng(1)
 
@@ -122,7 +122,8 @@ def sides(case: Case) -> Iterator[tuple[str, Run]]:
     'decode': _vae,
     'embed': _embed,
   }[case.what]
-  yield from made(case, state, normal)
+  ours, theirs = made(case, state, normal)
+  return {'ours': ours, 'PyTorch': theirs}
 
 
 def _ours(case: Case, state) -> Any:
@@ -174,8 +175,7 @@ def _layer(case, state, normal):
     arguments = [_on(module, a) for a in (x, text, wide)]
     return _without_gradient(lambda: module.blocks[0](*arguments, rotary))
 
-  yield 'ours', ours
-  yield 'PyTorch', theirs
+  return ours, theirs
 
 
 def _embed(case, state, normal):
@@ -195,8 +195,7 @@ def _embed(case, state, normal):
     arguments = [_on(module, a) for a in (ids.astype(np.int64), mask)]
     return _without_gradient(lambda: module(*arguments)[0])
 
-  yield 'ours', ours
-  yield 'PyTorch', theirs
+  return ours, theirs
 
 
 def _vae(case, state, normal):
@@ -224,8 +223,7 @@ def _vae(case, state, normal):
       run = lambda: module.decode(tensor).sample  # noqa: E731
     return _without_gradient(lambda: run().movedim(1, -1))
 
-  yield 'ours', ours
-  yield 'PyTorch', theirs
+  return ours, theirs
 
 
 def _rollout(case, state, normal):
@@ -270,8 +268,7 @@ def _rollout(case, state, normal):
       lambda: torch_rollout(module, tensor, draws, levels)
     )
 
-  yield 'ours', ours
-  yield 'PyTorch', theirs
+  return ours, theirs
 
 
 def torch_rollout(module, text, noise, levels: Sequence[float]):
@@ -397,7 +394,9 @@ def main(words: Sequence[str]) -> dict:
 
   torch.set_num_threads(int(cores))
   case = cases(bool(int(small)))[name]
-  runs = {who: make() for who, make in sides(case) if side in ('both', who)}
+  wanted = [who for who in ('ours', 'PyTorch') if side in ('both', who)]
+  both = sides(case)
+  runs = {who: both[who]() for who in wanted}
   made = {who: np.asarray(run(), np.float64) for who, run in runs.items()}
   found: dict[str, Any] = {}
   if side == 'both':

@@ -60,11 +60,8 @@ class Store:
 
   def write_json(self, path: Path, value: Any, indent: int | None = 1) -> None:
     """Writes a JSON file atomically."""
-    self._write_text(path, json.dumps(value, indent=indent) + '\n')
-
-  def _write_text(self, path: Path, text: str) -> None:
-    with self.writing(path) as temporary:
-      temporary.write_text(text, encoding='utf-8')
+    text = json.dumps(value, indent=indent) + '\n'
+    files.write(path, text, within=self._partial)
 
   def read_settings(self) -> dict[str, Any]:
     """Reads set.json; raises UserError if this is no set."""
@@ -121,7 +118,7 @@ class Store:
     text = ''.join(json.dumps(line, sort_keys=True) + '\n' for line in lines)
     path = self.root / 'clips.jsonl'
     if not path.exists() or path.read_text(encoding='utf-8') != text:
-      self._write_text(path, text)
+      files.write(path, text, within=self._partial)
     self.write_json(self.root / 'set.json', settings)
 
   def _check_continues(self, settings, lines) -> None:

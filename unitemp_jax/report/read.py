@@ -17,7 +17,7 @@ import math
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -27,6 +27,7 @@ import av.error
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import layout
+from unitemp_jax.evaluation.clips.layout import is_int, is_list
 from unitemp_jax.evaluation.metrics.results import Result, ResultTable
 from unitemp_jax.evaluation_sets import store
 from unitemp_jax.plans import drawing, text
@@ -163,7 +164,16 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
     record = files.read_json(sidecar, 'a sidecar', 'make the clip again')
   except UserError as error:
     raise UserError(str(error).replace(str(sidecar), name, 1)) from error
-  get = _get(record, name)
+  try:
+    return _read_clip(folder, sidecar, record)
+  except UserError as error:
+    raise UserError(f'{name}: {error}') from error
+
+
+def _read_clip(
+  folder: pathlib.Path, sidecar: pathlib.Path, record: dict[str, Any]
+) -> Clip:
+  get = functools.partial(layout.field, record)
   place = sidecar.relative_to(folder).with_suffix('')
   order, poster = sidecar.parent.name, sidecar.with_suffix('.png')
   video, plan = sidecar.with_suffix('.mp4'), ''
@@ -173,14 +183,11 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
     poster = folder.joinpath('posters', *place.parts[1:-1], f'{place.name}.png')
     plan = _plan_of(folder / 'plans' / f'{order}.json')
   width, height = _read_size(folder, video, record)
-  frames = get('frames', _is_int)
+  frames = get('frames', is_int)
   if frames < 1:
-    raise UserError(f'{name}: frames is {frames}, it must be at least 1.')
+    raise UserError(f'frames is {frames}, it must be at least 1.')
   fps = get('fps', _is_number)
-  try:
-    blocks = layout.Layout.read(record, frames, fps)
-  except UserError as error:
-    raise UserError(f'{name}: {error}') from error
+  blocks = layout.Layout.read(record, frames, fps)
 
   def below(path: pathlib.Path) -> str:
     there = os.path.isfile(path)
@@ -192,22 +199,22 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
   try:
     drawn = _to_image(get('plan_svg', _is_text, '') or plan)
   except ElementTree.ParseError as error:
-    raise UserError(f'{name}: plan_svg is no drawing ({error}).') from error
-  stages = get('stages', _is_list(_is_text), [])
+    raise UserError(f'plan_svg is no drawing ({error}).') from error
+  stages = get('stages', is_list(_is_text), [])
   sample = record.get('sample')
   return Clip(
     name=video.stem,
     order=order,
     video=video.relative_to(folder).as_posix(),
     prompt=get('prompt', _is_text),
-    seed=get('seed', _is_int),
+    seed=get('seed', is_int),
     frames=frames,
     fps=fps,
     width=width,
     height=height,
     boundary_frames=blocks.boundaries if 'boundary_frames' in record else (),
     frame_difference=array.array(
-      'd', get('frame_difference', _is_list(_is_number), [])
+      'd', get('frame_difference', is_list(_is_number), [])
     ),
     block_frames=blocks.spans,
     checkpoint=sys.intern(get('checkpoint', _is_text, '')),
@@ -217,44 +224,18 @@ def read_clip(folder: pathlib.Path, sidecar: pathlib.Path) -> Clip:
     poster=beside(get('poster', _is_text, '')) or below(poster),
     strip=beside(video.stem + '.strip.png'),
     stages=[path for path in map(beside, stages) if path],
-    sample=sample if _is_int(sample) else None,
+    sample=sample if is_int(sample) else None,
   )
-
-
-def _get(record: dict[str, Any], name: str) -> Callable:
-  """Returns what reads a key of a sidecar: get(key, check, default)."""
-
-  def get(key: str, check: Callable[[Any], bool], default: Any = None) -> Any:
-    value = record.get(key)
-    if value is None and default is None:
-      raise UserError(f'{name} has no {key!r}.')
-    if value is None:
-      return default
-    if not check(value):
-      shown = repr(value)
-      shown = shown if len(shown) <= 60 else shown[:60] + '...'
-      raise UserError(f'{name}: {key} is {shown}, which is of no use.')
-    return value
-
-  return get
 
 
 def _is_text(value: Any) -> bool:
   return isinstance(value, str)
 
 
-def _is_int(value: Any) -> bool:
-  return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_number(value: Any) -> bool:
   if isinstance(value, float):
     return math.isfinite(value)
-  return _is_int(value) and abs(value) < 2**63
-
-
-def _is_list(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-  return lambda value: isinstance(value, list) and all(map(check, value))
+  return is_int(value) and abs(value) < 2**63
 
 
 def _is_timings(value: Any) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -89,18 +89,15 @@ class Layout:
     Raises:
       UserError: a key has another form than it must have.
     """
-    if frames > _MOST_FRAMES:
-      raise _refuse({'frames': frames}, 'frames')
+    field({'frames': frames}, 'frames', lambda count: count <= _MOST_FRAMES)
     usual = blocks or Blocks.usual(fps)
     at = tuple(range(usual.first, max(frames - 1, 0), usual.period))
     period = usual.period
     if about.get('boundary_frames') is not None:
-      at = tuple(sorted(_whole_numbers(about, 'boundary_frames')))
+      at = tuple(sorted(field(about, 'boundary_frames', is_list(is_int))))
       apart = {b - a for a, b in itertools.pairwise(at)}
       period = apart.pop() if len(apart) == 1 else period
-    given = _whole_numbers(about, 'given_frames') or (0, 0)
-    if len(given) != 2 or min(given) < 0:
-      raise _refuse(about, 'given_frames')
+    given = field(about, 'given_frames', _are_two, (0, 0))
     return cls(at, period, (given[0], given[1]), read_spans(about, frames), fps)
 
   def as_played(self, frames: int) -> Spans:
@@ -116,13 +113,7 @@ def read_spans(about: Mapping[str, Any], frames: int) -> Spans:
   Positions may be negative: only their distance to the first one counts.
   UserError if `generation_order` has another form than it must have.
   """
-  key = 'generation_order'
-  blocks = about.get(key) or []
-  if not isinstance(blocks, list):
-    raise _refuse(about, key)
-  for block in blocks:
-    if not _is_whole_numbers(block) or not block:
-      raise _refuse(about, key)
+  blocks = field(about, 'generation_order', _are_blocks, ())
   positions = [p for block in blocks for p in block]
   if not positions or not frames:
     return ()
@@ -163,24 +154,42 @@ def generation_order(spans: Spans, num_frames: int) -> np.ndarray:
   return np.concatenate([given, np.array(made, dtype=int)])
 
 
-def _is_whole_numbers(value: Any) -> bool:
-  return isinstance(value, list | tuple) and all(
-    isinstance(v, int) and not isinstance(v, bool) for v in value
-  )
+def _are_two(value: Any) -> bool:
+  return is_list(is_int)(value) and len(value) == 2 and min(value) >= 0
 
 
-def _whole_numbers(about: Mapping[str, Any], key: str) -> Sequence[int]:
+def _are_blocks(value: Any) -> bool:
+  return is_list(is_list(is_int))(value) and all(value)
+
+
+def field(
+  about: Mapping[str, Any],
+  key: str,
+  check: Callable[[Any], bool],
+  default: Any = None,
+) -> Any:
+  """A value of a record; UserError if it is of no use, or has no default."""
   value = about.get(key)
+  if value is None and default is None:
+    raise UserError(f'it has no {key!r}.')
   if value is None:
-    return ()
-  if not _is_whole_numbers(value):
-    raise _refuse(about, key)
+    return default
+  if not check(value):
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f'{shown[:60]}...'
+    raise UserError(
+      f'{key} is {shown}, which cannot be read; mend or delete the record.'
+    )
   return value
 
 
-def _refuse(about: Mapping[str, Any], key: str) -> UserError:
-  shown = repr(about[key])
-  shown = shown if len(shown) <= 60 else f'{shown[:60]}...'
-  return UserError(
-    f'{key} is {shown}, which cannot be read; mend or delete the record.'
+def is_int(value: Any) -> bool:
+  """Whether it is a whole number, and neither True nor False."""
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_list(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+  """Whether something is a list of what passes the check."""
+  return lambda value: (
+    isinstance(value, list | tuple) and all(map(check, value))
   )
