@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +97,16 @@ def make_plans(card: model_folder.ModelCard) -> dict[str, Plan]:
   made[START_OFF] = orders.backward(latents, given_last=1, **sizes)
   made[FIRST_GIVEN] = orders.forward(latents, given_first=1, **usual)
   made[LAST_GIVEN] = orders.backward(latents, given_last=1, **usual)
-  aligned = plans.align(*made.values())
-  made = dict(zip(made, aligned, strict=True))
+  made = aligned(made)
   made[NO_ANCHORS] = bare(made[LAST_GIVEN])
   made[HYBRID] = bare(made['backward'], kept=1)
   made[VOID] = bare(made['backward'])
   return made
+
+
+def aligned(made: Mapping[str, Plan]) -> dict[str, Plan]:
+  """The same plans in one shape, so that they share their programs."""
+  return dict(zip(made, plans.align(*made.values()), strict=True))
 
 
 def bare(plan: Plan, kept: int = 0) -> Plan:
@@ -117,6 +121,19 @@ def paste(video: np.ndarray, given: Frames) -> np.ndarray:
   for first, frames in given.items():
     video[:, first : first + frames.shape[1]] = frames
   return video
+
+
+def differences(
+  table: Mapping[str, Values], pairs: Iterable[tuple[str, str]]
+) -> dict[str, Values]:
+  """What is to be compared clip by clip: every metric of pairs of groups."""
+  return {
+    f'{one} - {other}': {
+      f'{metric}, difference': (values, table[other][metric])
+      for metric, values in table[one].items()
+    }
+    for one, other in pairs
+  }
 
 
 def thirds(num_frames: int) -> list[slice]:
@@ -347,6 +364,13 @@ class Bench:
       return decode.compose(decode.run(chunk, plan, schedule, latents, anchors))
 
     return self._run(shown, made.latents, made.anchors.swapaxes(0, 1))[0]
+
+  def videos(
+    self, made: Mapping[str, Plan], prompts, given=None
+  ) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and videos of plans, which run in one shape; see `video`."""
+    for name, plan in aligned(made).items():
+      yield name, self.video(name, plan, prompts, given)
 
   def given(self, name: str) -> Frames:
     """What a plan is given of the real clips: nothing, one end, or both."""

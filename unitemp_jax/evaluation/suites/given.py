@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unitemp_jax import orders, plans, timeline
+from unitemp_jax import orders, timeline
 from unitemp_jax.evaluation.metrics import seams, temporal
 from unitemp_jax.evaluation.metrics.results import Section
 from unitemp_jax.evaluation.suites.bench import (
@@ -23,6 +23,8 @@ from unitemp_jax.evaluation.suites.bench import (
   RECONSTRUCTION,
   Bench,
   Values,
+  aligned,
+  differences,
   motion,
   paste,
   thirds,
@@ -77,14 +79,12 @@ def run_inbetween(bench: Bench) -> list[Section]:
   for name in INBETWEEN:
     table[name] |= _ends_met(shown[name], *ends)
     table[name] |= _joins(paste(shown[name], bench.given(name)))
-  inside = {group: own.get('interior PSNR') for group, own in table.items()}
-  paired = {
-    f'{name} - {other}': {
-      'interior PSNR, difference': (inside[name], inside[other])
-    }
-    for name in INBETWEEN
-    for other in (FADE, NEAREST, FIRST_GIVEN)
+  inside = {
+    group: {'interior PSNR': own.get('interior PSNR')}
+    for group, own in table.items()
   }
+  pairs = itertools.product(INBETWEEN, (FADE, NEAREST, FIRST_GIVEN))
+  paired = differences(inside, pairs)
   return [
     bench.section('Inbetween', table),
     bench.section('Inbetween: interior against blends', paired),
@@ -160,13 +160,15 @@ def _transitions(
     }.items()
   }
   options = bench.options(prompts=switch)
-  made = [
-    orders.transition(bench.num_latents, side=side, **options) for side in SIDES
-  ]
+  made = {
+    f'transition, {side}': orders.transition(
+      bench.num_latents, side=side, **options
+    )
+    for side in SIDES
+  }
   given = {0: first[:, None], length - 1: last[:, None]}
-  for side, plan in zip(SIDES, plans.align(*made), strict=True):
-    video = bench.video(f'{prefix}, {side}', plan, prompts, given)
-    table[f'transition, {side}'] = {
+  for name, video in bench.videos(made, prompts, given):
+    table[name] = {
       **_transition(bench, real, paste(video, given), shown),
       **_ends_met(video, first, last),
     }
@@ -214,8 +216,7 @@ def run_keyframes(bench: Bench) -> list[Section]:
     for side in ('past', 'outside_in')
   }
   pictures = {frame: real[:, frame : frame + 1] for frame in at}
-  for name, plan in zip(made, plans.align(*made.values()), strict=True):
-    video = bench.video(name, plan, bench.clips['caption'], pictures)
+  for name, video in bench.videos(made, bench.clips['caption'], pictures):
     table[name] = {
       **_keyframes(bench, paste(video, pictures), at),
       'PSNR at given frames': temporal.psnr(video[:, at], real[:, at]),
@@ -295,23 +296,20 @@ def run_extend(bench: Bench) -> list[Section]:
     table[group] = _extended(bench, video, low, high, real)
   lengths = {'alternate': (before, after), 'past': (before, 0)}
   lengths['future'] = (0, after)
-  aligned = plans.align(
-    *(
-      orders.extend(
-        count,
-        before=past,
-        after=future,
-        sides=sides,
-        # As for users: a video shorter than the model's has an open start.
-        **bench.options(open_start=past + count + future < latents),
-      )
-      for sides, (past, future) in lengths.items()
+  made = {
+    sides: orders.extend(
+      count,
+      before=past,
+      after=future,
+      sides=sides,
+      # As for users: a video shorter than the model's has an open start.
+      **bench.options(open_start=past + count + future < latents),
     )
-  )
-  for plan, (sides, (past, future)) in zip(
-    aligned, lengths.items(), strict=True
-  ):
-    name, first = f'extended, {sides}', stride * past
+    for sides, (past, future) in lengths.items()
+  }
+  for sides, plan in aligned(made).items():
+    (past, future), name = lengths[sides], f'extended, {sides}'
+    first = stride * past
     given = {first: clip}
     shown = paste(bench.video(name, plan, bench.clips['caption'], given), given)
     same = real[:, low - first : high + 1 + stride * future]

@@ -169,13 +169,9 @@ def run_schedule(bench: Bench) -> list[Section]:
     'no switch, forward': orders.forward(length, **usual),
   }
   real = bench.scene('fall', timeline.num_frames(length))['video']
-  videos = {
-    name: bench.video(name, plan, prompts)
-    for name, plan in zip(made, plans.align(*made.values()), strict=True)
-  }
   table = {
     name: _switch(bench, video, other) | motion(video, real)
-    for name, video in {**videos, REAL: real}.items()
+    for name, video in (*bench.videos(made, prompts), (REAL, real))
   }
   at = timeline.STRIDE * switch
   title = f'Prompt switch at frame {at} of {real.shape[1]}'

@@ -10,7 +10,7 @@ import itertools
 
 import numpy as np
 
-from unitemp_jax import orders, plans, timeline
+from unitemp_jax import orders, timeline
 from unitemp_jax.evaluation.metrics import bootstrap, seams, temporal
 from unitemp_jax.evaluation.metrics.results import Section
 from unitemp_jax.evaluation.suites.bench import REAL, Bench, Values, motion
@@ -59,8 +59,7 @@ def run_loops(bench: Bench) -> list[Section]:
     table[name] = _loop(bench, real[:, :-1], real)
   clips = bench.scene('hop', bench.card.frames)
   captions, real = clips['caption'], clips['video']
-  for name, plan in zip(made, plans.align(*made.values()), strict=True):
-    video = bench.video(name, plan, captions)
+  for name, video in bench.videos(made, captions):
     table[name] = _loop(bench, video[:, :-1], real)
   # Negative control: what the same prompts give if nothing closes it.
   cut = orders.forward(latents, **bench.options())

@@ -20,6 +20,7 @@ from unitemp_jax.evaluation.suites.bench import (
   RECONSTRUCTION,
   TEACHER,
   Bench,
+  differences,
   motion,
   thirds,
 )
@@ -68,13 +69,7 @@ def run_orders(bench: Bench) -> list[Section]:
     for group, values in read.items()
   }
   pairs = [(name, TEACHER) for name in orders.ORDERS]
-  apart = {
-    f'{one} - {other}': {
-      f'{metric}, difference': (values, read[other][metric])
-      for metric, values in read[one].items()
-    }
-    for one, other in [*pairs, ('backward', 'forward')]
-  }
+  apart = differences(read, [*pairs, ('backward', 'forward')])
   return [
     bench.section('Orders', table),
     bench.section('Orders: differences in percentage points', apart),

@@ -23,6 +23,7 @@ from unitemp_jax.evaluation.suites.bench import (
   Bench,
   Values,
   clip_spec,
+  differences,
   resampled,
 )
 
@@ -57,13 +58,7 @@ def run(bench: Bench) -> list[Section]:
     group: candidates(bench, *clips) for group, clips in _arms(bench).items()
   }
   pairs = [p for p in (*DIFFERENT, *ALIKE) if set(p) <= set(table)]
-  apart = {
-    f'{one} - {other}': {
-      f'{metric}, difference': (values, table[other][metric])
-      for metric, values in table[one].items()
-    }
-    for one, other in pairs
-  }
+  apart = differences(table, pairs)
   return [
     bench.section('Power: candidates', table, 'power'),
     bench.section('Power: differences of pairs', apart, 'power'),
