@@ -7,11 +7,9 @@ left to right, as the drawing of the generation order wants it.
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import dataclasses
 import functools
 import io
-import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +21,7 @@ from unitemp_jax import files
 from unitemp_jax.compare import table
 from unitemp_jax.compare.pairing import Pair, Unpaired
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.clips import measure
 from unitemp_jax.evaluation.clips.tables import Clip as Measured
 from unitemp_jax.report import pages
 from unitemp_jax.report.read import Clip
@@ -52,11 +51,7 @@ def draw(
     workers: processes.
   """
   one = functools.partial(_draw, out=out)
-  if workers == 1:
-    return [one(clip) for clip in clips]
-  context = multiprocessing.get_context('spawn')
-  with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
-    return list(pool.map(one, clips, chunksize=4))
+  return list(measure.spread(one, clips, workers, 4))
 
 
 def _draw(clip: tuple[Path, int], *, out: Path) -> Pictures:

@@ -75,17 +75,9 @@ class ArrowOfTime:
 
   @classmethod
   def load(cls, path: str | os.PathLike[str]) -> ArrowOfTime:
-    """Reads what `save` wrote.
-
-    UserError if the file is missing or holds something else.
-    """
-    arrays = classifier.load_arrays(path)
-    try:
-      return cls(classifier.Classifier.from_arrays(arrays))
-    except KeyError as error:
-      raise UserError(
-        f'{path} is not a fitted arrow of time (no {error}); fit it again.'
-      ) from error
+    """Reads what `save` wrote; UserError if the file holds something else."""
+    made = classifier.Classifier.from_arrays
+    return cls(classifier.load(path, made, 'arrow of time'))
 
   def read(self, video: np.ndarray) -> np.ndarray:
     """Probability that each clip plays forward.

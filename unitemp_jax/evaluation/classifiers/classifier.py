@@ -10,7 +10,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.special import log_softmax
@@ -18,6 +18,7 @@ from scipy.special import log_softmax
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
 
+T = TypeVar('T')
 _BATCH = 256
 _RATE = 1.5e-3
 
@@ -147,6 +148,21 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   except Exception as error:  # numpy raises what the broken archive meets.
     raise UserError(
       f'{path} is not a fitted classifier ({error}); fit it again.'
+    ) from error
+
+
+def load(
+  path: str | os.PathLike[str],
+  make: Callable[[dict[str, np.ndarray]], T],
+  what: str,
+) -> T:
+  """Makes of an npz what was fitted; UserError if an array is missing."""
+  arrays = load_arrays(path)
+  try:
+    return make(arrays)
+  except KeyError as error:
+    raise UserError(
+      f'{path} is not a fitted {what} (no {error}); fit it again.'
     ) from error
 
 

@@ -14,7 +14,6 @@ import os
 
 import numpy as np
 
-from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.classifiers import classifier
 from unitemp_jax.evaluation.classifiers.classifier import spoil
 from unitemp_jax.evaluation.metrics import falls
@@ -82,28 +81,21 @@ class DigitClassifier:
 
   @classmethod
   def load(cls, path: str | os.PathLike[str]) -> DigitClassifier:
-    """Reads what `save` wrote.
+    """Reads what `save` wrote; UserError if the file holds something else."""
+    return classifier.load(path, cls._from_arrays, 'digit classifier')
 
-    UserError if the file is missing or holds something else.
-    """
-    arrays = classifier.load_arrays(path)
-    try:
-      count = len({name.split('.')[0] for name in arrays if '.' in name})
-      members = [
-        classifier.Classifier.from_arrays(
-          {
-            name.removeprefix(f'digit_{index}.'): array
-            for name, array in arrays.items()
-            if name.startswith(f'digit_{index}.')
-          }
-        )
-        for index in range(max(1, count))
-      ]
-      return cls(tuple(members), arrays['hues'])
-    except KeyError as error:
-      raise UserError(
-        f'{path} is not a fitted digit classifier (no {error}); fit it again.'
-      ) from error
+  @classmethod
+  def _from_arrays(cls, arrays: dict[str, np.ndarray]) -> DigitClassifier:
+    parts: dict[str, dict] = {}
+    for name, array in arrays.items():
+      member, dot, layer = name.partition('.')
+      if dot:
+        parts.setdefault(member, {})[layer] = array
+    members = [
+      classifier.Classifier.from_arrays(parts[f'digit_{index}'])
+      for index in range(max(1, len(parts)))
+    ]
+    return cls(tuple(members), arrays['hues'])
 
   def read(
     self, video: np.ndarray

@@ -148,7 +148,9 @@ class Measurer:
     order = sorted(range(len(jobs)), key=lambda i: str(jobs[i].reference))
     found: dict[int, Any] = {}
     began, told = time.monotonic(), 0.0
-    results = self._map([jobs[i] for i in order])
+    size = max(1, min(_TOGETHER, len(jobs) // self.workers))
+    ordered = [jobs[i] for i in order]
+    results = spread(self.one, ordered, self.workers, size)
     for i, measured in zip(order, results, strict=True):
       found[i] = keep(i, measured)
       now = time.monotonic()
@@ -159,16 +161,6 @@ class Measurer:
     with contextlib.suppress(OSError):
       (self.folder / 'partial').rmdir()
     return [found[i] for i in range(len(jobs))]
-
-  def _map(self, jobs: Sequence[Job]) -> Iterator[Measured]:
-    if self.workers == 1 or len(jobs) < 2:
-      yield from map(self.one, jobs)
-      return
-    # Not a fork: threads of the decoder and of jax would not survive it.
-    context = multiprocessing.get_context('spawn')
-    size = max(1, min(_TOGETHER, len(jobs) // self.workers))
-    with concurrent.futures.ProcessPoolExecutor(self.workers, context) as pool:
-      yield from pool.map(self.one, jobs, chunksize=size)
 
   def one(self, job: Job) -> Measured:
     """What is kept of a file, or else what is measured now."""
@@ -187,6 +179,19 @@ class Measurer:
       partial = self.folder / 'partial'
       classifier.save_arrays(place, measured.to_arrays(), partial)
     return measured
+
+
+def spread(
+  function: Callable, items: Sequence[Any], workers: int, together: int
+) -> Iterator[Any]:
+  """Maps a function in processes, several items at a time, in their order."""
+  if workers == 1 or len(items) < 2:
+    yield from map(function, items)
+    return
+  # Not a fork: threads of the decoder and of jax would not survive it.
+  context = multiprocessing.get_context('spawn')
+  with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+    yield from pool.map(function, items, chunksize=together)
 
 
 def _measure(job: Job) -> Measured:
