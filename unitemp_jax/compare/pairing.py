@@ -19,8 +19,6 @@ from unitemp_jax.evaluation.clips.layout import Blocks
 from unitemp_jax.evaluation_sets.manifests import Prompt
 from unitemp_jax.report.pages import plural
 
-_CUTS = (100, 180)
-
 
 @dataclasses.dataclass(frozen=True)
 class System:
@@ -112,7 +110,7 @@ class _Known:
           self._texts.setdefault(identity, clip.prompt)
     self._starts: dict[str, set[str]] = collections.defaultdict(set)
     for text in [*self._texts.values(), *(p.text for p in prompts)]:
-      for cut in _CUTS:
+      for cut in naming.CUTS:
         if len(text) >= cut:
           start = naming.canonical(text[:cut])
           self._starts[start].add(self._identity(text))

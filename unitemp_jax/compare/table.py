@@ -14,10 +14,9 @@ import numpy as np
 
 from unitemp_jax.evaluation.metrics import bootstrap, results
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
-from unitemp_jax.evaluation.metrics.registry import CLIP, MOTION
+from unitemp_jax.evaluation.metrics.registry import CLIP, FLOOR, MOTION
 from unitemp_jax.evaluation.metrics.results import Result, result
 
-FLOOR = 0.5  # of the reference motion, below which a clip stands still
 _STILL = 1e-4  # mean step of a clip that does not move at all
 STILL_ONLY = 'no pair in which both move'
 OPEN = 'no difference shown'

@@ -16,7 +16,7 @@ import unicodedata
 
 # Prompts of names are cut off by Self-Forcing and LongLive at 100 characters,
 # for VBench 2.0 at 180.
-_CUTS = (100, 180)
+CUTS = (100, 180)
 _MODEL = r'(?:regular|ema|lora)'
 
 
@@ -66,7 +66,7 @@ def parse(kind: str, stem: str) -> Name | None:
       prompt = found.get('p') or ''
       return Name(
         prompt=prompt,
-        cut=len(prompt) in _CUTS,
+        cut=len(prompt) in CUTS,
         index=int(found['n']) if found.get('n') else None,
         sample=int(found.get('s') or 0),
       )

@@ -37,12 +37,11 @@ from unitemp_jax.evaluation.metrics.registry import (
   DIRECTION,
   FIDELITY,
   FLICKER,
+  FLOOR,
   MOTION,
+  REAL,
 )
 from unitemp_jax.evaluation.metrics.results import Section
-
-REAL = 'real clips'
-FLOOR = 0.5  # of the motion of real clips, below which a clip stands still
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

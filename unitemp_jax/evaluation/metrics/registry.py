@@ -13,6 +13,9 @@ from unitemp_jax.evaluation.metrics.curves import COURSES
 
 # Lag is as good as joint decoding if the ratio of the two is below this.
 MARGIN = 1.1
+# Of the motion of real clips, below which a clip stands still.
+FLOOR = 0.5
+REAL = 'real clips'  # the group that all others are read beside
 
 
 class Metric(NamedTuple):

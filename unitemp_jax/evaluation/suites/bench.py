@@ -21,6 +21,7 @@ from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.evaluation.classifiers.arrow_of_time import ArrowOfTime
 from unitemp_jax.evaluation.classifiers.digits import DigitClassifier
 from unitemp_jax.evaluation.metrics import results, temporal
+from unitemp_jax.evaluation.metrics.registry import REAL as REAL
 from unitemp_jax.evaluation.metrics.results import Section
 from unitemp_jax.generate.pipeline import Generated, Pipeline
 from unitemp_jax.generate.request import Conditioning, Request
@@ -35,7 +36,7 @@ TEACHER_STEPS = 50
 # Clips draw their noise from seeds that no other --seed uses.
 _SEED_STRIDE = 100_003
 
-REAL, RECONSTRUCTION = 'real clips', 'VAE reconstruction'
+RECONSTRUCTION = 'VAE reconstruction'
 TEACHER = f'teacher, {TEACHER_STEPS} steps'
 
 # Plans beside those of `orders.ORDERS`.

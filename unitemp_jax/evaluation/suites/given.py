@@ -16,6 +16,7 @@ import numpy as np
 
 from unitemp_jax import orders, timeline
 from unitemp_jax.evaluation.metrics import seams, temporal
+from unitemp_jax.evaluation.metrics.registry import FLOOR
 from unitemp_jax.evaluation.metrics.results import Section
 from unitemp_jax.evaluation.suites.bench import (
   FIRST_GIVEN,
@@ -183,7 +184,7 @@ def _transition(bench: Bench, real, video, shown: Shown) -> Values:
     'no blend': seams.blend_residual(video),
     'dimmest frame': seams.dimmest_frame(video),
     **moved,
-    'moves': moved['motion to real'] >= 0.5,
+    'moves': moved['motion to real'] >= FLOOR,
   }
   begin, _, end = thirds(video.shape[1])
   for name, part, (digit, colour) in (
