@@ -51,7 +51,7 @@ class Conditioning:
 class Request:
   """One video to be made; it decides every bit of the result."""
 
-  workflow: str  # name of what is done: 'forward', 'extend', 'story', ..
+  workflow: str  # name of what is done: 'forward', 'extend', 'story', ...
   plan: Plan  # checked rows; its timeline need not start at position 0
   prompts: tuple[str, ...]  # texts that `plan.prompt` points into
   seed: int  # of all noise, 0 .. 2**32 - 1

@@ -111,9 +111,9 @@ def train(
         steps.compile(name, state, batch, frozen)
       step += 1
       with log.traced(step):
-        mean = log.guard.means.get(name, np.zeros(2))
+        mean = log.means.get(name, np.zeros(2))
         state, metrics, mean = steps(name, state, batch, frozen, mean)
-        log.guard.means[name] = mean
+        log.means[name] = mean
       log.push(step, metrics)
       if program.sample and _every(settings.sample_every, step):
         log.sync()

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import time
 import zlib
@@ -24,7 +25,7 @@ from clu import metrics
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import processes
-from unitemp_jax.training.program import SKIPPED, Guard
+from unitemp_jax.training.program import SKIPPED, TrainingStopped
 
 # Fields that differ between two equal runs.
 TIME_FIELDS = ('seconds', 'steps_per_second')
@@ -230,7 +231,13 @@ class RunLog:
 
     That is {} at first. Lines of later steps are dropped.
     """
-    self.guard = Guard(settings.max_skipped, host.get('guard', {}))
+    guard = host.get('guard', {})
+    self._skipped, self._in_row = guard.get('total', 0), guard.get('in_row', 0)
+    # Name of a step -> the running mean of its loss, see `program.guarded`.
+    self.means: dict[str, Any] = {
+      name: np.asarray(mean, np.float32)
+      for name, mean in guard.get('means', {}).items()
+    }
     self.goodput = Goodput(workdir / 'goodput.jsonl', first_step=step)
     self.measure = self.goodput.measure
     self._settings, self._crc = settings, host.get('data_crc', 0)
@@ -263,7 +270,12 @@ class RunLog:
       name: [float(mean.total), int(mean.count)]
       for name, mean in self._window.items()
     }
-    guard = self.guard.get_state()
+    means = {name: np.asarray(mean) for name, mean in self.means.items()}
+    guard = {
+      'total': self._skipped,
+      'in_row': self._in_row,
+      'means': {name: mean.tolist() for name, mean in means.items()},
+    }
     return {'metrics': sums, 'guard': guard, 'data_crc': self._crc}
 
   def checked(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -311,9 +323,11 @@ class RunLog:
     step, pending, data_crc = self._pending
     self._pending = None
     values = {name: float(v) for name, v in jax.device_get(pending).items()}
-    if self.guard.count(step, values):
+    if values.pop(SKIPPED, 0):
+      self._skip(step, values)
       values = {}
-    values.pop(SKIPPED, None)
+    else:
+      self._in_row = 0
     for name, value in values.items():
       mean = metrics.Average(np.float64(value), np.int64(1))
       if name in self._window:
@@ -322,6 +336,24 @@ class RunLog:
     every, last = self._settings.log_every, self._settings.num_steps
     if step % every == 0 or step == last:
       self._write(step, last, data_crc)
+
+  def _skip(self, step: int, values: dict[str, float]) -> None:
+    """Counts a skipped step; many in a row stop the training."""
+    self._skipped, self._in_row = self._skipped + 1, self._in_row + 1
+    most = self._settings.max_skipped
+    shown = ', '.join(f'{name} {value:.4g}' for name, value in values.items())
+    broken = [k for k, value in values.items() if not math.isfinite(value)]
+    why = f'{broken[0]} is not finite' if broken else 'the loss exploded'
+    processes.log(
+      f'step {step} skipped, because {why}: {shown} ({self._in_row} in a row, '
+      f'{most} stop the training)'
+    )
+    if self._in_row >= most:
+      raise TrainingStopped(
+        f'{self._in_row} steps in a row were skipped up to step {step} '
+        f'({why}); training stopped at its last good checkpoint: lower the '
+        'learning rate, look at the data, or raise config.max_skipped.'
+      )
 
   def _write(self, step: int, last: int, data_crc: int) -> None:
     means = {name: float(m.compute()) for name, m in self._window.items()}
@@ -332,7 +364,7 @@ class RunLog:
     if self._file is None:
       return
     line = {'step': step, **means, 'data_crc': data_crc}
-    line |= {'skipped_steps': self.guard.total}
+    line |= {'skipped_steps': self._skipped}
     line |= {'seconds': round(now - self._start, 3)}
     line |= {'steps_per_second': round(rate, 4)}
     self._file.write(json.dumps(line) + '\n')

@@ -7,7 +7,6 @@ the old ones costs no second copy of them.
 """
 
 import abc
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -84,60 +83,6 @@ def guarded(
   return state, metrics, keep(following, mean)
 
 
-class Guard:
-  """Counts skipped steps, and keeps the running means between them.
-
-  Attributes:
-    total: skipped steps so far.
-    means: name of a step -> its running mean, see `guarded`.
-  """
-
-  def __init__(self, max_skipped: int, stored: dict[str, Any]):
-    """Continues from what `get_state` returned; from nothing with {}."""
-    self._max_skipped = max_skipped
-    self.total = stored.get('total', 0)
-    self._in_row = stored.get('in_row', 0)
-    self.means: dict[str, Any] = {
-      name: np.asarray(mean, np.float32)
-      for name, mean in stored.get('means', {}).items()
-    }
-
-  def get_state(self) -> dict[str, Any]:
-    """Returns the counts and means as JSON-able values, exactly."""
-    means = {name: np.asarray(mean) for name, mean in self.means.items()}
-    return {
-      'total': self.total,
-      'in_row': self._in_row,
-      'means': {name: mean.tolist() for name, mean in means.items()},
-    }
-
-  def count(self, step: int, values: dict[str, float]) -> bool:
-    """Notes the metrics of a step; returns whether it was skipped.
-
-    Raises:
-      TrainingStopped: too many steps in a row were skipped.
-    """
-    if not values.get(SKIPPED):
-      self._in_row = 0
-      return False
-    self.total += 1
-    self._in_row += 1
-    shown = ', '.join(f'{k} {v:.4g}' for k, v in values.items() if k != SKIPPED)
-    broken = [k for k, v in values.items() if not math.isfinite(v)]
-    why = f'{broken[0]} is not finite' if broken else 'the loss exploded'
-    log(
-      f'step {step} skipped, because {why}: {shown} ({self._in_row} in a row, '
-      f'{self._max_skipped} stop the training)'
-    )
-    if self._in_row >= self._max_skipped:
-      raise TrainingStopped(
-        f'{self._in_row} steps in a row were skipped up to step {step} '
-        f'({why}); training stopped at its last good checkpoint: lower the '
-        'learning rate, look at the data, or raise config.max_skipped.'
-      )
-    return True
-
-
 class TrainState(struct.PyTreeNode):
   """What a step takes and returns; networks are told apart by name."""
 
@@ -184,7 +129,7 @@ class Program(Protocol):
   # Tree of weights that are not trained; passed to every step and not written
   # to checkpoints. Arrays, or `Lazy` for what is read later.
   frozen: Any
-  initial: Any  # likewise, what `init` starts from; not read by a resumed run
+  initial: Any  # what `init` starts from; not read by a resumed run
   # Name -> (function, how many of a round of steps it takes). A function maps
   # (state, batch, frozen) to (state, metrics), draws from `state.step_key()`
   # and leaves `state.step` alone. Metrics are scalars, one of them is `loss`;
@@ -318,7 +263,7 @@ class CompiledSteps:
     mesh: Mesh,
     max_loss_ratio: float = 0.0,
   ):
-    """Prepares to compile for arguments like `state`; see `guard.guarded`."""
+    """Prepares to compile for arguments like `state`; see `guarded`."""
     self._program = program
     self._mesh = mesh
     self._max_loss_ratio = max_loss_ratio

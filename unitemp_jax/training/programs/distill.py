@@ -68,7 +68,7 @@ class DistillSettings:
   # (`sampling.replay`).
   checkpoint_rollout: bool = False
   decode_by_latent: bool = False  # see `rollout.anchor_target`
-  # Of the noise on blocks that become context, likewise.
+  # Sigma of the noise on blocks that become context, see `StepOptions`.
   context_sigma: float = 0.0
   # Clip the critic's levels to those of the student, too.
   critic_clamp: bool = False
