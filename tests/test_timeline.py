@@ -30,7 +30,7 @@ def test_other_numbers_of_frames_have_no_latents():
 def test_a_number_of_frames_is_taken_as_it_is_or_refused(count, fps):
   for fit, offset, least in (
     (lambda n: timeline.length(n, fps, 'x'), 1, 5),
-    (lambda n: timeline.addition(n, fps, 'x'), 0, 0),
+    (lambda n: timeline.fit(n, 'x', fps), 0, 0),
   ):
     if count >= least and (count - offset) % 4 == 0:
       assert fit(count) == fit(str(count)) == count

@@ -150,11 +150,6 @@ def length(value: Length, fps: float | None, what: str = 'length') -> int:
   return fit(value, what, fps, offset=1, least=1 + STRIDE)
 
 
-def addition(value: Length, fps: float | None, what: str) -> int:
-  """Frames to be added, a multiple of 4; see `fit`."""
-  return fit(value, what, fps)
-
-
 def moment(value: Length, fps: float | None, frames: int, what: str) -> int:
   """Index of a frame that ends a latent, a multiple of 4.
 

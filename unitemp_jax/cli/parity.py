@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from unitemp_jax.cli.options import Parser, at_least
-from unitemp_jax.convert import checkpoints, fit, parity
+from unitemp_jax.convert import checkpoints, fit, parity, parity_torch
 from unitemp_jax.convert.parity import Input
 from unitemp_jax.errors import UserError
 from unitemp_jax.training.config import load_config
@@ -54,9 +54,9 @@ def _parser() -> Parser:
 def _dtypes(text: str) -> list[str]:
   names = text.split(',')
   for name in names:
-    if name not in parity.TOLERANCES:
+    if name not in parity_torch.TOLERANCES:
       raise UserError(
-        f'--dtypes names {name!r}; use {", ".join(parity.TOLERANCES)}.'
+        f'--dtypes names {name!r}; use {", ".join(parity_torch.TOLERANCES)}.'
       )
   return names
 

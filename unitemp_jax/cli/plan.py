@@ -202,7 +202,7 @@ def _story(options, settings):
 
 def _whole(name: str, frames: int) -> int:
   """Latents of frames that are added to a video: 4 each."""
-  return timeline.addition(frames, None, f'--{name}') // timeline.STRIDE
+  return timeline.fit(frames, f'--{name}') // timeline.STRIDE
 
 
 def _given(options):

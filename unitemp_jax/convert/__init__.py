@@ -1,5 +1,3 @@
 """PyTorch checkpoints to our weights and back."""
 
 from unitemp_jax.convert.incoming import load_torch
-
-__all__ = ['load_torch']

@@ -21,7 +21,6 @@ from einops import rearrange
 
 from unitemp_jax.convert import fit, incoming, parity_torch, rollout
 from unitemp_jax.convert.parity_torch import (
-  TOLERANCES,
   Row,
   channels_first,
   channels_last,
@@ -471,6 +470,3 @@ def format_rows(rows: Sequence[Row]) -> str:
     for row in rows
   ]
   return '\n'.join([head, *lines])
-
-
-__all__ = ['TOLERANCES', 'Input', 'compare_checkpoint', 'format_rows']

@@ -153,8 +153,8 @@ def extend(
   `sides` says which side grows first: past, future, or alternate.
   """
   draft = Draft(model, settings)
-  past = timeline.addition(before, draft.fps, 'before')
-  future = timeline.addition(after, draft.fps, 'after')
+  past = timeline.fit(before, 'before', draft.fps)
+  future = timeline.fit(after, 'after', draft.fps)
   if not past + future:
     raise UserError('extend needs --before or --after, such as --after=24.')
   join = 'start' if past else 'end'
@@ -355,12 +355,12 @@ def story(
   Storyboard files can do more.
   """
   draft = Draft(model, settings)
-  between = timeline.addition(connections, draft.fps, 'connections')
+  between = timeline.fit(connections, 'connections', draft.fps)
   between //= timeline.STRIDE
   made, total = [], 0
   for index, (_, length) in enumerate(scenes):
     what = f'the length of scene {index + 1}'
-    count = timeline.addition(length, draft.fps, what) // timeline.STRIDE
+    count = timeline.fit(length, what, draft.fps) // timeline.STRIDE
     count += index == 0
     made.append(orders.Scene(count, index))
     total += count + between * (loop or index + 1 < len(scenes))

@@ -74,27 +74,3 @@ def local_window(local_attn_size: int, block: int) -> int:
       f'itself; use {block + 1} or more.'
     )
   return local_attn_size - block
-
-
-__all__ = [
-  'DIRECTIONS',
-  'GROWTHS',
-  'ORDERS',
-  'SIDES',
-  'SINKS',
-  'WORKFLOWS',
-  'Conditioning',
-  'Connection',
-  'Scene',
-  'Settings',
-  'backward',
-  'extend',
-  'forward',
-  'inbetween',
-  'keyframes',
-  'long',
-  'loop',
-  'regenerate',
-  'story',
-  'transition',
-]

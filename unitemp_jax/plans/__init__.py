@@ -9,13 +9,3 @@ from unitemp_jax.plans.plan import (
   align,
   check,
 )
-
-__all__ = [
-  'DATA_FIELDS',
-  'FLAGS',
-  'META_FIELDS',
-  'PER_LATENT',
-  'Plan',
-  'align',
-  'check',
-]

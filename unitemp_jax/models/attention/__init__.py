@@ -7,5 +7,3 @@ blocks of a video side by side need a frame mask.
 
 from unitemp_jax.models.attention.dispatch import attention, attention_backend
 from unitemp_jax.models.attention.xla import RESIDUALS
-
-__all__ = ['RESIDUALS', 'attention', 'attention_backend']
