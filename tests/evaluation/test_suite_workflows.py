@@ -143,6 +143,7 @@ def test_who_ignores_a_switch_is_found_out(bench):
   new = found['digit, last third, second prompt', 'switch, forward']
   assert kept == found['digit, last third, first prompt', long.REAL]
   assert kept > 80 and new < 50
+  assert found['frames late, digit', 'switch, forward'] > 20
 
 
 def test_power_tells_a_perfect_student_from_nothing(bench, monkeypatch):

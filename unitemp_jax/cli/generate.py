@@ -5,10 +5,16 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from unitemp_jax import files, orders, plans, timeline
-from unitemp_jax.cli.options import Parser, at_least, out_folder, read_prompts
+from unitemp_jax import files, orders, plans
+from unitemp_jax.cli.options import (
+  Parser,
+  at_least,
+  out_folder,
+  part_lock,
+  read_prompts,
+)
 from unitemp_jax.errors import UserError
-from unitemp_jax.plans import decoding, drawing, text
+from unitemp_jax.plans import decoding, drawing, switches, text
 
 _EXAMPLE = f"""orders: {', '.join(orders.ORDERS)}
 
@@ -120,7 +126,8 @@ def _parser() -> Parser:
   add('--last', 'image or clip that the video ends with', Path)
   add('--trim', 'cut up to 3 frames off given clips to get 1 + 4k', bool)
   parser.share('out', type=str)
-  parser.share('model', 'dry_run', 'embeddings', 'anchors', 'start_level')
+  parser.share('model', 'mesh', 'shard', 'dry_run')
+  parser.share('embeddings', 'anchors', 'start_level')
   add(
     '--decode',
     'the file: all at once, blocks as they are made, or one block later',
@@ -158,6 +165,10 @@ def main(argv: list[str]) -> int:
   if args.draw and args.draw.suffix != '.svg':
     raise UserError(f'--draw={args.draw}: must end in .svg.')
   todo = jobs(args)
+  from unitemp_jax.parallel import processes
+
+  number, shard = len(todo), processes.part_of(args.shard)
+  todo = todo[shard[0] :: shard[1]]
   if args.storyboard:
     from unitemp_jax.generate import storyboard
     from unitemp_jax.sampling import model_folder
@@ -190,13 +201,15 @@ def main(argv: list[str]) -> int:
   needed = memory_report(card, args.embeddings is not None)
   if needed:
     print(needed, flush=True)
-  pipeline = Pipeline.load(args.model, embeddings=args.embeddings)
+  pipeline = Pipeline.load(
+    args.model, embeddings=args.embeddings, mesh=args.mesh
+  )
   size = None
   # Given noise and negative prompts go clip by clip.
   alone = args.noise is not None or args.negative_prompt is not None
   if workflow_of(args) == 'orders' and not alone:
-    size = min(args.batch_size, len(todo))
-  with files.lock(args.out):
+    size = min(args.batch_size, number)
+  with files.lock(part_lock(args.out, shard)):
     done = clips.run(pipeline, todo, size)
   print(f'made {done}, {len(todo) - done} were there')
   for job in todo[:1] if len(todo) == 1 else []:
@@ -219,6 +232,12 @@ def _show(todo: list[Any]) -> None:
     )
     for prompt in request.prompts:
       print(f'    {prompt}')
+    for switch in switches.switches(request.plan):
+      begin, shown = switch.frames(request.plan)
+      print(
+        f'    prompt {switch.prompt} holds from the block of frame {begin} on, '
+        f'and shows from about frame {shown}'
+      )
     for given in request.conditioning:
       last = given.frame + len(given.video) - 1
       print(f'    given: frames {given.frame}..{last}')
@@ -270,7 +289,10 @@ def jobs(args: argparse.Namespace) -> list[Any]:
     ]
   from unitemp_jax.video import formats
 
-  requests = _with_noise(args, model.card, requests)
+  if args.noise is not None:
+    from unitemp_jax.generate import noise
+
+    requests = noise.given_to(requests, args.noise, model.card)
   if args.negative_prompt is not None:
     from unitemp_jax.models.nag import Nag
 
@@ -299,27 +321,6 @@ def jobs(args: argparse.Namespace) -> list[Any]:
     )
     made.append(job)
   return made
-
-
-def _with_noise(args, card, requests: list[Any]) -> list[Any]:
-  """The same requests, from the noise of a file if one is given."""
-  if args.noise is None:
-    return requests
-  from unitemp_jax.generate import noise
-
-  drawn = noise.read(args.noise)
-  out = []
-  for request in requests:
-    grid = card.latent_grid(request.height, request.width)
-    count = timeline.num_latents(request.num_frames)
-    wanted = (len(card.timesteps), count, *grid, card.dit.channels)
-    noise.check(drawn, wanted, args.noise)
-    remark = f'the noise is that of {args.noise}'
-    if request.plan.anchor.any():
-      remark += '; that of anchors follows the seed'
-    remarks = (*request.remarks, remark)
-    out.append(dataclasses.replace(request, noise=drawn, remarks=remarks))
-  return out
 
 
 def _check_options(args, name):

@@ -1,6 +1,7 @@
 """Parsers of the verbs, and the options that several of them share."""
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,6 +11,25 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.orders import SINKS
 
 _VIDEOS = ('.mp4', '.mkv', '.mov', '.webm', '.gif', '.avi')
+_AXES = ('data', 'fsdp', 'context')
+
+
+def _mesh(text: str) -> dict[str, int]:
+  """Reads `context=4` or `data=2,context=4`; `data` has what is left."""
+  shape: dict[str, int] = {}
+  for word in text.split(','):
+    axis, _, size = word.partition('=')
+    if (
+      axis not in _AXES or axis in shape or not re.fullmatch('[1-9]\\d*', size)
+    ):
+      raise argparse.ArgumentTypeError(
+        f'{text!r} is no mesh; write AXIS=SIZE with commas, such as context=4, '
+        f'axes are {", ".join(_AXES)}'
+      )
+    shape[axis] = int(size)
+  return {'data': -1, **shape}
+
+
 # Options that mean the same wherever they are; a verb may say more of one.
 _SHARED: dict[str, dict[str, Any]] = {
   'prompt': {'help': 'one prompt'},
@@ -45,6 +65,11 @@ _SHARED: dict[str, dict[str, Any]] = {
     'type': int,
     'default': 0,
     'help': 'of the first clip; the next is + 1 (0)',
+  },
+  'mesh': {
+    'type': _mesh,
+    'metavar': 'AXIS=N,...',
+    'help': 'devices of one clip, such as context=4; see the guide',
   },
   'dry_run': {
     'action': 'store_true',
@@ -156,6 +181,12 @@ def at_least(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
 
   read.__name__ = 'int'  # As argparse names it.
   return read
+
+
+def part_lock(out: Path, shard: tuple[int, int]) -> Path:
+  """The folder that the writer of a part locks: of all, `out` itself."""
+  index, count = shard
+  return out if count == 1 else out / f'.part-{index}-of-{count}'
 
 
 def out_folder(text: str) -> Path:

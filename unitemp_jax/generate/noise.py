@@ -8,13 +8,17 @@ programs have `level, time, channel, height, width`
 (`launch/self_forcing_noise.py` records it there).
 """
 
+import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from unitemp_jax import files
+from unitemp_jax import files, timeline
 from unitemp_jax.errors import UserError
+from unitemp_jax.generate.request import Request
+from unitemp_jax.sampling.model_folder import ModelCard
 
 AXES = ('level', 'time', 'height', 'width', 'channel')
 
@@ -68,3 +72,24 @@ def save_latents(path: Path, latents: np.ndarray) -> None:
   """Writes latents `[time, height, width, channel]` with their axes named."""
   with files.writing(path) as temporary, temporary.open('r+b') as file:
     np.savez(file, latents=latents, axes=np.array(AXES[1:]))
+
+
+def given_to(
+  requests: Sequence[Request], path: str, card: ModelCard
+) -> list[Request]:
+  """The same requests, from the noise of a file.
+
+  Raises:
+    UserError: it cannot be read, or does not fit a video.
+  """
+  drawn, out = read(path), []
+  for request in requests:
+    grid = card.latent_grid(request.height, request.width)
+    count = timeline.num_latents(request.num_frames)
+    check(drawn, (len(card.timesteps), count, *grid, card.dit.channels), path)
+    remark = f'the noise is that of {path}'
+    if request.plan.anchor.any():
+      remark += '; that of anchors follows the seed'
+    remarks = (*request.remarks, remark)
+    out.append(dataclasses.replace(request, noise=drawn, remarks=remarks))
+  return out

@@ -16,6 +16,7 @@ from unitemp_jax import plans, timeline
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.diffusion import flow
 from unitemp_jax.errors import UserError
+from unitemp_jax.generate import memory
 from unitemp_jax.generate import text as texts
 from unitemp_jax.generate.request import Request, given_latents, places
 from unitemp_jax.models import nag, weights
@@ -96,10 +97,12 @@ class Pipeline:
     self._everywhere = jax.sharding.NamedSharding(
       self.mesh, jax.sharding.PartitionSpec()
     )
-    self.params = jax.device_put(params, self._everywhere)
+    self.params = jax.device_put(
+      params, device_mesh.shardings_for(params, self.mesh, MODEL_RULES)
+    )
     self.sigmas = flow.student_sigmas(card.timesteps, card.shift)
-    self._sample = jax.jit(self._sample_fn)
-    self._context = jax.jit(self._context_fn)
+    self._sample = device_mesh.on(self.mesh, jax.jit(self._sample_fn))
+    self._context = device_mesh.on(self.mesh, jax.jit(self._context_fn))
 
   @classmethod
   def load(
@@ -109,6 +112,7 @@ class Pipeline:
     embeddings: str | Path | None = None,
     many: bool = False,
     teacher: bool = False,
+    mesh: Mapping[str, int] | None = None,
   ) -> 'Pipeline':
     """Loads a model folder.
 
@@ -120,9 +124,11 @@ class Pipeline:
         the devices of this process alone.
       teacher: to sample the teacher alone; the folder then needs no student,
         and kernels are split over all devices where their sizes divide.
+      mesh: sizes of its axes, by default all devices along `data`. Along
+        `context` tokens and heads of a clip are split, and weights with them.
 
     Raises:
-      UserError: a file is missing or does not fit.
+      UserError: a file is missing or does not fit, or the mesh does not.
     """
     folder = Path(folder)
     card = model_folder.read_card(folder)
@@ -142,29 +148,29 @@ class Pipeline:
       del paths['text']
     elif many:
       source = texts.Memo(texts.Encoder(card, tokenizer))
-    mesh = device_mesh.make_mesh(
-      _teacher_mesh(card) if teacher else {'data': -1},
+    mesh_of = device_mesh.make_mesh(
+      mesh or (memory.teacher_mesh(card) if teacher else {'data': -1}),
       jax.local_devices() if many else None,
     )
+    memory.check_mesh(card, mesh_of)
     shapes = model_folder.inference_shapes(card)
     if 'text' in paths and not texts.holds_text(shapes):
       # It is read when prompts are, and leaves before the next network works.
       weights.check(paths['text'], shapes['text'])
       source = texts.layered(paths.pop('text'), card.text, tokenizer)
-    if teacher:
-      shapes = {
-        name: device_mesh.placed(shapes[name], mesh, MODEL_RULES)
-        for name in paths
-      }
+    shapes = {
+      name: device_mesh.placed(shapes[name], mesh_of, MODEL_RULES)
+      for name in paths
+    }
     params = {name: weights.load(paths[name], shapes[name]) for name in paths}
     if teacher:
-      return cls(card, {}, tokenizer, '', mesh, source).replaced(**params)
+      return cls(card, params, tokenizer, '', mesh_of, source)
     if isinstance(source, texts.Stored):
       names = ('vae.safetensors', 'student.safetensors', model_folder.INDEX)
       model_hash = source.hash_with(*(folder / name for name in names))
     else:
       model_hash = model_folder.fingerprint(folder)
-    return cls(card, params, tokenizer, model_hash, mesh, source)
+    return cls(card, params, tokenizer, model_hash, mesh_of, source)
 
   def replaced(self, **params) -> 'Pipeline':
     """The same programs with other weights of the same shapes."""
@@ -180,7 +186,7 @@ class Pipeline:
   def put(self, rows: np.ndarray) -> jax.Array:
     """Puts rows on the devices, split if they divide evenly."""
     rows = np.asarray(rows)
-    if rows.shape[0] % self.mesh.size == 0:
+    if rows.shape[0] % device_mesh.row_parts(self.mesh) == 0:
       return device_mesh.put_batch(rows, self.mesh)
     return jnp.asarray(rows)
 
@@ -190,7 +196,8 @@ class Pipeline:
 
   @functools.cached_property
   def _rows(self) -> RowPrograms:
-    return RowPrograms(self._dit, self.sigmas, self.card.step_options)
+    options = self.card.step_options
+    return RowPrograms(self._dit, self.sigmas, options, self.mesh)
 
   @functools.cached_property
   def _teacher(self) -> TeacherSampler:
@@ -437,13 +444,6 @@ class Pipeline:
   def pixels(self, made: Generated, mode: str = 'joint') -> np.ndarray:
     """Frames of a batch by time, see `Generated.decoded`."""
     return made.decoded(self.decode, mode)
-
-
-def _teacher_mesh(card: model_folder.ModelCard) -> dict[str, int]:
-  """All devices along `fsdp`, or along `data` where sizes do not divide."""
-  sizes = (card.dit.dim, card.text.dim, card.text.head_dim)
-  even = all(size % jax.device_count() == 0 for size in sizes)
-  return {'data': 1, 'fsdp': -1} if even else {'data': -1}
 
 
 def check_finite(

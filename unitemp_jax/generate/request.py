@@ -18,6 +18,7 @@ from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import Remark, UserError
 from unitemp_jax.models.nag import Nag
 from unitemp_jax.plans import Plan, check
+from unitemp_jax.plans import switches as prompt_switches
 from unitemp_jax.sampling.model_folder import ModelCard
 from unitemp_jax.timeline import Length
 from unitemp_jax.video.read import Source, fit, has_sound, read_frames
@@ -352,10 +353,12 @@ class Draft:
     given = sorted(self.conditioning, key=lambda clip: clip.frame)
     height, width = self.resolution([clip.video for clip in given])
     texts, switches = self._prompts(prompt, frames)
-    if switches:
-      fields['prompts'] = switches
     begun = any(not clip.frame for clip in given)
-    plan = self.plan(frames, begun, order, *arguments, **fields)
+    make = functools.partial(self.plan, frames, begun, order, *arguments)
+    if switches:
+      exact = make(**fields, prompts=switches)
+      fields['prompts'] = prompt_switches.earlier(exact, switches)
+    plan = make(**fields)
     fitted = tuple(
       Conditioning(clip.frame, fit(clip.video, height, width)) for clip in given
     )

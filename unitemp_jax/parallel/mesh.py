@@ -16,10 +16,11 @@ activations instead.
 
 import contextlib
 import contextvars
+import functools
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,8 @@ def make_mesh(
     data = math.gcd(max(sizes[0], 1), len(devices) // context)
     raise UserError(
       f'mesh {dict(zip(AXES, sizes, strict=True))} does not fit the '
-      f'{len(devices)} devices there are; use --config.mesh.data={data} '
-      f'--config.mesh.fsdp=-1 --config.mesh.context={context}.'
+      f'{len(devices)} devices there are; use data={data}, fsdp=-1, '
+      f'context={context}.'
     )
   types = (AxisType.Auto,) * len(AXES)
   used = devices[: math.prod(sizes)]
@@ -203,9 +204,30 @@ def placed(shapes: Any, mesh: Mesh, rules: Rules) -> Any:
   )
 
 
+def on(mesh: Mesh | None, jitted: Callable[..., Any]) -> Callable[..., Any]:
+  """A jitted function whose activations a mesh splits, if there is one."""
+  if mesh is None:
+    return jitted
+
+  @functools.wraps(jitted)
+  def call(*arguments, **options):
+    with jax.set_mesh(mesh):
+      return jitted(*arguments, **options)
+
+  return call
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of a batch: rows over `data` and `fsdp`."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def cache_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+  """Returns how a cache `LBSNK` of this shape lies, see `split_cache`."""
+  batch, heads = row_parts(mesh), mesh.shape[TOKEN_AXIS]
+  rows = BATCH_AXES if shape[1] % batch == 0 else None
+  axis = TOKEN_AXIS if shape[3] % heads == 0 else None
+  return NamedSharding(mesh, PartitionSpec(None, rows, None, axis))
 
 
 def row_parts(mesh: Mesh) -> int:

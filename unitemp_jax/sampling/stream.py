@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax.models.dit import DiT
+from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.plans import Plan
 from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.step import (
@@ -45,16 +46,26 @@ class MadeRow:
 class RowPrograms:
   """The two compiled halves of a step, for one clip at a time."""
 
-  def __init__(self, dit: DiT, sigmas: np.ndarray, options: StepOptions):
-    """Compiles nothing yet."""
+  def __init__(
+    self,
+    dit: DiT,
+    sigmas: np.ndarray,
+    options: StepOptions,
+    mesh: jax.sharding.Mesh | None = None,
+  ):
+    """Compiles nothing yet; `mesh` is what tokens and heads are split over."""
     self.dit = dit
     self._denoise = sampler.cached_denoise(dit)
     self._sigmas = np.asarray(sigmas, np.float32)
     self._options = options
-    self.make = jax.jit(
+    make = jax.jit(
       self._make_fn, static_argnames='anchored', donate_argnames='cache'
     )
-    self.store = jax.jit(self._store_fn, donate_argnames='cache')
+    self.make = device_mesh.on(mesh, make)
+    store = jax.jit(self._store_fn, donate_argnames='cache')
+    self.store = device_mesh.on(mesh, store)
+    new_cache = jax.jit(dit.config.new_cache, static_argnums=range(6))
+    self.new_cache = device_mesh.on(mesh, new_cache)
 
   def _make_fn(
     self, net, cache, anchors, keys, row: Row, noise=None, *, anchored: bool
@@ -126,9 +137,8 @@ class Rows:
     config = programs.dit.config
     anchors = jnp.zeros((1, plan.num_anchors, *grid, config.channels))
     # Padded, so that lengths share programs.
-    self._cache = put(
-      sampler.cache_for(config, sampler.bucketed(plan), 1, *grid)
-    )
+    sizes = sampler.bucketed(plan).num_slots, *grid, plan.num_sinks, plan.block
+    self._cache = programs.new_cache(1, *sizes)
     self._anchors = put(anchors)
     self._keys = put(sampler.sample_keys([seed]))
     self._rows = jax.tree.map(np.asarray, sampler.plan_rows(plan))

@@ -159,6 +159,11 @@ METRICS = CLIP | {
     '%',
   ),
   'colour': Metric('the same of the colour', '%'),
+  'frames late': Metric(
+    'frames from the one at which a prompt is to take over to that from which '
+    'on the classifier reads it, mean over clips; negative = before it',
+    '',
+  ),
   'diversity of handwriting': Metric(
     'distance of the handwriting in the last frame, cut out and centred, to '
     'that of the other clips of the same captioned digit, over the mean of the '

@@ -24,7 +24,7 @@ from unitemp_jax.evaluation.suites.bench import (
   motion,
   thirds,
 )
-from unitemp_jax.plans import Plan
+from unitemp_jax.plans import Plan, switches
 from unitemp_jax.plans.decoding import describe_blocks
 
 TIMES = 5  # so many times as long as what the model was trained on
@@ -152,7 +152,11 @@ def _drift(bench: Bench, video, clips, reference, order: Sequence[int]) -> dict:
 
 
 def run_schedule(bench: Bench) -> list[Section]:
-  """Switches from the caption of clip i to that of clip i + 1 midway."""
+  """Switches from the caption of clip i to that of clip i + 1 midway.
+
+  As for users, so that it shows then; forward also with the block that begins
+  there (`plans.switches`).
+  """
   latents, clips = bench.num_latents, bench.clips
   # Twice as long, so that there is time before and after the switch.
   length = 2 * latents - latents % 2
@@ -162,10 +166,13 @@ def run_schedule(bench: Bench) -> list[Section]:
   prompts = [[captions[i], captions[k]] for i, k in enumerate(other)]
   # As for users, nothing is seen that is farther away than in training.
   usual = bench.options(span=latents)
-  switched = {**usual, 'prompts': ((switch, 1),)}
+  asked = ((switch, 1),)
+  exact = orders.forward(length, **usual, prompts=asked)
+  early = switches.earlier(exact, asked)
   made = {
-    'switch, forward': orders.forward(length, **switched),
-    'switch, backward': orders.backward(length, **switched),
+    'switch, forward': orders.forward(length, **usual, prompts=early),
+    'switch, backward': orders.backward(length, **usual, prompts=asked),
+    'switch not before, forward': exact,
     'no switch, forward': orders.forward(length, **usual),
   }
   real = bench.scene('fall', timeline.num_frames(length))['video']
@@ -173,9 +180,29 @@ def run_schedule(bench: Bench) -> list[Section]:
     name: _switch(bench, video, other) | motion(video, real)
     for name, video in (*bench.videos(made, prompts), (REAL, real))
   }
-  at = timeline.STRIDE * switch
+  at = timeline.first_frame(switch)
+  for name, video in videos.items():
+    if name.startswith('switch'):
+      table[name] |= _late(bench, video, other, at)
   title = f'Prompt switch at frame {at} of {real.shape[1]}'
   return [bench.section(title, table, 'schedule')]
+
+
+def _late(bench: Bench, video, other, asked: int) -> Values:
+  """Frames from the one asked for to that at which the second caption shows.
+
+  That splits the frames best into those of the one and of the other; of clips
+  whose captions differ in it.
+  """
+  parts = [video[:, t : t + 1] for t in range(video.shape[1])]
+  read = np.stack([bench.digits.read(part)[:2] for part in parts], axis=-1)
+  found = {}
+  for name, shown in zip(('digit', 'colour'), read, strict=True):
+    own = np.asarray(bench.clips[name])[:, None]
+    gain = np.where(shown == own, 1, 0) - np.where(shown == own[other], 1, 0)
+    best = np.pad(gain.cumsum(axis=1), ((0, 0), (1, 0))).argmax(axis=1)
+    found[f'frames late, {name}'] = (best - asked)[own[:, 0] != own[other, 0]]
+  return found
 
 
 def _switch(bench: Bench, video, other) -> Values:

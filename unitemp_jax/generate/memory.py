@@ -1,0 +1,67 @@
+"""How a model lies on devices, and how many clips one makes at a time."""
+
+import math
+
+import jax
+
+from unitemp_jax.errors import UserError
+from unitemp_jax.models import sizes
+from unitemp_jax.plans import Plan
+from unitemp_jax.sampling import sampler
+from unitemp_jax.sampling.model_folder import ModelCard, inference_shapes
+
+# A clip takes little but its cache: 8.2 GiB for one of 8.0, as compiled for a
+# v5e (configs/aot/tables.md).
+_BESIDE_CACHE = 1.1
+_SHARE = 0.8  # of a device's memory that is meant to be used
+BATCH = 8  # clips at a time where memory is no matter
+
+
+def clip_bytes(card: ModelCard, plan: Plan) -> int:
+  """Bytes of the cache of one clip of the model's size."""
+  grid = card.latent_grid(card.height, card.width)
+  padded = sampler.bucketed(plan)
+  cache = jax.eval_shape(lambda: sampler.cache_for(card.dit, padded, 1, *grid))
+  return sizes.num_bytes(cache)
+
+
+def batch_that_fits(
+  card: ModelCard, plan: Plan, limit: float | None, most: int = BATCH
+) -> int:
+  """Clips that a device of `limit` bytes makes at a time, beside the weights.
+
+  At least 1, and `most` without a limit.
+  """
+  if limit is None:
+    return most
+  shapes = inference_shapes(card)
+  weights = sizes.num_bytes([shapes['student'], shapes['vae']])
+  room = _SHARE * limit - weights
+  own = _BESIDE_CACHE * clip_bytes(card, plan)
+  return max(1, min(most, int(room / own)))
+
+
+def teacher_mesh(card: ModelCard) -> dict[str, int]:
+  """All devices along `fsdp`, or along `data` where sizes do not divide."""
+  sizes_ = (card.dit.dim, card.text.dim, card.text.head_dim)
+  even = all(size % jax.device_count() == 0 for size in sizes_)
+  return {'data': 1, 'fsdp': -1} if even else {'data': -1}
+
+
+def check_mesh(card: ModelCard, mesh: jax.sharding.Mesh) -> None:
+  """Raises UserError unless the weights of a model can be split over a mesh."""
+  parts = mesh.size // mesh.shape['data']
+  most = math.gcd(card.dit.dim, card.text.dim)
+  if most % parts:
+    raise UserError(
+      f'the weights of the model cannot be split over {parts} devices (fsdp '
+      f'times context); use a number that divides {most}.'
+    )
+
+
+def device_bytes() -> float | None:
+  """Memory of a device of this machine, if it says so and is no host."""
+  device = jax.local_devices()[0]
+  if device.platform == 'cpu':
+    return None
+  return (device.memory_stats() or {}).get('bytes_limit')

@@ -1,0 +1,79 @@
+"""When a prompt that takes over within a video is seen.
+
+A block that sees what comes before it goes on with that, so that what its
+prompt asks for shows some frames later: `LATE` latents if it sees no future,
+one less if it does, as by a sink. One that does not see it turns at once. This
+was measured on the tiny model (`unitemp_jax/evaluation/README.md`).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from unitemp_jax import timeline
+from unitemp_jax.plans.plan import Plan
+
+LATE = 2  # latents
+
+
+class Switch(NamedTuple):
+  """A prompt that takes over.
+
+  Attributes:
+    position: first one whose row has it.
+    prompt: its index.
+    lag: latents after which it shows.
+  """
+
+  position: int
+  prompt: int
+  lag: int
+
+  def frames(self, plan: Plan) -> tuple[int, int]:
+    """The first frame made by it, and the one from which on it shows."""
+    latents = self.position - plan.begin, self.position - plan.begin + self.lag
+    begin, shown = map(timeline.first_frame, latents)
+    return begin, min(shown, plan.num_frames - 1)
+
+
+def switches(plan: Plan) -> list[Switch]:
+  """Returns all switches of a plan by time."""
+  if (plan.prompt == plan.prompt[0]).all():
+    return []
+  made = {
+    position: row
+    for row in range(plan.num_rows)
+    if not plan.given[row]
+    for position, _ in plan.entries(row)
+  }
+  context, found = plan.context(), []
+  for position in sorted(made):
+    row, before = made[position], made.get(position - 1)
+    if before is None or plan.prompt[row] == plan.prompt[before]:
+      continue
+    lag = 0
+    if position - 1 in context[row]:
+      lag = LATE - (max(context[row]) > position)
+    while position - lag not in made:
+      lag -= 1
+    found.append(Switch(position, int(plan.prompt[row]), lag))
+  return found
+
+
+def earlier(
+  plan: Plan, asked: Sequence[tuple[int, int]]
+) -> tuple[tuple[int, int], ...]:
+  """Switches (first position, prompt), moved so that they show where asked.
+
+  Every prompt keeps a block, and what is given its prompt.
+
+  Args:
+    plan: with the switches as asked.
+    asked: these, by time.
+  """
+  lag = {one.position: one.lag for one in switches(plan)}
+  moved, least = [], plan.begin + plan.block
+  for position, prompt in asked:
+    first = max(position - lag.get(position, 0), min(position, least))
+    moved.append((first, prompt))
+    least = first + plan.block
+  return tuple(moved)
