@@ -24,14 +24,11 @@ def describe(options, slices):
   """Prints size, memory and cost; returns whether it fits."""
   print(f'machines: {slices.describe()}, {options.capacity}')
   lines, fits = cost.memory_lines(options.aot_report, slices)
-  hours = parts.hours(options, slices)
-  if hours:
-    each = f'{options.clips} clips x {options.seconds_per_clip:g} s'
-    print(f'time: {each} on {slices.hosts} hosts = {hours:.2f} h')
+  hours, told = parts.time_lines(options, slices)
   prices = cost.cost_lines(
     options.prices, slices, options.capacity, hours or options.hours
   )
-  print('\n'.join([*lines, *prices]), flush=True)
+  print('\n'.join([*told, *lines, *prices]), flush=True)
   return fits
 
 

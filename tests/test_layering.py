@@ -46,6 +46,7 @@ ONLY_IN = {
     'cli',
     'training',
     'aot.steps',
+    'aot.search',
   ],
 }
 

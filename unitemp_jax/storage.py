@@ -101,6 +101,12 @@ class Mirror:
     self._locks: dict[str, int] = {}  # object -> its generation
     self.pushed = 0
 
+  @property
+  def _list(self) -> str:
+    """The object that lists what was copied from this cache."""
+    own = files.sha256(f'{files.this_machine()} {self.local}')[:12]
+    return f'{self.path}/{_LIST}{own}'
+
   def pull(self) -> None:
     """Fetches what is new or other than here."""
     found = {
@@ -126,7 +132,7 @@ class Mirror:
         blob.download_to_filename(temporary)
         os.replace(temporary, path)
       self._copied[name] = _stamp(path)
-    own = f'{self.path}/{_LIST}{files.this_machine()}'
+    own = self._list
     if own in found:  # What this machine copied and others deleted is gone.
       for name in set(json.loads(found[own].download_as_bytes())) - set(found):
         self._here(name).unlink(missing_ok=True)
@@ -148,9 +154,8 @@ class Mirror:
       del self._copied[name]
     if changed or gone:
       listed = json.dumps(sorted(self._copied))
-      name = f'{self.path}/{_LIST}{files.this_machine()}'
       if self.local.is_dir():
-        self._bucket.blob(name).upload_from_string(listed)
+        self._bucket.blob(self._list).upload_from_string(listed)
     for name in gone:
       with contextlib.suppress(Exception):
         self._bucket.blob(name).delete()
@@ -274,7 +279,8 @@ def mirrored(argv: Sequence[str]) -> Iterator[list[str]]:
   if any(re.fullmatch(r'--hosts=(?!1$).*', word) for word in argv):
     raise UserError(
       f'{addresses[0]}: hosts that work together need one folder; mount the '
-      'bucket (gcsfuse, as launch/tpu_pod.py does), and name it there.'
+      'bucket (gcsfuse, as launch/tpu_pod.py does), and name it there, or let '
+      'each host make its part by itself (--shard=I/N instead of --hosts).'
     )
   with _complaining(addresses[0]):
     client = _client()

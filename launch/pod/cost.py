@@ -7,7 +7,8 @@ from pod.errors import PodError
 _HEADROOM = 0.2  # Of a chip's memory that should stay free.
 
 
-def _read(path, what):
+def read(path, what):
+  """Reads JSON; PodError if it cannot."""
   try:
     with open(path, encoding='utf-8') as file:
       return json.load(file)
@@ -30,7 +31,7 @@ def cost_lines(path, slices, capacity, hours):
   Raises:
     PodError: the file has no such price.
   """
-  prices = _read(path, 'price file')
+  prices = read(path, 'price file')
   name = slices.generation.name
   try:
     price = float(prices['per_chip_hour'][name][capacity])
@@ -59,7 +60,7 @@ def memory_lines(path, slices):
   """
   if not path:
     return ['memory: unknown; give --aot_report=FILE of `unitemp aot`.'], True
-  report = _read(path, 'memory report')
+  report = read(path, 'memory report')
   try:
     topology, number = report['topology'], int(report.get('slices', 1))
     chip = float(report['chip_gib'])

@@ -20,6 +20,7 @@ class Generation:
     devices_per_chip: what jax counts per chip.
     one_host_chips: numbers of chips that are served by a single host.
     runtime: TPU VM image; empty where there is none (GKE only).
+    tflops: of a chip at its peak in bfloat16, in 1e12 operations per second.
   """
 
   name: str
@@ -27,14 +28,15 @@ class Generation:
   devices_per_chip: int
   one_host_chips: tuple
   runtime: str
+  tflops: float
 
 
 GENERATIONS = {
-  'v4': Generation('v4', 2, 1, (4,), 'tpu-ubuntu2204-base'),
-  'v5litepod': Generation('v5e', 1, 1, (1, 4, 8), 'v2-alpha-tpuv5-lite'),
-  'v5p': Generation('v5p', 2, 1, (4,), 'v2-alpha-tpuv5'),
-  'v6e': Generation('v6e', 1, 1, (1, 4, 8), 'v2-alpha-tpuv6e'),
-  'tpu7x': Generation('tpu7x', 2, 2, (1, 4), ''),
+  'v4': Generation('v4', 2, 1, (4,), 'tpu-ubuntu2204-base', 275),
+  'v5litepod': Generation('v5e', 1, 1, (1, 4, 8), 'v2-alpha-tpuv5-lite', 197),
+  'v5p': Generation('v5p', 2, 1, (4,), 'v2-alpha-tpuv5', 459),
+  'v6e': Generation('v6e', 1, 1, (1, 4, 8), 'v2-alpha-tpuv6e', 918),
+  'tpu7x': Generation('tpu7x', 2, 2, (1, 4), '', 2307),
 }
 _CHIPS_PER_HOST = 4  # Of every slice with more than one host.
 

@@ -66,7 +66,7 @@ def _parser():
   add('--keep', action='store_true', help='leave the machines at the end')
   add('--hours', type=float, default=1.0, help='for the cost (default 1)')
   add('--clips', type=int, default=0, help='to generate, for the hours')
-  each = 'of one host, as `unitemp aot` or one host says, for the hours'
+  each = 'of one host; by default as compiled (--aot_report, or the 1.3B)'
   add('--seconds_per_clip', type=float, default=0.0, help=each)
   here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
   add('--prices', default=os.path.join(here, 'prices.json'))

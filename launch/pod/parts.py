@@ -7,13 +7,17 @@ the same command makes what is missing.
 import os
 import re
 
-from pod import source
+from pod import cost, source
 from pod.errors import PodError
 
 # Verbs whose work is cut into parts by --shard=I/N.
-_PARTS = ('evaluate generate', 'ode_pairs')
+_PARTS = ('evaluate generate', 'ode_pairs', 'generate', 'teacher')
 # Verbs that one host does by itself.
-_ALONE = ('generate', 'teacher', 'evaluate folder')
+_ALONE = ('evaluate folder',)
+_SAMPLER = os.path.join(
+  os.path.dirname(os.path.abspath(__file__)),
+  *('..', '..', 'configs', 'aot', 'results', 'sampler-v5e-1x1.json'),
+)
 # What the worker script writes its number in the place of.
 HOST = 'HOST'
 
@@ -41,10 +45,13 @@ def complete(arguments, options, slices, mount):
     PodError: the verb is one host's, or a path is in another bucket.
   """
   verb = kind(arguments)
-  if verb in _ALONE and slices.hosts > 1:
+  one = verb in _ALONE or value_of(arguments, '--prompt')
+  if one and slices.hosts > 1:
+    what = 'prompt' if verb in _PARTS else 'folder'
     raise PodError(
-      f'unitemp {verb} runs on one host, and {slices.type} has {slices.hosts}; '
-      'take a type with one (v6e-8), or make many clips by evaluate generate.'
+      f'unitemp {verb} of one {what} runs on one host, and {slices.type} has '
+      f'{slices.hosts}; take a type with one (v6e-8), or many prompts '
+      '(--prompts).'
     )
   moved = {local: seen for local, _, seen in inputs(arguments, options, mount)}
   out = []
@@ -132,8 +139,37 @@ def verify_arguments(arguments):
   return ['evaluate', 'verify', value_of(arguments, '--out')]
 
 
-def hours(options, slices):
-  """Expected hours by --clips and --seconds_per_clip, None without them."""
-  if not options.clips or not options.seconds_per_clip:
-    return None
-  return options.clips * options.seconds_per_clip / slices.hosts / 3600
+def seconds_per_clip(options, slices):
+  """Seconds of one host for a clip, and where they are from.
+
+  Without --seconds_per_clip they are those of the sampler in --aot_report, or
+  of the 1.3B model as it was compiled for one chip, by the chips' speeds.
+
+  Raises:
+    PodError: the report cannot be read.
+  """
+  if options.seconds_per_clip:
+    return options.seconds_per_clip, 'as given'
+  path, chips = options.aot_report or _SAMPLER, slices.chips * slices.count
+  if not options.aot_report and not os.path.exists(path):
+    return 0.0, ''
+  report = cost.read(path, 'memory report')
+  steps = [s for s in report.get('steps', ()) if s.get('name') == 'sampler']
+  if not steps:
+    return 0.0, ''
+  peak = slices.generation.tflops * 1e12 * report['utilisation']
+  each = steps[0]['tflops'] * 1e12 / steps[0]['rows'] / peak
+  where = f'estimated by {os.path.basename(path)}, compiled, not run'
+  return each * slices.hosts / chips, where
+
+
+def time_lines(options, slices):
+  """Expected hours of --clips, None without them, and them in words."""
+  each, where = seconds_per_clip(options, slices) if options.clips else (0, '')
+  if not each:
+    return None, []
+  hours = options.clips * each / slices.hosts / 3600
+  return hours, [
+    f'time: {options.clips} clips x {each:.3g} s on {slices.hosts} hosts = '
+    f'{hours:.2f} h ({where})'
+  ]

@@ -179,7 +179,7 @@ def no_compiler(monkeypatch):
   monkeypatch.setattr(
     steps,
     'steps_of',
-    lambda config, names, devices: [step_of(name) for name in names],
+    lambda config, names, devices, mesh: [step_of(name) for name in names],
   )
   monkeypatch.setattr(compiler, 'run', run)
   return made, made_peak
@@ -212,6 +212,11 @@ BAD = [
   (command('--config.mesh.fdsp=2'), 'did you mean mesh.fsdp'),
   (['aot', '--table=nowhere.yaml'], 'cannot be read'),
   (['aot', '--table=a.yaml', '--config=b'], 'leave one of them'),
+  (command('--mesh=contex=4'), 'axes are data, fsdp, context'),
+  (command('--mesh=context=0'), 'such as context=4'),
+  (command('--search=0'), '0 is too few'),
+  (command('--search=2', '--steps=block'), 'of the training'),
+  (command('--search=2', '--config.batch_size=7'), 'multiple of 16'),
 ]
 
 

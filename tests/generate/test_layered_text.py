@@ -59,6 +59,16 @@ def test_a_large_one_is_not_held_beside_the_student(monkeypatch):
   np.testing.assert_allclose(
     lean.text({}, PROMPTS), held.text(held.params['text'], PROMPTS), atol=1e-5
   )
+  # Those of a set are encoded together: read once, and held no more.
+  read.clear()
+  wanted = [*PROMPTS, 'a green one', 'a blue six', PROMPTS[0]]
+  text.read_ahead(lean.text, lean.params, wanted)
+  once = [part for name, part in read if name == 'text.safetensors']
+  assert once and len(set(once)) == len(once)
+  together = lean.text({}, ['a green one', 'a blue six'])
+  assert len(once) == len(read)  # Nothing is read again.
+  alone = held.text(held.params['text'], ['a green one', 'a blue six'])
+  np.testing.assert_allclose(together, alone, atol=1e-5)
   card = model_folder.read_card(TINY)
   assert text.memory_report(card, False) is None
   monkeypatch.setattr(text, '_TOLD_BYTES', 0)

@@ -147,6 +147,9 @@ class FakeCloud:
       path = folder / 'bin' / name
       path.write_text(f'#!/usr/bin/env bash\n{body}')
       path.chmod(0o755)
+    python = folder / 'bin' / 'python3'  # Of what stands for `unitemp`.
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
     self.repository = folder / 'repository'
     shutil.copytree(
       ROOT / 'launch',
@@ -164,7 +167,7 @@ class FakeCloud:
     """Writes one of the files that say what happens."""
     (self.folder / name).write_text(''.join(f'{line}\n' for line in lines))
 
-  def run(self, verb, *flags, training=('train', '--config=c.py')):
+  def run(self, verb, *flags, training=('train', '--config=c.py'), timeout=120):
     """Runs launch/tpu_pod.py; returns the finished process."""
     sizes = {1: 'v6e-8', 4: 'v6e-16'}
     path = f'{self.folder / "bin"}:{os.environ["PATH"]}'
@@ -182,7 +185,7 @@ class FakeCloud:
       },
       capture_output=True,
       text=True,
-      timeout=120,
+      timeout=timeout,
     )
 
   def calls(self, *words):

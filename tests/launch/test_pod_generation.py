@@ -1,9 +1,14 @@
 """`evaluate generate` on four made-up hosts, through the real worker script."""
 
+import json
 import shutil
+import sys
 
 import pytest
-from fake_cloud import FakeCloud
+from fake_cloud import ROOT, FakeCloud
+from model_fixture import random_model
+
+from unitemp_jax.aot import topology
 
 pytestmark = pytest.mark.skipif(
   shutil.which('bash') is None or shutil.which('git') is None,
@@ -47,6 +52,35 @@ for done, i in enumerate(mine, 1):
   print(f'forward: {done}/{len(mine)} clips, 9.0 per minute', flush=True)
 print(f'made {made}')
 """
+# The real `unitemp`, which ends in the same ways, or with the machine.
+REAL = f"""
+import os, pathlib, signal, sys, threading, time
+sys.path.insert(0, {str(ROOT)!r})
+from unitemp_jax.cli import main
+from unitemp_jax.evaluation_sets import work
+if sys.argv[1] == 'verify':
+  sys.exit(main.main(['evaluate', 'verify', sys.argv[2]]))
+fake, what = pathlib.Path(os.environ['FAKE']), sys.argv[1].split()
+write, lock, made = work.write_clip, threading.Lock(), 0
+def with_machine():
+  while os.path.isdir(os.environ['HOME']):
+    time.sleep(0.05)
+  os._exit(1)
+def write_clip(*arguments):
+  global made
+  with lock:
+    if len(what) > 1 and made == int(what[1]):
+      if what[2] == 'kill':
+        os.kill(os.getpid(), signal.SIGKILL)
+      if what[2] == 'preempt':
+        (fake / 'state').write_text('SUSPENDED\\n')
+      with_machine()
+    write(*arguments)
+    made += 1
+work.write_clip = write_clip
+threading.Thread(target=with_machine, daemon=True).start()
+sys.exit(main.main(sys.argv[2:]))
+"""
 COMMAND = ('evaluate', 'generate', '--suite=plain')
 
 
@@ -63,29 +97,71 @@ def given(tmp_path):
   )
 
 
-def make(folder, hosts, behaviours, given, *flags):
+def make(folder, hosts, behaviours, given, *flags, program=SET):
   """Runs the launcher; behaviours are one list per host."""
   folder.mkdir()
   cloud = FakeCloud(folder, hosts=hosts)
-  (folder / 'set.py').write_text(SET)
+  (folder / 'set.py').write_text(program)
   for host, lines in enumerate(behaviours):
     cloud.script(f'behaviour.{host}', *lines)
-  done = cloud.run('launch', '--spot', *flags, training=(*COMMAND, *given))
+  done = cloud.run(
+    *('launch', '--spot', *flags), training=(*COMMAND, *given), timeout=900
+  )
+  out = folder / 'bucket' / 'mine'
   clips = {
-    path.name: path.read_bytes()
-    for path in (folder / 'bucket' / 'mine').glob('*.mp4')
+    path.relative_to(out).as_posix(): path.read_bytes()
+    for path in out.rglob('*')
+    if path.is_file() and not {'inputs', 'progress', 'partial'} & {*path.parts}
   }
   return cloud, done, clips
+
+
+# Of four hosts the second is preempted twice and the third killed at last.
+BEHAVIOURS = [
+  ['parts'] * 5,
+  ['parts 1 preempt', 'parts 1 preempt', *['parts'] * 3],
+  ['parts 1 wait', 'parts 0 wait', 'parts 1 kill', *['parts'] * 2],
+  ['parts'] * 5,
+]
+
+
+@pytest.mark.slow
+def test_real_clips_of_four_hosts_are_those_of_one(tmp_path):
+  """The command itself, in the real worker script, with a small model."""
+  prompts = tmp_path / 'prompts.txt'
+  numbers = ('one', 'two', 'three', 'four')
+  prompts.write_text(
+    '\n'.join(
+      f'a {c} {n} falls' for c in ('red', 'blue', 'green') for n in numbers
+    )
+  )
+  given = (f'--manifest={prompts}', f'--model={random_model()}')
+  given += ('--frames=5', '--batch_size=1', '--order=backward')
+  _, done, one = make(tmp_path / 'one', 1, [['parts']], given, program=REAL)
+  assert done.returncode == 0, done.stdout + done.stderr
+  cloud, done, many = make(
+    tmp_path / 'many', 4, BEHAVIOURS, given, program=REAL
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+  assert sum(name.endswith('.mp4') for name in one) == 12
+  assert many.keys() == one.keys()
+  assert [name for name in one if many[name] != one[name]] == []
+  assert len(cloud.calls('resources create')) == 3
+  assert 'all hosts: ' in done.stdout and '12 clips' in done.stdout
+  # Control: another seed makes other files.
+  other = (*given, '--seed=1')
+  _, done, changed = make(
+    tmp_path / 'other', 1, [['parts']], other, program=REAL
+  )
+  assert done.returncode == 0
+  assert all(changed[n] != one[n] for n in one if n.endswith('.mp4'))
 
 
 def test_hosts_make_what_one_host_makes(tmp_path, given):
   """One is preempted twice, another killed: the same files, bit for bit."""
   _, done, one = make(tmp_path / 'one', 1, [['parts']], given)
   assert done.returncode == 0, done.stdout + done.stderr
-  behaviours = [['parts'] * 5 for _ in range(4)]
-  behaviours[1][:2] = ['parts 1 preempt', 'parts 1 preempt']
-  behaviours[2][:3] = ['parts 1 wait', 'parts 0 wait', 'parts 1 kill']
-  cloud, done, many = make(tmp_path / 'many', 4, behaviours, given)
+  cloud, done, many = make(tmp_path / 'many', 4, BEHAVIOURS, given)
   assert done.returncode == 0, done.stdout + done.stderr
   assert many == one and len(one) == 12
   assert many['3.mp4'] == b'3 dimage'  # Of the laptop's own inputs.
@@ -124,7 +200,7 @@ def test_dry_run_says_time_and_cost_and_copies_nothing(tmp_path, given):
   assert done.returncode == 0, done.stderr
   assert not clips and not cloud.calls()
   for words in (
-    'time: 7200 clips x 4 s on 4 hosts = 2.00 h',
+    'time: 7200 clips x 4 s on 4 hosts = 2.00 h (as given)',
     'cost: 16 chips x 2 h x 1.5 USD',
     'gcloud storage cp --recursive',
     'gcloud storage rsync --recursive',
@@ -133,6 +209,38 @@ def test_dry_run_says_time_and_cost_and_copies_nothing(tmp_path, given):
     'now evaluate verify ../bucket/mine',
   ):
     assert words in done.stdout
+
+
+def test_time_and_cost_of_what_was_compiled(tmp_path, given):
+  cloud = FakeCloud(tmp_path, hosts=4)
+  known = 'configs/aot/results/sampler-v5e-1x1.json'
+  path = cloud.repository / known
+  path.parent.mkdir(parents=True)
+  shutil.copy(ROOT / known, path)
+  done = cloud.run(
+    *('launch', '--dry_run', '--clips=7200'), training=(*COMMAND, *given)
+  )
+  assert done.returncode == 0, done.stderr
+  (line,) = [l for l in done.stdout.splitlines() if l.startswith('time: ')]
+  assert line.endswith('(estimated by sampler-v5e-1x1.json, compiled, not run)')
+  # A host of four v6e chips makes a clip as the report's operations say.
+  step = json.loads(path.read_text())['steps'][0]
+  each = step['tflops'] / (0.4 * 918) / 4
+  assert f'7200 clips x {each:.3g} s on 4 hosts' in line
+  assert f'= {7200 * each / 4 / 3600:.2f} h' in line
+  hours = 7200 * each / 4 / 3600
+  assert f'{16 * hours * 3:,.2f} USD (on_demand)' in done.stdout
+
+
+def test_speeds_are_those_of_the_compilers_chips(monkeypatch):
+  monkeypatch.syspath_prepend(str(ROOT / 'launch'))
+  from pod import hardware
+
+  own = {g.name: g.tflops for g in hardware.GENERATIONS.values()}
+  chips = topology.CHIPS.values()
+  assert own == {chip.name: chip.tflops * chip.devices for chip in chips}
+  for name in [name for name in sys.modules if name.startswith('pod')]:
+    monkeypatch.delitem(sys.modules, name)
 
 
 def test_gke_makes_parts_too(tmp_path, given):
@@ -149,7 +257,8 @@ def test_gke_makes_parts_too(tmp_path, given):
 @pytest.mark.parametrize(
   ('hosts', 'command', 'words'),
   [
-    (4, ('generate', '--prompt=x'), 'runs on one host, and v6e-16 has 4'),
+    (4, ('generate', '--prompt=x'), 'take a type with one (v6e-8)'),
+    (4, ('evaluate', 'folder', 'x'), 'one folder runs on one host'),
     (4, (*COMMAND, '--shard=0/4'), 'leave out --shard'),
     (1, (*COMMAND, '--model=gs://other/m'), 'not in the bucket of the run'),
   ],

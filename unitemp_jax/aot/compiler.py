@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -143,6 +143,7 @@ def compile_config(
   utilisation: float = 0.4,
   dry_run: bool = False,
   time: bool = False,
+  mesh: Mapping[str, int] | None = None,
 ) -> MemoryReport:
   """Compiles the steps of a config for a topology; nothing is run.
 
@@ -156,6 +157,7 @@ def compile_config(
     utilisation: of the peak arithmetic, for estimates.
     dry_run: only prints what would be compiled.
     time: also read off the schedule; the compiler is not to be loaded before.
+    mesh: that a student is served on; by default all devices along `data`.
 
   Raises:
     UserError: see `load_config` and `steps.steps_of`.
@@ -165,14 +167,14 @@ def compile_config(
   if os.path.isdir(name):
     limit = target.chip.gib * 2**30
     names = list(serving.FOLDER) if names is None else names
-    found = serving.folder_steps(Path(name), names, devices, limit)
+    found = serving.folder_steps(Path(name), names, devices, limit, mesh)
   else:
     config = load_config(name, [f'--config.{one}' for one in overrides])
     if depth is not None:
       steps.with_depth(config, depth)
     if names is None:
       names = list(steps.NAMES) if 'student' in config else [steps.TRAIN]
-    found = steps.steps_of(config, names, devices)
+    found = steps.steps_of(config, names, devices, mesh)
   made = []
   for step in found:
     if dry_run:

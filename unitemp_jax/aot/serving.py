@@ -9,7 +9,7 @@ runs: whole, or layer by layer.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,12 @@ from unitemp_jax.models import flops, sizes, umt5
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.parallel.mesh import (
+  MODEL_RULES,
   batch_sharding,
+  cache_sharding,
   make_mesh,
+  placed,
+  row_parts,
 )
 from unitemp_jax.plans import Plan
 from unitemp_jax.sampling import sampler
@@ -59,7 +63,7 @@ def seen_slots(plan: Plan, passes: int, writes: int) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Serving:
-  """A finished model on a mesh whose axes but `data` are 1.
+  """A finished model on a mesh; along `context` a clip is split.
 
   Attributes:
     card: its sizes.
@@ -79,7 +83,8 @@ class Serving:
     return self.card.latent_grid(self.card.height, self.card.width)
 
   def _student(self) -> Any:
-    return everywhere(sizes.inference_shapes(self.card.dit), self.mesh)
+    shapes = sizes.inference_shapes(self.card.dit)
+    return placed(shapes, self.mesh, MODEL_RULES)
 
   def _vae(self) -> Any:
     return everywhere(sizes.inference_shapes(self.card.vae), self.mesh)
@@ -89,7 +94,12 @@ class Serving:
     cache = jax.eval_shape(
       lambda: cache_for(self.card.dit, plan, 1, *self.grid)
     )
-    return everywhere(cache, self.mesh)
+    return jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=cache_sharding(self.mesh, leaf.shape)
+      ),
+      cache,
+    )
 
   def _step(self, name, jitted, arguments, resident, operations, **more):
     def lower():
@@ -100,9 +110,9 @@ class Serving:
     return Step(name, lower, arguments, resident, operations, mesh=axes, **more)
 
   def sampler(self) -> Step:
-    """A clip per device: all rows of the plan, from text embeddings."""
+    """A clip per row of the mesh: the whole plan, from text embeddings."""
     card, dit = self.card, DiT(self.card.dit)
-    plan, batch = sampler.bucketed(self.plan), self.mesh.size
+    plan, batch = sampler.bucketed(self.plan), row_parts(self.mesh)
     last = len(card.timesteps) - 1
     rows = batch_sharding(self.mesh)
 
@@ -334,7 +344,11 @@ class Serving:
 
 
 def folder_steps(
-  folder: Path, names: list[str], devices, limit: float
+  folder: Path,
+  names: list[str],
+  devices,
+  limit: float,
+  mesh: Mapping[str, int] | None = None,
 ) -> list[Step]:
   """Returns the programs by which a model folder is served.
 
@@ -343,6 +357,7 @@ def folder_steps(
     names: of FOLDER.
     devices: to compile for.
     limit: bytes of each.
+    mesh: sizes of its axes; by default all devices along `data`.
 
   Raises:
     UserError: no such model, or an unknown name.
@@ -362,5 +377,5 @@ def folder_steps(
     start=card.start,
     **more,
   )
-  serving = Serving(card, plan, make_mesh({'data': -1}, devices), limit)
+  serving = Serving(card, plan, make_mesh(mesh or {'data': -1}, devices), limit)
   return [getattr(serving, name)() for name in FOLDER if name in names]

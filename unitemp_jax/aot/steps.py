@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Mapping
 
 import jax
 from jax.sharding import Mesh
@@ -44,13 +45,19 @@ def with_depth(config: ConfigDict, layers: int) -> None:
     part.dit.num_layers = layers
 
 
-def steps_of(config: ConfigDict, names: list[str], devices) -> list[Step]:
+def steps_of(
+  config: ConfigDict,
+  names: list[str],
+  devices,
+  mesh: Mapping[str, int] | None = None,
+) -> list[Step]:
   """Returns the programs of a config for the devices of a topology.
 
   Args:
     config: of any stage.
     names: of NAMES, or of single training steps.
     devices: to compile for.
+    mesh: that the student is served on; by default all along `data`.
 
   Raises:
     UserError: a name that the config has no step for, or a mesh or batch that
@@ -69,7 +76,7 @@ def steps_of(config: ConfigDict, names: list[str], devices) -> list[Step]:
       step for name, step in made.items() if name in wanted or TRAIN in wanted
     ]
   if len(wanted) < len(names):
-    serving = serving_of(config, devices)
+    serving = serving_of(config, make_mesh(mesh or {'data': -1}, devices))
     found += [getattr(serving, name)() for name in SERVING if name in names]
   return found
 
@@ -147,8 +154,8 @@ def _rollout_cache(config: ConfigDict, levels: int) -> Cache:
   return Cache(slots * tokens, sum(seen) / len(seen) / slots)
 
 
-def serving_of(config: ConfigDict, devices) -> Serving:
-  """The student of a config as it is served, on devices.
+def serving_of(config: ConfigDict, mesh: Mesh) -> Serving:
+  """The student of a config as it is served, on a mesh.
 
   Raises:
     UserError: the config has none.
@@ -163,4 +170,4 @@ def serving_of(config: ConfigDict, devices) -> Serving:
   card = builders.model_card(config, statistics, {})
   frames = builders.latent_shape(config)[0]
   plan = builders.training_plans(config.orders, frames)[0][0]
-  return Serving(card, plan, make_mesh({'data': -1}, devices))
+  return Serving(card, plan, mesh)

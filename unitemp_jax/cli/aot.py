@@ -6,10 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from unitemp_jax import files
-from unitemp_jax.aot import compiler, memory_report, serving, table, topology
+from unitemp_jax.aot import (
+  compiler,
+  memory_report,
+  search,
+  serving,
+  steps,
+  table,
+  topology,
+)
 from unitemp_jax.aot.memory_report import MemoryReport
-from unitemp_jax.cli.options import Parser
+from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.errors import UserError
+from unitemp_jax.training.config import load_config
 
 EXIT_DOES_NOT_FIT = 3
 _COMMAND = 'unitemp aot --table'
@@ -22,6 +31,7 @@ _EXAMPLE = f"""examples:
   unitemp aot --model=models/self_forcing --topology=v5e:1x1
   unitemp aot --config=... --topology=v5e:1x1 --time --out=new.json
   unitemp aot --compare=old.json,new.json
+  unitemp aot --config=... --topology=v5e:8x8 --fast --search=4 --out=best.json
   unitemp aot --table=configs/aot/table.yaml --markdown=configs/aot/tables.md
 
 steps: train (all training steps), {', '.join(serving.SERVING)}; or single
@@ -30,8 +40,10 @@ text, by the encoder as it will run: whole, or layer by layer.
 
 Every step is compiled by the TPU compiler for the topology; nothing is run.
 Operations are counted from sizes; times are estimates. OUT is what
-launch/tpu_pod.py --aot_report reads. --table compiles what a list asks for and
-its results do not hold yet, and writes all of it as tables.
+launch/tpu_pod.py --aot_report reads; --search writes the best there, keeps all
+in the folder of that name without .json, and goes on from them. --table
+compiles what a list asks for and its results do not hold yet, and writes all of
+it as tables.
 
 exit codes: 0 it fits; 2 bad input; 3 a step does not fit."""
 
@@ -45,12 +57,15 @@ def _parser() -> Parser:
   add('--topology', 'of a slice, such as v5e:4x4', metavar='KIND:SHAPE')
   add('--slices', 'how many', int, 1, metavar='N')
   add('--steps', 'which to compile', metavar='STEP,...')
+  parser.share('mesh', help='of serving steps: that a clip is split over')
   add('--fast', 'least effort of the compiler', bool)
   add('--time', "seconds by the compiler's schedule, per op and module", bool)
   add('--depth', 'compile so many layers only', int, metavar='N')
   share = 'of the peak arithmetic, for estimates'
   add('--utilisation', share, float, 0.4, metavar='SHARE')
   add('--out', 'also write the report as JSON', Path, metavar='FILE')
+  most = 'mesh, accumulate and remat: compile the N best by an estimate'
+  add('--search', most, at_least(1, 1000), metavar='N')
   compare = 'of --time: print the seconds of two reports side by side'
   add('--compare', compare, metavar='OLD.json,NEW.json')
   add('--table', 'compile a list of topologies', Path, metavar='FILE')
@@ -67,6 +82,8 @@ def _check(args: argparse.Namespace) -> None:
       '--time needs the normal effort of the compiler, with the least products '
       'take ten times the cycles; leave --fast.'
     )
+  if args.search is not None and (args.model or args.steps or args.time):
+    raise UserError('--search is of the training of a --config alone.')
   if args.model is not None and (args.config or args.depth):
     raise UserError('--model goes with neither --config nor --depth.')
   config = args.config or (args.model and str(args.model))
@@ -85,7 +102,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-  names = ('depth', 'utilisation', 'dry_run', 'time')
+  names = ('depth', 'utilisation', 'dry_run', 'time', 'mesh')
   return {name: getattr(args, name) for name in names}
 
 
@@ -110,6 +127,47 @@ def _one(args: argparse.Namespace, overrides: Iterable[str]) -> int:
     print(args.out)
   print(found.summary())
   return 0 if found.fits else EXIT_DOES_NOT_FIT
+
+
+def _search(args: argparse.Namespace, overrides: Iterable[str]) -> int:
+  own = [word.removeprefix('--config.') for word in overrides]
+  target = topology.parse(args.topology, args.slices)
+  devices = topology.devices(target)
+  config = load_config(args.config, [f'--config.{one}' for one in own])
+  if args.depth is not None:
+    steps.with_depth(config, args.depth)
+  step, chosen, number = search.best(config, target, devices, args.search)
+  found = []
+  for one in chosen:
+    words, known = [*own, *one.overrides], None
+    path = args.out and args.out.with_suffix('') / f'{one.name}.json'
+    if path and path.exists():
+      known = memory_report.read(path)
+      asked = args.config, target.name, target.slices, words, args.depth
+      if asked != (
+        known.config,
+        known.topology,
+        known.slices,
+        known.overrides,
+        known.layers,
+      ):
+        raise UserError(f'{path} is of another search; choose another --out.')
+    if known is None:
+      settings = {**_settings(args), 'mesh': None}
+      known = compiler.compile_config(
+        *(args.config, words, target, [step]), **settings, fast=args.fast
+      )
+      if path and not args.dry_run:
+        memory_report.write(path, known)
+    found.append((one, known))
+  if args.dry_run:
+    return 0
+  first = search.ranked(found)[0][1]
+  print(search.table(step, found, number))
+  if args.out is not None:
+    memory_report.write(args.out, first)
+    print(args.out)
+  return 0 if first.fits else EXIT_DOES_NOT_FIT
 
 
 def _table(args: argparse.Namespace) -> int:
@@ -159,4 +217,6 @@ def main(argv: list[str]) -> int:
     if overrides:
       raise UserError('--table takes its overrides from the list.')
     return _table(args)
+  if args.search is not None:
+    return _search(args, overrides)
   return _one(args, overrides)

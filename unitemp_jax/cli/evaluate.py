@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 from unitemp_jax import files
+from unitemp_jax.aot.clips import estimates
 from unitemp_jax.cli import clip_options
 from unitemp_jax.cli.options import (
   Parser,
@@ -24,10 +25,12 @@ from unitemp_jax.evaluation.suites import runner
 from unitemp_jax.evaluation.suites.bench import Settings
 from unitemp_jax.evaluation_sets import clips, store, verify, work
 from unitemp_jax.evaluation_sets.clips import SUITES
+from unitemp_jax.generate.text import memory_report
 from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.plans import decoding
 from unitemp_jax.report import measurements
+from unitemp_jax.sampling import model_folder
 
 _FOLDER = """example:
   unitemp evaluate folder out/set/videos --real=real_clips --out=out/measured
@@ -188,8 +191,8 @@ def _generate_args(argv: list[str]) -> argparse.Namespace:
   parser.share('anchors', 'start_level', 'window')
   parser.share('sinks', default='none')
   add('--decode', default='joint', choices=decoding.MODES)
-  add('--batch_size', 'clips per batch', at_least(1), 8)
-  parser.share('shard')
+  add('--batch_size', 'clips per batch (8, or what fits)', at_least(1))
+  parser.share('mesh', 'shard')
   add_hosts(parser)
   return parser.parse_args(argv)
 
@@ -244,9 +247,15 @@ def generate(argv: list[str]) -> int:
       print(f'  {clip.path}.mp4  seed {clip.seed}  {clip.prompt.text}')
     if len(todo.clips) > _SHOWN:
       print(f'  ... and {len(todo.clips) - _SHOWN} more')
+    card = model_folder.read_card(args.model)
+    told = memory_report(card, embeddings=False)
+    lines = estimates(card, todo.order_of, len(todo.clips))
+    print(
+      ''.join(f'{line}\n' for line in ([told] if told else []) + lines), end=''
+    )
     return 0
   enable_compile_cache()
-  made, there = work.run_work(todo, args.out, shard, args.batch_size)
+  made, there = work.run_work(todo, args.out, shard, args.batch_size, args.mesh)
   print(f'made {made}, {there} were there')
   print(args.out)
   return 0

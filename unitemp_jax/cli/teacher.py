@@ -13,6 +13,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file, clips
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.parallel.mesh import enable_compile_cache
+from unitemp_jax.parallel.processes import part_of
 from unitemp_jax.sampling import model_folder, teacher
 from unitemp_jax.sampling.teacher import SOLVERS, WAN_NEGATIVE_PROMPT
 from unitemp_jax.video.read import read_metadata
@@ -48,7 +49,7 @@ def _parser() -> Parser:
     add(f'--{former}', argparse.SUPPRESS, float)
   parser.share('seed')
   add('--batch_size', 'clips at a time', at_least(1), 1)
-  parser.share('dry_run')
+  parser.share('shard', 'dry_run')
   return parser
 
 
@@ -106,14 +107,15 @@ def main(argv: list[str]) -> int:
     (args.out / clip_file.clip_name(i, prompt), prompt, seed)
     for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
   ]
+  size, shard = min(args.batch_size, len(wanted)), part_of(args.shard)
+  wanted = wanted[shard[0] :: shard[1]]
   todo = [clip for clip in wanted if not _is_there(*clip, settings)]
   print(f'{len(todo)} of {len(wanted)} clips to make, to {args.out}')
   if args.dry_run or not todo:
     return 0
   enable_compile_cache()
   model = Pipeline.load(args.model, embeddings=args.embeddings, teacher=True)
-  size = min(args.batch_size, len(todo))
-  with files.lock(args.out):
+  with files.lock(options.part_lock(args.out, shard)):
     for first in range(0, len(todo), size):
       _make(model, todo[first : first + size], size, settings)
   print(args.out)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from unitemp_jax.evaluation_sets.store import (
   mean_rate,
   read_status,
 )
-from unitemp_jax.generate import clip_file, clips
+from unitemp_jax.generate import clip_file, clips, memory
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.generate.request import Conditioning, Draft, Request
+from unitemp_jax.generate.text import read_ahead
+from unitemp_jax.parallel.mesh import row_parts
 from unitemp_jax.plans import Plan
 from unitemp_jax.plans import text as plan_text
 from unitemp_jax.sampling import model_folder
@@ -189,7 +191,8 @@ def run_work(
   work: Work,
   out: Path,
   shard: tuple[int, int],
-  batch_size: int = 8,
+  batch_size: int | None = None,
+  mesh: Mapping[str, int] | None = None,
 ) -> tuple[int, int]:
   """Makes what is missing of a set.
 
@@ -197,7 +200,8 @@ def run_work(
     work: from `plan_work`.
     out: folder of the set.
     shard: (i, n) makes the i-th of n parts only.
-    batch_size: clips per batch.
+    batch_size: clips per batch; None = 8, or what fits on the devices.
+    mesh: of the devices of this process, see `Pipeline.load`.
 
   Returns:
     How many clips were made, and how many were there already.
@@ -217,13 +221,25 @@ def run_work(
     mine = set_clips.shard(work.clips, *shard)
     todo = [clip for clip in mine if not store.is_finished(clip)]
     if todo:
-      size = min(batch_size, len(mine))
-      maker = Maker(work, store, reader, size)
+      pipeline = Pipeline.load(work.model, many=True, mesh=mesh)
+      # The same for any number of parts, so that they make the same bits.
+      size = min(batch_size or _batch(work, pipeline), len(work.clips))
+      texts = [clip.prompt.text for clip in todo]
+      read_ahead(pipeline.text, pipeline.params, texts)
+      maker = Maker(work, store, reader, size, pipeline)
       make_clips(todo, size, maker.make, maker.tasks, journal, print)
   store.leave(journal.folder)
   if jax.process_count() > 1:
     _wait_for_others(out)
   return len(todo), len(mine) - len(todo)
+
+
+def _batch(work: Work, pipeline: Pipeline) -> int:
+  """Clips that fit on all devices at a time."""
+  limit, parts = memory.device_bytes(), row_parts(pipeline.mesh)
+  plans_ = work.order_of.values()
+  fits = [memory.batch_that_fits(pipeline.card, p, limit) for p in plans_]
+  return memory.BATCH if limit is None else parts * min(fits)
 
 
 def make_clips(
@@ -347,10 +363,10 @@ class Maker:
     store: Store,
     reader: Reader,
     size: int,
-    pipeline: Pipeline | None = None,
+    pipeline: Pipeline,
   ):
-    """Loads the model, unless there is one."""
-    self.pipeline = pipeline or Pipeline.load(work.model, many=True)
+    """Takes a loaded model."""
+    self.pipeline = pipeline
     self._work, self._store, self._reader = work, store, reader
     self._size = size
     aligned = plans.align(*work.order_of.values())

@@ -27,6 +27,7 @@ Put = Callable[[np.ndarray], Any]
 _SMALL_BYTES = 2e9  # of a text encoder that is always held
 _SHARE = 0.7  # of a device's memory that weights may fill
 _TOLD_BYTES = 1e9  # of weights, from which on they are told
+_AT_A_TIME = 32  # prompts, of an encoder that is read for each batch of them
 _KEPT_BYTES = 8e9  # of a memo in host memory; some thousand prompts of Wan's
 
 
@@ -169,11 +170,25 @@ class Memo:
     """Embeddings as float32."""
     return np.stack([self._one(params, one, allow_empty) for one in prompts])
 
+  def fill(self, params: Any, prompts: Sequence[str]) -> None:
+    """Encodes prompts in batches, as many as are kept."""
+    new = [one for one in dict.fromkeys(prompts) if one not in self._texts]
+    for first in range(0, len(new), _AT_A_TIME):
+      group = new[first : first + _AT_A_TIME]
+      found = self._source(params, group)
+      if self._bytes + 4 * found.size > _KEPT_BYTES:
+        return
+      for prompt, text in zip(group, found, strict=True):
+        self._keep(prompt, text)
+
   def _one(self, params, prompt: str, allow_empty: bool) -> np.ndarray:
     if prompt in self._texts:
       self._texts.move_to_end(prompt)
       return self._texts[prompt]
     text = self._source(params, [prompt], allow_empty=allow_empty)[0]
+    return self._keep(prompt, text)
+
+  def _keep(self, prompt: str, text: np.ndarray) -> np.ndarray:
     text = np.asarray(text, np.float32)
     self.encoded += 1
     self._texts[prompt] = text
@@ -181,6 +196,15 @@ class Memo:
     while self._bytes > _KEPT_BYTES and len(self._texts) > 1:
       self._bytes -= self._texts.popitem(last=False)[1].nbytes
     return text
+
+
+def read_ahead(source: TextSource, params: Any, prompts: Sequence[str]) -> None:
+  """Encodes prompts that will be asked for, if their encoder is not held.
+
+  So it is read once for many of them, and has left before clips are made.
+  """
+  if 'text' not in params and isinstance(source, Memo):
+    source.fill(None, prompts)
 
 
 class Stored:

@@ -42,7 +42,7 @@ def switches(plan: Plan) -> list[Switch]:
   made = {
     position: row
     for row in range(plan.num_rows)
-    if not plan.given[row]
+    if not plan.conditioning[row]
     for position, _ in plan.entries(row)
   }
   context, found = plan.context(), []

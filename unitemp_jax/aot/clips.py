@@ -1,0 +1,62 @@
+"""What a set of clips takes of each TPU generation, estimated."""
+
+from collections.abc import Mapping
+
+from unitemp_jax.aot.topology import CHIPS
+from unitemp_jax.generate import memory
+from unitemp_jax.models import flops
+from unitemp_jax.models.flops import Flops
+from unitemp_jax.plans import Plan
+from unitemp_jax.sampling.model_folder import ModelCard
+from unitemp_jax.training import flops as training_flops
+
+UTILISATION = 0.4  # of the peak arithmetic
+_TOLD = 1e12  # operations of a clip from which on anybody waits
+
+
+def clip_flops(card: ModelCard, plan: Plan) -> Flops:
+  """Operations of one clip: its text, all passes, and decoding."""
+  grid = card.latent_grid(card.height, card.width)
+  rows = training_flops.plan_rows(
+    card.dit,
+    plan,
+    card.dit.tokens_per_frame(*grid),
+    card.text.length,
+    draft_from=card.step_options.draft_from,
+  )
+  made = training_flops.sample(rows, len(card.timesteps) - 1)
+  made += flops.text_context(card.dit, 1, card.text.length)
+  return made + flops.vae_decode(card.vae, len(plan.timeline()[0]), *grid)
+
+
+def estimates(
+  card: ModelCard, order_of: Mapping[str, Plan], clips: int
+) -> list[str]:
+  """One line a generation: batch, clips a minute and chip, and chip-hours.
+
+  Args:
+    card: of the model.
+    order_of: the plan of each order; equally many clips are made of each.
+    clips: of the whole set.
+
+  Returns:
+    Nothing for models that any machine runs.
+  """
+  plans = list(order_of.values())
+  each = sum(clip_flops(card, plan).total for plan in plans) / len(plans)
+  if each < _TOLD:
+    return []
+  found = [
+    f'estimated at {100 * UTILISATION:.0f} % of the peak arithmetic, not run '
+    f'({each / 1e12:,.0f} TFLOP a clip):'
+  ]
+  for chip in CHIPS.values():
+    rate = chip.devices * chip.tflops * 1e12 * UTILISATION / each  # a second
+    limit = chip.gib * 2**30
+    fits = min(memory.batch_that_fits(card, plan, limit) for plan in plans)
+    found.append(
+      f'  {chip.name}: batches of {fits * chip.devices} a chip, '
+      f'{60 * rate:.2f} clips a minute and chip, '
+      f'{clips / rate / 3600:,.1f} chip-hours'
+    )
+  return found
