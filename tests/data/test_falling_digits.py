@@ -80,13 +80,17 @@ def test_digits_are_large_and_stay_in_the_frame():
   assert 17 < state['extent'][:, 0].mean() < 20
 
 
-def test_colour_is_the_named_one():
-  clips = fd.sample_clips(SPEC, range(60))
+def last_colours(clips):
+  """The colour class nearest to the brightest pixel of each last frame."""
   last = clips['video'][:, -1].reshape(60, -1, 3).astype(float)
   brightest = last[np.arange(60), last.sum(-1).argmax(-1)]
   angle = brightest @ fd.COLOUR_RGB.T
-  angle /= np.linalg.norm(fd.COLOUR_RGB, axis=-1)
-  np.testing.assert_array_equal(angle.argmax(-1), clips['colour'])
+  return (angle / np.linalg.norm(fd.COLOUR_RGB, axis=-1)).argmax(-1)
+
+
+def test_colour_is_the_named_one():
+  clips = fd.sample_clips(SPEC, range(60))
+  np.testing.assert_array_equal(last_colours(clips), clips['colour'])
 
 
 def arrow(video: np.ndarray) -> float:
@@ -160,11 +164,7 @@ def test_turns_end_as_the_digit_that_their_captions_name():
   plain = fd.sample_clips(SPEC, range(60))
   np.testing.assert_array_equal(clips['video'][:, 0], plain['video'][:, 0])
   assert (clips['turned'][:, -1] == 1).all()
-  last = clips['video'][:, -1].reshape(60, -1, 3).astype(float)
-  brightest = last[np.arange(60), last.sum(-1).argmax(-1)]
-  angle = brightest @ fd.COLOUR_RGB.T
-  angle /= np.linalg.norm(fd.COLOUR_RGB, axis=-1)
-  np.testing.assert_array_equal(angle.argmax(-1), clips['colour_after'])
+  np.testing.assert_array_equal(last_colours(clips), clips['colour_after'])
   assert (clips['colour_after'] != clips['colour']).all()
   vocabulary = set(captions.vocabulary())
   for i, text in enumerate(clips['caption']):
