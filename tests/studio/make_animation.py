@@ -20,7 +20,7 @@ from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.video.write import write_image
 
 PORT = 8399
-SIZE = {'width': 1000, 'height': 860}
+SIZE = {'width': 1000, 'height': 900}
 WIDTH = 640  # of the animation
 
 

@@ -122,13 +122,15 @@ function take(line) {
   plan();
 }
 
+const finished = () => page.state?.versions.filter((one) => one.state === 'done').length;
+
 /** Takes the server's state; the timeline too, unless it is being changed. */
 async function refresh() {
   if (refresh.busy) { refresh.again = true; return; }
   refresh.busy = true;
   try {
     page.project ??= (await ask('api/projects')).projects[0];
-    const [before, edits] = [page.state?.run?.version, page.edits];
+    const [before, made, edits] = [page.state?.run?.version, finished(), page.edits];
     await page.under_way;
     page.state = await ask(address(page.project, 'state'));
     const { run, timeline } = page.state;
@@ -136,6 +138,7 @@ async function refresh() {
     if (!page.line) [$('after').value, $('low').value, $('high').value] = [block, block + 1, 2 * block];
     const fresh = !page.line || (!page.dirty && edits === page.edits);
     if (fresh && JSON.stringify(timeline) !== JSON.stringify(page.line)) take(timeline);
+    else if (made !== finished()) plan(); // Its time is known better.
     const mine = run?.project === page.project;
     if (mine && run.version !== before && (!page.chosen || page.follow)) page.chosen = run.version;
     if (!page.version(page.chosen)) page.chosen = page.state.versions.at(-1)?.name ?? null;
@@ -330,7 +333,6 @@ function drawActions() {
     else link.removeAttribute('href');
   }
   $('parts').disabled = !done;
-  if (!done) return;
   const others = page.state.versions.filter((v) => v.state === 'done' && v !== one).map((v) => v.name);
   listed($('other'), ['', ...others], (n) => n, (value) => make('option', { value, textContent: value || 'none' }));
   $('other').value = page.other = others.includes(page.other) ? page.other : '';
