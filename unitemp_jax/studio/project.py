@@ -168,7 +168,7 @@ class Project:
     source = files.file_sha256(upload)[:16]
     path = self.folder / GIVEN / f'{source}{ending}'
     path.parent.mkdir(parents=True, exist_ok=True)
-    write.write_image(self._strip(source), strip(frames))
+    write.write_image(self.strip(source), strip(frames))
     os.replace(upload, path)
     count, height, width, _ = frames.shape
     name = re.sub(r'[^\w .()-]', '_', name)[-80:].lstrip('.') or 'picture'
@@ -178,12 +178,9 @@ class Project:
       self._keep(given={**self.given, source: about})
     return source
 
-  def _strip(self, source: str) -> Path:
+  def strip(self, source: str) -> Path:
+    """The picture that shows what was given."""
     return self.folder / GIVEN / f'{source}.strip.png'
-
-  def strip_of(self, source: str) -> Path | None:
-    """The picture that shows what was given; None if it is unknown."""
-    return self._strip(source) if source in self.given else None
 
   def _source(self, name: str) -> Path:
     given = self.given.get(name)

@@ -40,6 +40,7 @@ PAGE = Path(__file__).parent / 'page'
 _MOST_JSON = 2**20  # bytes
 _STREAMS = 64  # pages that are told of changes at once
 _WAITING = 64  # requests that wait for a thread
+_UPLOADS = 4  # at once, since they fill the disk; others wait
 _BEAT = 15.0  # seconds between signs of life
 _ENDINGS = {
   'strip': '.strip.png',
@@ -54,6 +55,8 @@ class Studio:
 
   Attributes:
     upload_limit: bytes of a picture or clip.
+    uploads: lets few of them come at once.
+    told: the pages that are told of changes.
   """
 
   def __init__(
@@ -83,9 +86,10 @@ class Studio:
     self.upload_limit = upload_limit
     self.worker = Worker(self.model, self.listed, self.changed)
     self.revision = 0
-    self._told: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+    self.told: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
     self._opened: dict[Path, Project] = {}
     self._waiting = 0
+    self.uploads = asyncio.Semaphore(_UPLOADS)
     self._pool = futures.ThreadPoolExecutor(3, 'studio')
     if not self.listed():
       self.new_project('first')
@@ -112,14 +116,14 @@ class Studio:
   def changed(self) -> None:
     """Tells every page that there is something new; from any thread."""
     self.revision += 1
-    for loop, event in list(self._told):
+    for loop, event in list(self.told):
       with contextlib.suppress(RuntimeError):  # The loop has ended.
         loop.call_soon_threadsafe(event.set)
 
   async def changes(self) -> AsyncIterator[str]:
     """The stream of events: a revision whenever there is a new one."""
     mine = (asyncio.get_running_loop(), asyncio.Event())
-    self._told.add(mine)
+    self.told.add(mine)
     try:
       yield 'retry: 1000\n\n'
       while True:
@@ -128,12 +132,7 @@ class Studio:
           await asyncio.wait_for(mine[1].wait(), _BEAT)
         mine[1].clear()
     finally:
-      self._told.discard(mine)
-
-  @property
-  def crowded(self) -> bool:
-    """Whether no further page can be told of changes."""
-    return len(self._told) >= _STREAMS
+      self.told.discard(mine)
 
   async def call(self, function: Callable, *arguments: Any) -> Any:
     """Runs what reads files or plans in a thread, few at a time."""
@@ -149,7 +148,7 @@ class Studio:
   def state(self, project: Project) -> dict[str, Any]:
     """Everything that a page shows of a project."""
     card, run = self.card, self.worker.run_now
-    state = {
+    return {
       'project': project.name,
       'projects': [one.name for one in self.listed()],
       'upload_limit': self.upload_limit,
@@ -165,16 +164,14 @@ class Studio:
       'steps': project.steps(),
       'given': project.given,
       'versions': [project.about(v) for v in project.versions().values()],
-    }
-    if run:
-      shown = [[s.first, s.count, s.refines] for s in run.shown]
-      state['run'] = {
+      'run': run
+      and {
         'project': run.project,
         'version': run.version,
         'said': run.said,
-        'shown': shown,
-      }
-    return state
+        'shown': [[s.first, s.count, s.refines] for s in run.shown],
+      },
+    }
 
   def plan(self, project: Project, line: Timeline) -> dict[str, Any]:
     """The plan of a timeline, its time and memory; or what does not fit."""
@@ -288,8 +285,8 @@ async def _json(request: Request) -> Any:
 
 async def _events(request: Request) -> Response:
   studio = _studio(request)
-  if studio.crowded:
-    return JSONResponse({'error': 'too many pages are open; close some.'}, 503)
+  if len(studio.told) >= _STREAMS:
+    raise HTTPException(503)
   return StreamingResponse(studio.changes(), media_type='text/event-stream')
 
 
@@ -349,12 +346,13 @@ async def _control(request: Request) -> Response:
 async def _give(request: Request) -> Response:
   studio, project = _studio(request), _project(request)
   name = request.query_params.get('name', '')
-  with tempfile.TemporaryDirectory(dir=studio.out, prefix='.upload-') as folder:
-    path = Path(folder) / 'file'
-    with path.open('wb') as file:
-      async for part in guard.body(request, studio.upload_limit):
-        file.write(part)
-    source = await studio.call(project.give, path, name)
+  async with studio.uploads:
+    with tempfile.TemporaryDirectory(dir=studio.out, prefix='.upload-') as at:
+      path = Path(at) / 'file'
+      with path.open('wb') as file:
+        async for part in guard.body(request, studio.upload_limit):
+          file.write(part)
+      source = await studio.call(project.give, path, name)
   studio.changed()
   return JSONResponse({'source': source})
 
@@ -367,18 +365,19 @@ async def _open_storyboard(request: Request) -> Response:
 
 
 async def _given_strip(request: Request) -> Response:
-  path = _project(request).strip_of(request.path_params['source'])
-  return _sent(path, request)
+  project, source = _project(request), request.path_params['source']
+  _found(project.given, source)
+  return _sent(project.strip(source), request)
 
 
 async def _shown(request: Request) -> Response:
-  run, number = _studio(request).worker.run_now, request.path_params['number']
-  where = (request.path_params['project'], request.path_params['version'])
-  if not run or where != (run.project, run.version):
+  run, asked = _studio(request).worker.run_now, request.path_params
+  if not run or (asked['project'], asked['version']) != (
+    run.project,
+    run.version,
+  ):
     raise HTTPException(404)
-  if number >= len(run.shown):
-    raise HTTPException(404)
-  image = run.shown[number].image
+  image = _found(dict(enumerate(run.shown)), asked['number']).image
   kind = 'image/png' if image.startswith(b'\x89PNG') else 'image/jpeg'
   return Response(image, media_type=kind)
 
@@ -393,9 +392,9 @@ async def _file(request: Request) -> Response:
 
 
 def _sent(
-  path: Path | None, request: Request, name: str = '', made: bool = False
+  path: Path, request: Request, name: str = '', made: bool = False
 ) -> Response:
-  if path is None or not path.is_file():
+  if not path.is_file():
     raise HTTPException(404)
   filename = None
   if 'save' in request.query_params:

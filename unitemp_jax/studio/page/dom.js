@@ -49,10 +49,11 @@ export async function ask(path, body, raw = false) {
   const about = body === undefined ? {} : {
     method: 'POST',
     body: raw ? body : JSON.stringify(body),
-    keepalive: typeof body === 'string', // a page that is left has saved
+    // So that a page that is left has saved; browsers allow 64 KiB of it.
+    keepalive: typeof body === 'string' && body.length < 3e4,
   };
   const answer = await fetch(path, about);
-  const found = await answer.json();
+  const found = await answer.json().catch(() => ({ error: 'The server is busy; try again.' }));
   if (!answer.ok) throw new Error(found.error);
   return found;
 }
