@@ -256,7 +256,7 @@ async def _missing(_: Request, error: Exception) -> Response:
   return JSONResponse({'error': sentence}, status)
 
 
-def _found(mapping: Mapping[str, Any], key: str) -> Any:
+def _found(mapping: Mapping[Any, Any], key: Any) -> Any:
   if key not in mapping:
     raise HTTPException(404)
   return mapping[key]
