@@ -13,7 +13,6 @@ from unitemp_jax import files
 from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.diffusion import guidance
-from unitemp_jax.generate.clip_records import ClipRecorder
 from unitemp_jax.generate.encode_prompts import fingerprint
 from unitemp_jax.models import sizes, umt5
 from unitemp_jax.models.dit import DiT
@@ -28,6 +27,7 @@ from unitemp_jax.sampling import teacher
 from unitemp_jax.sampling.sampler import sample_keys
 from unitemp_jax.sampling.teacher import TeacherSettings
 from unitemp_jax.training import lazy_weights
+from unitemp_jax.training.encode import ClipRecorder
 from unitemp_jax.training.lazy_weights import LazyWeights
 from unitemp_jax.training.programs import builders, networks
 
