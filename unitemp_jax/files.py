@@ -81,9 +81,6 @@ def write(
     content: text is written as UTF-8.
     replace: whether a file of other content may be replaced.
     within: see `writing`.
-
-  Raises:
-    UserError: it cannot be written, or may not be replaced.
   """
   path = Path(path)
   data = content.encode() if isinstance(content, str) else content
@@ -100,11 +97,7 @@ def write(
 
 
 def write_all(contents: Mapping[Path, bytes | str]) -> None:
-  """Writes several files: all of them appear, or none.
-
-  Raises:
-    UserError: one cannot be written.
-  """
+  """Writes several files: all of them appear, or none."""
   with contextlib.ExitStack() as stack:
     for path, content in contents.items():
       data = content.encode() if isinstance(content, str) else content
@@ -121,11 +114,7 @@ def write_json(path: Name, value: Any, *, indent: int | None = 1) -> Path:
 
 
 def write_generated(path: Name, text: str, command: str) -> None:
-  """Writes a Markdown file that a command generates, as a whole.
-
-  Raises:
-    UserError: see `check_generated`, or it cannot be written.
-  """
+  """Writes a Markdown file that a command generates, as a whole."""
   check_generated(path, command)
   write(path, f'{_generated_by(command)}\n\n{text.strip()}\n')
 
@@ -158,9 +147,6 @@ def writing(
     folder: yields a folder instead; `path` must then not exist, or be empty.
     within: where the temporary file lies, on the same disk; beside `path`
       otherwise.
-
-  Raises:
-    UserError: it cannot be written, for want of space or rights.
   """
   check_here(path)
   path, temporary = Path(path), None
@@ -301,9 +287,6 @@ def read_json(
     mend: how to mend it, for the message.
     kind: type of the value.
     keys: that a table must have.
-
-  Raises:
-    UserError: it is missing, unreadable, no JSON, or of another shape.
   """
   try:
     value = json.loads(Path(path).read_text(encoding='utf-8-sig'))
@@ -337,11 +320,7 @@ def read_text(path: Name) -> str:
 
 
 def read_lines(path: Name) -> list[str]:
-  """The lines of a text that are not blank, without outer spaces.
-
-  Raises:
-    UserError: see `read_text`.
-  """
+  """The lines of a text that are not blank, without outer spaces."""
   # Not str.splitlines, which cuts at characters that a prompt may hold.
   text = read_text(path)
   return [line.strip() for line in text.split('\n') if line.strip()]

@@ -264,12 +264,7 @@ def _time(path: Path) -> int:
 def mirrored(argv: Sequence[str]) -> Iterator[list[str]]:
   """Yields arguments in which what is named by gs:// is a path of this machine.
 
-  Args:
-    argv: of a verb, some of it gs://.
-
-  Raises:
-    UserError: a bucket cannot be read or written, another machine writes there,
-      or several hosts are to share a folder, for which it must be mounted.
+  Several hosts cannot share a folder so: a UserError tells them to mount it.
   """
   addresses = [
     _SETTING.sub('', address)

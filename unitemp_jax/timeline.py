@@ -67,11 +67,7 @@ class Time:
 
 
 def parse(value: Length, what: str) -> Time:
-  """Reads frames (24, '24') or seconds ('2s', '1.5 s'), negative ones too.
-
-  Raises:
-    UserError: it is neither, or too large for any video.
-  """
+  """Reads frames (24, '24') or seconds ('2s', '1.5 s'), negative ones too."""
   is_number = isinstance(value, int) and not isinstance(value, bool)
   if is_number and abs(int(value)) > 10 * MOST_FRAMES:
     _too_large(what)
@@ -159,9 +155,6 @@ def moment(value: Length, fps: float | None, frames: int, what: str) -> int:
     fps: frames per second.
     frames: of the video.
     what: its name in a complaint.
-
-  Raises:
-    UserError: outside the video, or no multiple of 4.
   """
   index, exact = _index(value, fps, frames, what)
   if not exact:

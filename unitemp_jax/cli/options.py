@@ -190,11 +190,7 @@ def part_lock(out: Path, shard: tuple[int, int]) -> Path:
 
 
 def out_folder(text: str) -> Path:
-  """The folder of `--out`, not made yet.
-
-  Raises:
-    UserError: it is a file, is named like one, or is no place on this machine.
-  """
+  """The folder of `--out`, not made yet."""
   files.check_here(text)
   path = Path(text)
   if path.exists() and not path.is_dir():

@@ -60,10 +60,6 @@ def load_torch(
     part: of a file with several networks, such as 'generator' or 'critic'; the
       running mean if None.
     branch: read and return only this branch of the tree.
-
-  Raises:
-    UserError: the checkpoint cannot be read or does not fit; all that is wrong
-      is listed. Or it holds values that are not finite.
   """
   opened = checkpoints.open_checkpoint(source)
   found = fit.find(opened, kind, layout, part)

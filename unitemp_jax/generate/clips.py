@@ -300,9 +300,6 @@ def produce(
       called in one other thread, the tasks in several.
     settled: is told of each group that is written.
     writers: threads that write.
-
-  Raises:
-    UserError: from any of them; what is finished stays.
   """
   with (
     futures.ThreadPoolExecutor(writers, 'write') as pool,

@@ -126,9 +126,6 @@ class Pipeline:
         and kernels are split over all devices where their sizes divide.
       mesh: sizes of its axes, by default all devices along `data`. Along
         `context` tokens and heads of a clip are split, and weights with them.
-
-    Raises:
-      UserError: a file is missing or does not fit, or the mesh does not.
     """
     folder = Path(folder)
     card = model_folder.read_card(folder)
@@ -245,9 +242,6 @@ class Pipeline:
       given: latents of `plan.preloaded()`, `[B, K, h, w, C]`, in its order.
       size: height and width in pixels; the model's own by default.
       void: see `plans.check`; for negative controls alone.
-
-    Raises:
-      UserError: an empty prompt, a bad plan, or given latents that are missing.
     """
     plans.check(plan, void=void)
     lists = [[own] if isinstance(own, str) else list(own) for own in prompts]

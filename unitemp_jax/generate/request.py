@@ -143,9 +143,6 @@ def places(plan: Plan, given: Sequence[Conditioning]) -> list[tuple[int, int]]:
   Returns:
     For each of `plan.preloaded()`: the index of the given frames, and which of
     their latents.
-
-  Raises:
-    UserError: the plan reads a latent at a position where nothing is given.
   """
   held = {
     plan.begin + clip.frame // timeline.STRIDE + k: (index, k)

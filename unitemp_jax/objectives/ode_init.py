@@ -38,26 +38,13 @@ def loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Squared error of the data estimate over blocks and the anchors in use.
 
+  Arguments as for `student_init.loss`, but `batch` has `trajectory` `[B,
+  sigmas, N, h, w, C]` too, the teacher's states that end in `latents`; `sigmas`
+  are the student's, the last one 0, and `start` is the index of the one at
+  which a block starts from carried anchors. With `draft_from` 1 anchors are of
+  the windowed kind, which no trajectory passes: noise is added to them.
+
   Every block draws one of the student's sigmas, at which its anchors are too.
-
-  Args:
-    params: whatever `denoise` wants.
-    batch: as for `student_init.loss`, and `trajectory` `[B, sigmas, N, h, w,
-      C]`, the teacher's states that end in `latents`.
-    rng: key.
-    denoise: (params, x, sigma `BF`, positions `F`, mask `BFF`) -> velocity.
-    layout: of the training sequence.
-    table: plans to draw from.
-    sigmas: of the student, the last one 0.
-    start: index of the sigma at which a block starts from carried anchors.
-    anchor_drop: share of clips whose blocks with context have no anchors.
-    draft_share: share of the drafted blocks that start there.
-    draft_from: the latent of such a block from which on it is drafted. With 1
-      anchors are of the windowed kind, which no trajectory passes: noise is
-      added to them.
-
-  Returns:
-    The mean squared error and metrics; `block` and `anchor` are its parts.
   """
   keys = jax.random.split(rng, 5)
   latents, trajectory = batch['latents'], batch['trajectory']

@@ -63,11 +63,7 @@ WORKFLOWS: dict[str, Callable[..., Plan]] = {
 
 
 def local_window(local_attn_size: int, block: int) -> int:
-  """The window of Self-Forcing's `local_attn_size`, which counts the block.
-
-  Raises:
-    UserError: it does not hold the block and more.
-  """
+  """The window of Self-Forcing's `local_attn_size`, which counts the block."""
   if local_attn_size <= block:
     raise UserError(
       f'--local_attn_size={local_attn_size} counts the block of {block} '

@@ -31,10 +31,6 @@ def loop(
   Its first block is generated (or what is given continued), and is then seen
   behind the end as well as at the beginning; see `loop_script`, which `closed`
   and `overlap` are for. What is left is filled from `side`, see `fill`.
-
-  Raises:
-    UserError: the sizes do not fit together, or the last frame is given, which
-      the loop gives itself.
   """
   check_word('side', side)
   setting = Settings(**settings)

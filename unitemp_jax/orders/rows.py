@@ -92,14 +92,10 @@ def place_sinks(
 ) -> tuple[list[int], list[int]]:
   """Returns the positions at which a row sees its sinks.
 
-  Args:
-    past: true positions of the past sinks, consecutive.
-    future: true positions of the future sinks, consecutive.
-    low: first position of what the row sees else, or makes.
-    high: last position of that.
-    span: latents that the model was trained on.
-    forward: which end the video is on its way to: that one's sinks keep their
-      distance first, or the video would seem to be about to end.
+  `past` and `future` are true positions of the sinks, consecutive; low .. high
+  what the row sees else, or makes. `forward` is which end the video is on its
+  way to: that one's sinks keep their distance first, or the video would seem to
+  be about to end.
 
   Returns:
     For past and future sinks the true positions if all fit in the span; else
@@ -124,11 +120,7 @@ def place_sinks(
 
 
 def compile_plan(script: Script) -> Plan:
-  """Returns the checked plan of an order.
-
-  Raises:
-    UserError: nothing is left to generate, or a law would be broken.
-  """
+  """Returns the checked plan of an order."""
   if not script.blocks:
     raise UserError(
       f'order: what is given leaves nothing to generate of {script.length} '

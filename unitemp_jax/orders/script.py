@@ -148,11 +148,7 @@ class Conditioning(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What all orders have in common.
-
-  Raises:
-    UserError: a number is out of range.
-  """
+  """What all orders have in common."""
 
   # B, latents per row. What is left over makes one shorter block, as late in
   # the order as anchors inside the video allow.

@@ -160,9 +160,8 @@ class Plan:
   def preloaded(self) -> tuple[np.ndarray, np.ndarray]:
     """Returns what must be in the latent buffer before the first row.
 
-    Returns:
-      positions int32 [K] and buffer entries int32 [K], by position: for the
-      plans of `orders`, the latents of one given clip after the other.
+    Positions int32 [K] and buffer entries int32 [K], by position: for the plans
+    of `orders`, the latents of one given clip after the other.
     """
     made = set(self.latent[~self.conditioning].ravel().tolist())
     homes = self.homes().items()
@@ -261,9 +260,6 @@ def check(
     span: latents that the model was trained on: positions that meet in one row
       must differ by less; None = any.
     void: let rows be made from nothing anywhere; for negative controls alone.
-
-  Raises:
-    UserError: a law is broken; the sentence names the row.
   """
   _check_shapes(plan)
   for row in range(plan.num_rows):

@@ -50,21 +50,9 @@ def run_plan(
 ) -> tuple[jax.Array, jax.Array]:
   """As `sampler.run_plan`, with the same gradient in the memory of one block.
 
-  Args:
-    denoise: the network; must also take `keep=False`, and then only read the
-      cache.
-    commit: see there, as everything below.
-    net: gradient flows in from the last pass of every block.
-    plan: must be `append_only`.
-    cache: empty.
-    latents: buffer.
-    keys: one per sample.
-    sigmas: of the passes.
-    exit_level: pass whose prediction is taken.
-    options: `through_cache` is not possible here.
-
-  Raises:
-    ValueError: the options let gradient cross blocks.
+  `denoise` must also take `keep=False`, and then only read the cache; the plan
+  must be `append_only`, and the options not let gradient cross blocks
+  (ValueError).
   """
   if options.through_cache:
     raise ValueError('a rollout is replayed without gradient through the cache')

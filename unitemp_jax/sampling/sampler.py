@@ -196,12 +196,8 @@ def sample_plan(
 ) -> tuple[jax.Array, jax.Array]:
   """Generates what a plan describes; see `sampler.run_plan`.
 
-  Args:
-    card: sizes and noise levels of the model.
-    net: weights and text keys and values of the prompts that rows choose from.
-    plan: arrays may be traced.
-    latents: buffer `[B, plan.num_latents, h, w, C]`, given entries filled.
-    seeds: one per sample, `[B]`.
+  `latents` is the buffer `[B, plan.num_latents, h, w, C]`, given entries
+  filled.
   """
   batch, _, height, width, _ = latents.shape
   return run_plan(

@@ -151,10 +151,6 @@ def load_config(
     path_with_arg: `FILE` or `FILE:ARG`; defines `get_config(arg=None)`.
     overrides: `--config.a.b=value` each; the value gets the default's type, and
       what refers to it in the config follows.
-
-  Raises:
-    UserError: no such file, an error in it, an unknown key (with the nearest
-      known one), or a value of the wrong type.
   """
   name, _, argument = path_with_arg.partition(':')
   path = Path(name)

@@ -83,9 +83,6 @@ def encode(
       shards writes the index.
     dtype: of the latents on disk, one of `latents.DTYPES`.
     batch_size: of one's own videos, clips at a time on each device.
-
-  Raises:
-    UserError: bad data, captions or weights, or `out` holds other latents.
   """
   weights.check(config.latents.vae, _vae_shapes(config))
   Tokenizer.from_file(config.latents.tokenizer)

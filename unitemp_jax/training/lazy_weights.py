@@ -86,11 +86,7 @@ def shapes_of(tree: Any, mesh: Mesh | None, rules: Rules) -> Any:
 
 
 def load(tree: Any, mesh: Mesh | None = None, rules: Rules = ()) -> Any:
-  """Returns the tree with every `Lazy` read and everything on the devices.
-
-  Raises:
-    UserError: a file is missing or does not fit.
-  """
+  """Returns the tree with every `Lazy` read and everything on the devices."""
 
   def one(leaf, shapes):
     if _is_lazy(leaf):

@@ -275,13 +275,6 @@ class Checkpoints:
 
     A checkpoint that some process cannot read is reported, passed over by all
     and, once an older one has been restored, moved to `<directory>_damaged`.
-
-    Args:
-      abstract_state: shapes with shardings to restore into.
-
-    Raises:
-      UserError: the checkpoint is of another config, or there are checkpoints
-        and none can be read.
     """
     steps = self._agreed_steps()[::-1]
     stored_shapes = _to_stored(abstract_state)

@@ -24,11 +24,7 @@ ANCHOR_KINDS = ('raw', 'windowed')
 
 
 def model_config(kind: type, values: ConfigDict | dict[str, Any]) -> Any:
-  """Returns `kind(**values)`, a frozen dataclass; lists become tuples.
-
-  Raises:
-    UserError: a name that the dataclass does not have.
-  """
+  """Returns `kind(**values)`, a frozen dataclass; lists become tuples."""
   try:
     return sizes.config_from(kind, dict(values))
   except TypeError as error:
@@ -165,9 +161,6 @@ def training_plans(
       `+overlap` its whole first block. `anchors` and `start` are the arguments
       of the order functions.
     num_latents: N.
-
-  Raises:
-    UserError: an unknown order, or what it does not take.
   """
   known = {
     'first': {'given_first': 1},
@@ -309,10 +302,6 @@ def latent_batch(
     - 1, P, h, w, C]` of the kind that `orders` wants; ids and mask `[B, E]`, or
     text `[B, E, Dt]`; with `trajectories` trajectory `[B, sigmas, N, h, w,
     C]`.
-
-  Raises:
-    UserError: the latents were encoded for anchors of the other kind, or are
-      not those of trajectories.
   """
   if trajectories and 'trajectory' not in examples:
     raise UserError(

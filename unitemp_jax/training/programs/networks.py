@@ -77,9 +77,6 @@ def model_card(config: ConfigDict, provenance: dict[str, Any]) -> ModelCard:
   """What a model folder says, with the statistics of the config's latents.
 
   Without latents, where prompts were enough, they are those of the VAE.
-
-  Raises:
-    UserError: there are neither.
   """
   folder, vae = builders.latents_dir(config), builders.vae_config(config.model)
   if vae.latent_mean and not (Path(folder) / latents.INDEX).exists():
