@@ -277,3 +277,37 @@ def test_the_backend_follows_hardware_and_size(hardware, monkeypatch):
     assert chosen(4680, 32760) == 'xla'
   with attention_backend('splash'):
     assert chosen(48, 144) == 'splash'
+
+
+@pytest.mark.parametrize('heads', [2, 6])  # All in a tile, or one by one.
+def test_tiles_skip_what_is_not_visible(heads):
+  keys = jax.random.split(jax.random.key(3), 4)
+  q, k, v, w = (
+    jax.random.normal(key, (1, tokens, heads, 16))
+    for key, tokens in zip(keys, (300, 700, 700, 300), strict=True)
+  )
+  traced = []
+
+  @jax.jit
+  def both(q, k, v, length):
+    traced.append(length)
+    return xla.streamed(q, k, v, length), attention(q, k, v, length)
+
+  def differentiated(q, k, v):
+    return jax.vjp(lambda *a: attention(*a, length), q, k, v)[1](w)
+
+  for length in (1, 256, 257, 700):
+    bad = (jnp.arange(700) >= length)[None, :, None, None]
+    spoilt = [jnp.where(bad, jnp.nan, x) for x in (k, v)]
+    right = xla.attention(q, k[:, :length], v[:, :length])
+    for y in both(q, *spoilt, length):  # The second chooses the first.
+      np.testing.assert_allclose(y, right, atol=2e-6)
+  assert len(traced) == 1
+  # Control: what is visible is read.
+  spoilt = [x.at[:, length - 1].set(jnp.nan) for x in (k, v)]
+  assert jnp.isnan(both(q, *spoilt, length)[0]).all()
+  # A pass that is differentiated computes all keys.
+  length = 257
+  right = jax.vjp(lambda *a: xla.attention(*a, length), q, k, v)[1](w)
+  for a, b in zip(differentiated(q, k, v), right, strict=True):
+    np.testing.assert_allclose(a, b, atol=TOLERANCE)

@@ -63,10 +63,12 @@ class Linear(nn.Module):
     shape = (x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape)
     leading = x.shape[:-1]
-    x = x.astype(self.dtype)
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if device_mesh.platform() == 'cpu':
+      # Products of half precision are slower there than those of float32.
+      x, kernel = (a.astype(jnp.float32) for a in (x, kernel))
       x = x.reshape(-1, x.shape[-1])
-    y = x @ kernel.astype(self.dtype)
+    y = (x @ kernel).astype(self.dtype)
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros, (self.features,))
       y = y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))

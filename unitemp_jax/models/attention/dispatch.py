@@ -5,7 +5,8 @@ cudnn   NVIDIA: flash attention with key lengths, in half precision
 xla     anywhere; the reference that the others are tested against
 
 Kernels take over from a size on, below which XLA is as fast. From that size on
-XLA computes in pieces. Where a kernel cannot, XLA does it:
+XLA computes in pieces; without a mask and a gradient over tiles of keys, up to
+the last one that is visible. Where a kernel cannot, XLA does it:
 
 * cuDNN takes no masks and no float32;
 * splash takes masks of frames of 128 tokens or more, not masks of tokens.
@@ -13,6 +14,7 @@ XLA computes in pieces. Where a kernel cannot, XLA does it:
 
 import contextlib
 import contextvars
+import math
 from collections.abc import Callable, Iterator
 
 import jax
@@ -31,6 +33,8 @@ BACKENDS = ('xla', 'splash', 'cudnn')
 _TOKENS, _LANES = 256, 128
 # Logits per head and clip from which on XLA computes them in pieces.
 LARGE = 2**22
+# As many from which on it skips what is not visible, and keys per tile.
+STREAMED = {'cpu': (2**16, 256), 'gpu': (LARGE, 1024)}
 
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar(
   'attention_backend', default=None
@@ -180,12 +184,42 @@ def _on_one_device(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS):
     return splash.attention(*arguments, _tiles(*arguments), interpret)
   if backend == 'cudnn':
     y = xla.cudnn_attention(q_BQNK, k_BSNK, v_BSNK, kv_len)
-  elif q_BQNK.shape[1] * k_BSNK.shape[1] < LARGE:
-    y = xla.attention(*arguments)
+  elif mask_BQS is None and _tile(q_BQNK, k_BSNK):
+    y = _streamed(q_BQNK, k_BSNK, v_BSNK, kv_len)
   else:
-    y = xla.in_pieces(*arguments, logits=_tiles(*arguments).xla_logits)
+    y = _plain(*arguments)
   # The kernel of splash names what it keeps itself.
   return checkpoint_name(y, xla.RESIDUALS)
+
+
+def _tile(q_BQNK, k_BSNK) -> int:
+  """Keys per tile of `xla.streamed`; 0 where all keys at once are faster."""
+  least, tile = STREAMED.get(device_mesh.platform(), (math.inf, 0))
+  return tile if q_BQNK.shape[1] * k_BSNK.shape[1] >= least else 0
+
+
+def _plain(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS):
+  arguments = (q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS)
+  if q_BQNK.shape[1] * k_BSNK.shape[1] < LARGE:
+    return xla.attention(*arguments)
+  return xla.in_pieces(*arguments, logits=_tiles(*arguments).xla_logits)
+
+
+@jax.custom_vjp
+def _streamed(q_BQNK, k_BSNK, v_BSNK, kv_len):
+  """Skips what is not visible; loops of unknown length have no gradient."""
+  return xla.streamed(q_BQNK, k_BSNK, v_BSNK, kv_len, _tile(q_BQNK, k_BSNK))
+
+
+def _streamed_forward(q, k, v, kv_len):
+  return jax.vjp(lambda q, k, v: _plain(q, k, v, kv_len, None), q, k, v)
+
+
+def _streamed_backward(pull, dy):
+  return *pull(dy), None
+
+
+_streamed.defvjp(_streamed_forward, _streamed_backward)
 
 
 def _tiles(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS) -> tiles.Tiles:

@@ -107,6 +107,63 @@ def in_pieces(
   return y_BPQNK.reshape(b, pieces * piece, n, width)[:, :queries]
 
 
+_TOGETHER = 2**18  # logits of a tile up to which all heads of a clip share it
+
+
+def streamed(
+  q_BQNK: Queries,
+  k_BSNK: Keys,
+  v_BSNK: Keys,
+  kv_len: Index | None = None,
+  tile: int = 256,
+) -> Queries:
+  """As `attention`, over tiles of keys up to the last one that is visible.
+
+  Heads are computed one by one where their logits would leave a CPU's cache.
+  Running maximum and sum as in FlashAttention (arXiv 2205.14135, algorithm 1).
+  """
+  b, queries, n, width = q_BQNK.shape
+  keys, dtype = k_BSNK.shape[1], q_BQNK.dtype
+  tile = min(tile, keys)
+  length = jnp.asarray(keys if kv_len is None else kv_len, jnp.int32)
+
+  def rows(q_HQK, k_HSK, v_HSK):
+    q_HQK = q_HQK.astype(jnp.float32) * width**-0.5
+
+    def body(i, state):
+      m_HQ, l_HQ, y_HQK = state
+      first = jnp.minimum(i * tile, keys - tile)
+      k, v = (
+        lax.dynamic_slice_in_dim(x, first, tile, 1).astype(jnp.float32)
+        for x in (k_HSK, v_HSK)
+      )
+      key = first + jnp.arange(tile)
+      seen = ((key >= i * tile) & (key < length))[None, None]
+      # What is beyond the prefix may be anything, and 0 x nan is nan.
+      v = jnp.where(seen.swapaxes(1, 2), v, 0.0)
+      logits = jnp.einsum('hqk,htk->hqt', q_HQK, k)
+      logits = jnp.where(seen, logits, -jnp.inf)
+      highest = jnp.maximum(m_HQ, logits.max(-1))
+      p = jnp.exp(logits - highest[..., None])
+      shrunk = jnp.exp(m_HQ - highest)
+      y_HQK = y_HQK * shrunk[..., None] + jnp.einsum('hqt,htk->hqk', p, v)
+      return highest, l_HQ * shrunk + p.sum(-1), y_HQK
+
+    start = jnp.full(q_HQK.shape[:2], jnp.finfo(jnp.float32).min)
+    state = (start, jnp.zeros_like(start), jnp.zeros_like(q_HQK))
+    _, l_HQ, y_HQK = lax.fori_loop(0, -(-length // tile), body, state)
+    return (y_HQK / l_HQ[..., None]).astype(dtype)
+
+  heads = [
+    x.swapaxes(1, 2).reshape(b * n, -1, width) for x in (q_BQNK, k_BSNK, v_BSNK)
+  ]
+  if n * queries * tile <= _TOGETHER:  # Not by clips: all are computed alike.
+    y = rows(*heads)
+  else:
+    y = lax.map(lambda one: rows(*(x[None] for x in one))[0], tuple(heads))
+  return y.reshape(b, n, queries, width).swapaxes(1, 2)
+
+
 _CUDNN_DTYPES = (jnp.bfloat16, jnp.float16)
 _CUDNN_WIDTH = 128
 
