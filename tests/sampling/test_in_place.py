@@ -29,14 +29,14 @@ def commit(cache, start, write):
   return cache.at[write[0]].add(cache[start] * 0.5)
 
 
-def generated(plan, net, in_place):
+def generated(plan, net, in_place, commit=commit):
   entries = plan.num_latents
   buffer = jnp.ones((2, entries, *SHAPE[1:]))
   return sampler.run_plan(
     *(denoise, commit, net, plan, jnp.zeros(plan.num_slots), buffer),
     sampler.sample_keys([3, 4]),
     LEVELS,
-    options=StepOptions(loop_branches=in_place),
+    options=StepOptions(loop_branches=in_place, skip_writes=in_place),
   )
 
 
@@ -60,3 +60,18 @@ def test_no_gradient_passes():
   assert slope != 0
   with pytest.raises(ValueError, match='Reverse-mode'):
     jax.grad(lambda net: generated(plan, net, True)[0].sum())(0.5)
+
+
+def test_what_nobody_reads_is_not_written():
+  written = []
+
+  def counted(cache, start, write):
+    jax.debug.callback(lambda slots: written.append(slots.tolist()), write)
+    return commit(cache, start, write)
+
+  plan = jax.tree.map(jnp.asarray, PLANS['forward'])
+  for in_place, rows in ((False, [[0, 1, 2], [3, 4, 5]]), (True, [[0, 1, 2]])):
+    written.clear()
+    generated(plan, 0.5, in_place, counted)
+    jax.effects_barrier()
+    assert written == rows

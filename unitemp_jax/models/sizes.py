@@ -1,6 +1,7 @@
 """Parameter shapes of a network of any size, without making any."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -73,6 +74,14 @@ def param_shapes(config: DiTConfig | VAEConfig | TextConfig, dtype=None) -> Any:
     dtype: of the leaves; default is what training uses, float32.
   """
 
+  def as_asked(leaf):
+    return jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype or leaf.dtype))
+
+  return jax.tree.map(as_asked, _traced(config))
+
+
+@functools.cache
+def _traced(config: DiTConfig | VAEConfig | TextConfig) -> Any:
   def of(*shape, dtype=jnp.float32):
     return jax.ShapeDtypeStruct(shape, dtype)
 
@@ -94,12 +103,7 @@ def param_shapes(config: DiTConfig | VAEConfig | TextConfig, dtype=None) -> Any:
   def init(*arguments):
     return network.init(jax.random.key(0), *arguments, method=method)
 
-  shapes = jax.eval_shape(init, *arguments)['params']
-  if dtype is None:
-    return shapes
-  return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype)), shapes
-  )
+  return jax.eval_shape(init, *arguments)['params']
 
 
 # Used in float32 whatever a transformer computes in.

@@ -8,19 +8,16 @@ teacher.safetensors   (optional)                tokenizer.json
 import dataclasses
 import math
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-import jax
-import jax.numpy as jnp
 
 import unitemp_jax
 from unitemp_jax import files, timeline
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import sizes, umt5, vae3d, weights
-from unitemp_jax.models.dit import DiT, DiTConfig
-from unitemp_jax.models.umt5 import TextConfig, TextEncoder
+from unitemp_jax.models import sizes, vae3d, weights
+from unitemp_jax.models.dit import DiTConfig
+from unitemp_jax.models.umt5 import TextConfig
 from unitemp_jax.models.vae3d import VAEConfig
 from unitemp_jax.sampling.step import StepOptions
 
@@ -119,32 +116,20 @@ class ModelCard:
 
 def param_shapes(card: ModelCard) -> dict[str, Any]:
   """Shapes of every network's parameters, by the name of its file."""
-  vae = vae3d.VAE(card.vae)
-  pixels = (1, card.frames, card.height, card.width, 3)
-  video = jax.ShapeDtypeStruct(pixels, jnp.float32)
-  frames = timeline.num_latents(card.frames)
-  grid = vae3d.latent_grid(card.vae, card.height, card.width)
-  teacher = jax.eval_shape(
-    lambda key: umt5.init_teacher(
-      DiT(card.dit), TextEncoder(card.text), key, frames, *grid
-    ),
-    jax.random.key(0),
-  )
-  return {
-    'vae': jax.eval_shape(vae.init, jax.random.key(0), video)['params'],
-    'student': teacher['dit'],
-    'text': teacher['text'],
-    'teacher': teacher['dit'],
-  }
+  return _by_file(card, sizes.param_shapes)
 
 
 def inference_shapes(card: ModelCard) -> dict[str, Any]:
   """The same in the dtypes that a finished model is held in."""
-  dit = sizes.inference_shapes(card.dit)
+  return _by_file(card, sizes.inference_shapes)
+
+
+def _by_file(card: ModelCard, of: Callable[[Any], Any]) -> dict[str, Any]:
+  dit = of(card.dit)
   return {
-    'vae': sizes.inference_shapes(card.vae),
+    'vae': of(card.vae),
     'student': dit,
-    'text': sizes.inference_shapes(card.text),
+    'text': of(card.text),
     'teacher': dit,
   }
 

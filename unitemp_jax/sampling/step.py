@@ -52,6 +52,8 @@ class StepOptions:
   # but copies what goes into `lax.switch` and comes out of it, the cache. No
   # gradient passes.
   loop_branches: bool = False
+  # A row that writes no slot has no clean pass. No gradient passes either.
+  skip_writes: bool = False
 
 
 DEFAULTS = StepOptions()
@@ -255,19 +257,28 @@ def write_clean(
   commit,
   clean: Latents,
   row: Row,
+  skip_idle: bool = False,
   **gradient: Any,
 ) -> Any:
   """One pass at sigma 0 that stores the block's keys and values.
 
-  `gradient` goes to `commit`. Nothing else passes any.
+  `gradient` goes to `commit`. Nothing else passes any. With `skip_idle` there
+  is no pass where the row writes nothing, and no gradient.
   """
   net, cache, clean = lax.stop_gradient((net, cache, clean))
   sigma = jnp.zeros(clean.shape[:2])
   seen = row.visible + row.count
-  _, cache = denoise(
-    net, clean, sigma, row.target, row.prompt, cache, row.visible, seen
-  )
-  return commit(cache, row.visible, row.write, **gradient)
+
+  def run(cache):
+    _, cache = denoise(
+      net, clean, sigma, row.target, row.prompt, cache, row.visible, seen
+    )
+    return commit(cache, row.visible, row.write, **gradient)
+
+  if not skip_idle:
+    return run(cache)
+  turns = (row.write >= 0).any().astype(jnp.int32)
+  return lax.fori_loop(0, turns, lambda _, cache: run(cache), cache)
 
 
 def step(
@@ -303,10 +314,10 @@ def step(
   entry = jnp.where(row.latent < 0, carry.latents.shape[1], row.latent)
 
   def write(cache, clean, anchors=None):
-    gradient = {}
+    gradient: dict[str, Any] = {'skip_idle': options.skip_writes}
     if options.through_cache:
       staged = None if anchors is None else row.visible + anchors
-      gradient = {'exit_cache': cache, 'exit_start': staged}
+      gradient |= {'exit_cache': cache, 'exit_start': staged}
     if options.context_sigma and anchors is not None:
       fresh = row_noise(carry.keys, row.index, len(sigmas), clean.shape[1:])
       sigma = jnp.full(clean.shape[:2], options.context_sigma)
