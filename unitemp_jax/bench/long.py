@@ -54,7 +54,7 @@ def run(context: Context) -> Outcome:
   for name in (*DIRECTIONS, WHOLE):
     windowed = name != WHOLE
     request = make_request(context, name if windowed else 'forward', windowed)
-    seconds, memory, grown = _stream(context, request, name)
+    seconds, memory, grown = stream(context, request, name)
     series[f'{name}: seconds per block'] = seconds.tolist()
     series[f'{name}: MiB of arrays'] = memory
     early, late = seconds[EARLY : EARLY + SPAN], seconds[-SPAN:]
@@ -143,7 +143,7 @@ def _claims(name: str, ratio: float, memory: list[float]) -> list[Claim]:
   ]
 
 
-def _stream(
+def stream(
   context: Context, request: Request, name: str
 ) -> tuple[np.ndarray, list[float], float]:
   """Seconds per block, MiB of arrays after each, growth of the host's peak."""

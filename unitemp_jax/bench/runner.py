@@ -9,7 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unitemp_jax import files
-from unitemp_jax.bench import attention, baselines, long, measure, pytorch
+from unitemp_jax.bench import (
+  attention,
+  baselines,
+  growth,
+  long,
+  measure,
+  pytorch,
+)
 from unitemp_jax.bench.measure import Context, Outcome
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics.results import ResultTable, Section
@@ -19,7 +26,9 @@ BENCHMARKS: dict[str, Callable[[Context], Outcome]] = {
   'cache': baselines.run,
   'attention': attention.run,
   'baselines': pytorch.run,
+  'growth': growth.run,
 }
+NAMED = ('baselines', 'growth')  # that run if they are asked for
 RESULTS, TABLES = 'bench.json', 'bench.md'
 
 

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 
-from unitemp_jax.bench import attention, runner
+from unitemp_jax.bench import attention, device, runner
 from unitemp_jax.bench.measure import CallShape, Context
 from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.errors import UserError
@@ -16,6 +16,10 @@ _EXAMPLE = """benchmarks:
   attention  sizes of blocks of the attention kernel; writes OUT/tiles.json
   baselines  diffusers, transformers and a cached rollout in PyTorch (extra
              torch), same weights, in turns; only if it is named
+  device     PART: what launch/device_check.sh runs; one of about, attention,
+             forward, backward, stream, train, tiles, baselines, table
+  growth     time and memory by blocks, by clips of a batch, and what devices
+             send in training; only if it is named, in the source folder
 
 example:
   unitemp bench long --out=out/bench
@@ -30,12 +34,13 @@ def _parser() -> Parser:
   about = f'{__doc__} Writes OUT/bench.json and OUT/bench.md.'
   parser = Parser('bench', about, _EXAMPLE)
   parser.add(
-    'names', 'which; by default all but baselines', nargs='*', metavar='NAME'
+    'names', 'which; by default the first three', nargs='*', metavar='NAME'
   )
   parser.share('out', 'model')
   often = 'how often everything is measured after warming up'
   parser.add('--repeats', often, at_least(2), 5)
   parser.add('--blocks', 'length of the long videos', int, 210)
+  parser.add('--accelerator', 'device: must be this', metavar='NAME')
   for name in _CALL:
     least = 0 if name == 'frames' else 1
     what = 'attention: of the call that is measured'
@@ -47,8 +52,10 @@ def _parser() -> Parser:
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code: 1 if a claim does not hold."""
   args = _parser().parse_args(argv)
+  if args.names[:1] == ['device']:
+    return _device(args)
   names = list(dict.fromkeys(args.names)) or [
-    name for name in runner.BENCHMARKS if name != 'baselines'
+    name for name in runner.BENCHMARKS if name not in runner.NAMED
   ]
   for name in names:
     if name not in runner.BENCHMARKS:
@@ -68,6 +75,18 @@ def main(argv: list[str]) -> int:
   print(args.out)
   claims = [claim for one in outcomes.values() for claim in one.claims]
   return 0 if all(claim.holds for claim in claims) else 1
+
+
+def _device(args: argparse.Namespace) -> int:
+  if len(args.names) != 2:
+    raise UserError('name one part: unitemp bench device PART.')
+  if args.dry_run:
+    print(f'{args.names[1]} on the device that there is, to {args.out}')
+    return 0
+  device.check_platform(args.accelerator)
+  enable_compile_cache()
+  device.run(args.names[1], args.out)
+  return 0
 
 
 def _call(args: argparse.Namespace) -> CallShape | None:
