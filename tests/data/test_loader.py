@@ -107,7 +107,7 @@ def prepared(tmp_path_factory):
   from unitemp_jax.data import digits_builder
 
   folder = tmp_path_factory.mktemp('sets')
-  return folder, digits_builder.prepare(folder, SPEC, 70)
+  return folder, digits_builder.prepare(folder, SPEC, 70)[1]
 
 
 def test_prepared_record_is_the_clip(prepared):
@@ -151,13 +151,13 @@ def test_interrupted_prepare_leaves_no_set(tmp_path, monkeypatch):
   with pytest.raises(KeyboardInterrupt):
     digits_builder.prepare(tmp_path, SPEC, 70)
   monkeypatch.undo()
-  assert len(digits_builder.prepare(tmp_path, SPEC, 70)) == 70
+  assert len(digits_builder.prepare(tmp_path, SPEC, 70)[1]) == 70
 
 
 def _prepare(folder):
   from unitemp_jax.data import digits_builder
 
-  return len(digits_builder.prepare(folder, SPEC, 70))
+  return len(digits_builder.prepare(folder, SPEC, 70)[1])
 
 
 def test_two_processes_prepare_the_same_set(tmp_path):

@@ -93,7 +93,7 @@ def test_a_set_larger_than_the_limit_of_the_shuffler(tmp_path, monkeypatch):
   monkeypatch.setattr(shuffle, 'MAX_MEM_BUFFER_SIZE', 10_000)
   monkeypatch.setattr(sys, 'meta_path', [Forbid(), *sys.meta_path])
   spec = FallingDigitsSpec(num_frames=5, size=16)
-  source = digits_builder.prepare(tmp_path, spec, 20)
+  _, source = digits_builder.prepare(tmp_path, spec, 20)
   assert len(source) == 20
   assert sum(source[i]['video'].nbytes for i in range(20)) > 10_000
   # Negative control: a builder with a shuffler cannot write as much.

@@ -91,7 +91,7 @@ def _falling_digits(args: argparse.Namespace) -> int:
     print(f'would write {counted} below {os.path.abspath(args.out)}')
     return 0
   print(f'preparing {counted}', flush=True)
-  folder, _ = digits_builder.prepare_folder(args.out, spec, args.num_clips)
+  folder, _ = digits_builder.prepare(args.out, spec, args.num_clips)
   print(folder)
   return 0
 

@@ -104,7 +104,7 @@ def _records(spec, numbers):
       yield index, {**example, 'index': index}
 
 
-def prepare_folder(
+def prepare(
   data_dir: str | os.PathLike[str],
   spec: falling_digits.FallingDigitsSpec,
   num_clips: int,
@@ -136,12 +136,3 @@ def prepare_folder(
     lambda: FallingDigits(data_dir=os.fspath(data_dir), config=config), data_dir
   )
   return str(builder.data_dir), builder.as_data_source(split=spec.split)
-
-
-def prepare(
-  data_dir: str | os.PathLike[str],
-  spec: falling_digits.FallingDigitsSpec,
-  num_clips: int,
-) -> Any:
-  """The source of `prepare_folder`."""
-  return prepare_folder(data_dir, spec, num_clips)[1]

@@ -75,7 +75,7 @@ def build_loader(config: ConfigDict, rows: Sequence[int]) -> loader.Loader:
     ).source
     transform = _video_batch
   else:
-    source = digits_builder.prepare(
+    _, source = digits_builder.prepare(
       data.dir, builders.clip_spec(data), data.num_clips
     )
     transform = _video_batch

@@ -267,7 +267,7 @@ def _digits(
 
     return records
 
-  source = digits_builder.prepare(
+  _, source = digits_builder.prepare(
     data.dir, builders.clip_spec(data), data.num_clips
   )
   return _Clips(source, 512, _BATCH, False, about, open_clips)
