@@ -322,11 +322,10 @@ def write_pt(
 ) -> Path:
   """Writes a `.pt` by PyTorch, from a file in its place that is mapped.
 
-  `parts` are the dicts that hold the tensors, such as `generator.model.`:
-  within `generator` names begin with `model.`; '' is the file itself.
-
   So the network need not be in memory as a whole, and twice its size must be
-  free on the disk.
+  free on the disk. `parts` are the dicts that hold the tensors, such as
+  `generator.model.`: within `generator` names begin with `model.`; '' is the
+  file itself.
   """
   require_torch()
   import torch

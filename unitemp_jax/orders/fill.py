@@ -143,12 +143,10 @@ def extend(
 ) -> Plan:
   """Returns the plan that makes a given image or clip longer.
 
-  It begins at position 0. `sides` says which side grows first if both do: past,
-  future, or alternate, block by block in turn.
-
   What is given begins at position 0, so that the video begins at `-before`.
   Extended into the past, the clip's first latent is an image latent no longer:
-  the latent of the timeline at position 0 is generated as well.
+  the latent of the timeline at position 0 is generated as well. `sides` says
+  which side grows first if both do: past, future, or alternate, in turn.
   """
   if given_count < 1:
     raise UserError('order extend: give at least one latent to begin with')

@@ -125,7 +125,7 @@ def claimed(workdir: Path, config: dict) -> Iterator[None]:
 def export_weights(
   state: TrainState, workdir: Path, config: dict
 ) -> list[Path]:
-  """Writes the running mean of every averaged network."""
+  """Writes the running mean of every averaged network, by process 0 alone."""
   means = {name: processes.to_host(tree) for name, tree in state.ema.items()}
   if jax.process_index() != 0:
     return []
