@@ -140,7 +140,7 @@ def test_bad_json_is_named_with_its_file(tmp_path, name):
 def test_json_that_is_no_file(tmp_path):
   with pytest.raises(UserError, match='missing'):
     files.read_json(tmp_path / 'none')
-  with pytest.raises(UserError, match='directory'):
+  with pytest.raises(UserError, match='it is a folder'):
     files.read_json(tmp_path)
   path = files.write_json(tmp_path / 'good', {'a': 1})
   assert files.read_json(path, keys=['a']) == {'a': 1}

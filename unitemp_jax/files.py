@@ -8,7 +8,9 @@ link. What killed writers leave behind is removed by the next write there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -37,6 +39,7 @@ UNREADABLE = (
 )
 LOCK = '.writer.json'
 _DAY = 24 * 3600.0
+_MOST_TEXT = 2**28  # bytes of a text that is held in memory
 _BEAT = 5.0  # seconds between two signs of life of a lock's holder
 _WATCHED = 20.0  # seconds without one, after which it counts as dead
 _writing: set[Path] = set()  # Temporary files of this process.
@@ -64,6 +67,8 @@ def no_file(path: Name) -> UserError:
     return UserError(f'{name}: web addresses are not read; download it first.')
   if os.path.isdir(path):
     return UserError(f'{name} is a folder; name a file.')
+  if os.path.lexists(path):
+    return UserError(f'{name} is no file that can be read; name another.')
   return UserError(f'There is no file {name}.')
 
 
@@ -256,7 +261,7 @@ def _birth(pid: int) -> str:
 
 
 def sha256(content: bytes | str) -> str:
-  """Returns the hash of bytes or of a text in 64 hex digits."""
+  """The hash of bytes or of a text in 64 hex digits."""
   data = content.encode() if isinstance(content, str) else content
   return hashlib.sha256(data).hexdigest()
 
@@ -289,7 +294,7 @@ def read_json(
     keys: that a table must have.
   """
   try:
-    value = json.loads(Path(path).read_text(encoding='utf-8-sig'))
+    value = parse_json(_decoded(path))
   except OSError as error:
     why = 'it is missing'
     if not isinstance(error, FileNotFoundError):
@@ -307,23 +312,53 @@ def read_json(
   raise UserError(f'{path} cannot be read as {what} ({why}); {mend}.')
 
 
-def read_text(path: Name) -> str:
-  """Reads a text in UTF-8; UserError if it cannot be read as that."""
-  try:
-    return Path(path).read_text(encoding='utf-8-sig')
-  except (OSError, UnicodeDecodeError) as error:
-    if not os.path.isfile(path):
-      raise no_file(path) from error
-    raise UserError(
-      f'{path} cannot be read as text ({error}); save it as UTF-8.'
-    ) from error
+def parse_json(text: str | bytes) -> Any:
+  """The value of JSON; ValueError, also for texts that no file can hold."""
+  value = json.loads(text)
+  if '\\u' in (text if isinstance(text, str) else text.decode()):
+    json.dumps(value, ensure_ascii=False).encode()
+  return value
 
 
 def read_lines(path: Name) -> list[str]:
-  """The lines of a text that are not blank, without outer spaces."""
+  """The lines of a text in UTF-8 that are not blank, without outer spaces.
+
+  Raises:
+    UserError: it cannot be read as that.
+  """
   # Not str.splitlines, which cuts at characters that a prompt may hold.
-  text = read_text(path)
-  return [line.strip() for line in text.split('\n') if line.strip()]
+  lines = read_text(path).split('\n')
+  return [line.strip() for line in lines if line.strip()]
+
+
+def read_text(path: Name) -> str:
+  """A text in UTF-8, with or without a byte-order mark.
+
+  Raises:
+    UserError: it is no file, is too large, or is no such text.
+  """
+  if not os.path.isfile(path):
+    raise no_file(path)
+  try:
+    return _decoded(path)
+  except UnicodeDecodeError as error:
+    why = f'no text in UTF-8 (see its byte {error.start}); save it as UTF-8'
+    raise UserError(f'{path} is {why}, or name another file.') from error
+  except OSError as error:
+    why = f'({error.strerror}); mend its permissions'
+    raise UserError(f'{path} cannot be read {why} or name another.') from error
+
+
+def _decoded(path: Name) -> str:
+  """The text of a file that ends; OSError or UnicodeDecodeError."""
+  if os.path.exists(path) and not os.path.isfile(path):  # It may never end.
+    kind = 'a folder' if os.path.isdir(path) else 'no file'
+    raise OSError(errno.EINVAL, f'it is {kind}')
+  with open(path, 'rb') as file:
+    data = file.read(_MOST_TEXT + 1)
+  if len(data) > _MOST_TEXT:
+    raise OSError(errno.EFBIG, f'it has more than {_MOST_TEXT >> 20} MiB')
+  return io.TextIOWrapper(io.BytesIO(data), encoding='utf-8-sig').read()
 
 
 def _unfit(value: Any, kind: Any, keys: Collection[str]) -> str:

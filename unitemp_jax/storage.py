@@ -18,6 +18,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import socket
@@ -48,6 +49,8 @@ def _cache() -> Path:
 def _client() -> Any:
   from google.cloud import storage
 
+  # What it warns of is said in the sentence that follows.
+  logging.getLogger('google.auth').setLevel(logging.ERROR)
   if os.environ.get('STORAGE_EMULATOR_HOST'):
     from google.auth.credentials import AnonymousCredentials
 

@@ -15,6 +15,8 @@ from unitemp_jax.errors import UserError
 
 STRIDE = 4  # frames per latent; a model with another VAE is refused
 MOST_FRAMES = 100_001  # longer videos would take minutes to lay out
+MOST_FPS = 1000
+MOST_SIDE = 16_384  # pixels
 _MOST_DIGITS = 20
 # A rate in decimals: nobody writes 28 frames at 12 per second as more than
 # 2.333s.
@@ -132,7 +134,7 @@ def fit(
     high = max(low + STRIDE, least)
     near = [f'{n}' + (f' ({n / fps:.2f}s)' if fps else '') for n in (low, high)]
     rule = f'not 1 + {STRIDE}k' if offset else f'not a multiple of {STRIDE}'
-    if not (frames - offset) % STRIDE:
+    if frames < least or not (frames - offset) % STRIDE:
       rule = 'too few'
     shown = f'{time}' if time.seconds else f'{time} frames'
     raise UserError(

@@ -88,7 +88,7 @@ CASES = {
       'more anchors than a block has',
       f'{STUDENT} --config.teacher=teacher.safetensors '
       '--config.orders.anchors=5',
-      '5 anchors',
+      'anchors is 5',
     ),
     (
       'workdir of another config',
@@ -179,7 +179,7 @@ CASES = {
     ('no prompt at all', f'{GENERATE} --num_prompts=0', '--num_prompts'),
     ('unknown order', [*PROMPT, '--orders=sideways'], "'sideways'"),
     ('batch of 0', [*PROMPT, '--batch_size=0'], '--batch_size'),
-    ('more anchors than a block', [*PROMPT, '--anchors=9'], '9 anchors'),
+    ('more anchors than a block', [*PROMPT, '--anchors=9'], 'anchors is 9'),
     ('unknown decoding', [*PROMPT, '--decode=later'], 'later'),
     ('unknown argument', [*PROMPT, '--steps=4'], '--steps'),
     (
@@ -196,7 +196,7 @@ CASES = {
     (
       'clips that leave nothing to make',
       [*PROMPT, '--orders=forward', '--first=long.mp4'],
-      'leave nothing to generate',
+      'leaves nothing to make',
     ),
     ('files of another run', [*PROMPT, '--out=other'], 'other/forward/0000'),
     (
@@ -260,7 +260,7 @@ CASES = {
     ('unknown order', '--order=sideways', 'sideways'),
     ('a picture of another kind', '--order=loop --out=new.png', 'new.png'),
     ('no folder', '--order=loop --out=image.png/a.svg', 'image.png/a.svg'),
-    ('nothing between', '--order=inbetween --frames=1', 'at least 2'),
+    ('nothing between', '--order=inbetween --frames=1', '5 frames or more'),
   ],
   'aot': [
     ('no topology', '--config={c}/wan_1p3b_distill.py', '--topology'),

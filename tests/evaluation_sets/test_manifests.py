@@ -88,7 +88,7 @@ def test_ids_names_and_images_can_be_given(tmp_path):
     ('a.jsonl', '{"caption": "a"}\n', 'line 1 has no prompt'),
     ('a.json', '{"a": 1}', 'as a list of prompts'),
     ('a.json', '[{"prompt_en": 3}]', 'entry 1 has no prompt'),
-    ('a.txt', b'\xff\xfe\x00', 'cannot be read as text'),
+    ('a.txt', b'\xff\xfe\x00', 'is no text in UTF-8'),
     ('a.xlsx', 'x', 'unknown kind'),
   ],
 )

@@ -2,6 +2,7 @@
 
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 G = 'generate --out=o --prompt=x'
 TRAIN = f'train --config={CONFIGS}/tiny_vae.py:test --workdir=new'
 AOT = f'aot --config={CONFIGS}/wan_1p3b_distill.py'
+FOLDER = 'data video_folder --videos=dir --captions=captions.csv --out=o '
+FOLDER += '--height=16 --width=16 --num_frames=5'
 SET = 'evaluate generate --suite=moviegen --out=o --dry_run'
 
 # Kind -> [(command, exit code, words that it says)].
@@ -29,6 +32,7 @@ CASES = {
     ('compare votes v.json --key=K.json --out=K.json', 2, ['--out=K.json']),
     ('compare votes v.json --key=K.json --out=v.json', 2, ['--out=v.json']),
     ('compare A B --out=A', 2, ['choose another folder']),
+    (f'{AOT} --topology=v5e:4x4 --out=readme.md', 2, ['readme.md']),
   ],
   'a wrong result looks finished': [
     (f'{G} --model=nan_student', 2, ['student', 'not finite']),
@@ -49,9 +53,38 @@ CASES = {
     ('plan --order=forward --prompts=0:9999999999', 2, ['--prompts']),
     ('generate --prompt=x --out=gs://bucket/x', 2, ['gs://bucket/x']),
     (f'{TRAIN} --hosts=2 --config.data.dir=gs://b/x', 2, ['mount the bucket']),
-    ('generate --prompt=x --out=x.mp4', 2, ['x.mp4 is the name of a video']),
+    ('generate --prompt=x --out=x.mp4', 2, ['x.mp4 is named like a file']),
     (f'{SET} --manifest=twice.json', 2, ['twice.json', 'id']),
-    (f'{SET} --manifest=open.csv', 2, ['open.csv', 'quote']),
+    (f'{SET} --manifest=open.csv', 2, ['open.csv line 2', 'quote']),
+    (f'{SET} --manifest=names.csv', 2, ['names.csv', 'two columns of one']),
+    (f'{SET} --manifest=more.csv', 2, ['more.csv line 2', 'in quotes']),
+    (f'{SET} --manifest=half.json', 2, ['half.json']),
+    *(
+      (f'{TRAIN} --dry_run --config.{key}={value}', 2, [key])
+      for key, value in (
+        *(('batch_size', 0), ('accumulate', 0), ('seed', -1), ('seed', 2**70)),
+        *(('optimizer.b2', 2), ('ema_decay', 1), ('loss.kl', -1)),
+        *(('optimizer.weight_decay', -1), ('cut_frames', 10)),
+        *(('cut_frames', 101), ('optimizer.learning_rate', 1e30)),
+      )
+    ),
+    *(
+      (f'{TRAIN} --dry_run --config.model.vae.{key}={value}', 2, words)
+      for key, value, words in (
+        ('patch', 33, ['not a multiple of 132']),
+        ('base_dim', 0, ['vae.base_dim is 0']),
+        ('dim_mult', '(1,)', ['vae.dim_mult']),
+      )
+    ),
+    (f'{G} --prompts=bom.txt', 2, ['--prompt or --prompts']),
+    (f'{G} --orders=forward,all', 2, ['"all" alone']),
+    (f'{G} --orders="forward, backward" --dry_run', 0, ['2 clips']),
+    *(
+      (f'{G} --{option}=', 2, [option, 'is empty'])
+      for option in ('image', 'plan', 'storyboard', 'first', 'draw', 'model')
+    ),
+    ('generate --prompt=x --out=', 2, ['out', 'is empty']),
+    ('generate --prompt=x --out=x.png', 2, ['x.png is named like a file']),
   ],
   'what was given is changed': [
     (
@@ -71,9 +104,39 @@ CASES = {
       ['given: frames 0..32', '41 frames', 'first 2'],
     ),
     ('generate --prompts=bom.txt --out=o --dry_run', 0, ['    a red three']),
+    (f'{G} --negative_prompt="a cat" --dry_run', 0, ['does not know "cat"']),
+    ('teacher --model=model --out=o --prompt="a cat" --dry_run', 0, ['"cat"']),
   ],
   'tracebacks, hangs, memory': [
     ('generate --prompt=x --out=/proc/new', 2, ['/proc/new']),
+    *(
+      (command, 2, ['a.png is no folder'])
+      for command in (
+        'generate --prompt=x --out=a.png/new --dry_run',
+        'compare A B --out=a.png/new',
+        f'{TRAIN} --workdir=a.png/new --dry_run',
+      )
+    ),
+    *(
+      (f'{command}={name}', 2, [name, 'no file that can be read'])
+      for name in ('fifo', '/dev/zero')
+      for command in (
+        *(f'{G} --image', f'{G} --noise', f'{G} --plan'),
+        *('generate --out=o --prompts', 'generate --out=o --storyboard'),
+        f'{SET} --manifest=bom.txt --long_prompts',
+        'evaluate folder A --out=o --real_features=four.npy --features',
+      )
+    ),
+    (f'{G} --image=strange.mp4', 2, ['strange.mp4', 'convert it']),
+    ('generate --out=o --prompts=empty.json', 2, ['holds no prompt']),
+    (f'{G} --long=25 --sinks=both', 2, ['25 frames', 'use 29 or more']),
+    (f'{G} --long=29 --sinks=both --dry_run', 0, ['29 frames']),
+    (f'{FOLDER} --fps=1e300', 2, ['fps is 1e+300']),
+    (f'{FOLDER} --fps=nan', 2, ['fps is nan']),
+    (f'{FOLDER} --fps=9 --height=9999999', 2, ['height is 9999999']),
+    ('data falling_digits --out=o --num_clips=1 --size=1000000', 2, ['size']),
+    ('plan --order=forward --block=1000000000', 2, ['use 1..1000']),
+    ('plan --order=forward --start_level=9999', 2, ['use 0..1000']),
     ('generate --prompt=x --out=a.png/new', 2, ['a.png/new']),
     ('generate --prompt=x --out=dangling', 2, ['dangling']),
     ('generate --prompt=x --out=dangling/new', 2, ['dangling']),
@@ -165,7 +228,7 @@ CASES = {
     (
       f'{G} --keyframe=16:a.png --keyframe=016:a.png',
       2,
-      ['keyframe 016', 'frames 16', 'use frame 20 or later'],
+      ['keyframe 016', 'a picture at frame 16', 'use frame 20 or later'],
     ),
     (f'{G} --format=mov', 2, ["'mov'", 'use some of mp4, gif']),
     (f'{G} --crf=52', 2, ['--crf=52']),
@@ -210,7 +273,7 @@ CASES = {
     ),
     (f'{G} --length=30 --dry_run', 2, ['29 (2.42s) or 33']),
     (f'{G} --orders=inbetween --length=1', 2, ['--first and --last']),
-    (f'{TRAIN} --config.batch_size=0', 2, ['batch of 0']),
+    (f'{TRAIN} --config.batch_size=0', 2, ['batch_size is 0; use 1']),
     (f'{G} --extend=dir --after=8', 2, ['dir', 'folder']),
     (f'{G} --image=dir', 2, ['dir', 'folder']),
     ('generate --out=o --prompts=dir', 2, ['dir']),
@@ -288,6 +351,10 @@ def test_input(folder, monkeypatch, capsys, command, code, words):
     (f'{G} --length=100001 --dry_run', 2),
     ('plan --order=loop --frames=9001', 0),
     ('plan --order=loop --frames=100001', 2),
+    ('plan --order=loop --frames=100001 --window=3', 0),
+    ('plan --order=backward --frames=100001 --window=800', 2),
+    ('generate --out=o --prompts=many.txt --image=a.png --dry_run', 0),
+    ('generate --out=o --prompts=many.txt --plan=plan.json --dry_run', 0),
     ('plan --order=backward --frames=100001 --window=9', 0),
     (f'plan --order=story --scenes={",".join(["100000"] * 9)}', 2),
     (f'plan --order=story --scenes={",".join(["8"] * 500)}', 0),
@@ -313,3 +380,45 @@ def test_ten_thousand_prompts_take_seconds(tmp_path):
   code += 'sys.exit(main.main(sys.argv[1:]))'
   subprocess.run([sys.executable, '-c', code, *words.split()], check=True)
   assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 8
+
+
+# Command -> names of what it writes to the folder `mine`.
+WRITTEN = {
+  'convert --model=model --to=wan --out=mine': (
+    *('config.json', 'diffusion_pytorch_model.safetensors'),
+  ),
+  'encode bom.txt --model=model --out=mine': ('keys.json', 'embeddings.json'),
+  'evaluate folder A --out=mine': (
+    *('clips.csv', 'metrics.json', 'metrics.md', 'notes.json', 'index.html'),
+  ),
+  'compare A B --out=mine': (
+    *('clips.csv', 'metrics.json', 'comparison.md', 'unpaired.csv'),
+    *('index.html', 'blind_key.json', 'blind/index.html'),
+  ),
+  'evaluate --out=mine': ('metrics.json', 'metrics.md', 'orders.json'),
+  'bench --out=mine': ('bench.json', 'bench.md'),
+  f'{AOT} --topology=v5e:4x4 --out=mine/r.json': ('r.json',),
+  'plan --order=forward --out=mine/p.json': ('p.json',),
+  f'{G} --dry_run --draw=mine/p.svg': ('p.svg',),
+}
+
+
+@pytest.mark.parametrize(
+  'command, name',
+  [(command, name) for command, names in WRITTEN.items() for name in names],
+)
+def test_a_file_that_has_an_outputs_name_is_kept(
+  folder, monkeypatch, capsys, command, name
+):
+  monkeypatch.chdir(folder)
+  path = folder / 'mine' / name
+  path.parent.mkdir(parents=True)
+  path.write_text('mine')
+  before = snapshot(folder)
+  try:
+    assert call(command) == 2
+    assert name in capsys.readouterr().err
+    assert path.read_text() == 'mine'
+    assert snapshot(folder) == before
+  finally:
+    shutil.rmtree(folder / 'mine')

@@ -27,6 +27,7 @@ FILES = (
   *('deep.json', 'list.json', 'bom.txt', 'open.csv', 'twice.json', 'A', 'none'),
   *('deep.yaml', 'huge.yaml', 'model', 'narrow', 'huge.npy', 'dangling', 'own'),
   *('four.npy', 'K.json', 'v.json', 'dir', 'readme.md', 's3://bucket/x'),
+  *('fifo', '/dev/zero', 'strange.mp4', 'half.json', 'more.csv', ''),
 )
 JUNK = st.text(
   st.characters(codec='utf-8', exclude_characters='/\0'), max_size=9

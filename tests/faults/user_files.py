@@ -1,6 +1,7 @@
 """Good, bad and odd files that a user may name, in one folder."""
 
 import json
+import os
 import shutil
 from fractions import Fraction
 
@@ -55,8 +56,11 @@ def write(folder):
   _add_sound(folder / 'loud.mp4')
   for name in ('own/extend/0000-x.mp4', 'A/p-0.mp4', 'B/p-0.mp4', 'dir/x.mp4'):
     write_video(folder / name, frames[:33], 12)
+  data = (folder / 'clip.mp4').read_bytes()
+  (folder / 'strange.mp4').write_bytes(data.replace(b'avc', b'qqq'))
   (folder / 'dangling').symlink_to('nowhere/at/all')
   (folder / 'empty').mkdir()
+  os.mkfifo(folder / 'fifo')
   _write_texts(folder)
   _write_models(folder)
   return folder
@@ -98,6 +102,9 @@ def _write_texts(folder):
       [{'id': 1, 'prompt': 'a'}, {'id': 1, 'prompt': 'b'}]
     ),
     'open.csv': 'id,prompt\n1,"a red one\n2,a blue two\n3,a green three\n',
+    'more.csv': 'id,prompt\n1,a red one, falls\n',
+    'names.csv': 'id,prompt,prompt\n1,a red one,a blue two\n',
+    'half.json': '[{"id": 1, "prompt": "a \\ud800 one"}]',
     'bom.txt': '\ufeffa red three falls\na blue two falls\n',
     'many.txt': '\n'.join(f'a red {i}' for i in range(3_000)),
     'aliases.yaml': _aliases(9, 7),

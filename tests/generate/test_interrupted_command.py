@@ -102,9 +102,8 @@ def test_interrupted_and_killed_it_ends_with_the_same_files(
   kept = len(rows_of(tmp_path))
   assert 3 <= kept < BLOCKS
   found = re.search(rf'interrupted: (\d+) of {BLOCKS} blocks are kept in', text)
-  # A block is a file a moment before it is counted.
   counted = int(found[1])
-  assert counted in (kept - 1, kept)
+  assert counted == kept
   [partial] = tmp_path.rglob('*.partial.mp4')
   shown, _ = read_video(partial)
   # The first block of the video, a sink, is made early and has 9 frames.

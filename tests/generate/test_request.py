@@ -114,8 +114,8 @@ BAD = [
     [Conditioning(0, frames(1)), Conditioning(28, frames(9))],
     'after the',
   ),
-  ('nothing given', [], r'nothing is given for \[0, 6, 7, 8\]'),
-  ('one end', [Conditioning(24, frames(9))], r'nothing is given for \[0\]'),
+  ('nothing given', [], 'give those at 0, 24, 28, 32'),
+  ('one end', [Conditioning(24, frames(9))], r'give those at 0\.'),
 ]
 
 

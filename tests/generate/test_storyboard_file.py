@@ -158,10 +158,10 @@ def test_files_that_are_no_storyboard(folder):
   assert 'must be a list' in complaint(folder, 'scenes: {}')[1]
   assert 'nested' in complaint(folder, 'scenes: &a [*a]')[1]
   assert 'must be a word' in complaint(folder, '? [a]\n: 1')[1]
-  with pytest.raises(UserError, match='cannot be read'):
+  with pytest.raises(UserError, match='There is no file'):
     storyboard_file.read(folder / 'none.yaml')
   (folder / 'binary.yaml').write_bytes(b'\xff\xfe\x00')
-  with pytest.raises(UserError, match='not UTF-8'):
+  with pytest.raises(UserError, match='no text in UTF-8'):
     storyboard_file.read(folder / 'binary.yaml')
   with pytest.raises(UserError):
     storyboard_file.read(folder)

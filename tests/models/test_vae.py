@@ -9,6 +9,7 @@ import pytest
 from tiny_networks import VAE_CONFIG, make_vae, noise
 
 from unitemp_jax import timeline
+from unitemp_jax.errors import UserError
 from unitemp_jax.models import vae3d
 from unitemp_jax.models.vae_blocks import ChannelNorm
 
@@ -185,7 +186,7 @@ def test_later_chunks_hold_multiples_of_4_frames(vae, video):
 
 def test_sizes_that_do_not_divide_name_the_nearest():
   assert vae3d.latent_grid(VAE_CONFIG, 32, 16) == (4, 2)
-  with pytest.raises(ValueError, match=r'20x16.*nearest size is 24x16'):
+  with pytest.raises(UserError, match=r'20x16.*nearest size is 24x16'):
     vae3d.latent_grid(VAE_CONFIG, 20, 16)
 
 

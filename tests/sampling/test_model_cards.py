@@ -43,7 +43,7 @@ WRONG = [
   ('', 'extra', 1, 'extra'),
   ('dit', 'heads', 7, 'does not divide into 7 heads'),
   ('dit', 'heads', 0, 'num_heads is 0'),
-  ('dit', 'layers', 10**6, 'layers are too many'),
+  ('dit', 'layers', 10**6, 'layers, which are too many'),
   ('dit', 'dtype', 'float99', 'dtype'),
   ('dit', 'remat', 'x', "remat is 'x'"),
   ('dit', 'channels', 8, 'vae.z_dim'),

@@ -1,6 +1,7 @@
 """What the steps of a config need of a topology: numbers, text, JSON."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -315,7 +316,15 @@ def compared(old: MemoryReport, new: MemoryReport) -> str:
 
 def write(path: Path, report: MemoryReport) -> None:
   """Writes a report as JSON, which `launch/tpu_pod.py` reads too."""
+  check(path)
   files.write_json(path, dataclasses.asdict(report))
+
+
+def check(path: Path) -> None:
+  """Refuses, by UserError, to replace what is no report."""
+  if os.path.lexists(path):
+    mend = 'choose another name'
+    files.read_json(path, 'a memory report', mend, keys=('steps',))
 
 
 def read(path: Path) -> MemoryReport:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from unitemp_jax import files
 from unitemp_jax.aot.memory_report import (
   HEADROOM,
   MemoryReport,
@@ -80,15 +81,11 @@ def read_list(path: Path) -> List:
     UserError: it cannot be read, or an entry is wrong.
   """
   try:
-    fields: dict[str, Any] = yaml.safe_load(path.read_text())
+    fields: dict[str, Any] = yaml.safe_load(files.read_text(path))
     tables, growth = (
       {title: [_entry(row) for row in rows] for title, rows in part.items()}
       for part in (fields['tables'], fields['growth'])
     )
-  except OSError as error:
-    raise UserError(
-      f'--table={path} cannot be read ({error.strerror}); check the path.'
-    ) from error
   except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
     raise UserError(
       f'--table={path} is no list of topologies ({error}); see '

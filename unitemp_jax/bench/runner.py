@@ -5,6 +5,7 @@ BENCHMARKS and the command has it.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,8 +47,7 @@ def run(
   Raises:
     UserError: a bad model, or `out` is a file.
   """
-  if out.exists() and not out.is_dir():
-    raise UserError(f'--out={out} is a file; choose a folder.')
+  check(out)
   about = {
     'model': context.model,
     'repeats': context.repeats,
@@ -68,6 +68,19 @@ def run(
     files.write_json(out / RESULTS, results)
     files.write(out / TABLES, tables(about, outcomes))
   return outcomes
+
+
+def check(out: Path) -> None:
+  """Refuses, by UserError, a folder whose numbers are of something else."""
+  there = [p for p in (out / RESULTS, out / TABLES) if os.path.lexists(p)]
+  try:
+    files.read_json(out / RESULTS, keys=('about', 'benchmarks'))
+  except UserError as error:
+    if there:
+      raise UserError(
+        f'{there[0]} is there already and not of bench; choose another --out, '
+        'or move it away.'
+      ) from error
 
 
 def tables(about: dict, outcomes: dict[str, Outcome]) -> str:

@@ -92,6 +92,8 @@ def _check(args: argparse.Namespace) -> None:
     given = [name for name, value in alone.items() if value is not None]
     if given:
       raise UserError(f'--table names its own {given[0]}; leave one of them.')
+  elif args.markdown is not None or args.known:
+    raise UserError('--markdown and --known belong to --table.')
   elif None in alone.values():
     missing = next(name for name, value in alone.items() if value is None)
     raise UserError(f'--{missing} is missing; see unitemp aot --help.')
@@ -111,6 +113,8 @@ def _one(args: argparse.Namespace, overrides: Iterable[str]) -> int:
     raise UserError(f'--model takes no {next(iter(overrides))}.')
   if args.model is not None and not args.model.is_dir():
     raise UserError(f'{args.model} is no model folder.')
+  if args.out is not None:
+    memory_report.check(args.out)
   found = compiler.compile_config(
     args.config or str(args.model),
     [word.removeprefix('--config.') for word in overrides],

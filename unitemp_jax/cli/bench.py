@@ -66,6 +66,7 @@ def main(argv: list[str]) -> int:
   call = _call(args)
   context = Context(args.model, args.repeats, args.blocks, call=call)
   model_folder.read_card(args.model)
+  runner.check(args.out)
   if args.dry_run:
     print(f'{", ".join(names)}, {args.repeats} repeats, to {args.out}')
     return 0

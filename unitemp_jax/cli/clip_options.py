@@ -9,6 +9,11 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips.layout import Blocks
 from unitemp_jax.report import pages
 
+# Beside the page, by a comparison or by measurements.
+_WRITTEN = ('clips.csv', 'metrics.json', 'metrics.md', 'notes.json')
+_WRITTEN += ('comparison.md', 'unpaired.csv', 'blind_key.json')
+_WRITTEN += ('blind/index.html',)
+
 
 def add(parser: Parser) -> None:
   """Adds --out, --real, --blocks, --workers and --dry_run."""
@@ -32,4 +37,4 @@ def check(
       raise UserError(
         f'--out={args.out} is where clips are read; choose another folder.'
       )
-  pages.check_own(args.out / 'index.html', eyebrow)
+  pages.check_own(args.out / 'index.html', eyebrow, _WRITTEN)

@@ -19,7 +19,6 @@ from unitemp_jax.convert import (
   lora,
   outgoing,
 )
-from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.sampling.model_folder import ModelCard
@@ -55,7 +54,7 @@ def _parser() -> Parser:
   parser = Parser('convert', __doc__, _EXAMPLE)
   add = parser.add
   out = 'a folder, or one .safetensors file for a training config'
-  parser.share('out', help=out, metavar='PATH')
+  parser.share('out', type=Path, help=out, metavar='PATH')
   dtype = 'of the weights written; keep: as they are'
   add('--dtype', dtype, default='keep', choices=sorted(incoming.POLICIES))
   size = "sizes from config.model; default: whichever of Wan 2.1's fits"
@@ -92,7 +91,7 @@ def _parser() -> Parser:
 @contextlib.contextmanager
 def _progress(name: str) -> Iterator[incoming.Progress]:
   """Yields what shows how far a network is."""
-  with tqdm.tqdm(desc=name, unit='B', unit_scale=True, mininterval=2) as bar:
+  with tqdm.tqdm(desc=name, unit='B', unit_scale=True, delay=2) as bar:
 
     def show(done: int, total: int) -> None:
       bar.total = total
@@ -157,8 +156,7 @@ def _from_pytorch(
   loras = [lora.parse(text)[0] for text in args.lora]
   sources = [*given.values(), *loras, args.tokenizer]
   folder.check_sources(sources, args.out, outputs)
-  if args.tokenizer is not None:
-    Tokenizer.from_file(args.tokenizer)  # Refused before anything is written.
+  folder.check_tokenizer(args.tokenizer, args.out)
   for name, network in networks.items():
     print(folder.describe(name, network))
     if args.dry_run:
@@ -253,7 +251,7 @@ def _to_pytorch(args: argparse.Namespace, config: ConfigDict | None) -> int:
       print(f'note: {differs}')
     if args.dry_run:
       continue
-    with _progress(network.kind) as progress:
+    with files.lock(args.out), _progress(network.kind) as progress:
       paths = outgoing.export(
         *(network, size, args.to, args.out, progress),
         dtype=args.dtype,

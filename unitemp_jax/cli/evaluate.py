@@ -13,7 +13,6 @@ from unitemp_jax.cli.options import (
   Parser,
   add_hosts,
   at_least,
-  out_folder,
   seeds,
 )
 from unitemp_jax.errors import UserError
@@ -182,8 +181,7 @@ def _generate_args(argv: list[str]) -> argparse.Namespace:
   add('--captions', 'inbetween: of the clips', Path, metavar='FILE')
   add('--prompt', 'inbetween: for clips without a caption')
   add('--order', 'names with commas, or "all"', default='forward')
-  parser.share('out', type=str)
-  parser.share('model', 'dry_run')
+  parser.share('out', 'model', 'dry_run')
   add('--samples', "per prompt; the suite's own by default", at_least(1, 1000))
   add('--num_prompts', 'only so many of the first prompts', at_least(1))
   parser.share('seed', help='of the whole set (0)')
@@ -226,7 +224,6 @@ def generate(argv: list[str]) -> int:
   args = _generate_args(argv)
   if args.shard is not None and args.hosts != 1:
     raise UserError('--hosts makes the parts; leave out --shard.')
-  args.out = out_folder(args.out)
   seeds(args.seed, 1)
   processes.join(args.hosts, args.coordinator, args.host_index)
   shard = processes.part_of(args.shard)

@@ -1,6 +1,7 @@
 """`unitemp export`: the weights of finished stages as one model folder."""
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from unitemp_jax import files
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.data.tokenizer import Tokenizer
+from unitemp_jax.errors import UserError
 from unitemp_jax.models import weights
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.training import lazy_weights, workdir
@@ -72,6 +74,16 @@ def main(argv: list[str]) -> int:
     del networks['text']
   lazy_weights.check(networks)
   Tokenizer.from_file(config.latents.tokenizer)  # Refused before it is copied.
+  written = [f'{name}.safetensors' for name in networks] + ['tokenizer.json']
+  if not (args.out / model_folder.INDEX).exists():
+    for name in written:
+      if os.path.lexists(args.out / name):
+        raise UserError(
+          f'{args.out / name} is there already and not of an export; choose '
+          'another --out, or move it away.'
+        )
+  else:
+    model_folder.read_card(args.out)
   args.out.mkdir(parents=True, exist_ok=True)
   for name, lazy in networks.items():  # One at a time, in half the size.
     path = args.out / f'{name}.safetensors'

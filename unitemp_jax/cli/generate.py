@@ -9,9 +9,9 @@ from unitemp_jax import files, orders, plans
 from unitemp_jax.cli.options import (
   Parser,
   at_least,
-  out_folder,
   part_lock,
   read_prompts,
+  seeds,
 )
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import decoding, drawing, switches, text
@@ -87,7 +87,8 @@ def _parser() -> Parser:
   one('--regenerate', type=Path, metavar='CLIP')
   one('--long', metavar='LEN', help='through a sliding window')
   one('--storyboard', type=Path, metavar='FILE')
-  one('--plan', metavar='FILE', help='by a plan in JSON, see "unitemp plan"')
+  of_file = 'by a plan in JSON, see "unitemp plan"'
+  one('--plan', type=Path, metavar='FILE', help=of_file)
   add = parser.add
   add('--at', '--image: where it stands; -1 ends the video', metavar='T')
   add('--before', '--extend: how much is added before', metavar='LEN')
@@ -125,8 +126,7 @@ def _parser() -> Parser:
   add('--first', 'image or clip that the video starts with', Path)
   add('--last', 'image or clip that the video ends with', Path)
   add('--trim', 'cut up to 3 frames off given clips to get 1 + 4k', bool)
-  parser.share('out', type=str)
-  parser.share('model', 'mesh', 'shard', 'dry_run')
+  parser.share('out', 'model', 'mesh', 'shard', 'dry_run')
   parser.share('embeddings', 'anchors', 'start_level')
   add(
     '--decode',
@@ -258,7 +258,6 @@ def workflow_of(args: argparse.Namespace) -> str:
 def parse(argv: list[str]) -> argparse.Namespace:
   """The options of a command."""
   args = _parser().parse_args(argv)
-  args.out = out_folder(args.out)
   return args
 
 
@@ -270,10 +269,9 @@ def jobs(args: argparse.Namespace) -> list[Any]:
 
   name = workflow_of(args)
   _check_options(args, name)
-  model = workflows.Model(
-    model_folder.read_card(args.model),
-    Tokenizer.from_file(args.model / 'tokenizer.json'),
-  )
+  card = model_folder.read_card(args.model)
+  tokenizer = Tokenizer.from_file(args.model / 'tokenizer.json')
+  model = workflows.Model(card, tokenizer)
   if name == 'storyboard':
     board = storyboard.read(args.storyboard)
     requests = [storyboard.to_request(board, model)]
@@ -283,22 +281,30 @@ def jobs(args: argparse.Namespace) -> list[Any]:
     prompts = read_prompts(args)
     if prompts is None:
       raise UserError(f'--{name} needs --prompt: what the video shows.')
+    if name == 'plan':  # Once for all prompts.
+      args.plan = _plan(args, model)
     requests = [
-      _request(args, model, name, schedule(args, prompt), args.seed + i)
-      for i, prompt in enumerate(prompts)
+      _request(args, model, name, schedule(args, prompt), seed)
+      for seed, prompt in zip(
+        seeds(args.seed, len(prompts)), prompts, strict=True
+      )
     ]
   from unitemp_jax.video import formats
 
   if args.noise is not None:
     from unitemp_jax.generate import noise
 
-    requests = noise.given_to(requests, args.noise, model.card)
+    requests = noise.given_to(requests, args.noise, card)
   if args.negative_prompt is not None:
     from unitemp_jax.models.nag import Nag
 
     strengths = args.nag_scale, args.nag_tau, args.nag_alpha
     guide = Nag(args.negative_prompt, *strengths)
-    requests = [dataclasses.replace(r, nag=guide) for r in requests]
+    unread = tokenizer.remarks(args.negative_prompt, card.text.length)
+    requests = [
+      dataclasses.replace(r, nag=guide, remarks=(*r.remarks, *unread))
+      for r in requests
+    ]
   output = formats.Output.parse(
     args.format,
     frame=args.frame,
@@ -384,7 +390,7 @@ def arguments(args, model, name, seed) -> dict[str, Any]:
   elif name == 'long':
     own['length'] = args.long
   elif name == 'plan':
-    own['plan'] = _plan(args, model)
+    own['plan'] = args.plan
   elif name == 'keyframe':
     own['keyframes'] = _by_time(args.keyframe, '--keyframe', 'FILE')
   elif name == 'transition' and (args.first is None or args.last is None):
@@ -435,11 +441,13 @@ def schedule(args, prompt):
 
 
 def _order_names(listed: str) -> list[str]:
-  names = list(orders.ORDERS) if listed == 'all' else listed.split(',')
+  names = [name.strip() for name in listed.split(',')]
+  if names == ['all']:
+    return list(orders.ORDERS)
   for name in names:
     if name not in orders.ORDERS:
       raise UserError(
-        f'--orders names {name!r}; use "all" or some of '
+        f'--orders names {name!r}; use "all" alone, or some of '
         f'{", ".join(orders.ORDERS)}.'
       )
   return list(dict.fromkeys(names))

@@ -120,6 +120,15 @@ def main(argv: Sequence[str]) -> int:
   except (MemoryError, OverflowError) as error:
     _say(f'error: a number is too large for this machine ({error}).')
     return EXIT_BAD_INPUT
+  except RuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):  # of XLA, which is not imported
+      raise
+    _say(
+      'error: the memory of the device does not hold this '
+      f'({_shown(str(error), argv)[:160]}); use fewer pixels, frames or '
+      'clips at a time.'
+    )
+    return EXIT_BAD_INPUT
   except KeyboardInterrupt:
     _say('interrupted')
     return EXIT_INTERRUPTED

@@ -1,6 +1,7 @@
 """Parsers of the verbs, and the options that several of them share."""
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,51 @@ from unitemp_jax import TINY, files
 from unitemp_jax.errors import UserError
 from unitemp_jax.orders import SINKS
 
-_VIDEOS = ('.mp4', '.mkv', '.mov', '.webm', '.gif', '.avi')
+_FILES = ('.mp4', '.mkv', '.mov', '.webm', '.gif', '.avi', '.png', '.jpg')
+
+
+def _path(text: str) -> Path:
+  if not text.strip():  # It would be the working folder.
+    raise argparse.ArgumentTypeError('the name is empty; give one')
+  if files.is_web_address(text) and not text.startswith('hf:'):
+    raise UserError(
+      f'{text} is a web address, which is neither read nor written; name a '
+      'place on this machine.'
+    )
+  return Path(text)
+
+
+def out_folder(text: str) -> Path:
+  """The folder of `--out`, not made yet.
+
+  Raises:
+    UserError: it is a file or named like one, or cannot be written.
+    ArgumentTypeError: it is empty.
+  """
+  files.check_here(text)
+  path = _path(text)
+  if path.exists() and not path.is_dir():
+    raise UserError(f'{path} is a file; name a folder to write to.')
+  if path.suffix.lower() in _FILES and not path.exists():
+    raise UserError(
+      f'{path} is named like a file; name a folder to write to, in which '
+      'each file gets a name of its own.'
+    )
+  near = path
+  while not os.path.lexists(near) and near != near.parent:
+    near = near.parent
+  if not near.is_dir():
+    raise UserError(
+      f'{path} cannot be made: {near} is no folder; name another.'
+    )
+  if not os.access(near, os.W_OK):
+    raise UserError(
+      f'{path} cannot be written: {near} is read-only or of another user; '
+      'name another folder, or mend its permissions.'
+    )
+  return path
+
+
 _AXES = ('data', 'fsdp', 'context')
 
 
@@ -54,7 +99,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     'metavar': 'I/N',
   },
   'config': {'required': True, 'metavar': 'FILE[:ARG]'},
-  'out': {'required': True, 'type': Path, 'metavar': 'DIR'},
+  'out': {'required': True, 'type': out_folder, 'metavar': 'DIR'},
   'model': {
     'type': Path,
     'default': TINY,
@@ -90,6 +135,7 @@ class Parser(argparse.ArgumentParser):
       formatter_class=argparse.RawDescriptionHelpFormatter,
       allow_abbrev=False,
     )
+    self.register('type', Path, _path)
 
   def error(self, message: str) -> NoReturn:
     """Refuses the arguments."""
@@ -150,10 +196,14 @@ def read_prompts(args: argparse.Namespace) -> list[str] | None:
   """The texts of --prompt or --prompts, None without; UserError if empty."""
   if args.prompt is None and args.prompts is None:
     return None
+  if args.prompt is not None and args.prompts is not None:
+    raise UserError('give --prompt or --prompts, one of the two.')
   lines = [args.prompt]
   if args.prompt is None:
     lines = files.read_lines(args.prompts)
-  if not lines or not all(line.strip() for line in lines):
+  if not lines:
+    raise UserError(f'{args.prompts} holds no prompt; write one per line.')
+  if not all(line.strip() for line in lines):
     raise UserError('the prompt is empty; say what the video should show.')
   return [line.strip() for line in lines]
 
@@ -187,17 +237,3 @@ def part_lock(out: Path, shard: tuple[int, int]) -> Path:
   """The folder that the writer of a part locks: of all, `out` itself."""
   index, count = shard
   return out if count == 1 else out / f'.part-{index}-of-{count}'
-
-
-def out_folder(text: str) -> Path:
-  """The folder of `--out`, not made yet."""
-  files.check_here(text)
-  path = Path(text)
-  if path.exists() and not path.is_dir():
-    raise UserError(f'--out={path} is a file; name a folder.')
-  if path.suffix.lower() in _VIDEOS and not path.exists():
-    raise UserError(
-      f'--out={path} is the name of a video; name a folder, in which each clip '
-      'gets a name of its own.'
-    )
-  return path

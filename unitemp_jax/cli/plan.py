@@ -1,5 +1,6 @@
 """`unitemp plan`: print, check, draw or save a temporal order."""
 
+from pathlib import Path
 from typing import Any
 
 from unitemp_jax import files, orders, timeline
@@ -77,7 +78,7 @@ def main(argv: list[str]) -> int:
     'plan', 'Print, check, draw or save a temporal order.', EXAMPLE
   )
   parser.add_argument('--order', choices=list(_ORDERS))
-  parser.add('--plan', 'check a plan in JSON', metavar='FILE')
+  parser.add('--plan', 'check a plan in JSON', Path, metavar='FILE')
   for name, about in {**_SETTINGS, **_OWN}.items():
     kind = str if name in _TEXTS else int
     parser.add_argument(f'--{name}', type=kind, help=about)
@@ -183,8 +184,9 @@ def _replaced(options):
   if low % 4 != 1 or high % 4 != 3 or low > high:
     near = 4 * max(round((low - 1) / 4), 0) + 1
     raise UserError(
-      f'--replace={low}:{high}: whole latents without their last frame are '
-      f'made anew; use {near}:{max(4 * round((high - 3) / 4) + 3, near + 2)}'
+      f'--replace={low}:{high}: what is made anew begins at 1, 5, 9, ... and '
+      f'ends at 3, 7, 11, ...; use {near}:'
+      f'{max(4 * round((high - 3) / 4) + 3, near + 2)}'
     )
   first = timeline.latent_of(low)
   return [first, timeline.latent_of(high) - first + 1]
@@ -223,7 +225,9 @@ def _lists(name, words, pairs=False):
         as_ = 'whole numbers with commas, as 20,12'
       raise UserError(f'--{name}={words[:60]}: must be {as_}')
     if max(map(len, part)) > 9:
-      raise UserError(f'--{name}={words[:60]}: a number is too large')
+      raise UserError(
+        f'--{name}={words[:60]}: a number is too large; use nine digits at most'
+      )
   return found
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from unitemp_jax import files
 from unitemp_jax.cli import generate
-from unitemp_jax.cli.options import Parser, at_least, out_folder
+from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.errors import UserError
 
 _EXAMPLE = """examples:
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
   """Serves until it is interrupted and returns the exit code."""
   parser = Parser('studio', __doc__, _EXAMPLE)
   parser.share('model')
-  parser.share('out', type=str, help='folder of the projects')
+  parser.share('out', help='folder of the projects')
   parser.add('--host', 'address to listen on', default='127.0.0.1')
   parser.add('--port', None, at_least(0, 65535), 8400)
   parser.add('--upload_limit', 'MiB of a picture or clip', at_least(1), 256)
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     ) from error
 
   model_folder.read_card(args.model)  # Refused before there is a folder.
-  out = out_folder(args.out)
+  out = args.out
   limit = args.upload_limit * 2**20
   if args.dry_run:
     print(f'would serve {out} at http://{args.host}:{args.port}')

@@ -8,6 +8,7 @@ from pathlib import Path
 from unitemp_jax import files
 from unitemp_jax.cli import options
 from unitemp_jax.cli.options import Parser, at_least
+from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file, clips
@@ -36,8 +37,7 @@ def _parser() -> Parser:
   parser = Parser('teacher', __doc__, _EXAMPLE)
   add = parser.add
   parser.share('model', required=True, default=None, help='its folder')
-  parser.share('out', type=str)
-  parser.share('prompt', 'prompts', 'embeddings')
+  parser.share('out', 'prompt', 'prompts', 'embeddings')
   add('--negative_prompt', 'default is no text at all')
   own = "Wan's own, in Chinese, as the negative prompt"
   add('--wan_negative_prompt', own, bool)
@@ -99,9 +99,10 @@ def _is_there(path: Path, prompt: str, seed: int, settings: dict) -> bool:
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code."""
   args = _parser().parse_args(argv)
-  args.out = options.out_folder(args.out)
   prompts, settings = _prompts(args), _settings(args)
-  teacher.settings_of(model_folder.read_card(args.model), **settings)
+  card = model_folder.read_card(args.model)
+  teacher.settings_of(card, **settings)
+  tokenizer = Tokenizer.from_file(args.model / 'tokenizer.json')
   seeds = options.seeds(args.seed, len(prompts))
   wanted = [
     (args.out / clip_file.clip_name(i, prompt), prompt, seed)
@@ -111,6 +112,10 @@ def main(argv: list[str]) -> int:
   wanted = wanted[shard[0] :: shard[1]]
   todo = [clip for clip in wanted if not _is_there(*clip, settings)]
   print(f'{len(todo)} of {len(wanted)} clips to make, to {args.out}')
+  texts = [*prompts, settings['negative_prompt'] or '']
+  for text in dict.fromkeys(filter(str.strip, texts)):
+    for remark in tokenizer.remarks(text, card.text.length):
+      print(f'note: {remark}')
   if args.dry_run or not todo:
     return 0
   enable_compile_cache()

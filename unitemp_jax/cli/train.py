@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 from clu import parameter_overview
 
-from unitemp_jax.cli.options import Parser, add_hosts
+from unitemp_jax.cli.options import Parser, add_hosts, out_folder
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.mesh import (
@@ -43,7 +43,7 @@ config.max_loss_ratio and config.max_skipped), the last checkpoint is good."""
 def _parser() -> Parser:
   parser = Parser('train', __doc__, _EXAMPLE)
   parser.share('config')
-  parser.add('--workdir', kind=Path, required=True, metavar='DIR')
+  parser.add('--workdir', kind=out_folder, required=True, metavar='DIR')
   add_hosts(parser)
   parser.share('dry_run')
   return parser

@@ -8,6 +8,7 @@ tells which order it is.
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +45,16 @@ def read(path: Path) -> dict[str, np.ndarray]:
   A leading axis of length 1 is dropped. UserError if the file is missing, or
   lacks one of them.
   """
+  if not os.path.isfile(path):
+    raise files.no_file(path)
   try:
     with np.load(path, allow_pickle=False) as file:
       arrays = {k: file[k] for k in ('noise', *_KINDS) if k in file}
   except files.UNREADABLE as error:
-    raise UserError(f'{path} is no npz that can be read ({error}).') from error
+    why = 'it is no npz' if 'pickle' in str(error) else error
+    raise UserError(
+      f'{path} cannot be read ({why}); give an npz of noise and latents.'
+    ) from error
   if 'noise' not in arrays or len(arrays) < 2:
     raise UserError(
       f'{path} must hold "noise" and "latents" or "frames", but has '

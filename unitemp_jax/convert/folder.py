@@ -1,6 +1,7 @@
 """Model folders from checkpoints: their files and card."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from unitemp_jax import files
 from unitemp_jax.convert import fit, incoming
 from unitemp_jax.convert.checkpoints import file_size
+from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.sampling import model_folder
@@ -103,6 +105,21 @@ def check_sources(
         f'--out={out} would write over {source}, which is read; choose another '
         '--out.'
       )
+
+
+def check_tokenizer(path: Path | None, out: Path) -> None:
+  """Refuses, by UserError, a file that is none, or another than `out` has."""
+  if path is None:
+    return
+  Tokenizer.from_file(path)
+  target = out / 'tokenizer.json'
+  if os.path.lexists(target) and not (
+    target.is_file() and target.read_bytes() == path.read_bytes()
+  ):
+    raise UserError(
+      f'{target} is another tokenizer than {path}; remove it or choose another '
+      '--out.'
+    )
 
 
 def describe(name: str, network: incoming.Network) -> str:

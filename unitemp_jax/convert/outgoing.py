@@ -180,12 +180,21 @@ def export(
       'dtype': dtype,
       'fingerprint': _fingerprint(opened),
     }
+    text, config_path = (
+      json.dumps(fields, indent=2) + '\n',
+      folder / 'config.json',
+    )
+    if os.path.lexists(config_path) and not (
+      config_path.is_file() and config_path.read_bytes() == text.encode()
+    ):
+      raise UserError(
+        f'{config_path} exists; delete it or choose another --out.'
+      )
     heads = getattr(config, 'num_heads', None)
     paths = write_safetensors(
       folder, stem, tensors, about, heads, max_bytes, progress
     )
-  config_path = folder / 'config.json'
-  return [*paths, files.write_json(config_path, fields, indent=2)]
+  return [*paths, files.write(config_path, text)]
 
 
 def describe(

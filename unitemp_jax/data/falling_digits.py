@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unitemp_jax import timeline
 from unitemp_jax.data import falling_digits_captions as captions
 from unitemp_jax.errors import UserError
 
@@ -204,11 +205,16 @@ class FallingDigitsSpec:
         f'split {self.split!r} of falling_digits does not exist: use one of '
         f'{", ".join(SPLITS)}.'
       )
-    if self.num_frames < 1 or self.size < 16 or not 0 <= self.seed < 2**63:
-      raise UserError(
-        'falling_digits needs num_frames >= 1, size >= 16 and a seed >= 0, '
-        f'got {self.num_frames}, {self.size} and {self.seed}.'
-      )
+    for name, least, most in (
+      ('num_frames', 1, timeline.MOST_FRAMES),
+      ('size', 16, timeline.MOST_SIDE),
+      ('seed', 0, 2**63 - 1),
+    ):
+      if not least <= getattr(self, name) <= most:
+        raise UserError(
+          f'{name} of falling_digits is {getattr(self, name)}; use '
+          f'{least}..{most}.'
+        )
     if not 0.2 <= self.digit_size <= 0.65:
       raise UserError(
         'digit_size of falling_digits must lie in 0.2 .. 0.65 so that a fall '

@@ -60,6 +60,32 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity(level)
 
 
+def opened(
+  make_builder: Callable[[], tfds.core.DatasetBuilder],
+  data_dir: str | os.PathLike[str],
+) -> tfds.core.DatasetBuilder:
+  """A builder; UserError where the set that is there is damaged."""
+  why, builder = 'it lists no clips', None
+  try:
+    with quiet():
+      builder = make_builder()
+  except (UserError, OSError):
+    raise
+  except Exception as error:  # TFDS documents none
+    why = f'{type(error).__name__}'
+  if builder is None or (
+    os.path.isdir(builder.data_dir) and not builder.info.splits
+  ):
+    where = f'a folder below {os.fspath(data_dir)}'
+    if builder is not None:
+      where = str(builder.data_dir)
+    raise UserError(
+      f'{where} holds a damaged data set ({why}); move it away, or choose '
+      'another --out.'
+    )
+  return builder
+
+
 def prepare(
   make_builder: Callable[[], tfds.core.DatasetBuilder],
   data_dir: str | os.PathLike[str],
@@ -83,8 +109,8 @@ def prepare(
   """
   try:
     os.makedirs(data_dir, exist_ok=True)
+    builder = opened(make_builder, data_dir)
     with quiet():
-      builder = make_builder()
       builder.download_and_prepare(download_config=download_config)
   except OSError as error:
     # Another process may have finished the same set first: then use that.

@@ -8,6 +8,7 @@ the text; beyond it all rows are zero. A prompt is found by its token ids, so
 that it need not be spelled with the same white space.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ def write_index(
         'choose another --out.'
       )
     return
-  files.write_json(folder / KEYS, list(keys))
+  listed = json.dumps(list(keys), indent=1) + '\n'
+  files.write(folder / KEYS, listed, replace=False)
   files.write_json(folder / INDEX, index)
 
 

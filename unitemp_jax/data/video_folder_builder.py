@@ -281,8 +281,7 @@ def prepare(
   def make_builder() -> VideoFolder:
     return VideoFolder(data_dir=os.fspath(data_dir), config=config)
 
-  with prepared.quiet():
-    builder = make_builder()
+  builder = prepared.opened(make_builder, data_dir)
   place = os.path.join(builder.data_dir, _SKIPPED)
   scans = os.path.join(os.path.abspath(data_dir), SCANS)
   if not builder.is_prepared() or not os.path.isfile(place):

@@ -8,14 +8,13 @@ import csv
 import dataclasses
 import functools
 import io
-import json
 import os
 import pathlib
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from unitemp_jax import files
+from unitemp_jax import files, timeline
 from unitemp_jax.errors import UserError
 
 SUFFIXES = ('.mp4', '.mov', '.webm', '.gif', '.mkv', '.avi', '.m4v')
@@ -57,12 +56,17 @@ class VideoFolderSpec:
   buckets: tuple[Bucket, ...] = ()
 
   def __post_init__(self):
-    numbers = (self.fps, self.height, self.width, self.num_frames)
-    if min(numbers) <= 0:
-      raise UserError(
-        'fps, height, width and num_frames must be positive, got '
-        f'{", ".join(map(str, numbers))}.'
-      )
+    for name, most in (
+      ('fps', timeline.MOST_FPS),
+      ('height', timeline.MOST_SIDE),
+      ('width', timeline.MOST_SIDE),
+      ('num_frames', timeline.MOST_FRAMES),
+    ):
+      if not 0 < getattr(self, name) <= most:  # No number is none of them.
+        raise UserError(
+          f'{name} is {getattr(self, name)}; it must be positive and at most '
+          f'{most}.'
+        )
     if self.short not in SHORT:
       raise UserError(
         f'short is {self.short!r}; use one of {", ".join(SHORT)}.'
@@ -93,7 +97,9 @@ def read_buckets(text: str) -> tuple[Bucket, ...]:
   found = []
   for part in filter(None, text.split(',')):
     numbers = part.strip().split('x')
-    if len(numbers) != 3 or not all(n.isdecimal() and int(n) for n in numbers):
+    if len(numbers) != 3 or not all(
+      n.isdecimal() and len(n) < 9 and int(n) for n in numbers
+    ):
       raise UserError(
         f'{part!r} is no bucket: write height x width x frames, such as '
         '480x832x81,832x480x81.'
@@ -176,26 +182,46 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
   """Rows of a CSV or JSON lines file, each with where it stands.
 
   Lines of JSON end at line feeds only. UserError if the file cannot be read as
-  that.
+  that, or a CSV has two columns of one name or a row of too many values.
   """
   text = files.read_text(path)
   if os.fspath(path).endswith('.csv'):
-    reader = csv.DictReader(io.StringIO(text, newline=''), strict=True)
-    try:
-      for row in reader:
-        yield f'{path} line {reader.line_num}', row
-    except csv.Error as error:
-      raise UserError(
-        f'{path} line {reader.line_num} is no CSV ({error}); close its quotes.'
-      ) from error
+    yield from _csv_rows(path, text)
     return
   for number, line in enumerate(text.split('\n'), 1):
     if line.strip():
       where = f'{path} line {number}'
       try:
-        yield where, json.loads(line)
+        yield where, files.parse_json(line)
       except (ValueError, RecursionError) as error:
         raise UserError(f'{where} is not JSON ({error}).') from error
+
+
+def _csv_rows(
+  path: str | os.PathLike[str], text: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+  reader = csv.DictReader(io.StringIO(text, newline=''), strict=True)
+  start = 1
+  try:
+    names = [name for name in reader.fieldnames or () if name]
+    if len(set(names)) < len(names):
+      raise UserError(
+        f'{path} has two columns of one name (its first line is '
+        f'{", ".join(names)[:60]}); rename one.'
+      )
+    start = reader.line_num + 1
+    for row in reader:
+      if any(map(str.strip, row.pop(None, []))):
+        raise UserError(
+          f'{path} line {start} has more values than there are columns '
+          f'({", ".join(names)[:60]}); put texts with commas in quotes.'
+        )
+      yield f'{path} line {reader.line_num}', row
+      start = reader.line_num + 1
+  except csv.Error as error:
+    raise UserError(
+      f'{path} line {start} is no CSV ({error}); close its quotes.'
+    ) from error
 
 
 def read_captions(
@@ -265,7 +291,7 @@ def _member_caption(content: bytes, suffix: str) -> str:
     text = content.decode('utf-8-sig')
     if suffix == '.txt':
       return text
-    row = json.loads(text)
+    row = files.parse_json(text)
   except (ValueError, RecursionError):
     return ''
   caption = row.get('caption', '') if isinstance(row, dict) else ''

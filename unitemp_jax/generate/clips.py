@@ -187,10 +187,7 @@ class _Run:
 
   def _make(self) -> None:
     request, began = self.job.request, time.monotonic()
-    size = self.pipeline.latent_shape(request)
-    counts = request.plan.count.tolist()
-    shapes = {row: (1, count, *size) for row, count in enumerate(counts)}
-    finished = self.folder.load(shapes, self.report)
+    finished = self._finished()
     if finished:
       self.report(f'{len(finished)} of {self.total} blocks were there')
     times: list[float] = []  # when each block was kept
@@ -220,6 +217,13 @@ class _Run:
         times.append(time.monotonic())
         self._report_progress(len(finished) + len(times), times)
     self.timings['generation'] = round(time.monotonic() - began, 3)
+
+  def _finished(self) -> dict[int, MadeRow]:
+    """Blocks on disk, by their row."""
+    size = self.pipeline.latent_shape(self.job.request)
+    counts = self.job.request.plan.count.tolist()
+    shapes = {row: (1, count, *size) for row, count in enumerate(counts)}
+    return self.folder.load(shapes, self.report)
 
   def _report_progress(self, done: int, times: list[float]) -> None:
     if len(times) > 1:  # the first block's time is that of compiling
@@ -272,13 +276,18 @@ class _Run:
 
   def _keep_partial(self) -> None:
     """Writes what is finished as a clip, and says how to go on."""
-    request = self.job.request
-    fresh = sum(not request.plan.conditioning[made.row] for made in self.rows)
-    kept = f'{fresh} of {self.total} blocks are kept in {self.folder.path}'
+    request, finished = self.job.request, self._finished()
+    kept = f'{len(finished)} of {self.total} blocks are kept in '
+    kept += str(self.folder.path)
     path, tags = self.partial, {'key': self.key}
-    if 0 < fresh < self.total:
+    if 0 < len(finished) < self.total:
+      # Not those since the last that is kept, nor only those read again.
+      given = [
+        made for made in self.rows if request.plan.conditioning[made.row]
+      ]
+      rows = sorted([*given, *finished.values()], key=lambda made: made.row)
       with open_video(path, self.pipeline.card.fps, tags) as append:
-        for first, frames in self.pipeline.joint(request.plan, self.rows):
+        for first, frames in self.pipeline.joint(request.plan, rows):
           append(request.paste(first, frames))
       kept += f', and {path} shows them'
     self.report(f'interrupted: {kept}; the same command continues.')

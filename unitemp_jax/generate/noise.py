@@ -34,7 +34,10 @@ def read(path: str | os.PathLike[str]) -> np.ndarray:
   except (AttributeError, TypeError):  # a single array
     held = {}
   except files.UNREADABLE as error:
-    raise UserError(f'{path} cannot be read as .npz ({error}).') from error
+    why = 'it is none' if 'pickle' in str(error) else error
+    raise UserError(
+      f'{path} cannot be read as .npz ({why}); write noise as the guide says.'
+    ) from error
   noise = held.get('noise')
   if noise is None or noise.ndim != len(AXES) or noise.dtype.kind != 'f':
     raise UserError(

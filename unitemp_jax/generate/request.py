@@ -21,7 +21,7 @@ from unitemp_jax.plans import Plan, check
 from unitemp_jax.plans import switches as prompt_switches
 from unitemp_jax.sampling.model_folder import ModelCard
 from unitemp_jax.timeline import Length
-from unitemp_jax.video.read import Source, fit, has_sound, read_frames
+from unitemp_jax.video.read import Source, fit_once, has_sound, read_once
 from unitemp_jax.video.sound import place, read_sound
 
 # Many prompts share a plan.
@@ -153,8 +153,8 @@ def places(plan: Plan, given: Sequence[Conditioning]) -> list[tuple[int, int]]:
   missing = [position for position in positions if position not in held]
   if missing:
     raise UserError(
-      f'this order is conditioned on the latents at positions {positions}, but '
-      f'nothing is given for {missing}; give the frames they code.'
+      'this order continues frames that are not given; give those at '
+      f'{", ".join(str(timeline.STRIDE * (p - plan.begin)) for p in missing)}.'
     )
   return [held[position] for position in positions]
 
@@ -250,7 +250,7 @@ class Draft:
         are cut from the other end.
       sound: whether the video keeps its sound.
     """
-    frames = read_frames(source, self.fps)
+    frames = read_once(source, self.fps)
     if isinstance(source, str | os.PathLike):
       what = str(source)
       if sound:
@@ -262,8 +262,8 @@ class Draft:
       low = len(frames) - extra
       raise UserError(
         f'{what} has {len(frames)} frames at {self.fps:g} per second, but a '
-        f'given clip must have 1 + 4k; cut it to {low} (trim does so), or make '
-        f'it {low + timeline.STRIDE}.'
+        f'given clip must have 1 + 4k; cut it to {low} (--trim does so), or '
+        f'make it {low + timeline.STRIDE}.'
       )
     if extra:
       side = 'first' if join == 'end' else 'last'
@@ -357,7 +357,8 @@ class Draft:
       fields['prompts'] = prompt_switches.earlier(exact, switches)
     plan = make(**fields)
     fitted = tuple(
-      Conditioning(clip.frame, fit(clip.video, height, width)) for clip in given
+      Conditioning(clip.frame, fit_once(clip.video, height, width))
+      for clip in given
     )
     remarks = [*self.remarks, *self.text_remarks(texts)]
     sound = self._sound

@@ -40,7 +40,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from unitemp_jax import timeline
+from unitemp_jax import files, timeline
 from unitemp_jax.errors import UserError
 
 _BOARD = ('size', 'seed', 'loop', 'anchors', 'window', 'scenes')
@@ -117,13 +117,7 @@ class Node:
 
 def read_nodes(path: Path) -> Node:
   """Reads a file of one YAML or JSON document."""
-  try:
-    text = path.read_text(encoding='utf-8')
-  except (OSError, UnicodeDecodeError) as error:
-    reason = error.strerror if isinstance(error, OSError) else 'not UTF-8'
-    raise UserError(
-      f'{path} cannot be read as text ({reason}); check the path.'
-    ) from error
+  text = files.read_text(path)
   if path.suffix.lower() == '.json':
     # JSON may be indented by tabs, YAML may not; lines stay what they are.
     text = text.replace('\t', '  ')

@@ -203,8 +203,9 @@ def fill(
       if begin <= last and other.frame < begin + len(clip):
         free = timeline.last_frame(timeline.latent_of(last + 1))
         raise UserError(
-          f'keyframe {at}: frames {other.frame}..{last} are given already; use '
-          f'frame {free} or later, or leave one out.'
+          f'keyframe {at}: there is '
+          f'{_range(other.frame, last)} already; use frame {free} or later, or '
+          'leave one out.'
         )
     draft.give(begin, clip)
   given = [
@@ -214,6 +215,12 @@ def fill(
   return draft.finish(
     'keyframes', prompt, frames, orders.keyframes, given, side=side
   )
+
+
+def _range(first: int, last: int) -> str:
+  if first == last:
+    return f'a picture at frame {first}'
+  return f'a clip at frames {first}..{last}'
 
 
 def transition(

@@ -21,6 +21,7 @@ import numpy as np
 from einops import rearrange
 
 from unitemp_jax import timeline
+from unitemp_jax.errors import UserError
 from unitemp_jax.models.vae_blocks import (
   CausalConv,
   ChannelNorm,
@@ -244,12 +245,12 @@ class VAE(nn.Module):
 
 
 def latent_grid(config: VAEConfig, height: int, width: int) -> tuple[int, int]:
-  """Latent rows and columns of a video; ValueError if they do not divide."""
+  """Latent rows and columns of a video; UserError if they do not divide."""
   stride = config.spatial_stride
   if height % stride or width % stride:
-    raise ValueError(
+    raise UserError(
       f'{height}x{width} pixels are not a multiple of {stride}; the nearest '
       f'size is {math.ceil(height / stride) * stride}x'
-      f'{math.ceil(width / stride) * stride}'
+      f'{math.ceil(width / stride) * stride}.'
     )
   return height // stride, width // stride

@@ -11,6 +11,7 @@ where the sizes do not fit together.
 
 from collections.abc import Sequence
 
+from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.orders.rows import compile_plan
 from unitemp_jax.orders.script import (
@@ -55,9 +56,9 @@ def inbetween(
   """Returns the plan that fills the time between two given ends."""
   if num_latents < 2 or given_first < 1 or given_last < 1:
     raise UserError(
-      'order inbetween: needs at least 2 latents and something given at both '
-      f'ends, but has {num_latents} latents, {given_first} given first and '
-      f'{given_last} last; use forward or backward with one end'
+      'inbetween fills the time between two ends that are given; use '
+      f'{timeline.num_frames(2)} frames or more and give both (--first and '
+      '--last), or use forward or backward with one end.'
     )
   ends = {'given_first': given_first, 'given_last': given_last}
   return forward(num_latents, side=side, **ends, **settings)
@@ -107,19 +108,22 @@ def regenerate(
   check_word('side', side)
   if num_latents < 3:
     raise UserError(
-      f'order regenerate: a video of {num_latents} latents has no inside; '
-      'give one of at least 3'
+      f'a video of {timeline.num_frames(num_latents)} frames has no inside '
+      f'to be made anew; use {timeline.num_frames(3)} or more.'
     )
   if not 1 <= first <= num_latents - 2:
     raise UserError(
-      f'order regenerate: a span from latent {first} on does not lie inside a '
-      f'video of {num_latents} latents; begin at 1..{num_latents - 2}'
+      f'what is made anew begins at frame {timeline.first_frame(first)}, not '
+      f'inside a video of {timeline.num_frames(num_latents)} frames; begin at '
+      f'1..{timeline.first_frame(num_latents - 2)}.'
     )
   if not 1 <= count <= num_latents - 1 - first:
+    last = timeline.last_frame(first + count - 1) - 1
     raise UserError(
-      f'order regenerate: {count} latents from latent {first} on do not lie '
-      f'inside a video of {num_latents} latents; use '
-      f'1..{num_latents - 1 - first}'
+      f'what is made anew ends at frame {last}, not inside a video of '
+      f'{timeline.num_frames(num_latents)} frames; end at '
+      f'{timeline.last_frame(first) - 1}..'
+      f'{timeline.last_frame(num_latents - 2) - 1}.'
     )
   behind = Conditioning(first + count - 1, num_latents - first - count + 1)
   script = new_script(
@@ -149,12 +153,9 @@ def extend(
   which side grows first if both do: past, future, or alternate, in turn.
   """
   if given_count < 1:
-    raise UserError('order extend: give at least one latent to begin with')
+    raise UserError('give at least one frame that is made longer.')
   if min(before, after) < 0 or before + after < 1:
-    raise UserError(
-      f'order extend: {before} latents before and {after} after add nothing; '
-      'ask for at least 1 on one side'
-    )
+    raise UserError('extend needs --before or --after, such as --after=24.')
   check_word('sides', sides, GROWTHS)
   given = [Conditioning(0, given_count)]
   length = before + given_count + after

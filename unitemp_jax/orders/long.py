@@ -1,5 +1,6 @@
 """Long videos through a sliding window, with attention sinks at the ends."""
 
+from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.orders.rows import compile_plan
 from unitemp_jax.orders.script import (
@@ -93,9 +94,7 @@ def _fit(settings, ends, direction, window, span, sink_latents):
     most = max(1, min(block, (span - row - block) // len(ends)))
   wanted = most if sink_latents is None else sink_latents
   if wanted < 1:
-    raise UserError(
-      f'order long: sinks of {wanted} latents; use at least 1, or sinks none'
-    )
+    raise UserError(f'--sink_latents={wanted}: use 1 or more, or --sinks=none.')
   sizes = {}
   for end, count in ends.items():
     # A clip's first latent is context only, unless it begins the video.
@@ -105,8 +104,8 @@ def _fit(settings, ends, direction, window, span, sink_latents):
   if span is None:
     if ends and window is None:
       raise UserError(
-        'order long: sinks need to know the positions that the model was '
-        'trained on; give span, or at least window'
+        'sinks need to know what the model was trained on; give --span, or at '
+        'least --window.'
       )
     far = block + anchors
     span = max(row + number + (window or 0), far + number) if ends else None
@@ -114,14 +113,14 @@ def _fit(settings, ends, direction, window, span, sink_latents):
   largest = span - row - number
   if largest < 1:
     raise UserError(
-      f'order long: a block of {block}, its anchors and sinks of {number} '
-      f'latents leave no window in a span of {span}; use a span of at least '
-      f'{row + number + 1}, or fewer sink_latents or anchors'
+      f'a block of {block}, its anchors and {number} of sinks leave no window '
+      f'in a trained span of {span}; use a span of {row + number + 1} or more, '
+      'or fewer --sink_latents or --anchors.'
     )
   if window is not None and window > largest:
     raise UserError(
-      f'order long: a window of {window} latents does not fit the span of '
-      f'{span} beside a block and {number} sinks; use at most {largest}'
+      f'a window of {window} does not fit a trained span of {span} beside a '
+      f'block and {number} of sinks; use at most {largest} (--window).'
     )
   ahead = 'future' if direction == 'forward' else 'past'
   if window is None:
@@ -138,10 +137,11 @@ def _blocks(script: Script, direction, early):
   ((low, high),) = script.free(begin, begin + script.length)
   block = script.settings.block
   if high - low < block * len(early) + 1:
+    length = script.length + script.is_open
+    least = length - (high - low) + block * len(early) + 1
     raise UserError(
-      f'order long: a video of {script.length} latents is too short for its '
-      f'sinks; ask for at least '
-      f'{script.length - (high - low) + block * len(early) + 1}'
+      f'a video of {timeline.num_frames(length)} frames is too short '
+      f'for its sinks; use {timeline.num_frames(least)} or more.'
     )
   blocks = []
   for end in early:

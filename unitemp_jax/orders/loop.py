@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.orders.rows import compile_plan
 from unitemp_jax.orders.script import (
@@ -36,8 +37,8 @@ def loop(
   setting = Settings(**settings)
   if given_last != 0:
     raise UserError(
-      'order loop: its last frame is its first, so that given_last must be 0; '
-      'use inbetween to give the last frame'
+      'a loop ends where it starts, so that nothing is given at its end; use '
+      'inbetween to give the last frame.'
     )
   script = loop_script(
     num_latents,
@@ -49,8 +50,8 @@ def loop(
   least = max(given_first, 1) + 1 + script.is_open
   if num_latents < least:
     raise UserError(
-      f'order loop: {num_latents} latents leave nothing to close the loop '
-      f'after the first {least - 1}; ask for at least {least}'
+      f'a loop of {timeline.num_frames(num_latents)} frames leaves nothing '
+      f'that closes it; use {timeline.num_frames(least)} or more.'
     )
   head = given_first
   if given_first < 2:  # a given clip is a beginning already
@@ -93,7 +94,8 @@ def loop_script(
   is_open = not begun and settings.anchors > 0
   if num_latents < 1 + is_open:
     raise UserError(
-      f'order: a loop of {num_latents} latents; ask for at least {1 + is_open}'
+      f'a loop of {timeline.num_frames(num_latents)} frames is too short; use '
+      f'{timeline.num_frames(1 + is_open)} or more.'
     )
   if is_open:  # a switch there is one at position 0
     prompts = [one for one in settings.prompts if one[0] != num_latents - 1]

@@ -123,8 +123,7 @@ def compile_plan(script: Script) -> Plan:
   """Returns the checked plan of an order."""
   if not script.blocks:
     raise UserError(
-      f'order: what is given leaves nothing to generate of {script.length} '
-      'latents; ask for a longer video'
+      'what is given leaves nothing to make; make the video longer.'
     )
   blocks = script.blocks
   if not script.is_open:
@@ -205,12 +204,12 @@ class _Rows:
     if reach is not None:
       begin = max(begin, index(block.last - reach + 1))
       end = min(end, index(low + reach))
-    elif window is not None:  # so many on either side, and all of the last time
+    if window is not None:  # so many on either side, and all of the last time
       first, last = index(block.first) - window, index(block.last + 1) + window
       if first > begin:
-        begin = index(items[first].position)
+        begin = max(begin, index(items[first].position))
       if last < end:
-        end = index(items[last].position + 1)
+        end = min(end, index(items[last].position + 1))
     return items[begin:end]
 
   def _learn(self, items: Iterable[Item]) -> None:

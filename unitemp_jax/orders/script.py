@@ -9,6 +9,7 @@ from typing import NamedTuple
 from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 
+_MOST = 1000  # latents of a block, sigmas
 MOST_SEEN = 2501  # latents: all pairs of more would take minutes to lay out
 SIDES = ('past', 'future', 'outside_in', 'middle_out')
 
@@ -176,35 +177,39 @@ class Settings:
 
   def __post_init__(self):
     """Refuses numbers that no plan could have."""
-    if self.block < 1 or self.start < 0:
-      raise UserError('order: block must be at least 1, and start at least 0')
+    for name, option, least in (('block', '', 1), ('start', '_level', 0)):
+      value = getattr(self, name)
+      if not least <= value <= _MOST:
+        raise UserError(
+          f'{name}{option} is {value}; use {least}..{_MOST} (--{name}{option}).'
+        )
     if not 0 <= self.anchors <= self.block:
       # More would begin before the video when the second block has them.
       raise UserError(
-        f'order: {self.anchors} anchors do not fit blocks of {self.block} '
-        f'latents; use 0..{self.block}'
+        f'anchors is {self.anchors}, and a block has {self.block}; use 0..'
+        f'{self.block} (--anchors).'
       )
     if self.open_start and not self.anchors:
       raise UserError(
-        'order: an open start needs anchors, from which the video begins; ask '
-        'for anchors, or for a closed start'
+        'an open start needs anchors, from which the video begins; ask for '
+        'anchors, or for a closed start.'
       )
     if self.window is not None and self.window < 1:
       raise UserError(
-        f'order: a window of {self.window} latents shows nothing; use at '
-        'least 1, or none to see everything'
+        f'a window of {self.window} shows nothing; use 1 or more, or leave it '
+        'out to see everything (--window).'
       )
     least = self.block + self.anchors + 1
     if self.span is not None and self.span < least:
       raise UserError(
-        f'order: a span of {self.span} latents holds no more than a block of '
-        f'{self.block} and its {self.anchors} anchors; use at least {least}'
+        f'a trained span of {self.span} holds no more than a block of '
+        f'{self.block} and its {self.anchors} anchors; use {least} or more.'
       )
     firsts = [first for first, _ in self.prompts]
     if len(set(firsts)) < len(firsts):
-      raise UserError('order: two prompts begin at one position; keep one')
+      raise UserError('two prompts begin within 4 frames; keep one.')
     if any(index < 0 for _, index in self.prompts):
-      raise UserError('order: a prompt index must be 0 or more')
+      raise UserError('the number of a prompt must be 0 or more.')
 
 
 @dataclasses.dataclass
@@ -240,14 +245,16 @@ class Script:
     if self.span is None:
       self.span = self.settings.span
     _check_length(self.length, self.span, self.settings.window)
-    _check_given(self.begin, self.length, self.conditioning)
+    first = self.begin - self.is_open
+    _check_given(self.begin, self.length, self.conditioning, first)
     # If the start is open, frame 0 may belong to the position before.
     first, end = self.begin - self.is_open, self.begin + self.length
     for position, _ in self.settings.prompts:
       if not first <= position < end:
         raise UserError(
-          f'order: a prompt switches at position {position}; the video has '
-          f'positions {first}..{end - 1}'
+          f'a prompt begins at frame {timeline.STRIDE * (position - first)}; '
+          'the video has frames 0..'
+          f'{timeline.STRIDE * (end - 1 - first)}, so use one of them.'
         )
     self.items: list[Item] = []  # everything given
     own = self.length
@@ -333,26 +340,27 @@ def _check_length(length, span, window):
       f'a video of {frames} frames is too long; use at most '
       f'{timeline.MOST_FRAMES}'
     )
-  if min(length, span or length, window or length) > MOST_SEEN:
+  if min(length, span or length, window or length) * length > MOST_SEEN**2:
     raise UserError(
       f'in a video of {frames} frames a block cannot see all others; use at '
-      f'most {timeline.num_frames(MOST_SEEN)}, --long, or a window of at most '
-      f'{MOST_SEEN} latents (--window=9)'
+      f'most {timeline.num_frames(MOST_SEEN)}, --long, or a window, such as '
+      f'--window=9 ({MOST_SEEN**2 // length} at most).'
     )
 
 
-def _check_given(begin, length, given):
+def _check_given(begin, length, given, zero):
   end = begin
   for position, count in sorted(given):
+    frame = timeline.STRIDE * (position - zero)
     if count < 1 or position < begin or position + count > begin + length:
       raise UserError(
-        f'order: {count} latents given at position {position} do not lie in '
-        f'the video, which has positions {begin}..{begin + length - 1}'
+        f'{timeline.num_frames(count)} frames given at frame {frame} do not '
+        'lie in the video; make it longer, or give fewer.'
       )
     if position < end:
       raise UserError(
-        f'order: what is given at position {position} overlaps what is given '
-        f'before it; the next may begin at {end}'
+        f'what is given at frame {frame} overlaps what is given before it; '
+        f'begin at frame {timeline.STRIDE * (end - zero)} or later.'
       )
     end = position + count
 
@@ -374,7 +382,8 @@ def new_script(
   is_open = settings.open_start and all(one.position > begin for one in placed)
   if num_latents < 1 + is_open:
     raise UserError(
-      f'order: a video of {num_latents} latents; ask for at least {1 + is_open}'
+      f'a video of {timeline.num_frames(num_latents)} frames is too short; use '
+      f'{timeline.num_frames(1 + is_open)} or more.'
     )
   length = num_latents - is_open
   return Script(begin + is_open, length, settings, is_open, placed, held)
@@ -383,19 +392,19 @@ def new_script(
 def check_word(what: str, word: str, words: Sequence[str] = SIDES) -> None:
   """Refuses, as a `what`, a word that is none of those."""
   if word not in words:
-    raise UserError(f'order: unknown {what} {word!r}; use {", ".join(words)}')
+    raise UserError(f'{what} is {word!r}; use {", ".join(words)}.')
 
 
 def given_ends(num_latents: int, first: int, last: int) -> list[Conditioning]:
   """Returns what is given at both ends; UserError if it leaves nothing."""
   if min(first, last) < 0:
-    raise UserError('order: given_first and given_last must be at least 0')
+    raise UserError('give 0 or more at each end (--first, --last).')
   kept = (first if first > 1 else 0) + max(last - 1, 0)
   if num_latents >= 1 and (kept >= num_latents or last >= max(num_latents, 2)):
     raise UserError(
-      f'order: {first} latents given first and {last} last leave nothing to '
-      f'generate of {num_latents}; ask for at least '
-      f'{max(kept + 1, last + 1)}'
+      f'what is given leaves nothing to make of '
+      f'{timeline.num_frames(num_latents)} frames; use '
+      f'{timeline.num_frames(max(kept + 1, last + 1))} or more.'
     )
   given = [Conditioning(0, first)] if first else []
   return given + ([Conditioning(num_latents - last, last)] if last else [])

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
+from unitemp_jax import timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.orders.loop import loop_script
 from unitemp_jax.orders.rows import compile_plan
@@ -97,8 +98,8 @@ def _links(scenes, connections, loop):
   wanted = len(scenes) if loop else len(scenes) - 1
   if wanted < 1:
     raise UserError(
-      'order story: needs at least 2 scenes, or 1 that loops; for one scene '
-      'use forward or backward'
+      'a story needs at least 2 scenes, or 1 that loops (--loop); for one '
+      'scene use forward or backward.'
     )
   if isinstance(connections, int):
     connections = [connections] * wanted
@@ -107,20 +108,22 @@ def _links(scenes, connections, loop):
   ]
   if len(links) != wanted:
     raise UserError(
-      f'order story: {len(scenes)} scenes{" in a loop" if loop else ""} have '
-      f'{wanted} connections, but {len(links)} are given'
+      f'{len(scenes)} scenes{" in a loop" if loop else ""} have {wanted} '
+      f'connections, but {len(links)} are given; give one length for all, or '
+      'one for each (--connections).'
     )
   for i, link in enumerate(links):
     least = int(loop and i + 1 == wanted)
     if link.length < least:
       raise UserError(
-        f'order story: connection {i} has {link.length} latents; use at least '
-        f'{least}'
+        f'connection {i + 1} has {timeline.STRIDE * link.length} frames; use '
+        f'at least {timeline.STRIDE * least}.'
       )
     if not 0 <= _switch(link) <= link.length:
       raise UserError(
-        f'order story: connection {i} cannot switch its prompt after '
-        f'{link.switch} latents; use 0..{link.length}'
+        f'connection {i + 1} cannot change its prompt after '
+        f'{timeline.STRIDE * _switch(link)} frames; use 0..'
+        f'{timeline.STRIDE * link.length}.'
       )
   return links
 
@@ -135,7 +138,8 @@ def _starts(scenes, links):
   for i, scene in enumerate(scenes):
     if scene.length < 1:
       raise UserError(
-        f'order story: scene {i} has {scene.length} latents; use at least 1'
+        f'scene {i + 1} has {timeline.STRIDE * scene.length} frames; use '
+        f'{timeline.STRIDE} or more.'
       )
     starts.append(end)
     end += scene.length + (links[i].length if i < len(links) else 0)
@@ -145,7 +149,8 @@ def _starts(scenes, links):
 def _with_prompts(scenes, links, starts, settings):
   if settings.pop('prompts', ()):
     raise UserError(
-      'order story: its prompts are those of its scenes; leave prompts out'
+      'the prompts of a story are those of its scenes; leave others out '
+      '(--prompts).'
     )
   switches = []
   for i, scene in enumerate(scenes):

@@ -2,11 +2,11 @@
 
 import json
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.plans import (
   DATA_FIELDS,
@@ -62,7 +62,7 @@ def to_json(plan: Plan) -> str:
 def from_json(text: str) -> Plan:
   """Returns the plan that JSON text describes, with every law checked."""
   try:
-    tree = json.loads(text)
+    tree = files.parse_json(text)
   except (ValueError, RecursionError) as error:
     raise UserError(f'plan: not valid JSON ({error})') from error
   if not isinstance(tree, dict) or tree.get('format') != FORMAT:
@@ -96,10 +96,7 @@ def from_json(text: str) -> Plan:
 
 def load(path: str | os.PathLike) -> Plan:
   """Reads a plan from a JSON file and checks every law."""
-  try:
-    text = pathlib.Path(path).read_text('utf-8')
-  except (OSError, UnicodeDecodeError) as error:
-    raise UserError(f'{path}: cannot be read as text ({error})') from error
+  text = files.read_text(path)
   try:
     return from_json(text)
   except UserError as error:

@@ -199,16 +199,25 @@ def render(template: str, **context: Any) -> str:
   return text.encode('utf-8', 'replace').decode('utf-8')
 
 
-def check_own(path: pathlib.Path, eyebrow: str) -> None:
+def check_own(
+  path: pathlib.Path, eyebrow: str, beside: Iterable[str] = ()
+) -> None:
   """Raises UserError where a page of another kind, or no page, is in the way.
 
   Args:
     path: where a page will be written.
     eyebrow: of that page.
+    beside: names of what is written with it.
   """
   try:
     head = path.read_text(encoding='utf-8', errors='replace')
   except FileNotFoundError:
+    for name in beside:
+      if os.path.lexists(path.parent / name):
+        raise UserError(
+          f'{path.parent / name} is there already and was not written by this '
+          'command; choose another --out, or move it away.'
+        ) from None
     return
   except OSError as error:
     raise UserError(

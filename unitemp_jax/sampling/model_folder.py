@@ -78,10 +78,10 @@ class ModelCard:
   def latent_grid(self, height: int, width: int) -> tuple[int, int]:
     """Latent rows and columns; UserError if the model cannot make the size."""
     step = self.size_step
-    if max(height, width) > _LARGEST_SIDE:
+    if max(height, width) > timeline.MOST_SIDE:
       raise UserError(
-        f'{height}x{width} pixels are too many; use at most {_LARGEST_SIDE} '
-        'for height and width.'
+        f'{height}x{width} pixels are too many; use at most '
+        f'{timeline.MOST_SIDE} for height and width.'
       )
     if min(height, width) < step or height % step or width % step:
       near = [max(round(side / step), 1) * step for side in (height, width)]
@@ -194,7 +194,6 @@ def check_heads(path: Path, network: str, config: Any) -> None:
 
 
 _LARGEST = 2**20  # of any size; a mistake or an attack beyond
-_LARGEST_SIDE = 2**14  # of a picture, in pixels
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
 
@@ -226,68 +225,92 @@ def _misfits(value: Any, kind: Any, name: str) -> str | None:
   return None
 
 
-def _positive(card: ModelCard) -> dict[str, float]:
-  """The numbers of a card that must be above 0, by name."""
-  names = ('frames', 'height', 'width', 'block', 'fps', 'shift')
-  found = {name: getattr(card, name) for name in (*names, 'teacher_shift')}
-  found['window'] = 1 if card.window is None else card.window
-  found['dit.rope_theta'] = card.dit.rope_theta
-  for name in ('vae', 'dit', 'text'):
-    for field, value in dataclasses.asdict(getattr(card, name)).items():
-      if type(value) is int:
-        found[f'{name}.{field}'] = value
-  return found
+def problem_of_network(config: Any, name: str) -> str | None:
+  """Says why no network can have these sizes, None if one can.
+
+  Args:
+    config: `VAEConfig`, `DiTConfig` or `TextConfig`.
+    name: of the network, such as 'vae'.
+  """
+  wrong = _misfits(config, type(config), name)
+  if wrong:
+    return wrong
+  fields = dataclasses.asdict(config)
+  choices = {'conv_form': ('auto', 'direct', 'folded')}
+  choices |= dict.fromkeys(('decode_dtype', 'dtype'), _DTYPES)
+  for field, value in fields.items():
+    if (type(value) is int or field == 'rope_theta') and value <= 0:
+      return f'{name}.{field} is {value} and must be above 0'
+    if field in choices and value not in choices[field]:
+      listed = ', '.join(choices[field])
+      return f'{name}.{field} is {value!r:.60}, not one of {listed}'
+  deep = max(fields.get('num_layers', 0), fields.get('num_res_blocks', 0))
+  if deep > 1000:
+    return f'{name} has {deep} layers, which are too many'
+  if isinstance(config, DiTConfig) and config.dim % (2 * config.num_heads):
+    return (
+      f'{name}.dim {config.dim} does not divide into {config.num_heads} heads '
+      'of an even size'
+    )
+  return (
+    _problem_of_vae(config, name) if isinstance(config, VAEConfig) else None
+  )
+
+
+def _problem_of_vae(vae: VAEConfig, name: str) -> str | None:
+  if min((1, *vae.dim_mult)) < 1 or not (
+    len(vae.temporal_down) == len(vae.dim_mult) - 1 <= 8
+  ):
+    return f'{name}.dim_mult and {name}.temporal_down do not fit each other'
+  if vae.temporal_stride != timeline.STRIDE:
+    return (
+      f'{name}.temporal_down makes a latent of every {vae.temporal_stride} '
+      f'frames, and this version plans with {timeline.STRIDE} (two of it true)'
+    )
+  statistics = {len(vae.latent_mean), len(vae.latent_std)}
+  if not statistics <= {0, vae.z_dim} or min((1, *vae.latent_std)) <= 0:
+    return (
+      f'{name}.latent_mean and {name}.latent_std are not {name}.z_dim numbers, '
+      'or 0'
+    )
+  return None
 
 
 def problem_of(card: ModelCard) -> str | None:
   """Says why a model of this description cannot run, None if it can."""
+  for name in ('vae', 'dit', 'text'):
+    wrong = problem_of_network(getattr(card, name), name)
+    if wrong:
+      return wrong
   return _misfits(card, ModelCard, '') or next(_problems(card), None)
 
 
 def _problems(card: ModelCard) -> Iterator[str]:
-  """What cannot run of a card whose values are of their types."""
-  vae, dit, text, levels = card.vae, card.dit, card.text, card.timesteps
-  for name, value in _positive(card).items():
+  """What cannot run of a card whose networks can."""
+  vae, dit, levels = card.vae, card.dit, card.timesteps
+  names = ('frames', 'height', 'width', 'block', 'fps', 'shift')
+  found = {name: getattr(card, name) for name in (*names, 'teacher_shift')}
+  found['window'] = 1 if card.window is None else card.window
+  for name, value in found.items():
     if value <= 0:
       yield f'{name} is {value} and must be above 0'
   for name, word, choices in (
     ('anchor_kind', card.anchor_kind, ('raw', 'windowed')),
     ('sinks', card.sinks, ('none', 'past', 'future', 'both')),
-    ('vae.conv_form', vae.conv_form, ('auto', 'direct', 'folded')),
-    ('vae.decode_dtype', vae.decode_dtype, _DTYPES),
-    ('dit.dtype', dit.dtype, _DTYPES),
-    ('text.dtype', text.dtype, _DTYPES),
   ):
     if word not in choices:
       yield f'{name} is {word!r:.60}, not one of {", ".join(choices)}'
-  stages = len(vae.dim_mult) - 1
-  if min((1, *vae.dim_mult)) < 1 or not len(vae.temporal_down) == stages <= 8:
-    yield 'vae.dim_mult and vae.temporal_down do not fit each other'
-  if dit.dim % (2 * dit.num_heads):
-    heads = f'{dit.num_heads} heads of an even size'
-    yield f'dit.dim {dit.dim} does not divide into {heads}'
   if card.height % card.size_step or card.width % card.size_step:
     sides = f'height {card.height} and width {card.width}'
     yield f'{sides} are not multiples of {card.size_step}'
-  if max(card.height, card.width) > _LARGEST_SIDE:
+  if max(card.height, card.width) > timeline.MOST_SIDE:
     yield 'height or width is too large'
   if not 0 <= card.draft_sigma < 1:
     yield 'draft_sigma is not from 0 to below 1'
-  if vae.temporal_stride != timeline.STRIDE:
-    yield (
-      f'vae.temporal_down makes a latent of every {vae.temporal_stride} '
-      f'frames, and this version plans with {timeline.STRIDE} (two of it true)'
-    )
   if (card.frames - 1) % timeline.STRIDE:
     yield f'frames {card.frames} is not 1 + {timeline.STRIDE}k'
   if dit.channels != vae.z_dim:
     yield f'dit.channels is {dit.channels}, but vae.z_dim {vae.z_dim}'
-  statistics = {len(vae.latent_mean), len(vae.latent_std)}
-  if not statistics <= {0, vae.z_dim} or min((1, *vae.latent_std)) <= 0:
-    yield 'vae.latent_mean and vae.latent_std are not vae.z_dim numbers, or 0'
-  deep = max(dit.num_layers, text.num_layers, vae.num_res_blocks)
-  if deep > 1000:
-    yield f'{deep} layers are too many'
   falling = levels == tuple(sorted(set(levels), reverse=True))
   if not levels or not falling or not 0 < levels[-1] <= levels[0] <= 1000:
     yield f'timesteps {levels} do not fall within 1000 to 1'

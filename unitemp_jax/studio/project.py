@@ -408,9 +408,7 @@ def read_upload(path: Path, fps: float) -> tuple[np.ndarray, str]:
         width, height = image.size
     else:
       with av.open(str(path)) as container:
-        if not container.streams.video:
-          raise UserError('this clip has no pictures.')
-        context = container.streams.video[0].codec_context
+        context = read.video_stream('this clip', container).codec_context
         width, height = context.width, context.height
   if width * height > _MOST_PIXELS:
     raise UserError(

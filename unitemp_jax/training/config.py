@@ -4,7 +4,7 @@ import ast
 import difflib
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -166,27 +166,63 @@ def load_config(
   config.lock()
   for override in overrides:
     _apply(config, override)
-  _check_data(config.get('data', {}), name)
+  _check_numbers(config, name)
   return config
 
 
-_DATA = {
-  'num_frames': (1, 100_001),
-  'num_clips': (1, 10**8),
-  **dict.fromkeys(('size', 'height', 'width'), (8, 16_384)),
+_SHARES = ('hop_share', 'turn_share', 'draft_share', 'text_drop', 'anchor_drop')
+_SIGMAS = ('sigma_min', 'sigma_max', 'context_sigma', 'draft_sigma')
+# Name, or the last part of names -> least and most.
+_RANGES = {
+  'data.num_frames': (1, timeline.MOST_FRAMES),
+  'data.num_clips': (1, 10**8),
+  **dict.fromkeys(
+    ('data.size', 'data.height', 'data.width'), (8, timeline.MOST_SIDE)
+  ),
+  'fps': (1, timeline.MOST_FPS),
+  'cut_frames': (0, timeline.MOST_FRAMES),
+  **dict.fromkeys(('num_steps', 'log_every', 'keep_checkpoints'), (1, 10**9)),
+  **dict.fromkeys(('batch_size', 'accumulate', 'critic_updates'), (1, 2**20)),
+  'seed': (0, 2**32 - 1),
+  'learning_rate': (0, 100),
+  'clip_norm': (0, 10**9),
+  'max_loss_ratio': (0, 10**9),
+  **dict.fromkeys((*_SHARES, *_SIGMAS, 'weight_decay', 'eps'), (0, 1)),
+  'final_fraction': (0, 1),
+  **dict.fromkeys(('ema_decay', 'b1', 'b2'), (0, 0.9999999)),
+  'shift': (0.01, 1000),
+  'steps': (1, 1000),
+  **dict.fromkeys(('loss', 'weights'), (0, 10**9)),  # all that they hold
 }
 
 
-def _check_data(data: Mapping[str, Any], name: str) -> None:
-  for key, (least, most) in _DATA.items():
-    value = data.get(key)
-    if isinstance(value, int) and not least <= value <= most:
+def _check_numbers(config: ml_collections.ConfigDict, name: str) -> None:
+  """Refuses numbers that no training can have, by UserError."""
+  for key in flatten_config(config):
+    value: Any = config
+    for part in key.split('.'):
+      value = value[part]
+    parent, _, last = key.rpartition('.')
+    found = (key, last, parent.rpartition('.')[2])
+    wanted = next((_RANGES[one] for one in found if one in _RANGES), None)
+    if wanted is None or type(value) not in (int, float):
+      continue
+    if not wanted[0] <= value <= wanted[1]:
       raise UserError(
-        f'{name}: config.data.{key} is {value}; use {least}..{most}.'
+        f'{name}: config.{key} is {value}; use {wanted[0]}..{wanted[1]}.'
       )
-  frames = data.get('num_frames')
-  if isinstance(frames, int) and (frames - 1) % timeline.STRIDE:
+  frames, cut = (
+    config.get('data', {}).get('num_frames'),
+    config.get('cut_frames'),
+  )
+  for key, value in (('data.num_frames', frames), ('cut_frames', cut or 1)):
+    if isinstance(value, int) and (value - 1) % timeline.STRIDE:
+      raise UserError(
+        f'{name}: config.{key} is {value}; the VAE takes '
+        f'1 + {timeline.STRIDE} k frames, such as 33.'
+      )
+  if cut and frames and cut > frames:
     raise UserError(
-      f'{name}: config.data.num_frames is {frames}; the VAE takes '
-      f'1 + {timeline.STRIDE} k frames, such as 33.'
+      f'{name}: config.cut_frames is {cut} of {frames} frames '
+      '(config.data.num_frames); use no more, or 0 for all.'
     )

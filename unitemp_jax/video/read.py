@@ -11,8 +11,8 @@ than 8 bits, transparency, palettes and grey.
 
 import contextlib
 import fractions
+import functools
 import io
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, TypeVar
@@ -76,6 +76,17 @@ def reading(path: Path, file: Any = None) -> Iterator[None]:
   except _READ_ERRORS as e:
     reason = getattr(e, 'strerror', None) or str(e) or type(e).__name__
     raise UserError(f'Cannot read {os.fspath(path)}: {reason}.') from e
+
+
+def video_stream(path: Path, container: Any) -> Any:
+  """The first video of an open file; UserError without one to decode."""
+  for stream in container.streams.video[:1]:
+    if stream.codec_context is not None:
+      return stream
+  raise UserError(
+    f'{os.fspath(path)} holds no video that can be decoded; convert it to '
+    'H.264.'
+  )
 
 
 def stream_rate(stream: av.VideoStream) -> fractions.Fraction:
@@ -166,9 +177,7 @@ def decode(
   with reading(path, file), av.open(opened) as container:
     if file is None:
       _check_complete(path)
-    if not container.streams.video:
-      raise UserError(f'{os.fspath(path)} holds no video.')
-    stream = container.streams.video[0]
+    stream = video_stream(path, container)
     context = stream.codec_context
     large = context.width * context.height >= _THREADED
     stream.thread_type = 'AUTO' if large else 'NONE'
@@ -247,9 +256,7 @@ def video_fps(path: Path) -> float:
     UserError: the file is missing, damaged or holds no video.
   """
   with reading(path), av.open(os.fspath(path)) as container:
-    if not container.streams.video:
-      raise UserError(f'{os.fspath(path)} holds no video.')
-    return float(stream_rate(container.streams.video[0]))
+    return float(stream_rate(video_stream(path, container)))
 
 
 def read_video(
@@ -305,7 +312,7 @@ def parse_tags(raw: Mapping[str, str]) -> dict[str, Any]:
   tags: dict[str, Any] = {name.lower(): text for name, text in raw.items()}
   for name, text in tags.items():
     with contextlib.suppress(ValueError, RecursionError):
-      tags[name] = json.loads(text)
+      tags[name] = files.parse_json(text)
   comment = tags.pop('comment', None)
   if isinstance(comment, dict):
     return tags | comment
@@ -365,6 +372,21 @@ def read_frames(source: Source, fps: float) -> np.ndarray:
     raise UserError(
       f'given frames must be uint8 or floats in [0, 1], not {frames.dtype}.'
     )
+  return frames
+
+
+def read_once(source: Source, fps: float) -> np.ndarray:
+  """`read_frames`; of a file, requests that follow each other share them."""
+  if not isinstance(source, str | os.PathLike) or not os.path.isfile(source):
+    return read_frames(source, fps)
+  return _read_file(os.fspath(source), os.stat(source).st_mtime_ns, fps)
+
+
+@functools.lru_cache(2)
+def _read_file(path: str, changed: int, fps: float) -> np.ndarray:
+  del changed  # another file of this name
+  frames = read_frames(path, fps)
+  frames.flags.writeable = False
   return frames
 
 
@@ -443,3 +465,19 @@ def fit(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     for frame in np.ascontiguousarray(frames).reshape(-1, h, w, 3)
   ]
   return np.stack(fitted).reshape(*frames.shape[:-3], height, width, 3)
+
+
+_fitted: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
+
+
+def fit_once(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+  """`fit`; what `read_once` shares is fitted once."""
+  if frames.flags.writeable:
+    return fit(frames, height, width)
+  # The frames are kept, so that no others have their address.
+  key = (frames.ctypes.data, frames.shape, frames.strides, height, width)
+  if key not in _fitted:
+    while len(_fitted) > 3:
+      _fitted.pop(next(iter(_fitted)), None)
+    _fitted[key] = frames, fit(frames, height, width)
+  return _fitted[key][1]

@@ -143,9 +143,7 @@ def _read(
   blocks: Blocks | None,
 ) -> ClipFile:
   with read.reading(path), av.open(str(path)) as container:
-    if not container.streams.video:
-      raise UserError(f'{path} holds no video.')
-    stream = container.streams.video[0]
+    stream = read.video_stream(path, container)
     frames, context = stream.frames, stream.codec_context
     fps = float(read.stream_rate(stream))
     height, width = context.height, context.width

@@ -36,6 +36,8 @@ def read_features(path: str | os.PathLike[str]) -> Features:
   """
   path = pathlib.Path(path)
   network = ''
+  if not path.is_file():
+    raise files.no_file(path)
   try:
     loaded = np.load(path, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
@@ -45,9 +47,11 @@ def read_features(path: str | os.PathLike[str]) -> Features:
         values = loaded['features']
         network = str(loaded['network']) if 'network' in loaded else ''
   except files.UNREADABLE as error:
+    # numpy takes what it does not know for pickled, and advises to load it.
+    why = 'it is no npy or npz' if 'pickle' in str(error) else error
     raise UserError(
-      f'{path} holds no features ({error}); write an npy [n, d], or an npz '
-      "with the keys 'features' and 'network'."
+      f'{path} holds no features ({why}); write an npy [n, d], or an npz with '
+      "the keys 'features' and 'network'."
     ) from error
   if values.ndim != 2 or len(values) < 2 or values.dtype.kind not in 'fiu':
     raise UserError(

@@ -8,6 +8,7 @@ of two models never end up in one table.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -175,6 +176,12 @@ def finished(out: Path, key: dict[str, Any]) -> dict[str, list[Section]]:
         'another --out or delete it.'
       )
     done[name] = sections
+  for path in (out / results.METRICS, out / results.TABLES):
+    if not done and os.path.lexists(path):
+      raise UserError(
+        f'{path} is there already and not of this command; choose another '
+        '--out, or move it away.'
+      )
   return done
 
 

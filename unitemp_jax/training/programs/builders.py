@@ -18,20 +18,27 @@ from unitemp_jax.models import sizes, vae3d
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
 from unitemp_jax.models.vae3d import VAEConfig
+from unitemp_jax.sampling import model_folder
 from unitemp_jax.sampling.model_folder import ModelCard
 
 ANCHOR_KINDS = ('raw', 'windowed')
+_NETWORKS = {VAEConfig: 'vae', DiTConfig: 'dit', TextConfig: 'text'}
 
 
 def model_config(kind: type, values: ConfigDict | dict[str, Any]) -> Any:
   """Returns `kind(**values)`, a frozen dataclass; lists become tuples."""
   try:
-    return sizes.config_from(kind, dict(values))
+    made = sizes.config_from(kind, dict(values))
   except TypeError as error:
     raise UserError(
       f'the config of {kind.__name__} does not fit ({error}); remove or '
       'rename that key.'
     ) from error
+  name = _NETWORKS.get(kind)
+  problem = name and model_folder.problem_of_network(made, name)
+  if problem:
+    raise UserError(f'config.model: {problem}; change it.')
+  return made
 
 
 def frame_size(data: ConfigDict) -> tuple[int, int]:
@@ -100,14 +107,17 @@ def latent_shape(
   config: ConfigDict, frames: int | None = None
 ) -> tuple[int, int, int]:
   """Frames, rows and columns of the latents of a config's clips."""
-  vae = vae_config(config.model)
-  if vae.temporal_stride != timeline.STRIDE:
-    raise UserError(
-      'config.model.vae.temporal_down makes a latent of every '
-      f'{vae.temporal_stride} frames; set two of it, for {timeline.STRIDE}.'
-    )
   count = timeline.num_latents(frames or config.data.num_frames)
-  return count, *vae3d.latent_grid(vae, *frame_size(config.data))
+  height, width = frame_size(config.data)
+  rows, columns = vae3d.latent_grid(vae_config(config.model), height, width)
+  patch = config.model.dit.patch if 'dit' in config.model else 1
+  if rows % patch or columns % patch:
+    raise UserError(
+      f'config.data of {height}x{width} pixels does not divide into patches of '
+      f"{patch} (config.model.dit.patch) of the VAE's {rows}x{columns}; "
+      'change one of them.'
+    )
+  return count, rows, columns
 
 
 def student_sigmas(config: ConfigDict) -> np.ndarray:

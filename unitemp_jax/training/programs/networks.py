@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from unitemp_jax import files
 from unitemp_jax.data import latents
 from unitemp_jax.data.prompt_embeddings import PromptEmbeddings, key_of
 from unitemp_jax.data.tokenizer import Tokenizer
@@ -117,7 +118,7 @@ def negative_key(config: ConfigDict) -> list[str]:
 def check_captions(config: ConfigDict, path: Path) -> None:
   """Refuses embeddings that lack one of the lines of a file."""
   folder = config.latents.embeddings
-  lines = path.read_text('utf-8').splitlines()
+  lines = files.read_lines(path)
   tokenizer = Tokenizer.from_file(config.latents.tokenizer)
   ids, mask = tokenizer.encode(lines, builders.text_config(config.model).length)
   missing = PromptEmbeddings(folder).missing(ids, mask)

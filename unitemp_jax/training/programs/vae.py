@@ -33,6 +33,7 @@ class VAEProgram(SingleLossProgram):
     super().__init__(config)
     self._vae = VAE(builders.vae_config(config.model))
     clip = (config.data.num_frames, *builders.frame_size(config.data), 3)
+    builders.latent_shape(config)  # Refuses sizes that do not divide.
     self.sample = self._sample
     self.batch_spec = builders.rows(config, {'video': (clip, np.uint8)})
     if config.pretrained:
