@@ -180,7 +180,7 @@ def test_a_first_video_by_keyboard_alone(person):
     f'Number(document.querySelector("#head").value) !== {before - 1}'
   )
   page.keyboard.press(' ')
-  edges = page.evaluate('studio.version(studio.chosen).boundaries.length')
+  edges = page.evaluate('studio.version(studio.chosen).boundary_frames.length')
   assert page.locator('#difference .edge').count() == edges > 0
   person.look_for_barriers()
   assert page.evaluate('shifted') == []

@@ -150,7 +150,7 @@ def test_the_studio_continues_a_clip_of_the_command_line(studio, project):
   assert cli.main(['generate', *words]) == 0
   [name] = [name for name in project.versions() if name.startswith('long:')]
   about = project.about(project.versions()[name])
-  assert about['state'] == 'done' and len(about['difference']) == 44
+  assert about['state'] == 'done' and len(about['frame_difference']) == 44
   value = line(length=57, pieces=[piece(name, 0, 0, 44)])
   found = studio.plan(project, Timeline.read(value))
   assert found['seconds'] > 0 and found['blocks'][-1][2] is False

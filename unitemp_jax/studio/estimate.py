@@ -69,7 +69,8 @@ def seconds(blocks: int, made: Iterable[Mapping[str, Any]]) -> float | None:
   """
   each = []
   for about in made:
-    timings, count = about.get('timings', {}), len(about.get('blocks', ()))
+    timings = about.get('timings', {})
+    count = len(about.get('block_frames', ()))
     if 'first block' in timings and count > 1:
       rest = timings['generation'] - timings['first block']
       each.append(rest / (count - 1))

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import os
 import re
+import shlex
 import shutil
 import tempfile
 import threading
@@ -40,6 +41,9 @@ Script = Callable[[list[str]], str]
 RECORD, GIVEN = 'studio.json', 'given'
 QUEUED, RUNNING, DONE = 'queued', 'running', 'done'
 FAILED, CANCELLED = 'failed', 'cancelled'
+# Of a finished clip, on a page.
+_SHOWN = ('prompt', 'order', 'seed', 'frames', 'fps', 'width', 'height')
+_SHOWN += ('block_frames', 'boundary_frames', 'timings')
 _MOST_STEPS = 100  # that undo goes back over
 _MOST_WAITING = 100  # versions of a project in the queue
 _MOST_PIXELS = 64 * 2**20  # of one picture
@@ -315,7 +319,8 @@ class Project:
     shown: dict[str, Any] = {'name': version.name, 'state': version.state}
     shown |= {k: record[k] for k in ('timeline', 'problem') if k in record}
     if 'words' in record:
-      shown['command'] = lines.command(record['words'])
+      words = ['unitemp', 'generate', *record['words']]
+      shown['command'] = shlex.join(words)
     if version.state == DONE:
       try:
         shown |= _facts(sidecar, sidecar.stat().st_mtime_ns)
@@ -338,22 +343,8 @@ def _board(line: Timeline, pieces: Mapping[Piece, Path], cuts: Path) -> Path:
 @functools.lru_cache(1024)
 def _facts(sidecar: Path, _: int) -> dict[str, Any]:
   clip = report.read_clip(sidecar.parents[1], sidecar)
-  record = files.read_json(sidecar)
-  return {
-    'prompt': clip.prompt,
-    'order': clip.order,
-    'seed': clip.seed,
-    'frames': clip.frames,
-    'fps': clip.fps,
-    'width': clip.width,
-    'height': clip.height,
-    'blocks': [list(span) for span in clip.block_frames],
-    'boundaries': list(clip.boundary_frames),
-    'difference': list(clip.frame_difference),
-    'timings': dict(clip.timings),
-    'given': record.get('given', []),
-    'remarks': record.get('remarks', []),
-  }
+  facts = {name: getattr(clip, name) for name in _SHOWN}
+  return facts | {'frame_difference': list(clip.frame_difference)}
 
 
 def frames_of(path: Path, fps: float) -> np.ndarray:

@@ -8,9 +8,8 @@ Its times are frames of the finished video.
 import dataclasses
 import itertools
 import re
-import shlex
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -255,11 +254,6 @@ def _long(line: Timeline, files: Files, short: int) -> list[str]:
   found += [f'--sinks={sinks}'] if sinks else []
   ends = _ends(line, files).items()
   return found + [f'--{end}={path}' for end, path in ends]
-
-
-def command(options: Sequence[str]) -> str:
-  """What is typed in a shell."""
-  return shlex.join(['unitemp', 'generate', *options])
 
 
 def _spans(line: Timeline) -> list[tuple[Prompt, int, int]]:

@@ -249,7 +249,7 @@ function drawStage() {
     page.drawn = drawn;
     const strip = $('versions');
     strip.scrollLeft = (strip.querySelector('[aria-pressed=true]')?.offsetLeft ?? 0) - strip.offsetLeft - 140;
-    player.chart(one?.difference, one?.boundaries);
+    player.chart(one?.frame_difference, one?.boundary_frames);
     player.seek(Math.min(player.frame, player.frames - 1));
   }
 }
