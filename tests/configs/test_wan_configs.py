@@ -163,12 +163,12 @@ def test_every_stage_is_one_that_trains(name):
       )
     assert jax.tree.structure(state) == jax.tree.structure(given)
     assert metrics['critic' if 'distill' in name else 'loss'].shape == ()
-    # Control: latents of another VAE do not fit.
-    latents = program.batch_spec['latents']
-    wrong = latents.update(shape=(*latents.shape[:-1], 8))
-    with pytest.raises((TypeError, ValueError, ScopeParamShapeError)):
-      other = {**program.batch_spec, 'latents': wrong}
-      jax.eval_shape(function, given, other, frozen)
+  # Control: latents of another VAE do not fit.
+  latents = program.batch_spec['latents']
+  wrong = latents.update(shape=(*latents.shape[:-1], 8))
+  with pytest.raises((TypeError, ValueError, ScopeParamShapeError)):
+    other = {**program.batch_spec, 'latents': wrong}
+    jax.eval_shape(function, given, other, frozen)
 
 
 def test_converted_models_are_what_the_memory_tables_are_of():
