@@ -5,21 +5,17 @@ They end by an exception here, which costs no process; real signals are sent in
 test_kill.py and, to such commands, in test_hosts.py.
 """
 
-import itertools
-import sys
 from pathlib import Path
 
+import ended
 import jax
 import kill_harness
 import numpy as np
 import pytest
 
-from unitemp_jax.cli import main as cli
-from unitemp_jax.data import latents
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.training.build import build_program
 from unitemp_jax.training.config import load_config
-from unitemp_jax.training.program import CompiledSteps
 from unitemp_jax.training.programs import builders
 from unitemp_jax.training.programs.builders import latent_shape
 
@@ -44,24 +40,9 @@ def inputs(tmp_path_factory):
   """What stages hand to each other: latents, a teacher, a student."""
   folder = tmp_path_factory.mktemp('inputs')
   config = load_config(f'{ROOT}/configs/tiny_teacher.py:test')
-  frames, height, width = latent_shape(config)
-  shape = (frames, height, width, config.model.vae.z_dim)
   rng = np.random.default_rng(0)
-  examples = []
-  for _ in range(32):
-    ids = rng.integers(2, 40, config.model.text.length)
-    examples.append(
-      {
-        'latents': rng.standard_normal(shape).astype(np.float16),
-        'last_image': rng.standard_normal((1, *shape[1:])).astype(np.float16),
-        'anchors': rng.standard_normal((2, 3, *shape[1:])).astype(np.float16),
-        'ids': ids.astype(np.int32),
-        'mask': np.ones(len(ids), bool),
-      }
-    )
-  (folder / 'latents').mkdir()
-  latents.write_shard(latents.shard_path(folder / 'latents', 0), examples)
-  latents.write_index(folder / 'latents', 1, {})
+  shape = latent_shape(config)
+  ended.write_latents(folder / 'latents', shape, 32)
   program = build_program(config)
   shapes = jax.eval_shape(program.init, jax.random.key(0), {}).params['teacher']
   teacher = jax.tree.map(
@@ -95,48 +76,26 @@ def command(stage, inputs, workdir):
   if stage == 'distill':
     flags['student_init'] = inputs / 'student.safetensors'
   return [
-    *(sys.executable, '-m', 'unitemp_jax.cli.main', 'train'),
+    'train',
     f'--config={ROOT}/configs/tiny_{stage}.py:test',
     f'--workdir={workdir}',
     *(f'--config.{name}={value}' for name, value in flags.items()),
   ]
 
 
-class Ended(BaseException):
-  """What no code catches."""
-
-
-def run(flags, ends=None):
-  """Runs a command of `command` in this process, until it ends at a step."""
-  words, steps, take = flags[3:], itertools.count(1), CompiledSteps.__call__
-
-  def step(self, *arguments):
-    if next(steps) == ends:
-      raise Ended
-    return take(self, *arguments)
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(CompiledSteps, '__call__', step)
-    if ends is None:
-      assert cli.main(words) == 0
-    else:
-      with pytest.raises(Ended):
-        cli.main(words)
-
-
 @pytest.mark.parametrize('stage', STAGES)
 def test_ended_training_equals_an_undisturbed_one(
   stage, inputs, tmp_path, capsys
 ):
-  whole, ended = tmp_path / 'whole', tmp_path / 'ended'
-  run(command(stage, inputs, whole))
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  ended.run(command(stage, inputs, whole))
   capsys.readouterr()
   for steps in (4, None):  # The checkpoint is that of step 2.
-    run(command(stage, inputs, ended), steps)
+    ended.run(command(stage, inputs, parts), steps)
   assert 'resuming after step 2' in capsys.readouterr().out
-  assert kill_harness.differences(whole, ended) == []
+  assert kill_harness.differences(whole, parts) == []
   # What the next stage is given is the same file.
-  files = [sorted((run / 'weights').iterdir()) for run in (whole, ended)]
+  files = [sorted((run / 'weights').iterdir()) for run in (whole, parts)]
   assert len(files[0]) == 1
   for one, two in zip(*files, strict=True):
     assert one.read_bytes() == two.read_bytes()
@@ -144,7 +103,7 @@ def test_ended_training_equals_an_undisturbed_one(
     # The control: the comparison sees another order of the data.
     other = tmp_path / 'other'
     flags = ['--config.num_steps=2', '--config.seed=1']
-    run([*command(stage, inputs, other), *flags])
+    ended.run([*command(stage, inputs, other), *flags])
     found = kill_harness.differences(whole, other)
     assert 'data_crc at 1' in found
     assert any('params' in name for name in found)

@@ -82,6 +82,12 @@ def _clips(args: argparse.Namespace, overrides: list[str]) -> None:
       f'--dtype={args.dtype}: latents are stored as '
       f'{" or ".join(latents.DTYPES)}.'
     )
+  if args.out is None and ',' in config.latents.dir:
+    raise UserError(
+      f'config.latents.dir names several folders ({config.latents.dir}), one '
+      'for each shape; say with --out which to write, and its shape '
+      '(config.data.height, width and num_frames).'
+    )
   out = args.out or Path(config.latents.dir)
   encode.encode(
     config,

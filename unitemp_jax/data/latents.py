@@ -145,13 +145,19 @@ def first_of(folders: Sequence[str | Path]) -> str | Path:
 class LatentSource:
   """Random access to normalised latents: [i] -> latents, text, labels."""
 
-  def __init__(self, folder: str | Path, embeddings: str | Path | None = None):
+  def __init__(
+    self,
+    folder: str | Path,
+    embeddings: str | Path | None = None,
+    like: 'LatentSource | None' = None,
+  ):
     """Opens a finished set.
 
     Args:
       folder: of the latents.
       embeddings: of their captions, see `prompt_embeddings`; examples then
         have `text` `[E, D]` in place of `ids` and `mask`.
+      like: another set, whose mean and standard deviation are used.
 
     Raises:
       UserError: a folder is not finished.
@@ -165,8 +171,15 @@ class LatentSource:
         f'the shard {missing[0]} is missing; run "unitemp encode" again.'
       )
     self._source = grain.sources.ArrayRecordDataSource(paths)
-    self._mean = np.asarray(self.index['latent_mean'], np.float32)
-    self._std = np.asarray(self.index['latent_std'], np.float32)
+    known = like.index if like else self.index
+    self._mean = np.asarray(known['latent_mean'], np.float32)
+    self._std = np.asarray(known['latent_std'], np.float32)
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """`[F, h, w]` of every clip."""
+    frames, height, width, _ = self[0]['latents'].shape
+    return frames, height, width
 
   def __len__(self) -> int:
     return len(self._source)

@@ -98,6 +98,44 @@ class Loader:
     self._iterator.set_state(state)
 
 
+class Buckets:
+  """Batches of one of several loaders at a time, each by how much it has.
+
+  Which one follows depends on the seed and on the number of the batch alone.
+  """
+
+  def __init__(
+    self, loaders: Sequence[Loader], sizes: Sequence[int], seed: int
+  ):
+    """Takes the loaders, and how many clips each of them has."""
+    self._loaders, self._seed = loaders, seed
+    self._shares = np.asarray(sizes) / np.sum(sizes)
+    self._count = 0
+
+  def __iter__(self) -> 'Buckets':
+    return self
+
+  def __next__(self) -> Batch:
+    rng = np.random.default_rng([self._seed, self._count])
+    self._count += 1
+    return next(self._loaders[rng.choice(len(self._loaders), p=self._shares)])
+
+  def get_state(self) -> dict[str, Any]:
+    """Returns the place in every stream; see `Loader.get_state`."""
+    states = [loader.get_state() for loader in self._loaders]
+    return {'batches': self._count, 'buckets': states}
+
+  def set_state(self, state: Mapping[str, Any]) -> None:
+    """Continues there.
+
+    Raises:
+      UserError: the state belongs to other data, seed or batch size.
+    """
+    for loader, own in zip(self._loaders, state['buckets'], strict=True):
+      loader.set_state(own)
+    self._count = state['batches']
+
+
 def make_loader(
   source: Any,
   *,

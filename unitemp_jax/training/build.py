@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -17,6 +18,7 @@ from unitemp_jax.data import (
 from unitemp_jax.errors import UserError
 from unitemp_jax.training.program import Program
 from unitemp_jax.training.programs import builders, networks
+from unitemp_jax.training.programs.buckets import BucketProgram
 from unitemp_jax.training.programs.distill import DistillProgram
 from unitemp_jax.training.programs.student import (
   ODEInitProgram,
@@ -44,53 +46,83 @@ def build_program(config: ConfigDict) -> Program:
       f'config.objective is {config.objective!r}; use one of '
       f'{", ".join(PROGRAMS)}.'
     )
-  return PROGRAMS[config.objective](config)
+  main = PROGRAMS[config.objective](config)
+  folders = builders.latents_dirs(config) if 'latents' in config else []
+  if len(folders) < 2 or not builders.needs_clips(config):
+    return main
+  shapes = {latents.LatentSource(folder).shape for folder in folders}
+  return BucketProgram(
+    main,
+    {
+      shape: PROGRAMS[config.objective](builders.of_shape(config, shape))
+      for shape in shapes
+    },
+  )
 
 
-def build_loader(config: ConfigDict, rows: Sequence[int]) -> loader.Loader:
+def build_loader(
+  config: ConfigDict, rows: Sequence[int]
+) -> loader.Loader | loader.Buckets:
   """Returns this host's rows of every batch, as an endless loader."""
   data = config.data
   embeddings = config.latents.get('embeddings') if 'latents' in config else ''
+  sources: list[Any]
   if embeddings and not builders.needs_clips(config):
     negative = networks.negative_key(config)
-    source = prompt_embeddings.PromptSource(embeddings, negative)
+    sources = [prompt_embeddings.PromptSource(embeddings, negative)]
     transform = builders.text_batch
   elif 'latents' in config and not builders.needs_clips(config):
-    source = latents.LatentSource(builders.latents_dir(config))
+    sources = [latents.LatentSource(builders.latents_dir(config))]
     transform = builders.text_batch
   elif 'latents' in config:
-    folder = builders.latents_dir(config)
-    source = latents.LatentSource(folder, embeddings)
-    captions = Path(folder) / latents.CAPTIONS
-    if embeddings and captions.exists():
-      networks.check_captions(config, captions)
+    sources = _latent_sources(config, embeddings)
     transform = functools.partial(
       builders.latent_batch,
       orders=config.orders,
       trajectories=config.objective == 'ode_init',
     )
   elif data.get('name') == 'video_folder':
-    source = video_folder_builder.prepare(
-      data.dir, builders.video_spec(data), report=print
-    ).source
-    transform = _video_batch
+    spec = builders.video_spec(data)
+    prepared = video_folder_builder.prepare(data.dir, spec, report=print)
+    sources, transform = [prepared.source], _video_batch
   else:
-    _, source = digits_builder.prepare(
-      data.dir, builders.clip_spec(data), data.num_clips
-    )
+    spec = builders.clip_spec(data)
+    _, source = digits_builder.prepare(data.dir, spec, data.num_clips)
+    sources = [source]
     transform = _video_batch
   ahead = {}
   if data.get('name') == 'video_folder' and 'latents' not in config:
     clip = 3 * data.num_frames * math.prod(builders.frame_size(data))
     ahead = {'ahead': max(1, min(8, int(_AHEAD_BYTES / clip / len(rows))))}
-  return loader.make_loader(
-    source,
-    **ahead,
-    batch_size=config.batch_size,
-    seed=config.seed,
-    rows=rows,
-    transform=transform,
-  )
+  loaders = [
+    loader.make_loader(
+      source,
+      **ahead,
+      batch_size=config.batch_size,
+      seed=config.seed,
+      rows=rows,
+      transform=transform,
+    )
+    for source in sources
+  ]
+  if len(loaders) == 1:
+    return loaders[0]
+  sizes = [len(source) for source in sources]
+  return loader.Buckets(loaders, sizes, config.seed)
+
+
+def _latent_sources(
+  config: ConfigDict, embeddings: str
+) -> list[latents.LatentSource]:
+  """The clips of every folder, normalised alike, each with its embeddings."""
+  sources: list[latents.LatentSource] = []
+  for folder in builders.latents_dirs(config):
+    like = sources[0] if sources else None
+    sources.append(latents.LatentSource(folder, embeddings, like))
+    captions = Path(folder) / latents.CAPTIONS
+    if embeddings and captions.exists():
+      networks.check_captions(config, captions)
+  return sources
 
 
 def _video_batch(examples):

@@ -8,7 +8,7 @@ the old ones costs no second copy of them.
 
 import abc
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -253,8 +253,15 @@ def first_state(
   return compiled(*arguments)
 
 
+def _key(name: str, batch: Any) -> Hashable:
+  return name, *(leaf.shape for leaf in jax.tree.leaves(batch))
+
+
 class CompiledSteps:
-  """The steps of a program, each compiled once, with the time reported."""
+  """The steps of a program, each compiled once, with the time reported.
+
+  Batches of other shapes have programs of their own.
+  """
 
   def __init__(
     self,
@@ -271,16 +278,17 @@ class CompiledSteps:
     everywhere = NamedSharding(mesh, PartitionSpec())
     self._out = (shardings, everywhere, everywhere)
     self._mean = jax.ShapeDtypeStruct((2,), jnp.float32, sharding=everywhere)
-    self._compiled: dict[str, jax.stages.Compiled] = {}
+    self._compiled: dict[Hashable, jax.stages.Compiled] = {}
 
   def compile(self, name: str, state, batch, frozen) -> None:
     """Compiles one of `Program.steps` for these arguments, if not yet done."""
-    if name in self._compiled:
+    key = _key(name, batch)
+    if key in self._compiled:
       return
     start = time.monotonic()
     # Hosts that are much faster would give up the others in the first step.
     with sync(f'Compiling {name}'):
-      self._compiled[name] = self.lower(name, state, batch, frozen).compile()
+      self._compiled[key] = self.lower(name, state, batch, frozen).compile()
     log(f'compiled {name} in {time.monotonic() - start:.1f} s')
 
   def __call__(
@@ -289,7 +297,7 @@ class CompiledSteps:
     """Takes a step that was compiled; `state` is donated."""
     if not isinstance(mean, jax.Array):
       mean = jax.device_put(np.asarray(mean, np.float32), self._mean.sharding)
-    return self._compiled[name](state, batch, frozen, mean)
+    return self._compiled[_key(name, batch)](state, batch, frozen, mean)
 
   def lower(self, name: str, *arguments) -> jax.stages.Lowered:
     """Returns one step's program before it is compiled."""

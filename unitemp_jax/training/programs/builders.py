@@ -248,10 +248,33 @@ _DTYPES = {
 }
 
 
+def latents_dirs(config: ConfigDict) -> list[str]:
+  """Where clips are: the folders that `latents.dir` names, with commas.
+
+  If it is one, and nothing is there, the first of `latents.also` there is.
+  """
+  own = config.latents.dir.split(',')
+  if len(own) > 1:
+    return own
+  return [str(latents.first_of([*own, *config.latents.get('also', ())]))]
+
+
 def latents_dir(config: ConfigDict) -> str:
-  """Where clips are: `latents.dir`, or the first of `latents.also` there is."""
-  listed = [config.latents.dir, *config.latents.get('also', ())]
-  return str(latents.first_of(listed))
+  """The first of `latents_dirs`, whose mean and deviation are those of all."""
+  return latents_dirs(config)[0]
+
+
+def of_shape(config: ConfigDict, shape: tuple[int, ...]) -> ConfigDict:
+  """The config for clips whose latents are `[F, h, w]`."""
+  frames, *grid = shape
+  stride = vae_config(config.model).spatial_stride
+  resized = config.copy_and_resolve_references()
+  with resized.unlocked():
+    if 'size' in resized.data:
+      del resized.data.size
+    resized.data.num_frames = timeline.num_frames(frames)
+    resized.data.height, resized.data.width = (stride * n for n in grid)
+  return resized
 
 
 def needs_clips(config: ConfigDict) -> bool:
