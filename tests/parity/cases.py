@@ -8,7 +8,8 @@ import numpy as np
 import parity_numbers
 
 from unitemp_jax import convert
-from unitemp_jax.convert import keymap, wan
+from unitemp_jax.convert import checkpoints, fit, keymap, wan
+from unitemp_jax.convert.incoming import Layers
 from unitemp_jax.diffusion import flow
 from unitemp_jax.models import sizes
 from unitemp_jax.models.dit import DiTConfig
@@ -60,6 +61,12 @@ def state_dict(kind: str, config: Any) -> dict[str, np.ndarray]:
 def our_params(kind: str, config: Any, state: dict) -> Any:
   """The same weights as our tree."""
   return convert.load_torch(state, kind, sizes.param_shapes(config))
+
+
+def our_layers(kind: str, config: Any, state: dict) -> Layers:
+  """The same, read a part at a time."""
+  found = fit.find(checkpoints.open_checkpoint(state), kind)
+  return Layers(found, fit.check(found, sizes.param_shapes(config)))
 
 
 def digest(kind: str, config: Any) -> int:

@@ -1,14 +1,19 @@
 """What our networks make of every case."""
 
+import functools
 import itertools
 
 import cases
 import fixture_cases
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax import orders
 from unitemp_jax.convert import parity, rollout
 from unitemp_jax.diffusion import flow
+from unitemp_jax.models.dit import DiT
+from unitemp_jax.models.umt5 import TextEncoder
 
 
 def params(kind, config):
@@ -16,9 +21,19 @@ def params(kind, config):
   return cases.our_params(kind, config, cases.state_dict(kind, config))
 
 
+def velocity(config, tree, x, sigma, text):
+  """The velocity of the whole network, all frames seeing each other."""
+
+  def run(m, x, sigma, text):
+    return m(x, sigma, jnp.arange(x.shape[1]), m.text_context(text))[0]
+
+  run = jax.jit(functools.partial(DiT(config).apply, method=run))
+  return np.asarray(run({'params': tree}, x, sigma, text), np.float32)
+
+
 def dit(config, grid, tokens, batch=1):
   inputs = cases.dit_input(config, grid, tokens, batch)
-  return {'velocity': parity.velocity(config, params('dit', config), *inputs)}
+  return {'velocity': velocity(config, params('dit', config), *inputs)}
 
 
 def vae(config, video, latents):
@@ -34,7 +49,8 @@ def vae(config, video, latents):
 def umt5(config, tokens):
   ids, mask = cases.text_ids(config, tokens)
   tree = params('umt5', config)
-  return {'embeddings': parity.embeddings(config, tree, ids, mask)}
+  run = jax.jit(TextEncoder(config).apply)
+  return {'embeddings': np.asarray(run({'params': tree}, ids, mask))}
 
 
 def student(config):

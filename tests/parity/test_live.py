@@ -12,9 +12,10 @@ pytest.importorskip('torch')
 pytest.importorskip('diffusers')
 pytest.importorskip('transformers')
 
+import our_side
 import torch_side
 
-from unitemp_jax.convert import parity, parity_torch
+from unitemp_jax.convert import checkpoints, incoming, parity, parity_torch
 
 FOLDER = pathlib.Path(__file__).parent / 'fixtures'
 SLOW = pytest.mark.slow
@@ -24,8 +25,8 @@ def compared(rows, kind, config, dtype, *inputs):
   """Compares a network module by module, in a dtype."""
   if kind != 'vae':
     config = dataclasses.replace(config, dtype=dtype)
-  params = cases.our_params(kind, config, cases.state_dict(kind, config))
-  return rows(config, params, torch_side.module(kind, config, dtype), *inputs)
+  layers = cases.our_layers(kind, config, cases.state_dict(kind, config))
+  return rows(config, layers, torch_side.module(kind, config, dtype), *inputs)
 
 
 def assert_passes(found):
@@ -127,7 +128,53 @@ def test_a_wrong_weight_fails_where_it_is():
   state = cases.state_dict('dit', cases.DIT_TINY)
   module = torch_side.module('dit', cases.DIT_TINY)
   state['blocks.1.norm2.weight'] = 1 + 0 * state['blocks.1.norm2.weight']
-  params = cases.our_params('dit', cases.DIT_TINY, state)
-  found = DIT(cases.DIT_TINY, params, module, *TINY)
+  layers = cases.our_layers('dit', cases.DIT_TINY, state)
+  found = DIT(cases.DIT_TINY, layers, module, *TINY)
   failed = [row.module for row in found if not row.passed]
   assert failed == ['blocks.1', 'network']
+
+
+@pytest.mark.parametrize('kind', ['dit', 'umt5'])
+def test_layers_of_a_checkpoint_come_and_go(kind, monkeypatch):
+  """PyTorch computes the same, and neither side holds two layers."""
+  config = {'dit': cases.DIT_TINY, 'umt5': cases.UMT5_TINY}[kind]
+  inputs = TINY if kind == 'dit' else cases.text_ids(config, 300)
+  rows = DIT if kind == 'dit' else parity.umt5_rows
+  state = cases.state_dict(kind, config)
+  stored = checkpoints.open_checkpoint(state).tensors
+  module = parity_torch.build(kind, config, stored, 'float32')
+  read, load = [], incoming.Layers.load
+
+  def watched(self, *branches, layer=None, **more):
+    read.append((branches, layer))
+    return load(self, *branches, layer=layer, **more)
+
+  monkeypatch.setattr(incoming.Layers, 'load', watched)
+  layers = cases.our_layers(kind, config, state)
+  found = rows(config, layers, module, *inputs)
+  assert found == compared(rows, kind, config, 'float32', *inputs)
+  assert_passes(found)
+  one = [layer for branches, layer in read if branches == ('blocks',)]
+  if kind == 'dit':
+    assert one == 2 * [0, 1, 2]
+  held = [p.numel() for p in module.parameters() if p.device.type != 'meta']
+  whole = sum(p.numel() for p in module.parameters())
+  assert sum(held) < whole / 2
+  assert sum(held) == sum(
+    value.size
+    for name, value in state.items()
+    if 'block' not in name and not name.startswith(('shared', 'encoder.emb'))
+  )
+
+
+def test_the_network_of_layers_is_the_whole_network():
+  config = cases.DIT_TINY
+  params = cases.our_params('dit', config, cases.state_dict('dit', config))
+  theirs = parity.torch_velocity(
+    torch_side.module('dit', config), *TINY, 'float32'
+  )
+  ours = our_side.velocity(config, params, *TINY)
+  whole = parity_torch.compare('network', 'float32', ours, theirs)
+  row = compared(DIT, 'dit', config, 'float32', *TINY)[-1]
+  assert row.relative_error < 1e-5
+  assert whole.relative_error == pytest.approx(row.relative_error, rel=1.0)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jax.typing import DTypeLike
 
 from unitemp_jax import files
 from unitemp_jax.convert import checkpoints, fit, hub, keymap, lora
@@ -71,6 +72,43 @@ def load_torch(
   }
   tree = traverse_util.unflatten_dict(flat, sep='/')
   return tree if branch is None else tree[branch]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+  """The parameters of a network that are read a part at a time.
+
+  Attributes:
+    found: the network in its checkpoint.
+    entries: our path -> the tensors that make it, from `fit.check`.
+  """
+
+  found: fit.Found
+  entries: Mapping[str, Sequence[keymap.Entry]]
+
+  def load(
+    self,
+    *branches: str,
+    layer: int | None = None,
+    dtype: DTypeLike | None = np.float32,
+  ) -> dict[str, Any]:
+    """Reads branches of the tree.
+
+    Args:
+      *branches: first parts of their paths; none for all.
+      layer: the only one to read of stacked arrays.
+      dtype: of the result; None for that of the file.
+    """
+    flat = {}
+    for path, entries in self.entries.items():
+      if branches and path.split('/')[0] not in branches:
+        continue
+      if layer is None and entries[0].layer is not None:
+        values = np.stack([_values(entry, self.found) for entry in entries])
+      else:
+        values = _values(entries[layer or 0], self.found)
+      flat[path] = jnp.asarray(values, dtype)
+    return traverse_util.unflatten_dict(flat, sep='/')
 
 
 def _make(

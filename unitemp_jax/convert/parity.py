@@ -5,6 +5,8 @@ tables, so that a wrong line of a table shows as a wrong number. The error of a
 module is the norm of the difference over the norm of PyTorch's output. A
 module's input is PyTorch's own, so that errors do not add up from layer to
 layer; the rows named `network` run both sides from end to end.
+
+Of a transformer and of a text encoder each side holds one layer at a time.
 """
 
 import dataclasses
@@ -19,7 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from unitemp_jax.convert import fit, incoming, parity_torch, rollout
+from unitemp_jax.convert import fit, parity_torch, rollout
+from unitemp_jax.convert.checkpoints import Tensor
+from unitemp_jax.convert.incoming import Layers
 from unitemp_jax.convert.parity_torch import (
   Row,
   channels_first,
@@ -32,7 +36,7 @@ from unitemp_jax.diffusion import flow
 from unitemp_jax.models import dit as dit_lib
 from unitemp_jax.models import rope, sizes, umt5, vae3d, vae_blocks
 from unitemp_jax.models.dit import DiT, DiTConfig
-from unitemp_jax.models.umt5 import TextConfig, TextEncoder
+from unitemp_jax.models.umt5 import TextConfig
 from unitemp_jax.models.vae3d import VAE, VAEConfig
 from unitemp_jax.models.vae_blocks import CausalConv, ConvCache
 
@@ -48,15 +52,6 @@ def torch_velocity(module, x, sigma, text, dtype: str) -> np.ndarray:
     return_dict=False,
   )[0]
   return channels_last(to_numpy(made))
-
-
-def velocity(config: DiTConfig, params: Any, x, sigma, text) -> np.ndarray:
-  """Our velocity of the same, all frames seeing each other."""
-
-  def run(m, x, sigma, text):
-    return m(x, sigma, jnp.arange(x.shape[1]), m.text_context(text))[0]
-
-  return _apply(config, params, run, x, sigma, text)
 
 
 def _apply(config: DiTConfig, params: Any, method: Callable, *arguments):
@@ -88,13 +83,13 @@ def block_alone(config: DiTConfig, frames, rows, columns) -> Callable:
 
 
 def dit_rows(
-  config: DiTConfig, params: Any, module, x, sigma, text
+  config: DiTConfig, layers: Layers, module, x, sigma, text
 ) -> list[Row]:
   """Compares every module and the whole transformer on one input.
 
   Args:
     config: size and dtype of our side.
-    params: our weights.
+    layers: our weights.
     module: diffusers' transformer, in the same dtype.
     x: noisy latents `BFHWC`, float32.
     sigma: `BF`.
@@ -134,23 +129,36 @@ def dit_rows(
   def projected(m, e):
     return m.time_projection(jax.nn.silu(e))
 
-  run = functools.partial(_apply, config, params)
+  def head(m, x, e):
+    return m._head(x, e)
+
+  others = {path.split('/')[0] for path in layers.entries} - {'blocks'}
+  run = functools.partial(_apply, config, layers.load(*others))
+  own_x, own_e = run(in_patches, x), run(in_time, sigma)
+  own_e6, own_context = run(projected, own_e), run(in_text, text)
   found = [
-    compare('patch_embedding', dtype, run(in_patches, x), patches),
-    compare(ends[0], dtype, run(in_time, sigma), e),
+    compare('patch_embedding', dtype, own_x, patches),
+    compare(ends[0], dtype, own_e, e),
     compare(ends[1], dtype, run(projected, e), e6),
-    compare(ends[2], dtype, run(in_text, text), context),
+    compare(ends[2], dtype, own_context, context),
   ]
-  e6 = e6.reshape(*e6.shape[:2], 6, -1)
+  by_six = (*e6.shape[:2], 6, config.dim)
+  e6, own_e6 = e6.reshape(by_six), own_e6.reshape(by_six)
   ours = block_alone(config, frames, *grid)
   for i, name in enumerate(blocks):
-    layer = jax.tree.map(lambda leaf, i=i: leaf[i], params['blocks'])
+    layer = layers.load('blocks', layer=i)['blocks']
     made = ours(layer, one[name].input, context, e6)
     found.append(compare(name, dtype, made, one[name].output))
-  made = run(lambda m, x, e: m._head(x, e), one['norm_out'].input, e)
+    own_x = jax.block_until_ready(ours(layer, own_x, own_context, own_e6))
+    del layer  # The next one is read now.
+  made = run(head, one['norm_out'].input, e)
   found.append(compare('proj_out', dtype, made, one['proj_out'].output))
-  made = velocity(config, params, x, sigma, text)
-  return [*found, compare('network', dtype, made, theirs)]
+  whole = rearrange(
+    run(head, own_x, own_e),
+    'b (f h w) (p q c) -> b f (h p) (w q) c',
+    **{'f': frames, 'h': grid[0], 'p': p, 'q': p},
+  )
+  return [*found, compare('network', dtype, whole, theirs)]
 
 
 def torch_embeddings(module, ids, mask) -> np.ndarray:
@@ -162,20 +170,16 @@ def torch_embeddings(module, ids, mask) -> np.ndarray:
   return to_numpy(made) * np.asarray(mask)[..., None]
 
 
-def embeddings(config: TextConfig, params: Any, ids, mask) -> np.ndarray:
-  """Our embeddings of the same."""
-  run = jax.jit(TextEncoder(config).apply)
-  return np.asarray(run({'params': params}, ids, mask), np.float32)
-
-
-def umt5_rows(config: TextConfig, params: Any, module, ids, mask) -> list[Row]:
+def umt5_rows(
+  config: TextConfig, layers: Layers, module, ids, mask
+) -> list[Row]:
   """Compares every layer and the whole text encoder.
 
   Rows after the end of a text are left out: nothing reads them.
 
   Args:
     config: size and dtype of our side.
-    params: our weights.
+    layers: our weights.
     module: transformers' encoder, in the same dtype.
     ids: int `BE`.
     mask: bool `BE`.
@@ -194,8 +198,13 @@ def umt5_rows(config: TextConfig, params: Any, module, ids, mask) -> list[Row]:
     made = np.asarray(ours, np.float32)
     found.append(compare(name, dtype, made[mask], calls[name][0].output[mask]))
 
-  embedding = params['token_embedding']['embedding'].astype(dtype)
-  add('encoder.embed_tokens', jnp.take(embedding, ids, axis=0))
+  def load(name):
+    # The table of tokens is only looked up: it need not be widened.
+    exact = {'dtype': None} if name == 'token_embedding' else {}
+    return layers.load(name, **exact)[name]
+
+  own = jnp.take(load('token_embedding')['embedding'], ids, axis=0)
+  add('encoder.embed_tokens', own := own.astype(dtype))
 
   @jax.jit
   def layer(params, x):
@@ -203,10 +212,17 @@ def umt5_rows(config: TextConfig, params: Any, module, ids, mask) -> list[Row]:
     return module.apply({'params': params}, x.astype(dtype), mask)
 
   for i, name in enumerate(blocks):
-    add(name, layer(params[f'layer{i}'], calls[name][0].input))
-  x = jnp.asarray(calls[norm][0].input, dtype)
-  add(norm, umt5.T5Norm().apply({'params': params['norm_out']}, x))
-  whole = embeddings(config, params, ids, mask)
+    here = load(f'layer{i}')
+    add(name, layer(here, calls[name][0].input))
+    own = jax.block_until_ready(layer(here, own))
+    del here  # The next one is read now.
+
+  def normed(x):
+    x = jnp.asarray(x, dtype)
+    return umt5.T5Norm().apply({'params': load('norm_out')}, x)
+
+  add(norm, normed(calls[norm][0].input))
+  whole = np.asarray(normed(own), np.float32) * mask[..., None]
   return [*found, compare('network', dtype, whole, theirs)]
 
 
@@ -298,18 +314,19 @@ def _half(modules, params: Any, calls) -> Iterator[Row]:
 
 
 def vae_rows(
-  config: VAEConfig, params: Any, module, video, latents
+  config: VAEConfig, layers: Layers, module, video, latents
 ) -> list[Row]:
   """Compares every module of the VAE, both whole halves, and both in chunks.
 
   Args:
     config: its size, with `latent_mean` and `latent_std`.
-    params: our weights.
+    layers: our weights.
     module: diffusers' VAE, which does not normalise, in float32.
     video: pixels `BTHW3` in [-1, 1].
     latents: normalised, `BFhwz`.
   """
   found: list[Row] = []
+  params = layers.load()
   mean = np.asarray(config.latent_mean or 0.0, np.float32)
   std = np.asarray(config.latent_std or 1.0, np.float32)
   runs = {
@@ -367,14 +384,9 @@ class Input:
   seed: int = 0  # of the random numbers
 
 
-def reference_state(
-  found: fit.Found, tensors: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def reference_state(found: fit.Found) -> dict[str, Tensor]:
   """A checkpoint's weights under the names of diffusers and transformers."""
-  state = {
-    name: value.astype(np.float32, copy=False)
-    for name, value in tensors.items()
-  }
+  state = {k: v for k, v in found.tensors.items() if v.dtype is not None}
   if found.layout == 'diffusers':
     if found.kind == 'umt5' and 'shared.weight' not in state:
       state['shared.weight'] = state['encoder.embed_tokens.weight']
@@ -430,16 +442,9 @@ def compare_checkpoint(
   """
   parity_torch.require()
   kind, shapes = found.kind, sizes.param_shapes(config)
-  fit.check(found, shapes)
+  layers = Layers(found, fit.check(found, shapes))
   fit.check_heads(found, config)
-  tensors = {
-    name: tensor.read()
-    for name, tensor in found.tensors.items()
-    if tensor.dtype is not None
-  }
-  state = reference_state(found, tensors)
-  params = incoming.load_torch(tensors, kind, shapes, layout=found.layout)
-  del tensors  # Each side holds the weights once; PyTorch's may be mapped.
+  state = reference_state(found)
   inputs = _inputs(kind, config, size)
   rows: list[Row] = []
   for dtype in dtypes:
@@ -451,11 +456,11 @@ def compare_checkpoint(
       sized = dataclasses.replace(config, dtype=dtype)
     # Accelerators multiply float32 in fewer bits unless they are told not to.
     with jax.default_matmul_precision('highest'):
-      rows += ROWS[kind](sized, params, module, *inputs)
+      rows += ROWS[kind](sized, layers, module, *inputs)
       if kind == 'dit' and dtype == 'float32' and block:
         long = dataclasses.replace(size, frames=3 * block)
         noise, _, text = _inputs(kind, config, long)
-        rows += rollout.rows(sized, params, module, noise, text, block)
+        rows += rollout.rows(sized, layers.load(), module, noise, text, block)
   return rows
 
 

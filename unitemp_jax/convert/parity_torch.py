@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from unitemp_jax.convert import foreign_configs
+from unitemp_jax.convert.checkpoints import Tensor
 from unitemp_jax.errors import UserError
 
 # dtype -> largest relative error of (a module, a whole network). bfloat16 has
@@ -93,32 +94,84 @@ def torch_shapes(kind: str, config: Any) -> dict[str, tuple[int, ...]]:
   return {k: tuple(v.shape) for k, v in module.state_dict().items()}
 
 
-def build(kind: str, config: Any, state: Mapping[str, np.ndarray], dtype: str):
-  """Returns the reference with these weights, ready to run in a dtype."""
+def _dtype(kind: str, name: str, dtype: str):
+  """The type of a weight in a network that runs in a dtype."""
   import torch
 
-  module = module_of(kind, config)
-  # Not copied: nothing is written to them.
-  tensors = {
-    k: torch.from_numpy(np.require(v, np.float32, ['W']))
-    for k, v in state.items()
-  }
+  narrow = kind != 'dit' or _FLOAT32.isdisjoint(name.split('.'))
+  return getattr(torch, dtype if narrow else 'float32')
+
+
+def _layers(kind: str, config: Any) -> list[str]:
+  """Names of the parts whose weights may come and go, in order."""
+  if kind == 'vae':
+    return []
+  blocks = 'blocks.{}' if kind == 'dit' else 'encoder.block.{}'
+  found = [blocks.format(i) for i in range(config.num_layers)]
+  return found if kind == 'dit' else ['encoder.embed_tokens', *found]
+
+
+def build(
+  kind: str, config: Any, state: Mapping[str, np.ndarray | Tensor], dtype: str
+):
+  """Returns the reference with these weights, ready to run in a dtype.
+
+  Args:
+    kind: 'dit', 'vae' or 'umt5'.
+    config: its size.
+    state: weights in diffusers' (transformers') layout. Those of a layer that
+      are a checkpoint's `Tensor` are read whenever it runs, and dropped after.
+    dtype: a name of `TOLERANCES`.
+
+  Raises:
+    UserError: names or shapes do not fit.
+  """
+  import torch
+
+  module, state = module_of(kind, config), dict(state)
   if kind == 'umt5':  # One tensor under two names.
-    tensors['encoder.embed_tokens.weight'] = tensors['shared.weight']
+    state['encoder.embed_tokens.weight'] = state['shared.weight']
+
+  def read(name):
+    value = state[name]
+    value = value.read() if isinstance(value, Tensor) else value
+    # Not copied if it need not be: nothing is written to it.
+    value = torch.from_numpy(np.require(value, np.float32, ['W']))
+    return value.to(_dtype(kind, name, dtype))
+
+  def fill(part, prefix):
+    values = {name: read(prefix + name) for name in part.state_dict()}
+    part.load_state_dict(values, strict=True, assign=True)
+
+  def empty(name):
+    shape, to = state[name].shape, _dtype(kind, name, dtype)
+    return torch.empty(shape, dtype=to, device='meta')
+
   try:
-    module.load_state_dict(tensors, strict=True, assign=True)
+    module.load_state_dict(
+      {name: empty(name) for name in state}, strict=True, assign=True
+    )
   except RuntimeError as error:
     raise UserError(
       f"the weights do not fit PyTorch's {kind} of this config: {error}"
     ) from error
+  left = set(state)
+  if any(isinstance(value, Tensor) for value in state.values()):
+    left.discard('shared.weight')
+    for name in _layers(kind, config):
+      part = module.get_submodule(name)
+      left -= {f'{name}.{own}' for own in part.state_dict()}
+      part.register_forward_pre_hook(
+        lambda part, _, prefix=f'{name}.': fill(part, prefix)
+      )
+      part.register_forward_hook(lambda part, *_: part.to('meta') and None)
+  module.load_state_dict(
+    {name: read(name) for name in left}, strict=False, assign=True
+  )
   if kind == 'dit':  # Its tables are computed, so they were left on meta.
     module.rope = type(module.rope)(
       config.head_dim, (1, config.patch, config.patch), 1024
     )
-  if dtype == 'bfloat16':
-    for name, parameter in module.named_parameters():
-      if kind != 'dit' or _FLOAT32.isdisjoint(name.split('.')):
-        parameter.data = parameter.data.to(torch.bfloat16)
   return module.eval().requires_grad_(False)
 
 

@@ -9,6 +9,7 @@ earlier blocks, as in Self-Forcing's teacher forcing
 has written every earlier block to its cache at level 0.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -42,7 +43,7 @@ def frame_mask(blocks: np.ndarray, window: int | None = None) -> np.ndarray:
   return np.concatenate([clean, noisy])
 
 
-def _torch_block(block, x, text, temb, rotary, mask):
+def _masked(block, x, text, temb, rotary, mask):
   """One of diffusers' blocks, with a mask in its self-attention."""
   parts = (block.scale_shift_table.unsqueeze(0) + temb.float()).chunk(6, dim=2)
   shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (
@@ -85,8 +86,12 @@ def torch_velocity(
       t, parity_torch.to_torch(text), None, timestep_seq_len=2 * frames * tokens
     )
     projected = projected.unflatten(2, (6, -1))
+    mask = torch.from_numpy(mask)
     for part in module.blocks:
-      h = _torch_block(part, h, text, projected, rotary, torch.from_numpy(mask))
+      # Called as a module it reads its weights (`parity_torch.build`).
+      part.forward = functools.partial(_masked, part)
+      h = part(h, text, projected, rotary, mask)
+      del part.forward
     shift, scale = (
       part.squeeze(2)
       for part in (
