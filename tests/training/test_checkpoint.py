@@ -1,3 +1,6 @@
+import errno
+import resource
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -172,3 +175,26 @@ def test_state_may_be_donated_while_it_is_written(tmp_path):
   np.testing.assert_array_equal(
     np.asarray(state['x']), np.arange(1 << 22, dtype=np.float32)
   )
+
+
+def test_a_disk_that_fills_up_is_told_and_the_last_checkpoint_stays(folder):
+  """No file grows beyond so many bytes, which Orbax is told as by a disk."""
+  checkpoints = Checkpoints(folder, fingerprint='a')
+  state = state_on(make_mesh({'data': 1}), seed=15)
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+  try:
+    with pytest.raises(OSError, match='File too large') as caught:
+      checkpoints.save(15, state, {'count': 15})
+      checkpoints.wait()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  assert caught.value.errno == errno.EFBIG
+  assert caught.value.filename == str(folder)
+  checkpoints.close()
+  # The control: with room the same is saved, beside what was there.
+  again = Checkpoints(folder, fingerprint='a')
+  assert again.steps() == [5, 10]
+  again.save(15, state, {'count': 15})
+  again.close()
+  assert Checkpoints(folder, fingerprint='a').steps() == [10, 15]

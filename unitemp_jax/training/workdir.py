@@ -8,7 +8,9 @@ data and is the same in every process.
 
 import contextlib
 import json
+import os
 import platform
+import re
 import subprocess
 import warnings
 from collections.abc import Iterator, Mapping
@@ -210,6 +212,19 @@ def _from_stored(stored: Any, abstract_state: Any) -> Any:
   return jax.tree.map(rich, abstract_state, state)
 
 
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+  """Raises what the system said to Orbax's writer as the error that it is."""
+  try:
+    yield
+  except Exception as error:
+    said = re.search(r"os_error_code='(\d+)'", str(error))
+    if said is None:
+      raise
+    code = int(said[1])
+    raise OSError(code, os.strerror(code), str(path)) from error
+
+
 def _preservation(keep: int, keep_every: int):
   newest = ocp.checkpoint_managers.LatestN(keep)
   if not keep_every:
@@ -254,21 +269,23 @@ class Checkpoints:
     """Starts writing a checkpoint; returns once `state` may be donated.
 
     `data_state` is what the host needs besides it, as JSON-able values; those
-    of process 0 are kept.
+    of process 0 are kept. OSError: this one or the one before could not be
+    written, and older ones are as they were.
     """
     if jax.default_backend() == 'cpu':
       # Orbax reads host buffers in place, and a donated one is overwritten by
       # the next step while the writer still reads it.
       state = jax.tree.map(jnp.copy, state)
     host = {'fingerprint': self._fingerprint, 'data_state': data_state}
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(_to_stored(state)),
-        host=ocp.args.JsonSave(host),
-      ),
-      force=True,
-    )
+    with _disk_errors(self._directory):
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(_to_stored(state)),
+          host=ocp.args.JsonSave(host),
+        ),
+        force=True,
+      )
 
   def restore_latest(self, abstract_state: Any) -> tuple[Any, dict] | None:
     """Returns the newest readable (state, data_state), None without any.
@@ -348,8 +365,12 @@ class Checkpoints:
     self._manager.reload()
 
   def wait(self) -> None:
-    """Returns when the checkpoint that is being written is complete."""
-    self._manager.wait_until_finished()
+    """Returns when the checkpoint that is being written is complete.
+
+    OSError: it could not be written.
+    """
+    with _disk_errors(self._directory):
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Finishes writing and releases the directory."""
