@@ -1,19 +1,23 @@
 """Benchmarks find what is constant, what grows, and what is the same."""
 
 import json
+import pathlib
 import time
 import types
 
+import ended
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from model_fixture import random_model
 from quick_compilation import quick_compilation  # noqa: F401
 
-from unitemp_jax.bench import baselines, long, measure, runner
+from unitemp_jax.bench import baselines, long, measure, reading, runner
 from unitemp_jax.bench.measure import Context
 from unitemp_jax.cli import bench as cli
 from unitemp_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +151,24 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
   assert cli.main(['cache', out, '--dry_run']) == 0
   assert 'cache, 5 repeats' in capsys.readouterr().out
   assert not (tmp_path / 'out').exists()
+
+
+def test_reading_is_compared_with_what_a_step_takes(tmp_path, monkeypatch):
+  monkeypatch.setattr(reading, '_SECONDS', 0.05)
+  ended.write_latents(tmp_path / 'latents', (9, 2, 2), 32)
+  words = ['reading', f'--config={ROOT}/configs/tiny_teacher.py:test']
+  words += [f'--config.latents.dir={tmp_path / "latents"}', '--repeats=2']
+
+  def run(name, speed):
+    monkeypatch.setattr(reading.encode, 'speed', lambda: speed)
+    code = cli.main([*words, f'--out={tmp_path / name}'])
+    return code, (tmp_path / name / runner.TABLES).read_text()
+
+  code, text = run('slow', 1e6)
+  assert code == 0
+  assert 'clips read' in text and 'holds' in text
+  code, text = run('fast', 1e18)  # The control.
+  assert code == 1
+  assert 'DOES NOT HOLD' in text
+  with pytest.raises(UserError, match='needs --config'):
+    cli.main(['reading', f'--out={tmp_path / "none"}'])

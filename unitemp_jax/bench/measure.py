@@ -68,6 +68,7 @@ class Context:
   report: Callable[[str], None] = print  # is given lines about the progress
   # of attention; by default one that the device does in seconds
   call: CallShape | None = None
+  config: Any = None  # of a training, whose data are read
 
   @functools.cached_property
   def card(self) -> model_folder.ModelCard:

@@ -17,6 +17,7 @@ from unitemp_jax.bench import (
   long,
   measure,
   pytorch,
+  reading,
 )
 from unitemp_jax.bench.measure import Context, Outcome
 from unitemp_jax.errors import UserError
@@ -28,8 +29,9 @@ BENCHMARKS: dict[str, Callable[[Context], Outcome]] = {
   'attention': attention.run,
   'baselines': pytorch.run,
   'growth': growth.run,
+  'reading': reading.run,
 }
-NAMED = ('baselines', 'growth')  # that run if they are asked for
+NAMED = ('baselines', 'growth', 'reading')  # that run if they are asked for
 RESULTS, TABLES = 'bench.json', 'bench.md'
 
 

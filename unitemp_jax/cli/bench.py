@@ -9,6 +9,7 @@ from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.sampling import model_folder
+from unitemp_jax.training.config import load_config
 
 _EXAMPLE = """benchmarks:
   long       memory and time per block of a long video, in both directions
@@ -20,11 +21,14 @@ _EXAMPLE = """benchmarks:
              forward, backward, stream, train, tiles, baselines, table
   growth     time and memory by blocks, by clips of a batch, and what devices
              send in training; only if it is named, in the source folder
+  reading    clips of a --config a second, and how many its step takes at most;
+             only if it is named
 
 example:
   unitemp bench long --out=out/bench
   unitemp bench --blocks=200 --repeats=5 --out=out/bench
   unitemp bench attention --queries=4680 --keys=32760 --out=out/tiles
+  unitemp bench reading --config=configs/tiny_distill.py --out=out/reading
   UNITEMP_ATTENTION_TILES=out/tiles/tiles.json unitemp train ..."""
 
 _CALL = ('queries', 'keys', 'heads', 'head_dim', 'frames')
@@ -37,6 +41,7 @@ def _parser() -> Parser:
     'names', 'which; by default the first three', nargs='*', metavar='NAME'
   )
   parser.share('out', 'model')
+  parser.share('config', required=False, help='reading: of a training')
   often = 'how often everything is measured after warming up'
   parser.add('--repeats', often, at_least(2), 5)
   parser.add('--blocks', 'length of the long videos', int, 210)
@@ -51,7 +56,7 @@ def _parser() -> Parser:
 
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code: 1 if a claim does not hold."""
-  args = _parser().parse_args(argv)
+  args, overrides = _parser().parse_with_overrides(argv)
   if args.names[:1] == ['device']:
     return _device(args)
   names = list(dict.fromkeys(args.names)) or [
@@ -64,7 +69,10 @@ def main(argv: list[str]) -> int:
         f'{", ".join(runner.BENCHMARKS)}.'
       )
   call = _call(args)
-  context = Context(args.model, args.repeats, args.blocks, call=call)
+  config = load_config(args.config, overrides) if args.config else None
+  context = Context(
+    args.model, args.repeats, args.blocks, call=call, config=config
+  )
   model_folder.read_card(args.model)
   runner.check(args.out)
   if args.dry_run:

@@ -434,7 +434,7 @@ def _describe(
   work = sum(
     flops.vae_encode(vae, n, spec.height, spec.width).total for n in lengths
   )
-  seconds = 2 * work / _speed() / jax.device_count()
+  seconds = 2 * work / speed() / jax.device_count()
   began = time.monotonic()
   video_folder_builder.video_folder.read_clip(
     spec.videos, found[0], spec.height, spec.width
@@ -451,7 +451,7 @@ def _describe(
   )
 
 
-def _speed() -> float:
+def speed() -> float:
   """Operations per second of a matrix product on one device."""
   side = 2048
   product = jax.jit(lambda x: x @ x)
