@@ -4,7 +4,6 @@ The config files are the full-size ones; networks have one narrow layer, frames
 32x32 pixels, and every training one step.
 """
 
-import importlib.util
 import os
 import pathlib
 import re
@@ -13,6 +12,7 @@ import shutil
 import sys
 
 import numpy as np
+import published_names
 import pytest
 
 from unitemp_jax.cli import main as cli
@@ -70,18 +70,12 @@ def test_the_page_has_both_routes():
 
 def published(folder):
   """Checkpoints under the names and in the layout of Wan's own files."""
-  helpers = ROOT / 'tests' / 'convert'
-  spec = importlib.util.spec_from_file_location(
-    'published_names', helpers / 'published_names.py'
-  )
-  names = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(names)
   sizes = {
-    'Wan2.1-T2V-1.3B/diffusion_pytorch_model': names.dit(
+    'Wan2.1-T2V-1.3B/diffusion_pytorch_model': published_names.dit(
       'wan', d=48, ffn=64, layers=1, text=32, freq=16
     ),
-    'Wan2.1_VAE': names.vae('wan', base=8),
-    'models_t5_umt5-xxl-enc-bf16': names.umt5(
+    'Wan2.1_VAE': published_names.vae('wan', base=8),
+    'models_t5_umt5-xxl-enc-bf16': published_names.umt5(
       'wan', vocab=68, d=32, ffn=64, layers=1, heads=2, k=16
     ),
   }
