@@ -374,4 +374,5 @@ class Checkpoints:
 
   def close(self) -> None:
     """Finishes writing and releases the directory."""
-    self._manager.close()
+    with _disk_errors(self._directory):
+      self._manager.close()
