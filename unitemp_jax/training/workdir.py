@@ -219,9 +219,9 @@ def _disk_errors(path: Path) -> Iterator[None]:
     yield
   except Exception as error:
     said = re.search(r"os_error_code='(\d+)'", str(error))
-    if said is None:
+    code = int(said[1]) if said else getattr(error, 'errno', None)
+    if code is None or getattr(error, 'filename', None):
       raise
-    code = int(said[1])
     raise OSError(code, os.strerror(code), str(path)) from error
 
 
