@@ -188,12 +188,12 @@ def test_a_disk_that_fills_up_is_told_and_the_last_checkpoint_stays(folder):
     with pytest.raises(OSError, match='File too large') as caught:
       checkpoints.save(15, state, {'count': 15})
       checkpoints.wait()
+    with contextlib.suppress(OSError):  # It may be told once more.
+      checkpoints.close()
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
   assert caught.value.errno == errno.EFBIG
   assert caught.value.filename == str(folder)
-  with contextlib.suppress(OSError):  # It may be told once more.
-    checkpoints.close()
   # The control: with room the same is saved, beside what was there.
   again = Checkpoints(folder, fingerprint='a')
   assert again.steps() == [5, 10]
