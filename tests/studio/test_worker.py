@@ -123,7 +123,16 @@ def test_a_cancelled_version_keeps_its_blocks(studio, project, first):
   assert version.state == 'cancelled'
   assert project.about(version)['partial']
   worker.resume(project, name)
+  shown = []
+  worker._show = lambda run, *what: shown.append(what)
   go_on(studio)
+  del worker._show
+  # Backward, a block is seen at once, and again when its past is there.
+  frames = [range(a, a + len(block)) for a, block, _ in shown]
+  assert set().union(*frames) == set(range(45))
+  for k, (_, _, refines) in enumerate(shown):
+    assert refines == any(set(frames[k]) & set(one) for one in frames[:k])
+  assert any(refines for *_, refines in shown)
   version = project.versions()[name]
   assert version.state == 'done'
   assert version.frames_file.read_bytes() == first.frames_file.read_bytes()
