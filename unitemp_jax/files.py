@@ -93,10 +93,7 @@ def write(
     if path.is_file() and path.read_bytes() == data:
       return path
     raise UserError(f'{path} exists; delete it or choose another name.')
-  with (
-    writing(path, within=within) as temporary,
-    temporary.open('r+b') as file,
-  ):
+  with writing(path, within=within) as temporary, temporary.open('r+b') as file:
     file.write(data)
   return path
 

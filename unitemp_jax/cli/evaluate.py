@@ -9,12 +9,7 @@ from pathlib import Path
 from unitemp_jax import files
 from unitemp_jax.aot.clips import estimates
 from unitemp_jax.cli import clip_options
-from unitemp_jax.cli.options import (
-  Parser,
-  add_hosts,
-  at_least,
-  seeds,
-)
+from unitemp_jax.cli.options import Parser, add_hosts, at_least, seeds
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import fidelity, naming, tables
 from unitemp_jax.evaluation.clips import folder as clip_folder

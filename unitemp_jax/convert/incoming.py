@@ -76,14 +76,10 @@ def load_torch(
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-  """The parameters of a network that are read a part at a time.
+  """The parameters of a network that are read a part at a time."""
 
-  Attributes:
-    found: the network in its checkpoint.
-    entries: our path -> the tensors that make it, from `fit.check`.
-  """
-
-  found: fit.Found
+  found: fit.Found  # the network in its checkpoint
+  # Our path -> the tensors that make it, from `fit.check`.
   entries: Mapping[str, Sequence[keymap.Entry]]
 
   def load(

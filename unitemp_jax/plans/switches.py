@@ -16,17 +16,11 @@ LATE = 2  # latents
 
 
 class Switch(NamedTuple):
-  """A prompt that takes over.
+  """A prompt that takes over."""
 
-  Attributes:
-    position: first one whose row has it.
-    prompt: its index.
-    lag: latents after which it shows.
-  """
-
-  position: int
-  prompt: int
-  lag: int
+  position: int  # first one whose row has it
+  prompt: int  # its index
+  lag: int  # latents after which it shows
 
   def frames(self, plan: Plan) -> tuple[int, int]:
     """The first frame made by it, and the one from which on it shows."""

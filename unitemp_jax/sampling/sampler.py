@@ -215,9 +215,7 @@ def sample_plan(
     jax.vmap(jax.random.key)(seeds),
     flow.student_sigmas(card.timesteps, card.shift),
     options=dataclasses.replace(
-      card.step_options,
-      loop_branches=prefer_loop_branches(),
-      skip_writes=True,
+      card.step_options, loop_branches=prefer_loop_branches(), skip_writes=True
     ),
     place=placer(card.dit, height, width),
   )
