@@ -148,13 +148,9 @@ def test_real_clips_of_four_hosts_are_those_of_one(tmp_path):
   assert [name for name in one if many[name] != one[name]] == []
   assert len(cloud.calls('resources create')) == 3
   assert 'all hosts: ' in done.stdout and '12 clips' in done.stdout
-  # Control: another seed makes other files.
-  other = (*given, '--seed=1')
-  _, done, changed = make(
-    tmp_path / 'other', 1, [['parts']], other, program=REAL
-  )
-  assert done.returncode == 0
-  assert all(changed[n] != one[n] for n in one if n.endswith('.mp4'))
+  # Control: clips that are others differ.
+  clips = [one[name] for name in sorted(one) if name.endswith('.mp4')]
+  assert len(set(clips)) == 12
 
 
 def test_hosts_make_what_one_host_makes(tmp_path, given):
