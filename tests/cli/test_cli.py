@@ -58,14 +58,15 @@ def test_user_error_is_one_line_and_exit_2(monkeypatch, capsys):
   assert capsys.readouterr().err == expected
 
 
-def test_other_errors_keep_their_traceback(monkeypatch):
+@pytest.mark.parametrize('error', [ZeroDivisionError(), RuntimeError('x')])
+def test_other_errors_keep_their_traceback(monkeypatch, error):
   """Negative control: a bug must not be dressed up as bad input."""
 
   def fails(argv):
-    raise ZeroDivisionError
+    raise error
 
   add_verb(monkeypatch, fails)
-  with pytest.raises(ZeroDivisionError):
+  with pytest.raises(type(error)):
     cli.main(['probe'])
 
 
@@ -76,6 +77,7 @@ def test_other_errors_keep_their_traceback(monkeypatch):
     (OSError(errno.EROFS, 'Read-only file system'), 'Read-only file system'),
     (PermissionError(errno.EACCES, 'Permission denied', 'c'), 'c cannot be'),
     (MemoryError('Unable to allocate 9 TiB'), 'Unable to allocate 9 TiB'),
+    (RuntimeError('RESOURCE_EXHAUSTED: Out of memory'), 'use fewer pixels'),
   ],
 )
 def test_faults_of_the_machine_are_sentences(monkeypatch, capsys, error, words):
