@@ -207,3 +207,17 @@ def test_the_lock_of_another_machine_holds_while_it_is_touched(
   (tmp_path / files.LOCK).write_text(left)
   with files.lock(tmp_path):
     assert json.loads((tmp_path / files.LOCK).read_text()) != json.loads(left)
+
+
+def test_what_a_shell_has_opened_is_read_and_other_pipes_are_not(tmp_path):
+  read, write = os.pipe()
+  try:
+    os.write(write, b'a red one\n\n')
+    os.close(write)
+    assert files.read_lines(f'/dev/fd/{read}') == ['a red one']
+  finally:
+    os.close(read)
+  os.mkfifo(tmp_path / 'pipe')
+  for path in (tmp_path / 'pipe', '/dev/zero', '/dev/fd/none'):
+    with pytest.raises(UserError, match='no file'):
+      files.read_text(path)

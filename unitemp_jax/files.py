@@ -318,23 +318,15 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_lines(path: Name) -> list[str]:
-  """The lines of a text in UTF-8 that are not blank, without outer spaces.
-
-  Raises:
-    UserError: it cannot be read as that.
-  """
+  """The lines of a text that are not blank, without outer spaces."""
   # Not str.splitlines, which cuts at characters that a prompt may hold.
   lines = read_text(path).split('\n')
   return [line.strip() for line in lines if line.strip()]
 
 
 def read_text(path: Name) -> str:
-  """A text in UTF-8, with or without a byte-order mark.
-
-  Raises:
-    UserError: it is no file, is too large, or is no such text.
-  """
-  if not os.path.isfile(path):
+  """Reads a text in UTF-8; UserError if it cannot be read as that."""
+  if not _ends(path):
     raise no_file(path)
   try:
     return _decoded(path)
@@ -346,9 +338,15 @@ def read_text(path: Name) -> str:
     raise UserError(f'{path} cannot be read {why} or name another.') from error
 
 
+def _ends(path: Name) -> bool:
+  """Whether it is a file, or a pipe that a shell has opened: `<(...)`."""
+  opened = re.fullmatch(r'/dev/(stdin|fd/\d+)', os.fspath(path))
+  return os.path.isfile(path) or (bool(opened) and not os.path.isdir(path))
+
+
 def _decoded(path: Name) -> str:
   """The text of a file that ends; OSError or UnicodeDecodeError."""
-  if os.path.exists(path) and not os.path.isfile(path):  # It may never end.
+  if os.path.exists(path) and not _ends(path):
     kind = 'a folder' if os.path.isdir(path) else 'no file'
     raise OSError(errno.EINVAL, f'it is {kind}')
   with open(path, 'rb') as file:
