@@ -83,6 +83,11 @@ def memory_lines(path, slices):
       f'{path} is of {number} x {topology}, but {slices.describe()} is asked '
       'for; compile the config for that.'
     )
+  if report.get('mode') == 'fast':
+    return [
+      f'memory: unknown; {path} is of the least effort of the compiler, which '
+      'decides nothing: compile without --fast.'
+    ], True
   lines, fits = [f'memory: compiled for {number} x {topology}, {path}'], True
   for step, peak in peaks:
     word = 'fits'

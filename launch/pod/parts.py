@@ -157,9 +157,14 @@ def seconds_per_clip(options, slices):
   steps = [s for s in report.get('steps', ()) if s.get('name') == 'sampler']
   if not steps:
     return 0.0, ''
-  peak = slices.generation.tflops * 1e12 * report['utilisation']
-  each = steps[0]['tflops'] * 1e12 / steps[0]['rows'] / peak
-  where = f'estimated by {os.path.basename(path)}, compiled, not run'
+  time = steps[0].get('time')
+  if not time:
+    return 0.0, ''
+  # Other chips are taken to reach the same share of their peak arithmetic.
+  seconds = time['ops'] + time['kernels'] + time['waits']
+  peak = slices.generation.tflops * time['ideal'] / seconds
+  each = steps[0]['tflops'] / steps[0]['rows'] / peak
+  where = f'by the schedule in {os.path.basename(path)}, compiled, not run'
   return each * slices.hosts / chips, where
 
 

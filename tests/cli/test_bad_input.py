@@ -269,11 +269,6 @@ CASES = {
     ('no list', '--table=none.yaml', 'none.yaml'),
     ('no such chip', f'{AOT} --topology=v9z:4x4', 'v9z'),
     ('no such shape', f'{AOT} --topology=v5e:five', 'five'),
-    (
-      'too busy',
-      f'{AOT} --topology=v5e:4x4 --utilisation=2',
-      '--utilisation=2',
-    ),
   ],
   'ode_pairs': [
     ('no prompts', f'none.txt {ODE_PAIRS}', 'none.txt'),

@@ -218,10 +218,14 @@ def test_time_and_cost_of_what_was_compiled(tmp_path, given):
   )
   assert done.returncode == 0, done.stderr
   (line,) = [l for l in done.stdout.splitlines() if l.startswith('time: ')]
-  assert line.endswith('(estimated by sampler-v5e-1x1.json, compiled, not run)')
-  # A host of four v6e chips makes a clip as the report's operations say.
+  assert line.endswith(
+    '(by the schedule in sampler-v5e-1x1.json, compiled, not run)'
+  )
+  # A host of four v6e chips, at the share of the peak of the compiled v5e.
   step = json.loads(path.read_text())['steps'][0]
-  each = step['tflops'] / (0.4 * 918) / 4
+  time = step['time']
+  share = time['ideal'] / (time['ops'] + time['kernels'] + time['waits'])
+  each = step['tflops'] / (share * 918) / 4
   assert f'7200 clips x {each:.3g} s on 4 hosts' in line
   assert f'= {7200 * each / 4 / 3600:.2f} h' in line
   hours = 7200 * each / 4 / 3600

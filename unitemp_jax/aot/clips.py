@@ -1,4 +1,4 @@
-"""What a set of clips takes of each TPU generation, estimated."""
+"""What a set of clips takes of each TPU generation at least."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,6 @@ from unitemp_jax.plans import Plan
 from unitemp_jax.sampling.model_folder import ModelCard
 from unitemp_jax.training import flops as training_flops
 
-UTILISATION = 0.4  # of the peak arithmetic
 _TOLD = 1e12  # operations of a clip from which on anybody waits
 
 
@@ -24,7 +23,7 @@ def clip_flops(card: ModelCard, plan: Plan) -> Flops:
     card.text.length,
     draft_from=card.step_options.draft_from,
   )
-  made = training_flops.sample(rows, len(card.timesteps) - 1)
+  made = training_flops.sample(rows, len(card.timesteps) - 1, last_write=False)
   made += flops.text_context(card.dit, 1, card.text.length)
   return made + flops.vae_decode(card.vae, len(plan.timeline()[0]), *grid)
 
@@ -47,16 +46,16 @@ def estimates(
   if each < _TOLD:
     return []
   found = [
-    f'estimated at {100 * UTILISATION:.0f} % of the peak arithmetic, not run '
-    f'({each / 1e12:,.0f} TFLOP a clip):'
+    f'at least, by the peak arithmetic ({each / 1e12:,.0f} TFLOP a clip); not '
+    'run:'
   ]
   for chip in CHIPS.values():
-    rate = chip.devices * chip.tflops * 1e12 * UTILISATION / each  # a second
+    rate = chip.devices * chip.tflops * 1e12 / each  # a second
     limit = chip.gib * 2**30
     fits = min(memory.batch_that_fits(card, plan, limit) for plan in plans)
     found.append(
       f'  {chip.name}: batches of {fits * chip.devices} a chip, '
-      f'{60 * rate:.2f} clips a minute and chip, '
+      f'at most {60 * rate:.2f} clips a minute and chip, at least '
       f'{clips / rate / 3600:,.1f} chip-hours'
     )
   return found

@@ -38,19 +38,14 @@ def effort(fast: bool) -> Iterator[None]:
 
 
 def run(
-  step: Step,
-  topology: Topology,
-  fast: bool,
-  utilisation: float,
-  schedules: Path | None = None,
+  step: Step, topology: Topology, fast: bool, schedules: Path | None = None
 ) -> StepReport:
   """Traces and compiles a step.
 
   Args:
     step: for the devices of a topology.
     topology: the same.
-    fast: with the least effort; memory then differs by some percent.
-    utilisation: of the peak arithmetic, for the estimate of its time.
+    fast: with the least effort; memory then differs.
     schedules: where the compiler writes those of kernels; its time is read off
       then.
 
@@ -87,8 +82,6 @@ def run(
       )
   return step_report(
     step,
-    topology,
-    utilisation,
     compiled=fits,
     peak=peak,
     scratch=scratch,
@@ -140,9 +133,7 @@ def compile_config(
   *,
   depth: int | None = None,
   fast: bool = False,
-  utilisation: float = 0.4,
   dry_run: bool = False,
-  time: bool = False,
   mesh: Mapping[str, int] | None = None,
 ) -> MemoryReport:
   """Compiles the steps of a config for a topology; nothing is run.
@@ -154,15 +145,13 @@ def compile_config(
     names: of steps, see `steps.steps_of`; by default all that it has.
     depth: compiles so many layers only.
     fast: least effort of the compiler.
-    utilisation: of the peak arithmetic, for estimates.
     dry_run: only prints what would be compiled.
-    time: also read off the schedule; the compiler is not to be loaded before.
     mesh: that a student is served on; by default all devices along `data`.
 
   Raises:
     UserError: see `load_config` and `steps.steps_of`.
   """
-  schedules = schedule.folder() if time else None
+  schedules = None if fast else schedule.folder()
   devices = topology.devices(target)
   if os.path.isdir(name):
     limit = target.chip.gib * 2**30
@@ -181,7 +170,7 @@ def compile_config(
       print(f'would compile {step.name} for {target}, batch {step.rows}')
       continue
     print(f'compiling {step.name} for {target} ...', flush=True)
-    made.append(run(step, target, fast, utilisation, schedules))
+    made.append(run(step, target, fast, schedules))
   return MemoryReport(
     config=name,
     overrides=overrides,
@@ -191,7 +180,6 @@ def compile_config(
     chip_gib=target.chip.gib,
     layers=depth,
     mode='fast' if fast else 'exact',
-    utilisation=utilisation,
     versions={
       name: importlib.metadata.version(name) for name in ('jax', 'libtpu')
     },

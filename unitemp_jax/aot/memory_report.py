@@ -9,7 +9,6 @@ from unitemp_jax import files
 from unitemp_jax.aot.hlo import Traffic
 from unitemp_jax.aot.schedule import StepTime
 from unitemp_jax.aot.step import Step, device_bytes
-from unitemp_jax.aot.topology import Topology
 from unitemp_jax.errors import UserError
 
 GIB = 2**30
@@ -54,10 +53,8 @@ class StepReport:
     rows: of the batch, on all devices.
     mesh: sizes of its axes.
     share: how often the step is taken in a round of training steps.
-    estimate_seconds: for one run, see `MemoryReport.utilisation`.
-    bound: what the estimate is bound by, 'compute' or 'network'.
     largest: the largest allocations, where the compiler gave up.
-    time: by the compiler's schedule, if it was asked for.
+    time: by the compiler's schedule; at normal effort only.
   """
 
   name: str
@@ -74,8 +71,6 @@ class StepReport:
   rows: int
   mesh: dict[str, int]
   share: int
-  estimate_seconds: float
-  bound: str
   largest: list[str]
   time: StepTime | None = None
 
@@ -112,8 +107,6 @@ class StepReport:
 
 def step_report(
   step: Step,
-  topology: Topology,
-  utilisation: float,
   *,
   compiled: bool,
   peak: int,
@@ -126,11 +119,6 @@ def step_report(
   """Returns the report on a step; `peak` and `scratch` in bytes."""
   arguments = {k: device_bytes(v) / GIB for k, v in step.arguments.items()}
   resident = {k: device_bytes(v) / GIB for k, v in step.resident.items()}
-  chip, total = topology.chip, step.flops.total
-  compute = total / (topology.devices * chip.tflops * 1e12 * utilisation)
-  inside = sum(one.bytes - one.between for one in traffic)
-  between = sum(one.between for one in traffic)
-  network = inside / (chip.ici * 1e9) + between / (chip.dcn * 1e9)
   return StepReport(
     name=step.name,
     compiled=compiled,
@@ -140,14 +128,12 @@ def step_report(
     activations_gib=max(peak / GIB - sum(arguments.values()), 0.0),
     scratch_gib=scratch / GIB,
     compile_seconds=seconds,
-    tflops=total / 1e12,
+    tflops=step.flops.total / 1e12,
     attention_tflops=step.flops.attention / 1e12,
     traffic=traffic,
     rows=step.rows,
     mesh=dict(step.mesh),
     share=step.share,
-    estimate_seconds=max(compute, network),
-    bound='compute' if compute >= network else 'network',
     largest=largest,
     time=time,
   )
@@ -165,8 +151,8 @@ class MemoryReport:
     chips: of all slices.
     chip_gib: memory of a device that a program may use.
     layers: of the network, where fewer than the config's were compiled.
-    mode: 'fast' or 'exact' effort of the compiler.
-    utilisation: of the peak arithmetic that the estimates assume.
+    mode: 'exact', or 'fast': the least effort of the compiler, whose memory
+      and time are others, so that no verdict follows.
     versions: of jax and libtpu.
     steps: one per program.
   """
@@ -179,7 +165,6 @@ class MemoryReport:
   chip_gib: float
   layers: int | None
   mode: str
-  utilisation: float
   versions: dict[str, str]
   steps: list[StepReport]
 
@@ -189,47 +174,53 @@ class MemoryReport:
     return all(self.step_fits(step) for step in self.steps)
 
   def step_fits(self, step: StepReport) -> bool:
-    """Returns whether one step fits."""
-    return step.compiled and step.peak_gib <= self.chip_gib
+    """Returns whether one step fits, as far as this mode can tell."""
+    inside = step.compiled and step.peak_gib <= self.chip_gib
+    return inside or self.mode == 'fast'
 
   def outcome(self, step: StepReport) -> str:
     """Returns whether a step fits, in words."""
+    if self.mode == 'fast':
+      return 'no verdict at the least effort'
     if not self.step_fits(step):
       return 'DOES NOT FIT'
     if step.peak_gib > (1 - HEADROOM) * self.chip_gib:
       return f'fits with less than {100 * HEADROOM:.0f} % to spare'
     return 'fits'
 
-  def text(self) -> str:
-    """Returns the whole report, many lines."""
+  def text(self, parts: bool = False) -> str:
+    """Returns the whole report; with `parts` seconds per op and module."""
     slices = f'{self.slices} x ' if self.slices > 1 else ''
     depth = '' if self.layers is None else f', {self.layers} layers only'
     versions = ', '.join(f'{k} {v}' for k, v in self.versions.items())
+    effort = 'normal' if self.mode == 'exact' else 'least'
     found = [
       f'{self.config} for {slices}{self.topology}: {self.chips} chips, '
       f'{self.chip_gib:g} GiB per device{depth}',
-      f'compiled, not run; {self.mode} effort, {versions}',
+      f'compiled for {slices}{self.topology}, not run; {effort} effort, '
+      f'{versions}',
     ]
     for step in self.steps:
-      found += self._step_lines(step)
+      found += self._step_lines(step, parts)
     if self.layers is not None:
       found.append(
         'A reduced depth says nothing about the memory of the whole.'
       )
     rounds = [step for step in self.steps if step.share]
-    if len(rounds) > 1 and all(step.compiled for step in rounds):
+    times = [step.time.seconds for step in rounds if step.time is not None]
+    if len(rounds) > 1 and len(times) == len(rounds):
       number = sum(step.share for step in rounds)
-      total = sum(step.share * step.estimate_seconds for step in rounds)
+      total = sum(step.share * t for step, t in zip(rounds, times, strict=True))
       found.append(
-        f'estimate: {total / number:.2f} s per step on average over {number} '
-        f'steps, at {100 * self.utilisation:.0f} % utilisation'
+        f'by the schedule: {total / number:.2f} s per step on average over '
+        f'{number} steps'
       )
     return '\n'.join(found)
 
-  def _step_lines(self, step: StepReport) -> list[str]:
+  def _step_lines(self, step: StepReport, parts: bool) -> list[str]:
     mesh = ' '.join(f'{axis} {n}' for axis, n in step.mesh.items() if n > 1)
     amount = f'{step.peak_gib:.2f}' if step.peak_gib else 'more than there is'
-    parts = ', '.join(
+    roles = ', '.join(
       f'{role} {size:.2f}' for role, size in step.contributors() if size >= 5e-3
     )
     found = [
@@ -238,7 +229,7 @@ class MemoryReport:
       f'  mesh {mesh or "of one device"}, batch {step.rows}; arguments '
       f'{sum(step.arguments.values()):.2f} GiB, scratch '
       f'{step.scratch_gib:.2f} GiB; compiled in {step.compile_seconds:.0f} s',
-      f'  memory: {parts}',
+      f'  memory: {roles}',
       f'  {step.tflops:,.1f} TFLOP (analytic), {step.attention_tflops:,.1f} of '
       'them attention',
     ]
@@ -250,19 +241,16 @@ class MemoryReport:
         + (between if one.between else '')
       )
     if step.time is not None:
-      found += step.time.lines()
-    elif step.compiled:
-      found.append(
-        f'  estimate: {step.estimate_seconds:.2f} s, bound by {step.bound}, at '
-        f'{100 * self.utilisation:.0f} % utilisation and full bandwidth'
-      )
-    if self.outcome(step) != 'fits':
+      found += step.time.lines(parts)
+    if self.outcome(step) != 'fits' and self.mode == 'exact':
       found += [f'  largest: {one}' for one in step.largest]
       found += [f'  to change: {one}' for one in step.advice()]
     return found
 
   def summary(self) -> str:
     """Returns one sentence on what does not fit, or on how much is left."""
+    if self.mode == 'fast':
+      return 'no verdict at the least effort; leave --fast for one'
     if not self.fits:
       steps = [step for step in self.steps if not self.step_fits(step)]
       worst = max(steps, key=lambda step: step.peak_gib)
@@ -337,7 +325,10 @@ def read(path: Path) -> MemoryReport:
   fields: dict[str, Any] = files.read_json(path, 'a memory report', mend)
   try:
     steps = fields.pop('steps')
+    fields.pop('utilisation', None)  # Former fields.
     for step in steps:
+      for name in ('estimate_seconds', 'bound'):
+        step.pop(name, None)
       step['traffic'] = [Traffic(**one) for one in step['traffic']]
       if step.get('time'):
         step['time'] = StepTime.from_json(step['time'])

@@ -13,6 +13,7 @@ products take ten times the cycles.
 import base64
 import collections
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -104,8 +105,8 @@ class StepTime:
     parts = {name: [Part(**one) for one in fields[name]] for name in lists}
     return cls(**{**fields, **parts})
 
-  def lines(self) -> list[str]:
-    """Returns a text, one line a part."""
+  def lines(self, parts: bool = True) -> list[str]:
+    """Returns a text; with `parts` a line for each."""
     share = f'{100 * self.roofline:.0f} % of the roofline'
     if self.unknown:
       share = 'without some kernels'
@@ -117,12 +118,13 @@ class StepTime:
     ]
     if self.unknown:
       found.append(f'  {self.unknown} kernels have no schedule: more than that')
-    for title, parts in (
-      ('module', self.modules),
-      ('op', self.slowest),
-      ('kernel', self.kernel_parts),
-    ):
-      for one in parts:
+    lists = {
+      'module': self.modules,
+      'op': self.slowest,
+      'kernel': self.kernel_parts,
+    }
+    for title, ones in lists.items() if parts else ():
+      for one in ones:
         about = f', {one.about}' if one.about else ''
         found.append(
           f'    {title} {100 * one.seconds / self.seconds:5.1f} % '
@@ -131,11 +133,9 @@ class StepTime:
     return found
 
 
+@functools.cache
 def folder() -> Path:
-  """Where the compiler writes schedules from now on.
-
-  To be called before libtpu is loaded, and once per process.
-  """
+  """Where the compiler writes schedules, if this comes before libtpu loads."""
   found = Path(tempfile.mkdtemp(prefix='schedule-'))
   more = (
     f'--xla_jf_dump_to={found} --xla_jf_dump_llo_text=true '

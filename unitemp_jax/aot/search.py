@@ -1,4 +1,4 @@
-"""Mesh, accumulation and rematerialisation with the least estimated step time.
+"""Mesh, accumulation and rematerialisation with the least step time.
 
 All candidates are judged by arithmetic first: state split over `fsdp` and
 `context`, what a layer keeps for each token, operations, and the weights that
@@ -41,7 +41,7 @@ class Candidate:
     accumulate: passes of a step.
     remat: of `models.dit.POLICIES`; '' where a config does not say.
     gib: what it needs of each device, estimated.
-    seconds: of its longest step, estimated.
+    seconds: that arithmetic and links take of its longest step at least.
   """
 
   mesh: tuple[int, int, int]
@@ -144,7 +144,7 @@ class Estimate:
     kept *= _KEPT[candidate.remat or 'none']
     state = self._bytes / (fsdp * context)
     flops = self._flops[candidate.remat]
-    compute = rows * flops / (self._target.devices * chip.tflops * 1e12 * 0.4)
+    compute = rows * flops / (self._target.devices * chip.tflops * 1e12)
     parts = fsdp * context
     sent = candidate.accumulate * self._passes * self._weights
     sent *= 1 - 1 / parts
@@ -220,11 +220,11 @@ def table(
   best_first = ranked(found)
   lines = [
     f'{step}: {number} layouts, {len(found)} of them compiled (not run)',
-    'data fsdp context accumulate remat      peak GiB  estimate   sent GB  ',
+    'data fsdp context accumulate remat      peak GiB  schedule   sent GB  ',
   ]
   for one, report in best_first:
     (made,) = report.steps
-    seconds = f'{made.estimate_seconds:.1f} s' if made.compiled else ''
+    seconds = f'{made.time.seconds:.1f} s' if made.time else ''
     mesh = '{:4} {:4} {:7}'.format(*one.mesh)
     lines.append(
       f'{mesh} {one.accumulate:10} {one.remat or "own":9} '
@@ -237,6 +237,8 @@ def table(
   else:
     pasted = ' '.join(f'--config.{one}' for one in first.overrides)
     lines.append(f'use: {pasted}')
+  if report.mode == 'fast':
+    lines.append('no verdict at the least effort: compile that without --fast.')
   return '\n'.join(lines)
 
 
@@ -248,13 +250,13 @@ def ranked(
 
 
 def _rank(candidate: Candidate, report: MemoryReport) -> tuple:
-  """Those with headroom, then those that fit, by their estimated time."""
+  """Those with headroom, then those that fit, by their time."""
   (made,) = report.steps
   spare = made.peak_gib <= (1 - HEADROOM) * report.chip_gib
   return (
     not report.fits,
     not spare,
-    made.estimate_seconds,
+    made.time.seconds if made.time else math.inf,
     made.sent,
     candidate.seconds,
   )

@@ -132,7 +132,7 @@ class Serving:
       'text': split(text, card.dit.text_dim),
       'seeds': split(dtype=jnp.uint32),
     }
-    one = training_flops.sample(self._plan_rows(), last)
+    one = training_flops.sample(self._plan_rows(), last, last_write=False)
     one += flops.text_context(card.dit, 1, text)
     return self._step(
       'sampler',

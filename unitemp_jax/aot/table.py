@@ -30,7 +30,6 @@ class Entry:
     steps: which to compile.
     slices: how many.
     overrides: of the config, `a.b=value`.
-    fast: least effort of the compiler.
   """
 
   name: str
@@ -39,7 +38,6 @@ class Entry:
   steps: tuple[str, ...]
   slices: int = 1
   overrides: tuple[str, ...] = ()
-  fast: bool = True
 
   def is_of(self, known: MemoryReport) -> bool:
     """Returns whether a report is the one that is asked for."""
@@ -49,7 +47,7 @@ class Entry:
       and known.slices == self.slices
       and tuple(known.overrides) == self.overrides
       and known.layers is None
-      and known.mode == ('fast' if self.fast else 'exact')
+      and known.mode == 'exact'
     )
 
 
@@ -121,8 +119,9 @@ _MEMORY: Cells = {
     'tight' if 'to spare' in one.outcome(step) else one.outcome(step)
   ),
   'TFLOP': lambda _, step: f'{step.tflops:,.0f}',
-  'estimate': lambda _, step: (
-    f'{step.estimate_seconds:.1f} s' if step.compiled else ''
+  'schedule': lambda _, step: f'{step.time.seconds:.2f} s' if step.time else '',
+  'roofline': lambda _, step: (
+    f'{100 * step.time.roofline:.0f} %' if step.time else ''
   ),
 }
 _LARGEST: Cells = {
@@ -131,7 +130,7 @@ _LARGEST: Cells = {
   'largest (GiB)': lambda _, step: ', '.join(
     f'{k} {v:.1f}' for k, v in step.contributors()[:2]
   ),
-  'compiled': lambda one, step: f'{one.mode}, {step.compile_seconds:.0f} s',
+  'compiled in': lambda _, step: f'{step.compile_seconds:.0f} s',
 }
 _GROWTH: Cells = {
   'chips': lambda one, _: str(one.chips),
@@ -167,13 +166,13 @@ def markdown(listed: List, found: Mapping[str, MemoryReport]) -> str:
       for one in found.values()
       for name, number in one.versions.items()
     }
-    shares = {f'{100 * one.utilisation:.0f} %' for one in found.values()}
     parts.append(
       'Mesh: data x fsdp x context. Tight: less than '
       f'{100 * HEADROOM:.0f} % to spare. Sizes are per device. Operations are '
-      'counted from sizes; times are estimates at '
-      f'{", ".join(sorted(shares))} utilisation. Compiled with '
-      f'{", ".join(sorted(versions))}; nothing was run.\n'
+      "counted from sizes; seconds are those of the compiler's schedule, "
+      'and roofline is the share of the peak arithmetic in them. Compiled for '
+      f'the topology at normal effort with {", ".join(sorted(versions))}, not '
+      'run.\n'
     )
   return '\n'.join(parts)
 

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from unitemp_jax import files
 from unitemp_jax.aot import (
@@ -26,12 +25,12 @@ _COMMAND = 'unitemp aot --table'
 _EXAMPLE = f"""examples:
   unitemp aot --config=configs/wan_1p3b_distill.py --topology=v5e:4x4
   unitemp aot --config=configs/wan_1p3b_distill.py:14b --topology=v6e:4x4 \\
-    --slices=2 --fast --config.mesh.context=4 --out=report.json
+    --slices=2 --config.mesh.context=4 --out=report.json
   unitemp aot --config=... --topology=v5e:1x1 --steps=sampler,decode
   unitemp aot --model=models/self_forcing --topology=v5e:1x1
-  unitemp aot --config=... --topology=v5e:1x1 --time --out=new.json
+  unitemp aot --config=... --topology=v5e:1x1 --out=new.json
   unitemp aot --compare=old.json,new.json
-  unitemp aot --config=... --topology=v5e:8x8 --fast --search=4 --out=best.json
+  unitemp aot --config=... --topology=v5e:8x8 --search=4 --out=best.json
   unitemp aot --table=configs/aot/table.yaml --markdown=configs/aot/tables.md
 
 steps: train (all training steps), {', '.join(serving.SERVING)}; or single
@@ -39,11 +38,11 @@ training steps by name. All of them by default; of a model those of serving and
 text, by the encoder as it will run: whole, or layer by layer.
 
 Every step is compiled by the TPU compiler for the topology; nothing is run.
-Operations are counted from sizes; times are estimates. OUT is what
-launch/tpu_pod.py --aot_report reads; --search writes the best there, keeps all
-in the folder of that name without .json, and goes on from them. --table
-compiles what a list asks for and its results do not hold yet, and writes all of
-it as tables.
+Operations are counted from sizes; seconds are those of the compiler's schedule.
+OUT is what launch/tpu_pod.py --aot_report reads; --search writes the best
+there, keeps all in the folder of that name without .json, and goes on from
+them. --table compiles what a list asks for and its results do not hold yet, and
+writes all of it as tables.
 
 exit codes: 0 it fits; 2 bad input; 3 a step does not fit."""
 
@@ -58,15 +57,13 @@ def _parser() -> Parser:
   add('--slices', 'how many', int, 1, metavar='N')
   add('--steps', 'which to compile', metavar='STEP,...')
   parser.share('mesh', help='of serving steps: that a clip is split over')
-  add('--fast', 'least effort of the compiler', bool)
-  add('--time', "seconds by the compiler's schedule, per op and module", bool)
+  add('--fast', 'least effort of the compiler: no time, no verdict', bool)
+  add('--time', "print the schedule's seconds per op and module", bool)
   add('--depth', 'compile so many layers only', int, metavar='N')
-  share = 'of the peak arithmetic, for estimates'
-  add('--utilisation', share, float, 0.4, metavar='SHARE')
   add('--out', 'also write the report as JSON', Path, metavar='FILE')
-  most = 'mesh, accumulate and remat: compile the N best by an estimate'
+  most = 'mesh, accumulate and remat: compile the N best by arithmetic'
   add('--search', most, at_least(1, 1000), metavar='N')
-  compare = 'of --time: print the seconds of two reports side by side'
+  compare = 'print the seconds of two reports side by side'
   add('--compare', compare, metavar='OLD.json,NEW.json')
   add('--table', 'compile a list of topologies', Path, metavar='FILE')
   add('--known', 'of the list, only what is known', bool)
@@ -97,15 +94,6 @@ def _check(args: argparse.Namespace) -> None:
   elif None in alone.values():
     missing = next(name for name, value in alone.items() if value is None)
     raise UserError(f'--{missing} is missing; see unitemp aot --help.')
-  if not 0 < args.utilisation <= 1:
-    raise UserError(
-      f'--utilisation={args.utilisation} must be above 0 and at most 1.'
-    )
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-  names = ('depth', 'utilisation', 'dry_run', 'time', 'mesh')
-  return {name: getattr(args, name) for name in names}
 
 
 def _one(args: argparse.Namespace, overrides: Iterable[str]) -> int:
@@ -120,12 +108,14 @@ def _one(args: argparse.Namespace, overrides: Iterable[str]) -> int:
     [word.removeprefix('--config.') for word in overrides],
     topology.parse(args.topology, args.slices),
     args.steps.split(',') if args.steps else None,
-    **_settings(args),
+    depth=args.depth,
+    dry_run=args.dry_run,
+    mesh=args.mesh,
     fast=args.fast,
   )
   if args.dry_run:
     return 0
-  print(found.text())
+  print(found.text(parts=args.time))
   if args.out is not None:
     memory_report.write(args.out, found)
     print(args.out)
@@ -147,19 +137,23 @@ def _search(args: argparse.Namespace, overrides: Iterable[str]) -> int:
     path = args.out and args.out.with_suffix('') / f'{one.name}.json'
     if path and path.exists():
       known = memory_report.read(path)
-      asked = args.config, target.name, target.slices, words, args.depth
+      mode = 'fast' if args.fast else 'exact'
+      asked = args.config, target.name, target.slices, words, args.depth, mode
       if asked != (
         known.config,
         known.topology,
         known.slices,
         known.overrides,
         known.layers,
+        known.mode,
       ):
         raise UserError(f'{path} is of another search; choose another --out.')
     if known is None:
-      settings = {**_settings(args), 'mesh': None}
       known = compiler.compile_config(
-        *(args.config, words, target, [step]), **settings, fast=args.fast
+        *(args.config, words, target, [step]),
+        depth=args.depth,
+        dry_run=args.dry_run,
+        fast=args.fast,
       )
       if path and not args.dry_run:
         memory_report.write(path, known)
@@ -188,11 +182,7 @@ def _table(args: argparse.Namespace) -> int:
         continue
       target = topology.parse(entry.topology, entry.slices)
       overrides, names = list(entry.overrides), list(entry.steps)
-      known = compiler.compile_config(
-        *(entry.config, overrides, target, names),
-        **_settings(args),
-        fast=entry.fast,
-      )
+      known = compiler.compile_config(entry.config, overrides, target, names)
       memory_report.write(path, known)
     print(f'{entry.name}: {path}')
     found[entry.name] = known

@@ -91,11 +91,16 @@ def plan_rows(
   return found
 
 
-def sample(rows: list[Row], exit_level: int) -> Flops:
-  """Generates all rows up to one noise level, and writes them."""
+def sample(rows: list[Row], exit_level: int, last_write: bool = True) -> Flops:
+  """Generates all rows up to one noise level, and writes them.
+
+  `last_write`: training writes what the last row made too, sampling does not.
+  """
   total = Flops()
   for row in rows:
-    total += row.passes(exit_level) * row.denoise + row.write
+    total += row.passes(exit_level) * row.denoise
+  for row in rows if last_write else rows[:-1]:
+    total += row.write
   return total
 
 
