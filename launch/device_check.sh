@@ -1,44 +1,59 @@
 #!/usr/bin/env bash
 # What the first minutes on an accelerator should answer, in one resumable run.
 #
-#   launch/device_check.sh                          on the device that there is
-#   launch/device_check.sh --accelerator=tpu        also searches attention tiles
-#   launch/device_check.sh --accelerator=cpu        every part at small size
+#   launch/device_check.sh --accelerator=cuda   on a GPU
+#   launch/device_check.sh --accelerator=tpu    also searches attention tiles
+#   launch/device_check.sh                      on the CPU, every part at small size
 #
-# Writes out/device_check/PART.json and table.md, which can be pasted. A part
-# that was finished is not run again; what no accelerator ran says "not run".
-# At most 8 minutes on one GPU (DEVICE_CHECK_LIMIT, seconds).
-set -uo pipefail
+# Writes PART.json and table.md, which can be pasted. A part that was finished is
+# not run again; what no accelerator ran says "not run". With PyTorch in the
+# environment the last part is `unitemp bench baselines`.
+#
+# UNITEMP_OUT           where to (default out/device_check)
+# DEVICE_CHECK_LIMIT    seconds in all (default 480)
+set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=launch/environment.sh
+source launch/environment.sh
 
-accelerator='' limit="${DEVICE_CHECK_LIMIT:-480}"
-out="${DEVICE_CHECK_OUT:-out/device_check}"
-for word in "$@"; do
-  case "$word" in
-    --accelerator=*) accelerator="${word#*=}" ;;
+accelerator=''
+for argument in "$@"; do
+  case "$argument" in
+    --accelerator=cuda | --accelerator=tpu)
+      accelerator="${argument#--accelerator=}"
+      ;;
+    -h | --help)
+      sed -n '2,13s/^# \{0,1\}//p' launch/device_check.sh
+      exit 0
+      ;;
     *)
-      echo "device_check.sh: error: unknown argument $word; see its first lines." >&2
-      exit 2
+      fail "unknown argument '$argument'; use --accelerator=cuda," \
+        "--accelerator=tpu or none."
       ;;
   esac
 done
+
+enter_environment "$accelerator"
+wanted=gpu
+[[ "$accelerator" == cuda ]] || wanted="${accelerator:-cpu}"
+[[ -n "$accelerator" ]] || export JAX_PLATFORMS=cpu
+out="${UNITEMP_OUT:-out/device_check}"
 mkdir -p "$out"
-export JAX_COMPILATION_CACHE_DIR="$out/programs"  # so that starts are cold
+export JAX_COMPILATION_CACHE_DIR="$out/programs" # so that starts are cold
 parts=(about attention forward backward stream train)
 [[ "$accelerator" == tpu ]] && parts+=(tiles)
 python -c 'import torch' 2>/dev/null && parts+=(baselines)
 
-began="$SECONDS"
 for part in "${parts[@]}"; do
   [[ -s "$out/$part.json" ]] && continue
-  left=$((limit - SECONDS + began))
+  left=$((${DEVICE_CHECK_LIMIT:-480} - SECONDS))
   if ((left < 20)); then
-    echo "device_check.sh: $part left for another run: $left s are left." >&2
+    echo "device_check.sh: $part is left for another run: the time is over." >&2
     continue
   fi
   echo "$part ..."
   timeout "$left" unitemp bench device "$part" "--out=$out" \
-    ${accelerator:+"--accelerator=$accelerator"} >"$out/$part.log" 2>&1 ||
+    "--accelerator=$wanted" >"$out/$part.log" 2>&1 ||
     echo "device_check.sh: $part failed; see $out/$part.log." >&2
 done
 unitemp bench device table "--out=$out"

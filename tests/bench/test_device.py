@@ -1,18 +1,12 @@
 """What `launch/device_check.sh` runs, at small size on a CPU."""
 
 import json
-import os
-import pathlib
-import subprocess
 
 import jax
 import jax.numpy as jnp
-import pytest
 
 from unitemp_jax.bench import device
 from unitemp_jax.cli.main import main
-
-SCRIPT = pathlib.Path(__file__).parents[2] / 'launch' / 'device_check.sh'
 
 
 def test_a_wrong_accelerator_or_part_is_refused(tmp_path, capsys):
@@ -55,21 +49,3 @@ def test_arguments_have_the_kinds_that_are_asked_for():
   assert whole.tolist() == [0, 0, 0]
   real = device.filled(jax.ShapeDtypeStruct((64, 64), jnp.bfloat16))
   assert real.dtype == jnp.bfloat16 and 0.01 < real.std() < 0.03
-
-
-@pytest.mark.slow
-def test_the_script_resumes(tmp_path):
-  """Finished parts stay; what there is no time for is said."""
-  environment = {
-    'DEVICE_CHECK_OUT': str(tmp_path),
-    'DEVICE_CHECK_LIMIT': '0',
-  }
-  done = subprocess.run(
-    ['bash', SCRIPT, '--accelerator=cpu'],
-    env={**os.environ, **environment},
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  assert 'about left for another run' in done.stderr
-  assert '| stream | | not run |' in done.stdout

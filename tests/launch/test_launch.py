@@ -10,6 +10,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = [
+  'launch/device_check.sh',
   'launch/evaluation_set.sh',
   'launch/quickstart.sh',
   'launch/studio.sh',
@@ -154,3 +155,21 @@ def test_setup_reads_the_version_of_the_package():
     text=True,
   )
   assert done.stdout.split()[-1:] == [unitemp_jax.__version__], done.stderr
+
+
+def test_device_check_goes_on_where_it_stopped(sandbox):
+  out = sandbox / 'out' / 'device_check'
+  out.mkdir(parents=True)
+  (out / 'forward.json').write_text('{}')
+  done = bash('launch/device_check.sh', cwd=sandbox)
+  assert done.returncode == 0, done.stderr
+  log = [line for line in read_log(sandbox) if line.startswith('unitemp')]
+  parts = [line.split()[3] for line in log]
+  assert parts == ['about', 'attention', 'backward', 'stream', 'train'] + [
+    'baselines',
+    'table',
+  ]
+  assert all('platform=cpu' in line for line in log)
+  done = bash('launch/device_check.sh', cwd=sandbox, DEVICE_CHECK_LIMIT='0')
+  assert 'about is left for another run' in done.stderr
+  assert len(read_log(sandbox)) == 1  # The table alone.
