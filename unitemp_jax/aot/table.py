@@ -119,9 +119,11 @@ _MEMORY: Cells = {
     'tight' if 'to spare' in one.outcome(step) else one.outcome(step)
   ),
   'TFLOP': lambda _, step: f'{step.tflops:,.0f}',
-  'schedule': lambda _, step: f'{step.time.seconds:.2f} s' if step.time else '',
+  'schedule': lambda _, step: _seconds(step),
   'roofline': lambda _, step: (
-    f'{100 * step.time.roofline:.0f} %' if step.time else ''
+    f'{100 * step.time.roofline:.0f} %'
+    if step.time and not step.time.unknown
+    else ''
   ),
 }
 _LARGEST: Cells = {
@@ -143,6 +145,13 @@ _GROWTH: Cells = {
   'collectives': lambda _, step: f'{sum(t.count for t in step.traffic):,.0f}',
   'TFLOP': lambda one, step: f'{step.tflops / one.chips:,.0f}',
 }
+
+
+def _seconds(step: StepReport) -> str:
+  if step.time is None:
+    return ''
+  more = '> ' if step.time.unknown else ''  # A kernel has no schedule.
+  return f'{more}{step.time.seconds:.2f} s'
 
 
 def markdown(listed: List, found: Mapping[str, MemoryReport]) -> str:

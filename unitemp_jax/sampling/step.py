@@ -278,7 +278,8 @@ def write_clean(
   if not skip_idle:
     return run(cache)
   turns = (row.write >= 0).any().astype(jnp.int32)
-  return lax.fori_loop(0, turns, lambda _, cache: run(cache), cache)
+  with jax.named_scope(CHOSEN):
+    return lax.fori_loop(0, turns, lambda _, cache: run(cache), cache)
 
 
 def step(
