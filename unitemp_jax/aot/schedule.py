@@ -187,10 +187,17 @@ def grid(one: hlo.Instruction) -> tuple[int, ...]:
   return tuple(map(int, bounds[1].split(','))) if bounds else ()
 
 
-def _likeness(one: hlo.Instruction) -> tuple:
-  operands = one.rest.partition('operand_layout_constraints={')[2]
-  stem = re.sub(r'[.0-9]+$', '', one.name)
-  return stem, one.shape, operands.partition('}}')[0]
+def _of_all(bundles: dict[str, int], text: str, unknown: int) -> dict[str, int]:
+  """Of kernels that are alike the compiler writes the schedule of one."""
+  kinds: dict[str, tuple] = {}
+  for one, _ in _timed(text, unknown):
+    if 'tpu_custom_call' in one.rest:
+      operands = one.rest.partition('operand_layout_constraints={')[2]
+      stem = re.sub(r'[.0-9]+$', '', one.name)
+      kinds[one.name] = stem, one.shape, operands.partition('}}')[0]
+  known = {kinds[name]: bundles[name] for name in kinds if name in bundles}
+  alike = {name: known[kind] for name, kind in kinds.items() if kind in known}
+  return {**alike, **bundles}
 
 
 def _keys(one: hlo.Instruction) -> int:
@@ -264,13 +271,7 @@ def analyse(
   ops: dict[str, float] = collections.defaultdict(float)
   counts: dict[str, float] = collections.defaultdict(float)
   kernels: dict[str, list] = {}
-  missing = 0
-  # Of kernels that are alike the compiler writes the schedule of one.
-  alike = {
-    _likeness(one): bundles[one.name]
-    for one, _ in _timed(text, unknown)
-    if one.name in bundles
-  }
+  missing, bundles = 0, _of_all(bundles, text, unknown)
   for one, times in _timed(text, unknown):
     kind = one.opcode.removesuffix('-start')
     named = _OP_NAME.search(one.rest)
@@ -290,7 +291,7 @@ def analyse(
       clock.start('memory', one.name, times * size / (chip.hbm * 1e9))
     elif one.opcode == 'custom-call' and 'tpu_custom_call' in one.rest:
       turns, share = grid(one), cache.share(_keys(one)) if cache else 1.0
-      own = bundles.get(one.name) or alike.get(_likeness(one))
+      own = bundles.get(one.name)
       if own is None:
         missing += 1
         continue
