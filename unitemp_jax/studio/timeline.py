@@ -275,7 +275,7 @@ def to_storyboard(line: Timeline, files: Mapping[Piece, str]) -> str:
   """
   scenes, links, spans = [], [], _spans(line)
   names = [f'scene {k + 1}' for k, _ in enumerate(spans)]
-  held = dict(line=len(line.pieces))
+  left = len(line.pieces)
   for k, (prompt, begin, end) in enumerate(spans):
     if prompt.link:
       after = (k + 1) % len(spans)
@@ -294,9 +294,9 @@ def to_storyboard(line: Timeline, files: Mapping[Piece, str]) -> str:
       for piece in line.pieces
       if begin + low <= piece.at and piece.at + piece.count - 1 <= end
     }
-    held['line'] -= len(at)
+    left -= len(at)
     scenes.append(scene | ({'at': at} if at else {}))
-  if held['line']:
+  if left:
     raise UserError('every picture and clip of a storyboard lies in one scene.')
   both = itertools.pairwise([*spans, *spans[: int(line.loop)]])
   if any(not a.link and not b.link for (a, *_), (b, *_) in both):
