@@ -15,7 +15,7 @@ from unitemp_jax.evaluation.metrics import results
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.results import ResultTable, Section, result
 from unitemp_jax.evaluation.suites import bench as suite_bench
-from unitemp_jax.evaluation.suites import flicker, power, runner
+from unitemp_jax.evaluation.suites import flicker, long, power, runner
 from unitemp_jax.evaluation.suites.bench import Bench, Settings
 
 N = 4
@@ -183,7 +183,8 @@ def test_a_perfect_student_flickers_only_where_the_past_is_missing(whole):
 
 
 @pytest.mark.slow
-def test_a_real_model_runs_every_suite(tmp_path):
+def test_a_real_model_runs_every_suite(tmp_path, monkeypatch):
+  monkeypatch.setattr(long, 'TIMES', 3)
   names = [name for name in runner.SUITES if name != 'power']
   run(tmp_path, names)
   table = ResultTable.from_json(tmp_path / results.METRICS)
