@@ -100,7 +100,7 @@ def _devices(context: Context) -> list[Result]:
   """In a process of its own, which has eight devices."""
   environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
   environment['JAX_NUM_CPU_DEVICES'] = str(max(DEVICES))
-  argv = [sys.executable, '-m', __name__]
+  argv = [sys.executable, '-m', __name__, *map(str, DEVICES)]
   done = subprocess.run(
     argv, env=environment, stdout=subprocess.PIPE, text=True, check=True
   )
@@ -126,4 +126,4 @@ def traffic(count: int) -> dict[str, float]:
 
 
 if __name__ == '__main__':
-  print(json.dumps({count: traffic(count) for count in DEVICES}))
+  print(json.dumps({count: traffic(int(count)) for count in sys.argv[1:]}))
