@@ -209,7 +209,7 @@ BAD = [
   (command('--slices=0'), 'too few'),
   (command('--depth=31'), '--depth=31 must be 1 to 30'),
   (command('--config.mesh.fdsp=2'), 'did you mean mesh.fsdp'),
-  (['aot', '--table=nowhere.yaml'], 'cannot be read'),
+  (['aot', '--table=nowhere.yaml'], 'no file nowhere'),
   (['aot', '--table=a.yaml', '--config=b'], 'leave one of them'),
   (command('--mesh=contex=4'), 'axes are data, fsdp, context'),
   (command('--mesh=context=0'), 'such as context=4'),

@@ -84,6 +84,9 @@ def slices_of(chip, most):
 def settings_of(sentence):
   """What a sentence says to use instead, each as overrides."""
   named = re.findall(r'--config\.([\w.]+)=(-?\d+)', sentence)
+  if sentence.startswith('mesh'):
+    axes = re.findall(r'\b(data|fsdp|context)=(-?\d+)', sentence)
+    named = [(f'mesh.{axis}', size) for axis, size in axes]
   named = [(name, int(value)) for name, value in named]
   return [dict(named)] if ' or ' not in sentence else [dict([n]) for n in named]
 
