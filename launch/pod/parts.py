@@ -103,7 +103,8 @@ def inputs(arguments, options, mount):
     if not options.bucket:
       raise PodError(f'{word}: give --bucket=NAME, through which it is copied.')
     name = os.path.basename(os.path.abspath(value))
-    place = f'{options.name}/inputs/{flag.lstrip("-")}-{name}'
+    # Beside the output, whose folder is to be empty at first.
+    place = f'{options.name}-inputs/{flag.lstrip("-")}-{name}'
     found.append((value, f'gs://{options.bucket}/{place}', f'{mount}/{place}'))
   return found
 

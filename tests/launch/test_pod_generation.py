@@ -111,7 +111,7 @@ def make(folder, hosts, behaviours, given, *flags, program=SET):
   clips = {
     path.relative_to(out).as_posix(): path.read_bytes()
     for path in out.rglob('*')
-    if path.is_file() and not {'inputs', 'progress', 'partial'} & {*path.parts}
+    if path.is_file() and not {'progress', 'partial'} & {*path.parts}
   }
   return cloud, done, clips
 
@@ -200,7 +200,7 @@ def test_dry_run_says_time_and_cost_and_copies_nothing(tmp_path, given):
     'cost: 16 chips x 2 h x 1.5 USD',
     'gcloud storage cp --recursive',
     'gcloud storage rsync --recursive',
-    '--manifest=../bucket/mine/inputs/manifest-prompts.txt',
+    '--manifest=../bucket/mine-inputs/manifest-prompts.txt',
     '--out=../bucket/mine --shard=HOST/4',
     'now evaluate verify ../bucket/mine',
   ):

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import kill_harness
@@ -37,6 +38,9 @@ sys.exit(main.main(sys.argv[2:]))
 @pytest.fixture
 def bucket(monkeypatch):
   with fake_gcs.FakeGCSServer() as server:
+    # What it says has to be read, or it waits for that after some 64 KB.
+    said = server._process.stderr
+    threading.Thread(target=said.read, daemon=True).start()
     monkeypatch.setenv('STORAGE_EMULATOR_HOST', server.url)
     yield storage._client().create_bucket('everything')
 
