@@ -9,7 +9,6 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageCms, PngImagePlugin
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.video import read
 from unitemp_jax.video.read import read_image, read_video
 from unitemp_jax.video.write import write_video
 
@@ -127,14 +126,14 @@ def test_what_a_screen_cannot_show_is_refused(colours, words, tmp_path):
   assert words in str(error.value) and 'a.mp4' in str(error.value)
 
 
-def test_clips_that_memory_does_not_hold_are_refused(tmp_path, monkeypatch):
+def test_clips_that_memory_does_not_hold_are_refused(tmp_path):
   path = tmp_path / 'a.mp4'
   write_video(path, flat(64, 64, frames=9), 10, scale=1)
   assert len(read_video(path, 20)[0]) == 18
-  monkeypatch.setattr(read, '_MOST_BYTES', 9 * 64 * 64 * 3)
-  assert len(read_video(path)[0]) == 9
+  most = 9 * 64 * 64 * 3
+  assert len(read_video(path, most=most)[0]) == 9
   with pytest.raises(UserError, match='cut it'):
-    read_video(path, 20)
+    read_video(path, 20, most)
 
 
 @pytest.mark.parametrize(('gamma', 'wanted'), [(1, 186), (1 / 2.2, 128)])

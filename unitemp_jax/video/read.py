@@ -289,7 +289,7 @@ def read_video(
     size += frame.nbytes
     if size > most:
       raise UserError(
-        f'{os.fspath(path)} takes more than {most >> 30} GiB as pixels; '
+        f'{os.fspath(path)} takes more than {most / 2**30:.2g} GiB as pixels; '
         'cut it to the part that is needed, or make it smaller.'
       )
   if len({frame.shape for frame in frames}) > 1:
