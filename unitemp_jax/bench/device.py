@@ -25,7 +25,7 @@ from unitemp_jax.bench import attention, measure, pytorch
 from unitemp_jax.bench.measure import CallShape, Context
 from unitemp_jax.errors import UserError
 from unitemp_jax.models.attention import attention_backend, dispatch, xla
-from unitemp_jax.parallel.mesh import platform
+from unitemp_jax.parallel.mesh import make_mesh, platform
 from unitemp_jax.sampling.model_folder import TINY
 from unitemp_jax.training.config import load_config
 
@@ -65,6 +65,12 @@ def peak_tflops(kind: str) -> float | None:
 def _config(**more: Any):
   changes = {**SMALL, **more} if platform() == 'cpu' else more
   return load_config(CONFIG, [f'--config.{k}={v}' for k, v in changes.items()])
+
+
+def _serving() -> Serving:
+  """A clip on one device."""
+  mesh = make_mesh({'data': 1}, jax.devices()[:1])
+  return steps.serving_of(_config(), mesh)
 
 
 def filled(info: Any) -> jax.Array:
@@ -128,7 +134,7 @@ def _peak_gib() -> float:
 
 
 def _sampled(order: str) -> list[dict]:
-  serving = steps.serving_of(_config(), jax.devices()[:1])
+  serving = _serving()
   card = serving.card
   plan = orders.ORDERS[order](
     serving.plan.num_latents, block=card.block, anchors=card.anchors
@@ -140,7 +146,7 @@ def _sampled(order: str) -> list[dict]:
 
 def _streamed() -> list[dict]:
   """A block with the longest past, its store, and the VAE both ways."""
-  serving: Serving = steps.serving_of(_config(), jax.devices()[:1])
+  serving = _serving()
   names = ('block', 'store', 'decode', 'encode')
   rows = [run_step(getattr(serving, name)()) for name in names]
   block, store, decode = (min(row['seconds']) for row in rows[:3])
