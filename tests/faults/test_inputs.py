@@ -73,6 +73,7 @@ CASES = {
       for key, value, words in (
         ('patch', 33, ['not a multiple of 132']),
         ('base_dim', 0, ['vae.base_dim is 0']),
+        ('base_dim', 1, ['vae.base_dim is 1']),
         ('dim_mult', '(1,)', ['vae.dim_mult']),
       )
     ),
@@ -127,6 +128,7 @@ CASES = {
         'evaluate folder A --out=o --real_features=four.npy --features',
       )
     ),
+    ('compare numbers four.npy five.npy', 2, ['four.npy', 'it is no npz']),
     (f'{G} --image=strange.mp4', 2, ['strange.mp4', 'convert it']),
     ('generate --out=o --prompts=empty.json', 2, ['holds no prompt']),
     (f'{G} --long=25 --sinks=both', 2, ['25 frames', 'use 29 or more']),

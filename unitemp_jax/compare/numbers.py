@@ -51,7 +51,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as file:
       arrays = {k: file[k] for k in ('noise', *_KINDS) if k in file}
   except files.UNREADABLE as error:
-    why = 'it is no npz' if 'pickle' in str(error) else error
+    strange = isinstance(error, TypeError) or 'pickle' in str(error)
+    why = 'it is no npz' if strange else error
     raise UserError(
       f'{path} cannot be read ({why}); give an npz of noise and latents.'
     ) from error

@@ -258,6 +258,8 @@ def problem_of_network(config: Any, name: str) -> str | None:
 
 
 def _problem_of_vae(vae: VAEConfig, name: str) -> str | None:
+  if vae.base_dim < 2:  # The decoder halves it.
+    return f'{name}.base_dim is {vae.base_dim}; use 2 or more'
   if min((1, *vae.dim_mult)) < 1 or not (
     len(vae.temporal_down) == len(vae.dim_mult) - 1 <= 8
   ):
