@@ -54,7 +54,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     strange = isinstance(error, TypeError) or 'pickle' in str(error)
     why = 'it is no npz' if strange else error
     raise UserError(
-      f'{path} cannot be read ({why}); give an npz of noise and latents.'
+      f'{path} cannot be read ({why}); give one with noise and what it made.'
     ) from error
   if 'noise' not in arrays or len(arrays) < 2:
     raise UserError(
