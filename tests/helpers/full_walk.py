@@ -88,11 +88,12 @@ def commands(folder, layers, rows):
       *(f'--text={text}', f'--tokenizer={TOKENIZER}', f'--out={model}'),
     ],
     'encode prompts': [
-      *('encode', str(prompts), f'--model={model}'),
+      *('encode', str(prompts), f'--model={model}', '--batch_size=1'),
       f'--out={folder / "prompts"}',
     ],
     'encode prompts of a .pth': [
       *('encode', str(prompts), *config, f'--checkpoint={text}'),
+      '--batch_size=1',
       *(f'--tokenizer={TOKENIZER}', f'--out={folder / "prompts_pth"}'),
     ],
     'generate from embeddings': [
