@@ -1,9 +1,11 @@
 """The server: one timeline for all pages, and nothing for foreign ones."""
 
+import asyncio
 import io
 import json
 import struct
 import zlib
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,8 +13,11 @@ from conftest import PROMPT, line, piece
 from PIL import Image
 from starlette.testclient import TestClient
 
+from unitemp_jax.errors import UserError
 from unitemp_jax.studio import guard, server
+from unitemp_jax.studio import project as projects
 
+EMPTY = {'at': 9, 'text': ' ', 'link': False}
 URL = 'http://127.0.0.1:8400'
 
 
@@ -22,9 +27,9 @@ def client(studio):
   return TestClient(app, URL, raise_server_exceptions=False)
 
 
-def picture(size=(32, 32)):
+def picture(size=(32, 32), kind='PNG', **about):
   out = io.BytesIO()
-  Image.new('RGB', size, 'red').save(out, 'PNG')
+  Image.new('RGB', size, 'red').save(out, kind, **about)
   return out.getvalue()
 
 
@@ -60,6 +65,7 @@ def test_a_plan_in_the_order_of_generation(client):
     ({'length': 34}, 'use 33'),
     ({'order': 'outside_in'}, 'put a picture'),
     ({'prompts': []}, 'write a prompt'),
+    ({'prompts': [*line()['prompts'], EMPTY]}, 'write the prompt from frame 9'),
     ({'pieces': [piece('none', 0)]}, 'is not there'),
     ({'loop': True, 'length': 5}, 'use 9 or more'),
   ],
@@ -110,6 +116,7 @@ def test_all_pages_see_one_timeline_and_the_queue(client, studio):
     {'host': 'localhost@evil.example'},
     {'origin': 'http://evil.example'},
     {'origin': 'null'},
+    {'origin': 'http://[x'},
     {'origin': 'http://127.0.0.1:9999'},
     {'sec-fetch-site': 'cross-site'},
   ],
@@ -180,6 +187,8 @@ def bomb():
     (b'ffconcat version 1.0\nfile /etc/passwd\n', 422, 'neither'),
     (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 422, 'neither'),
     (b'', 422, 'neither'),
+    (picture((10**6, 1)), 422, 'no picture for a video'),
+    (picture((3300, 100)), 422, 'no picture for a video'),
     (picture()[:60], 422, 'Cannot read'),
     (bytes(4) + b'ftypisom' + bytes(100), 422, 'Cannot read'),
   ],
@@ -191,6 +200,63 @@ def test_bad_uploads_are_refused_and_leave_nothing(
   assert sent.status_code == status and sentence in sent.json()['error']
   assert client.get('/api/first/state').json()['given'] == {}
   assert {path.name for path in studio.out.rglob('*')} == {'first'}
+
+
+def test_a_strip_is_of_few_pixels(client, studio):
+  source = give(client, picture((3200, 100))).json()['source']
+  path = studio.listed()[0].strip(source)
+  assert Image.open(path).size == (512, 64)
+
+
+def test_a_still_gif_is_a_picture(client):
+  """However long it says that it lasts."""
+  for duration in (10, 3000):
+    content = picture((32, 24 + duration // 1000), 'GIF', duration=duration)
+    source = give(client, content, 'a.gif').json()['source']
+    state = client.get('/api/first/state').json()
+    assert state['given'][source]['frames'] == 1
+    found = post(client, 'plan', line(pieces=[piece(source, 16)])).json()
+    assert 'error' not in found
+
+
+def test_two_files_of_one_name_are_told_apart(client):
+  sources = [give(client, picture((32, k))).json()['source'] for k in (32, 40)]
+  state = client.get('/api/first/state').json()
+  assert [state['given'][s]['name'] for s in sources] == ['a.png', 'a 2.png']
+  again = give(client, picture()).json()['source']
+  assert again == sources[0]
+  assert client.get('/api/first/state').json()['given'] == state['given']
+
+
+def test_an_upload_that_stops_is_given_up(studio, monkeypatch):
+  monkeypatch.setattr(guard, '_PATIENCE', 0.05)
+
+  class Stalled:
+    headers: ClassVar = {}
+
+    async def stream(self):
+      yield b'1'
+      await asyncio.sleep(60)
+
+  async def read():
+    return [part async for part in guard.body(Stalled(), 9)]
+
+  with pytest.raises(UserError, match='came no further'):
+    asyncio.run(read())
+
+
+def test_what_an_upload_left_is_removed(studio, tmp_path):
+  (studio.out / '.upload-a').mkdir()
+  (studio.out / '.upload-a' / 'file').touch()
+  server.Studio(studio.out, studio.model, None, None)
+  assert not list(studio.out.glob('.upload-*'))
+
+
+def test_a_page_sees_no_folders():
+  seen = projects.without_folders('Cannot read /out/a/x.png: no.')
+  assert seen == 'Cannot read x.png: no.'
+  kept = 'see http://a.b/c/d, 1/2 or /.'
+  assert projects.without_folders(kept) == kept
 
 
 def test_a_body_without_a_length_is_limited_too(client):
@@ -220,11 +286,23 @@ def test_names_come_from_the_server(client, studio):
     line(extra=1),
     line(prompts=[{'at': 0, 'text': 'a\nb', 'link': False}]),
     line(size='big'),
+    line(order='scenes', prompts=[]),
   ],
 )
 def test_what_is_no_timeline_is_refused(client, value):
   assert post(client, 'generate', value).status_code == 422
   assert client.get('/api/first/state').json()['versions'] == []
+
+
+def test_what_is_no_storyboard_is_refused(client):
+  assert post(client, 'save', line(prompts=[])).status_code == 422
+
+
+def test_half_a_character_is_refused(client):
+  value = line(prompts=[{'at': 0, 'text': '\ud800', 'link': False}])
+  sent = client.post('/api/first/timeline', content=json.dumps(value))
+  assert sent.status_code == 422
+  assert client.get('/api/first/state').status_code == 200
 
 
 def test_what_is_no_json_is_refused(client):

@@ -156,3 +156,23 @@ def test_the_queue_has_an_end(studio, monkeypatch):
     project.queue(Timeline.read(line()))
   with pytest.raises(UserError, match='wait already'):
     project.queue(Timeline.read(line()))
+
+
+def test_what_cannot_be_noted_does_not_end_the_thread(studio, monkeypatch):
+  """A folder was removed, or the disk is full: the next one has its turn."""
+  project = studio.listed()[0]
+  names = [project.queue(Timeline.read(line(seed=k))) for k in (1, 2)]
+  noted = project.note
+
+  def note(name, **values):
+    if name == names[0]:
+      raise OSError('No space left on device')
+    noted(name, **values)
+
+  monkeypatch.setattr(project, 'note', note)
+  worker = studio.worker
+  worker._make(*worker._next())
+  assert worker.run_now is None
+  assert worker._next()[1].name == names[1]
+  monkeypatch.setattr(worker, '_left', {})
+  assert worker._next()[1].name == names[0]  # It is tried again.

@@ -1,5 +1,6 @@
 """Who may talk to the server: Host, Origin, token, and sizes of bodies."""
 
+import asyncio
 import ipaddress
 import secrets
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from unitemp_jax.errors import UserError
 COOKIE, TOKEN_FILE = 'unitemp_studio', '.studio.token'
 _LOOPBACK = ('localhost', '127.0.0.1', '::1')
 _SAFE = ('GET', 'HEAD')
+_PATIENCE = 30.0  # seconds without a byte of a body
 _HEADERS = {
   'content-security-policy': (
     "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -79,7 +81,7 @@ class Guard:
     if len(hosts) != 1 or not self._is_own(hosts[0]):
       return _refuse(403, 'this server has another name: the Host is foreign.')
     origin = request.headers.get('origin')
-    if origin is not None and urlsplit(origin).netloc != hosts[0]:
+    if origin is not None and origin.partition('://')[2] != hosts[0]:
       return _refuse(403, 'the request comes from another site.')
     site = request.headers.get('sec-fetch-site', 'none')
     if request.method not in _SAFE and site not in ('none', 'same-origin'):
@@ -127,12 +129,23 @@ class TooLarge(UserError):
 
 
 async def body(request: Request, most: int) -> AsyncIterator[bytes]:
-  """Yields a body piece by piece; TooLarge beyond `most` bytes."""
+  """Yields a body piece by piece; TooLarge beyond `most` bytes.
+
+  Raises:
+    UserError: it comes no further.
+  """
   said = request.headers.get('content-length', '0')
   left = most - int(said) if said.isdecimal() else -1
   if left >= 0:
     left = most
-    async for part in request.stream():
+    stream = aiter(request.stream())
+    while True:
+      try:
+        part = await asyncio.wait_for(anext(stream), _PATIENCE)
+      except StopAsyncIteration:
+        break
+      except TimeoutError:
+        raise UserError('the file came no further; send it again.') from None
       left -= len(part)
       if left < 0:
         break

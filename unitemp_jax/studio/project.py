@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ _SHOWN += ('block_frames', 'boundary_frames', 'timings')
 _MOST_STEPS = 100  # that undo goes back over
 _MOST_WAITING = 100  # versions of a project in the queue
 _MOST_PIXELS = 64 * 2**20  # of one picture
+_MOST_SIDE, _MOST_RATIO = 16384, 32  # of a picture: pixels, long by short side
 _MOST_BYTES = 2**30  # of the frames of one clip
 _TILES, _TILE = 16, 64  # of a strip: number and height
 # First bytes -> ending. Nothing else is handed to a decoder: text that names
@@ -176,10 +177,13 @@ class Project:
     os.replace(upload, path)
     count, height, width, _ = frames.shape
     name = re.sub(r'[^\w .()-]', '_', name)[-80:].lstrip('.') or 'picture'
-    about = {'name': name, 'file': path.name, 'frames': count}
+    about = {'file': path.name, 'frames': count}
     about |= {'width': width, 'height': height}
     with self._lock:
-      self._keep(given={**self.given, source: about})
+      others = {k: v for k, v in self.given.items() if k != source}
+      taken = {other['name'] for other in others.values()}
+      about['name'] = _unique(name, taken)
+      self._keep(given={**others, source: about})
     return source
 
   def strip(self, source: str) -> Path:
@@ -317,7 +321,9 @@ class Project:
     """What a page shows of a version."""
     record, sidecar = version.record, version.sidecar
     shown: dict[str, Any] = {'name': version.name, 'state': version.state}
-    shown |= {k: record[k] for k in ('timeline', 'problem') if k in record}
+    shown |= {k: record[k] for k in ('timeline',) if k in record}
+    if 'problem' in record:
+      shown['problem'] = without_folders(record['problem'])
     if 'words' in record:
       words = ['unitemp', 'generate', *record['words']]
       shown['command'] = shlex.join(words)
@@ -325,10 +331,24 @@ class Project:
       try:
         shown |= _facts(sidecar, sidecar.stat().st_mtime_ns)
       except (OSError, UserError) as error:
-        shown |= {'state': FAILED, 'problem': str(error)}
+        shown |= {'state': FAILED, 'problem': without_folders(str(error))}
     else:
       shown['partial'] = version.clip.with_suffix('.partial.mp4').is_file()
     return shown
+
+
+def without_folders(sentence: str) -> str:
+  """The sentence with files' names alone: a page knows no folders."""
+  return re.sub(r'(?<![\w.:/])/(?:[^\s/]+/)+', '', sentence)
+
+
+def _unique(name: str, taken: Container[str]) -> str:
+  """The name, with a number where another has it: storyboards go by names."""
+  path, number, found = Path(name), 1, name
+  while found in taken:
+    number += 1
+    found = f'{path.stem} {number}{path.suffix}'
+  return found
 
 
 def _board(line: Timeline, pieces: Mapping[Piece, Path], cuts: Path) -> Path:
@@ -394,20 +414,30 @@ def read_upload(path: Path, fps: float) -> tuple[np.ndarray, str]:
     )
   picture = endings[0] in ('.png', '.jpg', '.bmp', '.webp')
   with read.reading(path):
-    if picture:
+    if picture or endings[0] == '.gif':
       with Image.open(path) as image:
         width, height = image.size
+        if getattr(image, 'n_frames', 1) == 1:
+          picture = True
     else:
       with av.open(str(path)) as container:
         context = read.video_stream('this clip', container).codec_context
-        width, height = context.width, context.height
+        ratio = float(context.sample_aspect_ratio or 1)
+        width = round(context.width * max(ratio, 1))
+        height = round(context.height / min(ratio, 1))
   if width * height > _MOST_PIXELS:
     raise UserError(
       f'{width}x{height} pixels are too many; use at most {_MOST_PIXELS}.'
     )
+  if max(width, height) > min(_MOST_SIDE, _MOST_RATIO * min(width, height)):
+    raise UserError(
+      f'{width}x{height} pixels are no picture for a video; use at most '
+      f'{_MOST_SIDE} a side, and sides up to 1:{_MOST_RATIO}.'
+    )
   try:
-    if picture:
-      return read.read_image(path)[None], endings[0]
+    if picture:  # A still GIF too; pictures are read by what they hold.
+      ending = '.png' if endings[0] == '.gif' else endings[0]
+      return read.read_image(path)[None], ending
     return read.read_video(path, fps, _MOST_BYTES)[0], endings[0]
   except UserError as error:  # Its name here says nothing to who sent it.
     raise UserError(str(error).replace(str(path), 'this file')) from error
@@ -417,5 +447,5 @@ def strip(frames: np.ndarray) -> np.ndarray:
   """Evenly spaced frames side by side, of one height."""
   count, height, width, _ = frames.shape
   shown = np.linspace(0, count - 1, min(count, _TILES)).round().astype(int)
-  wide = max(round(_TILE * width / height), 1)
+  wide = min(max(round(_TILE * width / height), 1), 8 * _TILE)
   return np.concatenate([read.fit(frames[k], _TILE, wide) for k in shown], 1)

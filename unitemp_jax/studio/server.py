@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import re
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent import futures
@@ -91,6 +92,8 @@ class Studio:
     self._waiting = 0
     self.uploads = asyncio.Semaphore(_UPLOADS)
     self._pool = futures.ThreadPoolExecutor(3, 'studio')
+    for left in self.out.glob('.upload-*'):  # of a program that was killed
+      shutil.rmtree(left, ignore_errors=True)
     if not self.listed():
       self.new_project('first')
 
@@ -179,7 +182,7 @@ class Studio:
       try:
         job, _ = project.job(line, project.folder, Path(scratch))
       except UserError as error:
-        return {'error': str(error)}
+        return {'error': projects.without_folders(str(error))}
     found = estimate.picture(job, self.card)
     made = [project.about(v) for v in project.versions().values()]
     blocks = sum(not given for *_, given in found['blocks'])
@@ -243,7 +246,8 @@ def _answer(status: int, sentence: str = ''):
   async def answer(_: Request, error: Exception) -> Response:
     if status == 500:
       logging.getLogger('unitemp').exception('fault', exc_info=error)
-    return JSONResponse({'error': sentence or str(error)}, status)
+    said = sentence or projects.without_folders(str(error))
+    return JSONResponse({'error': said}, status)
 
   return answer
 

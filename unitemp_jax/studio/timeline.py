@@ -106,12 +106,19 @@ class Timeline:
 
   def schedule(self) -> dict[int, str]:
     """Text by the frame from which it holds; the first one is at 0."""
-    texts = {p.at: p.text.strip() for p in self.prompts if p.text or not p.link}
+    all_ = [(p.at, p.text.strip(), p.link) for p in self.prompts]
+    texts = {at: text for at, text, link in all_ if text or not link}
     if not texts or not texts.get(0):
       raise UserError('write a prompt: what the video shows from frame 0 on.')
+    for at in [at for at, text in texts.items() if not text]:
+      raise UserError(f'write the prompt from frame {at} on, or remove it.')
     if any('\n' in text for text in texts.values()):
       raise UserError('a prompt is one line of text.')
     return texts
+
+
+def _is_text(found: str) -> bool:
+  return len(found) <= 5000 and not re.search(r'[\ud800-\udfff]', found)
 
 
 def _read(kind: Any, value: Any) -> Any:
@@ -125,7 +132,7 @@ def _read(kind: Any, value: Any) -> Any:
       if not isinstance(found, list) or len(found) > _MOST:
         raise UserError(_WRONG)
       found = tuple(_read(typing.get_args(wanted)[0], one) for one in found)
-    elif type(found) is not wanted or (wanted is str and len(found) > 5000):
+    elif type(found) is not wanted or (wanted is str and not _is_text(found)):
       raise UserError(_WRONG)
     known[name] = found
   try:
@@ -273,6 +280,8 @@ def to_storyboard(line: Timeline, files: Mapping[Piece, str]) -> str:
   Raises:
     UserError: a piece stands in a transition, or two transitions meet.
   """
+  if not line.prompts:
+    raise UserError('write a prompt: what the video shows from frame 0 on.')
   scenes, links, spans = [], [], _spans(line)
   names = [f'scene {k + 1}' for k, _ in enumerate(spans)]
   left = len(line.pieces)

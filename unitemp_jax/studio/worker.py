@@ -4,9 +4,11 @@ The queue is on disk (`project.py`). A version whose program was killed is made
 first and continues after the blocks that it has.
 """
 
+import contextlib
 import dataclasses
 import functools
 import io
+import logging
 import queue
 import threading
 import time
@@ -24,6 +26,7 @@ from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.studio import project as projects
 from unitemp_jax.studio.project import Project
 
+_AGAIN = 30.0  # seconds until what could not be noted is tried again
 _STARTS = 5  # of one version, so that one that ends the program is left
 _LOSSLESS = 2**21  # pixels of a strip up to which it is a PNG
 
@@ -79,6 +82,7 @@ class Worker(threading.Thread):
     self._pipeline: Pipeline | None = None
     self._listed, self._changed = listed, changed
     self._wake: queue.SimpleQueue = queue.SimpleQueue()
+    self._left: dict[tuple[str, str], float] = {}  # version -> until when
 
   def wake(self) -> None:
     """Says that something was queued."""
@@ -88,24 +92,30 @@ class Worker(threading.Thread):
     """Makes versions until the process ends."""
     enable_compile_cache()
     while True:
-      found = self._next()
-      if found:
-        self._make(*found)
-      else:
-        self._wake.get()
+      found = None
+      try:
+        found = self._next()
+        if found:
+          self._make(*found)
+      except Exception as error:  # The others are made all the same.
+        logging.getLogger('unitemp').exception('fault', exc_info=error)
+      if not found:
+        with contextlib.suppress(queue.Empty):
+          self._wake.get(timeout=_AGAIN)
 
   def _next(self) -> tuple[Project, projects.Version] | None:
     """The version that was interrupted, or has waited longest."""
     waiting = [
       (
         version.state == projects.QUEUED,
-        version.record['since'],
+        version.record.get('since', 0.0),
         p,
         name,
       )
       for p in self._listed()
       for name, version in p.versions().items()
       if version.state in (projects.QUEUED, projects.RUNNING)
+      and self._left.get((p.name, name), 0) <= time.monotonic()
     ]
     if not waiting:
       return None
@@ -116,11 +126,11 @@ class Worker(threading.Thread):
     name, run = version.name, Run(project.name, version.name)
     run.said = 'loading the model'
     self.run_now = run
-    starts = version.record.get('starts', 0) + 1
-    project.note(name, state=projects.RUNNING, starts=starts)
-    self._changed()
     result = {'state': projects.DONE}
     try:
+      starts = version.record.get('starts', 0) + 1
+      project.note(name, state=projects.RUNNING, starts=starts)
+      self._changed()
       if starts > _STARTS:
         raise UserError(f'the program ended {_STARTS} times while making this.')
       if self._pipeline is None:
@@ -136,7 +146,10 @@ class Worker(threading.Thread):
       result = {'state': projects.FAILED, 'problem': str(error)}
     except Exception as error:  # One bad version must not end the others.
       result = {'state': projects.FAILED, 'problem': f'a fault: {error!r}'}
-    project.note(name, **result)
+    try:
+      project.note(name, **result)
+    except (OSError, UserError):  # The folder is gone, or the disk full.
+      self._left[project.name, name] = time.monotonic() + _AGAIN
     self.run_now = None
     self._changed()
 

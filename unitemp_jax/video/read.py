@@ -292,6 +292,8 @@ def read_video(
         f'{os.fspath(path)} takes more than {most / 2**30:.2g} GiB as pixels; '
         'cut it to the part that is needed, or make it smaller.'
       )
+  if not frames:  # Shorter than half a frame at this rate.
+    frames.append(next(decode(path))[2])
   if len({frame.shape for frame in frames}) > 1:
     raise UserError(f'The picture size changes within {os.fspath(path)}.')
   return np.stack(frames), float(fps or video_fps(path))
