@@ -388,7 +388,7 @@ def test_files_that_are_no_plan(tmp_path, content):
   path.write_bytes(content)
   with pytest.raises(UserError, match=r'plan\.json'):
     text.load(path)
-  with pytest.raises(UserError, match='cannot be read'):
+  with pytest.raises(UserError, match='There is no file'):
     text.load(tmp_path / 'none.json')
 
 

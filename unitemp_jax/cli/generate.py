@@ -115,9 +115,8 @@ def _parser() -> Parser:
   add(
     '--num_prompts',
     'without a prompt, with --orders: captions of so many held-out clips, '
-    'whose first and last frames are given to the orders that want them',
+    'whose first and last frames are given to the orders that want them (8)',
     int,
-    8,
   )
   parser.share('seed')
   add('--length', "of the video; the model's by default", metavar='LEN')
@@ -147,9 +146,9 @@ def _add_files(parser: Parser) -> None:
   """Adds a negative prompt, what files are written, and how."""
   add = parser.add
   add('--negative_prompt', 'by normalised attention guidance (2505.21179)')
-  add('--nag_scale', 'its strength; 1: none', float, 5.0)
-  add('--nag_tau', 'most growth of the norm', float, 2.5)
-  add('--nag_alpha', 'share of what is guided', float, 0.25)
+  add('--nag_scale', 'its strength; 1: none (5)', float)
+  add('--nag_tau', 'most growth of the norm (2.5)', float)
+  add('--nag_alpha', 'share of what is guided (0.25)', float)
   also = 'files beside the mp4, with commas: gif, webm, mkv (lossless), png'
   add('--format', also, default='mp4')
   add('--frame', 'write this frame as a png too', choices=('first', 'last'))
@@ -257,8 +256,7 @@ def workflow_of(args: argparse.Namespace) -> str:
 
 def parse(argv: list[str]) -> argparse.Namespace:
   """The options of a command."""
-  args = _parser().parse_args(argv)
-  return args
+  return _parser().parse_args(argv)
 
 
 def jobs(args: argparse.Namespace) -> list[Any]:
@@ -269,6 +267,11 @@ def jobs(args: argparse.Namespace) -> list[Any]:
 
   name = workflow_of(args)
   _check_options(args, name)
+  told = args.prompt is not None or args.prompts is not None
+  if args.num_prompts is not None and (told or name != 'orders'):
+    raise UserError(
+      '--num_prompts is for --orders without a prompt; leave it out.'
+    )
   card = model_folder.read_card(args.model)
   tokenizer = Tokenizer.from_file(args.model / 'tokenizer.json')
   model = workflows.Model(card, tokenizer)
@@ -295,11 +298,20 @@ def jobs(args: argparse.Namespace) -> list[Any]:
     from unitemp_jax.generate import noise
 
     requests = noise.given_to(requests, args.noise, card)
+  strengths = {
+    name: value
+    for name in ('scale', 'tau', 'alpha')
+    if (value := getattr(args, f'nag_{name}')) is not None
+  }
+  if strengths and args.negative_prompt is None:
+    raise UserError(
+      f'--nag_{next(iter(strengths))} is a strength of --negative_prompt; '
+      'give one, or leave it out.'
+    )
   if args.negative_prompt is not None:
     from unitemp_jax.models.nag import Nag
 
-    strengths = args.nag_scale, args.nag_tau, args.nag_alpha
-    guide = Nag(args.negative_prompt, *strengths)
+    guide = Nag(args.negative_prompt, **strengths)
     unread = tokenizer.remarks(args.negative_prompt, card.text.length)
     requests = [
       dataclasses.replace(r, nag=guide, remarks=(*r.remarks, *unread))
@@ -463,12 +475,13 @@ def _orders(args, model) -> list[Any]:
     raise UserError('--prompt_at does not go with --orders; use --long.')
   held_out, prompts = None, read_prompts(args)
   if prompts is None:
-    if not 1 <= args.num_prompts <= 10_000:
+    number = 8 if args.num_prompts is None else args.num_prompts
+    if not 1 <= number <= 10_000:
       raise UserError('--num_prompts must lie in 1..10000.')
     spec = FallingDigitsSpec(
       num_frames=model.card.frames, size=model.card.height, split='test'
     )
-    held_out = sample_clips(spec, range(args.num_prompts))
+    held_out = sample_clips(spec, range(number))
     prompts = list(held_out['caption'])
   made: dict[str, list[Any]] = {}
   for name in names:

@@ -244,9 +244,9 @@ def problem_of_network(config: Any, name: str) -> str | None:
     if field in choices and value not in choices[field]:
       listed = ', '.join(choices[field])
       return f'{name}.{field} is {value!r:.60}, not one of {listed}'
-  deep = max(fields.get('num_layers', 0), fields.get('num_res_blocks', 0))
-  if deep > 1000:
-    return f'{name} has {deep} layers, which are too many'
+  for field, most in (('num_layers', 1000), ('num_res_blocks', 16)):
+    if (deep := fields.get(field, 0)) > most:
+      return f'{name}.{field} is {deep}, which is too many; use up to {most}'
   if isinstance(config, DiTConfig) and config.dim % (2 * config.num_heads):
     return (
       f'{name}.dim {config.dim} does not divide into {config.num_heads} heads '
