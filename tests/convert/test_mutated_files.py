@@ -11,7 +11,7 @@ from unitemp_jax.convert import checkpoints
 from unitemp_jax.models import weights
 
 pytestmark = pytest.mark.parametrize(
-  'rounds', [60, pytest.param(3_000, marks=pytest.mark.slow)]
+  'rounds', [60, pytest.param(10_000, marks=pytest.mark.slow)]
 )
 
 

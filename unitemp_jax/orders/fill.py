@@ -58,7 +58,7 @@ def inbetween(
     raise UserError(
       'inbetween fills the time between two ends that are given; use '
       f'{timeline.num_frames(2)} frames or more and give both (--first and '
-      '--last), or use forward or backward with one end.'
+      '--last; for a set --suite=inbetween), or use forward or backward.'
     )
   ends = {'given_first': given_first, 'given_last': given_last}
   return forward(num_latents, side=side, **ends, **settings)
