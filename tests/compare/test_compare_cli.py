@@ -118,7 +118,7 @@ def test_orders_of_one_folder_are_compared(folders, tmp_path, capsys):
     (['{ours}', '{still}', '--blocks=8', '--out={out}'], 'FIRST:PERIOD'),
     (['{ours}', '{still}', '--workers=0', '--out={out}'], '--workers'),
     (['votes', '{none}.json', '--key={none}.json'], 'cannot be read'),
-    (['numbers', '{none}', '{none}'], 'no npz'),
+    (['numbers', '{none}', '{none}'], 'There is no file'),
   ],
 )
 def test_bad_input_is_one_sentence(
