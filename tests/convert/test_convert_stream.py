@@ -1,6 +1,7 @@
 """Files appear whole or not at all, and in parts for a mesh."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -101,7 +102,8 @@ def test_killed_and_run_again_gives_the_same_files(tmp_path):
   """)
   here = pathlib.Path(__file__).parent
   arguments = [sys.executable, '-c', script, str(tmp_path)]
-  done = subprocess.run(arguments, cwd=here, capture_output=True)
+  env = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
+  done = subprocess.run(arguments, cwd=here, env=env, capture_output=True)
   assert done.returncode == -9, done.stderr.decode()
   out = output(tmp_path, parts=2, name='killed')
   names = [n for n in contents(out.path.parent) if not n.startswith('.')]

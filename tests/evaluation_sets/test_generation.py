@@ -120,9 +120,7 @@ def test_keys_follow_everything_that_decides_a_clip(tmp_path):
 def test_orders_that_do_not_fit_are_refused():
   with pytest.raises(UserError, match="'sideways'; use some of forward"):
     plan(['sideways'])
-  with pytest.raises(
-    UserError, match='two ends that are given.*--suite=inbetween'
-  ):
+  with pytest.raises(UserError, match='two ends that are given'):
     plan(['inbetween'])
   with pytest.raises(UserError, match='--frames=30 must be 1'):
     plan(frames=30)

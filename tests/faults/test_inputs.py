@@ -245,6 +245,8 @@ CASES = {
     (f'{AOT} --topology=v5e:2x2 --mesh=context=x', 2, ['such as context=4']),
     (f'{G} --negative_prompt=', 2, ['negative prompt is empty']),
     (f'{G} --nag_tau=2', 2, ['--nag_tau', '--negative_prompt']),
+    (f'{G} --lenght=33', 2, ['--lenght=33', 'did you mean --length?']),
+    (f'{G} --orders=backwrd', 2, ["'backwrd'", "did you mean 'backward'?"]),
     (f'{G} --num_prompts=3', 2, ['--num_prompts', 'without a prompt']),
     (f'{G} --negative_prompt=y --nag_tau=nan', 2, ['--nag_tau=nan']),
     (f'{G} --playback_fps=0', 2, ['--playback_fps=0']),

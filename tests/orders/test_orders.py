@@ -60,7 +60,8 @@ def broken_laws(plan, length):
       found.append(f'anchors of row {row}')
     if plan.anchor[row] and first - plan.num_anchors < 0:
       found.append(f'anchors of row {row} before the video')
-    starts = carried == first and len(places) == plan.num_anchors
+    whole = len(places) == plan.num_anchors == plan.block
+    starts = carried == first and whole
     if (plan.start[row] > 0) != (starts and not plan.conditioning[row]):
       found.append(f'start of row {row}')
     if plan.anchor[row]:

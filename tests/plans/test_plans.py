@@ -120,6 +120,8 @@ def test_start_needs_the_latest_anchors_and_a_block_of_their_number():
   without = changed(plan, 'anchor', 1, False)
   with pytest.raises(UserError, match='row 2: starts from carried anchors'):
     check(without)
+  # Three latents in a row of four are no whole block.
+  assert not orders.backward(11, block=4, start=1).start.any()
   short = orders.backward(9, anchors=2, start=1)
   assert short.start.tolist() == [0, 0, 0]
   with pytest.raises(UserError, match='row 1: starts from carried anchors'):

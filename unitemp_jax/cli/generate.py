@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -458,8 +459,10 @@ def _order_names(listed: str) -> list[str]:
     return list(orders.ORDERS)
   for name in names:
     if name not in orders.ORDERS:
+      near = difflib.get_close_matches(name, orders.ORDERS, n=1)
+      hint = f'did you mean {near[0]!r}? Use' if near else 'use'
       raise UserError(
-        f'--orders names {name!r}; use "all" alone, or some of '
+        f'--orders names {name!r}; {hint} "all" alone, or some of '
         f'{", ".join(orders.ORDERS)}.'
       )
   return list(dict.fromkeys(names))

@@ -1,6 +1,7 @@
 """Parsers of the verbs, and the options that several of them share."""
 
 import argparse
+import difflib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -138,8 +139,12 @@ class Parser(argparse.ArgumentParser):
     self.register('type', Path, _path)
 
   def error(self, message: str) -> NoReturn:
-    """Refuses the arguments."""
-    raise UserError(f'{self.prog}: {message}; see {self.prog} --help')
+    """Refuses the arguments; names the option that may be meant."""
+    word = re.match(r'unrecognized arguments: (--\w+)', message)
+    known = list(self._option_string_actions)
+    near = difflib.get_close_matches(word[1], known, n=1) if word else []
+    hint = f'did you mean {near[0]}? See' if near else 'see'
+    raise UserError(f'{self.prog}: {message}; {hint} {self.prog} --help')
 
   def add(
     self,

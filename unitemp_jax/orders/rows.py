@@ -260,7 +260,9 @@ class _Rows:
       for position in range(block.first, block.last + 1)
     ]
     row = self._append(made, anchor=anchored)
-    if self.carried == block.first and block.count == anchors:
+    # The sampler starts a whole block from as many anchors, no part of one.
+    whole = block.count == anchors == self.settings.block
+    if self.carried == block.first and whole:
       row['start'] = self.settings.start
     if anchored:
       self.carried = block.first - anchors

@@ -441,12 +441,12 @@ def _check_anchors(plan):
   for row in range(plan.num_rows):
     first = int(plan.target[row, 0])
     if plan.start[row] > 0 and (
-      carried != first or plan.count[row] != plan.num_anchors
+      carried != first or not plan.count[row] == plan.num_anchors == plan.block
     ):
       _fail(
         row,
         'starts from carried anchors, but the latest ones do not stand at '
-        'exactly its positions; set start to 0',
+        'exactly its positions or are no whole block; set start to 0',
       )
     if plan.anchor[row]:
       # If the earliest block has anchors, there is a past for all others too.

@@ -225,7 +225,7 @@ def denoise_block(
   whole = anchors > 0 or options.draft_from > 0
   first = 0 if whole else jnp.minimum(row.start, exit_level)
   x = noise(0)
-  if carry.anchors.shape[1] == block:
+  if carry.anchors.shape[1] == block:  # Else no row starts from anchors.
     draft = jnp.pad(
       carry.anchors, ((0, 0), (anchors, 0)) + ((0, 0),) * (x.ndim - 2)
     )

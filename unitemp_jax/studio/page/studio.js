@@ -323,7 +323,7 @@ async function copy(text, what) {
 function drawActions() {
   const one = page.version(page.chosen);
   $('go-title').textContent = one ? `Go on from ${one.name}` : 'Go on';
-  const times = one?.timings ? ` First block after ${one.timings['first block']} s, made in ${one.timings.generation} s.` : '';
+  const times = one?.timings ? ` First block after ${one.timings['first block'].toFixed(1)} s, made in ${one.timings.generation.toFixed(1)} s.` : '';
   if (one) $('facts').textContent = one.frames ? `${one.frames} frames, ${one.order}, seed ${one.seed}.${times}` : one.problem ?? `It is ${one.state}.`;
   const done = one?.state === 'done';
   for (const button of $('actions').querySelectorAll('[data-needs]')) button.disabled = !one?.[button.dataset.needs];
