@@ -23,7 +23,7 @@ CONFIGS = {
     base_dim=4,
     dim_mult=(1, 2, 2),
     num_res_blocks=1,
-    temporal_down=(False, True),
+    temporal_down=(True, True),
     z_dim=2,
   ),
   'umt5': TextConfig(
@@ -43,7 +43,7 @@ def names(kind, layout):
     sizes = {'d': 16, 'ffn': 40, 'layers': 3, 'text': 24, 'freq': 8}
     return published_names.dit(layout, channels=4, **sizes)
   if kind == 'vae':
-    sizes = {'base': 4, 'mult': (1, 2, 2), 'z': 2, 'down': (0, 1), 'blocks': 1}
+    sizes = {'base': 4, 'mult': (1, 2, 2), 'z': 2, 'down': (1, 1), 'blocks': 1}
     return published_names.vae(layout, **sizes)
   sizes = {'vocab': 24, 'd': 16, 'ffn': 40, 'layers': 2, 'heads': 2, 'k': 4}
   return published_names.umt5(layout, **sizes)

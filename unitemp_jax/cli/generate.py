@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from unitemp_jax import files, orders, plans
 from unitemp_jax.cli.options import (
   Parser,
   at_least,
+  by_time,
   part_lock,
   read_prompts,
   seeds,
@@ -270,9 +270,7 @@ def jobs(args: argparse.Namespace) -> list[Any]:
   _check_options(args, name)
   told = args.prompt is not None or args.prompts is not None
   if args.num_prompts is not None and (told or name != 'orders'):
-    raise UserError(
-      '--num_prompts is for --orders without a prompt; leave it out.'
-    )
+    raise UserError('--num_prompts is for --orders without a prompt.')
   card = model_folder.read_card(args.model)
   tokenizer = Tokenizer.from_file(args.model / 'tokenizer.json')
   model = workflows.Model(card, tokenizer)
@@ -299,16 +297,12 @@ def jobs(args: argparse.Namespace) -> list[Any]:
     from unitemp_jax.generate import noise
 
     requests = noise.given_to(requests, args.noise, card)
+  names = ('scale', 'tau', 'alpha')
   strengths = {
-    name: value
-    for name in ('scale', 'tau', 'alpha')
-    if (value := getattr(args, f'nag_{name}')) is not None
+    n: x for n in names if (x := getattr(args, f'nag_{n}')) is not None
   }
   if strengths and args.negative_prompt is None:
-    raise UserError(
-      f'--nag_{next(iter(strengths))} is a strength of --negative_prompt; '
-      'give one, or leave it out.'
-    )
+    raise UserError('--nag_...: strengths of --negative_prompt; give one.')
   if args.negative_prompt is not None:
     from unitemp_jax.models.nag import Nag
 
@@ -405,7 +399,7 @@ def arguments(args, model, name, seed) -> dict[str, Any]:
   elif name == 'plan':
     own['plan'] = args.plan
   elif name == 'keyframe':
-    own['keyframes'] = _by_time(args.keyframe, '--keyframe', 'FILE')
+    own['keyframes'] = by_time(args.keyframe, '--keyframe', 'FILE')
   elif name == 'transition' and (args.first is None or args.last is None):
     raise UserError('--transition leads from --first to --last; give both.')
   elif name in ('extend', 'regenerate'):
@@ -433,24 +427,11 @@ def _plan(args, model) -> plans.Plan:
   return plan
 
 
-def _by_time(texts: list[str], option: str, what: str) -> dict[str, str]:
-  """Reads 'T:WHAT' by time."""
-  found: dict[str, str] = {}
-  for entry in texts:
-    time, colon, value = entry.partition(':')
-    if not colon or not value.strip():
-      raise UserError(f'{option}={entry}: write it as T:{what}.')
-    if time in found:
-      raise UserError(f'{option}={entry}: there is one at {time} already.')
-    found[time] = value.strip()
-  return found
-
-
 def schedule(args, prompt):
   """The prompt, or the prompts by time."""
   if not args.prompt_at:
     return prompt
-  return _by_time([f'0:{prompt}', *args.prompt_at], '--prompt_at', 'TEXT')
+  return by_time([f'0:{prompt}', *args.prompt_at], '--prompt_at', 'TEXT')
 
 
 def _order_names(listed: str) -> list[str]:
@@ -459,10 +440,8 @@ def _order_names(listed: str) -> list[str]:
     return list(orders.ORDERS)
   for name in names:
     if name not in orders.ORDERS:
-      near = difflib.get_close_matches(name, orders.ORDERS, n=1)
-      hint = f'did you mean {near[0]!r}? Use' if near else 'use'
       raise UserError(
-        f'--orders names {name!r}; {hint} "all" alone, or some of '
+        f'--orders names {name!r}; use "all" alone, or some of '
         f'{", ".join(orders.ORDERS)}.'
       )
   return list(dict.fromkeys(names))

@@ -242,3 +242,16 @@ def part_lock(out: Path, shard: tuple[int, int]) -> Path:
   """The folder that the writer of a part locks: of all, `out` itself."""
   index, count = shard
   return out if count == 1 else out / f'.part-{index}-of-{count}'
+
+
+def by_time(texts: list[str], option: str, what: str) -> dict[str, str]:
+  """Reads 'T:WHAT' by time."""
+  found: dict[str, str] = {}
+  for entry in texts:
+    time, colon, value = entry.partition(':')
+    if not colon or not value.strip():
+      raise UserError(f'{option}={entry}: write it as T:{what}.')
+    if time in found:
+      raise UserError(f'{option}={entry}: there is one at {time} already.')
+    found[time] = value.strip()
+  return found
