@@ -181,10 +181,11 @@ def test_the_command_converts_and_the_cache_needs_no_network(
   one, two = (tmp_path / f'{n}.safetensors' for n in ('one', 'two'))
   assert one.read_bytes() == two.read_bytes()
   capsys.readouterr()
-  other = ['convert', '--student=hf://some/two/a.safetensors', *command[2:]]
-  assert cli.main([*other, '--out=three.safetensors']) == 2
-  (line,) = capsys.readouterr().err.strip().splitlines()
-  assert 'hf://some/two/a.safetensors cannot be fetched without net' in line
+  for name in ('hf://some/two/a.safetensors', 'hf://some/two'):
+    other = ['convert', f'--student={name}', *command[2:]]
+    assert cli.main([*other, '--out=three.safetensors']) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f'{name} cannot be fetched without network' in line
   assert not (tmp_path / 'three.safetensors').exists()
 
 

@@ -19,6 +19,8 @@ TRAIN = f'train --config={CONFIGS}/tiny_vae.py:test --workdir=new'
 AOT = f'aot --config={CONFIGS}/wan_1p3b_distill.py'
 FOLDER = 'data video_folder --videos=dir --captions=captions.csv --out=o '
 FOLDER += '--height=16 --width=16 --num_frames=5'
+BOARD = 'generate --out=o --storyboard'
+VERIFY = 'evaluate verify A --suite=vbench --manifest=cap.json'
 SET = 'evaluate generate --suite=moviegen --out=o --dry_run'
 
 # Kind -> [(command, exit code, words that it says)].
@@ -86,6 +88,33 @@ CASES = {
     ),
     ('generate --prompt=x --out=', 2, ['out', 'is empty']),
     ('generate --prompt=x --out=x.png', 2, ['x.png is named like a file']),
+    *(
+      (f'{BOARD}=story.yaml --{option}', 2, [option.partition('=')[0]])
+      for option in (
+        *('seed=0', 'anchors=0', 'block=3', 'start_level=0', 'trim'),
+        *('prompt_at=9:x', 'trained_span=9'),
+      )
+    ),
+    (f'{G} --long=61 --batch_size=3', 2, ['--batch_size', '--orders']),
+    *(
+      (f'{VERIFY} --{option}', 2, [option])
+      for option in ('fps=nan', 'fps=0', 'size=32', 'size=0x0')
+    ),
+    (f'{VERIFY} --frames=0', 2, ['--frames: 0 is too few']),
+    ('evaluate verify A --fps=8', 2, ['--fps belongs to --suite']),
+    (
+      'evaluate folder A --out=o --features=big.npy --real_features=four.npy',
+      2,
+      ['big.npy', 'not finite, or above 1e+100'],
+    ),
+    (f'{G} --regenerate=clip.mp4 --span=9:9', 2, ['9:9', 'write 9:11']),
+    (f'{G} --regenerate=clip.mp4 --span=19:9', 2, ['reversed; write 9:19']),
+    (
+      f'{G} --regenerate=clip.mp4 --span=10:17 --dry_run',
+      0,
+      ['note: frames 9..19 are made anew'],
+    ),
+    ('plan --order=forward --out=', 2, ['--out=: must end in']),
   ],
   'what was given is changed': [
     (
@@ -173,7 +202,21 @@ CASES = {
         *('aliases.yaml', 'aliases30.yaml'),
       )
     ),
-    ('generate --out=o --storyboard=story.yaml --dry_run', 0, ['frames']),
+    (f'{BOARD}=story.yaml --dry_run', 0, ['frames', 'a \U0001f600 two']),
+    (f'{BOARD}=half.yaml', 2, ['half.yaml:5', 'half a character']),
+    (f'{BOARD}=late.yaml', 2, ['late.yaml:1', f'0..{2**32 - 1}']),
+    (f'{G} --image=one.mp4 --dry_run', 0, ['given: frames 0..0']),
+    *(
+      (f'{command} --config={name}.py', 2, [f'{name}.py', word])
+      for command in ('train --workdir=new', 'aot --topology=v5e:2x2')
+      for name, word in (('bare', 'lacks'), ('exit', 'SystemExit'))
+    ),
+    ('export --out=new --student=x --config=exit.py', 2, ['exit.py']),
+    (
+      'generate --prompts=bom.txt --out=o --shard=3/4 --draw=o.svg --dry_run',
+      2,
+      ['no clip to draw'],
+    ),
     *(
       (f'generate --out=o --storyboard={name}', 2, [f'{name}:5', 'too large'])
       for name in ('digits.yaml', 'huge.yaml')

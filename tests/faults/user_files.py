@@ -40,7 +40,7 @@ scenes:
   prompt: a red three falls
   length: {}
 - name: two
-  prompt: a blue two falls
+  prompt: "a \\ud83d\\ude00 two falls"
   length: 24
 """
 
@@ -51,6 +51,7 @@ def write(folder):
   frames += np.arange(36, dtype=np.uint8)[:, None, None, None]
   write_image(folder / 'a.png', frames[0])
   write_video(folder / 'clip.mp4', frames[:33], 12)
+  write_video(folder / 'one.mp4', frames[:1], 30)
   write_video(folder / 'clip35.mp4', frames[:35], 12)
   write_video(folder / 'loud.mp4', frames[:33], 12)
   _add_sound(folder / 'loud.mp4')
@@ -111,6 +112,11 @@ def _write_texts(folder):
     'aliases30.yaml': _aliases(30, 6),
     'deep.yaml': '[' * 5000,
     'story.yaml': STORY.format(24),
+    'half.yaml': STORY.format('"\\ud800"'),
+    'late.yaml': 'seed: 99999999999\n' + STORY.format(24),
+    'cap.json': json.dumps([{'id': 1, 'prompt': 'a'}]),
+    'bare.py': 'import ml_collections as m\nget_config = m.ConfigDict\n',
+    'exit.py': 'import sys\nsys.exit(3)\n',
     'plan.json': plan_text.to_json(orders.forward(9, anchors=3)),
     'plan4.json': plan_text.to_json(orders.forward(9, block=4, anchors=0)),
     'given.json': plan_text.to_json(orders.forward(9, given_first=1)),
@@ -132,6 +138,7 @@ def _write_texts(folder):
   np.savez(folder / 'axes.npz', noise=noise, axes=np.array(list('abcde')))
   np.save(folder / 'four.npy', np.zeros((3, 4)))
   np.save(folder / 'five.npy', np.zeros((3, 5)))
+  np.save(folder / 'big.npy', np.full((3, 4), 1e200))
 
 
 def _write_models(folder):

@@ -98,6 +98,13 @@ def test_jittering_times_lose_no_frame():
   assert found == [0, 1, 2, 3, 4, 5]
 
 
+def test_one_frame_is_one_at_any_rate():
+  for rate in (12.0, 24.0, 25.0, 60.0):
+    assert list(resample([(0.0, rate, 'frame')], 12)) == ['frame']
+  assert list(resample([(0.0, 100.0, 0), (0.01, 100.0, 1)], 12)) == [0]
+  assert list(resample([], 12)) == []
+
+
 def write_with(path, codec, frames, pix_fmt):
   with av.open(str(path), 'w') as out:
     stream = out.add_stream(codec, rate=10)
@@ -164,6 +171,15 @@ def test_damaged_files(mp4, tmp_path):
     with pytest.raises(UserError, match=name):
       read_video(path)
     assert path.read_bytes() == content
+  for name, codec in (('a.mkv', 'ffv1'), ('a.webm', 'libvpx-vp9')):
+    path, frames = tmp_path / name, read_video(mp4)[0][:, :32, :32]
+    write_with(path, codec, frames, 'yuv420p')
+    assert len(read_video(path)[0]) == len(frames)  # negative control
+    data = path.read_bytes()
+    for end in (3 * len(data) // 4, len(data) - 1):
+      path.write_bytes(data[:end])
+      with pytest.raises(UserError, match=f'{name}.*end of the file is miss'):
+        read_video(path)
   with pytest.raises(UserError, match=r'text\.mp4'):
     read_metadata(tmp_path / 'text.mp4')
   for missing, why in (
@@ -236,6 +252,11 @@ def test_damaged_images(tmp_path):
       read_image(tmp_path / name)
   with pytest.raises(UserError, match='There is no file'):
     read_image(tmp_path / 'none.png')
+  one, other = Image.fromarray(noise), Image.fromarray(255 - noise)
+  for name in ('moving.png', 'moving.webp'):
+    one.save(tmp_path / name, save_all=True, append_images=[other])
+    with pytest.raises(UserError, match=f'{name}.*an animation'):
+      read_image(tmp_path / name)
 
 
 def test_fit_covers_and_crops_the_centre():

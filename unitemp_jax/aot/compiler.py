@@ -19,7 +19,7 @@ from unitemp_jax.aot.memory_report import (
 )
 from unitemp_jax.aot.step import Step
 from unitemp_jax.aot.topology import Topology
-from unitemp_jax.training.config import load_config
+from unitemp_jax.training.config import TRAINING, load_config
 
 # Of the compiler: as little as it can do, or what it does by default.
 _FAST, _EXACT = -1.0, 0.0
@@ -158,7 +158,8 @@ def compile_config(
     names = list(serving.FOLDER) if names is None else names
     found = serving.folder_steps(Path(name), names, devices, limit, mesh)
   else:
-    config = load_config(name, [f'--config.{one}' for one in overrides])
+    words = [f'--config.{one}' for one in overrides]
+    config = load_config(name, words, TRAINING)
     if depth is not None:
       steps.with_depth(config, depth)
     if names is None:

@@ -17,7 +17,7 @@ from unitemp_jax.aot import (
 from unitemp_jax.aot.memory_report import MemoryReport
 from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.errors import UserError
-from unitemp_jax.training.config import load_config
+from unitemp_jax.training.config import TRAINING, load_config
 
 EXIT_DOES_NOT_FIT = 3
 _COMMAND = 'unitemp aot --table'
@@ -127,7 +127,8 @@ def _search(args: argparse.Namespace, overrides: Iterable[str]) -> int:
   own = [word.removeprefix('--config.') for word in overrides]
   target = topology.parse(args.topology, args.slices)
   devices = topology.devices(target)
-  config = load_config(args.config, [f'--config.{one}' for one in own])
+  words = [f'--config.{one}' for one in own]
+  config = load_config(args.config, words, TRAINING)
   if args.depth is not None:
     steps.with_depth(config, args.depth)
   step, chosen, number = search.best(config, target, devices, args.search)

@@ -2,11 +2,12 @@
 
 import argparse
 import collections
+import re
 import shlex
 import textwrap
 from pathlib import Path
 
-from unitemp_jax import files
+from unitemp_jax import files, timeline
 from unitemp_jax.aot.clips import estimates
 from unitemp_jax.cli import clip_options
 from unitemp_jax.cli.options import Parser, add_hosts, at_least, seeds
@@ -274,7 +275,7 @@ def _verify_args(argv: list[str]) -> argparse.Namespace:
   add('--suite', ', '.join(SUITES), choices=SUITES, metavar='SUITE')
   add('--manifest', kind=Path, metavar='FILE')
   add('--samples', "per prompt; the suite's own by default", at_least(1, 1000))
-  add('--frames', kind=int)
+  add('--frames', kind=at_least(1))
   add('--fps', kind=float)
   add('--size', 'pixels, such as 480x832', metavar='HxW')
   add('--all', 'list every problem', bool)
@@ -291,11 +292,13 @@ def _foreign(args) -> tuple[int, list[verify.Problem]]:
   prompts = clips.find(args.suite, args.manifest, prompt=caption)
   listed = clips.list_clips(suite, prompts, ['.'], samples=args.samples)
   names = [f'{clip.path.removeprefix("./")}.mp4' for clip in listed]
-  try:
-    size = [int(side) for side in (args.size or '').split('x') if side]
-    wanted = verify.Wanted(args.frames, args.fps, *size)
-  except (ValueError, TypeError) as error:
-    raise UserError(f'--size={args.size} is not HxW, as 480x832.') from error
+  size = re.fullmatch(r'([1-9]\d{0,4})x([1-9]\d{0,4})', args.size or '')
+  if args.size is not None and not size:
+    raise UserError(f'--size={args.size} is not HxW, as 480x832.')
+  if args.fps is not None and not 0 < args.fps <= timeline.MOST_FPS:
+    raise UserError(f'--fps={args.fps}: use more than 0, such as 16.')
+  sides = map(int, size.groups()) if size else ()
+  wanted = verify.Wanted(args.frames, args.fps, *sides)
   return len(names), verify.verify_folder(args.folder, names, wanted)
 
 
@@ -304,6 +307,9 @@ def check(argv: list[str]) -> int:
   args = _verify_args(argv)
   if (args.suite is None) != (args.manifest is None):
     raise UserError('--suite and --manifest belong together.')
+  for option in ('samples', 'frames', 'fps', 'size'):
+    if args.suite is None and getattr(args, option) is not None:
+      raise UserError(f'--{option} belongs to --suite; leave it out.')
   if args.suite is None:
     wanted, problems = verify.verify_set(args.folder)
   elif args.repair:

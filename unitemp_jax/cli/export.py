@@ -60,7 +60,8 @@ def _half(shapes):
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code."""
   args, overrides = _parser().parse_with_overrides(argv)
-  config = load_config(args.config, overrides)
+  needs = ('model', 'latents', 'teacher', 'student_init')
+  config = load_config(args.config, overrides, needs)
   card = model_card(config, {})
   shapes = model_folder.param_shapes(card)
   teacher = lazy_teacher(config)

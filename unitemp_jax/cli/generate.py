@@ -15,7 +15,7 @@ from unitemp_jax.cli.options import (
   seeds,
 )
 from unitemp_jax.errors import UserError
-from unitemp_jax.plans import decoding, drawing, switches, text
+from unitemp_jax.plans import decoding, drawing, text
 
 _EXAMPLE = f"""orders: {', '.join(orders.ORDERS)}
 
@@ -68,6 +68,10 @@ WORKFLOWS = {
 }
 # Workflows whose length follows from something else.
 _NO_LENGTH = ('extend', 'regenerate', 'long', 'plan', 'storyboard')
+# What a storyboard says, or has no say for.
+_OF_STORYBOARDS = ('prompt', 'prompts', 'prompt_at', 'height', 'width', 'seed')
+_OF_STORYBOARDS += ('window', 'anchors', 'start_level', 'block', 'trained_span')
+_OF_STORYBOARDS += ('trim',)
 
 
 def _parser() -> Parser:
@@ -119,7 +123,7 @@ def _parser() -> Parser:
     'whose first and last frames are given to the orders that want them (8)',
     int,
   )
-  parser.share('seed')
+  parser.share('seed', default=None)
   add('--length', "of the video; the model's by default", metavar='LEN')
   add('--height', 'pixels; by default in the shape of given frames', int)
   add('--width', "at the model's area, or the model's own size", int)
@@ -138,7 +142,7 @@ def _parser() -> Parser:
   add('--save_latents', 'write an npz of the latents too', bool)
   add('--lossless', 'write an mkv (FFV1) of the exact pixels too', bool)
   _add_files(parser)
-  add('--batch_size', 'with --orders', at_least(1), 8)
+  add('--batch_size', 'with --orders (8)', at_least(1))
   add('--draw', 'draw the plan', Path, metavar='FILE.svg')
   return parser
 
@@ -165,6 +169,7 @@ def main(argv: list[str]) -> int:
   if args.draw and args.draw.suffix != '.svg':
     raise UserError(f'--draw={args.draw}: must end in .svg.')
   todo = jobs(args)
+  from unitemp_jax.generate import clip_file
   from unitemp_jax.parallel import processes
 
   number, shard = len(todo), processes.part_of(args.shard)
@@ -184,7 +189,9 @@ def main(argv: list[str]) -> int:
   for remark in dict.fromkeys(r for job in todo for r in job.request.remarks):
     print(f'note: {remark}')
   if args.dry_run or args.storyboard:
-    _show(todo)
+    clip_file.show(todo)
+  if args.draw and not todo:
+    raise UserError(f'--draw={args.draw}: this part has no clip to draw.')
   if args.draw:
     files.write(args.draw, drawing.draw(todo[0].request.plan), replace=False)
     print(f'drew {args.draw}')
@@ -208,7 +215,7 @@ def main(argv: list[str]) -> int:
   # Given noise and negative prompts go clip by clip.
   alone = args.noise is not None or args.negative_prompt is not None
   if workflow_of(args) == 'orders' and not alone:
-    size = min(args.batch_size, number)
+    size = min(args.batch_size or 8, number)
   with files.lock(part_lock(args.out, shard)):
     done = clips.run(pipeline, todo, size)
   print(f'made {done}, {len(todo) - done} were there')
@@ -216,35 +223,6 @@ def main(argv: list[str]) -> int:
     print(job.path)
   print(args.out)
   return 0
-
-
-def _show(todo: list[Any]) -> None:
-  """Prints the plans, each with the clips that it makes."""
-  shown = None
-  for job in todo:
-    request = job.request
-    if request.plan is not shown:
-      shown = request.plan
-      print(f'{request.workflow}:\n{text.table(shown)}')
-    size = f'{request.height}x{request.width}'
-    print(
-      f'  {job.path}  seed {request.seed}  {size}, {request.num_frames} frames'
-    )
-    for prompt in request.prompts:
-      print(f'    {prompt}')
-    for switch in switches.switches(request.plan):
-      begin, shown = switch.frames(request.plan)
-      print(
-        f'    prompt {switch.prompt} holds from the block of frame {begin} on, '
-        f'and shows from about frame {shown}'
-      )
-    for given in request.conditioning:
-      last = given.frame + len(given.video) - 1
-      print(f'    given: frames {given.frame}..{last}')
-    if request.sound is not None:
-      print('    sound: of the clip, in its place; silence elsewhere')
-    for path in job.outputs:
-      print(f'    writes {path.name}')
 
 
 def workflow_of(args: argparse.Namespace) -> str:
@@ -288,7 +266,7 @@ def jobs(args: argparse.Namespace) -> list[Any]:
     requests = [
       _request(args, model, name, schedule(args, prompt), seed)
       for seed, prompt in zip(
-        seeds(args.seed, len(prompts)), prompts, strict=True
+        seeds(args.seed or 0, len(prompts)), prompts, strict=True
       )
     ]
   from unitemp_jax.video import formats
@@ -357,9 +335,15 @@ def _check_options(args, name):
       f'--length does not go with --{name}, whose length follows from it.'
     )
   if name == 'storyboard':
-    for option in ('prompt', 'prompts', 'height', 'width', 'window'):
-      if getattr(args, option) is not None:
-        raise UserError(f'--{option}: a storyboard says so itself.')
+    for option in _OF_STORYBOARDS:
+      value = getattr(args, option)
+      if value is not None and value is not False and value != []:
+        raise UserError(
+          f'--{option} does not go with --storyboard, whose file takes size, '
+          'seed, anchors, window and prompts; say it there.'
+        )
+  if args.batch_size is not None and name != 'orders':
+    raise UserError(f'--batch_size goes with --orders, not with --{name}.')
 
 
 def _settings(args, seed) -> dict[str, Any]:
@@ -474,7 +458,7 @@ def _orders(args, model) -> list[Any]:
         ends = {'first': video[:1], 'last': video[-1:]}
       elif name == 'loop' and args.orders != 'loop':
         del ends['last']
-      settings = {**_settings(args, args.seed + i), 'bounded': False}
+      settings = {**_settings(args, (args.seed or 0) + i), 'bounded': False}
       request = workflows.text_to_video(
         model, prompt, order=name, **ends, **settings
       )

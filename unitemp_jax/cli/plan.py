@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
   parser.share('dry_run')
   options = dict(vars(parser.parse_args(argv)))
   out, dry_run = options.pop('out'), options.pop('dry_run')
-  if out and not out.endswith(('.json', '.svg')):
+  if out is not None and not out.endswith(('.json', '.svg')):
     raise UserError(f'--out={out}: must end in .json or .svg')
   plan = _plan({k: v for k, v in options.items() if v is not None})
   print(text.table(plan))

@@ -20,7 +20,7 @@ from unitemp_jax.parallel.mesh import (
   make_mesh,
 )
 from unitemp_jax.training import build, lazy_weights, workdir
-from unitemp_jax.training.config import load_config
+from unitemp_jax.training.config import TRAINING, load_config
 from unitemp_jax.training.loop import LoopSettings, train
 from unitemp_jax.training.program import TrainingStopped, abstract_state
 
@@ -114,8 +114,9 @@ def _run(
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code."""
   args, overrides = _parser().parse_with_overrides(argv)
-  config = load_config(args.config, overrides)
   names = [field.name for field in dataclasses.fields(LoopSettings)]
+  needs = dict.fromkeys((*TRAINING, *names))
+  config = load_config(args.config, overrides, needs)
   settings = LoopSettings(**{name: config[name] for name in names})
   # As it would be read back: tuples become lists.
   plain = json.loads(json.dumps(config.to_dict()))

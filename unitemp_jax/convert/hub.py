@@ -67,6 +67,9 @@ def fetch(text: object) -> Path:
       'it, is not installed; run: pip install "unitemp_jax[hub]".'
     ) from error
   from huggingface_hub import errors
+  from huggingface_hub.utils import logging
+
+  logging.set_verbosity_error()  # Not of each attempt without network.
 
   def get(file: str) -> Path:
     return Path(
@@ -114,7 +117,8 @@ def fetch(text: object) -> Path:
 def _is_network(error: Any) -> bool:
   """Whether the library's client (httpx, requests) found no server."""
   names = {kind.__module__.partition('.')[0] for kind in type(error).__mro__}
-  return bool(names & {'httpx', 'httpcore', 'requests', 'urllib3'})
+  clients = {'httpx', 'httpcore', 'requests', 'urllib3'}
+  return bool({name.rstrip('2') for name in names} & clients)
 
 
 def _checkpoint(listed: list[str], folder: str, text: object) -> str:

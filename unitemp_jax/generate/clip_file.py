@@ -19,7 +19,7 @@ import unitemp_jax
 from unitemp_jax import files
 from unitemp_jax.generate import noise
 from unitemp_jax.generate.request import Conditioning, Request
-from unitemp_jax.plans import decoding, drawing, text
+from unitemp_jax.plans import decoding, drawing, switches, text
 from unitemp_jax.video import formats
 from unitemp_jax.video import frames as pixels
 from unitemp_jax.video.formats import Output, open_others
@@ -257,3 +257,32 @@ def write_all(
     more['remarks'] = list(request.remarks)
   sidecar = {**tags, **watch.facts(), **more, 'timings': timings}
   files.write_json(path.with_suffix('.json'), sidecar)
+
+
+def show(jobs: Iterable[Job]) -> None:
+  """Prints the plans, each with the clips that it makes."""
+  shown = None
+  for job in jobs:
+    request = job.request
+    if request.plan is not shown:
+      shown = request.plan
+      print(f'{request.workflow}:\n{text.table(shown)}')
+    size = f'{request.height}x{request.width}'
+    print(
+      f'  {job.path}  seed {request.seed}  {size}, {request.num_frames} frames'
+    )
+    for prompt in request.prompts:
+      print(f'    {prompt}')
+    for switch in switches.switches(request.plan):
+      begin, seen = switch.frames(request.plan)
+      print(
+        f'    prompt {switch.prompt} holds from the block of frame {begin} on, '
+        f'and shows from about frame {seen}'
+      )
+    for given in request.conditioning:
+      last = given.frame + len(given.video) - 1
+      print(f'    given: frames {given.frame}..{last}')
+    if request.sound is not None:
+      print('    sound: of the clip, in its place; silence elsewhere')
+    for path in job.outputs:
+      print(f'    writes {path.name}')

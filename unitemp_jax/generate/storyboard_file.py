@@ -177,7 +177,12 @@ def _scalar(loader, node, here):
       'as 90s, or put it in quotes.'
     )
   try:
+    # JSON escapes a character in two halves, which YAML does not join.
+    halves = node.value.encode('utf-16', 'surrogatepass')
+    node.value = halves.decode('utf-16')
     return loader.construct_object(node)
+  except UnicodeDecodeError:
+    here.fail(f'{node.value!a} holds half a character; write it whole.')
   except ValueError as error:
     here.fail(f'{node.value!r} cannot be read ({error}); put it in quotes.')
 
@@ -277,7 +282,7 @@ def _count(entries, key, least) -> int | None:
     return None
   value = entries[key].expect(int, what=key)
   if not least <= value < 2**32:
-    entries[key].fail(f'{key} is {value}; it must be {least} or more.')
+    entries[key].fail(f'{key} is {value}; it must lie in {least}..{2**32 - 1}.')
   return value
 
 

@@ -314,6 +314,8 @@ def regenerate(
   given = draft.read(clip, 'the clip', sound=True)
   frames = len(given)
   low, high = (timeline.frame(t, draft.fps, frames, 'the span') for t in span)
+  if low > high:
+    raise UserError(f'the span {low}:{high} is reversed; write {high}:{low}.')
   if not 1 <= low <= high <= frames - 6:
     raise UserError(
       f'the span {low}..{high} does not lie inside the clip: of its {frames} '
@@ -322,6 +324,16 @@ def regenerate(
   # Latents first .. end - 1 are made anew.
   first = timeline.latent_of(low)
   end = high // timeline.STRIDE + 2
+  made = timeline.first_frame(first), timeline.last_frame(end - 1) - 1
+  if low == high:
+    raise UserError(
+      f'the span {low}:{high} is too short; write {made[0]}:{made[1]}.'
+    )
+  if made != (low, high):
+    draft.remarks.append(
+      f'frames {made[0]}..{made[1]} are made anew, in fours, to hold the span '
+      f'{low}..{high}'
+    )
   draft.give(0, given[: timeline.first_frame(first)])
   draft.give(
     timeline.last_frame(end - 1), given[timeline.last_frame(end - 1) :]

@@ -180,14 +180,12 @@ class Settings:
     for name, option, least in (('block', '', 1), ('start', '_level', 0)):
       value = getattr(self, name)
       if not least <= value <= _MOST:
-        raise UserError(
-          f'{name}{option} is {value}; use {least}..{_MOST} (--{name}{option}).'
-        )
+        raise UserError(f'{name}{option} is {value}; use {least}..{_MOST}.')
     if not 0 <= self.anchors <= self.block:
       # More would begin before the video when the second block has them.
       raise UserError(
         f'anchors is {self.anchors}, and a block has {self.block}; use 0..'
-        f'{self.block} (--anchors).'
+        f'{self.block}.'
       )
     if self.open_start and not self.anchors:
       raise UserError(

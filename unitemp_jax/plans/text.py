@@ -71,7 +71,7 @@ def from_json(text: str) -> Plan:
   _check_keys(tree, ('format', *META_FIELDS, 'rows'), 'plan')
   for name in META_FIELDS:
     if not _is_int32(tree[name]):
-      raise UserError(f'plan: {name} must be a whole number')
+      raise UserError(f'plan: {name} must be a whole number of 32 bits')
   rows = tree['rows']
   if not isinstance(rows, list) or not rows:
     raise UserError('plan: rows must be a list with at least one row')
@@ -196,8 +196,8 @@ def _check_fields(row, sizes, where):
     elif name in sizes:
       good = isinstance(value, list) and len(value) == sizes[name]
       good = good and all(_is_int32(item) for item in value)
-      wanted = f'a list of {sizes[name]} whole numbers'
+      wanted = f'a list of {sizes[name]} whole numbers of 32 bits'
     else:
-      good, wanted = _is_int32(value), 'a whole number'
+      good, wanted = _is_int32(value), 'a whole number of 32 bits'
     if not good:
       raise UserError(f'{where}: {key} must be {wanted}')

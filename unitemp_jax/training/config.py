@@ -15,6 +15,10 @@ from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
 
+# What every training's config has.
+TRAINING = ('objective', 'model', 'data', 'optimizer', 'num_steps', 'seed')
+TRAINING += ('batch_size', 'accumulate', 'mesh', 'num_devices')
+
 
 def flatten_config(config: ml_collections.ConfigDict) -> Iterator[str]:
   """Yields the dotted names of all values of a config: `model.dim`."""
@@ -44,7 +48,7 @@ def _run_file(path: Path) -> dict[str, Any]:
   sys.path.insert(0, root)
   try:
     exec(code, names)
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     raise UserError(
       f'The config file {path} fails when it is run: '
       f'{type(error).__name__}: {error}; correct it there.'
@@ -74,7 +78,7 @@ def _call_get_config(
     config = get_config(*arguments)
   except UserError:
     raise
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     raise UserError(
       f'get_config of {path} fails: {type(error).__name__}: {error}; correct '
       'the file or the argument after the colon.'
@@ -143,7 +147,9 @@ def _apply(config: ml_collections.ConfigDict, override: str) -> None:
 
 
 def load_config(
-  path_with_arg: str, overrides: Iterable[str] = ()
+  path_with_arg: str,
+  overrides: Iterable[str] = (),
+  needs: Iterable[str] = (),
 ) -> ml_collections.ConfigDict:
   """Returns the locked config of a file, with values replaced.
 
@@ -151,6 +157,7 @@ def load_config(
     path_with_arg: `FILE` or `FILE:ARG`; defines `get_config(arg=None)`.
     overrides: `--config.a.b=value` each; the value gets the default's type, and
       what refers to it in the config follows.
+    needs: keys that it must have.
   """
   name, _, argument = path_with_arg.partition(':')
   path = Path(name)
@@ -163,6 +170,9 @@ def load_config(
     )
     raise UserError(f'There is no config file {path}; {hint}')
   config = _call_get_config(path, argument or None)
+  lacks = [key for key in needs if key not in config]
+  if lacks:
+    raise UserError(f'The config {name} lacks {", ".join(lacks)}; add them.')
   config.lock()
   for override in overrides:
     _apply(config, override)

@@ -75,7 +75,10 @@ def reading(path: Path, file: Any = None) -> Iterator[None]:
     yield
   except _READ_ERRORS as e:
     reason = getattr(e, 'strerror', None) or str(e) or type(e).__name__
-    raise UserError(f'Cannot read {os.fspath(path)}: {reason}.') from e
+    raise UserError(
+      f'Cannot read {os.fspath(path)}: {reason}; copy it again, or save it '
+      'anew as mp4 or png.'
+    ) from e
 
 
 def video_stream(path: Path, container: Any) -> Any:
@@ -128,7 +131,7 @@ def _on_black(pixels: np.ndarray) -> np.ndarray:
 
 
 def _check_complete(path: Path) -> None:
-  """Refuses an mp4 or mov file whose end is missing.
+  """Refuses an mp4, mov, mkv or webm file whose end is missing.
 
   The decoder would silently return the frames that are there. Such a file is a
   row of boxes, each of which begins with its length.
@@ -138,6 +141,15 @@ def _check_complete(path: Path) -> None:
     while place < size:
       file.seek(place)
       head = file.read(16)
+      if head[:4] in (b'\x1a\x45\xdf\xa3', b'\x18\x53\x80\x67'):
+        # Matroska's lengths have a byte more for each 0 before their first 1.
+        end = 13 - int.from_bytes(head[4:5], 'big').bit_length()
+        unknown = (1 << 7 * (end - 4)) - 1
+        length = int.from_bytes(head[4:end], 'big') & unknown
+        if length == unknown:
+          return
+        place += end + length
+        continue
       if place == 0 and head[4:8] != b'ftyp':
         return  # another kind of file
       length = int.from_bytes(head[:4], 'big')
@@ -243,8 +255,9 @@ def resample(
         yield last[0]
         count += 1
     last, end, step = (item,), time, step or 1 / rate
-  # The last frame is shown as long as the one before it.
-  while last is not None and count + 0.5 <= (end + step) * fps + 1e-6:
+  # The last frame is shown as long as the one before it; one always is.
+  until = max((end + step) * fps + 1e-6, 0.5)
+  while last is not None and count + 0.5 <= until:
     yield last[0]
     count += 1
 
@@ -331,6 +344,8 @@ def read_image(path: Path) -> np.ndarray:
     UserError: the file is missing or damaged.
   """
   with reading(path), Image.open(path) as image:
+    if image.format != 'MPO' and getattr(image, 'n_frames', 1) > 1:
+      raise ValueError('it is an animation, which is read of gif and mp4')
     gamma = image.info.get('gamma')
     image = _in_srgb(_in_8_bits(ImageOps.exif_transpose(image)))
     if gamma and not {'srgb', 'icc_profile'} & {*image.info}:

@@ -18,6 +18,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 
 _RESAMPLES = 200
+_MOST = 1e100  # of a feature, whose square is still finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +60,10 @@ def read_features(path: str | os.PathLike[str]) -> Features:
       f'but has {values.dtype} {list(values.shape)}.'
     )
   values = values.astype(np.float64)
-  if not np.isfinite(values).all():
-    raise UserError(f'{path} holds values that are not finite; mend it.')
+  if not (np.abs(values) < _MOST).all():
+    raise UserError(
+      f'{path} holds values that are not finite, or above {_MOST:g}; mend it.'
+    )
   return Features(values, network)
 
 
