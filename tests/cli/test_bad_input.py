@@ -44,6 +44,7 @@ PROMPT = [*GENERATE.split(), '--prompt=a red one falls']
 BETWEEN = [*PROMPT, '--orders=inbetween', '--last=image.png']
 DATA = '--out=new --fps=8 --height=16 --width=16 --num_frames=9'
 
+INDEX = {'shards': 1, 'latent_mean': [0.0] * 16, 'latent_std': [1.0] * 16}
 CASES = {
   '': [
     ('unknown verb', ['generat'], "no verb 'generat'; did you mean 'generate'"),
@@ -71,6 +72,10 @@ CASES = {
     ('batch on 8 devices', f'{TRAIN} --config.batch_size=3', '8 devices'),
     ('no latents', f'{TEACHER} --config.latents.dir=none', 'none'),
     ('broken latents', f'{TEACHER} --config.latents.dir=torn', 'torn'),
+    ('no index', f'{TEACHER} --config.latents.dir=list --dry_run', 'a list'),
+    ('no mean', f'{TEACHER} --config.latents.dir=bare --dry_run', 'lacks'),
+    ('text', f'{TEACHER} --config.latents.dir=text --dry_run', 'no index'),
+    ('short shard', f'{TEACHER} --config.latents.dir=short', 'short/latents-0'),
     ('no shard', f'{TEACHER} --config.latents.dir=latents', 'latents-00000'),
     ('no teacher', f'{STUDENT} --config.teacher=no.safetensors', 'no.safe'),
     (
@@ -358,12 +363,12 @@ def folder(tmp_path_factory):
     ('run/config.json', '{"objective": "vae"}'),
     ('torn_run/config.json', '{'),
     ('torn/latents.json', '{'),
-    (
-      'latents/latents.json',
-      json.dumps(
-        {'shards': 1, 'latent_mean': [0.0] * 16, 'latent_std': [1.0] * 16}
-      ),
-    ),
+    ('list/latents.json', '[1]'),
+    ('bare/latents.json', '{}'),
+    ('text/latents.json', json.dumps({**INDEX, 'latent_mean': 'x'})),
+    ('latents/latents.json', json.dumps(INDEX)),
+    ('short/latents.json', json.dumps(INDEX)),
+    ('short/latents-00000.array_record', 'short'),
     ('other/forward/0000-a-red-one-falls.json', '{"key": "another"}'),
   ):
     path = folder / name

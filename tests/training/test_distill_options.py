@@ -71,7 +71,7 @@ def test_a_replayed_rollout_cannot_let_gradient_through():
 def test_a_held_draft_is_trained_as_it_is_sampled():
   config = load_config('configs/tiny_student_init.py:test')
   z = config.model.vae.z_dim
-  index = {'latent_mean': [0.0] * z, 'latent_std': [1.0] * z}
+  index = {'shards': 1, 'latent_mean': [0.0] * z, 'latent_std': [1.0] * z}
   card = builders.model_card(config, index, {})
   held = config.orders.draft_sigma
   assert card.step_options.draft_sigma == held > 0

@@ -166,6 +166,38 @@ def test_dry_run_says_how_much_and_how_long(setup, capsys):
   assert not out.exists()
 
 
+def test_files_of_others_are_kept(setup, tmp_path, monkeypatch):
+  """Those in the way are refused; those beside what is written stay."""
+  arguments, _ = setup
+  out = tmp_path / 'out'
+  own = [*arguments, f'--out={out}']
+  for name in ('parts/mine.txt', 'captions.txt', 'latents-00000.array_record'):
+    path = out / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('mine')
+    with pytest.raises(UserError, match=path.name):
+      cli.main(own)
+    assert path.read_text() == 'mine'
+    shutil.rmtree(out)
+  assert cli.main(own) == 0
+  started = out / latents.STARTED
+  whole, about = contents(out), started.read_text()
+  # All shards are there, and only the index is to be written.
+  for text in ('garbage', '[1]', about.replace('"clips": 5', '"clips": 6')):
+    (out / latents.INDEX).unlink(missing_ok=True)
+    started.write_text(text)
+    with pytest.raises(UserError, match=f'{latents.STARTED}|other latents'):
+      cli.main(own)
+    assert not (out / latents.INDEX).exists()
+  started.write_text(about)
+  for name in ('mine.txt', '00000001.safetensors'):
+    (out / 'parts').mkdir(exist_ok=True)
+    (out / 'parts' / name).write_text('mine')
+  assert cli.main(own) == 0
+  assert [path.name for path in (out / 'parts').iterdir()] == ['mine.txt']
+  assert contents(out) == whole
+
+
 def test_changed_videos_do_not_join_what_was_begun(setup, tmp_path):
   arguments, folder = setup
   out = tmp_path / 'out'
@@ -173,7 +205,7 @@ def test_changed_videos_do_not_join_what_was_begun(setup, tmp_path):
   shutil.copytree(folder / 'videos', videos)
   own = [*arguments, f'--out={out}', f'--config.data.videos={videos}']
   assert cli.main([*own, '--shard=1/2']) == 0  # Nothing is of this part.
-  encode._start(out, {'clips': 4})
+  latents.start(out, {'clips': 4})
   with pytest.raises(UserError, match='the beginning of other latents'):
     cli.main(own)
 

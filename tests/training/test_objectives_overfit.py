@@ -124,7 +124,11 @@ def test_student_init(teacher, tmp_path):
 def fresh_vae(config, folder):
   """Settings for latents that come from an untrained VAE."""
   channels = config.model.vae.z_dim
-  index = {'latent_mean': [0.0] * channels, 'latent_std': [1.0] * channels}
+  index = {
+    'shards': 1,
+    'latent_mean': [0.0] * channels,
+    'latent_std': [1.0] * channels,
+  }
   (folder / latents.INDEX).write_text(json.dumps(index))
   vae = VAE(builders.vae_config(config.model))
   video = jnp.zeros((1, 5, config.data.size, config.data.size, 3))

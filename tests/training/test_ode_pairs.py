@@ -58,7 +58,9 @@ def setup(tmp_path_factory):
   z = model.vae.z_dim
   known = {'latent_mean': [0.5] * z, 'latent_std': [2.0] * z}
   (folder / 'clips').mkdir()
-  (folder / 'clips' / latents.INDEX).write_text(json.dumps(known))
+  (folder / 'clips' / latents.INDEX).write_text(
+    json.dumps({**known, 'shards': 1})
+  )
   flags = {
     'teacher': folder / 'teacher.safetensors',
     'latents.vae': folder / 'vae.safetensors',

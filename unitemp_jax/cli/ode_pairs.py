@@ -54,11 +54,12 @@ def main(argv: list[str]) -> int:
   if latents.is_complete(args.out, about, 'another teacher or other prompts'):
     print(f'nothing to do: {args.out / latents.INDEX}')
     return 0
+  latents.check_started(args.out, about)
   print(f'{len(prompts)} trajectories in {count} shards to {args.out}')
   if args.dry_run:
     return 0
   enable_compile_cache()
-  args.out.mkdir(parents=True, exist_ok=True)
+  latents.start(args.out, about)
   paths = [latents.shard_path(args.out, shard) for shard in range(count)]
   todo = [s for s in range(first, count, parts) if not paths[s].exists()]
   for shard in progress.track(todo, 'shard'):

@@ -25,6 +25,7 @@ from unitemp_jax.data.prompt_embeddings import PromptEmbeddings, write_records
 from unitemp_jax.errors import UserError
 
 INDEX = 'latents.json'
+STARTED = 'encoding.json'  # what the shards are of, from the first one on
 CAPTIONS = 'captions.txt'  # of one's own videos, each once
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = {'float16': np.dtype(np.float16), 'bfloat16': _BFLOAT16}
@@ -60,7 +61,7 @@ def write_shard(path: Path, examples: Iterable[dict[str, np.ndarray]]) -> None:
 
 def read_shard(path: Path) -> Iterator[dict[str, np.ndarray]]:
   """Yields the examples of one shard."""
-  source = grain.sources.ArrayRecordDataSource([str(path)])
+  source = _opened([str(path)])
   for i in range(len(source)):
     yield from_bytes(source[i])
 
@@ -120,6 +121,39 @@ def is_complete(folder: str | Path, about: dict[str, Any], others: str) -> bool:
   return True
 
 
+def check_started(
+  folder: str | Path, about: dict[str, Any], beside: Sequence[str] = ()
+) -> None:
+  """Refuses, by UserError, a folder with the beginning of another set.
+
+  Args:
+    folder: of the set.
+    about: what `start` noted.
+    beside: patterns of the names of what is written beside the shards.
+  """
+  folder = Path(folder)
+  place = folder / STARTED
+  if place.exists():
+    mend = 'choose another --out, or delete its folder'
+    if files.read_json(place, 'the beginning of latents', mend) != about:
+      raise UserError(
+        f'{folder} holds the beginning of other latents (another VAE, other '
+        'videos or settings); choose another --out, or delete it.'
+      )
+    return
+  for pattern in ('latents-*.array_record', *beside):
+    for path in folder.glob(pattern):
+      raise UserError(
+        f'{path} is there already and was not written by this command '
+        f'({STARTED} is missing); choose another --out, or move it away.'
+      )
+
+
+def start(folder: str | Path, about: dict[str, Any]) -> None:
+  """Notes what the shards are of, before the first one is written."""
+  files.write_json(Path(folder) / STARTED, about)
+
+
 def read_index(folder: str | Path) -> dict[str, Any]:
   """Reads the index of an encoded set.
 
@@ -131,15 +165,41 @@ def read_index(folder: str | Path) -> dict[str, Any]:
       f'{folder} holds no finished latents ({INDEX} is missing); run '
       '"unitemp encode" with --out there first.'
     )
-  return files.read_json(
-    path, 'an index of latents', 'delete it and run "unitemp encode" again'
+  index = files.read_json(
+    path,
+    'an index of latents',
+    'delete it and run "unitemp encode" again',
+    keys=('shards', 'latent_mean', 'latent_std'),
   )
+  numbers = [index['latent_mean'], index['latent_std']]
+  if not isinstance(index['shards'], int) or not all(
+    isinstance(values, list) and all(isinstance(v, int | float) for v in values)
+    for values in numbers
+  ):
+    raise UserError(
+      f'{path} is no index of latents; delete it and run "unitemp encode" '
+      'again.'
+    )
+  return index
 
 
 def first_of(folders: Sequence[str | Path]) -> str | Path:
   """The first folder that holds a finished set; else the first one."""
   there = (folder for folder in folders if (Path(folder) / INDEX).exists())
   return next(there, folders[0])
+
+
+def _opened(paths: Sequence[str]) -> Any:
+  """The records of whole shards; UserError names one that is damaged."""
+  try:
+    return grain.sources.ArrayRecordDataSource(paths)
+  except RuntimeError as error:
+    for path in paths if len(paths) > 1 else ():
+      _opened([path])
+    raise UserError(
+      f'the shard {paths[0]} is damaged ({str(error).splitlines()[0]}); delete '
+      f'it and {INDEX} beside it, and run "unitemp encode" again.'
+    ) from error
 
 
 class LatentSource:
@@ -170,7 +230,7 @@ class LatentSource:
       raise UserError(
         f'the shard {missing[0]} is missing; run "unitemp encode" again.'
       )
-    self._source = grain.sources.ArrayRecordDataSource(paths)
+    self._source = _opened(paths)
     known = like.index if like else self.index
     self._mean = np.asarray(known['latent_mean'], np.float32)
     self._std = np.asarray(known['latent_std'], np.float32)

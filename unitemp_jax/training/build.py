@@ -48,6 +48,9 @@ def build_program(config: ConfigDict) -> Program:
     )
   main = PROGRAMS[config.objective](config)
   folders = builders.latents_dirs(config) if 'latents' in config else []
+  for folder in folders:  # A dry run reads no more of them.
+    if (Path(folder) / latents.INDEX).exists():
+      latents.read_index(folder)
   if len(folders) < 2 or not builders.needs_clips(config):
     return main
   shapes = {latents.LatentSource(folder).shape for folder in folders}

@@ -6,10 +6,10 @@ are the same in every run, so that an interrupted or divided encoding writes the
 same bytes as one that ran through.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -39,9 +39,9 @@ Record = dict[str, np.ndarray]
 
 _BATCH = 16  # of digits
 _OTHERS = 'another VAE or data set'
+_OWN = (latents.CAPTIONS, 'parts/*')  # written beside the shards
 _LABELS = ('digit', 'colour', 'side', 'digit_id')
 _AHEAD_BYTES = 4e9  # of decoded clips that wait
-_STARTED = 'encoding.json'  # what the shards are of, from the first one on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,28 +104,22 @@ def encode(
   if dry_run:
     return
   paths = [latents.shard_path(out, shard) for shard in range(count)]
+  latents.check_started(out, clips.about, _OWN)
   left = [shard for shard in mine if not paths[shard].exists()]
   if left:
     records = clips.open()  # Refuses what is bad before there is a folder.
-    _start(out, clips.about)
+    latents.start(out, clips.about)
     _write_shards(clips, records, out, left)
   there = sum(path.exists() for path in paths)
   if there < count:
     print(f'{there} of {count} shards are there; run the other parts as well')
     return
-  shutil.rmtree(out / 'parts', ignore_errors=True)
+  if (out / 'parts').is_dir():  # of a host that another one overtook
+    for i in range(len(clips.source)):
+      _kept(out, i).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # Files of others stay.
+      (out / 'parts').rmdir()
   print(latents.write_index(out, count, clips.about, clips.statistics))
-
-
-def _start(out: Path, about: dict[str, Any]) -> None:
-  """Notes what the shards of a folder are of; UserError if of others."""
-  place = out / _STARTED
-  if place.exists() and files.read_json(place) != about:
-    raise UserError(
-      f'{out} holds the beginning of other latents (another VAE, other videos '
-      'or settings); choose another --out, or delete it.'
-    )
-  files.write_json(place, about)
 
 
 def _write_shards(
