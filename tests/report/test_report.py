@@ -404,3 +404,16 @@ def test_chromium_opens_it_from_disk_without_an_error(folder, tmp_path):
     labels = page.evaluate(f'{labels}.map((button) => button.textContent)')
     assert labels == ['Play row', 'Play row']  # The script ran to its end.
     assert page.evaluate("document.querySelector('[controls]')") is None
+
+
+@pytest.mark.parametrize('name', ['sheet.png', 'index.html'])
+def test_a_file_of_the_user_is_kept(folder, name, capsys):
+  (folder / name).write_text('mine')
+  before = {path: path.stat() for path in folder.rglob('*')}
+  assert cli.main(['report', str(folder)]) == 2
+  assert name in capsys.readouterr().err
+  assert {path: path.stat() for path in folder.rglob('*')} == before
+  (folder / name).unlink()
+  assert cli.main(['report', str(folder)]) == 0  # Negative control.
+  assert cli.main(['report', str(folder)]) == 0
+  assert (folder / 'sheet.png').read_bytes()[:4] == b'\x89PNG'

@@ -19,6 +19,7 @@ def main(argv: list[str]) -> int:
     print(f'left out: {problem}')
   print(f'{len(contents.clips)} clips, orders: {", ".join(contents.orders)}')
   if not args.dry_run:
+    page = report.write_page(contents)  # Refuses what is not its own.
     print(report.write_sheet(contents))
-    print(report.write_page(contents))
+    print(page)
   return 0

@@ -32,7 +32,7 @@ def write_page(contents: Contents) -> pathlib.Path:
   UserError if it cannot be written, or another page is there.
   """
   page = contents.folder / PAGE
-  pages.check_own(page, EYEBROW)
+  pages.check_own(page, EYEBROW, (SHEET,))
   clips, cards = contents.clips, orders(contents)
   gallery = pages.write_gallery(page, rows(contents), contents.orders)
   text = pages.render(
