@@ -2,9 +2,11 @@ import json
 
 import pytest
 
+from unitemp_jax.errors import UserError
 from unitemp_jax.training.metrics import (
   Goodput,
   describe,
+  open_log,
   read_lines,
   summarize,
 )
@@ -90,3 +92,21 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path):
   Goodput(path, first_step=10).close()
   lines = [json.loads(line) for line in path.read_text().splitlines()]
   assert [line['at_step'] for line in lines] == [10, 10]
+
+
+@pytest.mark.parametrize(
+  'line',
+  [
+    *('garbage', '[1]', '{}', '[' * 5000),
+    '{"time": "x", "at_step": 1, "seconds": {}}',
+    '{"time": 1, "at_step": 1, "seconds": {"step": "x"}}',
+  ],
+)
+def test_a_file_that_is_no_log_is_a_sentence(tmp_path, line):
+  path = tmp_path / 'goodput.jsonl'
+  path.write_text(line + '\n')
+  with pytest.raises(UserError, match='is no log of a training'):
+    read_lines(path)
+  with pytest.raises(UserError, match='is no log of a training'):
+    open_log(path, 3)
+  assert path.read_text() == line + '\n'

@@ -84,7 +84,10 @@ def read_list(path: Path) -> List:
       {title: [_entry(row) for row in rows] for title, rows in part.items()}
       for part in (fields['tables'], fields['growth'])
     )
-  except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+  except (
+    *(yaml.YAMLError, TypeError, KeyError, AttributeError),
+    *(ValueError, RecursionError),
+  ) as error:
     raise UserError(
       f'--table={path} is no list of topologies ({error}); see '
       'configs/aot/table.yaml.'

@@ -84,6 +84,8 @@ CHIPS = {
 }
 
 
+_MOST_CHIPS = 100_000  # beyond all that are connected; their list is held
+
 _INSTALL = (
   'the TPU compiler (libtpu) is not installed; '
   "pip install 'unitemp_jax[tpu]' brings it, no TPU is needed."
@@ -147,7 +149,14 @@ def parse(name: str, slices: int = 1) -> Topology:
   if slices < 1:
     raise UserError(f'--slices={slices} is too few; use 1 or more.')
   sizes = tuple(int(size) for size in shape.split('x'))
-  return Topology(name, slices, chip, sizes)
+  found = Topology(name, slices, chip, sizes)
+  if found.chips > _MOST_CHIPS:
+    most = _MOST_CHIPS // math.prod(sizes)
+    raise UserError(
+      f'--slices={slices} of {name} are {found.chips} chips, too many; use up '
+      f'to {most}.'
+    )
+  return found
 
 
 def _of_cubes(chip: Chip, shape: str) -> bool:

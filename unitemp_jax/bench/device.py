@@ -6,7 +6,9 @@ Every part writes a JSON file of its own. On a CPU everything has small sizes.
 `launch/device_check.sh` runs all parts.
 """
 
+import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +49,9 @@ SMALL = {
   'accumulate': 1,
 }
 _TRAINED_LAYERS = 4
+_TABLE, _HEAD = 'table.md', '| part | device | what was found |'
+_FOUND = ('device', 'platform', 'rows')  # keys of a part's file
+_TILES = 'attention_tiles.json'  # beside tiles.json, which is the part's own
 # Peak in bfloat16, 1e12 operations a second, by a part of jax's device_kind.
 _PEAKS = {'H200': 989, 'H100': 989, 'A100': 312, 'L40S': 362, 'L4': 121}
 _TPUS = {'v5 lite': 'v5e', 'v5e': 'v5e', 'v6 lite': 'v6e', 'v6e': 'v6e'}
@@ -222,9 +227,8 @@ def _apart(a, b) -> float:
 
 def _tiles(out: Path) -> list[dict]:
   outcome = attention.run(Context(TINY, 3, 0))
-  for name, text in outcome.files.items():
-    files.write(out / name, text)
-  return [{'tiles': str(out / attention.TILES)}]
+  files.write(out / _TILES, outcome.files[attention.TILES])
+  return [{'tiles': str(out / _TILES)}]
 
 
 def _baselines() -> list[dict]:
@@ -239,6 +243,25 @@ def check_platform(wanted: str | None) -> None:
     raise UserError(
       f'there is a {platform()} and no {wanted}; leave --accelerator to check '
       'on what there is.'
+    )
+
+
+def check(part: str, out: Path) -> None:
+  """Refuses, by UserError, to replace a file that is of something else."""
+  path, own = out / (_TABLE if part == 'table' else f'{part}.json'), False
+  if not os.path.lexists(path):
+    path = out / _TILES
+    if part != 'tiles' or not os.path.lexists(path):
+      return
+  with contextlib.suppress(UserError):
+    if path.name == _TABLE:
+      own = files.read_text(path).startswith(_HEAD)
+    elif path.name != _TILES:
+      own = bool(files.read_json(path, keys=_FOUND))
+  if not own:
+    raise UserError(
+      f'{path} is there already and not of bench device; choose another --out, '
+      'or move it away.'
     )
 
 
@@ -259,12 +282,14 @@ def run(part: str, out: Path) -> None:
     'baselines': _baselines,
   }
   if part == 'table':
+    check(part, out)
     print(table(out, list(parts)))
     return
   if part not in parts:
     raise UserError(
       f'there is no part {part!r}; use one of {", ".join(parts)}, table.'
     )
+  check(part, out)
   rows = parts[part]()
   kind = jax.devices()[0].device_kind
   found = {'device': kind, 'platform': platform(), 'rows': rows}
@@ -273,13 +298,13 @@ def run(part: str, out: Path) -> None:
 
 def table(out: Path, parts: list[str]) -> str:
   """Markdown of all parts in a folder; also written to table.md there."""
-  lines = ['| part | device | what was found |', '| --- | --- | --- |']
+  lines = [_HEAD, '| --- | --- | --- |']
   for name in parts:
     path = out / f'{name}.json'
     if not path.exists():
       lines.append(f'| {name} | | not run |')
       continue
-    found = files.read_json(path)
+    found = files.read_json(path, keys=_FOUND)
     device = found['device']
     if found['platform'] == 'cpu':
       device += ' at small size; on an accelerator not run'
@@ -287,7 +312,7 @@ def table(out: Path, parts: list[str]) -> str:
       cells = ', '.join(f'{k} {_short(v)}' for k, v in row.items())
       lines.append(f'| {name} | {device} | {cells} |')
   text = '\n'.join(lines) + '\n'
-  files.write(out / 'table.md', text)
+  files.write(out / _TABLE, text)
   return text
 
 

@@ -74,7 +74,8 @@ def run(
 
 def check(out: Path) -> None:
   """Refuses, by UserError, a folder whose numbers are of something else."""
-  there = [p for p in (out / RESULTS, out / TABLES) if os.path.lexists(p)]
+  names = (RESULTS, TABLES, attention.TILES)
+  there = [out / name for name in names if os.path.lexists(out / name)]
   try:
     files.read_json(out / RESULTS, keys=('about', 'benchmarks'))
   except UserError as error:

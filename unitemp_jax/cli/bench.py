@@ -89,6 +89,7 @@ def main(argv: list[str]) -> int:
 def _device(args: argparse.Namespace) -> int:
   if len(args.names) != 2:
     raise UserError('name one part: unitemp bench device PART.')
+  device.check(args.names[1], args.out)
   if args.dry_run:
     print(f'{args.names[1]} on the device that there is, to {args.out}')
     return 0

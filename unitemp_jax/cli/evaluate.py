@@ -372,7 +372,7 @@ def _parser() -> Parser:
   parser.share('out', 'model')
   add = parser.add
   # A control swaps blocks between clips.
-  add('--num_clips', 'held-out captions per order', at_least(2), 256)
+  add('--num_clips', 'held-out captions per order', at_least(2, 100_000), 256)
   add('--batch_size', 'clips per batch', at_least(1), 32)
   parser.share('seed', help='of the generated clips (0)')
   only = 'suites with commas; all by default'

@@ -79,6 +79,7 @@ def _run(
     lazy_weights.check((program.frozen, program.initial))
     # Shapes that do not divide are refused here, before anything is made.
     state = abstract_state(program, config.seed, mesh, MODEL_RULES)
+    workdir.check_weights(args.workdir, state.ema, plain)
     lazy_weights.shapes_of(program.frozen, mesh, MODEL_RULES)
     if args.dry_run:
       if jax.process_index() == 0:

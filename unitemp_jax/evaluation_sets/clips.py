@@ -25,6 +25,8 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import manifests
 from unitemp_jax.evaluation_sets.manifests import Prompt
 
+_MOST = 200_000  # clips of a set, which are listed in memory
+
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
@@ -273,6 +275,12 @@ def list_clips(
   Raises:
     UserError: file names that collide, are too long or cannot be read back.
   """
+  count = sum(samples or suite.samples(prompt) for prompt in prompts)
+  if (count := count * len(orders)) > _MOST:
+    raise UserError(
+      f'{len(prompts)} prompts make {count} clips, more than {_MOST}; cut the '
+      'manifest into several sets, or use fewer --samples or --orders.'
+    )
   clips = []
   for order in orders:
     for number, prompt in enumerate(prompts):

@@ -42,7 +42,9 @@ def open_log(path: Path, last_step: int | None = None) -> TextIO:
   for line in text.splitlines(keepends=True):
     if not line.endswith(b'\n'):
       break
-    if last_step is not None and json.loads(line)['step'] > last_step:
+    if last_step is None:
+      pass
+    elif _parsed(path, line, {'step': int})['step'] > last_step:
       break
     kept.append(line)
   if (whole := b''.join(kept)) != text:
@@ -95,7 +97,24 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
   if not path.exists():
     return []
   lines = path.read_bytes().splitlines(keepends=True)
-  return [json.loads(line) for line in lines if line.endswith(b'\n')]
+  kinds = {'time': int | float, 'at_step': int, 'seconds': dict}
+  return [_parsed(path, line, kinds) for line in lines if line.endswith(b'\n')]
+
+
+def _parsed(path: Path, line: bytes, kinds: dict[str, Any]) -> dict[str, Any]:
+  """A line with values of these kinds; UserError if it is no such line."""
+  with contextlib.suppress(ValueError, RecursionError):
+    value = json.loads(line)
+    if isinstance(value, dict) and all(
+      isinstance(value.get(name), kind) for name, kind in kinds.items()
+    ):
+      numbers = value['seconds'].values() if 'time' in kinds else ()
+      if all(isinstance(number, int | float) for number in numbers):
+        return value
+  raise UserError(
+    f'{path} is no log of a training (see {line[:40]!r}); move it away to go '
+    'on without it, or choose another --workdir.'
+  )
 
 
 def _redone(lines: list[dict[str, Any]]) -> float:

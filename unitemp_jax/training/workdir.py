@@ -13,7 +13,7 @@ import platform
 import re
 import subprocess
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ _FREE_KEYS = (
   'profile_steps',
 )
 
+
+LOGS = ('metrics.jsonl', 'goodput.jsonl')
 
 # Settings that came later, with what trainings did before there were any.
 _LATER = {
@@ -91,6 +93,12 @@ def check_config(workdir: Path, config: dict) -> None:
   """Refuses a folder that holds a run with another config."""
   path = workdir / 'config.json'
   if not path.exists():
+    for name in LOGS:
+      if os.path.lexists(workdir / name):
+        raise UserError(
+          f'{workdir / name} is there already and of no run ({path.name} is '
+          'missing); choose another --workdir, or move it away.'
+        )
     return
   mend = 'restore it or choose another --workdir'
   old = files.read_json(path, 'the config of a run', mend)
@@ -124,6 +132,27 @@ def claimed(workdir: Path, config: dict) -> Iterator[None]:
     yield
 
 
+def weights_path(workdir: Path, name: str) -> Path:
+  """File of an averaged network."""
+  return workdir / 'weights' / f'{name}.safetensors'
+
+
+def check_weights(workdir: Path, names: Iterable[str], config: dict) -> None:
+  """Refuses, by UserError, to replace weights that another run wrote."""
+  for path in (weights_path(workdir, name) for name in names):
+    if not os.path.lexists(path):
+      continue
+    about: dict[str, Any] = {}
+    with contextlib.suppress(UserError), weights.Files(path) as opened:
+      about = opened.metadata
+    known = about.get('config')
+    if not isinstance(known, dict) or fingerprint(known) != fingerprint(config):
+      raise UserError(
+        f'{path} is there already and not of this run; choose another '
+        '--workdir, or move it away.'
+      )
+
+
 def export_weights(
   state: TrainState, workdir: Path, config: dict
 ) -> list[Path]:
@@ -133,7 +162,7 @@ def export_weights(
     return []
   about = {'config': config, 'steps': int(state.step)}
   return [
-    weights.save(workdir / 'weights' / f'{name}.safetensors', tree, about)
+    weights.save(weights_path(workdir, name), tree, about)
     for name, tree in means.items()
   ]
 
