@@ -38,6 +38,12 @@ export function place(element, low, high, frames) {
   element.style.width = `${100 * (high - low + 1) / frames}%`;
 }
 
+/** The whole number of a field, within its limits. */
+export function whole({ value, min, max }) {
+  const low = Number(min || 0);
+  return Math.min(Math.max(Math.round(Number(value)) || 0, low), Number(max || 1e5));
+}
+
 export function say(sentence) {
   $('toast').textContent = sentence;
   clearTimeout(say.timer);
@@ -54,6 +60,6 @@ export async function ask(path, body, raw = false) {
   };
   const answer = await fetch(path, about);
   const found = await answer.json().catch(() => ({ error: 'The server is busy; try again.' }));
-  if (!answer.ok) throw new Error(found.error);
+  if (!answer.ok) throw Object.assign(new Error(found.error), { status: answer.status });
   return found;
 }

@@ -1,11 +1,12 @@
 // The page: its state is the server's, its timeline everybody's.
 
-import { $, ask, listed, make, place, say } from './dom.js';
+import { $, ask, listed, make, place, say, whole } from './dom.js';
 import { Player } from './player.js';
 import { STEP, Tracks } from './tracks.js';
 
 const address = (...parts) => ['api', ...parts].map(encodeURIComponent).join('/');
 const WAIT = 200; // ms after a change until it is saved
+const AGAIN = 2000; // ms until what failed is tried again
 
 const page = {
   project: new URLSearchParams(location.search).get('project'),
@@ -15,6 +16,7 @@ const page = {
   under_way: Promise.resolve(), // what is being saved
   chosen: null, // name of the version that is shown
   other: '', // the one beside it
+  at: 0, // frame of the timeline at which things are added
   span: null, // frames that are marked, [low, high]
 
   /** What a piece is of: name, frames and a strip, given or a version. */
@@ -45,7 +47,11 @@ const page = {
     this.saving = setTimeout(() => { save(); plan(); }, WAIT);
   },
 
-  seek(frame) { player.seek(frame); },
+  /** Shows a frame; one that no video has yet is marked all the same. */
+  seek(frame) {
+    player.seek(frame);
+    mark(Math.min(frame, this.line.length - 1));
+  },
 
   choose(low, high) {
     this.span = [low, high];
@@ -60,10 +66,19 @@ const player = new Player((frame) => {
   $('head').value = frame;
   const fps = player.fps;
   $('where').textContent = `frame ${frame} of ${player.frames} · ${(frame / fps).toFixed(2)} s`;
-  $('needle').style.transform = `translateX(${100 * (frame + 0.5) / (page.line?.length ?? 1)}%)`;
+  mark(frame);
   player.needle();
 });
+
+function mark(frame) {
+  page.at = frame;
+  $('needle').style.transform = `translateX(${100 * (frame + 0.5) / (page.line?.length ?? 1)}%)`;
+}
+
 const tracks = new Tracks(page);
+
+/** Whether asking once more has the same answer. */
+const refused = (error) => error.status >= 400 && error.status < 500;
 
 /** Saves the timeline for all pages, after what is being saved. */
 function save(line = page.line) {
@@ -71,7 +86,13 @@ function save(line = page.line) {
   page.step = page.dirty = false;
   page.under_way = page.under_way
     .then(() => ask(address(page.project, 'timeline') + about, body, true))
-    .catch((error) => { page.dirty = page.step = true; complain(error); });
+    .catch((error) => {
+      page.dirty = page.step = true;
+      complain(error);
+      if (refused(error)) return;
+      clearTimeout(page.saving);
+      page.saving = setTimeout(() => { if (page.dirty) save(); }, AGAIN);
+    });
   return page.under_way;
 }
 
@@ -83,6 +104,7 @@ async function plan() {
     found = await ask(address(page.project, 'plan'), page.line);
   } catch (error) {
     found = { error: error instanceof TypeError ? 'The server does not answer.' : error.message };
+    if (!refused(error)) setTimeout(() => { if (number === plan.number) plan(); }, AGAIN);
   }
   if (number !== plan.number) return;
   page.planned = edits;
@@ -94,7 +116,8 @@ function verdict(found) {
   page.fits = !found.error;
   $('generate').disabled = $('four').disabled = !page.fits;
   if (found.error) {
-    box.replaceChildren(make('p', { className: 'wrong', textContent: found.error }));
+    const empty = page.line.prompts.some((one) => !one.text.trim() && !one.link);
+    box.replaceChildren(make('p', { className: empty ? 'hint' : 'wrong', textContent: found.error }));
     tracks.plan([], 1);
     return;
   }
@@ -182,8 +205,11 @@ function drawPrompts() {
   listed($('prompts'), page.line.prompts, (_, k) => k, (_, k) => {
     const own = () => page.line.prompts[k];
     const at = make('input', { type: 'number', className: 'at', min: 0, 'aria-label': `Prompt ${k + 1} from frame` });
-    at.onchange = () => page.edit(() => { own().at = Math.max(0, Math.min(Number(at.value), page.line.length - 1)); });
-    const words = make('input', { className: 'words', 'aria-label': `Prompt ${k + 1}`, placeholder: 'what is seen, such as: a red seven falls' });
+    at.onchange = () => {
+      page.edit(() => { own().at = Math.max(1, Math.min(whole(at), page.line.length - 1)); });
+      at.value = own().at;
+    };
+    const words = make('input', { className: 'words', maxLength: 5000, 'aria-label': `Prompt ${k + 1}`, placeholder: 'what is seen, such as: a red seven falls' });
     words.oninput = () => page.edit(() => { own().text = words.value; }, `words ${k}`);
     const link = make('input', { type: 'checkbox' });
     link.onchange = () => page.edit(() => { own().link = link.checked; });
@@ -211,7 +237,7 @@ function drawVersions() {
     button.setAttribute('aria-pressed', one.name === page.chosen);
     const seed = one.seed ?? one.timeline?.seed;
     name.textContent = `${one.name} · ${one.state === 'done' ? `seed ${seed}` : one.state}`;
-    words.textContent = one.prompt ?? one.timeline?.prompts[0].text ?? '';
+    words.textContent = one.prompt ?? one.timeline?.prompts[0]?.text ?? '';
     if (one.state === 'done') picture.style.backgroundImage = `url("${file(one.name, 'poster')}")`;
   });
 }
@@ -235,8 +261,8 @@ function drawStage() {
     screen.file(file(one.name, 'mp4'), one);
     tracks.film(file(one.name, 'strip'), [], null, one.frames);
   } else {
-    screen.clear({ queued: 'This version waits for its turn.', cancelled: 'Cancelled; what is finished is kept.' }[one.state] ?? one.problem ?? '');
     if (one.partial) screen.file(file(one.name, 'mp4'), { fps: page.state.model.fps, width: page.state.model.width });
+    else screen.clear({ queued: 'This version waits for its turn.', cancelled: 'Cancelled; what is finished is kept.' }[one.state] ?? one.problem ?? '');
     tracks.film('', [], null, 1);
   }
   $('stage-title').textContent = one ? `Version ${one.name}${one.prompt ? `: ${one.prompt}` : ''}` : 'Nothing shown yet';
@@ -264,6 +290,7 @@ function from(version, change) {
   page.edit((line) => {
     const told = version.timeline ?? { prompts: [{ at: 0, text: version.prompt }] };
     Object.assign(line, structuredClone(told), { loop: false, order: 'auto', sinks: '', length: version.frames });
+    line.prompts = line.prompts.filter((prompt) => prompt.text.trim());
     line.prompts.forEach((prompt) => { prompt.link = false; });
     line.pieces = [];
     const part = (first, last, at = first) => { if (last >= first) line.pieces.push({ source: version.name, at, first, last }); };
@@ -273,7 +300,7 @@ function from(version, change) {
   say('It is on the timeline: look at the plan, then generate.');
 }
 
-const number = (id) => Number($(id).value);
+const number = (id) => { $(id).value = whole($(id)); return Number($(id).value); };
 const act = (name) => async (v) => ask(address(page.project, 'versions', v.name, name), {});
 const DEEDS = {
   extend: (v) => from(v, (line, part) => {
@@ -282,11 +309,14 @@ const DEEDS = {
     part(0, v.frames - 1, before);
     line.prompts.forEach((prompt, k) => { if (k) prompt.at += before; });
   }),
-  anew: (v) => from(v, (line, part) => {
+  anew: (v) => {
     const [low, high] = [number('low'), number('high')];
-    part(0, STEP * Math.floor((low - 1) / STEP));
-    part(STEP * Math.ceil((high + 1) / STEP), v.frames - 1);
-  }),
+    if (low > high || high >= v.frames) throw new Error(`Make anew: frames ${low} to ${high} are no part of 0 to ${v.frames - 1}.`);
+    from(v, (line, part) => {
+      part(0, STEP * Math.floor((low - 1) / STEP));
+      part(STEP * Math.ceil((high + 1) / STEP), v.frames - 1);
+    });
+  },
   keyframe: (v) => pick((source, frames) => from(v, (line, part) => {
     const [at, block] = [STEP * Math.round(player.frame / STEP), page.state.model.block];
     part(0, at - block);
@@ -316,7 +346,17 @@ const DEEDS = {
 
 async function copy(text, what) {
   page.copied = text;
-  await navigator.clipboard.writeText(text);
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // Pages of other machines have no clipboard without TLS.
+    const area = make('textarea', { value: text, readOnly: true, rows: 12, cols: 70, 'aria-label': what });
+    const box = make('dialog', { onclose: () => box.remove() }, area, make('button', { textContent: 'Close', onclick: () => box.close() }));
+    document.body.append(box);
+    box.showModal();
+    area.select();
+    if (!document.execCommand('copy')) return; // It is there to be copied by hand.
+    box.close();
+  }
   say(`${what} is copied; it makes the same frames.`);
 }
 
@@ -389,13 +429,15 @@ function listen() {
   };
   const value = (id, read) => { $(id).onchange = () => page.edit((line) => { line[id] = read($(id).value); }); };
   for (const id of ['order', 'sinks', 'decode']) value(id, String);
-  for (const id of ['length', 'seed']) value(id, (text) => Math.max(0, Math.round(Number(text))));
+  for (const id of ['length', 'seed']) value(id, () => $(id).value = whole($(id)));
   $('ends').onchange = () => {
     const chosen = $('ends').value;
     if (chosen === 'closed') pick(add(page.line.length - 1));
     else page.edit((line) => { line.loop = chosen === 'joined'; if (chosen === 'open') line.pieces = line.pieces.filter((p) => p.at > 0 && p.at + p.last - p.first < line.length - 1); });
   };
   const generate = async (seeds) => {
+    if (generate.busy) return;
+    generate.busy = true;
     try {
       page.follow = true;
       for (let k = 0; k < seeds; k += 1) {
@@ -403,24 +445,30 @@ function listen() {
         if (!page.state.run && !k) page.chosen = version;
       }
     } catch (error) { complain(error); }
+    generate.busy = false;
   };
   $('settings').onsubmit = (event) => { event.preventDefault(); generate(1); };
-  $('four').onclick = () => generate(4);
+  // A double click is one.
+  $('generate').onclick = (event) => { if (event.detail > 1) event.preventDefault(); };
+  $('four').onclick = (event) => { if (event.detail < 2) generate(4); };
   for (const way of ['undo', 'redo']) {
     $(way).onclick = async () => {
       try {
         clearTimeout(page.saving);
         await (page.dirty ? save() : page.under_way);
         page.kind = undefined;
-        take((await ask(address(page.project, way), {})).timeline);
+        if (page.dirty && way === 'redo') return;
+        const unsaved = page.dirty; // Then that is the step that is undone.
+        page.dirty = false;
+        take(unsaved ? structuredClone(page.state.timeline) : (await ask(address(page.project, way), {})).timeline);
         draw();
       } catch (error) { complain(error); }
     };
   }
-  $('add-file').onclick = () => pick(add(player.frame));
+  $('add-file').onclick = () => pick(add(page.at));
   $('add-prompt').onclick = () => {
-    const at = Math.max(1, STEP * Math.floor(player.frame / STEP) + 1);
-    page.edit((line) => line.prompts.push({ at, text: '', link: line.order === 'scenes' }));
+    const at = Math.max(1, Math.min(STEP * Math.floor(page.at / STEP) + 1, page.line.length - STEP));
+    if (!page.line.prompts.some((p) => p.at === at)) page.edit((line) => line.prompts.push({ at, text: '', link: line.order === 'scenes' }));
     document.querySelectorAll('#prompts .words')[page.line.prompts.findIndex((p) => p.at === at)]?.focus();
   };
   $('project').onchange = () => { location.search = `?project=${encodeURIComponent($('project').value)}`; };
@@ -458,20 +506,47 @@ function listen() {
       $(event.shiftKey ? 'redo' : 'undo').click();
       return;
     }
-    if (event.target.closest('input, select, textarea, button, a, summary')) return;
+    if (event.target.closest('input:not([type=range], [type=checkbox]), select, textarea')) return;
+    if (event.key === ' ' && event.target.closest('input, button, a, summary')) return;
     const press = { ' ': 'play', ',': 'back', '.': 'on' }[event.key];
     if (press) { event.preventDefault(); $(press).click(); }
   };
 }
 
+/** Listens for changes while it is seen: browsers allow few streams a server. */
+function connect() {
+  clearTimeout(connect.again);
+  connect.events?.close();
+  if (document.hidden) return;
+  const events = connect.events = new EventSource('api/events');
+  events.onmessage = () => refresh().catch(fail);
+  events.onopen = () => {
+    if (page.dirty) save();
+    if (page.line && !page.fits) plan();
+  };
+  events.onerror = () => {
+    $('said').textContent = 'The server does not answer; waiting for it.';
+    if (events.readyState === EventSource.CLOSED) connect.again = setTimeout(connect, AGAIN);
+  };
+}
+
+/** Says what went wrong; without any state, lets another project be chosen. */
+async function fail(error) {
+  complain(error);
+  if (page.state) return;
+  clearTimeout(say.timer); // There is nothing else to be seen.
+  document.body.classList.add('lost');
+  const { projects } = await ask('api/projects').catch(() => ({ projects: [] }));
+  listed($('project'), ['', ...projects], (n) => n, (n) => make('option', { value: n, textContent: n || 'choose one' }));
+  $('project').value = '';
+}
+
 listen();
-const events = new EventSource('api/events');
-events.onmessage = () => refresh().catch(complain);
-window.onresize = () => { if (page.line) tracks.draw(); };
-events.onopen = () => {
-  if (page.dirty) save();
-  if (page.line && !page.fits) plan();
+connect();
+document.onvisibilitychange = () => {
+  if (document.hidden && page.dirty) save();
+  connect();
 };
+window.onresize = () => { if (page.line) tracks.draw(); };
 window.onpagehide = () => { if (page.dirty) save(); };
-events.onerror = () => { $('said').textContent = 'The server does not answer; waiting for it.'; };
 window.studio = page;

@@ -43,7 +43,7 @@ export class Tracks {
     const { line, state } = this.page;
     $('tracks').style.width = `max(100%, ${3 * line.length}px)`;
     const fps = state.model.fps;
-    const every = [1, 2, 4, 8, 12, 24, 48, 120, 240, 600, 1200, 6000, 24000].find((n) => line.length / n <= $('scroll').clientWidth / 90) ?? 60000;
+    const every = [1, 2, 4, 8, 12, 24, 48, 120, 240, 600, 1200, 6000, 24000].find((n) => line.length / n <= $('scroll').clientWidth / 90) ?? Math.ceil(line.length / 20);
     const marks = Array.from({ length: Math.ceil(line.length / every) }, (_, k) => k * every);
     listed($('ruler'), marks, (f) => `${f} ${fps}`, (f) => make('span', { textContent: `${f} · ${+(f / fps).toFixed(2)} s` }), (one, f) => place(one, f, f + every, line.length));
     listed($('pieces'), line.pieces, (p, k) => `${k} ${p.source}`, (_, k) => this.piece(k), (button, piece) => this.place(button, piece));
