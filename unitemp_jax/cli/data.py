@@ -138,13 +138,12 @@ def _video_folder(args: argparse.Namespace) -> int:
       specs[0],
       strict=args.strict,
       report=report,
-      scans=scans,
+      scans=None if args.dry_run else scans,
       part=processes.part_of(args.shard),
     )
-    print(
-      f'{len(found.scans)} files looked through; when all parts are done, run '
-      'the command without --shard'
-    )
+    then = 'when all parts are done, run the command without --shard'
+    then = 'nothing is kept in a dry run' if args.dry_run else then
+    print(f'{len(found.scans)} files looked through; {then}')
     return 0
   beam = None if args.beam is None else _beam_options(args.beam)
   for spec in specs:
