@@ -389,6 +389,55 @@ def test_storyboards_are_opened_and_saved(person):
   person.until("studio.line.order !== 'scenes'")
 
 
+def test_a_page_is_not_wedged(person, process):
+  """By numbers, a server that is away, a copy, or many hidden tabs."""
+  page = person.page
+  page.fill('#prompts .words', 'a red seven falls')
+  for text, length in (('1' + 12 * '0', 100001), ('4.6', 5), ('33', 33)):
+    page.fill('#length', text)
+    page.keyboard.press('Tab')
+    assert page.evaluate('studio.line.length') == length
+    assert page.input_value('#length') == str(length)
+  person.fits()
+  page.evaluate('studio.seek(20)')
+  page.click('#add-prompt')
+  assert page.evaluate('studio.line.prompts.at(-1).at') == 21
+  person.until('studio.planned === studio.edits')
+  assert 'prompt from frame 21' in page.inner_text('#verdict')
+  page.click('[aria-label="Remove prompt 2"]')
+  person.fits()
+  away = 'own = fetch; fetch = () => Promise.reject(new TypeError("away"))'
+  page.evaluate(f'() => {{ {away}; }}')
+  page.fill('#seed', '9')
+  page.keyboard.press('Tab')
+  person.until('studio.dirty && studio.fits === false')
+  page.evaluate('() => { fetch = own; }')
+  person.fits()
+  person.until('!studio.dirty && studio.state.timeline.seed === 9')
+  see = """(hidden) => {
+    const about = {value: hidden, configurable: true};
+    Object.defineProperty(document, 'hidden', about);
+    document.dispatchEvent(new Event('visibilitychange'));
+  }"""
+  page.evaluate(see, True)
+  other = person.open(process.url)
+  other.fill('#seed', '77')
+  other.keyboard.press('Tab')
+  time.sleep(1)
+  assert page.evaluate('studio.line.seed') == 9
+  page.evaluate(see, False)
+  person.until('studio.line.seed === 77')
+
+
+def test_a_project_that_is_gone_leads_to_the_others(browser, process):
+  with browser.new_page() as page:
+    page.goto(process.url + '?project=nix')
+    page.wait_for_selector('#project option >> nth=1', state='attached')
+    assert 'not there' in page.inner_text('#toast')
+    page.select_option('#project', 'first')
+    page.wait_for_selector('#prompts .words')
+
+
 def test_errors_of_a_page_are_noticed(person):
   """Negative control of all of the above."""
   person.page.evaluate('setTimeout(() => none.such(), 0)')
