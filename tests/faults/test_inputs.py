@@ -447,7 +447,12 @@ WRITTEN = {
     *('clips.csv', 'metrics.json', 'comparison.md', 'unpaired.csv'),
     *('index.html', 'blind_key.json', 'blind/index.html'),
   ),
-  'evaluate --out=mine': ('metrics.json', 'metrics.md', 'orders.json'),
+  'evaluate --out=mine': (
+    *('metrics.json', 'metrics.md', 'orders.json', 'flicker.png'),
+  ),
+  'evaluate generate --suite=moviegen --out=mine --manifest=bom.txt': (
+    'clips.jsonl',
+  ),
   'bench --out=mine': ('bench.json', 'bench.md', 'tiles.json'),
   'bench device about --out=mine': ('about.json',),
   'bench device tiles --out=mine': ('attention_tiles.json',),

@@ -107,6 +107,8 @@ class Store:
     UserError if the folder holds another set, or other files.
     """
     lines = [describe(clip) for clip in clips]
+    text = ''.join(json.dumps(line, sort_keys=True) + '\n' for line in lines)
+    path = self.root / 'clips.jsonl'
     # Other shards may begin at the same moment.
     there = set(os.listdir(self.root)) if self.root.exists() else set()
     if 'set.json' in there:
@@ -115,8 +117,11 @@ class Store:
       raise UserError(
         f'--out={self.root} holds other files; choose an empty or new folder.'
       )
-    text = ''.join(json.dumps(line, sort_keys=True) + '\n' for line in lines)
-    path = self.root / 'clips.jsonl'
+    elif 'clips.jsonl' in there and files.read_text(path) != text:
+      raise UserError(
+        f'{path} is there already and of no set like this; choose another '
+        '--out, or move it away.'
+      )
     if not path.exists() or path.read_text(encoding='utf-8') != text:
       files.write(path, text, within=self._partial)
     self.write_json(self.root / 'set.json', settings)

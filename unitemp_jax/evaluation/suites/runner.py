@@ -176,7 +176,9 @@ def finished(out: Path, key: dict[str, Any]) -> dict[str, list[Section]]:
         'another --out or delete it.'
       )
     done[name] = sections
-  for path in (out / results.METRICS, out / results.TABLES):
+  for path in (
+    out / n for n in (results.METRICS, results.TABLES, flicker.PICTURE)
+  ):
     if not done and os.path.lexists(path):
       raise UserError(
         f'{path} is there already and not of this command; choose another '
