@@ -18,6 +18,7 @@ def get_config(arg=None):
   config = training_config(num_steps=4, batch_size=8, log_every=1)
   config.mesh.data = 1
   config.model = {'width': 16}
+  config.objective, config.data, config.optimizer = 'toy', {}, {}
   return config
 """
 
