@@ -67,6 +67,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / f'{name}.index.json').write_text(text)
   save(tensors_only(wan(), int), 'integers.safetensors')
   save(tensors_only(wan(), np.int8), 'int8.safetensors')
+  save({}, 'bare.safetensors')
   save(with_nan(), 'nan.safetensors')
   image = {'time_projection.1.weight': np.ones((6, 1), np.float32)}
   image['img_emb.proj.0.weight'] = np.ones(3, np.float32)
@@ -130,6 +131,7 @@ CASES = [
   ('part', f'{DIT} --part=critic {SMALL}', "under 'critic'"),
   ('size', f'{DIT} --out=new', 'size that was not published'),
   ('image model', '--student=i2v.safetensors --out=new', 'image-to-video'),
+  ('nothing', f'--student=bare.safetensors {SMALL}', 'holds no tensors'),
   ('whole numbers', f'--student=integers.safetensors {SMALL}', 'wrong'),
   (
     'second is bad',

@@ -181,6 +181,8 @@ def _open_safetensors(path: Path) -> Opened:
       'again.'
     ) from error
   tensors = {}
+  if not opened.keys():
+    raise UserError(f'{path} holds no tensors; copy or download it again.')
   for name in opened.keys():  # noqa: SIM118 (no mapping)
     part = opened.get_slice(name)
     shape, kind = tuple(part.get_shape()), part.get_dtype()
