@@ -106,8 +106,8 @@ def open_networks(path: Path) -> list[Network]:
   if not found:
     raise UserError(
       f'{path} holds none of our networks (its names begin with '
-      f'{", ".join(sorted(names)[:3]) or "nothing"}); give a file that "unitemp train" or '
-      '"unitemp convert" wrote.'
+      f'{", ".join(sorted(names)[:3]) or "nothing"}); give a file that '
+      '"unitemp train" or "unitemp convert" wrote.'
     )
   return found
 
