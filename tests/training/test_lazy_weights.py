@@ -1,5 +1,7 @@
 """Weights are checked before they are read, and read where they lie."""
 
+import typing
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +73,11 @@ def test_another_model_is_refused_before_anything_is_read(path, reads):
   assert reads == []
 
 
+class State(typing.NamedTuple):
+  kernel: jax.Array
+  ema: dict
+
+
 class Split:
   """A program whose one matrix does not divide over four devices."""
 
@@ -78,14 +85,17 @@ class Split:
     self.frozen, self.initial, self.steps = {}, {}, {}
 
   def init(self, key, _):
-    return {'kernel': jax.random.normal(key, (6, 2))}
+    return State(jax.random.normal(key, (6, 2)), {})
 
 
 def test_a_width_that_does_not_divide_leaves_no_trace(tmp_path, monkeypatch):
   (tmp_path / 'split.py').write_text(
     'from configs.common import training_config\n'
     'def get_config(arg=None):\n'
-    '  return training_config(batch_size=8)\n'
+    '  config = training_config(batch_size=8)\n'
+    "  config.objective, config.model = 'split', {}\n"
+    '  config.data, config.optimizer = {}, {}\n'
+    '  return config\n'
   )
   opened = []
   monkeypatch.setattr(build, 'build_program', lambda *_: Split())
