@@ -38,6 +38,7 @@ def command(folders, workdir, steps=12):
   ]
 
 
+@pytest.mark.slow
 def test_every_shape_is_trained_on_and_an_end_leaves_no_trace(
   folders, tmp_path, capsys
 ):
