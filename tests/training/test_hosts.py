@@ -2,6 +2,7 @@
 
 import re
 import signal
+import sys
 from pathlib import Path
 
 import kill_harness
@@ -27,6 +28,12 @@ def flags_of(folder, workdir, steps, **mesh):
   ]
 
 
+def processes_of(*arguments, **mesh):
+  """The command of `flags_of` for a process of its own."""
+  program = [sys.executable, '-m', 'unitemp_jax.cli.main']
+  return [*program, *flags_of(*arguments, **mesh)]
+
+
 def last_checkpoint(workdir):
   names = (path.name for path in (workdir / 'checkpoints').iterdir())
   return max(int(name) for name in names if name.isdigit())
@@ -50,7 +57,7 @@ def test_two_hosts_train_as_one_process_does(inputs, tmp_path):  # noqa: F811
   together, alone = tmp_path / 'together', tmp_path / 'alone'
   split = {'data': 1, 'fsdp': 2, 'context': 2}
   pair = kill_harness.start_hosts(
-    flags_of(inputs, together, 2, **split), together
+    processes_of(inputs, together, 2, **split), together
   )
   codes = [process.wait(kill_harness.WAIT) for process in pair]
   assert codes == [0, 0], Path(f'{together}.0.log').read_text()[-2000:]
@@ -64,7 +71,7 @@ def test_hosts_stop_together_and_another_mesh_goes_on(inputs, tmp_path):  # noqa
   """Weights lie split over both hosts, then whole on each of four devices."""
   workdir, alone = tmp_path / 'run', tmp_path / 'alone'
   pair = kill_harness.start_hosts(
-    flags_of(inputs, workdir, FOREVER, data=1, fsdp=4), workdir
+    processes_of(inputs, workdir, FOREVER, data=1, fsdp=4), workdir
   )
   assert kill_harness.wait_for_line(pair[0], workdir, 5)
   pair[1].send_signal(signal.SIGTERM)
@@ -74,7 +81,7 @@ def test_hosts_stop_together_and_another_mesh_goes_on(inputs, tmp_path):  # noqa
   assert len(stops) == 1
   stop = int(stops.pop())
   assert stop == last_checkpoint(workdir)
-  rest = flags_of(inputs, workdir, stop + 3, data=4, fsdp=1)
+  rest = processes_of(inputs, workdir, stop + 3, data=4, fsdp=1)
   log = kill_harness.finish(rest, workdir, devices=4)
   assert f'resuming after step {stop}' in log
   run(flags_of(inputs, alone, stop + 3))
@@ -92,7 +99,7 @@ def test_same_mesh_on_two_hosts_is_bit_for_bit(inputs, tmp_path):  # noqa: F811
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
   split = {'data': 1, 'fsdp': 4}
   pair = kill_harness.start_hosts(
-    flags_of(inputs, killed, FOREVER, **split), killed
+    processes_of(inputs, killed, FOREVER, **split), killed
   )
   assert kill_harness.wait_for_line(pair[0], killed, 5)
   pair[0].kill()
@@ -100,7 +107,7 @@ def test_same_mesh_on_two_hosts_is_bit_for_bit(inputs, tmp_path):  # noqa: F811
   pair[0].wait()
   end = last_checkpoint(killed) + 3
   for workdir in (killed, whole):
-    flags = flags_of(inputs, workdir, end, **split)
+    flags = processes_of(inputs, workdir, end, **split)
     pair = kill_harness.start_hosts(flags, workdir)
     assert [process.wait(kill_harness.WAIT) for process in pair] == [0, 0]
   assert 'resuming after step' in Path(f'{killed}.0.log').read_text()
