@@ -5,6 +5,10 @@ pytest.mark.devices(8)`; the others have one. All processes of a run share one
 folder of compiled programs, which goes with the run: an entry is not written
 atomically, and one that a killed process left behind would stay.
 
+Compiling is most of the time of these tests, and takes a quarter of it without
+optimization; what is said of optimized programs asks for them, see
+`optimized.py`.
+
 Property tests draw the same cases in every run, so that a change is judged by
 itself. New cases: `pytest --hypothesis-profile=search`.
 """
@@ -16,6 +20,7 @@ import shutil
 import tempfile
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 if 'PYTEST_XDIST_WORKER' not in os.environ:
   folder = tempfile.mkdtemp(prefix='unitemp_programs_')
   atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quick_compilation import quick_compilation  # noqa: F401
 
 import unitemp_jax
 from unitemp_jax.cli import main as cli

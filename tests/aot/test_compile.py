@@ -12,8 +12,8 @@ from unitemp_jax.cli.main import main
 from unitemp_jax.models import dit as dit_lib
 from unitemp_jax.models import sizes
 from unitemp_jax.models.dit import DiT, DiTConfig
+from unitemp_jax.models.weights import shapes_of
 from unitemp_jax.parallel.mesh import MODEL_RULES, batch_sharding, make_mesh
-from unitemp_jax.training.lazy_weights import shapes_of
 
 pytestmark = pytest.mark.devices(8)
 

@@ -11,11 +11,10 @@ from flax.errors import ScopeParamShapeError
 from unitemp_jax.aot import serving
 from unitemp_jax.convert import fit, folder
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import sizes
+from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel.mesh import MODEL_RULES, make_mesh
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.sampling.teacher import TeacherSettings
-from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_program
 from unitemp_jax.training.config import load_config
 from unitemp_jax.training.program import abstract_state
@@ -153,7 +152,7 @@ def test_every_stage_is_one_that_trains(name):
   config = shrunk(stem, f':{argument}' if argument else '')
   program, mesh = build_program(config), make_mesh(MESH)
   given = abstract_state(program, 0, mesh)
-  frozen = lazy_weights.shapes_of(program.frozen, mesh, MODEL_RULES)
+  frozen = weights.shapes_of(program.frozen, mesh, MODEL_RULES)
   # A larger teacher changes the first step alone, and leaks no other way.
   steps = list(program.steps.values())[: 1 if argument else None]
   for function, _ in steps:

@@ -5,7 +5,6 @@ import pytest
 
 from unitemp_jax.data import falling_digits
 from unitemp_jax.data import falling_digits as fd
-from unitemp_jax.data import falling_digits_captions as captions
 from unitemp_jax.errors import UserError
 
 SPEC = fd.FallingDigitsSpec()
@@ -123,18 +122,18 @@ def test_arrow_of_time_and_its_absence():
 def test_captions_are_true_and_varied():
   spec = dataclasses.replace(SPEC, size=16)
   clips = fd.sample_clips(spec, range(600))
-  vocabulary = set(captions.vocabulary())
+  vocabulary = set(fd.vocabulary())
   wordings = set()
   for i, text in enumerate(clips['caption']):
     words = text.split()
     assert set(words) <= vocabulary
     assert len(words) <= 15
-    colour = captions.COLOURS[clips['colour'][i]]
-    digit = captions.DIGIT_NAMES[clips['digit'][i]]
-    side = captions.SIDES[clips['side'][i]]
+    colour = fd.COLOURS[clips['colour'][i]]
+    digit = fd.DIGIT_NAMES[clips['digit'][i]]
+    side = fd.SIDES[clips['side'][i]]
     assert colour in words
     assert digit in words
-    assert not (set(captions.SIDES) - {side}) & set(words)
+    assert not (set(fd.SIDES) - {side}) & set(words)
     if 'bounces' in words:
       assert clips['bounces'][i]
     if 'without' in words or 'stays' in words:
@@ -166,12 +165,12 @@ def test_turns_end_as_the_digit_that_their_captions_name():
   assert (clips['turned'][:, -1] == 1).all()
   np.testing.assert_array_equal(last_colours(clips), clips['colour_after'])
   assert (clips['colour_after'] != clips['colour']).all()
-  vocabulary = set(captions.vocabulary())
+  vocabulary = set(fd.vocabulary())
   for i, text in enumerate(clips['caption']):
     before, after = text.split(' turns into ')
-    assert captions.DIGIT_NAMES[clips['digit'][i]] in before.split()
-    assert captions.DIGIT_NAMES[clips['digit_after'][i]] in after.split()
-    assert captions.COLOURS[clips['colour_after'][i]] in after.split()
+    assert fd.DIGIT_NAMES[clips['digit'][i]] in before.split()
+    assert fd.DIGIT_NAMES[clips['digit_after'][i]] in after.split()
+    assert fd.COLOURS[clips['colour_after'][i]] in after.split()
     assert set(text.split()) <= vocabulary
     assert len(text.split()) <= 18
 

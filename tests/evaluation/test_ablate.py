@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from model_fixture import ROOT, random_model
-from quick_compilation import quick_compilation  # noqa: F401
 from safetensors import numpy as safetensors
 
 from unitemp_jax import files

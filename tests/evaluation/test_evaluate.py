@@ -5,7 +5,6 @@ import pytest
 from model_fixture import random_model, write_random_model
 from perfect_student import perfect_bench
 from PIL import Image
-from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax import orders
 from unitemp_jax.cli import evaluate

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 from model_fixture import random_model
-from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax import orders
 from unitemp_jax.cli import main as cli

@@ -32,7 +32,6 @@ def start(command, cache=None):
   if cache is not None:
     env['JAX_COMPILATION_CACHE_DIR'] = str(cache)
     env['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
-    env['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
   return subprocess.Popen(
     command,
     env=env,

@@ -5,7 +5,6 @@ from collections import namedtuple
 
 import pytest
 from model_fixture import random_model
-from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax import files
 from unitemp_jax.cli import main as cli
@@ -33,7 +32,7 @@ def empty(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope='module')
-def made(tmp_path_factory, quick_compilation):  # noqa: F811
+def made(tmp_path_factory):
   """A folder with one clip, made beside links from its old temporary names."""
   folder = tmp_path_factory.mktemp('made')
   (folder / 'victim').write_text('mine')

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from generation_batch import PROMPTS, SEEDS
 from model_fixture import random_model
-from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax import orders, plans
 from unitemp_jax.generate.pipeline import Pipeline

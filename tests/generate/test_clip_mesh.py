@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 from model_fixture import random_model
-from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax.cli.main import main
 from unitemp_jax.errors import UserError

@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pytest
 from model_fixture import random_model
-from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import parity_numbers
 import pytest
-from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax import orders
 from unitemp_jax.convert import rollout

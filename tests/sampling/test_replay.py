@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_compilation import quick_compilation  # noqa: F401
 from tiny_networks import CHANNELS, GRID, TOKENS, make_dit, noise
 from tiny_networks import DIT as TWO_LAYERS
 

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_compilation import quick_compilation  # noqa: F401
 from tiny_networks import DIT, GRID, TOKENS, make_dit, noise
 
 from unitemp_jax import orders, plans

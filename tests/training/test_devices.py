@@ -11,11 +11,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel.mesh import MODEL_RULES, make_mesh, put_batch
-from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_program
 from unitemp_jax.training.config import load_config
 from unitemp_jax.training.program import CompiledSteps, first_state
@@ -93,7 +91,7 @@ def taken(config, mesh_name):
   state = first_state(program, 0, mesh)
   # On the host: the step takes the state for itself.
   before = jax.tree.map(np.array, state.params)
-  frozen = lazy_weights.load(program.frozen, mesh, MODEL_RULES)
+  frozen = weights.load_lazy(program.frozen, mesh, MODEL_RULES)
   batch = put_batch(batch_of(config), mesh)
   steps = CompiledSteps(program, state, mesh)
   # A step of student and critic, where there are two kinds.

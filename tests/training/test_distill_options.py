@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_compilation import quick_compilation  # noqa: F401
 from tiny_networks import noise
 
 from unitemp_jax.errors import UserError

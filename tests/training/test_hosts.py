@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from ended import run
-from test_objectives_kill import command, in_a_hurry, inputs  # noqa: F401
+from test_objectives_kill import command, inputs  # noqa: F401
 
 # Float32 rounding (sums over devices in another order), after Adam, which makes
 # steps of a fixed size from gradients of any size.

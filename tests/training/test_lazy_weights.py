@@ -11,9 +11,9 @@ from jax.sharding import PartitionSpec as P
 from unitemp_jax.cli import train as train_cli
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import weights
+from unitemp_jax.models.weights import LazyWeights
 from unitemp_jax.parallel.mesh import make_mesh
-from unitemp_jax.training import build, lazy_weights
-from unitemp_jax.training.lazy_weights import LazyWeights
+from unitemp_jax.training import build
 
 pytestmark = pytest.mark.devices(8)
 
@@ -49,12 +49,12 @@ def reads(monkeypatch):
 
 def test_each_device_reads_its_own_part(path, reads):
   tree = {'teacher': LazyWeights(path, shapes_of(TREE, jnp.bfloat16), 'dit')}
-  lazy_weights.check(tree)
+  weights.check_lazy(tree)
   mesh = make_mesh({'fsdp': 4})
-  shapes = lazy_weights.shapes_of(tree, mesh, RULES)
+  shapes = weights.shapes_of(tree, mesh, RULES)
   assert shapes['teacher']['kernel'].dtype == jnp.bfloat16
   assert reads == []  # So far only names and shapes.
-  kernel = lazy_weights.load(tree, mesh, RULES)['teacher']['kernel']
+  kernel = weights.load_lazy(tree, mesh, RULES)['teacher']['kernel']
   assert kernel.sharding.spec == P('fsdp')
   np.testing.assert_array_equal(
     kernel.astype(np.float32), TREE['dit']['kernel']
@@ -67,9 +67,9 @@ def test_each_device_reads_its_own_part(path, reads):
 def test_another_model_is_refused_before_anything_is_read(path, reads):
   other = {**TREE, 'dit': {'kernel': np.ones((8, 5))}}
   with pytest.raises(UserError, match=r'dit.kernel has shape \[8, 4\], wanted'):
-    lazy_weights.check({'teacher': LazyWeights(path, shapes_of(other), 'dit')})
+    weights.check_lazy({'teacher': LazyWeights(path, shapes_of(other), 'dit')})
   with pytest.raises(UserError, match='there are no weights'):
-    lazy_weights.check([LazyWeights(path + '.gone', shapes_of(TREE))])
+    weights.check_lazy([LazyWeights(path + '.gone', shapes_of(TREE))])
   assert reads == []
 
 

@@ -25,16 +25,6 @@ SLOW = ('vae', 'student_init', 'distill')
 STAGES = ['teacher', *(pytest.param(s, marks=pytest.mark.slow) for s in SLOW)]
 
 
-@pytest.fixture(scope='module', autouse=True)
-def in_a_hurry():
-  """Programs are compiled without optimization, in other processes too."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory):
   """What stages hand to each other: latents, a teacher, a student."""

@@ -8,13 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax.data import latents
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.models import weights
 from unitemp_jax.models.vae3d import VAE
-from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_program
 from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders
@@ -61,7 +59,7 @@ def compiled(function):
 
 def fit(program, batch, steps, learn=True):
   """Takes steps on one batch; returns the state and all metrics."""
-  initial, frozen = lazy_weights.load((program.initial, program.frozen))
+  initial, frozen = weights.load_lazy((program.initial, program.frozen))
   state = jax.jit(program.init)(jax.random.key(0), initial)
   history = []
   for step in range(steps):
@@ -157,7 +155,7 @@ def test_distillation(teacher, tmp_path):
   )
   program = build_program(config)
   batch = make_batch(config)
-  frozen = lazy_weights.load(program.frozen)
+  frozen = weights.load_lazy(program.frozen)
 
   @jax.jit
   def distance(params, key):

@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from quick_compilation import quick_compilation  # noqa: F401
 
 from unitemp_jax.cli import ode_pairs
 from unitemp_jax.data import latents

@@ -12,7 +12,6 @@ from unitemp_jax.data import latents, prompt_embeddings
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, umt5, weights
 from unitemp_jax.models.umt5 import TextEncoder
-from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_loader, build_program
 from unitemp_jax.training.config import load_config
 from unitemp_jax.training.programs import builders, networks
@@ -89,7 +88,7 @@ def test_a_student_is_trained_without_a_text_encoder(folder):
   program = build_program(config)
   assert jax.tree.leaves(program.frozen['text']) == []
   assert program.sample is None
-  initial, frozen = lazy_weights.shapes_of(
+  initial, frozen = weights.shapes_of(
     (program.initial, program.frozen), None, ()
   )
   state = jax.eval_shape(program.init, jax.random.key(0), initial)
@@ -130,7 +129,7 @@ def test_distillation_without_given_frames_needs_prompts_only(folder, tmp_path):
   batch = next(build_loader(config, [0]))
   program = build_program(config)
   assert set(batch) == set(program.batch_spec) == {'text'}
-  initial, frozen = lazy_weights.shapes_of(
+  initial, frozen = weights.shapes_of(
     (program.initial, program.frozen), None, ()
   )
   state = jax.eval_shape(program.init, jax.random.key(0), initial)

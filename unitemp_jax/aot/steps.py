@@ -12,13 +12,13 @@ from unitemp_jax.aot.schedule import Cache
 from unitemp_jax.aot.serving import SERVING, Serving, seen_slots
 from unitemp_jax.aot.step import Step
 from unitemp_jax.errors import UserError
+from unitemp_jax.models import weights
 from unitemp_jax.parallel.mesh import (
   MODEL_RULES,
   batch_sharding,
   check_rows,
   make_mesh,
 )
-from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.build import build_program
 from unitemp_jax.training.program import CompiledSteps, abstract_state
 from unitemp_jax.training.programs import builders
@@ -103,7 +103,7 @@ def training_steps(config: ConfigDict, mesh: Mesh) -> dict[str, Step]:
   check_rows(config.batch_size, mesh, config.accumulate)
   program = build_program(config)
   state = abstract_state(program, config.seed, mesh)
-  frozen = lazy_weights.shapes_of(program.frozen, mesh, MODEL_RULES)
+  frozen = weights.shapes_of(program.frozen, mesh, MODEL_RULES)
   rows = batch_sharding(mesh)
   batch = {
     name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows)

@@ -13,10 +13,10 @@ from unitemp_jax.cli.options import Parser
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import weights
+from unitemp_jax.models.weights import LazyWeights
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.training import lazy_weights, workdir
+from unitemp_jax.training import workdir
 from unitemp_jax.training.config import load_config
-from unitemp_jax.training.lazy_weights import LazyWeights
 from unitemp_jax.training.programs.networks import lazy_teacher, model_card
 
 _EXAMPLE = """example:
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
   }
   if not networks['text']:  # Prompts come as embeddings.
     del networks['text']
-  lazy_weights.check(networks)
+  weights.check_lazy(networks)
   Tokenizer.from_file(config.latents.tokenizer)  # Refused before it is copied.
   written = [f'{name}.safetensors' for name in networks] + ['tokenizer.json']
   if not (args.out / model_folder.INDEX).exists():

@@ -12,6 +12,7 @@ from clu import parameter_overview
 
 from unitemp_jax.cli.options import Parser, add_hosts, out_folder
 from unitemp_jax.errors import UserError
+from unitemp_jax.models import weights
 from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.mesh import (
   MODEL_RULES,
@@ -19,7 +20,7 @@ from unitemp_jax.parallel.mesh import (
   local_rows,
   make_mesh,
 )
-from unitemp_jax.training import build, lazy_weights, workdir
+from unitemp_jax.training import build, workdir
 from unitemp_jax.training.config import TRAINING, load_config
 from unitemp_jax.training.loop import LoopSettings, train
 from unitemp_jax.training.program import TrainingStopped, abstract_state
@@ -76,11 +77,11 @@ def _run(
     mesh = make_mesh(config.mesh)
     rows = local_rows(mesh, config.batch_size, config.accumulate)
     program = build.build_program(config)
-    lazy_weights.check((program.frozen, program.initial))
+    weights.check_lazy((program.frozen, program.initial))
     # Shapes that do not divide are refused here, before anything is made.
     state = abstract_state(program, config.seed, mesh, MODEL_RULES)
     workdir.check_weights(args.workdir, state.ema, plain)
-    lazy_weights.shapes_of(program.frozen, mesh, MODEL_RULES)
+    weights.shapes_of(program.frozen, mesh, MODEL_RULES)
     if args.dry_run:
       if jax.process_index() == 0:
         _describe(state, config, mesh, args.workdir)

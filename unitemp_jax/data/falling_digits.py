@@ -12,16 +12,22 @@ another one of another colour, which a transition between two scenes needs.
 All motion is a closed formula of time, so that positions are exact. Drawing is
 exact below the pixel and separable: `rows @ glyph @ columns` draws all frames
 of all clips, so that a core makes hundreds of clips per second.
+
+A caption is a subject (which always names the colour and the digit), a verb, a
+place that may be left out, and an ending that speaks of the bounce only when
+the clip shows it. All the words come from tables, so that the vocabulary of a
+tokenizer can be derived from them. No caption is longer than 18 words.
 """
 
 import dataclasses
 import functools
+import itertools
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from unitemp_jax import timeline
-from unitemp_jax.data import falling_digits_captions as captions
 from unitemp_jax.errors import UserError
 
 # Six hues, 60 degrees apart, on black.
@@ -168,9 +174,42 @@ def render(
   return np.rint(video).astype(np.uint8)
 
 
-COLOURS = captions.COLOURS
-DIGIT_NAMES = captions.DIGIT_NAMES
-SIDES = captions.SIDES
+COLOURS = ('red', 'yellow', 'green', 'cyan', 'blue', 'magenta')
+DIGIT_NAMES = (
+  *('zero', 'one', 'two', 'three', 'four'),
+  *('five', 'six', 'seven', 'eight', 'nine'),
+)
+SIDES = ('left', 'middle', 'right')
+
+SUBJECTS = (
+  'a {colour} {digit}',
+  'the {colour} digit {digit}',
+  'a {colour} number {digit}',
+  'a handwritten {digit} in {colour} ink',
+  'the number {digit} in {colour}',
+)
+VERBS = ('falls', 'drops', 'falls down', 'tumbles down', 'comes down')
+HOP_VERBS = ('hops', 'hops up and down', 'bounces up and down')
+HOP_PLACES = ('', '{on_side}')
+PLACES = ('', 'from the {side}', '{on_side}')
+ON_SIDE = ('on the left', 'in the middle', 'on the right')
+ENDINGS = {
+  # Of clips whose end of the fall lies outside the clip nothing is claimed.
+  'unknown': ('', 'with a fading trail'),
+  'bounce': ('', 'and bounces', 'and bounces up again'),
+  'rest': ('', 'and stays down', 'and lands without bouncing'),
+  'hop': ('', 'again and again'),
+  'turn': (
+    'and turns into a {other_colour} {other_digit}',
+    'then turns into the {other_colour} digit {other_digit}',
+  ),
+}
+# Words that a person may type and that no caption above happens to use.
+EXTRA_WORDS = (
+  *('an', 'at', 'black', 'bouncing', 'bounce', 'centre'),
+  *('drop', 'dropping', 'fall', 'falling', 'ground', 'land'),
+  *('lands', 'of', 'side', 'to', 'top'),
+)
 SPLITS = ('train', 'test')
 
 SCENES = ('fall', 'hop', 'turn')
@@ -386,21 +425,50 @@ def sample_clips(spec: FallingDigitsSpec, indices: Sequence[int]) -> dict:
   )
   wording = state.pop('wording')
   del state['before'], state['moves_before']
-  texts = []
-  for i, choice in enumerate(wording):
-    ending = 'bounce' if state['bounces'][i] else 'rest'
-    if state['landing'][i] + 3 > spec.num_frames - 1:
-      ending = 'unknown'
-    scene = SCENES[state['scene'][i]]
-    texts.append(
-      captions.write_caption(
-        choice,
-        captions.Subject(int(state['colour'][i]), int(state['digit'][i])),
-        int(state['side'][i]),
-        ending if scene == 'fall' else scene,
-        captions.Subject(
-          int(state['colour_after'][i]), int(state['digit_after'][i])
-        ),
-      )
-    )
+  texts = [
+    _caption(choice, spec, {name: values[i] for name, values in state.items()})
+    for i, choice in enumerate(wording)
+  ]
   return {'video': video, 'caption': texts, **state}
+
+
+def _caption(choice: np.ndarray, spec: FallingDigitsSpec, state: dict) -> str:
+  """Words one caption, lower case, without a full stop.
+
+  Args:
+    choice: four numbers in [0, 1) that pick the wording of the four parts.
+    spec: of the clip.
+    state: of the clip.
+  """
+  ending = scene = SCENES[state['scene']]
+  if scene == 'fall':
+    ending = 'bounce' if state['bounces'] else 'rest'
+    if state['landing'] + 3 > spec.num_frames - 1:
+      ending = 'unknown'
+  hops = scene == 'hop'
+  tables = (
+    SUBJECTS,
+    HOP_VERBS if hops else VERBS,
+    HOP_PLACES if hops else PLACES,
+    ENDINGS[ending],
+  )
+  parts = [t[int(c * len(t))] for t, c in zip(tables, choice, strict=True)]
+  text = ' '.join(part for part in parts if part)
+  return text.format(
+    colour=COLOURS[state['colour']],
+    digit=DIGIT_NAMES[state['digit']],
+    side=SIDES[state['side']],
+    on_side=ON_SIDE[state['side']],
+    other_colour=COLOURS[state['colour_after']],
+    other_digit=DIGIT_NAMES[state['digit_after']],
+  )
+
+
+def vocabulary() -> list[str]:
+  """Lists every word a caption can hold, sorted, without duplicates."""
+  slots = re.compile(r'{\w+}')
+  texts = itertools.chain(
+    SUBJECTS, VERBS, HOP_VERBS, PLACES, ON_SIDE, *ENDINGS.values(), EXTRA_WORDS
+  )
+  words = {word for text in texts for word in slots.sub(' ', text).split()}
+  return sorted(words | {*COLOURS, *DIGIT_NAMES, *SIDES})

@@ -18,7 +18,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from unitemp_jax import files
-from unitemp_jax.data import falling_digits_captions
+from unitemp_jax.data import falling_digits
 from unitemp_jax.errors import UserError
 
 PAD, EOS, UNKNOWN = '<pad>', '</s>', '<unk>'
@@ -241,7 +241,7 @@ def save_falling_digits_tokenizer(path: str | os.PathLike[str]) -> None:
 
   UserError if the folder cannot be written.
   """
-  built = build_word_tokenizer(falling_digits_captions.vocabulary())
+  built = build_word_tokenizer(falling_digits.vocabulary())
   files.write(path, built.to_str(pretty=True) + '\n')
 
 

@@ -1,9 +1,16 @@
 """Weights on disk: one safetensors file per network, names joined by dots.
 
 Safetensors holds arrays and text only, so that reading a file cannot run code.
+
+Lazy weights are leaves of a tree whose files are read when they are needed. So
+a program that names what it reads, in which shapes, can be described, compiled
+and refused without reading any of it, and every process later reads only what
+its own devices hold.
 """
 
+import abc
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -17,10 +24,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from flax import traverse_util
+from jax.sharding import Mesh
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
+from unitemp_jax.parallel.mesh import Rules, placed
 
 
 def save(
@@ -266,3 +275,83 @@ class Files:
       part = self._file(number).get_slice(name)
       parts.append(part[*(slice(*b) for b in bounds)])
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
+
+
+class Lazy(abc.ABC):
+  """A leaf of a tree that stands for a tree of arrays in a file."""
+
+  @property
+  @abc.abstractmethod
+  def tree(self) -> Any:
+    """ShapeDtypeStructs of these arrays."""
+
+  @abc.abstractmethod
+  def check(self) -> None:
+    """Raises UserError if the file is missing or does not fit."""
+
+  @abc.abstractmethod
+  def load(self, placed: Any = None) -> Any:
+    """Reads `tree`, split as in `placed` (`tree` with shardings), or whole."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyWeights(Lazy):
+  """One network in a file of weights."""
+
+  path: str  # of the file, see `load`
+  # Tree of ShapeDtypeStructs, all that the file holds; in the dtypes that they
+  # are kept in.
+  shapes: Any
+  # Name of the network in the file; None if it is all of it.
+  part: str | None = None
+
+  @property
+  def tree(self) -> Any:
+    """The shapes of the network."""
+    return self.shapes if self.part is None else self.shapes[self.part]
+
+  def check(self) -> None:
+    """Compares names and shapes with those in the file; see `Lazy.check`."""
+    check(self.path, self.shapes)
+
+  def load(self, placed: Any = None) -> Any:
+    """Reads the network; see `Lazy.load`."""
+    placed = self.tree if placed is None else placed
+    if self.part is None:
+      return load(self.path, placed)
+    whole = {**self.shapes, self.part: placed}
+    return load(self.path, whole, self.part)
+
+
+def _is_lazy(leaf: Any) -> bool:
+  return isinstance(leaf, Lazy)
+
+
+def check_lazy(tree: Any) -> None:
+  """Raises UserError for files that are missing or do not fit."""
+  for leaf in jax.tree.leaves(tree, is_leaf=_is_lazy):
+    if _is_lazy(leaf):
+      leaf.check()
+
+
+def shapes_of(tree: Any, mesh: Mesh | None, rules: Rules) -> Any:
+  """Returns the shapes of a tree of arrays and `Lazy`, with shardings."""
+  shapes = jax.tree.map(
+    lambda leaf: leaf.tree if _is_lazy(leaf) else leaf, tree, is_leaf=_is_lazy
+  )
+  if mesh is None:
+    return jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), shapes
+    )
+  return placed(shapes, mesh, rules)
+
+
+def load_lazy(tree: Any, mesh: Mesh | None = None, rules: Rules = ()) -> Any:
+  """Returns the tree with every `Lazy` read and everything on the devices."""
+
+  def one(leaf, shapes):
+    if _is_lazy(leaf):
+      return leaf.load(shapes)
+    return jax.device_put(leaf, shapes.sharding)
+
+  return jax.tree.map(one, tree, shapes_of(tree, mesh, rules), is_leaf=_is_lazy)

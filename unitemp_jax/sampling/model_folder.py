@@ -7,7 +7,6 @@ teacher.safetensors   (optional)                tokenizer.json
 
 import dataclasses
 import math
-import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -193,98 +192,13 @@ def check_heads(path: Path, network: str, config: Any) -> None:
     )
 
 
-_LARGEST = 2**20  # of any size; a mistake or an attack beyond
-_DTYPES = ('float32', 'bfloat16', 'float16')
-
-
-def _misfits(value: Any, kind: Any, name: str) -> str | None:
-  """Says what is wrong with the type or range of a value, None if nothing."""
-  if dataclasses.is_dataclass(value):
-    hints = typing.get_type_hints(type(value))
-    found = (
-      _misfits(getattr(value, field), hint, f'{name}.{field}'.lstrip('.'))
-      for field, hint in hints.items()
-    )
-    return next(filter(None, found), None)
-  if typing.get_origin(kind) is tuple:
-    item = typing.get_args(kind)[0]
-    if not isinstance(value, tuple):
-      return f'{name} is {value!r:.60}, not a list'
-    return next(filter(None, (_misfits(v, item, name) for v in value)), None)
-  if value is None and type(None) in typing.get_args(kind):
-    return None
-  if float in (kind, *typing.get_args(kind)):
-    good = type(value) in (int, float) and abs(value) < 1e9
-    return None if good else f'{name} is {value!r:.60}, not a number'
-  if int in (kind, *typing.get_args(kind)):
-    good = type(value) is int and abs(value) <= _LARGEST
-    return None if good else f'{name} is {value!r:.60}, not a whole number'
-  if kind in (bool, str) and type(value) is not kind:
-    wanted = 'a text' if kind is str else 'true or false'
-    return f'{name} is {value!r:.60}, not {wanted}'
-  return None
-
-
-def problem_of_network(config: Any, name: str) -> str | None:
-  """Says why no network can have these sizes, None if one can.
-
-  Args:
-    config: `VAEConfig`, `DiTConfig` or `TextConfig`.
-    name: of the network, such as 'vae'.
-  """
-  wrong = _misfits(config, type(config), name)
-  if wrong:
-    return wrong
-  fields = dataclasses.asdict(config)
-  choices = {'conv_form': ('auto', 'direct', 'folded')}
-  choices |= dict.fromkeys(('decode_dtype', 'dtype'), _DTYPES)
-  for field, value in fields.items():
-    if (type(value) is int or field == 'rope_theta') and value <= 0:
-      return f'{name}.{field} is {value} and must be above 0'
-    if field in choices and value not in choices[field]:
-      listed = ', '.join(choices[field])
-      return f'{name}.{field} is {value!r:.60}, not one of {listed}'
-  for field, most in (('num_layers', 1000), ('num_res_blocks', 16)):
-    if (deep := fields.get(field, 0)) > most:
-      return f'{name}.{field} is {deep}, which is too many; use up to {most}'
-  if isinstance(config, DiTConfig) and config.dim % (2 * config.num_heads):
-    return (
-      f'{name}.dim {config.dim} does not divide into {config.num_heads} heads '
-      'of an even size'
-    )
-  return (
-    _problem_of_vae(config, name) if isinstance(config, VAEConfig) else None
-  )
-
-
-def _problem_of_vae(vae: VAEConfig, name: str) -> str | None:
-  if vae.base_dim < 2:  # The decoder halves it.
-    return f'{name}.base_dim is {vae.base_dim}; use 2 or more'
-  if min((1, *vae.dim_mult)) < 1 or not (
-    len(vae.temporal_down) == len(vae.dim_mult) - 1 <= 8
-  ):
-    return f'{name}.dim_mult and {name}.temporal_down do not fit each other'
-  if vae.temporal_stride != timeline.STRIDE:
-    return (
-      f'{name}.temporal_down makes a latent of every {vae.temporal_stride} '
-      f'frames, and this version plans with {timeline.STRIDE} (two of it true)'
-    )
-  statistics = {len(vae.latent_mean), len(vae.latent_std)}
-  if not statistics <= {0, vae.z_dim} or min((1, *vae.latent_std)) <= 0:
-    return (
-      f'{name}.latent_mean and {name}.latent_std are not {name}.z_dim numbers, '
-      'or 0'
-    )
-  return None
-
-
 def problem_of(card: ModelCard) -> str | None:
   """Says why a model of this description cannot run, None if it can."""
   for name in ('vae', 'dit', 'text'):
-    wrong = problem_of_network(getattr(card, name), name)
+    wrong = sizes.problem_of(getattr(card, name), name)
     if wrong:
       return wrong
-  return _misfits(card, ModelCard, '') or next(_problems(card), None)
+  return sizes.misfits(card, ModelCard, '') or next(_problems(card), None)
 
 
 def _problems(card: ModelCard) -> Iterator[str]:

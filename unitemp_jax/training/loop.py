@@ -13,10 +13,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from unitemp_jax import files
+from unitemp_jax.models import weights
 from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.mesh import MODEL_RULES, Rules, local_mesh, put_batch
 from unitemp_jax.parallel.processes import StopSignal, sync, to_host
-from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.metrics import LoopSettings, RunLog
 from unitemp_jax.training.program import (
   CompiledSteps,
@@ -101,7 +101,7 @@ def train(
     log = RunLog(workdir, step, host, settings)
     stack.callback(log.close)
     steps = CompiledSteps(program, state, mesh, settings.max_loss_ratio)
-    frozen = lazy_weights.load(program.frozen, mesh, rules)
+    frozen = weights.load_lazy(program.frozen, mesh, rules)
     clock, stopping = _CheckpointClock(settings), False
     while step < last and not stopping:
       with log.measure('data'):

@@ -14,9 +14,10 @@ from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.generate.encode_prompts import fingerprint
-from unitemp_jax.models import sizes, umt5
+from unitemp_jax.models import sizes, umt5, weights
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
+from unitemp_jax.models.weights import LazyWeights
 from unitemp_jax.parallel.mesh import (
   MODEL_RULES,
   make_mesh,
@@ -26,9 +27,7 @@ from unitemp_jax.parallel.mesh import (
 from unitemp_jax.sampling import teacher
 from unitemp_jax.sampling.sampler import sample_keys
 from unitemp_jax.sampling.teacher import TeacherSettings
-from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.encode import ClipRecorder
-from unitemp_jax.training.lazy_weights import LazyWeights
 from unitemp_jax.training.programs import builders, networks
 
 
@@ -57,11 +56,11 @@ class TrajectoryMaker:
     self._shape = (*builders.latent_shape(config), vae.z_dim)
     trees = networks.frozen_networks(config)
     trees['vae'] = LazyWeights(config.latents.vae, sizes.param_shapes(vae))
-    lazy_weights.check(trees)
+    weights.check_lazy(trees)
     self._tokenizer = Tokenizer.from_file(config.latents.tokenizer)
     embeddings = config.latents.get('embeddings')
     self._embeddings = PromptEmbeddings(embeddings) if embeddings else None
-    self._networks = lazy_weights.load(trees, self._mesh, MODEL_RULES)
+    self._networks = weights.load_lazy(trees, self._mesh, MODEL_RULES)
     self._windows = builders.anchor_windows(
       config.orders, config.data.num_frames
     )

@@ -192,17 +192,15 @@ def accumulate_gradients(
   if steps == 1:
     total = one(batch, 0)
   else:
-    micro = _micro_batches(batch, steps)
+    micro = _micro_batches(batch, steps), jnp.arange(steps)
+    one = jax.jit(one, inline=True)  # Traced once, for shapes and loop.
     first = jax.tree.map(lambda leaf: leaf[0], micro)
-    zeros = jax.tree.map(
-      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-      jax.eval_shape(one, first, 0),
-    )
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, *first))
 
     def body(total, row):
       return jax.tree.map(jnp.add, total, one(*row)), None
 
-    total, _ = jax.lax.scan(body, zeros, (micro, jnp.arange(steps)))
+    total, _ = jax.lax.scan(body, zeros, micro)
   grads, metrics = jax.tree.map(lambda leaf: leaf / steps, total)
   grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
   return grads, metrics

@@ -21,10 +21,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from unitemp_jax.errors import UserError
+from unitemp_jax.models import weights
 from unitemp_jax.models.flops import Flops
 from unitemp_jax.parallel.mesh import MODEL_RULES, Rules
 from unitemp_jax.parallel.processes import log, sync
-from unitemp_jax.training import lazy_weights
 from unitemp_jax.training.optim import (
   accumulate_gradients,
   ema_update,
@@ -232,9 +232,9 @@ def abstract_state(
   program: Program, seed: int, mesh: Mesh, rules: Rules = MODEL_RULES
 ) -> TrainState:
   """Returns the shapes, dtypes and shardings of the program's state."""
-  initial = lazy_weights.shapes_of(program.initial, None, rules)
+  initial = weights.shapes_of(program.initial, None, rules)
   shapes = jax.eval_shape(program.init, jax.random.key(seed), initial)
-  return lazy_weights.shapes_of(shapes, mesh, rules)
+  return weights.shapes_of(shapes, mesh, rules)
 
 
 def first_state(
@@ -245,7 +245,7 @@ def first_state(
   shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
   arguments = (
     jax.random.key(seed),
-    lazy_weights.load(program.initial, mesh, rules),
+    weights.load_lazy(program.initial, mesh, rules),
   )
   with sync('Compiling the first state'), jax.set_mesh(mesh):
     init = jax.jit(program.init, out_shardings=shardings)

@@ -18,7 +18,6 @@ from unitemp_jax.models import sizes, vae3d
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
 from unitemp_jax.models.vae3d import VAEConfig
-from unitemp_jax.sampling import model_folder
 from unitemp_jax.sampling.model_folder import ModelCard
 
 ANCHOR_KINDS = ('raw', 'windowed')
@@ -35,7 +34,7 @@ def model_config(kind: type, values: ConfigDict | dict[str, Any]) -> Any:
       'rename that key.'
     ) from error
   name = _NETWORKS.get(kind)
-  problem = name and model_folder.problem_of_network(made, name)
+  problem = name and sizes.problem_of(made, name)
   if problem:
     raise UserError(f'config.model: {problem}; change it.')
   return made

@@ -22,12 +22,12 @@ from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.flops import Flops, trained
 from unitemp_jax.models.umt5 import TextEncoder
 from unitemp_jax.models.vae3d import VAE
+from unitemp_jax.models.weights import LazyWeights
 from unitemp_jax.objectives import dmd, flow_match
 from unitemp_jax.plans import Plan
 from unitemp_jax.sampling import replay
 from unitemp_jax.sampling.step import StepOptions
 from unitemp_jax.training import flops
-from unitemp_jax.training.lazy_weights import LazyWeights
 from unitemp_jax.training.optim import (
   accumulate_gradients,
   ema_update,

@@ -19,8 +19,8 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.vae3d import VAEConfig
+from unitemp_jax.models.weights import Lazy, LazyWeights
 from unitemp_jax.sampling.model_folder import ModelCard
-from unitemp_jax.training.lazy_weights import Lazy, LazyWeights
 from unitemp_jax.training.programs import builders
 
 

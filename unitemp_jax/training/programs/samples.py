@@ -12,8 +12,8 @@ from unitemp_jax.data.falling_digits import sample_clips
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.models import weights
+from unitemp_jax.models.weights import LazyWeights
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.training.lazy_weights import LazyWeights
 from unitemp_jax.training.program import TrainState
 from unitemp_jax.training.programs import builders, networks
 from unitemp_jax.video.write import write_sheet, write_video

@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from unitemp_jax.models import flops, sizes, umt5
 from unitemp_jax.models.dit import DiT
 from unitemp_jax.models.umt5 import TextEncoder
+from unitemp_jax.models.weights import LazyWeights
 from unitemp_jax.objectives import flow_match
 from unitemp_jax.training.flops import Clip
-from unitemp_jax.training.lazy_weights import LazyWeights
 from unitemp_jax.training.program import SingleLossProgram, TrainState
 from unitemp_jax.training.programs import builders, samples
 

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from unitemp_jax.models import flops, sizes
 from unitemp_jax.models.vae3d import VAE
+from unitemp_jax.models.weights import LazyWeights
 from unitemp_jax.objectives import vae as objective
-from unitemp_jax.training.lazy_weights import LazyWeights
 from unitemp_jax.training.program import SingleLossProgram, TrainState
 from unitemp_jax.training.programs import builders, samples
 

@@ -1,0 +1,1 @@
+from optimized import optimized  # noqa: F401
