@@ -16,27 +16,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/environment.sh
 source launch/environment.sh
 
-accelerator=''
 for argument in "$@"; do
-  case "$argument" in
-    --accelerator=cuda | --accelerator=tpu)
-      accelerator="${argument#--accelerator=}"
-      ;;
-    -h | --help)
-      sed -n '2,13s/^# \{0,1\}//p' launch/device_check.sh
-      exit 0
-      ;;
-    *)
-      fail "unknown argument '$argument'; use --accelerator=cuda," \
-        "--accelerator=tpu or none."
-      ;;
-  esac
+  read_accelerator "$argument"
 done
-
-enter_environment "$accelerator"
+enter_accelerated
 wanted=gpu
 [[ "$accelerator" == cuda ]] || wanted="${accelerator:-cpu}"
-[[ -n "$accelerator" ]] || export JAX_PLATFORMS=cpu
 out="${UNITEMP_OUT:-out/device_check}"
 mkdir -p "$out"
 export JAX_COMPILATION_CACHE_DIR="$out/programs" # so that starts are cold

@@ -11,6 +11,28 @@ fail() {
   exit 2
 }
 
+# Prints the comment that the script begins with, and stops.
+show_help() {
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "launch/$(basename "$0")"
+  exit 0
+}
+
+# Reads an argument of a script that runs on an accelerator, into `accelerator`
+# ('' without), and on the CPU otherwise. $2: what else the script takes.
+accelerator=''
+read_accelerator() {
+  case "$1" in
+    --accelerator=cuda | --accelerator=tpu)
+      accelerator="${1#--accelerator=}"
+      ;;
+    -h | --help) show_help ;;
+    *)
+      fail "unknown argument '$1'; use --accelerator=cuda," \
+        "--accelerator=tpu${2:+, $2} or none."
+      ;;
+  esac
+}
+
 is_new_enough() {
   "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
@@ -62,5 +84,15 @@ enter_environment() {
       fail "the packages could not be installed; the reason stands above." \
         "Running this again continues."
     echo "$marker" >"$stamp"
+  fi
+}
+
+# The environment for `accelerator`, with the extras named in $1 besides; jax
+# keeps to the CPU without one.
+enter_accelerated() {
+  local extras="${1:-}"
+  enter_environment "$extras${extras:+${accelerator:+,}}$accelerator"
+  if [[ -z "$accelerator" ]]; then
+    export JAX_PLATFORMS=cpu
   fi
 }

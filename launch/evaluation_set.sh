@@ -15,32 +15,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/environment.sh
 source launch/environment.sh
 
-accelerator='' markdown=''
+markdown=''
 for argument in "$@"; do
   case "$argument" in
-    --accelerator=cuda | --accelerator=tpu)
-      accelerator="${argument#--accelerator=}"
-      ;;
     --markdown=?*)
       markdown="${argument#--markdown=}"
       [[ -d "$(dirname "$markdown")" ]] ||
         fail "there is no folder $(dirname "$markdown")."
       ;;
-    -h | --help)
-      sed -n '2,13s/^# \{0,1\}//p' launch/evaluation_set.sh
-      exit 0
-      ;;
-    *)
-      fail "unknown argument '$argument'; use --accelerator=cuda," \
-        "--accelerator=tpu, --markdown=FILE or none."
-      ;;
+    *) read_accelerator "$argument" --markdown=FILE ;;
   esac
 done
 
-enter_environment "$accelerator"
-if [[ -z "$accelerator" ]]; then
-  export JAX_PLATFORMS=cpu
-fi
+enter_accelerated
 
 out="${UNITEMP_OUT:-out/evaluation_set}"
 prompts="${UNITEMP_PROMPTS:-256}"

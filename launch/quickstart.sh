@@ -13,27 +13,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/environment.sh
 source launch/environment.sh
 
-accelerator=''
 for argument in "$@"; do
-  case "$argument" in
-    --accelerator=cuda | --accelerator=tpu)
-      accelerator="${argument#--accelerator=}"
-      ;;
-    -h | --help)
-      sed -n '2,10s/^# \{0,1\}//p' launch/quickstart.sh
-      exit 0
-      ;;
-    *)
-      fail "unknown argument '$argument'; use --accelerator=cuda," \
-        "--accelerator=tpu or none."
-      ;;
-  esac
+  read_accelerator "$argument"
 done
-
-enter_environment "$accelerator"
-if [[ -z "$accelerator" ]]; then
-  export JAX_PLATFORMS=cpu
-fi
+enter_accelerated
 
 out="${UNITEMP_OUT:-out/quickstart}"
 unitemp generate --orders=all --num_prompts="${UNITEMP_PROMPTS:-8}" --seed=0 \

@@ -11,15 +11,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/environment.sh
 source launch/environment.sh
 
-extras='studio'
-case "${1:-}" in
-  --accelerator=cuda | --accelerator=tpu) extras+=",${1#--accelerator=}" ;;
-  '') export JAX_PLATFORMS=cpu ;;
-  -h | --help)
-    sed -n '2,8s/^# \{0,1\}//p' launch/studio.sh
-    exit 0
-    ;;
-  *) fail "unknown argument '$1'; use --accelerator=cuda or --accelerator=tpu." ;;
-esac
-enter_environment "$extras"
+for argument in "$@"; do
+  read_accelerator "$argument"
+done
+enter_accelerated studio
 exec unitemp studio --out="${UNITEMP_OUT:-out/studio}"

@@ -18,10 +18,7 @@ model=unitemp_jax/assets/tiny
 for argument in "$@"; do
   case "$argument" in
     --model=*) model="${argument#--model=}" ;;
-    -h | --help)
-      sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-      exit 0
-      ;;
+    -h | --help) show_help ;;
     *) fail "unknown argument '$argument'; use --model=DIR or none." ;;
   esac
 done

@@ -141,6 +141,37 @@ def test_a_second_machine_is_told_who_writes(bucket, tmp_path, monkeypatch):
       one.push()
 
 
+def test_machines_see_each_others_shards(bucket, tmp_path, monkeypatch):
+  address = f'--out=gs://{bucket.name}/set'
+  for name in ('first', 'second'):
+    with (
+      machine(name, tmp_path, monkeypatch),
+      storage.mirrored(['encode', address]) as words,
+    ):
+      folder = Path(words[1].partition('=')[2])
+      shards = [folder / 'first', folder / 'second']
+      files.write(folder / 'both', name)
+      if name == 'second':
+        assert len(files.existing(shards)) == 1  # from the start
+      files.write(folder / name, name)
+      files.exchange(folder / 'nothing')
+      # In the meantime a third one writes.
+      with machine('third', tmp_path, monkeypatch):
+        third = mirror(bucket, 'set')
+        files.write(third.local / f'after {name}', name)
+        files.write(third.local / 'both', 'third')
+        third.push()
+      after = folder / f'after {name}'
+      assert files.existing([after]) == [after] and not after.exists()
+      files.write(folder / 'mine', name)
+      files.exchange(folder)
+      assert after.read_text() == name
+      # Control: what was written here is not replaced by what is older.
+      assert (folder / 'mine').read_text() == name
+  assert not files.existing([folder / 'never'])
+  assert listed(bucket)['set/mine'] == b'second'
+
+
 def test_any_verb_reads_and_writes_there(bucket, capsys, tmp_path):
   plan = f'gs://{bucket.name}/plans/p.json'
   assert cli.main(['plan', '--order=forward', f'--out={plan}']) == 0
@@ -162,11 +193,13 @@ def test_any_verb_reads_and_writes_there(bucket, capsys, tmp_path):
 
 
 def test_what_cannot_be(server, bucket, capsys, monkeypatch):
+  plan, own = ['plan', '--order=forward'], f'gs://{bucket.name}'
   for words, complaint in (
-    (['--out=gs://no-such-bucket/x.json'], 'there is no such bucket'),
-    ([f'--out=gs://{bucket.name}/x.json', '--hosts=2'], 'mount the bucket'),
+    ([*plan, '--out=gs://no-such-bucket/x.json'], 'there is no such bucket'),
+    (['train', f'--workdir={own}/run', '--hosts=2'], 'mount the bucket'),
+    (['train', f'--workdir={own}/run', '--hosts', '2'], 'mount the bucket'),
   ):
-    assert cli.main(['plan', '--order=forward', *words]) == 2
+    assert cli.main(words) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert complaint in line and 'gs://' in line
   monkeypatch.setitem(sys.modules, 'google.api_core', None)

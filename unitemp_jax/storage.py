@@ -16,6 +16,7 @@ and a checkpoint, which must be whole, would need the list all the same.
 
 import base64
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -44,6 +45,11 @@ _OWN = re.compile(r'\.unitemp-|\.orbax-checkpoint-tmp|^\.writer\.json|^pixels$')
 def _cache() -> Path:
   default = Path.home() / '.cache' / 'unitemp'
   return Path(os.environ.get('UNITEMP_CACHE', default)) / 'gs'
+
+
+def addressed(text: str) -> str:
+  """The text with gs:// addresses in the place of their copies' paths."""
+  return text.replace(f'{_cache()}/', 'gs://')
 
 
 def _client() -> Any:
@@ -101,7 +107,9 @@ class Mirror:
     self._bucket = client.bucket(bucket)
     self._client = client
     self._copied: dict[str, tuple[int, int]] = {}  # path -> size and time
-    self._locks: dict[str, int] = {}  # object -> its generation
+    self._seen: dict[str, int] = {}  # object -> its generation
+    self._locks: dict[str, int] = {}  # likewise
+    self._turn = threading.Lock()
     self.pushed = 0
 
   @property
@@ -110,8 +118,11 @@ class Mirror:
     own = files.sha256(f'{files.this_machine()} {self.local}')[:12]
     return f'{self.path}/{_LIST}{own}'
 
-  def pull(self) -> None:
-    """Fetches what is new or other than here."""
+  def __contains__(self, path: Path) -> bool:
+    return path == self.local or self.local in path.parents
+
+  def _found(self) -> tuple[dict[str, Any], set[str]]:
+    """The objects there by name, and the names of those that are whole."""
     found = {
       blob.name: blob
       for blob in self._client.list_blobs(
@@ -127,14 +138,41 @@ class Mirror:
       for blob in lists:
         named |= set(json.loads(blob.download_as_bytes()))
       wanted &= named
+    return found, wanted
+
+  def names(self) -> set[Path]:
+    """What is there, as it is called here."""
+    return {self._here(name) for name in self._found()[1]}
+
+  def exchange(self, folder: Path) -> None:
+    """Copies what is new here, and fetches what others wrote to a folder."""
+    self.push()
+    self.pull(folder)
+
+  def pull(self, folder: Path | None = None) -> None:
+    """Fetches what is new or other than here, of a folder or all of it."""
+    with self._turn:
+      self._pull(folder or self.local)
+
+  def _pull(self, folder: Path) -> None:
+    found, wanted = self._found()
     for name in sorted(wanted):
       blob, path = found[name], self._here(name)
-      if not path.is_file() or not _same(path, blob):
+      if path != folder and folder not in path.parents:
+        continue
+      if self._seen.get(name) == blob.generation:
+        continue
+      here = path.is_file()
+      if here and self._copied.get(name, _stamp(path)) != _stamp(path):
+        continue  # It was written since, and will be copied.
+      if not here or not _same(path, blob):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f'.unitemp-{os.getpid()}.tmp')
         blob.download_to_filename(temporary)
+        # The same on every machine: what is measured of a file is kept by it.
+        os.utime(temporary, times=(blob.updated.timestamp(),) * 2)
         os.replace(temporary, path)
-      self._copied[name] = _stamp(path)
+      self._copied[name], self._seen[name] = _stamp(path), blob.generation
     own = self._list
     if own in found:  # What this machine copied and others deleted is gone.
       for name in set(json.loads(found[own].download_as_bytes())) - set(found):
@@ -142,6 +180,10 @@ class Mirror:
 
   def push(self) -> None:
     """Copies what is new or has changed here, and deletes what is gone."""
+    with self._turn:
+      self._push()
+
+  def _push(self) -> None:
     changed = False
     here = {self._name(path): path for path in self._files()}
     for name, path in sorted(here.items(), key=lambda pair: _time(pair[1])):
@@ -149,12 +191,14 @@ class Mirror:
         stamp = _stamp(path)
         if self._copied.get(name) == stamp:
           continue
-        self._bucket.blob(name).upload_from_filename(path)
-        self._copied[name] = stamp
+        blob = self._bucket.blob(name)
+        blob.upload_from_filename(path)
+        self._copied[name], self._seen[name] = stamp, blob.generation
         changed, self.pushed = True, self.pushed + 1
     gone = [name for name in self._copied if name not in here]
     for name in gone:
       del self._copied[name]
+      self._seen.pop(name, None)
     if changed or gone:
       listed = json.dumps(sorted(self._copied))
       if self.local.is_dir():
@@ -199,8 +243,8 @@ class Mirror:
     try:
       yield
     finally:
-      generation = self._locks.pop(name, None)
-      with contextlib.suppress(Exception):
+      with self._turn, contextlib.suppress(Exception):
+        generation = self._locks.pop(name, None)
         self._bucket.blob(name).delete(if_generation_match=generation)
 
   def _take(self, name: str, about: str) -> None:
@@ -230,9 +274,8 @@ class Mirror:
   def _beat(self) -> None:
     """Shows that the locks' holder lives."""
     for name, generation in list(self._locks.items()):
-      blob = self._bucket.blob(name)
-      blob.reload()
-      if blob.generation != generation:
+      blob = self._bucket.get_blob(name)
+      if blob is None or blob.generation != generation:
         raise UserError(
           f'another machine has taken over {self.address}, which this one did '
           'not reach for a minute; run the command again.'
@@ -263,22 +306,48 @@ def _time(path: Path) -> int:
   return 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Mirrors:
+  """All of a command, as `files.shared` wants them."""
+
+  all: Sequence[Mirror]
+
+  def _of(self, folder: Path) -> list[Mirror]:
+    return [mirror for mirror in self.all if folder in mirror]
+
+  def lock(self, folder: Path) -> contextlib.AbstractContextManager[None]:
+    """See `Mirror.lock`."""
+    found = self._of(folder)
+    return found[0].lock(folder) if found else contextlib.nullcontext()
+
+  def names(self, folder: Path) -> set[Path]:
+    """See `Mirror.names`."""
+    return {path for mirror in self._of(folder) for path in mirror.names()}
+
+  def exchange(self, folder: Path) -> None:
+    """See `Mirror.exchange`."""
+    for mirror in self._of(folder):
+      mirror.exchange(folder)
+
+
 @contextlib.contextmanager
 def mirrored(argv: Sequence[str]) -> Iterator[list[str]]:
   """Yields arguments in which what is named by gs:// is a path of this machine.
 
-  Several hosts cannot share a folder so: a UserError tells them to mount it.
+  Hosts that make parts share a folder so. Those that train write every
+  checkpoint together: a UserError tells them to mount the bucket.
   """
   addresses = [
     _SETTING.sub('', address)
     for word in argv
     for address in _ADDRESS.findall(word)
   ]
-  if any(re.fullmatch(r'--hosts=(?!1$).*', word) for word in argv):
+  many = re.search(r'--hosts[= ](?!1( |$))', ' '.join(argv))
+  if argv[0] == 'train' and many:
     raise UserError(
-      f'{addresses[0]}: hosts that work together need one folder; mount the '
-      'bucket (gcsfuse, as launch/tpu_pod.py does), and name it there, or let '
-      'each host make its part by itself (--shard=I/N instead of --hosts).'
+      f'{addresses[0]}: hosts that train together write each checkpoint '
+      'together and need one folder; mount the bucket (gcsfuse, as '
+      'launch/tpu_pod.py does), and name it there.'
     )
   with _complaining(addresses[0]):
     client = _client()
@@ -289,12 +358,6 @@ def mirrored(argv: Sequence[str]) -> Iterator[list[str]]:
   for address in sorted(mirrors, key=len, reverse=True):
     local = str(mirrors[address].local)
     words = [word.replace(address, local) for word in words]
-
-  def lock(folder: Path) -> contextlib.AbstractContextManager[None]:
-    for mirror in mirrors.values():
-      if folder == mirror.local or mirror.local in folder.parents:
-        return mirror.lock(folder)
-    return contextlib.nullcontext()
 
   done, trouble = threading.Event(), []
 
@@ -310,15 +373,12 @@ def mirrored(argv: Sequence[str]) -> Iterator[list[str]]:
         print(f'note: not copied yet ({str(error)[:80]})', file=sys.stderr)
 
   thread = threading.Thread(target=follow, daemon=True)
-  with files.also_locked(lock):
+  with files.shared(Mirrors(list(mirrors.values()))):
     thread.start()
     try:
       yield words
     except UserError as error:  # In the user's words.
-      text = str(error)
-      for address, mirror in mirrors.items():
-        text = text.replace(str(mirror.local), address)
-      raise UserError(text) from error
+      raise UserError(addressed(str(error))) from error
     finally:
       done.set()
       thread.join()

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from unitemp_jax.aot import compiler, hlo, memory_report, topology
+from unitemp_jax.bench import device
 from unitemp_jax.cli.main import main
 from unitemp_jax.models import dit as dit_lib
 from unitemp_jax.models import sizes
@@ -22,20 +23,7 @@ pytest.importorskip(
 )
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
-SMALL = {
-  'model.dit.dim': 256,
-  'model.dit.ffn_dim': 512,
-  'model.dit.num_heads': 2,
-  'model.dit.text_dim': 64,
-  'model.text.dim': 64,
-  'model.text.length': 32,
-  'model.vae.base_dim': 8,
-  'data.height': 64,
-  'data.width': 64,
-  'data.num_frames': 33,
-  'batch_size': 8,
-  'accumulate': 1,
-}
+SMALL = {**device.SMALL, 'batch_size': 8}
 
 
 def compiled(tmp_path, *more, topology='v5e:4x4', **changes):

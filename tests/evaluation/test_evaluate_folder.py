@@ -104,6 +104,35 @@ def test_fidelity_and_features_are_known(measured):
   assert not any('FVD' in metric for metric, _ in rows)
 
 
+def test_parts_are_joined_to_what_one_machine_measures(
+  folder, measured, tmp_path, monkeypatch, capsys
+):
+  arguments = ['evaluate', 'folder', str(folder / 'made')]
+  arguments += [f'--real={folder / "real"}', f'--reference={folder / "truth"}']
+  arguments += [f'--features={folder / "a.npy"}']
+  arguments += [f'--real_features={folder / "b.npy"}', f'--out={tmp_path}']
+  for part in range(3):
+    assert cli.main([*arguments, f'--shard={part}/3']) == 0
+    assert '4 of 12 clips are measured' in capsys.readouterr().out
+  assert {path.name for path in tmp_path.iterdir()} == {'measured'}
+  # Nothing is left to measure, neither of them nor of the real clips.
+  monkeypatch.setattr(measure, '_measure', None)
+  assert cli.main(arguments) == 0
+  for name in ('clips.csv', 'metrics.json'):
+    one, joined = ((out / name).read_text() for out in (measured, tmp_path))
+    assert joined.replace(str(tmp_path), str(measured)) == one
+  # Control: what no part has measured is missed.
+  moving_clips.write(
+    folder / 'made/backward/6.mp4',
+    moving_clips.drifting_texture(33, 32, seed=6, speed=0.5),
+  )
+  try:
+    with pytest.raises(TypeError):
+      cli.main(arguments)
+  finally:
+    (folder / 'made/backward/6.mp4').unlink()
+
+
 def test_a_few_real_clips_do_not_make_a_classify_of_direction(measured):
   notes = json.loads((measured / 'notes.json').read_text())
   assert any('direction was not read' in note for note in notes)

@@ -2,6 +2,8 @@
 
 import argparse
 import collections
+import contextlib
+import dataclasses
 import re
 import shlex
 import textwrap
@@ -31,6 +33,9 @@ _FOLDER = """example:
   unitemp evaluate folder out/set/videos --real=real_clips --out=out/measured
   unitemp evaluate folder sf_outputs --naming=self_forcing --out=out/sf
   unitemp evaluate folder DIR --features=a.npz --real_features=b.npz --out=OUT
+By several machines: each measures its part, then the numbers of all are joined:
+  unitemp evaluate folder DIR --out=OUT --shard=1/4
+  unitemp evaluate folder DIR --out=OUT
 Run the same command again to continue after an interruption."""
 
 
@@ -53,6 +58,7 @@ def _folder_parser() -> Parser:
   add('--features', 'npy or npz, [n, d]', Path, metavar='FILE')
   add('--real_features', 'the same of real', Path, metavar='FILE')
   clip_options.add(parser)
+  parser.share('shard', help='measure every N-th clip only, and stop')
   return parser
 
 
@@ -101,6 +107,8 @@ def measure(argv: list[str]) -> int:
   problems, references = list(listing.problems), {}
   if args.reference is not None:
     references = _references(listing, args.reference, problems)
+  if args.shard is not None:
+    return _measure_part(args, listing, real, measurer, references)
   own, more = tables.measure_clips(
     listing.clips, measurer, references, direction=bool(real)
   )
@@ -130,6 +138,24 @@ def measure(argv: list[str]) -> int:
   measurements.write(args.out, sections, tables.to_csv(shown), problems)
   print(results.to_markdown(sections))
   print(args.out / 'index.html')
+  return 0
+
+
+def _measure_part(args, listing, real, measurer, references) -> int:
+  """Measures a part, of which `Measurer` keeps all; the join finds it."""
+  first, parts = processes.part_of(args.shard)
+  mine = listing.clips[first::parts]
+  own, problems = tables.measure_clips(mine, measurer, references, bool(real))
+  if real and own:
+    some = dataclasses.replace(real, clips=real.clips[first::parts])
+    with contextlib.suppress(UserError):  # None is as long as a clip.
+      problems += tables.measure_real(some, own, measurer, direction=True)[1]
+  for problem in problems:
+    print(f'note: {problem}')
+  print(
+    f'{len(own)} of {len(listing.clips)} clips are measured; when all parts '
+    f'are, run the command without --shard: {args.out}'
+  )
   return 0
 
 

@@ -102,11 +102,11 @@ def main(argv: Sequence[str]) -> int:
     for word in argv:
       if any('\udc80' <= c <= '\udcff' for c in word):
         raise errors.UserError(f'the argument {word!r} is not text in UTF-8.')
-    verb, words = find_verb(argv[0]), list(argv[1:])
-    if not any('gs://' in word for word in words):
-      return verb(words)
-    with storage.mirrored(words) as words:
-      return verb(words)
+    verb = find_verb(argv[0])
+    if not any('gs://' in word for word in argv):
+      return verb(list(argv[1:]))
+    with storage.mirrored(argv) as words:
+      return verb(words[1:])
   except errors.UserError as error:
     _say(f'error: {_shown(str(error), argv)}')
     return EXIT_BAD_INPUT

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 from clu import parameter_overview
 
+from unitemp_jax import storage
 from unitemp_jax.cli.options import Parser, add_hosts, out_folder
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import weights
@@ -120,8 +121,8 @@ def main(argv: list[str]) -> int:
   needs = dict.fromkeys((*TRAINING, *names))
   config = load_config(args.config, overrides, needs)
   settings = LoopSettings(**{name: config[name] for name in names})
-  # As it would be read back: tuples become lists.
-  plain = json.loads(json.dumps(config.to_dict()))
+  # As it would be read back, on any machine: tuples become lists.
+  plain = json.loads(storage.addressed(json.dumps(config.to_dict())))
   workdir.check_config(args.workdir, plain)
   enable_compile_cache()
   processes.join(args.hosts, args.coordinator, args.host_index)

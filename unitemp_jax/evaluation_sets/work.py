@@ -288,6 +288,7 @@ def _wait_for_others(out: Path) -> None:
   have more to do a few minutes after the first one left.
   """
   while True:
+    files.exchange(out / 'progress')
     seen = read_status(out)
     running = any(worker.state == 'running' for worker in seen.workers)
     if not seen.missing or not running:

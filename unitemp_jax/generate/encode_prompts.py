@@ -197,7 +197,7 @@ def encode(
     here = slice(shard * _SHARD, (shard + 1) * _SHARD)
     made = list(run(ids[here], mask[here], batch_size))
     prompt_embeddings.write_shard(paths[shard], made)
-  there = sum(path.exists() for path in paths)
+  there = len(files.existing(paths))
   if there < count:
     print(f'{there} of {count} shards are there; run the other parts as well')
   print(out)

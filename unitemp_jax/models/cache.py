@@ -168,7 +168,10 @@ def commit(
     return whole
 
   def move(whole, start, limit):
-    return put(whole, staged_at(whole, start), limit)
+    # First all that is staged: read slot by slot while others are written, it
+    # would keep the whole cache as it was before, in a copy.
+    whole, staged = lax.optimization_barrier((whole, staged_at(whole, start)))
+    return put(whole, staged, limit)
 
   def through(written, whole):
     l, b, _, n, k = whole.shape

@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from unitemp_jax import files, progress, timeline
+from unitemp_jax import files, progress, storage, timeline
 from unitemp_jax.data import digits_builder, latents, video_folder_builder
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
@@ -110,10 +110,12 @@ def encode(
     records = clips.open()  # Refuses what is bad before there is a folder.
     latents.start(out, clips.about)
     _write_shards(clips, records, out, left)
-  there = sum(path.exists() for path in paths)
+  there = len(files.existing(paths))
   if there < count:
     print(f'{there} of {count} shards are there; run the other parts as well')
     return
+  if clips.statistics is None:
+    files.exchange(out)  # They are computed from all shards.
   if (out / 'parts').is_dir():  # of a host that another one overtook
     for i in range(len(clips.source)):
       _kept(out, i).unlink(missing_ok=True)
@@ -367,6 +369,7 @@ def _videos(
   source = _index(data, spec).source
   about = _about(config, len(source), fingerprint(path), dtype)
   about['data'] = {name: data[name] for name in ('videos', 'fps', 'num_frames')}
+  about['data']['videos'] = storage.addressed(data.videos)
   about['size'] = [data.height, data.width]
   rows = batch_size * jax.local_device_count()
 
@@ -397,6 +400,7 @@ def _videos(
 def _index(data: ConfigDict, spec: Any) -> video_folder_builder.PreparedVideos:
   """The index of one's own videos, whose files hosts share out among them."""
   hosts, prepare = jax.process_count(), video_folder_builder.prepare
+  folder = Path(data.dir)
   if hosts > 1:
     doing = 'Looking through the videos'
     with processes.sync(doing):
@@ -406,9 +410,13 @@ def _index(data: ConfigDict, spec: Any) -> video_folder_builder.PreparedVideos:
         part=(jax.process_index(), hosts),
         report=print,
       )
+      files.exchange(folder)
     with processes.sync(doing):
       if jax.process_index() == 0:
+        files.exchange(folder)
         prepare(data.dir, spec)
+        files.exchange(folder)
+    files.exchange(folder)
   return prepare(data.dir, spec, report=print)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from unitemp_jax import files
+from unitemp_jax import files, storage
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.classifiers import classifier
 from unitemp_jax.evaluation.clips.fidelity import (
@@ -78,7 +78,8 @@ class Job:
       paths.append(self.reference.path)
     for path in paths:
       about = path.stat()
-      words += [str(path.resolve()), about.st_size, about.st_mtime_ns]
+      name = storage.addressed(str(path.resolve()))  # the same elsewhere
+      words += [name, about.st_size, about.st_mtime_ns]
     return files.sha256(repr(words))[:24]
 
 
