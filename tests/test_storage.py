@@ -152,9 +152,9 @@ def test_machines_see_each_others_shards(bucket, tmp_path, monkeypatch):
       shards = [folder / 'first', folder / 'second']
       files.write(folder / 'both', name)
       if name == 'second':
-        assert len(files.existing(shards)) == 1  # from the start
+        assert len(storage.existing(shards)) == 1  # from the start
       files.write(folder / name, name)
-      files.exchange(folder / 'nothing')
+      storage.exchange(folder / 'nothing')
       # In the meantime a third one writes.
       with machine('third', tmp_path, monkeypatch):
         third = mirror(bucket, 'set')
@@ -162,13 +162,13 @@ def test_machines_see_each_others_shards(bucket, tmp_path, monkeypatch):
         files.write(third.local / 'both', 'third')
         third.push()
       after = folder / f'after {name}'
-      assert files.existing([after]) == [after] and not after.exists()
+      assert storage.existing([after]) == [after] and not after.exists()
       files.write(folder / 'mine', name)
-      files.exchange(folder)
+      storage.exchange(folder)
       assert after.read_text() == name
       # Control: what was written here is not replaced by what is older.
       assert (folder / 'mine').read_text() == name
-  assert not files.existing([folder / 'never'])
+  assert not storage.existing([folder / 'never'])
   assert listed(bucket)['set/mine'] == b'second'
 
 

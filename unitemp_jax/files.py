@@ -23,9 +23,9 @@ import time
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from unitemp_jax.errors import UserError
 
@@ -43,7 +43,7 @@ _MOST_TEXT = 2**28  # bytes of a text that is held in memory
 _BEAT = 5.0  # seconds between two signs of life of a lock's holder
 _WATCHED = 20.0  # seconds without one, after which it counts as dead
 _writing: set[Path] = set()  # Temporary files of this process.
-_shared: list[Shared] = []
+_also_locked: list[Callable[[Path], contextlib.AbstractContextManager]] = []
 
 
 def is_web_address(path: Name) -> bool:
@@ -366,42 +366,16 @@ def _unfit(value: Any, kind: Any, keys: Collection[str]) -> str:
   return f'it lacks {", ".join(missing)}' if missing else ''
 
 
-class Shared(Protocol):
-  """A place that other machines write to as well, and a copy of it here."""
-
-  def lock(self, folder: Path) -> contextlib.AbstractContextManager[None]:
-    """Keeps other machines from writing to a folder."""
-
-  def names(self, folder: Path) -> set[Path]:
-    """Files that others wrote, or this machine, as they are called here."""
-
-  def exchange(self, folder: Path) -> None:
-    """Hands over what was written here, and fetches what others wrote."""
-
-
 @contextlib.contextmanager
-def shared(place: Shared) -> Iterator[None]:
-  """While it lasts, `lock`, `existing` and `exchange` go there too."""
-  _shared.append(place)
+def also_locked(
+  take: Callable[[Path], contextlib.AbstractContextManager[None]],
+) -> Iterator[None]:
+  """While it lasts, `lock` takes this too, which is given the folder."""
+  _also_locked.append(take)
   try:
     yield
   finally:
-    _shared.remove(place)
-
-
-def existing(paths: Sequence[Path]) -> list[Path]:
-  """Those of some files that are there, whoever wrote them."""
-  names: set[Path] = set()
-  for place in _shared:
-    for folder in {path.parent for path in paths}:
-      names |= place.names(folder)
-  return [path for path in paths if path in names or path.exists()]
-
-
-def exchange(folder: Path) -> None:
-  """Fetches what other machines wrote to a folder, and shows them ours."""
-  for place in _shared:
-    place.exchange(folder)
+    _also_locked.remove(take)
 
 
 @contextlib.contextmanager
@@ -441,8 +415,8 @@ def lock(folder: Name) -> Iterator[None]:
   beat.start()
   try:
     with contextlib.ExitStack() as stack:
-      for place in _shared:
-        stack.enter_context(place.lock(path.parent))
+      for take in _also_locked:
+        stack.enter_context(take(path.parent))
       yield
   finally:
     done.set()

@@ -16,7 +16,6 @@ and a checkpoint, which must be whole, would need the list all the same.
 
 import base64
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -38,6 +37,7 @@ _SETTING = re.compile(r':[-+.\d]+$')  # of what follows a path: a strength
 _EVERY = 5.0  # seconds between two copies to the bucket
 _STALE = 60.0  # seconds without a sign of life of a lock's holder
 _LIST = '.unitemp-copied-'
+_mirrors: list['Mirror'] = []  # of the command that runs
 # Names that are not copied: temporary files, locks, and pixels of a stream.
 _OWN = re.compile(r'\.unitemp-|\.orbax-checkpoint-tmp|^\.writer\.json|^pixels$')
 
@@ -306,28 +306,22 @@ def _time(path: Path) -> int:
   return 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Mirrors:
-  """All of a command, as `files.shared` wants them."""
+def existing(paths: Sequence[Path]) -> list[Path]:
+  """Those of some files that are there, here or in a bucket."""
+  names: set[Path] = set()
+  for mirror in _mirrors:
+    if any(path in mirror for path in paths):
+      with _complaining(mirror.address):
+        names |= mirror.names()
+  return [path for path in paths if path in names or path.exists()]
 
-  all: Sequence[Mirror]
 
-  def _of(self, folder: Path) -> list[Mirror]:
-    return [mirror for mirror in self.all if folder in mirror]
-
-  def lock(self, folder: Path) -> contextlib.AbstractContextManager[None]:
-    """See `Mirror.lock`."""
-    found = self._of(folder)
-    return found[0].lock(folder) if found else contextlib.nullcontext()
-
-  def names(self, folder: Path) -> set[Path]:
-    """See `Mirror.names`."""
-    return {path for mirror in self._of(folder) for path in mirror.names()}
-
-  def exchange(self, folder: Path) -> None:
-    """See `Mirror.exchange`."""
-    for mirror in self._of(folder):
-      mirror.exchange(folder)
+def exchange(folder: Path) -> None:
+  """Fetches what others wrote to a folder of a bucket, and shows them ours."""
+  for mirror in _mirrors:
+    if folder in mirror:
+      with _complaining(mirror.address):
+        mirror.exchange(folder)
 
 
 @contextlib.contextmanager
@@ -373,13 +367,23 @@ def mirrored(argv: Sequence[str]) -> Iterator[list[str]]:
         print(f'note: not copied yet ({str(error)[:80]})', file=sys.stderr)
 
   thread = threading.Thread(target=follow, daemon=True)
-  with files.shared(Mirrors(list(mirrors.values()))):
+
+  def lock(folder: Path) -> contextlib.AbstractContextManager[None]:
+    for mirror in mirrors.values():
+      if folder in mirror:
+        return mirror.lock(folder)
+    return contextlib.nullcontext()
+
+  _mirrors.extend(mirrors.values())
+  with files.also_locked(lock):
     thread.start()
     try:
       yield words
     except UserError as error:  # In the user's words.
       raise UserError(addressed(str(error))) from error
     finally:
+      for mirror in mirrors.values():
+        _mirrors.remove(mirror)
       done.set()
       thread.join()
       if trouble:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unitemp_jax import files, progress
+from unitemp_jax import progress, storage
 from unitemp_jax.cli.options import Parser, read_prompt_files, seeds
 from unitemp_jax.data import latents
 from unitemp_jax.errors import UserError
@@ -69,6 +69,6 @@ def main(argv: list[str]) -> int:
       some = prompts[i : min(i + maker.rows, end)]
       records += maker.make(some, args.seed + i)
     latents.write_shard(paths[shard], records)
-  if len(files.existing(paths)) == count:
+  if len(storage.existing(paths)) == count:
     print(latents.write_index(args.out, count, about, maker.statistics))
   return 0

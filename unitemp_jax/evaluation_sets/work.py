@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import unitemp_jax
-from unitemp_jax import files, orders, plans, timeline
+from unitemp_jax import files, orders, plans, storage, timeline
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import clips as set_clips
@@ -288,7 +288,7 @@ def _wait_for_others(out: Path) -> None:
   have more to do a few minutes after the first one left.
   """
   while True:
-    files.exchange(out / 'progress')
+    storage.exchange(out / 'progress')
     seen = read_status(out)
     running = any(worker.state == 'running' for worker in seen.workers)
     if not seen.missing or not running:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from unitemp_jax import files, progress
+from unitemp_jax import files, progress, storage
 from unitemp_jax.convert import checkpoints, fit, load_torch
 from unitemp_jax.data import prompt_embeddings
 from unitemp_jax.data.tokenizer import Tokenizer
@@ -197,7 +197,7 @@ def encode(
     here = slice(shard * _SHARD, (shard + 1) * _SHARD)
     made = list(run(ids[here], mask[here], batch_size))
     prompt_embeddings.write_shard(paths[shard], made)
-  there = len(files.existing(paths))
+  there = len(storage.existing(paths))
   if there < count:
     print(f'{there} of {count} shards are there; run the other parts as well')
   print(out)

@@ -110,12 +110,12 @@ def encode(
     records = clips.open()  # Refuses what is bad before there is a folder.
     latents.start(out, clips.about)
     _write_shards(clips, records, out, left)
-  there = len(files.existing(paths))
+  there = len(storage.existing(paths))
   if there < count:
     print(f'{there} of {count} shards are there; run the other parts as well')
     return
   if clips.statistics is None:
-    files.exchange(out)  # They are computed from all shards.
+    storage.exchange(out)  # They are computed from all shards.
   if (out / 'parts').is_dir():  # of a host that another one overtook
     for i in range(len(clips.source)):
       _kept(out, i).unlink(missing_ok=True)
@@ -410,13 +410,13 @@ def _index(data: ConfigDict, spec: Any) -> video_folder_builder.PreparedVideos:
         part=(jax.process_index(), hosts),
         report=print,
       )
-      files.exchange(folder)
+      storage.exchange(folder)
     with processes.sync(doing):
       if jax.process_index() == 0:
-        files.exchange(folder)
+        storage.exchange(folder)
         prepare(data.dir, spec)
-        files.exchange(folder)
-    files.exchange(folder)
+        storage.exchange(folder)
+    storage.exchange(folder)
   return prepare(data.dir, spec, report=print)
 
 
