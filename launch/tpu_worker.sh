@@ -14,8 +14,8 @@
 set -euo pipefail
 
 base="${UNITEMP_HOME:-$HOME/unitemp}"
-# What GKE is asked to start again: xpk restarts a pod with this exit code.
-exit_restart=42
+# Stopped by SIGTERM, not done. xpk restarts a pod with this exit code.
+exit_stopped=143
 
 is_running() {
   local pid
@@ -177,10 +177,6 @@ now() {
   unitemp "$@"
 }
 
-was_stopped() {
-  grep -qs '^stopped at step' "$1"
-}
-
 status() {
   local state
   if is_running; then
@@ -188,7 +184,7 @@ status() {
   elif [[ ! -f "$base/exit_code" ]]; then
     state=lost
     [[ -f "$base/pid" ]] || state=idle
-  elif [[ "$(<"$base/exit_code")" == 0 ]] && was_stopped "$base/run.log"; then
+  elif [[ "$(<"$base/exit_code")" == "$exit_stopped" ]]; then
     state=stopped
   else
     state="exited $(<"$base/exit_code")"
@@ -197,15 +193,8 @@ status() {
 }
 
 container() {
-  local log
-  log="$(mktemp)"
   enter
-  run_and_wait "$@" > >(tee "$log") 2>&1
-  sleep 1 # The copy of the output is written by another process.
-  if [[ "$code" -eq 0 ]] && was_stopped "$log"; then
-    # The job is not done, although the process ended well.
-    code="$exit_restart"
-  fi
+  run_and_wait "$@"
   exit "$code"
 }
 

@@ -11,7 +11,7 @@ from pod.errors import PodError
 
 MOUNT = '/mnt/unitemp'  # Where pods see the bucket.
 _JOB_LABEL = 'jobset.sigs.k8s.io/jobset-name'
-# Crashes that a restart may mend; xpk adds 42 (stopped) and 127 to 255.
+# Crashes that a restart may mend; xpk adds 42 and 127 to 255 (143: stopped).
 _RESTART_CODES = '1'
 
 

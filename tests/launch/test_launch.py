@@ -16,6 +16,7 @@ SCRIPTS = [
   'launch/studio.sh',
   'launch/test.sh',
   'launch/tpu_worker.sh',
+  'launch/train_tiny.sh',
   'launch/workflows.sh',
   '.ci/run',
   '.ci/parity',
@@ -173,3 +174,12 @@ def test_device_check_goes_on_where_it_stopped(sandbox):
   done = bash('launch/device_check.sh', cwd=sandbox, DEVICE_CHECK_LIMIT='0')
   assert 'about is left for another run' in done.stderr
   assert len(read_log(sandbox)) == 1  # The table alone.
+
+
+@pytest.mark.parametrize(('code', 'last'), [(143, 'train'), (0, 'export')])
+def test_no_stage_follows_one_that_was_stopped(sandbox, code, last):
+  """Control: a stage that finished is followed, up to the export."""
+  with (sandbox / '.venv/bin/unitemp').open('a') as file:
+    file.write(f'case "$*" in train*) exit {code};; esac\n')
+  assert bash('launch/train_tiny.sh', cwd=sandbox).returncode == code
+  assert read_log(sandbox)[-1].split()[1] == last

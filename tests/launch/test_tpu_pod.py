@@ -1,6 +1,8 @@
 """launch/tpu_pod.py against a cloud that only takes notes."""
 
+import os
 import shutil
+import subprocess
 import threading
 import time
 
@@ -122,6 +124,23 @@ def test_every_verb_can_be_repeated(cloud):
   for _ in range(2):
     assert cloud.run('down', training=()).returncode == 0
   assert len(cloud.calls('resources delete')) == 1
+
+
+@pytest.mark.parametrize(
+  ('what', 'code'), [('stopped', 143), ('finish', 0), ('exit 4', 4)]
+)
+def test_a_pod_of_gke_ends_as_its_training_does(cloud, what, code):
+  cloud.script('behaviour', what)
+  path = f'{cloud.folder / "bin"}:{os.environ["PATH"]}'
+  own = {'PATH': path, 'FAKE': str(cloud.folder), 'HOST': '0'}
+  done = subprocess.run(
+    ['bash', 'launch/tpu_worker.sh', 'container', 'train'],
+    cwd=cloud.repository,
+    env={**os.environ, **own, 'HOME': str(cloud.folder)},
+    capture_output=True,
+  )
+  assert done.returncode == code, done.stderr
+  assert b'step 5/10' in done.stdout
 
 
 def test_dry_run_prints_everything_and_does_nothing(cloud):

@@ -54,7 +54,7 @@ def test_loop_that_forgets_its_place_in_the_data_differs(undisturbed, tmp_path):
   assert 'data_crc at 1' not in found
 
 
-def test_sigterm_saves_once_and_exits_0(undisturbed, tmp_path):
+def test_sigterm_saves_once(undisturbed, tmp_path):
   workdir = tmp_path / 'run'
   process = kill_harness.start(command(workdir), workdir)
   assert kill_harness.wait_for_line(process, workdir, 12)

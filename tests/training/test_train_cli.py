@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 
 import jax
 import pytest
@@ -59,6 +61,27 @@ def test_trains_resumes_and_says_when_done(call, tmp_path, capsys):
   assert 'nothing to do' in capsys.readouterr().out
   assert call('--config.num_steps=5') == 0  # Longer is the same run.
   assert 'resuming after step 4' in capsys.readouterr().out
+
+
+def test_a_stopped_training_leaves_nothing_for_the_next_stage(
+  call, tmp_path, monkeypatch, capsys
+):
+  take = loop.CompiledSteps.__call__
+
+  def step(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return take(*arguments)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loop.CompiledSteps, '__call__', step)
+    assert call() == train_cli.EXIT_STOPPED == 128 + signal.SIGTERM
+  assert 'stopped at step 1' in capsys.readouterr().out
+  assert not (tmp_path / 'run/weights').exists()
+  # What there is can be had, by saying so; and the run goes on.
+  weights = tmp_path / 'run/weights/net.safetensors'
+  for steps in (1, 4):
+    assert call(f'--config.num_steps={steps}') == 0
+    assert workdir.provenance(weights)['steps'] == steps
 
 
 def test_dry_run_writes_nothing(call, tmp_path, capsys):

@@ -26,6 +26,9 @@ from unitemp_jax.training.config import TRAINING, load_config
 from unitemp_jax.training.loop import LoopSettings, train
 from unitemp_jax.training.program import TrainingStopped, abstract_state
 
+# 128 + SIGTERM: what is ended by it ends with, so that scripts stop and pods
+# start it again.
+EXIT_STOPPED = 143
 # Of errors with a sentence; anything else is 1.
 EXIT_CODES: dict[type[BaseException], int] = {UserError: 2, TrainingStopped: 4}
 
@@ -37,9 +40,10 @@ _EXAMPLE = """examples:
 Run the same command again to resume, on any number of hosts; SIGTERM to one of
 them saves a checkpoint first. WORKDIR/goodput.jsonl says where the time goes.
 
-exit codes: 0 finished, or stopped by SIGTERM; 2 bad input; 4 diverged: steps
-were skipped because the loss was not finite or exploded (see
-config.max_loss_ratio and config.max_skipped), the last checkpoint is good."""
+exit codes: 0 finished; 2 bad input; 4 diverged: steps were skipped because the
+loss was not finite or exploded (see config.max_loss_ratio and
+config.max_skipped), the last checkpoint is good; 143 stopped by SIGTERM: the
+weights are written at the end, or by --config.num_steps=STEPS as they are."""
 
 
 def _parser() -> Parser:
@@ -71,8 +75,8 @@ def _describe(state, config, mesh, folder: Path) -> None:
 
 def _run(
   args: argparse.Namespace, config, plain: dict, settings: LoopSettings
-) -> None:
-  """Everything after the hosts have found each other."""
+) -> int:
+  """Everything after the hosts have found each other; returns exit code."""
   with processes.sync('Setting up'):
     processes.check_devices(config.num_devices)
     mesh = make_mesh(config.mesh)
@@ -86,7 +90,7 @@ def _run(
     if args.dry_run:
       if jax.process_index() == 0:
         _describe(state, config, mesh, args.workdir)
-      return
+      return 0
   for first in (True, False):
     # Host 0 prepares the data while the others, which may share the folder with
     # it, wait.
@@ -109,9 +113,13 @@ def _run(
       done = f'step {result.step} of {config.num_steps} is done'
       processes.log(f'nothing to do: {done}')
     print(f'{result.outcome} at step {result.step}: {result.checkpoint}')
+    if result.outcome == 'stopped':  # A next stage finds nothing half-trained.
+      processes.log('run the same command again to go on')
+      return EXIT_STOPPED
     with processes.sync('Exporting the weights'):
       for path in workdir.export_weights(result.state, args.workdir, plain):
         print(path)
+  return 0
 
 
 def main(argv: list[str]) -> int:
@@ -127,7 +135,7 @@ def main(argv: list[str]) -> int:
   enable_compile_cache()
   processes.join(args.hosts, args.coordinator, args.host_index)
   try:
-    _run(args, config, plain, settings)
+    code = _run(args, config, plain, settings)
   except BaseException as error:
     code = EXIT_CODES.get(type(error), 1)
     if args.hosts > 1:
@@ -138,4 +146,4 @@ def main(argv: list[str]) -> int:
     return code
   if args.hosts > 1:
     jax.distributed.shutdown()
-  return 0
+  return code
