@@ -15,11 +15,20 @@ pytestmark = pytest.mark.skipif(
   reason='needs bash and git',
 )
 
+GONE = """
+def gone():
+  try:
+    return not os.path.samefile('.', os.environ['HOME'] + '/unitemp/source')
+  except FileNotFoundError:
+    return True
+"""
 # What stands for `unitemp`: twelve clips, whose content depends on their number
 # and on the prompts alone. `parts K kill` ends after K clips as a crash does,
 # `parts K preempt` takes the machines away, `parts K wait` goes with them.
-SET = """
+SET = f"""
 import os, pathlib, signal, sys, time
+{GONE}"""
+SET += """
 fake = pathlib.Path(os.environ['FAKE'])
 if sys.argv[1] == 'verify':
   there = sorted(p.name for p in pathlib.Path(sys.argv[2]).glob('*.mp4'))
@@ -42,10 +51,10 @@ for done, i in enumerate(mine, 1):
         os.kill(os.getpid(), signal.SIGKILL)
       if what[2] == 'preempt':
         (fake / 'state').write_text('SUSPENDED\\n')
-      while os.path.isdir(os.environ['HOME']):
+      while not gone():
         time.sleep(0.05)
       sys.exit(1)
-    temporary = out / f'.{i}.{index}'
+    temporary = out / f'.{i}.{os.getpid()}'
     temporary.write_bytes(f'{i} {prompts[i]}'.encode() + image)
     temporary.rename(path)
     made += 1
@@ -56,6 +65,7 @@ print(f'made {made}')
 REAL = f"""
 import os, pathlib, signal, sys, threading, time
 sys.path.insert(0, {str(ROOT)!r})
+{GONE}
 from unitemp_jax.cli import main
 from unitemp_jax.evaluation_sets import work
 if sys.argv[1] == 'verify':
@@ -63,7 +73,7 @@ if sys.argv[1] == 'verify':
 fake, what = pathlib.Path(os.environ['FAKE']), sys.argv[1].split()
 write, lock, made = work.write_clip, threading.Lock(), 0
 def with_machine():
-  while os.path.isdir(os.environ['HOME']):
+  while not gone():
     time.sleep(0.05)
   os._exit(1)
 def write_clip(*arguments):
