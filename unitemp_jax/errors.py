@@ -1,5 +1,8 @@
 """What is shown to users without a traceback: an error, and a remark."""
 
+import errno
+import os
+
 
 class UserError(Exception):
   """Bad input, in one sentence: what is wrong, where, and how to mend it.
@@ -13,3 +16,13 @@ class UserError(Exception):
 
 class Remark(UserWarning):
   """A warning in one sentence; the command line prints it as a note."""
+
+
+def system_error(error: Exception) -> OSError | None:
+  """What the system said in an error of a library or of ours, if it did."""
+  cause = error.__cause__ if isinstance(error, UserError) else error
+  if isinstance(cause, OSError):
+    return cause
+  codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+  found = [code for code in codes if os.strerror(code) in str(error)]
+  return OSError(found[0], os.strerror(found[0])) if found else None

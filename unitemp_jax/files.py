@@ -27,6 +27,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unitemp_jax import errors
 from unitemp_jax.errors import UserError
 
 Name = str | os.PathLike[str]
@@ -164,9 +165,9 @@ def writing(
     path.parent.mkdir(parents=True, exist_ok=True)
     os.replace(temporary, path)
     _sync(path.parent)
-  except (OSError, UserError) as error:
-    cause = error.__cause__ if isinstance(error, UserError) else error
-    if not isinstance(cause, OSError):
+  except Exception as error:
+    cause = errors.system_error(error)
+    if cause is None:
       raise
     raise UserError(
       f'cannot write {path} ({cause.strerror or cause}); make room or choose '
@@ -268,8 +269,7 @@ def file_sha256(*paths: Name) -> str:
   digest = hashlib.sha256()
   for path in paths:
     with open(path, 'rb') as file:
-      while piece := file.read(2**20):
-        digest.update(piece)
+      hashlib.file_digest(file, lambda: digest)
   return digest.hexdigest()
 
 

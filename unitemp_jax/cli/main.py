@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
       print(f'unitemp {unitemp_jax.__version__}')
       return 0
     for word in argv:
-      if any('\udc80' <= c <= '\udcff' for c in word):
+      if any('\ud800' <= c <= '\udfff' for c in word):
         raise errors.UserError(f'the argument {word!r} is not text in UTF-8.')
     verb = find_verb(argv[0])
     if not any('gs://' in word for word in argv):

@@ -138,6 +138,13 @@ class Parser(argparse.ArgumentParser):
     )
     self.register('type', Path, _path)
 
+  def parse_known_args(self, args=None, namespace=None):
+    """As argparse does, which takes `--option=--` for an empty list."""
+    for word in args or ():
+      if re.fullmatch(r'--\w+=--', word):
+        self.error(f'{word}: -- is no value')
+    return super().parse_known_args(args, namespace)
+
   def error(self, message: str) -> NoReturn:
     """Refuses the arguments; names the option that may be meant."""
     word = re.match(r'unrecognized arguments: (--\w+)', message)

@@ -15,13 +15,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import grain
 import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
 from unitemp_jax import files
-from unitemp_jax.data.prompt_embeddings import PromptEmbeddings, write_records
+from unitemp_jax.data.prompt_embeddings import (
+  PromptEmbeddings,
+  Records,
+  write_records,
+)
 from unitemp_jax.errors import UserError
 
 INDEX = 'latents.json'
@@ -46,11 +49,11 @@ def to_bytes(example: dict[str, np.ndarray]) -> bytes:
   )
 
 
-def from_bytes(record: bytes) -> dict[str, np.ndarray]:
-  """The arrays of a record."""
+def _typed(record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The arrays of a record in the types that they were given in."""
   return {
     name: array.view(_BFLOAT16) if array.dtype == np.uint16 else array
-    for name, array in safetensors.numpy.load(record).items()
+    for name, array in record.items()
   }
 
 
@@ -63,7 +66,7 @@ def read_shard(path: Path) -> Iterator[dict[str, np.ndarray]]:
   """Yields the examples of one shard."""
   source = _opened([str(path)])
   for i in range(len(source)):
-    yield from_bytes(source[i])
+    yield _typed(source[i])
 
 
 def write_index(
@@ -189,17 +192,9 @@ def first_of(folders: Sequence[str | Path]) -> str | Path:
   return next(there, folders[0])
 
 
-def _opened(paths: Sequence[str]) -> Any:
-  """The records of whole shards; UserError names one that is damaged."""
-  try:
-    return grain.sources.ArrayRecordDataSource(paths)
-  except RuntimeError as error:
-    for path in paths if len(paths) > 1 else ():
-      _opened([path])
-    raise UserError(
-      f'the shard {paths[0]} is damaged ({str(error).splitlines()[0]}); delete '
-      f'it and {INDEX} beside it, and run "unitemp encode" again.'
-    ) from error
+def _opened(paths: Sequence[str]) -> Records:
+  mend = f'delete it and {INDEX} beside it, and run "unitemp encode" again'
+  return Records(paths, mend)
 
 
 class LatentSource:
@@ -245,7 +240,7 @@ class LatentSource:
     return len(self._source)
 
   def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-    example = from_bytes(self._source[i])
+    example = _typed(self._source[i])
     for name in ('latents', 'last_image', 'anchors', 'trajectory'):
       if name in example:
         raw = example[name].astype(np.float32)

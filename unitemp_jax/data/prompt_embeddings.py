@@ -62,6 +62,42 @@ def write_records(path: Path, records: Iterable[bytes]) -> None:
     writer.close()
 
 
+class Records:
+  """Arrays of the records of shards, by number.
+
+  UserError: a shard or a record is damaged, which is named with `mend`.
+  """
+
+  def __init__(self, paths: Sequence[str | Path], mend: str):
+    import grain  # Here: who generates without a folder does not wait for it.
+
+    self._paths, self._mend = [str(path) for path in paths], mend
+    self._open = grain.sources.ArrayRecordDataSource
+    try:
+      self._source = self._open(self._paths)
+    except RuntimeError as error:
+      for path in self._paths if len(self._paths) > 1 else ():
+        Records([path], mend)
+      raise self._damaged(self._paths[0], error) from error
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+    try:
+      return safetensors.numpy.load(self._source[number])
+    except Exception as error:  # Damage shows as any kind of exception.
+      paths = iter(self._paths)
+      path = next(paths)
+      while number >= (size := len(self._open([path]))):
+        path, number = next(paths), number - size
+      raise self._damaged(f'{path}, record {number},', error) from error
+
+  def _damaged(self, what: str, error: Exception) -> UserError:
+    why = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return UserError(f'the shard {what} is damaged ({why}); {self._mend}.')
+
+
 def write_index(
   folder: Path, about: dict[str, Any], keys: Sequence[str]
 ) -> None:
@@ -124,16 +160,15 @@ class PromptEmbeddings:
       )
     self._folder = folder
     self._numbers = {key: number for number, key in enumerate(keys)}
-    import grain  # Here: who generates without a folder does not wait for it.
-
-    self._source = grain.sources.ArrayRecordDataSource([str(p) for p in paths])
+    mend = 'delete it and run "unitemp encode PROMPTS" again'
+    self._source = Records(paths, mend)
 
   def __len__(self) -> int:
     return len(self._source)
 
   def __getitem__(self, number: int) -> np.ndarray:
     """Embedding float32 `[E, D]` of a prompt, zero after the end."""
-    bits = safetensors.numpy.load(self._source[number])['embedding']
+    bits = self._source[number]['embedding']
     rows = bits.view(self._dtype).astype(np.float32)
     out = np.zeros((self.length, self.width), np.float32)
     out[: len(rows)] = rows

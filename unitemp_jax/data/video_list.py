@@ -108,6 +108,12 @@ def read_buckets(text: str) -> tuple[Bucket, ...]:
   return tuple(found)
 
 
+def below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """What lies in a folder and its folders; those that vanish are empty."""
+  for place, folders, names in os.walk(folder):
+    yield from (pathlib.Path(place, name) for name in (*folders, *names))
+
+
 def list_videos(spec: VideoFolderSpec, skip: Skip) -> list[tuple[str, str]]:
   """Lists the videos that have a caption.
 
@@ -125,7 +131,7 @@ def list_videos(spec: VideoFolderSpec, skip: Skip) -> list[tuple[str, str]]:
   root = pathlib.Path(spec.videos)
   found: list[str] = []
   inside: dict[str, str] = {}  # Captions that lie in tars.
-  for path in root.rglob('*'):
+  for path in below(root):
     name = path.relative_to(root).as_posix()
     if path.suffix.lower() in SUFFIXES and path.is_file():
       found.append(name)

@@ -86,7 +86,7 @@ def read_clips(
     )
   known = video_list.read_captions(captions) if captions else {}
   found = []
-  for path in sorted(folder.rglob('*')):
+  for path in sorted(video_list.below(folder)):
     if path.suffix.lower() not in video_list.SUFFIXES or not path.is_file():
       continue
     name = path.relative_to(folder).as_posix()

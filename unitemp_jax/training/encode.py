@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from unitemp_jax import files, progress, storage, timeline
 from unitemp_jax.data import digits_builder, latents, video_folder_builder
+from unitemp_jax.data.prompt_embeddings import write_records
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.encode_prompts import fingerprint
@@ -154,8 +155,7 @@ def _write_shards(
       continue
     path = latents.shard_path(out, shard)
     if clips.keep:
-      stored = (_kept(out, i).read_bytes() for i in numbers)
-      latents.write_shard(path, map(latents.from_bytes, stored))
+      write_records(path, (_kept(out, i).read_bytes() for i in numbers))
       for i in numbers:
         _kept(out, i).unlink()
     else:

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import platform
-import re
 import subprocess
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +27,7 @@ from jax.experimental import multihost_utils
 
 from unitemp_jax import files
 from unitemp_jax.diffusion import guidance
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, system_error
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel import processes
 from unitemp_jax.training.program import TrainState
@@ -247,11 +246,10 @@ def _disk_errors(path: Path) -> Iterator[None]:
   try:
     yield
   except Exception as error:
-    said = re.search(r"os_error_code='(\d+)'", str(error))
-    code = int(said[1]) if said else getattr(error, 'errno', None)
-    if code is None or getattr(error, 'filename', None):
+    cause = system_error(error)
+    if cause is None or cause.filename:
       raise
-    raise OSError(code, os.strerror(code), str(path)) from error
+    raise OSError(cause.errno, cause.strerror, str(path)) from error
 
 
 def _preservation(keep: int, keep_every: int):

@@ -77,7 +77,7 @@ def list_clips(
     raise UserError(f'{folder} is not a folder; give one that holds clips.')
   found: dict[Path, ClipFile | str] = {}
   twins, others, stages = [], [], set()
-  for path in sorted(folder.rglob('*')):
+  for path in sorted(video_list.below(folder)):
     suffix, mp4 = path.suffix.lower(), path.with_suffix('.mp4')
     if suffix in _BESIDE or not _is_visible(path, folder):
       continue
