@@ -9,7 +9,6 @@ import urllib.request
 import pytest
 
 from unitemp_jax import TINY
-from unitemp_jax.cli import studio as commands
 
 starlette = pytest.importorskip('starlette')
 
@@ -30,9 +29,7 @@ def piece(source, at, first=0, last=0):
 
 @pytest.fixture
 def studio(tmp_path) -> server.Studio:
-  return server.Studio(
-    pathlib.Path(tmp_path / 'out'), TINY, commands.jobs, commands.script, 2**20
-  )
+  return server.Studio(pathlib.Path(tmp_path / 'out'), TINY, 2**20)
 
 
 class Process:

@@ -7,7 +7,7 @@ import pytest
 from conftest import line, piece
 
 import unitemp_jax
-from unitemp_jax.cli import studio as commands
+from unitemp_jax.cli import generate
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.workflows import Model
 from unitemp_jax.studio import project as projects
@@ -77,9 +77,12 @@ def told(project, pieces, **changes):
 def test_a_timeline_is_a_command_and_a_script(
   project, monkeypatch, tmp_path, pieces, changes, options
 ):
-  """Both ask for the same frames: the key is a hash of all that decides."""
+  """All ask for the same frames: the key is a hash of all that decides."""
   value = told(project, pieces, **changes)
-  job, words = project.job(value, tmp_path / 'out', tmp_path)
+  call = project.call(value, tmp_path)
+  job = project.job(call, tmp_path / 'out', value.decode)
+  words = [f'--model={project.home}', f'--out={tmp_path / "out"}']
+  words += [*call.words(), f'--decode={value.decode}', '--lossless']
   assert [o for o in options if not any(w.startswith(o) for w in words)] == []
   asked = []
 
@@ -95,10 +98,12 @@ def test_a_timeline_is_a_command_and_a_script(
       return []
 
   monkeypatch.setattr(unitemp_jax, 'load', lambda _: Fake())
-  exec(commands.script(words), {})
+  exec(call.script(str(project.home), value.decode), {})
   [(request, decode)] = asked
   again = dataclasses.replace(job, request=request, decode=decode)
   assert again.key('') == job.key('')
+  [told_so] = generate.jobs(generate.parse(words))
+  assert told_so.key('') == job.key('') and told_so.path == job.path
   # Negative control: another seed has another key.
   other = dataclasses.replace(request, seed=9)
   assert dataclasses.replace(job, request=other).key('') != job.key('')
@@ -118,19 +123,17 @@ def test_what_cannot_be_made_is_said(
   project, tmp_path, pieces, changes, sentence
 ):
   with pytest.raises(UserError, match=sentence):
-    project.job(told(project, pieces, **changes), tmp_path / 'out', tmp_path)
+    project.call(told(project, pieces, **changes), tmp_path)
 
 
 def test_undo_is_kept_in_the_folder(studio):
   """It goes back over steps, in whatever process, and on again."""
   for seed in (1, 2, 3):
     studio.listed()[0].keep_timeline(Timeline(33, seed=seed), step=seed != 2)
-  project = projects.Project(
-    studio.out / 'first', studio.model, studio.card, None, None
-  )
+  project = projects.Project(studio.out / 'first', studio.home, studio.model)
   assert project.steps() == (2, 0)
   assert project.undo().seed == 2
-  assert project.undo().length == studio.card.frames
+  assert project.undo().length == studio.model.card.frames
   assert project.undo().seed == 0  # There is no more.
   assert project.steps() == (0, 2)
   assert project.undo('future', 'past').seed == 2

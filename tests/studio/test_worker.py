@@ -9,8 +9,7 @@ from conftest import line, piece
 from model_fixture import random_model
 
 from unitemp_jax.cli import main as cli
-from unitemp_jax.cli import studio as commands
-from unitemp_jax.studio import server
+from unitemp_jax.studio import estimate, server
 from unitemp_jax.studio.timeline import Timeline
 from unitemp_jax.studio.worker import Worker
 from unitemp_jax.video.read import read_video
@@ -23,7 +22,7 @@ class Killed(BaseException):
 @pytest.fixture(scope='module')
 def studio(tmp_path_factory):
   out = tmp_path_factory.mktemp('studio')
-  return server.Studio(out, random_model(), commands.jobs, commands.script)
+  return server.Studio(out, random_model())
 
 
 @pytest.fixture(scope='module')
@@ -80,7 +79,8 @@ def test_command_and_python_make_the_same_frames(
   [clip] = tmp_path.rglob('*.mkv')
   assert clip.read_bytes() == version.frames_file.read_bytes()
   scope = {}
-  exec(project.script(version.record['words']), scope)
+  call, _ = project.remade(version)
+  exec(call.script(str(studio.home), decode), scope)
   np.testing.assert_array_equal(scope['video'], made)
   # Negative control: another seed makes other frames.
   other = make(studio, project, value | {'seed': 4})
@@ -94,9 +94,7 @@ def test_a_killed_version_goes_on_and_is_the_same(studio, project, first):
   assert project.versions()[name].state == 'running'
   rows = len(list((project.folder / name).rglob('row*.npz')))
   assert 0 < rows < 4
-  again = server.Studio(
-    studio.out, random_model(), commands.jobs, commands.script
-  )
+  again = server.Studio(studio.out, random_model())
   again.worker._pipeline = studio.worker._pipeline
   said = []
   again.worker._say = lambda run, line: said.append(line)
@@ -154,20 +152,20 @@ def test_the_command_line_goes_on_where_the_studio_stopped(
 
 def test_the_studio_continues_a_clip_of_the_command_line(studio, project):
   words = ['--prompt=a red seven falls', '--long=45', '--direction=backward']
-  words += [f'--model={studio.model}', f'--out={project.folder}']
+  words += [f'--model={studio.home}', f'--out={project.folder}']
   assert cli.main(['generate', *words]) == 0
   [name] = [name for name in project.versions() if name.startswith('long:')]
   about = project.about(project.versions()[name])
   assert about['state'] == 'done' and len(about['frame_difference']) == 44
   value = line(length=57, pieces=[piece(name, 0, 0, 44)])
-  found = studio.plan(project, Timeline.read(value))
+  found = estimate.plan(project, Timeline.read(value))
   assert found['seconds'] > 0 and found['blocks'][-1][2] is False
   assert project.queue(Timeline.read(value)) in project.versions()
 
 
 @pytest.mark.parametrize('kind', ['mp4', 'gif', 'webm', 'last', 'strip'])
-def test_downloads(studio, first, kind):
-  path, made = studio.download(first, kind)
+def test_downloads(project, first, kind):
+  path, made = server.download(project, first, kind)
   assert path.stat().st_size > 50
   if made:
     path.unlink()

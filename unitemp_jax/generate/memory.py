@@ -17,9 +17,11 @@ _SHARE = 0.8  # of a device's memory that is meant to be used
 BATCH = 8  # clips at a time where memory is no matter
 
 
-def clip_bytes(card: ModelCard, plan: Plan) -> int:
-  """Bytes of the cache of one clip of the model's size."""
-  grid = card.latent_grid(card.height, card.width)
+def clip_bytes(
+  card: ModelCard, plan: Plan, size: tuple[int, int] | None = None
+) -> int:
+  """Bytes of the cache of one clip of a height and width, the model's own."""
+  grid = card.latent_grid(*(size or (card.height, card.width)))
   padded = sampler.bucketed(plan)
   cache = jax.eval_shape(lambda: sampler.cache_for(card.dit, padded, 1, *grid))
   return sizes.num_bytes(cache)

@@ -34,7 +34,7 @@ import difflib
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -253,12 +253,26 @@ class Storyboard:
   node: Node  # the whole file
 
 
-def read(path: str | Path) -> Storyboard:
-  """Reads a storyboard and checks all that needs no model."""
+def read(
+  path: str | Path, is_file: Callable[[Path], bool] = os.path.isfile
+) -> Storyboard:
+  """Reads a storyboard and checks all that needs no model.
+
+  Args:
+    path: of the file.
+    is_file: whether a file that it names is there.
+  """
   path = Path(path)
   node = read_nodes(path)
   entries = node.fields(_BOARD, ('scenes',), 'a storyboard')
   scenes = _scenes(entries['scenes'])
+  for scene in scenes:
+    for given in scene.conditioning:
+      if not is_file(given.path):
+        given.node.fail(
+          f'scene {scene.name!r} is given {given.node.value!r}, but there is '
+          f'no file {given.path}; paths are relative to the storyboard.'
+        )
   loop = 'loop' in entries and entries['loop'].expect(bool, what='loop')
   if len(scenes) == 1 and not loop:
     entries['scenes'].fail(
@@ -367,11 +381,6 @@ def _scene(node) -> Scene:
 
 def _given(file, node, at, name) -> Conditioning:
   path = file.path.parent / _text(file, f'a file of scene {name!r}')
-  if not os.path.isfile(path):
-    file.fail(
-      f'scene {name!r} is given {file.value!r}, but there is no file {path}; '
-      'paths are relative to the storyboard.'
-    )
   return Conditioning(path, at, node)
 
 

@@ -1,61 +1,58 @@
-"""What a timeline's plan costs, and how a page draws it."""
+"""The plan of a timeline, as a page draws it, and what it costs."""
 
 import statistics
+import tempfile
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-import jax
-
+from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import layout
-from unitemp_jax.generate.clips import Job
+from unitemp_jax.generate import memory
+from unitemp_jax.models import sizes
 from unitemp_jax.plans import decoding, drawing
-from unitemp_jax.sampling import model_folder, sampler
+from unitemp_jax.sampling import model_folder
+from unitemp_jax.studio.project import Project, without_folders
+from unitemp_jax.studio.timeline import Timeline
 
-_NETWORKS = ('vae', 'student', 'text')
 
-
-def picture(job: Job, card: model_folder.ModelCard) -> dict[str, Any]:
-  """The plan of a job: its blocks in the order of generation, and memory."""
-  request = job.request
-  blocks = layout.read_spans(
-    decoding.describe_blocks(request.plan), request.num_frames
-  )
+def plan(project: Project, line: Timeline) -> dict[str, Any]:
+  """Blocks in the order of generation and their cost; or what does not fit."""
+  with tempfile.TemporaryDirectory() as scratch:
+    try:
+      call = project.call(line, Path(scratch))
+      request = project.job(call, project.folder, line.decode).request
+    except UserError as error:
+      return {'error': without_folders(str(error))}
+  card = project.card
+  frames, size = request.num_frames, (request.height, request.width)
+  spans = layout.read_spans(decoding.describe_blocks(request.plan), frames)
   held = [(g.frame, g.frame + len(g.video) - 1) for g in request.conditioning]
-  return {
-    'frames': request.num_frames,
-    'width': request.width,
-    'height': request.height,
-    'remarks': list(request.remarks),
-    'blocks': [
-      [low, high, any(a <= low and high <= b for a, b in held)]
-      for low, high in blocks
-    ],
-    'svg': drawing.draw(request.plan),
-    'memory': memory(job, card),
-  }
-
-
-def memory(job: Job, card: model_folder.ModelCard) -> dict[str, int]:
-  """Bytes of the weights, of the KV cache, and of the frames on the host."""
-  request = job.request
-  grid = card.latent_grid(request.height, request.width)
-  cache = jax.eval_shape(
-    lambda: sampler.cache_for(
-      card.dit, sampler.bucketed(request.plan), 1, *grid
-    )
-  )
+  blocks = [
+    (low, high, any(a <= low and high <= b for a, b in held))
+    for low, high in spans
+  ]
+  left = sum(not given for *_, given in blocks)
+  made = [project.about(version) for version in project.versions().values()]
+  time = seconds(left, made)
   shapes = model_folder.inference_shapes(card)
+  weights = sizes.num_bytes([shapes[n] for n in ('vae', 'student', 'text')])
+  cache = memory.clip_bytes(card, request.plan, size)
   return {
-    'weights': _bytes([shapes[name] for name in _NETWORKS]),
-    'cache': _bytes(cache),
-    'frames': 3 * request.num_frames * request.height * request.width,
+    'frames': frames,
+    'blocks': blocks,
+    'svg': drawing.draw(request.plan),
+    'seconds': time,
+    'said': [
+      f'{frames} frames of {request.width}×{request.height}, '
+      f'{frames / card.fps:.2f} s: {left} block{"s" * (left != 1)}, '
+      + _about(time),
+      f'Memory: {_mib(weights + cache)} (model {_mib(weights)}, cache '
+      f'{_mib(cache)}), frames {_mib(3 * frames * size[0] * size[1])}.',
+      *_own(line),
+      *[f'Note: {remark}.' for remark in request.remarks],
+    ],
   }
-
-
-def _bytes(tree: Any) -> int:
-  return sum(
-    leaf.size * leaf.dtype.itemsize for leaf in jax.tree_util.tree_leaves(tree)
-  )
 
 
 def seconds(blocks: int, made: Iterable[Mapping[str, Any]]) -> float | None:
@@ -75,3 +72,21 @@ def seconds(blocks: int, made: Iterable[Mapping[str, Any]]) -> float | None:
       rest = timings['generation'] - timings['first block']
       each.append(rest / (count - 1))
   return blocks * statistics.median(each[-5:]) if each else None
+
+
+def _about(time: float | None) -> str:
+  if time is None:
+    return 'time known after the first video.'
+  return f'about {time:.{int(time < 10)}f} s, more where programs are compiled.'
+
+
+def _mib(count: int) -> str:
+  return f'{count / 2**20:.{int(count < 2**23)}f} MiB'
+
+
+def _own(line: Timeline) -> list[str]:
+  """What only storyboards set."""
+  names = ('window', 'anchors', 'size')
+  own = {'size': line.size, **line.settings()}
+  told = [f'{n} {own[n]}' for n in names if own.get(n, '') != '']
+  return [f"The storyboard's: {', '.join(told)}."] if told else []

@@ -1,97 +1,78 @@
-"""The web server: what pages ask for, and the stream of what changes."""
+"""The web server: what pages ask for."""
 
 import asyncio
-import contextlib
+import functools
 import json
 import logging
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent import futures
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import (
-  FileResponse,
-  JSONResponse,
-  Response,
-  StreamingResponse,
-)
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
+from unitemp_jax.generate.workflows import Model
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.studio import estimate, guard
-from unitemp_jax.studio import project as projects
-from unitemp_jax.studio.project import Project
+from unitemp_jax.studio import estimate, given, guard
+from unitemp_jax.studio.project import Project, Version, without_folders
 from unitemp_jax.studio.timeline import Timeline
 from unitemp_jax.studio.worker import Worker
 from unitemp_jax.video import write
 
 PAGE = Path(__file__).parent / 'page'
 _MOST_JSON = 2**20  # bytes
-_STREAMS = 64  # pages that are told of changes at once
-_WAITING = 64  # requests that wait for a thread
+_THREADS = 4  # for what reads files and plans
 _UPLOADS = 4  # at once, since they fill the disk; others wait
-_BEAT = 15.0  # seconds between signs of life
-_ENDINGS = {
-  'strip': '.strip.png',
-  'poster': '.png',
-  'mp4': '.mp4',
-  'mkv': '.mkv',
+_MOST_ASKED = 256  # connections
+_FILES = {'strip': '.strip.png', 'poster': '.png', 'mp4': '.mp4'}
+_MADE = {'gif': '.gif', 'webm': '.webm', 'last': '.png'}  # when asked for
+_SENTENCES = {
+  404: 'that is not there any more; reload the page.',
+  408: 'the file came no further; send it again.',
+  413: 'that is too large.',
+  500: 'a fault of the studio; its terminal says more.',
 }
 
 
 class Studio:
-  """All projects of a folder, and the worker.
+  """All projects of a folder, and the worker."""
 
-  Attributes:
-    upload_limit: bytes of a picture or clip.
-    uploads: lets few of them come at once.
-    told: the pages that are told of changes.
-  """
-
-  def __init__(
-    self,
-    out: Path,
-    model: Path,
-    jobs: projects.Jobs,
-    script: projects.Script,
-    upload_limit: int = 2**28,
-  ):
+  def __init__(self, out: Path, home: Path, upload_limit: int = 2**28):
     """Opens the folder and starts nothing.
 
     Args:
       out: folder of the projects.
-      model: folder of the model.
-      jobs: words of `unitemp generate` to the clips they ask for.
-      script: the same to the Python that makes their frames.
+      home: folder of the model.
       upload_limit: bytes of a picture or clip.
 
     Raises:
       UserError: there is no such model.
     """
-    self.out, self.model = out.resolve(), model.resolve()
-    self._commands = jobs, script
-    self.card = model_folder.read_card(self.model)
-    Tokenizer.from_file(self.model / 'tokenizer.json')
+    self.out, self.home = out.resolve(), home.resolve()
+    tokenizer = Tokenizer.from_file(self.home / 'tokenizer.json')
+    self.model = Model(model_folder.read_card(self.home), tokenizer)
     self.upload_limit = upload_limit
-    self.worker = Worker(self.model, self.listed, self.changed)
-    self.revision = 0
-    self.told: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
-    self._opened: dict[Path, Project] = {}
-    self._waiting = 0
+    self.worker = Worker(self.home, self.listed, self.changed)
+    self.revision = time.time_ns() // 1000  # No earlier server had it.
+    self.threads = asyncio.Semaphore(_THREADS)
     self.uploads = asyncio.Semaphore(_UPLOADS)
-    self._pool = futures.ThreadPoolExecutor(3, 'studio')
+    self._open = functools.cache(
+      lambda folder: Project(folder, self.home, self.model)
+    )
     for left in self.out.glob('.upload-*'):  # of a program that was killed
       shutil.rmtree(left, ignore_errors=True)
     if not self.listed():
@@ -102,168 +83,101 @@ class Studio:
     folders = sorted(p for p in self.out.glob('[!.]*') if p.is_dir())
     return [self._open(folder) for folder in folders]
 
-  def _open(self, folder: Path) -> Project:
-    if folder not in self._opened:
-      made = Project(folder, self.model, self.card, *self._commands)
-      self._opened.setdefault(folder, made)
-    return self._opened[folder]
-
   def new_project(self, name: str) -> str:
     """Makes a project, or finds it; returns its name."""
     name = re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')[:40]
     if not name:
       raise UserError('a project needs a name of letters or digits.')
     (self.out / name).mkdir(parents=True, exist_ok=True)
+    self.changed()
     return name
 
   def changed(self) -> None:
-    """Tells every page that there is something new; from any thread."""
+    """Lets every page ask for what is new."""
     self.revision += 1
-    for loop, event in list(self.told):
-      with contextlib.suppress(RuntimeError):  # The loop has ended.
-        loop.call_soon_threadsafe(event.set)
-
-  async def changes(self) -> AsyncIterator[str]:
-    """The stream of events: a revision whenever there is a new one."""
-    mine = (asyncio.get_running_loop(), asyncio.Event())
-    self.told.add(mine)
-    try:
-      yield 'retry: 1000\n\n'
-      while True:
-        yield f'data: {self.revision}\n\n'
-        with contextlib.suppress(TimeoutError):
-          await asyncio.wait_for(mine[1].wait(), _BEAT)
-        mine[1].clear()
-    finally:
-      self.told.discard(mine)
-
-  async def call(self, function: Callable, *arguments: Any) -> Any:
-    """Runs what reads files or plans in a thread, few at a time."""
-    if self._waiting >= _WAITING:
-      raise HTTPException(503)
-    loop = asyncio.get_running_loop()
-    self._waiting += 1
-    try:
-      return await loop.run_in_executor(self._pool, function, *arguments)
-    finally:
-      self._waiting -= 1
 
   def state(self, project: Project) -> dict[str, Any]:
     """Everything that a page shows of a project."""
-    card, run = self.card, self.worker.run_now
+    card, run = self.model.card, self.worker.run_now
     return {
+      'revision': self.revision,
       'project': project.name,
       'projects': [one.name for one in self.listed()],
       'upload_limit': self.upload_limit,
-      'model': {
-        'name': self.model.name,
-        'fps': card.fps,
-        'frames': card.frames,
-        'height': card.height,
-        'width': card.width,
-        'block': 4 * card.block,
-      },
+      'fps': card.fps,
+      'block': 4 * card.block,
       'timeline': project.timeline.record(),
       'steps': project.steps(),
       'given': project.given,
       'versions': [project.about(v) for v in project.versions().values()],
-      'run': run
-      and {
-        'project': run.project,
-        'version': run.version,
-        'said': run.said,
-        'shown': [[s.first, s.count, s.refines] for s in run.shown],
-      },
+      'run': run and run.about(),
     }
-
-  def plan(self, project: Project, line: Timeline) -> dict[str, Any]:
-    """The plan of a timeline, its time and memory; or what does not fit."""
-    with tempfile.TemporaryDirectory() as scratch:
-      try:
-        job, _ = project.job(line, project.folder, Path(scratch))
-      except UserError as error:
-        return {'error': projects.without_folders(str(error))}
-    found = estimate.picture(job, self.card)
-    made = [project.about(v) for v in project.versions().values()]
-    blocks = sum(not given for *_, given in found['blocks'])
-    return {**found, 'seconds': estimate.seconds(blocks, made)}
-
-  def download(self, version: projects.Version, kind: str) -> tuple[Path, bool]:
-    """The file of a kind, and whether it was made for this download."""
-    clip = version.clip
-    if kind in _ENDINGS:
-      path = clip.with_suffix(_ENDINGS[kind])
-      if kind == 'mp4' and not path.is_file():
-        path = clip.with_suffix('.partial.mp4')
-      return path, False
-    frames = projects.frames_of(version.frames_file, self.card.fps)
-    ending = {'last': '.png'}.get(kind, f'.{kind}')
-    with tempfile.NamedTemporaryFile(suffix=ending, delete=False) as file:
-      path = Path(file.name)
-    if kind == 'gif':
-      write.write_gif(path, frames, self.card.fps)
-    elif kind == 'webm':
-      write.write_video(path, frames, self.card.fps, kind='webm')
-    else:
-      write.write_image(path, frames[-1])
-    return path, True
 
 
 def make_app(studio: Studio, host: str, token: str | None) -> Starlette:
   """The application of a studio that listens on `host`."""
-  routes = [
-    Route('/', lambda _: FileResponse(PAGE / 'index.html')),
-    Route('/api/events', _events),
-    Route('/api/projects', _projects, methods=['GET', 'POST']),
-    Route('/api/{project}/state', _state),
-    Route('/api/{project}/given', _give, methods=['POST']),
-    Route('/api/{project}/given/{source}', _given_strip),
-    Route('/api/{project}/storyboard', _open_storyboard, methods=['POST']),
-    Route('/api/{project}/shown/{version}/{number:int}', _shown),
-    Route('/api/{project}/versions/{version}/{kind}', _file),
-    Route(
-      '/api/{project}/versions/{version}/{action}', _control, methods=['POST']
-    ),
-    Route('/api/{project}/{action}', _act, methods=['POST']),
-    Mount('/page', StaticFiles(directory=PAGE)),
-  ]
-  guarding = Middleware(guard.Guard, host=host, token=token)
+  one = '/api/{project}/versions/{version}'
+  gets: dict[str, Callable] = {
+    '/api/projects': _projects,
+    '/api/{project}/state': _state,
+    '/api/{project}/given/{source}': _strip,
+    '/api/{project}/shown/{version}/{number:int}': _shown,
+    one + '/{kind}': _file,
+  }
+  posts: dict[str, Callable] = {
+    '/api/projects': _new_project,
+    '/api/{project}/storyboard': _open_storyboard,
+    '/api/{project}/{action}': _act,
+    one + '/{action}': _control,
+  }
+  most = studio.upload_limit
   app = Starlette(
-    routes=routes,
-    middleware=[guarding],
+    routes=[
+      Route('/', lambda _: FileResponse(PAGE / 'index.html')),
+      Mount('/page', StaticFiles(directory=PAGE)),
+      Route(
+        '/api/{project}/given', _give, methods=['POST'], max_body_size=most
+      ),
+      *[Route(path, _in_thread(f)) for path, f in gets.items()],
+      *[
+        Route(path, _in_thread(f), methods=['POST'], max_body_size=_MOST_JSON)
+        for path, f in posts.items()
+      ],
+    ],
+    middleware=[Middleware(guard.Guard, host=host, token=token)],
     exception_handlers={
-      guard.TooLarge: _answer(413),
-      UserError: _answer(422),
-      HTTPException: _missing,
-      Exception: _answer(500, 'a fault of the studio; its terminal says more.'),
+      HTTPException: lambda _, error: _problem(error.status_code),
+      TimeoutError: lambda *_: _problem(408),
+      OSError: lambda _, error: _problem(507, _full(error)),
+      UserError: lambda _, error: _problem(422, str(error)),
+      Exception: lambda *_: _problem(500),
     },
   )
   app.state.studio = studio
   return app
 
 
-def _answer(status: int, sentence: str = ''):
-  async def answer(_: Request, error: Exception) -> Response:
-    if status == 500:
-      logging.getLogger('unitemp').exception('fault', exc_info=error)
-    said = sentence or projects.without_folders(str(error))
-    return JSONResponse({'error': said}, status)
+def _problem(status: int, sentence: str = '') -> Response:
+  said = sentence or _SENTENCES.get(status, _SENTENCES[404])
+  return JSONResponse({'error': without_folders(said)}, status)
+
+
+def _full(error: Exception) -> str:
+  logging.getLogger('unitemp').exception('fault', exc_info=error)
+  why = getattr(error, 'strerror', None) or error
+  return f'the studio cannot keep that ({why}); make room, and try again.'
+
+
+def _in_thread(function: Callable[[Request, bytes], Any]) -> Callable:
+  """An endpoint; the function gets the request and its body."""
+
+  async def answer(request: Request) -> Response:
+    sent = await request.body()
+    async with _studio(request).threads:
+      made = await run_in_threadpool(function, request, sent)
+    return made if isinstance(made, Response) else JSONResponse(made)
 
   return answer
-
-
-async def _missing(_: Request, error: Exception) -> Response:
-  status = getattr(error, 'status_code', 404)
-  sentence = 'that is not there any more; reload the page.'
-  if status == 503:
-    sentence = 'too much is asked at once; try again.'
-  return JSONResponse({'error': sentence}, status)
-
-
-def _found(mapping: Mapping[Any, Any], key: Any) -> Any:
-  if key not in mapping:
-    raise HTTPException(404)
-  return mapping[key]
 
 
 def _studio(request: Request) -> Studio:
@@ -271,141 +185,152 @@ def _studio(request: Request) -> Studio:
 
 
 def _project(request: Request) -> Project:
-  name = request.path_params['project']
-  return _found({one.name: one for one in _studio(request).listed()}, name)
+  for project in _studio(request).listed():
+    if project.name == request.path_params['project']:
+      return project
+  raise HTTPException(404)
 
 
-def _version(request: Request) -> projects.Version:
-  return _found(_project(request).versions(), request.path_params['version'])
+def _version(request: Request) -> Version:
+  versions = _project(request).versions()
+  if request.path_params['version'] not in versions:
+    raise HTTPException(404)
+  return versions[request.path_params['version']]
 
 
-async def _json(request: Request) -> Any:
-  parts = [part async for part in guard.body(request, _MOST_JSON)]
+def _json(sent: bytes) -> Any:
   try:
-    return json.loads(b''.join(parts))
+    return json.loads(sent)
   except (ValueError, RecursionError):
     raise UserError('the page sent no JSON; reload it.') from None
 
 
-async def _events(request: Request) -> Response:
-  studio = _studio(request)
-  if len(studio.told) >= _STREAMS:
-    raise HTTPException(503)
-  return StreamingResponse(studio.changes(), media_type='text/event-stream')
+def _projects(request: Request, _: bytes) -> Any:
+  return {'projects': [one.name for one in _studio(request).listed()]}
 
 
-async def _projects(request: Request) -> Response:
-  studio = _studio(request)
-  if request.method == 'POST':
-    made = studio.new_project(str(await _json(request))[:100])
-    studio.changed()
-    return JSONResponse({'project': made})
-  return JSONResponse({'projects': [one.name for one in studio.listed()]})
+def _new_project(request: Request, sent: bytes) -> Any:
+  return {'project': _studio(request).new_project(str(_json(sent))[:100])}
 
 
-async def _state(request: Request) -> Response:
-  studio = _studio(request)
-  return JSONResponse(await studio.call(studio.state, _project(request)))
+def _state(request: Request, _: bytes) -> Any:
+  """The state, unless the page has seen it."""
+  studio, project = _studio(request), _project(request)
+  if request.query_params.get('seen') == str(studio.revision):
+    return {}
+  return studio.state(project)
 
 
-async def _act(request: Request) -> Response:
+def _act(request: Request, sent: bytes) -> Any:
   """What is done with a timeline; the last part of the address says what."""
   studio, project = _studio(request), _project(request)
-  action, sent = request.path_params['action'], await _json(request)
+  action, value = request.path_params['action'], _json(sent)
   if action in ('undo', 'redo'):
     ways = ('past', 'future') if action == 'undo' else ('future', 'past')
-    line = await studio.call(project.undo, *ways)
-    studio.changed()
-    return JSONResponse({'timeline': line.record()})
-  line = Timeline.read(sent)
-  if action == 'plan':
-    return JSONResponse(await studio.call(studio.plan, project, line))
-  if action == 'timeline':
+    made = {'timeline': project.undo(*ways).record()}
+  elif action == 'plan':
+    return estimate.plan(project, Timeline.read(value))
+  elif action == 'save':
+    return {'text': project.storyboard(Timeline.read(value))}
+  elif action == 'timeline':
     step = 'same' not in request.query_params
-    await studio.call(project.keep_timeline, line, step)
-    studio.changed()
-    return JSONResponse({})
-  if action == 'generate':
-    name = await studio.call(project.queue, line)
-    studio.worker.wake()
-    studio.changed()
-    return JSONResponse({'version': name})
-  if action == 'save':
-    return JSONResponse({'text': await studio.call(project.storyboard, line)})
-  raise HTTPException(404)
+    project.keep_timeline(Timeline.read(value), step)
+    made = {}
+  elif action == 'generate':
+    made = {'version': project.queue(Timeline.read(value))}
+    studio.worker.wake.set()
+  else:
+    raise HTTPException(404)
+  studio.changed()
+  return made
 
 
-async def _control(request: Request) -> Response:
-  studio, project = _studio(request), _project(request)
-  version, action = _version(request), request.path_params['action']
-  if action == 'python':
-    words = _found(version.record, 'words')
-    return JSONResponse({'text': await studio.call(project.script, words)})
-  acts = {'cancel': studio.worker.cancel, 'resume': studio.worker.resume}
-  act = _found(acts, action)
-  await studio.call(act, project, version.name)
-  return JSONResponse({})
+def _control(request: Request, _: bytes) -> Any:
+  studio, project, version = (
+    _studio(request),
+    _project(request),
+    _version(request),
+  )
+  action, worker = request.path_params['action'], studio.worker
+  if action == 'python' and version.record:
+    call, decode = project.remade(version)
+    return {'text': call.script(str(studio.home), decode)}
+  acts = {'cancel': worker.cancel, 'resume': worker.resume}
+  if action not in acts:
+    raise HTTPException(404)
+  acts[action](project, version.name)
+  return {}
 
 
 async def _give(request: Request) -> Response:
-  studio, project = _studio(request), _project(request)
+  studio = _studio(request)
+  project = await run_in_threadpool(_project, request)
   name = request.query_params.get('name', '')
   async with studio.uploads:
     with tempfile.TemporaryDirectory(dir=studio.out, prefix='.upload-') as at:
       path = Path(at) / 'file'
       with path.open('wb') as file:
-        async for part in guard.body(request, studio.upload_limit):
+        async for part in request.stream():
           file.write(part)
-      source = await studio.call(project.give, path, name)
+      source = await run_in_threadpool(project.give, path, name)
   studio.changed()
   return JSONResponse({'source': source})
 
 
-async def _open_storyboard(request: Request) -> Response:
-  studio, project = _studio(request), _project(request)
-  parts = [part async for part in guard.body(request, _MOST_JSON)]
-  line = await studio.call(project.open_storyboard, b''.join(parts))
-  return JSONResponse({'timeline': line.record()})
+def _open_storyboard(request: Request, sent: bytes) -> Any:
+  return {'timeline': _project(request).open_storyboard(sent).record()}
 
 
-async def _given_strip(request: Request) -> Response:
+def _strip(request: Request, _: bytes) -> Any:
   project, source = _project(request), request.path_params['source']
-  _found(project.given, source)
-  return _sent(project.strip(source), request)
+  if source not in project.given:
+    raise HTTPException(404)
+  return FileResponse(project.strip(source))
 
 
-async def _shown(request: Request) -> Response:
+def _shown(request: Request, _: bytes) -> Any:
   run, asked = _studio(request).worker.run_now, request.path_params
-  if not run or (asked['project'], asked['version']) != (
-    run.project,
-    run.version,
-  ):
-    raise HTTPException(404)
-  image = _found(dict(enumerate(run.shown)), asked['number']).image
-  kind = 'image/png' if image.startswith(b'\x89PNG') else 'image/jpeg'
-  return Response(image, media_type=kind)
+  if run and (asked['project'], asked['version']) == (run.project, run.version):
+    for shown in run.shown[asked['number'] :]:
+      return Response(shown.image, media_type='image/*')
+  raise HTTPException(404)
 
 
-async def _file(request: Request) -> Response:
-  studio, version = _studio(request), _version(request)
-  kind = request.path_params['kind']
-  if kind not in (*_ENDINGS, 'gif', 'webm', 'last'):
-    raise HTTPException(404)
-  path, made = await studio.call(studio.download, version, kind)
-  return _sent(path, request, version.name, made)
-
-
-def _sent(
-  path: Path, request: Request, name: str = '', made: bool = False
-) -> Response:
+def _file(request: Request, _: bytes) -> Any:
+  project, version = _project(request), _version(request)
+  path, made = download(project, version, request.path_params['kind'])
   if not path.is_file():
     raise HTTPException(404)
-  filename = None
+  name = None
   if 'save' in request.query_params:
-    name = re.sub(r'[^\w-]+', '-', f'{_project(request).name}-{name}')
-    filename = f'{name}{path.suffix}'
+    stem = re.sub(r'[^\w-]+', '-', f'{project.name}-{version.name}')
+    name = stem + path.suffix
   after = BackgroundTask(path.unlink) if made else None
-  return FileResponse(path, background=after, filename=filename)
+  return FileResponse(path, background=after, filename=name)
+
+
+def download(
+  project: Project, version: Version, kind: str
+) -> tuple[Path, bool]:
+  """The file of a kind, and whether it was made for this download."""
+  if kind in _FILES:
+    path = version.clip.with_suffix(_FILES[kind])
+    if kind == 'mp4' and not path.is_file():
+      path = version.clip.with_suffix('.partial.mp4')
+    return path, False
+  if kind not in _MADE or not version.frames_file.is_file():
+    raise HTTPException(404)
+  fps = project.card.fps
+  frames = given.frames_of(version.frames_file, fps)
+  with tempfile.NamedTemporaryFile(suffix=_MADE[kind], delete=False) as file:
+    path = Path(file.name)
+  if kind == 'gif':
+    write.write_gif(path, frames, fps)
+  elif kind == 'webm':
+    write.write_video(path, frames, fps, kind='webm')
+  else:
+    write.write_image(path, frames[-1])
+  return path, True
 
 
 def serve(studio: Studio, host: str, port: int, token: str | None) -> None:
@@ -420,7 +345,7 @@ def serve(studio: Studio, host: str, port: int, token: str | None) -> None:
     host,
     port,
     log_level='warning',
-    limit_concurrency=512,
+    limit_concurrency=_MOST_ASKED,
     timeout_graceful_shutdown=1,
     server_header=False,
     ws='none',

@@ -4,16 +4,15 @@ The queue is on disk (`project.py`). A version whose program was killed is made
 first and continues after the blocks that it has.
 """
 
-import contextlib
 import dataclasses
 import functools
 import io
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,7 +23,7 @@ from unitemp_jax.generate import clips
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.studio import project as projects
-from unitemp_jax.studio.project import Project
+from unitemp_jax.studio.project import Project, Version
 
 _AGAIN = 30.0  # seconds until what could not be noted is tried again
 _STARTS = 5  # of one version, so that one that ends the program is left
@@ -37,31 +36,35 @@ class Shown:
 
   first: int
   count: int
-  refines: bool
+  refines: bool  # takes the place of a preview
   image: bytes
 
 
 @dataclasses.dataclass
 class Run:
-  """The version under way.
+  """The version under way."""
 
-  Attributes:
-    project: its project's name.
-    version: its own.
-    said: the program's last line about it.
-    shown: its frames so far, in the order of their making.
-    cancelled: whether it stops after the next block.
-  """
-
-  project: str
-  version: str
-  said: str = ''
+  project: str  # name of its project
+  version: str  # name of its own
+  said: str = 'loading the model'  # the program's last line about it
+  # Its frames so far, in the order of their making.
   shown: list[Shown] = dataclasses.field(default_factory=list)
-  cancelled: bool = False
+  cancelled: bool = False  # stops after the next block
+
+  def about(self) -> dict[str, Any]:
+    """What a page shows of it; pictures have addresses of their own."""
+    shown = [[s.first, s.count, s.refines] for s in self.shown]
+    known = {'project': self.project, 'version': self.version}
+    return known | {'said': self.said, 'shown': shown}
 
 
 class Worker(threading.Thread):
-  """The one thread that generates."""
+  """The one thread that generates.
+
+  Attributes:
+    run_now: the version under way.
+    wake: is set when something was queued.
+  """
 
   def __init__(
     self,
@@ -78,57 +81,45 @@ class Worker(threading.Thread):
     """
     super().__init__(name='generate', daemon=True)
     self.run_now: Run | None = None
-    self._model = model
+    self.wake = threading.Event()
+    self._model, self._listed, self._changed = model, listed, changed
     self._pipeline: Pipeline | None = None
-    self._listed, self._changed = listed, changed
-    self._wake: queue.SimpleQueue = queue.SimpleQueue()
     self._left: dict[tuple[str, str], float] = {}  # version -> until when
-
-  def wake(self) -> None:
-    """Says that something was queued."""
-    self._wake.put(None)
 
   def run(self) -> None:
     """Makes versions until the process ends."""
     enable_compile_cache()
     while True:
-      found = None
+      self.wake.clear()
       try:
-        found = self._next()
-        if found:
+        while found := self._next():
           self._make(*found)
       except Exception as error:  # The others are made all the same.
         logging.getLogger('unitemp').exception('fault', exc_info=error)
-      if not found:
-        with contextlib.suppress(queue.Empty):
-          self._wake.get(timeout=_AGAIN)
+      self.wake.wait(_AGAIN)
 
-  def _next(self) -> tuple[Project, projects.Version] | None:
+  def _next(self) -> tuple[Project, Version] | None:
     """The version that was interrupted, or has waited longest."""
     waiting = [
-      (
-        version.state == projects.QUEUED,
-        version.record.get('since', 0.0),
-        p,
-        name,
-      )
-      for p in self._listed()
-      for name, version in p.versions().items()
+      (project, version)
+      for project in self._listed()
+      for version in project.versions().values()
       if version.state in (projects.QUEUED, projects.RUNNING)
-      and self._left.get((p.name, name), 0) <= time.monotonic()
+      and self._left.get((project.name, version.name), 0) <= time.monotonic()
     ]
-    if not waiting:
-      return None
-    *_, project, name = min(waiting, key=lambda one: one[:2])
-    return project, project.versions()[name]
 
-  def _make(self, project: Project, version: projects.Version) -> None:
-    name, run = version.name, Run(project.name, version.name)
-    run.said = 'loading the model'
-    self.run_now = run
+    def rank(one: tuple[Project, Version]) -> tuple[bool, float]:
+      record = one[1].record
+      return one[1].state == projects.QUEUED, record.get('since', 0.0)
+
+    return min(waiting, key=rank, default=None)
+
+  def _make(self, project: Project, version: Version) -> None:
+    name, record = version.name, version.record
+    run = self.run_now = Run(project.name, name)
     result = {'state': projects.DONE}
     try:
-      starts = version.record.get('starts', 0) + 1
+      starts = record.get('starts', 0) + 1
       project.note(name, state=projects.RUNNING, starts=starts)
       self._changed()
       if starts > _STARTS:
@@ -138,7 +129,8 @@ class Worker(threading.Thread):
       say, show = (functools.partial(f, run) for f in (self._say, self._show))
       say('the first block takes longest: programs are compiled')
       with files.lock(project.folder / name):
-        job = project.job_of(version.record['words'])
+        call, decode = project.remade(version)
+        job = project.job(call, project.folder / name, decode)
         clips.run(self._pipeline, [job], report=say, show=show)
     except KeyboardInterrupt:
       result = {'state': projects.CANCELLED}
@@ -165,8 +157,7 @@ class Worker(threading.Thread):
     out, picture = io.BytesIO(), Image.fromarray(np.concatenate(frames, axis=1))
     small = picture.width * picture.height < _LOSSLESS
     picture.save(out, 'PNG' if small else 'JPEG', quality=90)
-    shown = Shown(first, len(frames), refines, out.getvalue())
-    run.shown.append(shown)
+    run.shown.append(Shown(first, len(frames), refines, out.getvalue()))
     self._changed()
 
   def cancel(self, project: Project, name: str) -> None:
@@ -184,5 +175,5 @@ class Worker(threading.Thread):
     version = project.versions()[name]
     if version.state in (projects.CANCELLED, projects.FAILED):
       project.note(name, state=projects.QUEUED, since=time.time(), starts=0)
-      self.wake()
+      self.wake.set()
       self._changed()
