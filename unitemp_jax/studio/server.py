@@ -292,7 +292,8 @@ def _shown(request: Request, _: bytes) -> Any:
   run, asked = _studio(request).worker.run_now, request.path_params
   if run and (asked['project'], asked['version']) == (run.project, run.version):
     for shown in run.shown[asked['number'] :]:
-      return Response(shown.image, media_type='image/*')
+      kept = {'cache-control': 'private, max-age=600'}
+      return Response(shown.image, 200, kept, media_type='image/*')
   raise HTTPException(404)
 
 

@@ -49,13 +49,15 @@ class Run:
   said: str = 'loading the model'  # the program's last line about it
   # Its frames so far, in the order of their making.
   shown: list[Shown] = dataclasses.field(default_factory=list)
+  size: tuple[int, int] = (1, 1)  # width and height
   cancelled: bool = False  # stops after the next block
+  began: float = dataclasses.field(default_factory=time.time)
 
   def about(self) -> dict[str, Any]:
     """What a page shows of it; pictures have addresses of their own."""
     shown = [[s.first, s.count, s.refines] for s in self.shown]
-    known = {'project': self.project, 'version': self.version}
-    return known | {'said': self.said, 'shown': shown}
+    names = ('project', 'version', 'said', 'size', 'began')
+    return {name: getattr(self, name) for name in names} | {'shown': shown}
 
 
 class Worker(threading.Thread):
@@ -157,6 +159,7 @@ class Worker(threading.Thread):
     out, picture = io.BytesIO(), Image.fromarray(np.concatenate(frames, axis=1))
     small = picture.width * picture.height < _LOSSLESS
     picture.save(out, 'PNG' if small else 'JPEG', quality=90)
+    run.size = frames.shape[2], frames.shape[1]
     run.shown.append(Shown(first, len(frames), refines, out.getvalue()))
     self._changed()
 

@@ -1,35 +1,36 @@
-// Small helpers: elements, addresses, keyed lists, requests.
+// Small helpers: elements, keyed lists, requests.
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element with properties (`data-...` and `aria-...` as attributes). */
-export function make(tag, about = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(about)) {
-    if (name.includes('-') || name === 'for') made.setAttribute(name, value);
-    else made[name] = value;
-  }
-  made.append(...children);
-  return made;
-}
-
-/** Keeps one child per item, so that focus and pictures stay. */
-export function listed(parent, items, key, create, update) {
-  const old = new Map([...parent.children].map((one) => [one.dataset.key, one]));
+/**
+ * Keeps one child per item, so that focus and pictures stay. New ones are
+ * copies of what is in the parent's template.
+ */
+export function listed(parent, items, key, update) {
+  const template = parent.querySelector('template');
+  const old = new Map([...parent.children].map((c) => [c.dataset.key, c]));
   items.forEach((item, index) => {
     const name = String(key(item, index));
     let child = old.get(name);
     old.delete(name);
     if (!child) {
-      child = create(item, index);
+      child = template.content.firstElementChild.cloneNode(true);
       child.dataset.key = name;
     }
-    if (parent.children[index] !== child) {
-      parent.insertBefore(child, parent.children[index] ?? null);
-    }
-    update?.(child, item, index);
+    const there = parent.children[index];
+    if (there !== child) parent.insertBefore(child, there);
+    update(child, item, index);
   });
-  for (const child of old.values()) child.remove();
+  for (const child of old.values()) if (child !== template) child.remove();
+}
+
+/** The options of a select, '' being called `none`. */
+export function choices(select, names, chosen, none) {
+  listed(select, names, (name) => name, (option, name) => {
+    option.value = name;
+    option.textContent = name || none;
+  });
+  select.value = chosen;
 }
 
 /** Puts an element over frames low..high of a timeline of so many. */
@@ -38,10 +39,12 @@ export function place(element, low, high, frames) {
   element.style.width = `${100 * (high - low + 1) / frames}%`;
 }
 
-/** The whole number of a field, within its limits. */
-export function whole({ value, min, max }) {
-  const low = Number(min || 0);
-  return Math.min(Math.max(Math.round(Number(value)) || 0, low), Number(max || 1e5));
+/** The whole number of a field, within its limits; shown there too. */
+export function whole(field) {
+  const { min, max } = field;
+  const number = Math.round(Number(field.value)) || 0;
+  field.value = Math.min(Math.max(number, min || 0), max || 1e5);
+  return Number(field.value);
 }
 
 export function say(sentence) {
@@ -50,16 +53,25 @@ export function say(sentence) {
   say.timer = setTimeout(() => { $('toast').textContent = ''; }, 9000);
 }
 
-/** Asks the server; throws its sentence if it refuses. */
-export async function ask(path, body, raw = false) {
-  const about = body === undefined ? {} : {
-    method: 'POST',
-    body: raw ? body : JSON.stringify(body),
-    // So that a page that is left has saved; browsers allow 64 KiB of it.
-    keepalive: typeof body === 'string' && body.length < 3e4,
-  };
-  const answer = await fetch(path, about);
-  const found = await answer.json().catch(() => ({ error: 'The server is busy; try again.' }));
-  if (!answer.ok) throw Object.assign(new Error(found.error), { status: answer.status });
-  return found;
+/** Says what a server has refused; all else is a fault of the page. */
+export function complain(error) {
+  if (!error.status) throw error;
+  say(error.message);
+}
+
+export const address =
+  (...parts) => ['api', ...parts].map(encodeURIComponent).join('/');
+
+/** Asks the server; throws its sentence, and its status or 503. */
+export async function ask(path, body) {
+  const raw = body instanceof Blob || body === undefined;
+  const about = raw ? { body } : { body: JSON.stringify(body) };
+  if (body !== undefined) about.method = 'POST';
+  // So that a page that is left has saved; browsers allow 64 KiB of it.
+  about.keepalive = !raw && about.body.length < 3e4;
+  const answer = await fetch(path, about).catch(() => ({ status: 503 }));
+  const busy = () => ({ error: 'The server does not answer.' });
+  const found = answer.json ? await answer.json().catch(busy) : busy();
+  if (answer.ok) return found;
+  throw Object.assign(new Error(found.error), { status: answer.status });
 }

@@ -1,127 +1,114 @@
 // What is shown above the timeline: one version or two in step, or the blocks
 // of one that is being made.
 
-import { $, make } from './dom.js';
+import { $ } from './dom.js';
 
 class Screen {
   constructor(box) {
     this.box = box;
-    this.video = box.querySelector('video');
-    this.canvas = box.querySelector('canvas');
-    this.note = box.querySelector('.none');
-    this.pictures = new Map(); // address -> image
-    this.video.addEventListener('loadedmetadata', () => {
-      if (this.frames === 1) this.frames = Math.max(1, Math.round(this.video.duration * this.fps));
-      if (box === document.querySelector('.screen')) $('head').max = this.frames - 1;
-    });
-    this.video.addEventListener('error', () => this.tell('this clip cannot be played'));
+    [this.live, this.video, this.note] = box.children;
+    this.video.onerror = () => this.tell('this clip cannot be played');
   }
 
-  tell(sentence) {
-    this.note.textContent = sentence;
-  }
+  tell(sentence) { this.note.textContent = sentence; }
 
   /** Shows a file; `about` has fps, width and, if they are known, frames. */
-  file(address, about) {
-    const here = this.video.dataset.address === address;
-    if (about.frames || !here) this.frames = about.frames ?? 1;
+  file(source, about) {
+    if (this.source !== source) this.video.src = this.source = source;
     this.fps = about.fps;
-    this.shown = null;
-    this.canvas.hidden = true;
-    this.video.hidden = false;
-    this.box.classList.toggle('small', about.width < 256);
+    this.frames = about.frames ?? this.counted;
+    this.show(false, about.width);
     this.tell('');
-    if (!here) {
-      this.video.dataset.address = address;
-      this.video.src = address;
-    }
   }
 
-  /** Shows blocks `[first, count, refines]`; `of` gives the address of each. */
-  blocks(shown, of, frames, fps, empty) {
-    Object.assign(this, { shown, of, frames, fps });
-    this.video.pause();
+  show(live, width) {
+    this.shown = live ? this.shown : null;
+    this.live.hidden = !live;
+    this.video.hidden = live;
+    this.box.classList.toggle('small', width < 256);
+  }
+
+  /** Frames of a file that only it tells. */
+  get counted() { return Math.round(this.video.duration * this.fps) || 1; }
+
+  /** Shows blocks `[first, count]`; `of` gives the address of each. */
+  blocks({ shown, size }, of, frames, fps, empty) {
+    Object.assign(this, { shown, of, frames, fps, source: null });
     this.video.removeAttribute('src');
-    delete this.video.dataset.address;
-    this.video.hidden = true;
-    this.canvas.hidden = !shown.length;
+    this.show(true, size[0]);
+    this.live.style.setProperty('--ratio', size[0] / size[1]);
     this.tell(shown.length ? '' : empty);
-    shown.forEach((_, index) => this.picture(index));
-  }
-
-  picture(index) {
-    const address = this.of(index);
-    if (!this.pictures.has(address)) {
-      if (this.pictures.size > 500) this.pictures.clear();
-      const picture = make('img', { src: address });
-      picture.onload = () => this.seek(this.at ?? 0);
-      this.pictures.set(address, picture);
-    }
-    return this.pictures.get(address);
-  }
-
-  seek(frame) {
-    this.at = frame;
-    if (!this.shown) {
-      if (this.frames) this.video.currentTime = (frame + 0.5) / this.fps;
-      return;
-    }
-    for (let index = this.shown.length - 1; index >= 0; index -= 1) {
-      const [first, count] = this.shown[index];
-      const picture = this.picture(index);
-      if (frame < first || frame >= first + count || !picture.naturalWidth) continue;
-      const width = picture.naturalWidth / count;
-      this.canvas.width = width;
-      this.canvas.height = picture.naturalHeight;
-      this.box.classList.toggle('small', width < 256);
-      this.canvas.getContext('2d').drawImage(picture, -(frame - first) * width, 0);
-      return;
-    }
+    if (!shown.length) this.live.style.backgroundImage = '';
   }
 
   clear(sentence) {
-    this.blocks([], null, 0, 1, sentence);
-    this.at = 0;
+    this.blocks({ shown: [], size: [1, 1] }, null, 0, 1, sentence);
+  }
+
+  seek(frame) {
+    if (!this.frames) return;
+    if (!this.shown) {
+      this.video.currentTime = (frame + 0.5) / this.fps;
+      return;
+    }
+    // The latest block that has it: a refined one takes a preview's place.
+    const index = this.shown.findLastIndex(
+      ([first, count]) => frame >= first && frame < first + count);
+    if (index < 0) return;
+    const [first, count] = this.shown[index];
+    const part = count > 1 ? (frame - first) / (count - 1) : 0;
+    Object.assign(this.live.style, {
+      backgroundImage: `url("${this.of(index)}")`,
+      backgroundSize: `${100 * count}% 100%`,
+      backgroundPosition: `${100 * part}% 0`,
+    });
+  }
+
+  play(on) {
+    if (this.shown || !this.source || !on) this.video.pause();
+    else this.video.play().catch(() => {});
   }
 }
 
 export class Player {
   constructor(moved) {
     this.moved = moved;
-    this.screens = [...document.querySelectorAll('.screen')].map((box) => new Screen(box));
+    const boxes = [...document.querySelectorAll('.screen')];
+    this.screens = boxes.map((box) => new Screen(box));
     this.frame = 0;
     this.playing = false;
+    const [first] = this.screens;
+    first.video.onloadedmetadata = () => {
+      if (first.frames === 1) first.frames = first.counted;
+      $('head').max = first.frames - 1;
+    };
     $('play').onclick = () => this.toggle();
     $('back').onclick = () => this.step(-1);
     $('on').onclick = () => this.step(1);
     $('head').oninput = () => this.seek(Number($('head').value));
-    $('difference').querySelector('svg').onclick = (event) => {
-      const box = event.currentTarget.getBoundingClientRect();
-      this.seek(Math.floor(this.frames * (event.clientX - box.left) / box.width));
+    $('chart').onclick = ({ offsetX }) => {
+      this.seek(Math.floor(this.frames * offsetX / $('chart').clientWidth));
     };
-    requestAnimationFrame((now) => this.tick(now));
   }
 
   get frames() { return this.screens[0].frames || 1; }
   get fps() { return this.screens[0].fps || 1; }
 
-  /** A second screen beside the first, or none. */
-  beside(show) {
-    this.screens[1].box.hidden = !show;
-    if (!show) this.screens[1].clear('');
+  /** A file on a second screen beside the first, or none. */
+  beside(source, about) {
+    this.screens[1].box.hidden = !source;
+    if (source) this.screens[1].file(source, about);
+    else this.screens[1].clear('');
   }
 
   toggle() {
     this.playing = !this.playing;
     if (this.playing && this.frame >= this.frames - 1) this.frame = 0;
-    this.began = performance.now() - 1000 * this.frame / this.fps;
-    for (const { video, shown } of this.screens) {
-      if (!this.playing || shown || !video.src) video.pause();
-      else video.play().catch(() => {});
-    }
-    if (this.playing) this.screens.forEach((screen) => screen.seek(this.frame));
+    this.seek(this.frame);
+    this.screens.forEach((screen) => screen.play(this.playing));
     $('play').textContent = this.playing ? '❚❚' : '▶';
-    $('play').setAttribute('aria-label', this.playing ? 'Stop' : 'Play');
+    $('play').ariaLabel = this.playing ? 'Stop' : 'Play';
+    if (this.playing) requestAnimationFrame((now) => this.tick(now));
   }
 
   step(by) {
@@ -132,58 +119,38 @@ export class Player {
   seek(frame) {
     this.frame = Math.max(0, Math.min(frame, this.frames - 1));
     this.began = performance.now() - 1000 * this.frame / this.fps;
-    this.screens.forEach((screen) => {
-      if (screen.frames) screen.seek(Math.min(this.frame, screen.frames - 1));
-    });
+    for (const screen of this.screens) {
+      screen.seek(Math.min(this.frame, screen.frames - 1));
+    }
     this.moved(this.frame);
   }
 
   tick(now) {
-    requestAnimationFrame((next) => this.tick(next));
     if (!this.playing) return;
-    const { shown, video } = this.screens[0];
+    requestAnimationFrame((next) => this.tick(next));
+    const [{ shown, video }, other] = this.screens;
     const time = shown ? (now - this.began) / 1000 : video.currentTime;
     const frame = Math.floor(time * this.fps + 0.01);
-    if (frame >= this.frames || (!shown && video.ended)) {
-      if ($('repeat').checked) {
-        this.seek(0);
-        this.screens.forEach((one) => { if (!one.shown && one.video.src) one.video.play().catch(() => {}); });
-      } else {
-        this.toggle();
-      }
-      return;
+    if (frame >= this.frames || video.ended) {
+      this.toggle();
+      if ($('repeat').checked) this.toggle();
+    } else if (frame !== this.frame) {
+      this.frame = frame;
+      if (shown) this.screens[0].seek(frame);
+      const off = Math.abs(other.video.currentTime - time);
+      if (other.source && off > 1 / this.fps) other.video.currentTime = time;
+      this.moved(frame);
     }
-    if (frame === this.frame) return;
-    this.frame = frame;
-    if (shown) this.screens[0].seek(frame);
-    const other = this.screens[1];
-    if (other.frames && !other.shown && Math.abs(other.video.currentTime - time) > 1 / this.fps) {
-      other.video.currentTime = time;
-    }
-    this.moved(frame);
   }
 
-  /** Frame difference as a line, with block boundaries and the frame shown. */
+  /** Frame difference as a line, with block boundaries. */
   chart(values = [], boundaries = []) {
-    const svg = $('difference').querySelector('svg');
     const top = Math.max(...values, 1e-6);
     const x = (transition) => 1000 * (transition + 1) / (values.length + 1);
-    const draw = (name, about) => {
-      const made = document.createElementNS('http://www.w3.org/2000/svg', name);
-      for (const [key, value] of Object.entries(about)) made.setAttribute(key, value);
-      return made;
-    };
-    const points = values.map((v, j) => `${x(j).toFixed(1)},${(98 - 94 * v / top).toFixed(1)}`);
-    svg.replaceChildren(
-      ...boundaries.map((j) => draw('path', { class: 'edge', d: `M${x(j)} 0V100` })),
-      draw('polyline', { points: points.join(' ') }),
-      draw('path', { class: 'now', d: '' }),
-    );
-    this.needle();
-  }
-
-  needle() {
-    const at = 1000 * (this.frame + 0.5) / this.frames;
-    document.querySelector('#difference .now')?.setAttribute('d', `M${at} 0V100`);
+    const points = values.map((v, j) => `${x(j)},${98 - 94 * v / top}`);
+    const edges = boundaries.map(
+      (j) => `<path class="edge" d="M${x(j)} 0V100"/>`);
+    $('chart').querySelector('svg').innerHTML =
+      `${edges.join('')}<polyline points="${points.join(' ')}"/>`;
   }
 }
