@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,33 +116,28 @@ class Studio:
 
 def make_app(studio: Studio, host: str, token: str | None) -> Starlette:
   """The application of a studio that listens on `host`."""
-  one = '/api/{project}/versions/{version}'
-  gets: dict[str, Callable] = {
-    '/api/projects': _projects,
-    '/api/{project}/state': _state,
-    '/api/{project}/given/{source}': _strip,
-    '/api/{project}/shown/{version}/{number:int}': _shown,
-    one + '/{kind}': _file,
-  }
-  posts: dict[str, Callable] = {
-    '/api/projects': _new_project,
-    '/api/{project}/storyboard': _open_storyboard,
-    '/api/{project}/{action}': _act,
-    one + '/{action}': _control,
-  }
-  most = studio.upload_limit
-  app = Starlette(
+  project = '/api/{project}'
+  version = project + '/versions/{version}'
+
+  def route(path: str, function: Callable, method: str = 'GET') -> Route:
+    answer = functools.partial(_answer, studio, function)
+    most = studio.upload_limit if function is _give else _MOST_JSON
+    return Route(path, answer, methods=[method], max_body_size=most)
+
+  return Starlette(
     routes=[
       Route('/', lambda _: FileResponse(PAGE / 'index.html')),
       Mount('/page', StaticFiles(directory=PAGE)),
-      Route(
-        '/api/{project}/given', _give, methods=['POST'], max_body_size=most
-      ),
-      *[Route(path, _in_thread(f)) for path, f in gets.items()],
-      *[
-        Route(path, _in_thread(f), methods=['POST'], max_body_size=_MOST_JSON)
-        for path, f in posts.items()
-      ],
+      route('/api/projects', _projects),
+      route('/api/projects', _new_project, 'POST'),
+      route(project + '/state', _state),
+      route(project + '/given/{source}', _strip),
+      route(project + '/shown/{version}/{number:int}', _shown),
+      route(version + '/{kind}', _file),
+      route(project + '/given', _give, 'POST'),
+      route(project + '/storyboard', _open_storyboard, 'POST'),
+      route(project + '/{action}', _act, 'POST'),
+      route(version + '/{action}', _control, 'POST'),
     ],
     middleware=[Middleware(guard.Guard, host=host, token=token)],
     exception_handlers={
@@ -153,8 +148,6 @@ def make_app(studio: Studio, host: str, token: str | None) -> Starlette:
       Exception: lambda *_: _problem(500),
     },
   )
-  app.state.studio = studio
-  return app
 
 
 def _problem(status: int, sentence: str = '') -> Response:
@@ -168,34 +161,36 @@ def _full(error: Exception) -> str:
   return f'the studio cannot keep that ({why}); make room, and try again.'
 
 
-def _in_thread(function: Callable[[Request, bytes], Any]) -> Callable:
-  """An endpoint; the function gets the request and its body."""
-
-  async def answer(request: Request) -> Response:
+async def _answer(
+  studio: Studio, function: Callable, request: Request
+) -> Response:
+  """What a function makes of what the address names and of the body."""
+  if function is _give:
+    made = await _give(studio, request)
+  else:
     sent = await request.body()
-    async with _studio(request).threads:
-      made = await run_in_threadpool(function, request, sent)
-    return made if isinstance(made, Response) else JSONResponse(made)
-
-  return answer
-
-
-def _studio(request: Request) -> Studio:
-  return request.app.state.studio
+    async with studio.threads:
+      named = await run_in_threadpool(_named, studio, request)
+      named |= {'query': request.query_params, 'sent': sent}
+      made = await run_in_threadpool(function, studio, **named)
+  return made if isinstance(made, Response) else JSONResponse(made)
 
 
-def _project(request: Request) -> Project:
-  for project in _studio(request).listed():
-    if project.name == request.path_params['project']:
-      return project
-  raise HTTPException(404)
+def _named(studio: Studio, request: Request) -> dict[str, Any]:
+  """What the address names, as what it is the name of."""
+  found = dict(request.path_params)
+  if 'project' in found:
+    projects = {project.name: project for project in studio.listed()}
+    found['project'] = project = _in(projects, found['project'])
+    if 'version' in found:
+      found['version'] = _in(project.versions(), found['version'])
+  return found
 
 
-def _version(request: Request) -> Version:
-  versions = _project(request).versions()
-  if request.path_params['version'] not in versions:
+def _in(mapping: Mapping[str, Any], name: str) -> Any:
+  if name not in mapping:
     raise HTTPException(404)
-  return versions[request.path_params['version']]
+  return mapping[name]
 
 
 def _json(sent: bytes) -> Any:
@@ -205,26 +200,23 @@ def _json(sent: bytes) -> Any:
     raise UserError('the page sent no JSON; reload it.') from None
 
 
-def _projects(request: Request, _: bytes) -> Any:
-  return {'projects': [one.name for one in _studio(request).listed()]}
+def _projects(studio, **_):
+  return {'projects': [one.name for one in studio.listed()]}
 
 
-def _new_project(request: Request, sent: bytes) -> Any:
-  return {'project': _studio(request).new_project(str(_json(sent))[:100])}
+def _new_project(studio, sent, **_):
+  return {'project': studio.new_project(str(_json(sent))[:100])}
 
 
-def _state(request: Request, _: bytes) -> Any:
+def _state(studio, project, query, **_):
   """The state, unless the page has seen it."""
-  studio, project = _studio(request), _project(request)
-  if request.query_params.get('seen') == str(studio.revision):
-    return {}
-  return studio.state(project)
+  seen = query.get('seen') == str(studio.revision)
+  return {} if seen else studio.state(project)
 
 
-def _act(request: Request, sent: bytes) -> Any:
+def _act(studio, project, action, query, sent):
   """What is done with a timeline; the last part of the address says what."""
-  studio, project = _studio(request), _project(request)
-  action, value = request.path_params['action'], _json(sent)
+  value, made = _json(sent), {}
   if action in ('undo', 'redo'):
     ways = ('past', 'future') if action == 'undo' else ('future', 'past')
     made = {'timeline': project.undo(*ways).record()}
@@ -233,9 +225,7 @@ def _act(request: Request, sent: bytes) -> Any:
   elif action == 'save':
     return {'text': project.storyboard(Timeline.read(value))}
   elif action == 'timeline':
-    step = 'same' not in request.query_params
-    project.keep_timeline(Timeline.read(value), step)
-    made = {}
+    project.keep_timeline(Timeline.read(value), 'same' not in query)
   elif action == 'generate':
     made = {'version': project.queue(Timeline.read(value))}
     studio.worker.wake.set()
@@ -245,26 +235,17 @@ def _act(request: Request, sent: bytes) -> Any:
   return made
 
 
-def _control(request: Request, _: bytes) -> Any:
-  studio, project, version = (
-    _studio(request),
-    _project(request),
-    _version(request),
-  )
-  action, worker = request.path_params['action'], studio.worker
+def _control(studio, project, version, action, **_):
   if action == 'python' and version.record:
     call, decode = project.remade(version)
     return {'text': call.script(str(studio.home), decode)}
-  acts = {'cancel': worker.cancel, 'resume': worker.resume}
-  if action not in acts:
-    raise HTTPException(404)
-  acts[action](project, version.name)
+  acts = {'cancel': studio.worker.cancel, 'resume': studio.worker.resume}
+  _in(acts, action)(project, version.name)
   return {}
 
 
-async def _give(request: Request) -> Response:
-  studio = _studio(request)
-  project = await run_in_threadpool(_project, request)
+async def _give(studio: Studio, request: Request) -> dict[str, str]:
+  named = await run_in_threadpool(_named, studio, request)
   name = request.query_params.get('name', '')
   async with studio.uploads:
     with tempfile.TemporaryDirectory(dir=studio.out, prefix='.upload-') as at:
@@ -272,42 +253,40 @@ async def _give(request: Request) -> Response:
       with path.open('wb') as file:
         async for part in request.stream():
           file.write(part)
-      source = await run_in_threadpool(project.give, path, name)
+      give = named['project'].give
+      source = await run_in_threadpool(give, path, name)
   studio.changed()
-  return JSONResponse({'source': source})
+  return {'source': source}
 
 
-def _open_storyboard(request: Request, sent: bytes) -> Any:
-  return {'timeline': _project(request).open_storyboard(sent).record()}
+def _open_storyboard(studio, project, sent, **_):
+  return {'timeline': project.open_storyboard(sent).record()}
 
 
-def _strip(request: Request, _: bytes) -> Any:
-  project, source = _project(request), request.path_params['source']
-  if source not in project.given:
-    raise HTTPException(404)
+def _strip(studio, project, source, **_):
+  _in(project.given, source)
   return FileResponse(project.strip(source))
 
 
-def _shown(request: Request, _: bytes) -> Any:
-  run, asked = _studio(request).worker.run_now, request.path_params
-  if run and (asked['project'], asked['version']) == (run.project, run.version):
-    for shown in run.shown[asked['number'] :]:
-      kept = {'cache-control': 'private, max-age=600'}
-      return Response(shown.image, 200, kept, media_type='image/*')
-  raise HTTPException(404)
+def _shown(studio, project, version, number, **_):
+  run = studio.worker.run_now
+  if not run or (project.name, version.name) != (run.project, run.version):
+    raise HTTPException(404)
+  image = _in({k: one.image for k, one in enumerate(run.shown)}, number)
+  kept = {'cache-control': 'private, max-age=600'}
+  return Response(image, 200, kept, media_type='image/*')
 
 
-def _file(request: Request, _: bytes) -> Any:
-  project, version = _project(request), _version(request)
-  path, made = download(project, version, request.path_params['kind'])
+def _file(studio, project, version, kind, query, **_):
+  path, made = download(project, version, kind)
   if not path.is_file():
     raise HTTPException(404)
-  name = None
-  if 'save' in request.query_params:
-    stem = re.sub(r'[^\w-]+', '-', f'{project.name}-{version.name}')
-    name = stem + path.suffix
-  after = BackgroundTask(path.unlink) if made else None
-  return FileResponse(path, background=after, filename=name)
+  stem = re.sub(r'[^\w-]+', '-', f'{project.name}-{version.name}')
+  return FileResponse(
+    path,
+    background=BackgroundTask(path.unlink) if made else None,
+    filename=stem + path.suffix if 'save' in query else None,
+  )
 
 
 def download(

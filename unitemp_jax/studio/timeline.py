@@ -230,8 +230,8 @@ def _long(line: Timeline, short: int) -> tuple[str, dict[str, Any]]:
   """A video of which at most the ends are given."""
   if line.order not in _DIRECTIONS:
     raise UserError(
-      f'{_SAID[line.order]} fills between what is given: put a picture on '
-      'the timeline, or choose another order.'
+      f'the order {_SAID[line.order]!r} fills between what is given: put a '
+      'picture on the timeline, or choose another order.'
     )
   own = {'length': line.length, 'direction': _DIRECTIONS[line.order]}
   sinks = line.sinks or ('none' if line.length <= short else '')

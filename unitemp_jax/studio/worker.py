@@ -148,7 +148,7 @@ class Worker(threading.Thread):
     self._changed()
 
   def _say(self, run: Run, line: str) -> None:
-    run.said = line
+    run.said = line.removeprefix('clip 1 of 1: ')
     if run.cancelled:
       raise KeyboardInterrupt
     self._changed()

@@ -77,6 +77,35 @@ const DEEDS = {
   restore(version) {
     page.edit((line) => Object.assign(line, structuredClone(version.timeline)));
   },
+  four: () => generate(4),
+  undo: () => page.step('undo'),
+  redo: () => page.step('redo'),
+  play: () => page.player.toggle(),
+  back: () => page.player.step(-1),
+  on: () => page.player.step(1),
+  addFile: () => pick(add(page.at)),
+  addPrompt() {
+    const { line } = page;
+    const at = Math.max(1, Math.min(down(page.at) + 1, line.length - STEP));
+    if (!line.prompts.some((prompt) => prompt.at === at)) {
+      const link = line.order === 'scenes';
+      page.edit(() => line.prompts.push({ at, text: '', link }));
+    }
+    const index = line.prompts.findIndex((prompt) => prompt.at === at);
+    document.querySelectorAll('#prompts .words')[index]?.focus();
+  },
+  openBoard: () => $('board-file').click(),
+  async saveBoard() {
+    const { text } = await ask(address(page.project, 'save'), page.line);
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(new Blob([text]));
+    link.download = `${page.project}.yaml`;
+    link.click();
+  },
+  async newProject() {
+    const name = prompt('Name of the new project');
+    if (name) openProject((await ask('api/projects', name)).project);
+  },
   cancel: control('cancel'),
   resume: control('resume'),
   command: (version) => copy(version.command, 'The command'),
@@ -110,7 +139,7 @@ async function give(files, then) {
       }
       const path = `${address(page.project, 'given')}?name=${name}`;
       const { source } = await ask(path, one);
-      while (!page.state.given[source]) await page.look();
+      await page.look();
       const { frames } = page.state.given[source];
       then(source, 1 + down(frames - 1));
     } catch (error) { complain(error); }
@@ -152,16 +181,9 @@ async function generate(seeds) {
   generate.busy = false;
 }
 
-function addPrompt() {
-  const { line } = page;
-  const at = Math.max(1, Math.min(down(page.at) + 1, line.length - STEP));
-  if (!line.prompts.some((prompt) => prompt.at === at)) {
-    const link = line.order === 'scenes';
-    page.edit(() => line.prompts.push({ at, text: '', link }));
-  }
-  const index = line.prompts.findIndex((prompt) => prompt.at === at);
-  document.querySelectorAll('#prompts .words')[index]?.focus();
-}
+const openProject = (name) => {
+  location.search = `?project=${encodeURIComponent(name)}`;
+};
 
 function setEnds(chosen) {
   if (chosen === 'closed') {
@@ -175,71 +197,58 @@ function setEnds(chosen) {
   });
 }
 
-function listenToPrompts() {
-  const change = ({ target }, changing) => {
-    const index = [...$('prompts').children].indexOf(target.closest('li'));
-    const kind = changing ? `words ${index}` : undefined;
-    page.edit(({ prompts, length }) => {
-      const prompt = prompts[index];
-      if (target.className === 'words') prompt.text = target.value;
-      if (target.type === 'checkbox') prompt.link = target.checked;
-      if (target.type === 'number' && !changing) {
-        prompt.at = Math.max(1, Math.min(whole(target), length - 1));
-        target.value = prompt.at;
-      }
-      if (target.type === 'submit') prompts.splice(index, 1);
-    }, kind);
-  };
-  $('prompts').oninput = (event) => change(event, true);
-  $('prompts').onchange = (event) => change(event);
-  $('prompts').onclick = (event) => {
-    if (event.target.localName === 'button') change(event);
-  };
-}
-
-function listenToKeys() {
-  document.onkeydown = (event) => {
-    const { target, key } = event;
-    if (key.toLowerCase() === 'z' && (event.ctrlKey || event.metaKey)) {
-      event.preventDefault();
-      $(event.shiftKey ? 'redo' : 'undo').click();
+/** What is typed or ticked in the row of a prompt, or removes it. */
+function changePrompt({ target, type }) {
+  const row = target.closest('li');
+  const index = [...$('prompts').children].indexOf(row);
+  const kind = type === 'input' ? `words ${index}` : undefined;
+  page.edit(({ prompts, length }) => {
+    const prompt = prompts[index];
+    if (target.className === 'words') prompt.text = target.value;
+    if (target.type === 'checkbox') prompt.link = target.checked;
+    if (target.type === 'number' && !kind) {
+      prompt.at = Math.max(1, Math.min(whole(target), length - 1));
+      target.value = prompt.at;
     }
-    const typed = 'input:not([type=range], [type=checkbox]), select, textarea';
-    const pressed = key === ' ' && target.closest('input, button, a, summary');
-    const press = { ' ': 'play', ',': 'back', '.': 'on' }[key];
-    if (!press || pressed || target.closest(typed)) return;
-    event.preventDefault();
-    $(press).click();
-  };
+    if (target.localName === 'button') prompts.splice(index, 1);
+  }, kind);
 }
 
-function listenToFiles(tracks) {
-  const line = $('line');
-  line.ondragover = (event) => {
-    event.preventDefault();
-    line.classList.add('dropping');
-  };
-  line.ondragleave = () => line.classList.remove('dropping');
-  line.ondrop = (event) => {
-    event.preventDefault();
-    line.classList.remove('dropping');
-    give([...event.dataTransfer.files], add(tracks.frameAt(event)));
-  };
-  $('add-file').onclick = () => pick(add(page.at));
-  $('open-board').onclick = () => $('board-file').click();
-  $('board-file').onchange = async () => {
+const CHANGES = {
+  prompts: changePrompt,
+  settings({ target }) {
+    const { id, type, value } = target;
+    if (id === 'ends') return setEnds(value);
+    const found = type === 'number' ? whole(target) : value;
+    return page.edit((line) => { line[id] = found; });
+  },
+  other() {
+    page.other = $('other').value;
+    page.draw();
+    page.player.seek(page.player.frame);
+  },
+  project: () => openProject($('project').value),
+  async 'board-file'({ target }) {
     const path = address(page.project, 'storyboard');
-    const { timeline } = await ask(path, $('board-file').files[0])
-      .finally(() => { $('board-file').value = ''; });
+    const [file] = target.files;
+    const sent = ask(path, file).finally(() => { target.value = ''; });
+    const { timeline } = await sent;
     page.edit((line) => Object.assign(line, timeline));
-  };
-  $('save-board').onclick = async () => {
-    const { text } = await ask(address(page.project, 'save'), page.line);
-    const link = document.createElement('a');
-    link.href = URL.createObjectURL(new Blob([text]));
-    link.download = `${page.project}.yaml`;
-    link.click();
-  };
+  },
+};
+
+function press(event) {
+  const { target, key } = event;
+  if (key.toLowerCase() === 'z' && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    page.step(event.shiftKey ? 'redo' : 'undo');
+  }
+  const typed = 'input:not([type=range], [type=checkbox]), select, textarea';
+  const pressed = key === ' ' && target.closest('input, button, a, summary');
+  const deed = { ' ': 'play', ',': 'back', '.': 'on' }[key];
+  if (!deed || pressed || target.closest(typed)) return;
+  event.preventDefault();
+  DEEDS[deed]();
 }
 
 /** Lets a person do all this on a page. */
@@ -251,9 +260,17 @@ export function listen(own, tracks) {
     event.preventDefault();
     complain(event.reason);
   };
-  $('actions').onclick = ({ target }) => {
-    const version = page.version(page.chosen);
-    return DEEDS[target.dataset.deed]?.(version);
+  document.onkeydown = press;
+  document.onclick = (event) => {
+    const { deed } = event.target.dataset;
+    const again = event.detail > 1; // A double click is one.
+    if (again && event.target.closest('#settings')) event.preventDefault();
+    else DEEDS[deed]?.(page.version(page.chosen));
+  };
+  for (const [id, change] of Object.entries(CHANGES)) $(id).onchange = change;
+  $('prompts').oninput = changePrompt;
+  $('prompts').onclick = (event) => {
+    if (event.target.localName === 'button') changePrompt(event);
   };
   $('versions').onclick = ({ target }) => {
     const item = target.closest('li');
@@ -261,42 +278,18 @@ export function listen(own, tracks) {
     [page.chosen, page.follow] = [item.dataset.key, false];
     page.draw();
   };
-  $('other').onchange = () => {
-    page.other = $('other').value;
-    page.draw();
-    page.player.seek(page.player.frame);
-  };
-  $('settings').onchange = ({ target }) => {
-    const { id, type, value } = target;
-    if (id === 'ends') return setEnds(value);
-    const found = type === 'number' ? whole(target) : value;
-    return page.edit((line) => { line[id] = found; });
-  };
   $('settings').onsubmit = (event) => {
     event.preventDefault();
     generate(1);
   };
-  // A double click is one.
-  $('settings').onclick = (event) => {
-    if (event.detail > 1 && event.target.type === 'submit') {
-      event.preventDefault();
-    } else if (event.detail < 2 && event.target.id === 'four') {
-      generate(4);
-    }
+  const line = $('line');
+  line.ondragover = (event) => {
+    event.preventDefault();
+    line.classList.add('dropping');
   };
-  $('undo').onclick = () => page.step('undo');
-  $('redo').onclick = () => page.step('redo');
-  $('add-prompt').onclick = addPrompt;
-  $('project').onchange = () => {
-    location.search = `?project=${encodeURIComponent($('project').value)}`;
+  line.ondragleave = () => line.classList.remove('dropping');
+  line.ondrop = (event) => {
+    line.ondragleave(event.preventDefault());
+    give([...event.dataTransfer.files], add(tracks.frameAt(event)));
   };
-  $('new-project').onclick = async () => {
-    const name = prompt('Name of the new project');
-    if (!name) return;
-    const { project } = await ask('api/projects', name);
-    location.search = `?project=${project}`;
-  };
-  listenToPrompts();
-  listenToKeys();
-  listenToFiles(tracks);
 }

@@ -82,9 +82,6 @@ export class Player {
       if (first.frames === 1) first.frames = first.counted;
       $('head').max = first.frames - 1;
     };
-    $('play').onclick = () => this.toggle();
-    $('back').onclick = () => this.step(-1);
-    $('on').onclick = () => this.step(1);
     $('head').oninput = () => this.seek(Number($('head').value));
     $('chart').onclick = ({ offsetX }) => {
       this.seek(Math.floor(this.frames * offsetX / $('chart').clientWidth));

@@ -85,6 +85,7 @@ const player = page.player = new Player((frame) => {
   $('head').value = frame;
   const seconds = (frame / player.fps).toFixed(2);
   $('where').textContent = `frame ${frame} of ${player.frames} · ${seconds} s`;
+  $('now').hidden = player.frames < 2;
   $('now').style.left = `${100 * (frame + 0.5) / player.frames}%`;
   mark(frame);
 });
@@ -158,8 +159,7 @@ async function plan() {
     one.className = k ? 'hint' : first;
   });
   tracks.plan(found.blocks ?? [], found.frames);
-  $('plan').hidden = !found.svg;
-  const drawing = encodeURIComponent(found.svg);
+  const drawing = encodeURIComponent(found.svg ?? '');
   $('plan').querySelector('img').src = `data:image/svg+xml,${drawing}`;
   draw();
 }
@@ -307,10 +307,11 @@ function drawStage() {
     screen.clear(nothing(one));
   }
   tracks.film(parts);
+  const other = done && page.version(page.other);
+  const names = other ? `s ${one.name} and ${other.name}` : ` ${one?.name}`;
   const prompt = one?.prompt ? `: ${one.prompt}` : '';
   $('stage-title').textContent =
-    one ? `Version ${one.name}${prompt}` : 'Nothing shown yet';
-  const other = done && page.version(page.other);
+    one ? `Version${names}${prompt}` : 'Nothing shown yet';
   player.beside(other && page.file(other.name, 'mp4'), other);
   $('head').max = player.frames - 1;
   const drawn = `${page.chosen} ${one?.state}`;
