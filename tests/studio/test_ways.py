@@ -20,6 +20,8 @@ TWO = [
   {'at': 13, 'text': 'a blue two bounces', 'link': False},
 ]
 
+SCENES = [TWO[0], TWO[1] | {'at': 25, 'link': True}, TWO[1] | {'at': 37}]
+
 
 @pytest.fixture
 def project(studio, tmp_path):
@@ -72,6 +74,17 @@ def told(project, pieces, **changes):
     ),
     ([WHOLE], {'length': 57, 'loop': True}, ['--loop', '--first=']),
     ([WHOLE], {'length': 57, 'sinks': 'both'}, ['--long=57', '--first=']),
+    (
+      [('clip', 0, 0, 4), ('picture', 44)],
+      {'length': 45, 'sinks': 'past', 'order': 'future'},
+      ['--long=45', '--direction=backward', '--first=', '--last='],
+    ),
+    ([], {'length': 45, 'loop': True, 'order': 'middle_out'}, ['--loop']),
+    (
+      [('picture', 8), ('clip', 40, 0, 4)],
+      {'length': 61, 'prompts': SCENES, 'order': 'scenes', 'anchors': 0},
+      ['--storyboard='],
+    ),
   ],
 )
 def test_a_timeline_is_a_command_and_a_script(

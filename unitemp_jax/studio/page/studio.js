@@ -86,14 +86,17 @@ const player = page.player = new Player((frame) => {
   const seconds = (frame / player.fps).toFixed(2);
   $('where').textContent = `frame ${frame} of ${player.frames} · ${seconds} s`;
   $('now').hidden = player.frames < 2;
-  $('now').style.left = `${100 * (frame + 0.5) / player.frames}%`;
+  move($('now'), (frame + 0.5) / player.frames);
   mark(frame);
 });
 
 function mark(frame) {
   page.at = frame;
-  const part = (frame + 0.5) / (page.line?.length ?? 1);
-  $('needle').style.transform = `translateX(${100 * part}%)`;
+  move($('needle'), (frame + 0.5) / (page.line?.length ?? 1));
+}
+
+function move(needle, part) {
+  needle.style.transform = `translateX(${100 * part}%)`;
 }
 
 const tracks = new Tracks(page);
@@ -154,7 +157,9 @@ async function plan() {
   const open = page.line.prompts.some((p) => !p.text.trim() && !p.link);
   const first = !found.error ? '' : open ? 'hint' : 'wrong';
   const said = found.said ?? [found.error];
-  listed($('verdict'), said, (_, k) => k, (one, sentence, k) => {
+  // Anew, since what moves would be a shift of the layout.
+  const key = (_, k) => `${k} ${said}`;
+  listed($('verdict'), said, key, (one, sentence, k) => {
     one.textContent = sentence;
     one.className = k ? 'hint' : first;
   });
