@@ -81,6 +81,9 @@ def test_tables_say_the_same_in_every_form():
   rows = table.compare(NAMES, pairs_of())
   text = table.to_markdown(NAMES, rows)
   assert '| BFR |' in text and 'ours better' in text
+  # Nothing is known of one clip's neighbours.
+  alone = table.to_markdown(NAMES, table.compare(NAMES, pairs_of(1)))
+  assert '[one clip]' in alone and '[one clip]' not in text
   groups = {r.group for r in table.to_results(NAMES, rows, 'how')}
   assert {'ours', 'theirs', 'ours / theirs', 'ours wins over theirs'} <= groups
   line = ('a, "prompt"', 0, 'ours', 'x.mp4', pairs_of()[0][0])

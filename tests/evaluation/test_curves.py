@@ -26,7 +26,7 @@ def test_curves_of_a_stream_are_those_of_the_whole_clip():
   np.testing.assert_allclose(made.seam[2:], [early, turn], atol=1e-6)
   closure = temporal.loop_closure(clip[None])
   usual = np.median(np.abs(np.diff(whole, axis=0)).mean((1, 2, 3))) + 1e-4
-  np.testing.assert_allclose(closure.step, seam / usual, rtol=1e-6)
+  np.testing.assert_allclose(closure['loop closure'], seam / usual, rtol=1e-6)
 
 
 def test_looks_have_known_values():

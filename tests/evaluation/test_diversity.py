@@ -1,8 +1,6 @@
 import numpy as np
-import pytest
 
 from unitemp_jax.data import falling_digits
-from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.classifiers.digits import DigitClassifier
 from unitemp_jax.evaluation.suites import orders
 from unitemp_jax.evaluation.suites.bench import DIGITS
@@ -31,8 +29,3 @@ def test_a_repeated_handwriting_is_seen():
   )
   narrow = clips['video'][first]
   assert spread(narrow) < 0.01 * spread(clips['video'])
-
-
-def test_lengths_must_agree():
-  with pytest.raises(UserError, match='one class'):
-    orders.class_distances(np.zeros((3, 2)), np.zeros(2))

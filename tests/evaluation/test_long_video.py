@@ -63,6 +63,3 @@ def test_windows_in_the_order_of_their_blocks():
   assert long_video.window_order(33, 3, spans[1:2] + spans[:1]) != [1, 0, 2]
   blocks = [(12 * k, 12 * k + 11) for k in range(10)]
   assert long_video.window_order(120, 5, blocks[::-1]) == [4, 3, 2, 1, 0]
-  reference = long_video.Reference.of(real(0))
-  with pytest.raises(UserError, match='each of 10 windows once'):
-    long_video.growth(real(1), reference, [0] * WINDOWS)

@@ -16,21 +16,21 @@ def turning(num_frames, period, n=2, size=16):
 
 def test_perfect_loop_closes():
   closure = temporal.loop_closure(turning(24, 24))
-  np.testing.assert_allclose(closure.step, 1, atol=0.05)
-  np.testing.assert_allclose(closure.velocity, 1, atol=0.05)
-  np.testing.assert_allclose(closure.rolled, 1, atol=0.05)
+  np.testing.assert_allclose(closure['loop closure'], 1, atol=0.05)
+  np.testing.assert_allclose(closure['velocity closure'], 1, atol=0.05)
+  np.testing.assert_allclose(closure['BFR of the seam'], 1, atol=0.05)
 
 
 def test_repeated_last_frame_gives_zero():
   closure = temporal.loop_closure(turning(25, 24))
-  np.testing.assert_allclose(closure.step, 0, atol=1e-4)
+  np.testing.assert_allclose(closure['loop closure'], 0, atol=1e-4)
 
 
 def test_open_clip_does_not_close():
   closure = temporal.loop_closure(turning(24, 48))
-  assert (closure.step > 3).all()
-  assert (closure.velocity > 3).all()
-  assert (closure.rolled > 3).all()
+  assert (closure['loop closure'] > 3).all()
+  assert (closure['velocity closure'] > 3).all()
+  assert (closure['BFR of the seam'] > 3).all()
 
 
 def test_velocity_sees_a_turn_that_position_does_not():
@@ -38,8 +38,8 @@ def test_velocity_sees_a_turn_that_position_does_not():
   around = turning(25, 24)[:, ::-1]
   turned = np.concatenate([around, around[:, -2:-1]], axis=1)
   closure = temporal.loop_closure(turned)
-  np.testing.assert_allclose(closure.step, 1, atol=0.1)
-  assert (closure.velocity > 3).all()
+  np.testing.assert_allclose(closure['loop closure'], 1, atol=0.1)
+  assert (closure['velocity closure'] > 3).all()
 
 
 def test_join_jump_fires_on_a_foreign_frame():

@@ -175,7 +175,8 @@ def _show(value: Interval | None, sign: str = '', scale: float = 1) -> str:
   if value is None:
     return ''
   middle, low, high = (scale * x for x in (value.value, value.low, value.high))
-  return f'{sign}{middle:.3g} [{low:.3g} {high:.3g}]'
+  span = 'one clip' if value.n == 1 else f'{low:.3g} {high:.3g}'
+  return f'{sign}{middle:.3g} [{span}]'
 
 
 def to_csv(clips: Iterable[tuple[str, int, str, str, Values]]) -> str:

@@ -167,19 +167,6 @@ def _kept(out: Path, number: int) -> Path:
   return out / 'parts' / f'{number:08d}.safetensors'
 
 
-class _Some:
-  """Some clips of a source."""
-
-  def __init__(self, source: Any, numbers: Sequence[int]):
-    self._source, self._numbers = source, numbers
-
-  def __len__(self) -> int:
-    return len(self._numbers)
-
-  def __getitem__(self, i: int) -> dict:
-    return self._source[self._numbers[i]]
-
-
 def _read_ahead(
   source: Any, numbers: Sequence[int], batch: int
 ) -> Iterator[dict]:
@@ -192,7 +179,7 @@ def _read_ahead(
   options = grain.ReadOptions(
     num_threads=min(cores, most), prefetch_buffer_size=min(cores + batch, most)
   )
-  dataset = grain.MapDataset.source(_Some(source, numbers))
+  dataset = grain.MapDataset.source(numbers).map(source.__getitem__)
   return iter(dataset.to_iter_dataset(options))
 
 

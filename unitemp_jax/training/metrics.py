@@ -27,9 +27,6 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import processes
 from unitemp_jax.training.program import SKIPPED, TrainingStopped
 
-# Fields that differ between two equal runs.
-TIME_FIELDS = ('seconds', 'steps_per_second')
-
 
 def open_log(path: Path, last_step: int | None = None) -> TextIO:
   """Opens a file of JSON lines to append to, without a half-written line.

@@ -86,14 +86,8 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
   """Frechet distance of the Gaussians fitted to two sets [n, d] and [m, d].
 
   The trace of the root is the sum of the singular values of F1 F2^T, C = F^T F:
-  it needs no matrix root and is exact for singular covariances. UserError if d
-  differs, or a set has fewer than two rows.
+  it needs no matrix root and is exact for singular covariances.
   """
-  if first.shape[1:] != second.shape[1:] or min(len(first), len(second)) < 2:
-    raise UserError(
-      f'features of shapes {list(first.shape)} and {list(second.shape)} cannot '
-      'be compared; use one network and at least two clips a side.'
-    )
   apart = first.mean(axis=0) - second.mean(axis=0)
   one, two = _factor(first), _factor(second)
   root = np.linalg.svd(one @ two.T, compute_uv=False).sum()

@@ -7,7 +7,6 @@ or a wrong shape or range, are a UserError.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,46 +21,37 @@ from unitemp_jax.video.frames import check_clips, frame_steps, unit_pixels
 _LEAST_MSE = 1e-10
 
 
-@dataclasses.dataclass(frozen=True)
-class LoopClosure:
-  """How well the end of each clip meets its start; all [n].
-
-  Attributes:
-    step: d(last, first) over the median step: 1 = the seam looks like any
-      other step, 0 = the last frame repeats the first.
-    velocity: change of velocity across the seam over the median change inside.
-    rolled: flicker ratio at the old seam after rolling the clip by half.
-  """
-
-  step: np.ndarray
-  velocity: np.ndarray
-  rolled: np.ndarray
-
-
-def loop_closure(frames: np.ndarray) -> LoopClosure:
-  """Measures the seam from the last frame back to the first.
+def loop_closure(frames: np.ndarray) -> dict[str, np.ndarray]:
+  """How well the end of each clip meets its start, [n] by metric.
 
   Where the last frame is meant to *be* the first (a loop made by giving frame
-  0 again at the end), step should be near 0; pass `frames[:, :-1]` to measure
-  velocity and the rolled seam of the loop as it plays. 12 frames at least.
+  0 again at the end), 'loop closure' should be near 0; pass `frames[:, :-1]`
+  for the others of the loop as it plays. 12 frames at least.
   """
   check_clips(frames, at_least=12)
-  found = []
-  for clip in map(curves.measure, frames):
-    found.append(seam_ratios(clip.steps, clip.turns, *clip.seam[:2]))
-  return LoopClosure(*np.transpose(found))
+  found = [
+    seam_ratios(clip.steps, clip.turns, *clip.seam[:2])
+    for clip in map(curves.measure, frames)
+  ]
+  names = ('loop closure', 'velocity closure', 'BFR of the seam')
+  return dict(zip(names, np.transpose(found), strict=True))
 
 
 def seam_ratios(
   steps: np.ndarray, turns: np.ndarray, seam: float, turn: float
 ) -> tuple[float, float, float]:
-  """The seam of one clip against the rest of it, as in `LoopClosure`.
+  """The seam of one clip against the rest of it.
 
   Args:
     steps: [T-1].
     turns: [T-2].
     seam: step from the last frame to the first.
     turn: change of velocity there.
+
+  Returns:
+    The step over the median one: 1 = the seam looks like any other, 0 = the
+    last frame repeats the first; the change of velocity over the median one;
+    the flicker ratio at the old seam after rolling the clip by half.
   """
   around = np.concatenate([steps[-4:], [seam], steps[:4]])[None]
   ratio = flicker.boundary_flicker_ratio(around, [len(steps[-4:])])[0]

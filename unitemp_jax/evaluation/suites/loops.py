@@ -26,14 +26,9 @@ def run_loop(bench: Bench) -> list[Section]:
     'forward': bench.joint('forward'),
     REAL: bench.real,
   }
-  table = {}
-  for group, playing in videos.items():
-    closure = temporal.loop_closure(playing)
-    table[group] = {
-      'loop closure': closure.step,
-      'velocity closure': closure.velocity,
-      'BFR of the seam': closure.rolled,
-    }
+  table = {
+    group: temporal.loop_closure(playing) for group, playing in videos.items()
+  }
   return [bench.section('Loop', table)]
 
 
@@ -70,11 +65,8 @@ def run_loops(bench: Bench) -> list[Section]:
 def _loop(bench: Bench, playing, real) -> Values:
   """Of playing loops, whose first frame follows their last."""
   closure = temporal.loop_closure(playing)
-  found = {
-    'loop closure': closure.step,
-    'velocity closure': closure.velocity,
-    **motion(playing, real),
-  }
+  del closure['BFR of the seam']
+  found = closure | motion(playing, real)
   # A loop begins inside its first block, whose first 3 frames end it: before
   # them the last block meets the first one.
   early = timeline.STRIDE - 1

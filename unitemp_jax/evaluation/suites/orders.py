@@ -11,7 +11,6 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from unitemp_jax import orders
-from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import temporal
 from unitemp_jax.evaluation.metrics.results import Section
 from unitemp_jax.evaluation.suites import power
@@ -86,15 +85,7 @@ def class_distances(features: np.ndarray, classes: np.ndarray) -> np.ndarray:
   Returns:
     float [n], root mean square over D, averaged over the others; NaN for a
     sample that is alone in its class.
-
-  Raises:
-    UserError: the lengths differ.
   """
-  if len(features) != len(classes):
-    raise UserError(
-      f'{len(features)} features and {len(classes)} classes: pass one class '
-      'per sample.'
-    )
   distance = cdist(features, features) / np.sqrt(features.shape[1])
   same = classes[:, None] == classes[None]
   np.fill_diagonal(same, val=False)
