@@ -161,6 +161,8 @@ def moment(value: Length, fps: float | None, frames: int, what: str) -> int:
   index, exact = _index(value, fps, frames, what)
   if not exact:
     index = min(STRIDE * round(index / STRIDE), frames - 1)
+  elif str(value).strip().startswith('-'):
+    what = f'{what}, counted from the end,'
   return fit(int(index), what, fps)
 
 

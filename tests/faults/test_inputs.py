@@ -17,6 +17,7 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 G = 'generate --out=o --prompt=x'
 TRAIN = f'train --config={CONFIGS}/tiny_vae.py:test --workdir=new'
 AOT = f'aot --config={CONFIGS}/wan_1p3b_distill.py'
+ABLATE = f'ablate --config={CONFIGS}/ablations.py --out=o --dry_run'
 FOLDER = 'data video_folder --videos=dir --captions=captions.csv --out=o '
 FOLDER += '--height=16 --width=16 --num_frames=5'
 BOARD = 'generate --out=o --storyboard'
@@ -40,6 +41,11 @@ CASES = {
     (f'{G} --model=nan_student', 2, ['student', 'not finite']),
     (f'{G} --model=nan_vae', 2, ['vae', 'not finite']),
     (f'{TRAIN} --config.num_steps=-5', 2, ['num_steps']),
+    (f'{TRAIN} --dry_run --config.data.name=no', 2, ["data.name is 'no'"]),
+    (f'{G} --embeddings=none --dry_run', 2, ['none holds no embeddings']),
+    ('bench reading --out=o --dry_run', 2, ['reading needs --config']),
+    (f'{ABLATE} --results=a.png', 2, ['a.png is a file']),
+    (f'{G} --image=--', 2, ['-- is no value']),
     (f'{TRAIN} --config.optimizer.learning_rate=-1', 2, ['learning_rate']),
     (f'{G} --model=fps_0 --dry_run', 2, ['model.json', 'fps']),
     (f'{G} --model=narrow --dry_run', 2, ['model.json', '5 heads']),
@@ -278,6 +284,10 @@ CASES = {
     ('evaluate --out=o --initial=no.safetensors', 2, ['no.safetensors']),
   ],
   'messages': [
+    (f'{TRAIN.replace(":test", ":tets")}', 2, ['tets: the argument', '"test"']),
+    (f'{G} --keyframe=-4:a.png', 2, ['-4, counted from the end, is 29']),
+    ('plan --order=forward --prompts=999:1', 2, ['frames 0..32']),
+    (f'{G} --image=huge.png', 2, ['Cannot read huge.png']),
     (
       f'{G} --keyframe=16:a.png --keyframe=016:a.png',
       2,

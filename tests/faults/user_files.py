@@ -8,6 +8,7 @@ from fractions import Fraction
 import av
 import numpy as np
 from model_fixture import random_model
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 from votes import DEEP, KEY, VOTES
 
@@ -50,6 +51,7 @@ def write(folder):
   frames = np.zeros((36, 16, 16, 3), np.uint8)
   frames += np.arange(36, dtype=np.uint8)[:, None, None, None]
   write_image(folder / 'a.png', frames[0])
+  Image.new('1', (14_000, 14_000)).save(folder / 'huge.png')
   write_video(folder / 'clip.mp4', frames[:33], 12)
   write_video(folder / 'one.mp4', frames[:1], 30)
   write_video(folder / 'clip35.mp4', frames[:35], 12)

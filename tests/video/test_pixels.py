@@ -241,3 +241,12 @@ def test_orientations(turn, tmp_path):
   stored = np.ascontiguousarray(undo[turn](wanted))
   Image.fromarray(stored).save(tmp_path / 'a.png', exif=exif)
   np.testing.assert_array_equal(read_image(tmp_path / 'a.png')[..., 0], wanted)
+
+
+def test_a_large_picture_is_read_in_silence(tmp_path, monkeypatch, recwarn):
+  Image.new('L', (11, 11)).save(tmp_path / 'a.png')
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+  assert read_image(tmp_path / 'a.png').shape == (11, 11, 3)
+  assert not recwarn
+  with Image.open(tmp_path / 'a.png'):
+    assert recwarn  # Control.

@@ -1,13 +1,17 @@
 """`unitemp ablate`: trains the arms of an ablation and measures its claims."""
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import numpy as np
+
 from unitemp_jax import files
 from unitemp_jax.cli import encode, train
-from unitemp_jax.cli.options import Parser
+from unitemp_jax.cli.options import Parser, out_folder
 from unitemp_jax.data import latents
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation import ablation
@@ -33,7 +37,7 @@ def _parser() -> Parser:
   parser.share('config', 'out', 'model', 'dry_run')
   where = 'numbers per clip, one JSON file per measure and seed'
   default = Path('configs/ablations/results')
-  parser.add('--results', where, Path, default, metavar='DIR')
+  parser.add('--results', where, out_folder, default, metavar='DIR')
   return parser
 
 
@@ -108,12 +112,20 @@ def _prepare(stages: _Stages, arm: str) -> None:
   """Latents and a teacher to train on, both of the finished model."""
   card = model_folder.read_card(stages.model)
   shapes = model_folder.param_shapes(card)
+  shapes = {'dit': shapes['teacher'], 'text': shapes['text']}
   trees = {
-    part: weights.load(stages.model / f'{name}.safetensors', shapes[name])
+    part: weights.load(stages.model / f'{name}.safetensors', shapes[part])
     for part, name in (('dit', 'teacher'), ('text', 'text'))
   }
-  if not (stages.out / 'teacher.safetensors').exists():
-    weights.save(stages.out / 'teacher.safetensors', trees)
+  path = stages.out / 'teacher.safetensors'
+  if not os.path.lexists(path):
+    weights.save(path, trees)
+  kept = weights.load(path, shapes)
+  if not jax.tree.all(jax.tree.map(np.array_equal, kept, trees)):
+    raise UserError(
+      f'{path} is not the teacher of {stages.model}; choose another --out, or '
+      'move it away.'
+    )
   config = stages.config(stages.names[0], arm, 0)
   encode.main([f'--config={config}', *stages.paths(arm)])
   # The teacher knows latents in the units of its own model.

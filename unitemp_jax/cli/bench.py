@@ -70,6 +70,8 @@ def main(argv: list[str]) -> int:
       )
   call = _call(args)
   config = load_config(args.config, overrides) if args.config else None
+  if 'reading' in names and config is None:
+    raise UserError('reading needs --config, of a training and its data.')
   context = Context(
     args.model, args.repeats, args.blocks, call=call, config=config
   )

@@ -196,6 +196,10 @@ def main(argv: list[str]) -> int:
     files.write(args.draw, drawing.draw(todo[0].request.plan), replace=False)
     print(f'drew {args.draw}')
   if args.dry_run:
+    if args.embeddings is not None:
+      from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
+
+      PromptEmbeddings(args.embeddings)
     return 0
   from unitemp_jax.generate import clips
   from unitemp_jax.generate.pipeline import Pipeline

@@ -250,9 +250,8 @@ class Script:
     for position, _ in self.settings.prompts:
       if not first <= position < end:
         raise UserError(
-          f'a prompt begins at frame {timeline.STRIDE * (position - first)}; '
-          'the video has frames 0..'
-          f'{timeline.STRIDE * (end - 1 - first)}, so use one of them.'
+          'a prompt begins outside of the video, which has frames 0..'
+          f'{timeline.STRIDE * (end - 1 - first)}; let it begin at one of them.'
         )
     self.items: list[Item] = []  # everything given
     own = self.length

@@ -79,6 +79,8 @@ def _call_get_config(
   except UserError:
     raise
   except (Exception, SystemExit) as error:
+    if argument is not None and isinstance(error, ValueError):
+      raise UserError(f'--config={path}:{argument}: {error}') from error
     raise UserError(
       f'get_config of {path} fails: {type(error).__name__}: {error}; correct '
       'the file or the argument after the colon.'

@@ -14,6 +14,7 @@ import fractions
 import functools
 import io
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, TypeVar
 
@@ -58,11 +59,8 @@ _UNREAD: dict[str, dict[int, str]] = {
 _MOST_BYTES = 2**32  # of a clip that is held in memory
 # What PyAV and Pillow raise on damaged files.
 _READ_ERRORS = (
-  av.FFmpegError,
-  Image.DecompressionBombError,
-  OSError,
-  SyntaxError,
-  ValueError,
+  *(av.FFmpegError, Image.DecompressionBombError),
+  *(OSError, SyntaxError, ValueError),
 )
 
 
@@ -343,7 +341,9 @@ def read_image(path: Path) -> np.ndarray:
   Raises:
     UserError: the file is missing or damaged.
   """
-  with reading(path), Image.open(path) as image:
+  # Pillow warns of large pictures, and refuses those twice as large.
+  quiet = warnings.catch_warnings(action='ignore')
+  with reading(path), quiet, Image.open(path) as image:
     if image.format != 'MPO' and getattr(image, 'n_frames', 1) > 1:
       raise ValueError('it is an animation, which is read of gif and mp4')
     gamma = image.info.get('gamma')
