@@ -261,19 +261,24 @@ def read_captions(
 @functools.lru_cache(maxsize=64)
 def _tar_members(
   path: str, size: int, changed: int
-) -> dict[str, tuple[int, int]]:
-  """Where the members of a tar lie: name -> first byte, bytes."""
+) -> dict[str, tarfile.TarInfo]:
+  """The files in a tar by name."""
   del size, changed  # Another tar of this name.
   try:
     with tarfile.open(path, 'r:') as tar:
-      return {m.name: (m.offset_data, m.size) for m in tar if m.isfile()}
+      return {member.name: member for member in tar if member.isfile()}
   except (tarfile.TarError, OSError) as error:
     raise UserError(f'{path} cannot be read as a tar ({error}).') from error
 
 
-def _members(path: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
+def _members(path: str | os.PathLike[str]) -> dict[str, tarfile.TarInfo]:
   stat = os.stat(path)
   return _tar_members(os.fspath(path), stat.st_size, stat.st_mtime_ns)
+
+
+def _open_member(path: str | os.PathLike[str], name: str) -> Any:
+  """A file in a tar, to be read where it lies."""
+  return tarfile.open(path, 'r:').extractfile(_members(path)[name])
 
 
 def _tar_captions(path: pathlib.Path) -> dict[str, str]:
@@ -286,8 +291,8 @@ def _tar_captions(path: pathlib.Path) -> dict[str, str]:
     found[name] = ''
     for other in ('.txt', '.json'):
       if f'{stem}{other}' in members:
-        text = _Slice(path, *members[f'{stem}{other}']).read()
-        found[name] = _member_caption(text, other)
+        with _open_member(path, f'{stem}{other}') as content:
+          found[name] = _member_caption(content.read(), other)
         break
   return found
 
@@ -304,40 +309,6 @@ def _member_caption(content: bytes, suffix: str) -> str:
   return caption if isinstance(caption, str) else ''
 
 
-class _Slice(io.RawIOBase):
-  """A part of a file, as a file."""
-
-  def __init__(self, path: str | os.PathLike[str], first: int, size: int):
-    super().__init__()
-    self._file, self._first, self._size = open(path, 'rb'), first, size  # noqa: SIM115
-    self._place = 0
-
-  def readable(self) -> bool:
-    return True
-
-  def seekable(self) -> bool:
-    return True
-
-  def tell(self) -> int:
-    return self._place
-
-  def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-    base = (0, self._place, self._size)[whence]
-    self._place = max(base + offset, 0)
-    return self._place
-
-  def readinto(self, buffer: Any) -> int:
-    left = min(len(buffer), max(self._size - self._place, 0))
-    self._file.seek(self._first + self._place)
-    count = self._file.readinto(memoryview(buffer)[:left])
-    self._place += count
-    return count
-
-  def close(self) -> None:
-    self._file.close()
-    super().close()
-
-
 def open_video(videos: str, file: str) -> tuple[str, BinaryIO | None]:
   """A video's path, and its content if it lies in a tar."""
   path = os.path.join(videos, file)
@@ -347,7 +318,7 @@ def open_video(videos: str, file: str) -> tuple[str, BinaryIO | None]:
   tar += '.tar'
   if not os.path.isfile(tar) or member not in _members(tar):
     raise files.no_file(path)
-  return path, io.BufferedReader(_Slice(tar, *_members(tar)[member]))
+  return path, _open_member(tar, member)
 
 
 def sha256_of(videos: str, file: str) -> str:
