@@ -16,6 +16,11 @@ class Ended(BaseException):
 
 def run(words, ends=None):
   """Runs `unitemp WORDS` in this process, until it ends at so many steps."""
+  train(lambda: cli.main(words), ends)
+
+
+def train(command, ends=None):
+  """Calls what trains and returns 0, until it ends at so many steps."""
   steps, take = itertools.count(1), CompiledSteps.__call__
 
   def step(self, *arguments):
@@ -26,10 +31,10 @@ def run(words, ends=None):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(CompiledSteps, '__call__', step)
     if ends is None:
-      assert cli.main(words) == 0
+      assert command() == 0
     else:
       with pytest.raises(Ended):
-        cli.main(words)
+        command()
 
 
 def write_latents(folder, shape, count, *, length=20, shards=1, bad=()):

@@ -163,7 +163,8 @@ def run(args):
   )
 
 
-def main():
+def arguments(words=None):
+  """The options of the command, of this process unless others are given."""
   parser = argparse.ArgumentParser()
   parser.add_argument('--workdir')
   parser.add_argument('--num_steps', type=int, default=40)
@@ -175,7 +176,11 @@ def main():
   parser.add_argument('--hosts', type=int, default=1)
   parser.add_argument('--host_index', type=int)
   parser.add_argument('--coordinator')
-  args = parser.parse_args()
+  return parser.parse_args(words)
+
+
+def main():
+  args = arguments()
   enable_compile_cache()
   processes.join(args.hosts, args.coordinator, args.host_index)
   try:

@@ -3,17 +3,18 @@ import signal
 import sys
 from pathlib import Path
 
+import ended
 import kill_harness
 import pytest
+import toy
 
-TOY = Path(__file__).parents[1] / 'helpers' / 'toy.py'
 STEPS = 40
 
 
 def command(workdir, *flags):
   return [
     sys.executable,
-    str(TOY),
+    toy.__file__,
     f'--workdir={workdir}',
     f'--num_steps={STEPS}',
     '--delay=0.02',
@@ -41,16 +42,17 @@ def test_killed_run_equals_undisturbed_bit_for_bit(undisturbed, tmp_path):
 
 def test_loop_that_forgets_its_place_in_the_data_differs(undisturbed, tmp_path):
   workdir = tmp_path / 'run'
-  flags = command(workdir, '--forgetful')
-  process = kill_harness.start(flags, workdir)
-  assert kill_harness.wait_for_line(process, workdir, 20)
-  process.kill()
-  process.wait()
-  kill_harness.finish(flags, workdir)
+  words = [f'--workdir={workdir}', f'--num_steps={STEPS}', '--forgetful']
+
+  def forgetful():
+    return int(toy.run(toy.arguments(words)).step != STEPS)
+
+  ended.train(forgetful, 20)
+  ended.train(forgetful)
   found = kill_harness.differences(undisturbed, workdir)
   assert f'data_crc at {STEPS}' in found
   assert any('params' in name for name in found)
-  # What came before the kill is the same, so the difference is the kill's.
+  # What came before is the same, so the difference is that of the end.
   assert 'data_crc at 1' not in found
 
 
@@ -69,8 +71,8 @@ def test_sigterm_saves_once(undisturbed, tmp_path):
 
 def test_finished_run_does_nothing_when_repeated(undisturbed):
   before = (undisturbed / 'metrics.jsonl').read_bytes()
-  log = kill_harness.finish(command(undisturbed), undisturbed)
-  assert 'was finished' in log
+  words = [f'--workdir={undisturbed}', f'--num_steps={STEPS}']
+  assert toy.run(toy.arguments(words)).outcome == 'was finished'
   assert (undisturbed / 'metrics.jsonl').read_bytes() == before
 
 
