@@ -45,9 +45,9 @@ def print_plan(pod, options, arguments, training):
   pod.statuses()
   pod.log(0)
   pod.tails(30)
-  check = parts.verify_arguments(arguments)
-  if check:
-    pod.verify(check)
+  last = parts.last_arguments(arguments)
+  if last:
+    pod.now(last)
   print('after a preemption, and at the end unless --keep is given:')
   pod.delete()
 

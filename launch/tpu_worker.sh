@@ -123,6 +123,14 @@ host_number() {
   echo $((first + within))
 }
 
+# Keeps a host that makes its part from waiting for the others of its slice, all
+# of which have four chips; see github.com/pytorch/xla/issues/7714.
+leave_slice() {
+  export TPU_PROCESS_BOUNDS=1,1,1 TPU_CHIPS_PER_PROCESS_BOUNDS=2,2,1
+  export TPU_VISIBLE_DEVICES=0,1,2,3
+  unset MEGASCALE_COORDINATOR_ADDRESS MEGASCALE_NUM_SLICES MEGASCALE_SLICE_ID
+}
+
 # Runs `unitemp "$@"` and passes SIGTERM on to it; the code is in $code.
 run_and_wait() {
   local child again number word
@@ -132,6 +140,7 @@ run_and_wait() {
     if [[ "$word" == --shard=HOST/* ]]; then
       number="$(host_number)"
       word="--shard=$number/${word#--shard=HOST/}"
+      leave_slice
     fi
     words+=("$word")
   done

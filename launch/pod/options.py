@@ -111,18 +111,15 @@ def complete(training, options, slices, mount):
   arguments = list(training)
   if parts.kind(arguments):
     return parts.complete(arguments, options, slices, mount)
-  if not arguments or arguments[0] not in ('train', 'encode'):
+  if not arguments or arguments[0] != 'train':
     return arguments
 
   def add(flag, value):
     if not any(word.split('=')[0] == flag for word in arguments):
       arguments.append(f'{flag}={value}')
 
-  training = arguments[0] == 'train'
-  if training:
-    add('--workdir', options.workdir or f'{mount}/{options.name}')
+  add('--workdir', options.workdir or f'{mount}/{options.name}')
   if slices.hosts > 1:
     add('--hosts', slices.hosts)
-  if training:
-    add('--config.num_devices', slices.devices)
+  add('--config.num_devices', slices.devices)
   return arguments

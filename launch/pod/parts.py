@@ -11,9 +11,10 @@ from pod import cost, source
 from pod.errors import PodError
 
 # Verbs whose work is cut into parts by --shard=I/N.
-_PARTS = ('evaluate generate', 'ode_pairs', 'generate', 'teacher')
-# Verbs that one host does by itself.
-_ALONE = ('evaluate folder',)
+_PARTS = ('evaluate generate', 'evaluate folder', 'ode_pairs', 'generate')
+_PARTS += ('teacher',)
+# The verb whose hosts join and make the parts themselves.
+_TOGETHER = 'encode'
 _SAMPLER = os.path.join(
   os.path.dirname(os.path.abspath(__file__)),
   *('..', '..', 'configs', 'aot', 'results', 'sampler-v5e-1x1.json'),
@@ -23,8 +24,8 @@ HOST = 'HOST'
 
 
 def kind(arguments):
-  """Returns the verb if it generates, else None."""
-  for verb in (*_PARTS, *_ALONE):
+  """Returns the verb if it is no training, else None."""
+  for verb in (*_PARTS, _TOGETHER):
     if arguments[: len(verb.split())] == verb.split():
       return verb
   return None
@@ -42,32 +43,39 @@ def complete(arguments, options, slices, mount):
   """Returns the arguments with output, part, and paths as hosts see them.
 
   Raises:
-    PodError: the verb is one host's, or a path is in another bucket.
+    PodError: it is one prompt, or a path is in another bucket.
   """
   verb = kind(arguments)
-  one = verb in _ALONE or value_of(arguments, '--prompt')
-  if one and slices.hosts > 1:
-    what = 'prompt' if verb in _PARTS else 'folder'
+  if value_of(arguments, '--prompt') and slices.hosts > 1:
     raise PodError(
-      f'unitemp {verb} of one {what} runs on one host, and {slices.type} has '
+      f'unitemp {verb} of one prompt runs on one host, and {slices.type} has '
       f'{slices.hosts}; take a type with one (v6e-8), or many prompts '
       '(--prompts).'
     )
   moved = {local: seen for local, _, seen in inputs(arguments, options, mount)}
   out = []
   for word in arguments:
-    flag, equals, value = word.partition('=')
+    start, value = _split(word)
     value = moved.get(value, _in_bucket(value, options, mount))
-    out.append(f'{flag}{equals}{value}')
+    out.append(f'{start}{value}')
   if not value_of(out, '--out'):
     out.append(f'--out={options.workdir or f"{mount}/{options.name}"}')
-  if verb in _PARTS and slices.hosts > 1:
+  if slices.hosts > 1:
     if value_of(out, '--shard') or value_of(out, '--hosts'):
       raise PodError(
         'the launcher makes the parts; leave out --shard, --hosts.'
       )
-    out.append(f'--shard={HOST}/{slices.hosts}')
+    shared = f'--shard={HOST}/{slices.hosts}'
+    out.append(f'--hosts={slices.hosts}' if verb == _TOGETHER else shared)
   return out
+
+
+def _split(word):
+  """The value of --flag=value or a word, and what stands before it."""
+  if not word.startswith('--'):
+    return '', word
+  flag, equals, value = word.partition('=')
+  return f'{flag}{equals}', value
 
 
 def _in_bucket(value, options, mount):
@@ -90,9 +98,9 @@ def inputs(arguments, options, mount):
   """
   tracked = None
   found = []
-  for word in arguments:
-    flag, equals, value = word.partition('=')
-    if not equals or flag == '--out' or not os.path.exists(value):
+  for word in arguments[len(kind(arguments).split()) :]:
+    start, value = _split(word)
+    if start == '--out=' or not os.path.exists(value):
       continue
     if tracked is None:
       tracked = set(source.tracked_files('.', missing_ok=True))
@@ -104,7 +112,7 @@ def inputs(arguments, options, mount):
       raise PodError(f'{word}: give --bucket=NAME, through which it is copied.')
     name = os.path.basename(os.path.abspath(value))
     # Beside the output, whose folder is to be empty at first.
-    place = f'{options.name}-inputs/{flag.lstrip("-")}-{name}'
+    place = f'{options.name}-inputs/{start.strip("-=") or "given"}-{name}'
     found.append((value, f'gs://{options.bucket}/{place}', f'{mount}/{place}'))
   return found
 
@@ -133,11 +141,14 @@ def progress(tails):
   return f'all hosts: {done} of {total} clips ({len(latest)} hosts)'
 
 
-def verify_arguments(arguments):
-  """The command that checks the finished set, None if there is none."""
-  if kind(arguments) != 'evaluate generate':
-    return None
-  return ['evaluate', 'verify', value_of(arguments, '--out')]
+def last_arguments(arguments):
+  """What one host does at the end: verifies a set, joins parts; else None."""
+  verb = kind(arguments)
+  if verb == 'evaluate generate':
+    return ['evaluate', 'verify', value_of(arguments, '--out')]
+  if verb == 'evaluate folder' and value_of(arguments, '--shard'):
+    return [word for word in arguments if not word.startswith('--shard=')]
+  return None
 
 
 def seconds_per_clip(options, slices):

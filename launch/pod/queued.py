@@ -127,7 +127,7 @@ class QueuedResource:
       command = f'{first} {_WORKER} start {shlex.join(arguments)}'
       self._shell.do(self._ssh(node, command), f'starting on {node}')
 
-  def verify(self, arguments):
+  def now(self, arguments):
     """Runs `unitemp ARGUMENTS` on the first host; returns its exit code."""
     command = f'{_WORKER} now {shlex.join(arguments)}'
     return self._shell.watch(self._ssh(self.nodes[0], command, worker='0'))

@@ -134,8 +134,8 @@ def train(pod, arguments, archive, options, say=print, sleep=time.sleep):
       many = parts.HOST in ' '.join(arguments)
       how = Follower(pod, options.poll, say, sleep, many).follow()
     if how == 'finished':
-      check = parts.verify_arguments(arguments)
-      if check and pod.verify(check):
+      last = parts.last_arguments(arguments)
+      if last and pod.now(last):
         raise PodError(
           'clips are missing or damaged, as stands above; run the command '
           'again, which makes what is missing.',

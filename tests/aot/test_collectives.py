@@ -84,6 +84,26 @@ def test_of_loops_that_stand_for_a_choice_one_turns_once():
   assert found['collective-permute'].count == 8
 
 
+def test_branches_are_taken_by_the_rows_of_their_kind():
+  loop = '%w = (u32[], f32[8,4]) while(%st), condition=%cond, body=%body'
+  named = ', metadata={op_name="jit(f)/chosen/while"}'
+  twice = f'{loop}{named}\n  {loop.replace("%w", "%v")}{named}'
+  text = TEXT.replace(loop, twice)
+  kinds = (0.25, 0.5, 0.125)  # The rest is of a branch that is not there.
+
+  def taken(text, kinds):
+    found = by_kind(hlo.count(text, 4, 1, 9, kinds))
+    return found['collective-permute'].count
+
+  assert taken(text, kinds) == 0.5 + 0.125
+  assert taken(text, ()) == 1
+  branches = '%w = (u32[], f32[8,4]) conditional(%z, %st, %st, %st), '
+  branches += 'branch_computations={%body, %cond, %body}'
+  assert taken(TEXT.replace(loop, branches), kinds) == 0.25 + 0.125
+  # Control: of a conditional with other branches the largest one counts.
+  assert taken(TEXT.replace(loop, branches), (0.25, 0.75)) == 1
+
+
 GROUPS = [
   ('replica_groups={{0,1},{2,3}}', [[0, 1], [2, 3]]),
   ('replica_groups=[2,2]<=[4]', [[0, 1], [2, 3]]),

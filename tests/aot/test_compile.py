@@ -7,14 +7,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from unitemp_jax.aot import compiler, hlo, memory_report, topology
+from unitemp_jax.aot import compiler, hlo, memory_report, steps, topology
 from unitemp_jax.bench import device
 from unitemp_jax.cli.main import main
 from unitemp_jax.models import dit as dit_lib
 from unitemp_jax.models import sizes
+from unitemp_jax.models.attention import attention_backend
 from unitemp_jax.models.dit import DiT, DiTConfig
 from unitemp_jax.models.weights import shapes_of
 from unitemp_jax.parallel.mesh import MODEL_RULES, batch_sharding, make_mesh
+from unitemp_jax.sampling import teacher
+from unitemp_jax.training.config import load_config
 
 pytestmark = pytest.mark.devices(8)
 
@@ -57,6 +60,35 @@ def test_a_mesh_that_does_not_divide_is_refused(capsys):
     argv += ['--topology=v5e:4x4', '--steps=train', f'--config.{mesh}']
     assert main(argv) == 2
     assert 'mesh' in capsys.readouterr().err
+
+
+def test_the_teacher_is_split_over_chips_with_its_kernel():
+  devices = topology.devices(topology.parse('v5e:2x2'))
+  mesh = make_mesh({'fsdp': 2, 'context': 2}, devices)
+  words = [f'--config.{name}={value}' for name, value in SMALL.items()]
+  config = load_config(str(CONFIGS / 'wan_1p3b_distill.py'), words)
+  serving = steps.serving_of(config, mesh)
+  card, rows = serving.card, batch_sharding(mesh)
+
+  def split(*shape):
+    return jax.ShapeDtypeStruct((2, *shape), jnp.float32, sharding=rows)
+
+  text = split(card.text.length, card.dit.text_dim)
+  noise = split(9, *serving.grid, card.dit.channels)
+  student = serving.sampler().arguments['student']
+  settings = teacher.settings_of(card, 2, 'unipc', guidance_scale=3.0)
+
+  def traced(jitted):
+    return jitted.lower(student, text, text, noise, settings=settings)
+
+  with attention_backend('splash'), compiler.effort(fast=True):
+    run = teacher.TeacherSampler(card, None, mesh)._run
+    with jax.set_mesh(mesh):
+      compiled = traced(run.__wrapped__).compile().as_text()
+    assert 'tpu_custom_call' in compiled and 'all-to-all' in compiled
+    # Control: it is the mesh that says what it is traced for.
+    alone = teacher.TeacherSampler(card, None)._run
+    assert 'tpu_custom_call' not in traced(alone).as_text()
 
 
 TOKENS = {96, 48, 288, 144}  # of a frame and of a row, whole and split

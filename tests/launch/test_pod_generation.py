@@ -267,7 +267,6 @@ def test_gke_makes_parts_too(tmp_path, given):
   ('hosts', 'command', 'words'),
   [
     (4, ('generate', '--prompt=x'), 'take a type with one (v6e-8)'),
-    (4, ('evaluate', 'folder', 'x'), 'one folder runs on one host'),
     (4, (*COMMAND, '--shard=0/4'), 'leave out --shard'),
     (1, (*COMMAND, '--model=gs://other/m'), 'not in the bucket of the run'),
   ],
@@ -278,6 +277,48 @@ def test_bad_input_is_one_sentence(tmp_path, hosts, command, words):
   assert done.returncode == 2
   assert words in done.stderr and len(done.stderr.splitlines()) == 1
   assert not cloud.calls('create')
+
+
+def test_a_folder_is_measured_in_parts_that_are_joined(tmp_path):
+  clips = tmp_path / 'clips'
+  clips.mkdir()
+  (clips / 'a.mp4').write_bytes(b'clip')
+  cloud = FakeCloud(tmp_path, hosts=4)
+  command = ('evaluate', 'folder', str(clips), '--naming=vbench')
+  done = cloud.run('launch', training=command)
+  assert done.returncode == 0, done.stdout + done.stderr
+  there = '../bucket/mine-inputs/given-clips'
+  assert (tmp_path / 'bucket/mine-inputs/given-clips/a.mp4').exists()
+  starts = cloud.calls(': unitemp evaluate folder')
+  words = f'folder {there} --naming=vbench --out=../bucket/mine --shard='
+  assert all(words in line for line in starts)
+  assert {s.rpartition('=')[2] for s in starts} == {f'{i}/4' for i in range(4)}
+  # No host waits for the others of its slice, and the first one joins.
+  assert len(cloud.calls('of 1,1,1 processes')) == 4
+  (join,) = cloud.calls('joins with')
+  assert (
+    join
+    == f'host 0: joins with {words.removesuffix(" --shard=")}'.replace(
+      'with folder', 'with evaluate folder'
+    )
+  )
+
+
+def test_hosts_that_encode_join(tmp_path):
+  (tmp_path / 'prompts.txt').write_text('a red one falls')
+  cloud = FakeCloud(tmp_path, hosts=4)
+  given = f'{tmp_path}/prompts.txt'
+  done = cloud.run('launch', training=('encode', given, '--model=gs://runs/m'))
+  assert done.returncode == 0, done.stdout + done.stderr
+  (words,) = {
+    line.partition(': ')[2] for line in cloud.calls(': unitemp encode')
+  }
+  assert words == (
+    'unitemp encode ../bucket/mine-inputs/given-prompts.txt '
+    '--model=../bucket/m --out=../bucket/mine --hosts=4'
+  )
+  # Control: as in a training, all of them make up one mesh.
+  assert len(cloud.calls('of all processes')) == 4
 
 
 def test_paths_of_the_bucket_are_those_of_the_mount(tmp_path):

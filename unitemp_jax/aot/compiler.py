@@ -74,11 +74,12 @@ def run(
     peak, scratch = memory.peak_memory_in_bytes, memory.temp_size_in_bytes
     text = compiled.as_text()
     devices, slices = topology.devices, topology.slices
-    traffic = hlo.count(text, devices, slices, step.loops)
+    traffic = hlo.count(text, devices, slices, step.loops, step.kinds)
     if schedules is not None:
       bundles = schedule.take_bundles(schedules)
       found = schedule.analyse(
-        *(text, topology, bundles, step.cache, step.loops, step.flops.total)
+        *(text, topology, bundles, step.cache, step.loops, step.flops.total),
+        step.kinds,
       )
   return step_report(
     step,

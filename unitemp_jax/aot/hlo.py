@@ -12,7 +12,7 @@ all-reduce sends everything twice, a permutation sends its operand once.
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -210,7 +210,10 @@ def trips(
 
 
 def executions(
-  text: str, unknown: int, fused: bool = True
+  text: str,
+  unknown: int,
+  fused: bool = True,
+  kinds: Sequence[float] = (),
 ) -> Iterator[tuple[Instruction, float, bool]]:
   """Yields every instruction with how often one run of a program executes it.
 
@@ -218,11 +221,13 @@ def executions(
     text: of a compiled program.
     unknown: turns of a loop whose number is decided at run time.
     fused: also what is inside of fusions.
+    kinds: share of a plan's rows that does what each branch does, in their
+      order (`sampling.step.kind_of`); the first one does nothing.
 
   Yields:
     (instruction, executions, whether they rest on `unknown`). Of a conditional
-    the branch with most instructions in all that it calls is counted, and so of
-    loops that stand for one (`generate.step.CHOSEN`).
+    with other branches that with most instructions in all that it calls is
+    counted, and so of loops that stand for one (`sampling.step.CHOSEN`).
   """
   computations, entry = parse(text)
   sizes: dict[str, int] = {}
@@ -252,8 +257,11 @@ def executions(
     for one in computations[name].values():
       yield one, times, guessed
       if one in chosen:
-        if one is largest:
-          yield from walk(body_of(one), times, guessed)
+        share = float(one is largest)
+        if 1 < len(chosen) < len(kinds):
+          share = kinds[chosen.index(one) + 1]
+        if share:
+          yield from walk(body_of(one), share * times, guessed)
         continue
       roles = one.called()
       names = [n for part in roles.values() for n in part if n in computations]
@@ -261,6 +269,10 @@ def executions(
         turns = trips(computations, computations[name], one)
         number = unknown if turns is None else turns
         yield from walk(body_of(one), times * number, guessed or turns is None)
+      elif one.opcode == 'conditional' and len(names) == len(kinds) > 0:
+        for called, share in zip(names, kinds, strict=True):
+          if share:
+            yield from walk(called, share * times, guessed)
       elif one.opcode == 'conditional' and names:
         yield from walk(max(names, key=size), times, guessed)
       elif one.opcode in ('call', 'async-start', *(['fusion'] * fused)):
@@ -386,7 +398,13 @@ def sent(
   return total, total * _share_between((members // own)[0].tolist())
 
 
-def count(text: str, devices: int, slices: int, unknown: int) -> list[Traffic]:
+def count(
+  text: str,
+  devices: int,
+  slices: int,
+  unknown: int,
+  kinds: Sequence[float] = (),
+) -> list[Traffic]:
   """Returns the traffic of a compiled program by kind.
 
   Args:
@@ -394,10 +412,11 @@ def count(text: str, devices: int, slices: int, unknown: int) -> list[Traffic]:
     devices: that it runs on.
     slices: equal parts of them, in order.
     unknown: turns of a loop whose number is decided at run time.
+    kinds: see `executions`.
   """
   total: dict[str, np.ndarray] = {}
   seen: dict[str, set[int]] = {}
-  for one, times, _ in executions(text, unknown):
+  for one, times, _ in executions(text, unknown, kinds=kinds):
     kind = one.opcode.removesuffix('-start')
     if kind not in KINDS:
       continue

@@ -14,11 +14,12 @@ import base64
 import collections
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,10 +188,11 @@ def grid(one: hlo.Instruction) -> tuple[int, ...]:
   return tuple(map(int, bounds[1].split(','))) if bounds else ()
 
 
-def _of_all(bundles: dict[str, int], text: str, unknown: int) -> dict[str, int]:
+def _of_all(bundles: dict[str, int], text: str) -> dict[str, int]:
   """Of kernels that are alike the compiler writes the schedule of one."""
   kinds: dict[str, tuple] = {}
-  for one, _ in _timed(text, unknown):
+  computations, _ = hlo.parse(text)
+  for one in itertools.chain(*(c.values() for c in computations.values())):
     if 'tpu_custom_call' in one.rest:
       operands = one.rest.partition('operand_layout_constraints={')[2]
       stem = re.sub(r'[.0-9]+$', '', one.name)
@@ -255,6 +257,7 @@ def analyse(
   cache: Cache | None,
   unknown: int,
   flops: float,
+  kinds: Sequence[float] = (),
 ) -> StepTime:
   """Returns the time of a program by its schedule.
 
@@ -265,14 +268,15 @@ def analyse(
     cache: of keys and values, if it has one.
     unknown: turns of a loop whose number is decided at run time.
     flops: analytic, over all devices.
+    kinds: see `hlo.executions`.
   """
   chip, clock = topology.chip, _Clock()
   modules: dict[str, float] = collections.defaultdict(float)
   ops: dict[str, float] = collections.defaultdict(float)
   counts: dict[str, float] = collections.defaultdict(float)
   kernels: dict[str, list] = {}
-  missing, bundles = 0, _of_all(bundles, text, unknown)
-  for one, times in _timed(text, unknown):
+  missing, bundles = 0, _of_all(bundles, text)
+  for one, times, _ in hlo.executions(text, unknown, False, kinds):
     kind = one.opcode.removesuffix('-start')
     named = _OP_NAME.search(one.rest)
     module, operation = module_of(named[1] if named else one.name)
@@ -333,12 +337,6 @@ def analyse(
 def _largest(seconds: dict[str, float], counts: dict[str, float]) -> list[Part]:
   slowest = sorted(seconds.items(), key=lambda one: -one[1])[:_LISTED]
   return [Part(name, own, counts[name]) for name, own in slowest if own > 0]
-
-
-def _timed(text: str, unknown: int) -> Iterator[tuple[hlo.Instruction, float]]:
-  """Instructions in the order that they run, not those inside of fusions."""
-  for one, times, _ in hlo.executions(text, unknown, fused=False):
-    yield one, times
 
 
 def _sent(one: hlo.Instruction, kind: str, topology: Topology) -> float:

@@ -40,6 +40,7 @@ from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.decode import Codec
 from unitemp_jax.sampling.model_folder import ModelCard, read_card
 from unitemp_jax.sampling.sampler import Net, cache_for, make_net, sample_plan
+from unitemp_jax.sampling.step import kind_of
 from unitemp_jax.sampling.stream import RowPrograms
 from unitemp_jax.training import flops as training_flops
 
@@ -59,6 +60,17 @@ def seen_slots(plan: Plan, passes: int, writes: int) -> list[int]:
       found += passes * [own + plan.num_anchors * bool(plan.anchor[row])]
     found += writes * [own]
   return found
+
+
+def kinds_of(plans: Sequence[Plan]) -> tuple[float, ...]:
+  """Share of the rows of some plans that are of each kind, see `kind_of`."""
+  anchors = plans[0].num_anchors
+  each = [
+    jax.vmap(kind_of, (0, None))(sampler.plan_rows(plan), anchors)
+    for plan in plans
+  ]
+  counts = np.bincount(np.concatenate(each), minlength=3 + bool(anchors))
+  return tuple(float(n) for n in counts / counts.sum())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +152,7 @@ class Serving:
       loops=last,
       rows=batch,
       cache=self._seen(len(card.timesteps), 1),
+      kinds=kinds_of([plan]),
       values={'plan': jax.tree.map(np.asarray, plan)},
     )
 

@@ -29,6 +29,7 @@ class Step:
     share: how often it is taken in a round of training steps; 0 if it trains
       nothing.
     cache: of keys and values, if it has one.
+    kinds: share of the plans' rows by what they do, see `hlo.executions`.
     values: of arguments that are not to be random if it is run, by name.
   """
 
@@ -42,6 +43,7 @@ class Step:
   rows: int
   share: int = 0
   cache: Cache | None = None
+  kinds: tuple[float, ...] = ()
   values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def argument_bytes(self) -> int:

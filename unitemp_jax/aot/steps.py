@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from unitemp_jax.aot.schedule import Cache
-from unitemp_jax.aot.serving import SERVING, Serving, seen_slots
+from unitemp_jax.aot.serving import SERVING, Serving, kinds_of, seen_slots
 from unitemp_jax.aot.step import Step
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import weights
@@ -123,7 +123,9 @@ def training_steps(config: ConfigDict, mesh: Mesh) -> dict[str, Step]:
     if jax.tree.leaves(tree)
   }
   levels = len(config.student.timesteps) if 'student' in config else 1
-  cache = _rollout_cache(config, levels) if 'student' in config else None
+  cache, kinds = None, ()
+  if 'student' in config:
+    cache, kinds = _rollouts(config, levels)
   flops = program.flops()
   return {
     name: Step(
@@ -137,13 +139,16 @@ def training_steps(config: ConfigDict, mesh: Mesh) -> dict[str, Step]:
       rows=config.batch_size,
       share=share,
       cache=cache,
+      kinds=kinds,
     )
     for name, (_, share) in program.steps.items()
   }
 
 
-def _rollout_cache(config: ConfigDict, levels: int) -> Cache:
-  """Of the rollouts in training, averaged over plans and exit levels."""
+def _rollouts(
+  config: ConfigDict, levels: int
+) -> tuple[Cache, tuple[float, ...]]:
+  """Their cache and kinds of rows, averaged over plans and exit levels."""
   frames, *grid = builders.latent_shape(config)
   found = builders.training_plans(config.orders, frames)[0]
   tokens = builders.dit_config(config.model).tokens_per_frame(*grid)
@@ -151,7 +156,7 @@ def _rollout_cache(config: ConfigDict, levels: int) -> Cache:
   passes = (levels + 1) // 2
   seen = [slots for plan in found for slots in seen_slots(plan, passes, 1)]
   slots = max(plan.num_slots for plan in found)
-  return Cache(slots * tokens, sum(seen) / len(seen) / slots)
+  return Cache(slots * tokens, sum(seen) / len(seen) / slots), kinds_of(found)
 
 
 def serving_of(config: ConfigDict, mesh: Mesh) -> Serving:

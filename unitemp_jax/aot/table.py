@@ -30,6 +30,7 @@ class Entry:
     steps: which to compile.
     slices: how many.
     overrides: of the config, `a.b=value`.
+    mesh: sizes of axes that a clip is made on; all along `data` without.
   """
 
   name: str
@@ -38,6 +39,7 @@ class Entry:
   steps: tuple[str, ...]
   slices: int = 1
   overrides: tuple[str, ...] = ()
+  mesh: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def is_of(self, known: MemoryReport) -> bool:
     """Returns whether a report is the one that is asked for."""
@@ -48,6 +50,7 @@ class Entry:
       and tuple(known.overrides) == self.overrides
       and known.layers is None
       and known.mode == 'exact'
+      and all(self.mesh.items() <= step.mesh.items() for step in known.steps)
     )
 
 
@@ -128,6 +131,11 @@ _MEMORY: Cells = {
     if step.time and not step.time.unknown
     else ''
   ),
+  'links': lambda one, step: (
+    f'{100 * step.time.network / step.time.seconds:.0f} %'
+    if step.time and one.chips > 1
+    else ''
+  ),
 }
 _LARGEST: Cells = {
   **_WHERE,
@@ -182,9 +190,10 @@ def markdown(listed: List, found: Mapping[str, MemoryReport]) -> str:
       'Mesh: data x fsdp x context. Tight: less than '
       f'{100 * HEADROOM:.0f} % to spare. Sizes are per device. Operations are '
       "counted from sizes; seconds are those of the compiler's schedule, "
-      'and roofline is the share of the peak arithmetic in them. Compiled for '
-      f'the topology at normal effort with {", ".join(sorted(versions))}, not '
-      'run.\n'
+      'roofline is the share of the peak arithmetic in them, links that of '
+      'the time in which links between chips are busy, hidden or not. '
+      'Compiled for the topology at normal effort with '
+      f'{", ".join(sorted(versions))}, not run.\n'
     )
   return '\n'.join(parts)
 

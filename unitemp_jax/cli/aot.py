@@ -183,7 +183,9 @@ def _table(args: argparse.Namespace) -> int:
         continue
       target = topology.parse(entry.topology, entry.slices)
       overrides, names = list(entry.overrides), list(entry.steps)
-      known = compiler.compile_config(entry.config, overrides, target, names)
+      known = compiler.compile_config(
+        *(entry.config, overrides, target, names), mesh=entry.mesh
+      )
       memory_report.write(path, known)
     print(f'{entry.name}: {path}')
     found[entry.name] = known

@@ -198,7 +198,7 @@ class Pipeline:
 
   @functools.cached_property
   def _teacher(self) -> TeacherSampler:
-    return TeacherSampler(self.card, self.text)
+    return TeacherSampler(self.card, self.text, self.mesh)
 
   def latent_shape(self, request: Request) -> tuple[int, int, int]:
     """Shape of one latent of a request, `(h, w, C)`."""

@@ -9,11 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from unitemp_jax.diffusion import flow, guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import umt5
 from unitemp_jax.models.dit import DiT
+from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.model_folder import ModelCard
 
@@ -176,10 +178,16 @@ def sample_trajectory(
 class TeacherSampler:
   """Samples the teacher of a model; compiled once per shape and settings."""
 
-  def __init__(self, card: ModelCard, text: Callable[..., np.ndarray]):
+  def __init__(
+    self,
+    card: ModelCard,
+    text: Callable[..., np.ndarray],
+    mesh: Mesh | None = None,
+  ):
     """For networks of the card's sizes; `text` is a `generate.text` source."""
     self._card, self._text, self._dit = card, text, DiT(card.dit)
-    self._run = jax.jit(self._run_fn, static_argnames='settings')
+    jitted = jax.jit(self._run_fn, static_argnames='settings')
+    self._run = device_mesh.on(mesh, jitted)
 
   def _run_fn(self, params, prompt, negative, noise, settings):
     conditional, unconditional = (
