@@ -290,18 +290,13 @@ def test_a_folder_is_measured_in_parts_that_are_joined(tmp_path):
   there = '../bucket/mine-inputs/given-clips'
   assert (tmp_path / 'bucket/mine-inputs/given-clips/a.mp4').exists()
   starts = cloud.calls(': unitemp evaluate folder')
-  words = f'folder {there} --naming=vbench --out=../bucket/mine --shard='
-  assert all(words in line for line in starts)
+  words = f'evaluate folder {there} --naming=vbench --out=../bucket/mine'
+  assert all(f'{words} --shard=' in line for line in starts)
   assert {s.rpartition('=')[2] for s in starts} == {f'{i}/4' for i in range(4)}
   # No host waits for the others of its slice, and the first one joins.
   assert len(cloud.calls('of 1,1,1 processes')) == 4
   (join,) = cloud.calls('joins with')
-  assert (
-    join
-    == f'host 0: joins with {words.removesuffix(" --shard=")}'.replace(
-      'with folder', 'with evaluate folder'
-    )
-  )
+  assert join == f'host 0: joins with {words}'
 
 
 def test_hosts_that_encode_join(tmp_path):

@@ -264,7 +264,7 @@ def analyse(
   Args:
     text: of the compiled program, scheduled.
     topology: that it was compiled for.
-    bundles: of its kernels by name, see `take_bundles`.
+    bundles: of kernels by name, see `take_bundles`.
     cache: of keys and values, if it has one.
     unknown: turns of a loop whose number is decided at run time.
     flops: analytic, over all devices.
@@ -275,14 +275,13 @@ def analyse(
   ops: dict[str, float] = collections.defaultdict(float)
   counts: dict[str, float] = collections.defaultdict(float)
   kernels: dict[str, list] = {}
-  missing, bundles = 0, _of_all(bundles, text)
+  missing, every = 0, _of_all(bundles, text)
   for one, times, _ in hlo.executions(text, unknown, False, kinds):
     kind = one.opcode.removesuffix('-start')
     named = _OP_NAME.search(one.rest)
     module, operation = module_of(named[1] if named else one.name)
-    done = _DONE.match(one.opcode)
     seconds = 0.0
-    if done is not None:
+    if _DONE.match(one.opcode) is not None:
       clock.wait(one.operands[0])
     elif kind in hlo.KINDS:
       clock.start('network', one.name, times * _sent(one, kind, topology))
@@ -295,7 +294,7 @@ def analyse(
       clock.start('memory', one.name, times * size / (chip.hbm * 1e9))
     elif one.opcode == 'custom-call' and 'tpu_custom_call' in one.rest:
       turns, share = grid(one), cache.share(_keys(one)) if cache else 1.0
-      own = bundles.get(one.name)
+      own = every.get(one.name)
       if own is None:
         missing += 1
         continue
@@ -304,9 +303,8 @@ def analyse(
       about = f'grid {"x".join(map(str, turns))}, {own:,} bundles a turn'
       if share < 1:
         about += f', {100 * share:.0f} % of them seen'
-      known = kernels.setdefault(f'{module} {about}', [module, 0.0, 0.0, about])
-      known[1] += seconds
-      known[2] += times
+      known = kernels.setdefault(module + about, [module, 0.0, 0.0, about])
+      known[1:3] = known[1] + seconds, known[2] + times
     else:
       cycles = _ESTIMATE.search(one.rest)
       if cycles is not None:
