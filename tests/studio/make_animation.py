@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
@@ -20,6 +21,7 @@ from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.video.write import write_image
 
 PORT = 8399
+URL = f'http://127.0.0.1:{PORT}/'
 SIZE = {'width': 1000, 'height': 900}
 WIDTH = 640  # of the animation
 
@@ -36,7 +38,12 @@ def main(path: str) -> None:
   command = [sys.executable, '-m', 'unitemp_jax.cli.main', *words]
   server = subprocess.Popen(command)
   try:
-    time.sleep(15)
+    while True:
+      try:
+        urllib.request.urlopen(URL)
+        break
+      except OSError:
+        time.sleep(0.2)
     with sync_playwright() as play:
       browser = play.chromium.launch(
         executable_path=shutil.which('chromium'), args=['--no-sandbox']
@@ -58,7 +65,7 @@ def film(page, ends, prompt: str) -> list[bytes]:
     while not page.evaluate(expression):
       time.sleep(0.05)
 
-  page.goto(f'http://127.0.0.1:{PORT}/')
+  page.goto(URL)
   page.wait_for_selector('#prompts .words')
   page.fill('#length', '65')
   page.fill('#prompts .words', prompt)
@@ -99,7 +106,7 @@ def assemble(pictures: list[bytes], path: str) -> None:
     height = round(image.height * WIDTH / image.width)
     image = image.resize((WIDTH, height), Image.Resampling.LANCZOS)
     shown.append(image)
-  palette = shown[-8].quantize(63)
+  palette = shown[-8].quantize(96, Image.Quantize.MAXCOVERAGE)
   frames = [
     image.quantize(palette=palette, dither=Image.Dither.NONE) for image in shown
   ]

@@ -320,6 +320,7 @@ def test_versions_are_compared_downloaded_and_restored(person):
 @pytest.mark.slow
 def test_four_seeds_and_two_projects(person):
   page = person.page
+  page.fill('#prompts .words', 'a red seven falls')
   page.fill('#seed', '7')
   page.keyboard.press('Tab')
   person.fits()

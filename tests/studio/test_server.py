@@ -3,11 +3,15 @@
 import asyncio
 import io
 import json
+import socket
 import struct
+import threading
+import time
 import zlib
 
 import numpy as np
 import pytest
+import uvicorn
 from conftest import PROMPT, line, piece
 from PIL import Image
 from starlette.testclient import TestClient
@@ -243,6 +247,24 @@ def test_an_upload_that_stops_is_given_up(studio, monkeypatch):
   asyncio.run(app(scope, receive, send))
   assert told[0]['status'] == 408 and b'came no further' in told[1]['body']
   assert not list(studio.out.glob('.upload-*'))
+
+
+def test_a_connection_without_a_request_is_closed(studio, monkeypatch):
+  monkeypatch.setattr(guard, '_PATIENCE', 0.2)
+  app = server.make_app(studio, '127.0.0.1', None)
+  config = uvicorn.Config(app, port=0, http=guard.Patient, log_level='error')
+  running = uvicorn.Server(config)
+  thread = threading.Thread(target=running.run)
+  thread.start()
+  while not running.started:
+    time.sleep(0.01)
+  address = running.servers[0].sockets[0].getsockname()
+  for sent in (b'', b'GET / HTTP/1.1\r\nHost: loc'):
+    with socket.create_connection(address, 20) as link:
+      link.sendall(sent)
+      assert link.recv(1) == b''
+  running.should_exit = True
+  thread.join()
 
 
 def test_what_an_upload_left_is_removed(studio, tmp_path):

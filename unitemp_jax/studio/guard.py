@@ -10,9 +10,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 COOKIE, TOKEN_FILE = 'unitemp_studio', '.studio.token'
-_PATIENCE = 30.0  # seconds without a byte of a body
+_PATIENCE = 30.0  # seconds for the head, and without a byte of a body
 _HEADERS = {
   'cache-control': 'no-store',
   'content-security-policy': (
@@ -33,6 +34,19 @@ def token_of(out: Path) -> str:
     path.touch(0o600)
     path.write_text(secrets.token_urlsafe(24))
   return path.read_text().strip()
+
+
+class Patient(H11Protocol):
+  """HTTP connections that are closed if no request comes."""
+
+  def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    """Waits for the head of the first one, and no longer."""
+    super().connection_made(transport)
+    self.loop.call_later(_PATIENCE, self._give_up)
+
+  def _give_up(self) -> None:
+    if self.cycle is None and not self.transport.is_closing():
+      self.transport.close()
 
 
 class Guard:

@@ -328,6 +328,7 @@ def serve(studio: Studio, host: str, port: int, token: str | None) -> None:
     limit_concurrency=_MOST_ASKED,
     timeout_graceful_shutdown=1,
     server_header=False,
+    http=guard.Patient,
     ws='none',
   )
   try:
