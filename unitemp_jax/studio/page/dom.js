@@ -70,7 +70,8 @@ export async function ask(path, body) {
   // So that a page that is left has saved; browsers allow 64 KiB of it.
   about.keepalive = !raw && about.body.length < 3e4;
   const answer = await fetch(path, about).catch(() => ({ status: 503 }));
-  const busy = () => ({ error: 'The server does not answer.' });
+  const none = answer.statusText || 'The server does not answer.';
+  const busy = () => ({ error: none });
   const found = answer.json ? await answer.json().catch(busy) : busy();
   if (answer.ok) return found;
   throw Object.assign(new Error(found.error), { status: answer.status });

@@ -63,6 +63,7 @@ const page = {
   /** Marks frames that are to be made anew. */
   choose(low, high) {
     $('span').hidden = false;
+    this.span = [low, high];
     place($('span'), low, high, this.line.length);
     [$('low').value, $('high').value] = [low, high];
   },
@@ -234,6 +235,7 @@ function draw() {
   const given = line.pieces.some((p) => p.at === 0 || end(p));
   $('ends').value = line.loop ? 'joined' : given ? 'closed' : 'open';
   tracks.draw();
+  if (page.span) place($('span'), ...page.span, line.length);
   drawPrompts(typed);
   drawVersions();
   drawStage();
