@@ -106,7 +106,7 @@ def assemble(pictures: list[bytes], path: str) -> None:
     height = round(image.height * WIDTH / image.width)
     image = image.resize((WIDTH, height), Image.Resampling.LANCZOS)
     shown.append(image)
-  palette = shown[-8].quantize(96, Image.Quantize.MAXCOVERAGE)
+  palette = shown[-8].quantize(240, Image.Quantize.MAXCOVERAGE)
   frames = [
     image.quantize(palette=palette, dither=Image.Dither.NONE) for image in shown
   ]
