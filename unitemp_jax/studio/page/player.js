@@ -38,7 +38,7 @@ class Screen {
     this.show(true, size[0]);
     this.live.style.setProperty('--ratio', size[0] / size[1]);
     this.tell(shown.length ? '' : empty);
-    if (!shown.length) this.live.style.backgroundImage = '';
+    if (!shown.length) this.live.style.backgroundImage = this.at = '';
   }
 
   clear(sentence) {
@@ -57,11 +57,19 @@ class Screen {
     if (index < 0) return;
     const [first, count] = this.shown[index];
     const part = count > 1 ? (frame - first) / (count - 1) : 0;
-    Object.assign(this.live.style, {
-      backgroundImage: `url("${this.of(index)}")`,
-      backgroundSize: `${100 * count}% 100%`,
-      backgroundPosition: `${100 * part}% 0`,
-    });
+    const src = this.of(index);
+    this.at = frame;
+    if (this.picture?.alt !== src) {
+      this.picture = Object.assign(new Image(), { src, alt: src });
+    }
+    this.picture.decode().then(() => {
+      if (this.at !== frame) return;
+      Object.assign(this.live.style, {
+        backgroundImage: `url("${src}")`,
+        backgroundSize: `${100 * count}% 100%`,
+        backgroundPosition: `${100 * part}% 0`,
+      });
+    }, () => {}); // It is not there any more.
   }
 
   play(on) {
