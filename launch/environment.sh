@@ -63,6 +63,8 @@ enter_environment() {
   if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     python="$(find_python)"
     echo "Making the virtual environment $venv with $python."
+    "$python" -c 'import sys; sys.exit(sys.version_info >= (3, 13))' ||
+      echo "Note: 3.11 and 3.12 are tested; $python is newer." >&2
     "$python" -m venv "$venv" ||
       fail "$python could not make $venv; on Debian or Ubuntu," \
         "install the package python3-venv and run this again."

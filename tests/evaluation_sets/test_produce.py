@@ -16,7 +16,8 @@ from fake_worker import FakeMaker, files, wanted, work
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import work as set_work
-from unitemp_jax.evaluation_sets.store import Journal, Store, mean_rate
+from unitemp_jax.evaluation_sets.store import Journal, Store
+from unitemp_jax.progress import mean_rate
 from unitemp_jax.video.write import write_video
 
 

@@ -316,7 +316,7 @@ CASES = {
     (f'{G} --noise=garbage.json', 2, ['garbage.json']),
     (f'{G} --noise=axes.npz', 2, ['axes.npz', 'names its axes']),
     (f'{G} --noise=short.npz', 2, ['short.npz', '1 along time and not 9']),
-    (f'{G} --plan=plan.json --anchors=3', 2, ['a plan says so itself']),
+    (f'{G} --plan=plan.json --anchors=3', 2, ['whose file says so itself']),
     (f'{G} --plan=plan4.json', 2, ['plan4.json', 'blocks of 4', '--block=3']),
     (f'{G} --plan=given.json', 2, ['reads frames that are given']),
     *(

@@ -120,7 +120,7 @@ def test_every_setting_is_part_of_the_key(todo, made_plans):
     changed(between, conditioning=(ends[0], Conditioning(32, black + 1))),
     changed(job, height=48),
     dataclasses.replace(job, decode='stream'),
-    dataclasses.replace(job, lossless=True),
+    dataclasses.replace(job, output=clip_file.Output(('mkv',))),
   ]
   keys = {other.key(MODEL) for other in [job, *others]}
   assert len(keys | {job.key('other model')}) == len(others) + 2

@@ -70,7 +70,7 @@ def interrupt_after(monkeypatch, count):
 
 
 def test_everything_outside_a_span_is_bit_identical(pipeline, clip, tmp_path):
-  job = new_job(pipeline, tmp_path, clip, lossless=True)
+  job = new_job(pipeline, tmp_path, clip, output=clip_file.Output(('mkv',)))
   lines = []
   assert clips.run(pipeline, [job], None, lines.append) == 1
   made, fps = read_video(job.path.with_suffix('.mkv'))
@@ -112,7 +112,7 @@ def test_interrupted_clips_end_with_the_same_files(
   pipeline, tmp_path, monkeypatch, decode
 ):
   whole, broken = tmp_path / 'whole', tmp_path / 'broken'
-  fields = {'decode': decode, 'lossless': True}
+  fields = {'decode': decode, 'output': clip_file.Output(('mkv',))}
   clips.run(pipeline, [long_job(pipeline, whole, **fields)], None, quiet)
   assert sorted(files(whole)) == [
     f'backward/x{ending}'

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from unitemp_jax.errors import UserError
+from unitemp_jax.generate.clip_file import Output
 from unitemp_jax.video import formats
-from unitemp_jax.video.formats import Output
 from unitemp_jax.video.read import read_image, read_metadata, read_video
 from unitemp_jax.video.sound import RATE, place, read_sound
 from unitemp_jax.video.write import open_video
@@ -44,7 +44,12 @@ def written(tmp_path_factory):
   output = Output.parse('mp4,gif,webm,png,mkv', frame='last', repeat=3)
   sound = tone(COUNT / FPS)
   with (
-    formats.open_others(output, path, FPS, COUNT, True, TAGS, sound) as others,
+    formats.open_others(
+      *(path, output.formats, FPS, COUNT, True, TAGS),
+      sound=sound,
+      frame=output.frame,
+      repeat=output.repeat,
+    ) as others,
     open_video(path, FPS, TAGS, sound=sound) as append,
   ):
     for start in range(0, COUNT, 5):
@@ -161,7 +166,7 @@ def test_a_folder_of_other_files_is_kept(tmp_path):
   (folder / 'mine.txt').write_text('mine')
   with (
     pytest.raises(UserError, match='other files'),
-    formats.open_others(Output.parse('png'), tmp_path / 'x.mp4', FPS, 1, False),
+    formats.open_others(tmp_path / 'x.mp4', ['png'], FPS, 1, False),
   ):
     pass
   assert (folder / 'mine.txt').read_text() == 'mine'

@@ -15,7 +15,7 @@ from unitemp_jax.aot import (
   topology,
 )
 from unitemp_jax.aot.memory_report import MemoryReport
-from unitemp_jax.cli.options import Parser, at_least
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
 from unitemp_jax.training.config import TRAINING, load_config
 
@@ -47,30 +47,25 @@ writes all of it as tables.
 exit codes: 0 it fits; 2 bad input; 3 a step does not fit."""
 
 
-def _parser() -> Parser:
-  parser = Parser('aot', __doc__, _EXAMPLE)
-  add = parser.add
-  parser.share('config', required=False)
-  served = 'instead of --config: the folder of a model that is to be served'
-  parser.share('model', default=None, help=served)
-  add('--topology', 'of a slice, such as v5e:4x4', metavar='KIND:SHAPE')
-  add('--slices', 'how many', int, 1, metavar='N')
-  add('--steps', 'which to compile', metavar='STEP,...')
-  parser.share('mesh', help='of serving steps: that a clip is split over')
-  add('--fast', 'least effort of the compiler: no time, no verdict', bool)
-  add('--time', "print the schedule's seconds per op and module", bool)
-  add('--depth', 'compile so many layers only', int, metavar='N')
-  add('--out', 'also write the report as JSON', Path, metavar='FILE')
-  most = 'mesh, accumulate and remat: compile the N best by arithmetic'
-  add('--search', most, at_least(1, 1000), metavar='N')
-  compare = 'print the seconds of two reports side by side'
-  add('--compare', compare, metavar='OLD.json,NEW.json')
-  add('--table', 'compile a list of topologies', Path, metavar='FILE')
-  add('--known', 'of the list, only what is known', bool)
-  page = 'also write the tables to this Markdown file'
-  add('--markdown', page, Path, metavar='FILE')
-  parser.share('dry_run')
-  return parser
+_OPTIONS = """
+@config?
+--model DIR  instead of --config: the folder of a model that is to be served
+--topology KIND:SHAPE  of a slice, such as v5e:4x4
+--slices N=1  how many
+--steps STEP,...  which to compile
+@mesh  of serving steps: that a clip is split over
+--fast  least effort of the compiler: no time, no verdict
+--time  print the schedule's seconds per op and module
+--depth N  compile so many layers only
+--out FILE  also write the report as JSON
+--search N:1..1000
+  mesh, accumulate and remat: compile the N best by arithmetic
+--compare OLD.json,NEW.json  print the seconds of two reports side by side
+--table FILE  compile a list of topologies
+--known  of the list, only what is known
+--markdown FILE  also write the tables to this Markdown file
+@dry_run
+"""
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -201,7 +196,8 @@ def _table(args: argparse.Namespace) -> int:
 
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code: 0, or 3 if a step does not fit."""
-  args, overrides = _parser().parse_with_overrides(argv)
+  parser = Parser('aot', __doc__, _OPTIONS, _EXAMPLE)
+  args, overrides = parser.parse_with_overrides(argv)
   if args.compare is not None:
     paths = args.compare.split(',')
     if len(paths) != 2:

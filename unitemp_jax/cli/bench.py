@@ -5,7 +5,7 @@ import dataclasses
 
 from unitemp_jax.bench import attention, device, runner
 from unitemp_jax.bench.measure import CallShape, Context
-from unitemp_jax.cli.options import Parser, at_least
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.sampling import model_folder
@@ -34,29 +34,27 @@ example:
 _CALL = ('queries', 'keys', 'heads', 'head_dim', 'frames')
 
 
-def _parser() -> Parser:
-  about = f'{__doc__} Writes OUT/bench.json and OUT/bench.md.'
-  parser = Parser('bench', about, _EXAMPLE)
-  parser.add(
-    'names', 'which; by default the first three', nargs='*', metavar='NAME'
-  )
-  parser.share('out', 'model')
-  parser.share('config', required=False, help='reading: of a training')
-  often = 'how often everything is measured after warming up'
-  parser.add('--repeats', often, at_least(2), 5)
-  parser.add('--blocks', 'length of the long videos', int, 210)
-  parser.add('--accelerator', 'device: must be this', metavar='NAME')
-  for name in _CALL:
-    least = 0 if name == 'frames' else 1
-    what = 'attention: of the call that is measured'
-    parser.add(f'--{name}', what, at_least(least), metavar='N')
-  parser.share('dry_run')
-  return parser
+_OPTIONS = """
+names* NAME  which; by default the first three
+@out @model
+@config?  reading: of a training
+--repeats N:2=5  how often everything is measured after warming up
+--blocks N=210  length of the long videos
+--accelerator NAME  device: must be this
+--queries N:1  attention: of the call that is measured
+--keys N:1  attention: likewise
+--heads N:1  attention: likewise
+--head_dim N:1  attention: likewise
+--frames N:0  attention: likewise
+@dry_run
+"""
 
 
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code: 1 if a claim does not hold."""
-  args, overrides = _parser().parse_with_overrides(argv)
+  about = f'{__doc__} Writes OUT/bench.json and OUT/bench.md.'
+  parser = Parser('bench', about, _OPTIONS, _EXAMPLE)
+  args, overrides = parser.parse_with_overrides(argv)
   if args.names[:1] == ['device']:
     return _device(args)
   names = list(dict.fromkeys(args.names)) or [

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from unitemp_jax.cli.options import Parser, at_least
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips.layout import Blocks
 from unitemp_jax.report import pages
@@ -15,15 +15,15 @@ _WRITTEN += ('comparison.md', 'unpaired.csv', 'blind_key.json')
 _WRITTEN += ('blind/index.html',)
 
 
-def add(parser: Parser) -> None:
-  """Adds --out, --real, --blocks, --workers and --dry_run."""
-  parser.share('out')
-  real = 'real footage; it is cut to the length, rate and size of the clips'
-  parser.add('--real', real, Path, metavar='DIR')
-  blocks = 'boundaries of clips that do not tell theirs, in frames (8:12)'
-  parser.add('--blocks', blocks, Blocks.parse, metavar='FIRST:PERIOD')
-  parser.add('--workers', 'processes', at_least(1), 1)
-  parser.share('dry_run')
+OPTIONS = """
+@out
+--real DIR  real footage; it is cut to the length, rate and size of the clips
+--blocks FIRST:PERIOD
+  boundaries of clips that do not tell theirs, in frames (8:12)
+--workers N:1=1  processes
+@dry_run
+""".strip()
+KINDS: dict[str, Any] = {'FIRST:PERIOD': Blocks.parse}
 
 
 def check(

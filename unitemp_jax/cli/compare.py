@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from unitemp_jax.cli import clip_options
-from unitemp_jax.cli.options import Parser, at_least
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.compare import blind, gallery, numbers, pairing, run
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import folder as clip_folder
@@ -27,27 +27,27 @@ examples:
   unitemp compare numbers ours.npz theirs.npz"""
 
 
-def _parser() -> Parser:
-  parser = Parser(
-    'compare',
-    'Compare folders of clips: paired table, CSV, gallery, and a blind page\n'
-    'to vote on. The first is compared with each of the others.',
-    _EXAMPLE,
-  )
-  add = parser.add
-  add('folders', nargs='+', metavar='[NAME=]DIR')
-  clip_options.add(parser)
-  who = 'who named the clips of all folders but the first, or one for each: '
-  who += ', '.join(naming.KINDS)
-  add('--baseline', who, default='folder', metavar='KIND[,KIND]')
-  prompts = 'list of prompts, for names with numbers or cut prompts'
-  add('--prompts', prompts, Path, metavar='FILE')
-  given = 'what the models were given instead, line by line'
-  add('--long_prompts', given, Path, metavar='FILE')
-  add('--pictures', 'pairs with stills', at_least(0), 300)
-  add('--trials', 'of the blind page', at_least(0), 100)
-  add('--question', default='Which video is better?')
-  return parser
+_OPTIONS = f"""
+folders+ FOLDER  DIR, or NAME=DIR
+{clip_options.OPTIONS}
+--baseline KIND[,KIND]=folder
+  who named the clips of all folders but the first, or one for each:
+  {', '.join(naming.KINDS)}
+--prompts FILE  list of prompts, for names with numbers or cut prompts
+--long_prompts FILE  what the models were given instead, line by line
+--pictures N:0=300  pairs with stills
+--trials N:0=100  of the blind page
+--question TEXT=Which video is better?
+"""
+_ABOUT = """Compare folders of clips: paired table, CSV, gallery, and a blind
+page to vote on. The first is compared with each of the others."""
+_VOTES = """
+votes+ VOTES.json
+--key FILE  blind_key.json of the comparison
+--out FILE  also write the table as JSON
+"""
+_NUMBERS = """Compare what two systems made of the same noise. Each npz holds
+`noise`, and `latents` or `frames`; axes in any usual order."""
 
 
 def _check(args) -> None:
@@ -59,7 +59,8 @@ def _check(args) -> None:
 
 
 def _compare(argv: list[str]) -> int:
-  args = _parser().parse_args(argv)
+  parser = Parser('compare', _ABOUT, _OPTIONS, _EXAMPLE, **clip_options.KINDS)
+  args = parser.parse_args(argv)
   _check(args)
   found, problems = pairing.read(args.folders, args.baseline, args.blocks)
   prompts = []
@@ -92,12 +93,10 @@ def _votes(argv: list[str]) -> int:
   parser = Parser(
     'compare votes',
     'Score the votes of a blind comparison.',
+    _VOTES,
     'example: unitemp compare votes votes-ada.json votes-bo.json',
+    **{'VOTES.json': Path},
   )
-  parser.add('votes', kind=Path, nargs='+', metavar='VOTES.json')
-  key = 'blind_key.json of the comparison'
-  parser.add('--key', key, Path, metavar='FILE')
-  parser.add('--out', 'also write the table as JSON', Path, metavar='FILE')
   args = parser.parse_args(argv)
   path = args.key or blind.find_key(args.votes)
   if args.out is not None:
@@ -118,12 +117,10 @@ def _votes(argv: list[str]) -> int:
 def _numbers(argv: list[str]) -> int:
   parser = Parser(
     'compare numbers',
-    'Compare what two systems made of the same noise. Each npz holds `noise`,\n'
-    'and `latents` or `frames`; axes in any usual order.',
+    _NUMBERS,
+    'first FILE\nsecond FILE',
     'example: unitemp compare numbers ours.npz theirs.npz',
   )
-  parser.add('first', kind=Path, metavar='A.npz')
-  parser.add('second', kind=Path, metavar='B.npz')
   args = parser.parse_args(argv)
   print(numbers.to_text(numbers.compare(args.first, args.second)))
   return 0

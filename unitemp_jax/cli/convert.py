@@ -10,7 +10,7 @@ import tqdm
 from ml_collections import ConfigDict
 
 from unitemp_jax import files
-from unitemp_jax.cli.options import Parser, at_least
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.convert import (
   folder,
   foreign_configs,
@@ -50,42 +50,27 @@ is read by PyTorch, without running code in it: pip install
 conversion that was killed is run again with the same command."""
 
 
-def _parser() -> Parser:
-  parser = Parser('convert', __doc__, _EXAMPLE)
-  add = parser.add
-  out = 'a folder, or one .safetensors file for a training config'
-  parser.share('out', type=Path, help=out, metavar='PATH')
-  dtype = 'of the weights written; keep: as they are'
-  add('--dtype', dtype, default='keep', choices=sorted(incoming.POLICIES))
-  size = "sizes from config.model; default: whichever of Wan 2.1's fits"
-  parser.share('config', required=False, help=size)
-  parser.share('dry_run', help='print names and sizes, and stop')
-  for name, what in (
-    ('student', 'transformer that generates in few steps'),
-    ('teacher', 'bidirectional transformer'),
-    ('vae', 'video autoencoder'),
-    ('text', 'UMT5 encoder'),
-  ):
-    add(f'--{name}', f'from PyTorch: {what}', metavar='CHECKPOINT')
-  what = 'a LoRA to merge into the transformer; repeatable'
-  metavar = 'FILE[:STRENGTH]'
-  parser.add_argument(
-    '--lora', action='append', default=[], help=what, metavar=metavar
-  )
-  add('--tokenizer', 'from PyTorch', Path, metavar='FILE')
-  layout = 'names of the checkpoints; default: found by looking'
-  add('--layout', layout, choices=('wan', 'diffusers'))
-  part = 'of a .pt with several: generator_ema (preferred), generator, critic'
-  add('--part', part)
-  parts = 'write N files per network, cut as a mesh with fsdp=N holds it'
-  add('--fsdp', parts, at_least(1), 1, metavar='N')
-  model = 'to PyTorch: a model folder, or a weights file of a training'
-  add('--model', model, Path, metavar='PATH')
-  add('--to', 'to PyTorch: the layout', choices=outgoing.TARGETS)
-  networks = 'of a model folder, separated by commas'
-  add('--networks', networks, default='student')
-  add('--max_shard_gb', 'largest safetensors file', float, 10.0)
-  return parser
+_OPTIONS = f"""
+--out! PATH  a folder, or one .safetensors file for a training config
+--dtype {'|'.join(sorted(incoming.POLICIES))}=keep
+  of the weights written; keep: as they are
+@config?  sizes from config.model; default: whichever of Wan 2.1's fits
+@dry_run  print names and sizes, and stop
+--student CHECKPOINT  from PyTorch: transformer that generates in few steps
+--teacher CHECKPOINT  from PyTorch: bidirectional transformer
+--vae CHECKPOINT  from PyTorch: video autoencoder
+--text CHECKPOINT  from PyTorch: UMT5 encoder
+--lora+ FILE[:STRENGTH]  a LoRA to merge into the transformer; repeatable
+--tokenizer FILE  from PyTorch
+--layout wan|diffusers  names of the checkpoints; default: found by looking
+--part PART
+  of a .pt with several: generator_ema (preferred), generator, critic
+--fsdp N:1=1  write N files per network, cut as a mesh with fsdp=N holds it
+--model PATH  to PyTorch: a model folder, or a weights file of a training
+--to {'|'.join(outgoing.TARGETS)}  to PyTorch: the layout
+--networks NAME,...=student  of a model folder, separated by commas
+--max_shard_gb X=10.0  largest safetensors file
+"""
 
 
 @contextlib.contextmanager
@@ -102,7 +87,8 @@ def _progress(name: str) -> Iterator[incoming.Progress]:
 
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code."""
-  args, overrides = _parser().parse_with_overrides(argv)
+  parser = Parser('convert', __doc__, _OPTIONS, _EXAMPLE)
+  args, overrides = parser.parse_with_overrides(argv)
   if hub.is_name(args.tokenizer):
     args.tokenizer = hub.fetch(args.tokenizer)
   if overrides and not args.config:

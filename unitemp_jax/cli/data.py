@@ -4,7 +4,7 @@ import argparse
 import os
 import shlex
 
-from unitemp_jax.cli.options import Parser, at_least
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
 
 EXAMPLE = """examples:
@@ -26,53 +26,46 @@ Videos are read where they lie: what is written is an index of clips.
 
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code."""
-  parser = Parser('data', 'Prepares a data set and prints its folder.', EXAMPLE)
-  kinds = parser.add_subparsers(
-    required=True, metavar='KIND', parser_class=_Kind
-  )
-  what = 'procedural clips of handwritten digits'
-  _add_digits(kinds.add_parser('falling_digits', help=what))
-  _add_videos(kinds.add_parser('video_folder', help='your own videos'))
-  args = parser.parse_args(argv)
-  return args.run(args)
+  if argv and argv[0] in KINDS:
+    return KINDS[argv[0]](argv[1:])
+  about = 'Prepares a data set and prints its folder.'
+  options = """
+kind! KIND  falling_digits: procedural clips of handwritten digits;
+  video_folder: your own videos; each with --help
+"""
+  Parser('data', about, options, EXAMPLE, KIND=KINDS).parse_args(argv)
+  return 0
 
 
-class _Kind(Parser):
-  def __init__(self, prog: str, **_):
-    super().__init__(prog.removeprefix('unitemp '), None)
-
-
-def _add_digits(parser: Parser) -> None:
-  parser.add('--num_clips', kind=at_least(1), required=True)
-  parser.add('--split', 'train or test', default='train')
-  parser.add('--size', 'pixels', int, 32)
-  parser.add('--num_frames', kind=int, default=33)
-  parser.add('--seed', kind=int, default=0)
-  parser.share('out', 'dry_run')
-  parser.set_defaults(run=_falling_digits)
-
-
-def _add_videos(parser: Parser) -> None:
-  parser.add('--videos', 'folder of videos, or of tars of them', required=True)
-  parser.add('--fps', kind=float, required=True)
-  for name in ('height', 'width', 'num_frames'):
-    parser.add(f'--{name}', kind=int)
-  shapes = 'instead of these three: H x W x FRAMES of several sets, such as '
-  parser.add('--buckets', shapes + '480x832x81,832x480x81', default='')
-  captions = 'CSV or JSONL with the columns file and caption; or a pattern such'
-  captions += ' as texts/{folder}/{name}.txt; without it, name.txt beside each '
-  parser.add('--captions', captions + 'name.mp4 is read')
-  columns = 'of --captions: that of the file, and that of the caption'
-  parser.add('--columns', columns, default='file,caption', metavar='FILE,TEXT')
-  short = 'what becomes of the end of a scene that is too short'
-  parser.add('--short', short, default='drop', choices=('drop', 'pad'))
-  parser.add('--strict', 'stop at the first unusable file', bool)
-  parser.add('--pixels', 'store the clips themselves, at most 2 GB', bool)
-  parser.share('shard', help='look through every N-th file only, and stop')
-  beam = 'let Apache Beam look through the files; its options, if any'
-  parser.add('--beam', beam, nargs='?', const='', metavar='OPTIONS')
-  parser.share('out', 'dry_run')
-  parser.set_defaults(run=_video_folder)
+_DIGITS = """
+--num_clips! N:1
+--split SPLIT=train  train or test
+--size N=32  pixels
+--num_frames N=33
+--seed N=0
+@out @dry_run
+"""
+_VIDEOS = """
+--videos! FOLDER  folder of videos, or of tars of them
+--fps! X
+--height N
+--width N
+--num_frames N
+--buckets HxWxFRAMES,...
+  instead of these three: H x W x FRAMES of several sets, such as
+  480x832x81,832x480x81
+--captions NAME
+  CSV or JSONL with the columns file and caption; or a pattern such as
+  texts/{folder}/{name}.txt; without it, name.txt beside each name.mp4 is read
+--columns FILE,TEXT=file,caption
+  of --captions: that of the file, and that of the caption
+--short drop|pad=drop
+  what becomes of the end of a scene that is too short
+--strict  stop at the first unusable file
+--pixels  store the clips themselves, at most 2 GB
+@shard  look through every N-th file only, and stop
+@out @dry_run
+"""
 
 
 def _megabytes(num_clips: int, num_frames: int, height: int, width: int) -> str:
@@ -80,9 +73,11 @@ def _megabytes(num_clips: int, num_frames: int, height: int, width: int) -> str:
   return f'{num_clips} clips, {size:,.1f} MB before compression'
 
 
-def _falling_digits(args: argparse.Namespace) -> int:
+def _falling_digits(argv: list[str]) -> int:
   from unitemp_jax.data import digits_builder, falling_digits
 
+  about = 'Procedural clips of handwritten digits.'
+  args = Parser('data falling_digits', about, _DIGITS).parse_args(argv)
   spec = falling_digits.FallingDigitsSpec(
     num_frames=args.num_frames, size=args.size, split=args.split, seed=args.seed
   )
@@ -100,7 +95,7 @@ def _video_specs(args: argparse.Namespace) -> list:
   from unitemp_jax.data import video_list
 
   one = (args.height, args.width, args.num_frames)
-  buckets = video_list.read_buckets(args.buckets)
+  buckets = video_list.read_buckets(args.buckets or '')
   if bool(buckets) == (None not in one) or (buckets and one != (None,) * 3):
     raise UserError(
       'say --height, --width and --num_frames of the clips, or --buckets.'
@@ -124,9 +119,14 @@ def _video_specs(args: argparse.Namespace) -> list:
   ]
 
 
-def _video_folder(args: argparse.Namespace) -> int:
+def _video_folder(argv: list[str]) -> int:
   from unitemp_jax.data import video_folder_builder
   from unitemp_jax.parallel import processes
+
+  parser = Parser('data video_folder', 'Your own videos.', _VIDEOS)
+  beam = 'let Apache Beam look through the files; its options, if any'
+  parser.add_argument('--beam', nargs='?', const='', help=beam)
+  args = parser.parse_args(argv)
 
   def report(line: str) -> None:
     print(line, flush=True)
@@ -145,7 +145,7 @@ def _video_folder(args: argparse.Namespace) -> int:
     then = 'nothing is kept in a dry run' if args.dry_run else then
     print(f'{len(found.scans)} files looked through; {then}')
     return 0
-  beam = None if args.beam is None else _beam_options(args.beam)
+  pipeline = None if args.beam is None else _beam_options(args.beam)
   for spec in specs:
     try:
       if args.dry_run:
@@ -160,7 +160,7 @@ def _video_folder(args: argparse.Namespace) -> int:
         strict=args.strict,
         report=report,
         pixels=args.pixels,
-        beam=beam,
+        beam=pipeline,
       )
     except video_folder_builder.EmptyBucket as error:
       print(error)
@@ -194,3 +194,6 @@ def _beam_options(text: str):
       '--beam needs Apache Beam; run: pip install unitemp_jax[beam]'
     ) from error
   return PipelineOptions(shlex.split(text))
+
+
+KINDS = {'falling_digits': _falling_digits, 'video_folder': _video_folder}

@@ -4,8 +4,7 @@ import argparse
 from pathlib import Path
 
 from unitemp_jax import TINY
-from unitemp_jax.cli import options
-from unitemp_jax.cli.options import Parser, at_least, read_prompt_files
+from unitemp_jax.cli.options import Parser, read_prompt_files
 from unitemp_jax.data import latents, prompt_embeddings
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import encode_prompts
@@ -31,31 +30,28 @@ _EXAMPLE = """examples:
 Run the same command again to continue after an interruption."""
 
 
-def _parser() -> Parser:
-  parser = Parser('encode', __doc__, _EXAMPLE)
-  parser.share('config', required=False, help='what clips to encode, and how')
-  parser.share('out', required=False, help='default: config.latents.dir')
-  parser.share('dry_run')
-  lines = 'text files with one prompt per line'
-  parser.add('prompts', lines, Path, nargs='*', metavar='PROMPTS')
-  parser.share('model', help='whose text encoder and tokenizer to use')
-  torch = "instead of --model: PyTorch's weights, as they were downloaded"
-  parser.add('--checkpoint', torch, Path, metavar='PATH')
-  parser.add('--tokenizer', 'with --checkpoint', Path, metavar='FILE')
-  dtype = "on disk; default: float16 of clips, of prompts the model's own, "
-  dtypes = sorted({*latents.DTYPES, *prompt_embeddings.DTYPES})
-  dtype += 'bfloat16 with --checkpoint'
-  parser.add('--dtype', dtype, choices=dtypes)
-  rows = 'prompts at a time (8), or clips at a time on each device (1)'
-  parser.add('--batch_size', rows, at_least(1))
-  parser.share('shard')
-  options.add_hosts(parser)
-  return parser
+_OPTIONS = f"""
+@config?  what clips to encode, and how
+@out?  default: config.latents.dir
+@dry_run
+prompts* PROMPTS  text files with one prompt per line
+@model  whose text encoder and tokenizer to use
+--checkpoint PATH
+  instead of --model: PyTorch's weights, as they were downloaded
+--tokenizer FILE  with --checkpoint
+--dtype {'|'.join(sorted({*latents.DTYPES, *prompt_embeddings.DTYPES}))}
+  on disk; default: float16 of clips, of prompts the model's own, bfloat16 with
+  --checkpoint
+--batch_size N:1
+  prompts at a time (8), or clips at a time on each device (1)
+@shard @hosts @coordinator @host_index
+"""
 
 
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code."""
-  args, overrides = _parser().parse_with_overrides(argv)
+  parser = Parser('encode', __doc__, _OPTIONS, _EXAMPLE)
+  args, overrides = parser.parse_with_overrides(argv)
   processes.join(args.hosts, args.coordinator, args.host_index)
   # All hosts wait for the slowest one, so that none ends the others.
   with processes.sync('Encoding'):

@@ -1,29 +1,22 @@
 """`unitemp evaluate`: every number that is claimed for a model."""
 
 import argparse
-import collections
-import contextlib
-import dataclasses
-import re
 import shlex
 import textwrap
-from pathlib import Path
 
-from unitemp_jax import files, timeline
+from unitemp_jax import files
 from unitemp_jax.aot.clips import estimates
 from unitemp_jax.cli import clip_options
-from unitemp_jax.cli.options import Parser, add_hosts, at_least, seeds
+from unitemp_jax.cli.options import Parser, part_of, seeds
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.clips import fidelity, naming, tables
 from unitemp_jax.evaluation.clips import folder as clip_folder
-from unitemp_jax.evaluation.clips.measure import Measurer
+from unitemp_jax.evaluation.clips import naming
 from unitemp_jax.evaluation.metrics import frechet, registry, results
 from unitemp_jax.evaluation.suites import runner
 from unitemp_jax.evaluation.suites.bench import Settings
 from unitemp_jax.evaluation_sets import clips, store, verify, work
 from unitemp_jax.evaluation_sets.clips import SUITES
 from unitemp_jax.generate.text import memory_report
-from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.plans import decoding
 from unitemp_jax.report import measurements
@@ -39,27 +32,19 @@ By several machines: each measures its part, then the numbers of all are joined:
 Run the same command again to continue after an interruption."""
 
 
-def _folder_parser() -> Parser:
-  parser = Parser(
-    'evaluate folder',
-    'Measure a folder of clips: flicker at block boundaries, loops, joins,\n'
-    'motion, drift, direction, fidelity. No network is needed. Writes\n'
-    'OUT/metrics.json, metrics.md, clips.csv and index.html.',
-    _FOLDER,
-  )
-  add = parser.add
-  add('folder', 'clips, with subfolders', Path, metavar='DIR')
-  reference = 'clips of the same names, for PSNR and SSIM'
-  add('--reference', reference, Path, metavar='DIR')
-  who = 'who named the clips (folder: PROMPT-0.mp4 or anything)'
-  parser.add_argument(
-    '--naming', choices=naming.KINDS, default='folder', help=who
-  )
-  add('--features', 'npy or npz, [n, d]', Path, metavar='FILE')
-  add('--real_features', 'the same of real', Path, metavar='FILE')
-  clip_options.add(parser)
-  parser.share('shard', help='measure every N-th clip only, and stop')
-  return parser
+_FOLDER_ABOUT = """Measure a folder of clips: flicker at block boundaries,
+loops, joins, motion, drift, direction, fidelity. No network is needed. Writes
+OUT/metrics.json, metrics.md, clips.csv and index.html."""
+_FOLDER_OPTIONS = f"""
+folder DIR  clips, with subfolders
+--reference DIR  clips of the same names, for PSNR and SSIM
+--naming {'|'.join(naming.KINDS)}=folder
+  who named the clips; folder: PROMPT-0.mp4 or anything
+--features FILE  npy or npz, [n, d]
+--real_features FILE  the same of real
+{clip_options.OPTIONS}
+@shard  measure every N-th clip only, and stop
+"""
 
 
 def _check_folder(args) -> None:
@@ -71,21 +56,10 @@ def _check_folder(args) -> None:
     )
 
 
-def _references(listing, folder: Path, problems: list[str]):
-  """The reference of each clip that has one, by its path."""
-  references = clip_folder.list_clips(folder)
-  pairs, alone = fidelity.pair(listing.clips, references.clips)
-  if alone:
-    problems.append(
-      f'{len(alone)} clips have no reference in {folder}, such as '
-      f'{alone[0].name}.'
-    )
-  return {clip.path: reference for clip, reference in pairs}
-
-
 def measure(argv: list[str]) -> int:
   """Runs the verb and returns its exit code."""
-  args = _folder_parser().parse_args(argv)
+  about = 'evaluate folder', _FOLDER_ABOUT, _FOLDER_OPTIONS, _FOLDER
+  args = Parser(*about, **clip_options.KINDS).parse_args(argv)
   _check_folder(args)
   listing = clip_folder.list_clips(args.folder, args.naming, args.blocks)
   real = args.real and clip_folder.list_clips(args.real)
@@ -102,60 +76,20 @@ def measure(argv: list[str]) -> int:
     for problem in listing.problems:
       print(f'left out: {problem}')
     return 0
-  how = shlex.join(['unitemp', 'evaluate', 'folder', *argv])
-  measurer = Measurer(args.out / 'measured', args.workers)
-  problems, references = list(listing.problems), {}
-  if args.reference is not None:
-    references = _references(listing, args.reference, problems)
-  if args.shard is not None:
-    return _measure_part(args, listing, real, measurer, references)
-  own, more = tables.measure_clips(
-    listing.clips, measurer, references, direction=bool(real)
+  text, problems = measurements.measure_folder(
+    listing,
+    args.out,
+    shlex.join(['unitemp', 'evaluate', 'folder', *argv]),
+    real=real,
+    reference=args.reference,
+    features=features,
+    workers=args.workers,
+    part=None if args.shard is None else part_of(args),
   )
-  if not own:
-    raise UserError(
-      f'no clip in {listing.folder} could be measured (first problem: '
-      f'{more[0]}).'
-    )
-  groups, real_group = tables.grouped(own, listing.folder), None
-  problems += [*more, *tables.mixed(own)]
-  if real:
-    real_group, more = tables.measure_real(real, own, measurer, direction=True)
-    problems += more
-  else:
-    problems.append(
-      'there are no real clips beside these numbers; give some with --real.'
-    )
-  sections, more = tables.sections(groups, real_group, how)
-  problems += more
-  if features:
-    name = listing.folder.resolve().name
-    made, true = features
-    sections.append(tables.frechet_section(name, made, true, how))
   for problem in problems:
     print(f'note: {problem}')
-  shown = [*groups, *([real_group] if real_group else [])]
-  measurements.write(args.out, sections, tables.to_csv(shown), problems)
-  print(results.to_markdown(sections))
-  print(args.out / 'index.html')
-  return 0
-
-
-def _measure_part(args, listing, real, measurer, references) -> int:
-  """Measures a part, of which `Measurer` keeps all; the join finds it."""
-  first, parts = processes.part_of(args.shard)
-  mine = listing.clips[first::parts]
-  own, problems = tables.measure_clips(mine, measurer, references, bool(real))
-  if real and own:
-    some = dataclasses.replace(real, clips=real.clips[first::parts])
-    with contextlib.suppress(UserError):  # None is as long as a clip.
-      problems += tables.measure_real(some, own, measurer, direction=True)[1]
-  for problem in problems:
-    print(f'note: {problem}')
-  print(
-    f'{len(own)} of {len(listing.clips)} clips are measured; when all parts '
-    f'are, run the command without --shard: {args.out}'
-  )
+  print(text)
+  print(args.out if args.shard else args.out / 'index.html')
   return 0
 
 
@@ -165,9 +99,9 @@ _GENERATE = f"""suites (name of a clip, samples per prompt):
 
 examples:
   unitemp evaluate generate --suite=vbench --manifest=VBench_full_info.json \\
-    --long_prompts=all_dimension_longer.txt --order=forward,backward --out=DIR
+    --long_prompts=all_dimension_longer.txt --orders=forward,backward --out=DIR
   unitemp evaluate generate --suite=inbetween --manifest=CLIPS/ \\
-    --order=all --out=DIR --shard=0/4
+    --orders=all --out=DIR --shard=0/4
   unitemp evaluate status DIR
   unitemp evaluate verify DIR
 Run the same command again to continue after an interruption, on any number of
@@ -179,42 +113,26 @@ _VERIFY = """examples:
 The second form checks a folder that any other system wrote."""
 
 
-def _generate_args(argv: list[str]) -> argparse.Namespace:
-  parser = Parser(
-    'evaluate generate', 'All clips that a benchmark asks for.', _GENERATE
-  )
-  add = parser.add
-  add('--suite', required=True, choices=SUITES, metavar='SUITE')
-  add(
-    '--manifest',
-    'prompts: .txt, .csv, .jsonl, .json of VBench, or a folder of .txt files '
-    'named after dimensions; inbetween: a folder of real clips',
-    Path,
-    required=True,
-    metavar='FILE',
-  )
-  add(
-    '--long_prompts',
-    'what the model is given instead: line n for prompt n',
-    Path,
-    metavar='FILE',
-  )
-  add('--images', 'i2v: the first frames', Path, metavar='DIR')
-  add('--captions', 'inbetween: of the clips', Path, metavar='FILE')
-  add('--prompt', 'inbetween: for clips without a caption')
-  add('--order', 'names with commas, or "all"', default='forward')
-  parser.share('out', 'model', 'dry_run')
-  add('--samples', "per prompt; the suite's own by default", at_least(1, 1000))
-  add('--num_prompts', 'only so many of the first prompts', at_least(1))
-  parser.share('seed', help='of the whole set (0)')
-  add('--frames', "of a clip, 1 + 4k; the model's by default", int)
-  parser.share('anchors', 'start_level', 'window')
-  parser.share('sinks', default='none')
-  add('--decode', default='joint', choices=decoding.MODES)
-  add('--batch_size', 'clips per batch (8, or what fits)', at_least(1))
-  parser.share('mesh', 'shard')
-  add_hosts(parser)
-  return parser.parse_args(argv)
+_GENERATE_OPTIONS = f"""
+--suite! SUITE
+--manifest! FILE
+  prompts: .txt, .csv, .jsonl, .json of VBench, or a folder of .txt files named
+  after dimensions; inbetween: a folder of real clips
+--long_prompts FILE  what the model is given instead: line n for prompt n
+--images DIR  i2v: the first frames
+--captions FILE  inbetween: of the clips
+--prompt TEXT  inbetween: for clips without a caption
+--orders,--order NAME,...=forward  names with commas, or "all"
+@out @model @dry_run
+--samples N:1..1000  per prompt; the suite's own by default
+--num_prompts N:1  only so many of the first prompts
+@seed  of the whole set
+--frames N  of a clip, 1 + 4k; the model's by default
+@anchors @start_level @window @sinks=none
+--decode {'|'.join(decoding.MODES)}=joint
+--batch_size N:1  clips per batch (8, or what fits)
+@mesh @shard @hosts @coordinator @host_index
+"""
 
 
 def _work(args: argparse.Namespace) -> work.Work:
@@ -229,7 +147,7 @@ def _work(args: argparse.Namespace) -> work.Work:
       captions=args.captions,
       prompt=args.prompt,
     )[: args.num_prompts],
-    work.order_names(args.order, SUITES[args.suite].conditioning),
+    work.order_names(args.orders, SUITES[args.suite].conditioning),
     seed=args.seed,
     samples=args.samples,
     frames=args.frames,
@@ -243,12 +161,14 @@ def _work(args: argparse.Namespace) -> work.Work:
 
 def generate(argv: list[str]) -> int:
   """Runs the action and returns its exit code."""
-  args = _generate_args(argv)
+  about = 'All clips that a benchmark asks for.'
+  args = Parser(
+    'evaluate generate', about, _GENERATE_OPTIONS, _GENERATE, SUITE=SUITES
+  ).parse_args(argv)
   if args.shard is not None and args.hosts != 1:
     raise UserError('--hosts makes the parts; leave out --shard.')
   seeds(args.seed, 1)
-  processes.join(args.hosts, args.coordinator, args.host_index)
-  shard = processes.part_of(args.shard)
+  shard = part_of(args)
   todo = _work(args)
   print(
     f'{todo.settings["prompts"]} prompts, {len(todo.clips)} clips of '
@@ -283,54 +203,32 @@ def generate(argv: list[str]) -> int:
 def status(argv: list[str]) -> int:
   """What of a set is there; returns 0 if it is complete, 1 if not."""
   example = 'example: unitemp evaluate status DIR'
-  parser = Parser('evaluate status', 'What of a set is there.', example)
-  parser.add_argument('folder', type=Path, metavar='DIR')
+  about = 'What of a set is there.'
+  parser = Parser('evaluate status', about, 'folder DIR', example)
   seen = store.read_status(parser.parse_args(argv).folder)
   print(store.to_text(seen))
   return 1 if seen.missing else 0
 
 
-def _verify_args(argv: list[str]) -> argparse.Namespace:
-  parser = Parser(
-    'evaluate verify',
-    'Would a benchmark find every clip, and whole? Ends with code 1 if not.',
-    _VERIFY,
-  )
-  add = parser.add
-  parser.add_argument('folder', type=Path, metavar='DIR')
-  add('--suite', ', '.join(SUITES), choices=SUITES, metavar='SUITE')
-  add('--manifest', kind=Path, metavar='FILE')
-  add('--samples', "per prompt; the suite's own by default", at_least(1, 1000))
-  add('--frames', kind=at_least(1))
-  add('--fps', kind=float)
-  add('--size', 'pixels, such as 480x832', metavar='HxW')
-  add('--all', 'list every problem', bool)
-  add('--repair', 'forget bad clips, so that "generate" makes them again', bool)
-  return parser.parse_args(argv)
-
-
-def _foreign(args) -> tuple[int, list[verify.Problem]]:
-  """Checks a folder by the rules of a suite."""
-  suite = SUITES[args.suite]
-  if suite.conditioning == 'image':
-    raise UserError('use --suite=vbench: the names are the same.')
-  caption = 'unknown' if suite.conditioning == 'clip' else None
-  prompts = clips.find(args.suite, args.manifest, prompt=caption)
-  listed = clips.list_clips(suite, prompts, ['.'], samples=args.samples)
-  names = [f'{clip.path.removeprefix("./")}.mp4' for clip in listed]
-  size = re.fullmatch(r'([1-9]\d{0,4})x([1-9]\d{0,4})', args.size or '')
-  if args.size is not None and not size:
-    raise UserError(f'--size={args.size} is not HxW, as 480x832.')
-  if args.fps is not None and not 0 < args.fps <= timeline.MOST_FPS:
-    raise UserError(f'--fps={args.fps}: use more than 0, such as 16.')
-  sides = map(int, size.groups()) if size else ()
-  wanted = verify.Wanted(args.frames, args.fps, *sides)
-  return len(names), verify.verify_folder(args.folder, names, wanted)
+_VERIFY_OPTIONS = f"""
+folder DIR
+--suite SUITE  {', '.join(SUITES)}
+--manifest FILE
+--samples N:1..1000  per prompt; the suite's own by default
+--frames N:1
+--fps X
+--size HxW  pixels, such as 480x832
+--all  list every problem
+--repair  forget bad clips, so that "generate" makes them again
+"""
 
 
 def check(argv: list[str]) -> int:
   """Runs the action; returns 0 if all is well, 1 if not."""
-  args = _verify_args(argv)
+  about = 'Would a benchmark find every clip, and whole? Code 1 if not.'
+  args = Parser(
+    'evaluate verify', about, _VERIFY_OPTIONS, _VERIFY, SUITE=SUITES
+  ).parse_args(argv)
   if (args.suite is None) != (args.manifest is None):
     raise UserError('--suite and --manifest belong together.')
   for option in ('samples', 'frames', 'fps', 'size'):
@@ -341,21 +239,16 @@ def check(argv: list[str]) -> int:
   elif args.repair:
     raise UserError('--repair works on sets that "generate" made only.')
   else:
-    wanted, problems = _foreign(args)
-  counts = collections.Counter(problem.kind for problem in problems)
-  shown: collections.Counter = collections.Counter()
-  for problem in problems:
-    shown[problem.kind] += 1
-    if args.all or shown[problem.kind] <= _SHOWN:
-      print(f'{problem.kind}: {problem.file}: {problem.what}')
-  for kind, number in counts.items():
-    if number > _SHOWN and not args.all:
-      print(f'{kind}: {number - _SHOWN} more; see --all')
+    wanted, problems = verify.verify_foreign(
+      *(args.folder, args.suite, args.manifest, args.samples),
+      verify.Wanted.parse(args.frames, args.fps, args.size),
+    )
+  for line in verify.to_lines(problems, None if args.all else _SHOWN):
+    print(line)
   if args.repair:
     removed = verify.forget(store.Store(args.folder), problems)
     print(f'{removed} clips will be made again by "unitemp evaluate generate"')
-  kinds = ', '.join(f'{number} {kind}' for kind, number in counts.items())
-  print(f'{wanted} clips wanted: {kinds or "all there and whole"}')
+  print(f'{wanted} clips wanted: {verify.summary(problems)}')
   return 1 if problems else 0
 
 
@@ -392,27 +285,18 @@ other actions, each with --help:
   unitemp evaluate folder    measure the clips of any system"""
 
 
-def _parser() -> Parser:
-  about = f'{__doc__} Writes OUT/metrics.json and OUT/metrics.md.'
-  parser = Parser('evaluate', about, _EXAMPLE)
-  parser.share('out', 'model')
-  add = parser.add
-  # A control swaps blocks between clips.
-  add('--num_clips', 'held-out captions per order', at_least(2, 100_000), 256)
-  add('--batch_size', 'clips per batch', at_least(1), 32)
-  parser.share('seed', help='of the generated clips (0)')
-  only = 'suites with commas; all by default'
-  parser.add_argument(
-    '--only', default=','.join(runner.SUITES), metavar='SUITE,...', help=only
-  )
-  less = 'teacher.safetensors of the model, if its folder has none'
-  add('--teacher', less, Path, metavar='FILE')
-  first = 'weights that its distillation began with, for the suite power'
-  add('--initial', first, Path, metavar='FILE')
-  page = 'also write the tables to this Markdown file'
-  add('--markdown', page, Path, metavar='FILE')
-  parser.share('dry_run')
-  return parser
+# A control swaps blocks between clips: two at least.
+_OPTIONS = """
+@out @model
+--num_clips N:2..100000=256  held-out captions per order
+--batch_size N:1=32  clips per batch
+@seed  of the generated clips
+--only SUITE,...  suites with commas; all by default
+--teacher FILE  teacher.safetensors of the model, if its folder has none
+--initial FILE  weights that its distillation began with, for the suite power
+--markdown FILE  also write the tables to this Markdown file
+@dry_run
+"""
 
 
 def _suites(text: str) -> list[str]:
@@ -438,8 +322,9 @@ def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code."""
   if argv and argv[0] in ACTIONS:
     return ACTIONS[argv[0]](argv[1:])
-  args = _parser().parse_args(argv)
-  names = _suites(args.only)
+  about = f'{__doc__} Writes OUT/metrics.json and OUT/metrics.md.'
+  args = Parser('evaluate', about, _OPTIONS, _EXAMPLE).parse_args(argv)
+  names = _suites(args.only or ','.join(runner.SUITES))
   seeds(args.seed, args.num_clips)
   settings = Settings(args.num_clips, args.batch_size, args.seed)
   if args.markdown is not None:

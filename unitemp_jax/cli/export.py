@@ -26,12 +26,11 @@ Weights are stored as float16. The folder is what "unitemp generate --model"
 and "unitemp evaluate --model" take."""
 
 
-def _parser() -> Parser:
-  parser = Parser('export', __doc__, _EXAMPLE)
-  parser.share('config')
-  parser.add('--student', kind=Path, required=True, metavar='FILE')
-  parser.share('out')
-  return parser
+_OPTIONS = """
+@config
+--student! FILE
+@out
+"""
 
 
 def _provenance(config, student: Path) -> dict:
@@ -59,7 +58,8 @@ def _half(shapes):
 
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code."""
-  args, overrides = _parser().parse_with_overrides(argv)
+  parser = Parser('export', __doc__, _OPTIONS, _EXAMPLE)
+  args, overrides = parser.parse_with_overrides(argv)
   needs = ('model', 'latents', 'teacher', 'student_init')
   config = load_config(args.config, overrides, needs)
   card = model_card(config, {})

@@ -8,9 +8,9 @@ from typing import Any
 from unitemp_jax import files, orders, plans
 from unitemp_jax.cli.options import (
   Parser,
-  at_least,
   by_time,
   part_lock,
+  part_of,
   read_prompts,
   seeds,
 )
@@ -41,126 +41,94 @@ examples:
   unitemp generate --storyboard=story.yaml --out=out --dry_run
 Run the same command again to continue after an interruption: the clip is the
 same, byte for byte."""
-_REPEATED: dict[str, Any] = {'action': 'append', 'default': []}
-# Workflow -> the options that belong to it alone.
-_OPTIONS: dict[str, tuple[str, ...]] = {
-  'orders': ('first', 'last'),
-  'image': ('at',),
-  'extend': ('before', 'after', 'sides'),
-  'keyframe': ('side',),
-  'transition': ('first', 'last', 'side'),
-  'loop': ('first', 'side'),
-  'regenerate': ('span', 'side'),
-  'long': ('first', 'last', 'direction', 'sinks', 'sink_latents'),
-  'plan': (),
-  'storyboard': (),
+_WORKFLOWS = """
+--orders,--order NAME,...  text to video: names with commas, or "all" (forward)
+--image FILE  image to video
+--extend CLIP
+--keyframe+ T:FILE  image or clip at a time; -1: it ends the video; repeatable
+--transition  from --first to --last
+--loop  ends where it starts
+--regenerate CLIP
+--long LEN  through a sliding window
+--storyboard FILE
+--plan FILE  by a plan in JSON, see "unitemp plan"
+"""
+_SETTINGS = f"""
+--at T  --image: where it stands; -1 ends the video
+--before LEN  --extend: how much is added before
+--after LEN  --extend: how much is added after
+--sides {'|'.join(orders.GROWTHS)}  --extend: which grows first
+--span A:B  --regenerate: frames to be made anew
+--side {'|'.join(orders.SIDES)}  where gaps are filled from
+--direction {'|'.join(orders.DIRECTIONS)}  --long
+@sinks  --long: ends that stay in view
+--sink_latents N  --long: latents per end that stay in view
+@window
+--local_attn_size N
+  --window in Self-Forcing's terms: with the block itself
+--block N:1  latents per block; the model's by default
+--trained_span N:1
+  latents that may meet in a view; the model's training by default
+@prompt @prompts
+--prompt_at+ T:TEXT
+  the prompt from a time on; --prompt holds before; repeatable
+--num_prompts N
+  without a prompt, with --orders: captions of so many held-out clips, whose
+  first and last frames are given to the orders that want them (8)
+--seed N  of the first clip; the next is + 1 (0)
+--length LEN  of the video; the model's by default
+--height N  pixels; by default in the shape of given frames
+--width N  at the model's area, or the model's own size
+--first FILE  image or clip that the video starts with
+--last FILE  image or clip that the video ends with
+--trim  cut up to 3 frames off given clips to get 1 + 4k
+@out @model @mesh
+@shard  every N-th part from the I-th on, I from 0
+@dry_run @embeddings @anchors @start_level
+--decode {'|'.join(decoding.MODES)}=joint
+  the file: all at once, blocks as they are made, or one block later
+--noise FILE.npz  draws of all latents, see the guide
+--save_latents  write an npz of the latents too
+--lossless  write an mkv (FFV1) of the exact pixels too
+--negative_prompt TEXT  by normalised attention guidance (2505.21179)
+--nag_scale X  its strength; 1: none (5)
+--nag_tau X  most growth of the norm (2.5)
+--nag_alpha X  share of what is guided (0.25)
+--format NAME,...=mp4
+  files beside the mp4, with commas: gif, webm, mkv (lossless), png
+--frame first|last  write this frame as a png too
+--playback_fps X  of the files; without sound
+--crf N=18  quality of mp4 and webm, 0 (best) to 51
+--repeat N=0
+  a loop in so many turns, as NAME.loop.mp4, for players that stop
+--batch_size N:1  with --orders (8)
+--draw FILE.svg  draw the plan
+"""
+# What is to be done -> its function in `generate.workflows`, the argument that
+# its option gives, and the options that belong to it.
+_WAYS = {
+  'orders': ('text_to_video', '', 'first last length batch_size num_prompts'),
+  'image': ('image_to_video', 'image', 'at length'),
+  'extend': ('extend', 'clip', 'before after sides'),
+  'keyframe': ('fill', 'keyframes', 'side length'),
+  'transition': ('transition', '', 'first last side length'),
+  'loop': ('loop', '', 'first side length'),
+  'regenerate': ('regenerate', 'clip', 'span side'),
+  'long': ('long_video', 'length', 'first last direction sinks sink_latents'),
+  'plan': ('from_plan', 'plan', ''),
+  'storyboard': ('', '', ''),
 }
-# The same -> its function in `generate.workflows`.
-WORKFLOWS = {
-  'image': 'image_to_video',
-  'extend': 'extend',
-  'keyframe': 'fill',
-  'transition': 'transition',
-  'loop': 'loop',
-  'regenerate': 'regenerate',
-  'long': 'long_video',
-  'plan': 'from_plan',
+# Settings of the order, by their names in `workflows`.
+_ORDER = {'anchors': 'anchors', 'start': 'start_level', 'block': 'block'}
+_ORDER |= {'window': 'window', 'trained_span': 'trained_span'}
+# What a file says itself.
+_SAID = {
+  'plan': _ORDER.values(),
+  'storyboard': (
+    *('prompt', 'prompts', 'prompt_at', 'height', 'width', 'seed', 'trim'),
+    *_ORDER.values(),
+  ),
 }
-# Workflows whose length follows from something else.
-_NO_LENGTH = ('extend', 'regenerate', 'long', 'plan', 'storyboard')
-# What a storyboard says, or has no say for.
-_OF_STORYBOARDS = ('prompt', 'prompts', 'prompt_at', 'height', 'width', 'seed')
-_OF_STORYBOARDS += ('window', 'anchors', 'start_level', 'block', 'trained_span')
-_OF_STORYBOARDS += ('trim',)
-
-
-def _parser() -> Parser:
-  parser = Parser('generate', __doc__, _EXAMPLE)
-  group = parser.add_argument_group('what to do (one of them)')
-  one = group.add_mutually_exclusive_group().add_argument
-  one('--orders', help='text to video: names with commas, or "all" (forward)')
-  one('--image', type=Path, metavar='FILE', help='image to video')
-  one('--extend', type=Path, metavar='CLIP')
-  one(
-    '--keyframe',
-    **_REPEATED,
-    metavar='T:FILE',
-    help='image or clip at a time; -1: it ends the video; repeatable',
-  )
-  one('--transition', action='store_true', help='from --first to --last')
-  one('--loop', action='store_true', help='ends where it starts')
-  one('--regenerate', type=Path, metavar='CLIP')
-  one('--long', metavar='LEN', help='through a sliding window')
-  one('--storyboard', type=Path, metavar='FILE')
-  of_file = 'by a plan in JSON, see "unitemp plan"'
-  one('--plan', type=Path, metavar='FILE', help=of_file)
-  add = parser.add
-  add('--at', '--image: where it stands; -1 ends the video', metavar='T')
-  add('--before', '--extend: how much is added before', metavar='LEN')
-  add('--after', '--extend: how much is added after', metavar='LEN')
-  add('--sides', '--extend: which grows first', choices=orders.GROWTHS)
-  add('--span', '--regenerate: frames to be made anew', metavar='A:B')
-  add('--side', 'where gaps are filled from', choices=orders.SIDES)
-  add('--direction', '--long', choices=orders.DIRECTIONS)
-  parser.share('sinks', help='--long: ends that stay in view')
-  add('--sink_latents', '--long: latents per end that stay in view', int)
-  parser.share('window')
-  size = "--window in Self-Forcing's terms: with the block itself"
-  add('--local_attn_size', size, int)
-  add('--block', "latents per block; the model's by default", at_least(1))
-  span = "latents that may meet in a view; the model's training by default"
-  add('--trained_span', span, at_least(1))
-  parser.share('prompt', 'prompts')
-  parser.add_argument(
-    '--prompt_at',
-    **_REPEATED,
-    metavar='T:TEXT',
-    help='the prompt from a time on; --prompt holds before; repeatable',
-  )
-  add(
-    '--num_prompts',
-    'without a prompt, with --orders: captions of so many held-out clips, '
-    'whose first and last frames are given to the orders that want them (8)',
-    int,
-  )
-  parser.share('seed', default=None)
-  add('--length', "of the video; the model's by default", metavar='LEN')
-  add('--height', 'pixels; by default in the shape of given frames', int)
-  add('--width', "at the model's area, or the model's own size", int)
-  add('--first', 'image or clip that the video starts with', Path)
-  add('--last', 'image or clip that the video ends with', Path)
-  add('--trim', 'cut up to 3 frames off given clips to get 1 + 4k', bool)
-  parser.share('out', 'model', 'mesh', 'shard', 'dry_run')
-  parser.share('embeddings', 'anchors', 'start_level')
-  add(
-    '--decode',
-    'the file: all at once, blocks as they are made, or one block later',
-    default='joint',
-    choices=decoding.MODES,
-  )
-  add('--noise', 'draws of all latents, see the guide', metavar='FILE.npz')
-  add('--save_latents', 'write an npz of the latents too', bool)
-  add('--lossless', 'write an mkv (FFV1) of the exact pixels too', bool)
-  _add_files(parser)
-  add('--batch_size', 'with --orders (8)', at_least(1))
-  add('--draw', 'draw the plan', Path, metavar='FILE.svg')
-  return parser
-
-
-def _add_files(parser: Parser) -> None:
-  """Adds a negative prompt, what files are written, and how."""
-  add = parser.add
-  add('--negative_prompt', 'by normalised attention guidance (2505.21179)')
-  add('--nag_scale', 'its strength; 1: none (5)', float)
-  add('--nag_tau', 'most growth of the norm (2.5)', float)
-  add('--nag_alpha', 'share of what is guided (0.25)', float)
-  also = 'files beside the mp4, with commas: gif, webm, mkv (lossless), png'
-  add('--format', also, default='mp4')
-  add('--frame', 'write this frame as a png too', choices=('first', 'last'))
-  add('--playback_fps', 'of the files; without sound', float)
-  add('--crf', 'quality of mp4 and webm, 0 (best) to 51', int, 18)
-  turns = 'a loop in so many turns, as NAME.loop.mp4, for players that stop'
-  add('--repeat', turns, int, 0)
 
 
 def main(argv: list[str]) -> int:
@@ -170,16 +138,16 @@ def main(argv: list[str]) -> int:
     raise UserError(f'--draw={args.draw}: must end in .svg.')
   todo = jobs(args)
   from unitemp_jax.generate import clip_file
-  from unitemp_jax.parallel import processes
+  from unitemp_jax.sampling import model_folder
 
-  number, shard = len(todo), processes.part_of(args.shard)
+  card = model_folder.read_card(args.model)
+  number = len(todo)
+  shard = part_of(args)
   todo = todo[shard[0] :: shard[1]]
   if args.storyboard:
     from unitemp_jax.generate import storyboard
-    from unitemp_jax.sampling import model_folder
 
     board = storyboard.read(args.storyboard)
-    card = model_folder.read_card(args.model)
     print(storyboard.describe(board, card), end='')
   print(f'{len(todo)} clips, to {args.out}')
   if args.decode == 'lag':
@@ -188,6 +156,12 @@ def main(argv: list[str]) -> int:
       print(note)
   for remark in dict.fromkeys(r for job in todo for r in job.request.remarks):
     print(f'note: {remark}')
+  frames = min((job.request.num_frames for job in todo), default=card.frames)
+  if frames < card.frames:
+    print(
+      f'note: the model was trained on {card.frames} frames; pictures of '
+      f'{frames} may be worse'
+    )
   if args.dry_run or args.storyboard:
     clip_file.show(todo)
   if args.draw and not todo:
@@ -205,10 +179,8 @@ def main(argv: list[str]) -> int:
   from unitemp_jax.generate.pipeline import Pipeline
   from unitemp_jax.generate.text import memory_report
   from unitemp_jax.parallel.mesh import enable_compile_cache
-  from unitemp_jax.sampling import model_folder
 
   enable_compile_cache()
-  card = model_folder.read_card(args.model)
   needed = memory_report(card, args.embeddings is not None)
   if needed:
     print(needed, flush=True)
@@ -231,27 +203,32 @@ def main(argv: list[str]) -> int:
 
 def workflow_of(args: argparse.Namespace) -> str:
   """The name of what is to be done; 'orders' if nothing else is asked for."""
-  for name in _OPTIONS:
-    if getattr(args, name) not in (None, False, []):
-      return name
-  return 'orders'
+  return next((name for name in _WAYS if _is_given(args, name)), 'orders')
+
+
+def _is_given(args: argparse.Namespace, option: str) -> bool:
+  value = getattr(args, option)
+  return value is not None and value is not False and value != []
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
   """The options of a command."""
-  return _parser().parse_args(argv)
+  kinds = {'FILE.svg': Path}
+  parser = Parser('generate', __doc__, _SETTINGS, _EXAMPLE, **kinds)
+  group = parser.add_argument_group('what to do (one of them)')
+  parser.options(_WORKFLOWS, group.add_mutually_exclusive_group())
+  return parser.parse_args(argv)
 
 
 def jobs(args: argparse.Namespace) -> list[Any]:
   """The clips of a command; UserError for what does not fit."""
   from unitemp_jax.data.tokenizer import Tokenizer
-  from unitemp_jax.generate import storyboard, workflows
+  from unitemp_jax.generate import clip_file, storyboard, workflows
   from unitemp_jax.sampling import model_folder
 
   name = workflow_of(args)
   _check_options(args, name)
-  told = args.prompt is not None or args.prompts is not None
-  if args.num_prompts is not None and (told or name != 'orders'):
+  if args.num_prompts is not None and (args.prompt or args.prompts):
     raise UserError('--num_prompts is for --orders without a prompt.')
   card = model_folder.read_card(args.model)
   tokenizer = Tokenizer.from_file(args.model / 'tokenizer.json')
@@ -267,14 +244,13 @@ def jobs(args: argparse.Namespace) -> list[Any]:
       raise UserError(f'--{name} needs --prompt: what the video shows.')
     if name == 'plan':  # Once for all prompts.
       args.plan = _plan(args, model)
+    make = getattr(workflows, _WAYS[name][0])
     requests = [
-      _request(args, model, name, schedule(args, prompt), seed)
+      make(model, prompt=schedule(args, prompt), **arguments(args, name, seed))
       for seed, prompt in zip(
         seeds(args.seed or 0, len(prompts)), prompts, strict=True
       )
     ]
-  from unitemp_jax.video import formats
-
   if args.noise is not None:
     from unitemp_jax.generate import noise
 
@@ -294,8 +270,8 @@ def jobs(args: argparse.Namespace) -> list[Any]:
       dataclasses.replace(r, nag=guide, remarks=(*r.remarks, *unread))
       for r in requests
     ]
-  output = formats.Output.parse(
-    args.format,
+  output = clip_file.Output.parse(
+    args.format + ',mkv' * args.lossless,
     frame=args.frame,
     playback_fps=args.playback_fps,
     crf=args.crf,
@@ -303,16 +279,14 @@ def jobs(args: argparse.Namespace) -> list[Any]:
   )
   if output.repeat and not any(r.plan.loops for r in requests):
     raise UserError('--repeat is for loops; leave it out, or use --loop.')
-  from unitemp_jax.generate import clip_file, clips  # What is refused is fast.
-
   counts: dict[str, int] = {}
   made = []
   for request in requests:
     index = counts[request.workflow] = counts.get(request.workflow, -1) + 1
     title = args.storyboard.stem if name == 'storyboard' else request.prompts[0]
     path = args.out / request.workflow / clip_file.clip_name(index, title)
-    job = clips.Job(
-      *(path, request, args.decode, args.lossless, output, args.save_latents)
+    job = clip_file.Job(
+      *(path, request, args.decode, output, args.save_latents)
     )
     made.append(job)
   return made
@@ -330,69 +304,41 @@ def _check_options(args, name):
       f'--local_attn_size={args.local_attn_size} with blocks of {block}: '
       f'--window={args.window}'
     )
-  for option in sorted({o for options in _OPTIONS.values() for o in options}):
-    if getattr(args, option) is not None and option not in _OPTIONS[name]:
-      homes = [f'--{n}' for n, own in _OPTIONS.items() if option in own]
-      raise UserError(f'--{option} belongs to {" or ".join(homes)}.')
-  if args.length is not None and name in _NO_LENGTH:
-    raise UserError(
-      f'--length does not go with --{name}, whose length follows from it.'
-    )
-  if name == 'storyboard':
-    for option in _OF_STORYBOARDS:
-      value = getattr(args, option)
-      if value is not None and value is not False and value != []:
-        raise UserError(
-          f'--{option} does not go with --storyboard, whose file takes size, '
-          'seed, anchors, window and prompts; say it there.'
-        )
-  if args.batch_size is not None and name != 'orders':
-    raise UserError(f'--batch_size goes with --orders, not with --{name}.')
+  homes: dict[str, list[str]] = {}
+  for way, (_, _, own) in _WAYS.items():
+    for option in own.split():
+      homes.setdefault(option, []).append(way)
+  for option, ways in homes.items():
+    if _is_given(args, option) and name not in ways:
+      raise UserError(
+        f'--{option} belongs to --{" or --".join(ways)}, not to --{name}.'
+      )
+  for option in _SAID.get(name, ()):
+    if _is_given(args, option):
+      raise UserError(
+        f'--{option} does not go with --{name}, whose file says so itself.'
+      )
 
 
 def _settings(args, seed) -> dict[str, Any]:
-  own = {
-    'seed': seed,
-    'height': args.height,
-    'width': args.width,
-    'anchors': args.anchors,
-    'start': args.start_level,
-    'block': args.block,
-    'window': args.window,
-    'trained_span': args.trained_span,
-    'trim': args.trim,
-  }
-  return own if args.length is None else {**own, 'length': args.length}
+  own = {'seed': seed, 'length': args.length, 'trim': args.trim}
+  own |= {'height': args.height, 'width': args.width}
+  own |= {name: getattr(args, option) for name, option in _ORDER.items()}
+  return {name: value for name, value in own.items() if value is not None}
 
 
-def _request(args, model, name, prompt, seed):
-  from unitemp_jax.generate import workflows
-
-  own = arguments(args, model, name, seed)
-  return getattr(workflows, WORKFLOWS[name])(model, prompt=prompt, **own)
-
-
-def arguments(args, model, name, seed) -> dict[str, Any]:
+def arguments(args, name, seed) -> dict[str, Any]:
   """What a workflow is called with, but for the model and the prompt."""
-  own = {
-    option: getattr(args, option)
-    for option in _OPTIONS[name]
-    if getattr(args, option) is not None
-  }
+  _, given, options = _WAYS[name]
+  own = {o: getattr(args, o) for o in options.split() if _is_given(args, o)}
   own |= _settings(args, seed)
-  if name == 'image':
-    own['image'] = args.image
-  elif name == 'long':
-    own['length'] = args.long
-  elif name == 'plan':
-    own['plan'] = args.plan
-  elif name == 'keyframe':
-    own['keyframes'] = by_time(args.keyframe, '--keyframe', 'FILE')
+  if given:
+    own[given] = getattr(args, name)
+  if name == 'keyframe':
+    own[given] = by_time(args.keyframe, '--keyframe', 'FILE')
   elif name == 'transition' and (args.first is None or args.last is None):
     raise UserError('--transition leads from --first to --last; give both.')
-  elif name in ('extend', 'regenerate'):
-    own['clip'] = getattr(args, name)
-  if name == 'regenerate':
+  elif name == 'regenerate':
     low, colon, high = own.pop('span', '').partition(':')
     if not colon:
       raise UserError('--regenerate needs --span=A:B, the frames to make anew.')
@@ -402,9 +348,6 @@ def arguments(args, model, name, seed) -> dict[str, Any]:
 
 def _plan(args, model) -> plans.Plan:
   """The plan of a file, if it is one for this model."""
-  for option in ('anchors', 'start_level', 'window', 'block', 'trained_span'):
-    if getattr(args, option) is not None:
-      raise UserError(f'--{option}: a plan says so itself.')
   plan, block = text.load(args.plan), model.card.block
   if plan.block != block or plan.num_anchors not in (0, block):
     raise UserError(
@@ -422,25 +365,12 @@ def schedule(args, prompt):
   return by_time([f'0:{prompt}', *args.prompt_at], '--prompt_at', 'TEXT')
 
 
-def _order_names(listed: str) -> list[str]:
-  names = [name.strip() for name in listed.split(',')]
-  if names == ['all']:
-    return list(orders.ORDERS)
-  for name in names:
-    if name not in orders.ORDERS:
-      raise UserError(
-        f'--orders names {name!r}; use "all" alone, or some of '
-        f'{", ".join(orders.ORDERS)}.'
-      )
-  return list(dict.fromkeys(names))
-
-
 def _orders(args, model) -> list[Any]:
   """Every order for every prompt, with plans of one shape."""
   from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
   from unitemp_jax.generate import workflows
 
-  names = _order_names('forward' if args.orders is None else args.orders)
+  names = orders.named(args.orders or 'forward')
   if args.prompt_at:
     raise UserError('--prompt_at does not go with --orders; use --long.')
   held_out, prompts = None, read_prompts(args)

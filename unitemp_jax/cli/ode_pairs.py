@@ -1,12 +1,14 @@
 """`unitemp ode_pairs`: a teacher's way from noise to clips, to train on."""
 
-from pathlib import Path
-
 from unitemp_jax import progress, storage
-from unitemp_jax.cli.options import Parser, read_prompt_files, seeds
+from unitemp_jax.cli.options import (
+  Parser,
+  part_of,
+  read_prompt_files,
+  seeds,
+)
 from unitemp_jax.data import latents
 from unitemp_jax.errors import UserError
-from unitemp_jax.parallel import processes
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.training.config import load_config
 from unitemp_jax.training.ode_pairs import TrajectoryMaker
@@ -23,18 +25,18 @@ the devices of this machine; several machines can make some shards each
 the command that finds all shards writes the index."""
 
 
-def _parser() -> Parser:
-  parser = Parser('ode_pairs', __doc__, _EXAMPLE)
-  parser.add('prompts', kind=Path, nargs='+', metavar='PROMPTS')
-  parser.share('config', 'out')
-  parser.add('--steps', 'of Euler', int, 48)
-  parser.share('seed', 'shard', 'dry_run')
-  return parser
+_OPTIONS = """
+prompts+ PROMPTS
+@config @out
+--steps N=48  of Euler
+@seed @shard @dry_run
+"""
 
 
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code."""
-  args, overrides = _parser().parse_with_overrides(argv)
+  parser = Parser('ode_pairs', __doc__, _OPTIONS, _EXAMPLE)
+  args, overrides = parser.parse_with_overrides(argv)
   config = load_config(args.config, overrides)
   if 'student' not in config or 'latents' not in config:
     raise UserError(
@@ -47,7 +49,7 @@ def main(argv: list[str]) -> int:
     line for line in read_prompt_files(args.prompts) if line != negative
   ]
   seeds(args.seed, len(prompts))
-  first, parts = processes.part_of(args.shard)
+  first, parts = part_of(args)
   count = -(-len(prompts) // _SHARD)
   maker = TrajectoryMaker(config, args.steps)
   about = maker.about(prompts, args.seed)

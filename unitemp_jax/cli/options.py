@@ -77,66 +77,112 @@ def _mesh(text: str) -> dict[str, int]:
 
 
 # Options that mean the same wherever they are; a verb may say more of one.
-_SHARED: dict[str, dict[str, Any]] = {
-  'prompt': {'help': 'one prompt'},
-  'prompts': {'help': 'one prompt per line', 'type': Path, 'metavar': 'FILE'},
-  'embeddings': {
-    'help': 'of prompts, from "unitemp encode"',
-    'type': Path,
-    'metavar': 'DIR',
-  },
-  'anchors': {'help': 'anchor latents; 0 for none', 'type': int},
-  'start_level': {
-    'help': 'see "unitemp plan"; 0 starts from noise',
-    'type': int,
-  },
-  'window': {
-    'help': 'latents before a block that it sees at most',
-    'type': int,
-  },
-  'sinks': {'help': 'ends that stay in view of a window', 'choices': SINKS},
-  'shard': {
-    'help': 'every N-th part from the I-th on, I from 0; default: one per host',
-    'metavar': 'I/N',
-  },
-  'config': {'required': True, 'metavar': 'FILE[:ARG]'},
-  'out': {'required': True, 'type': out_folder, 'metavar': 'DIR'},
-  'model': {
-    'type': Path,
-    'default': TINY,
-    'metavar': 'DIR',
-    'help': 'its folder (the tiny model)',
-  },
-  'seed': {
-    'type': int,
-    'default': 0,
-    'help': 'of the first clip; the next is + 1 (0)',
-  },
-  'mesh': {
-    'type': _mesh,
-    'metavar': 'AXIS=N,...',
-    'help': 'devices of one clip, such as context=4; see the guide',
-  },
-  'dry_run': {
-    'action': 'store_true',
-    'help': 'say what would be done, and stop',
-  },
+_SHARED = f"""
+--anchors N  anchor latents; 0 for none
+--config! FILE[:ARG]
+--coordinator ADDRESS:PORT
+  of host 0; not needed on TPU pods, GKE, Slurm and MPI
+--dry_run  say what would be done, and stop
+--embeddings DIR  of prompts, from "unitemp encode"
+--host_index I  which host this is, 0 to N - 1; goes with --coordinator
+--hosts N=1  how many hosts run this command together
+--mesh MESH  devices of one clip, such as context=4; see the guide
+--model DIR=TINY  its folder
+--out! OUT
+--prompt TEXT  one prompt
+--prompts FILE  one prompt per line
+--seed N=0  of the first clip; the next is + 1
+--shard I/N
+  every N-th part from the I-th on, I from 0; default: one per host
+--sinks {'|'.join(SINKS)}  ends that stay in view of a window
+--start_level N  see "unitemp plan"; 0 starts from noise
+--window N  latents before a block that it sees at most
+"""
+_LINE = re.compile(
+  r'(@?[\w,-]+)([!?+*])?(?: ([^\s=]+))?(?:=(.*?))?(?: {2,}(.*))?', re.ASCII
+)
+# What stands for a value in the help -> what reads it. Others are text.
+_KINDS: dict[str, Any] = {
+  **dict.fromkeys(('FILE', 'DIR', 'PATH', 'CLIP', 'PROMPTS'), Path),
+  **{'N': int, 'I': int, 'X': float, 'MESH': _mesh, 'OUT': out_folder},
 }
+_SHOWN = {'OUT': 'DIR', 'MESH': 'AXIS=N,...'}
 
 
 class Parser(argparse.ArgumentParser):
-  """Parses the options of a verb; what it complains of is a UserError."""
+  """Parses the options of a verb; what it complains of is a UserError.
 
-  def __init__(self, verb: str, description: str | None, epilog: str = ''):
-    """The description is the first line of the verb's docstring, or a text."""
+  Options are lines of text, `--name KIND=DEFAULT  help`, which go on in lines
+  that begin with a space. Behind a name, `!` says that it is needed, `+` that
+  it may be repeated, `*` that there may be none. Without a kind it is a switch.
+  `N:2..9` bounds a number, `a|b` are choices, other kinds are of `_KINDS` or of
+  `kinds`. `@name` is an option that verbs share, with another mark (`?`: it is
+  not needed), default or help where these are given.
+  """
+
+  def __init__(
+    self,
+    verb: str,
+    about: str | None,
+    options: str,
+    epilog: str = '',
+    **kinds: Any,
+  ):
+    """`about` is the first line of the verb's docstring, or a text."""
     super().__init__(
       prog=f'unitemp {verb}',
-      description=(description or '').split(': ', 1)[-1].strip(),
+      description=(about or '').split(': ', 1)[-1].strip(),
       epilog=epilog,
       formatter_class=argparse.RawDescriptionHelpFormatter,
       allow_abbrev=False,
     )
     self.register('type', Path, _path)
+    self._kinds = _KINDS | kinds
+    self.options(options)
+
+  def options(self, text: str, group: Any = None) -> None:
+    """Adds options, to a group if one is given."""
+    for line in _lines(text):
+      if line.startswith('@') and '  ' not in line:
+        for word in line.split():
+          self._share(word)
+      elif line.startswith('@'):
+        self._share(line)
+      else:
+        self._one(group or self, *_read(line))
+
+  def _share(self, line: str) -> None:
+    name, *own = _read(line)
+    name = f'--{name[1:]}'
+    self._one(self, name, *map(_first, own, _shared[name]))
+
+  def _one(self, group, name, mark, kind, default, help) -> None:
+    if default == 'TINY':
+      default, help = TINY, f'{help} (the tiny model)'
+    elif default is not None:
+      help = f'{help or ""} ({default})'.strip()
+    if kind is None and name.startswith('-'):
+      group.add_argument(*name.split(','), action='store_true', help=help)
+      return
+    read: Any = self._kinds.get(kind)
+    settings: dict[str, Any] = {'metavar': _SHOWN.get(kind, kind)}
+    if bounds := re.fullmatch(r'N:(\d+)(?:\.\.(\d+))?', kind or ''):
+      least, most = bounds.groups(default=2**31 - 1)
+      read, settings['metavar'] = at_least(int(least), int(most)), 'N'
+    elif '|' in (kind or ''):
+      settings = {'choices': kind.split('|')}
+    elif read is not None and not callable(read):
+      read, settings['choices'] = None, list(read)
+    if mark in ('+', '*') and name.startswith('-'):
+      settings |= {'action': 'append'}
+      default = []
+    elif mark in ('+', '*'):
+      settings['nargs'] = mark
+    elif mark == '!' and name.startswith('-'):
+      settings['required'] = True
+    group.add_argument(
+      *name.split(','), type=read, default=default, help=help, **settings
+    )
 
   def parse_known_args(self, args=None, namespace=None):
     """As argparse does, which takes `--option=--` for an empty list."""
@@ -153,27 +199,6 @@ class Parser(argparse.ArgumentParser):
     hint = f'did you mean {near[0]}? See' if near else 'see'
     raise UserError(f'{self.prog}: {message}; {hint} {self.prog} --help')
 
-  def add(
-    self,
-    name: str,
-    help: str | None = None,
-    kind: Callable[[str], Any] = str,
-    default: Any = None,
-    **more,
-  ) -> None:
-    """Adds an option; its default ends its help. A bool is a switch."""
-    if default is not None:
-      help = f'{help or ""} ({default})'.strip()
-    if kind is bool:
-      self.add_argument(name, action='store_true', help=help)
-    else:
-      self.add_argument(name, type=kind, default=default, help=help, **more)
-
-  def share(self, *names: str, **changes) -> None:
-    """Adds options that verbs share; `changes` hold for each of them."""
-    for name in names:
-      self.add_argument(f'--{name}', **{**_SHARED[name], **changes})
-
   def parse_with_overrides(
     self, argv: list[str]
   ) -> tuple[argparse.Namespace, list[str]]:
@@ -185,14 +210,38 @@ class Parser(argparse.ArgumentParser):
     return args, rest
 
 
-def add_hosts(parser: Parser) -> None:
-  """Adds the options of a command that several hosts run together."""
-  hosts = 'how many hosts run this command together'
-  parser.add('--hosts', hosts, int, 1, metavar='N')
-  where = 'of host 0; not needed on TPU pods, GKE, Slurm and MPI'
-  parser.add('--coordinator', where, metavar='ADDRESS:PORT')
-  which = 'which host this is, 0 to N - 1; goes with --coordinator'
-  parser.add('--host_index', which, int, metavar='I')
+def _lines(text: str) -> list[str]:
+  """The options of a text, continued lines joined."""
+  return re.sub(r'\n +', '  ', text).strip().split('\n')
+
+
+def _read(line: str) -> list[Any]:
+  """Name, mark, kind, default and help of an option, None where not said."""
+  found = _LINE.fullmatch(line)
+  assert found is not None, line
+  return [text and re.sub(' +', ' ', text) for text in found.groups()]
+
+
+def _first(own: str | None, shared: str | None) -> str | None:
+  return shared if own is None else own
+
+
+_shared = {name: own for name, *own in map(_read, _lines(_SHARED))}
+
+
+def part_of(args: argparse.Namespace) -> tuple[int, int]:
+  """Which part of N a command makes: by --shard, or else this host's.
+
+  Hosts that run it together are joined, which must be the first use of jax.
+  """
+  own: dict[str, Any] = {'hosts': 1, 'coordinator': None, 'host_index': None}
+  own |= {name: value for name, value in vars(args).items() if name in own}
+  if args.shard is None and list(own.values()) == [1, None, None]:
+    return 0, 1
+  from unitemp_jax.parallel import processes
+
+  processes.join(**own)
+  return processes.part_of(args.shard)
 
 
 def seeds(first: int, count: int) -> list[int]:

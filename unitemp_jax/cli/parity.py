@@ -1,9 +1,8 @@
 """`unitemp parity`: is a PyTorch checkpoint the same network here?"""
 
 import argparse
-from pathlib import Path
 
-from unitemp_jax.cli.options import Parser, at_least
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.convert import checkpoints, fit, parity, parity_torch
 from unitemp_jax.convert.parity import Input
 from unitemp_jax.errors import UserError
@@ -23,32 +22,23 @@ pip install "unitemp_jax[torch]". Both sides read the file layer by layer; with
 exit code is 0 if all errors are within their tolerances and 1 otherwise."""
 
 
-def _parser() -> Parser:
-  parser = Parser('parity', __doc__, _EXAMPLE)
-  add = parser.add
-  where = '.pt, .pth or .safetensors file, an .index.json, or a folder'
-  add('--checkpoint', where, Path, required=True, metavar='PATH')
-  part = 'of a file with several networks: generator, ...; default: the mean'
-  add('--part', part)
-  size = "the network's size, from config.model; default: the published one"
-  parser.share('config', required=False, help=size)
-  dtypes = 'which to compare in, with commas; the VAE in float32 only'
-  add('--dtypes', dtypes, default='float32,bfloat16')
-  for name, what in (
-    ('frames', 'latent frames'),
-    ('height', 'latent rows'),
-    ('width', 'latent columns'),
-    ('tokens', 'text positions'),
-  ):
-    add(
-      f'--{name}', f'{what} of the input', at_least(1), getattr(Input(), name)
-    )
-  add('--seed', 'of the input', int, Input().seed)
-  rollout = 'cached, masked and windowed passes of three blocks too (float32)'
-  add('--rollout', rollout, bool)
-  add('--block', '--rollout: latents per block', at_least(1), 3)
-  parser.share('dry_run')
-  return parser
+_OPTIONS = f"""
+--checkpoint! PATH
+  .pt, .pth or .safetensors file, an .index.json, or a folder
+--part PART
+  of a file with several networks: generator, ...; default: the mean
+@config?  the network's size, from config.model; default: the published one
+--dtypes DTYPE,...=float32,bfloat16
+  which to compare in, with commas; the VAE in float32 only
+--frames N:1={Input().frames}  latent frames of the input
+--height N:1={Input().height}  latent rows of the input
+--width N:1={Input().width}  latent columns of the input
+--tokens N:1={Input().tokens}  text positions of the input
+--seed N={Input().seed}  of the input
+--rollout  cached, masked and windowed passes of three blocks too (float32)
+--block N:1=3  --rollout: latents per block
+@dry_run
+"""
 
 
 def _dtypes(text: str) -> list[str]:
@@ -73,7 +63,8 @@ def _size(args: argparse.Namespace) -> Input:
 
 def main(argv: list[str]) -> int:
   """Runs the verb; returns 0 if all is within tolerance, else 1."""
-  args, overrides = _parser().parse_with_overrides(argv)
+  parser = Parser('parity', __doc__, _OPTIONS, _EXAMPLE)
+  args, overrides = parser.parse_with_overrides(argv)
   dtypes, size = _dtypes(args.dtypes), _size(args)
   where = str(args.checkpoint)
   found = fit.find(checkpoints.open_checkpoint(where), part=args.part)

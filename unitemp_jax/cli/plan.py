@@ -1,6 +1,5 @@
 """`unitemp plan`: print, check, draw or save a temporal order."""
 
-from pathlib import Path
 from typing import Any
 
 from unitemp_jax import files, orders, timeline
@@ -23,38 +22,40 @@ _ORDERS = {**orders.ORDERS, **orders.WORKFLOWS}
 _FRAMES = 33
 _MOST_PROMPTS = 10_000
 
-# Settings of all orders, and those of some: option and its help; `int` options
-# say what they count. `_NAMES` are those that the orders know by that name.
-_SETTINGS = {
-  'block': 'latents per block (3)',
-  'anchors': 'anchors per block (3)',
-  'start_level': 'level at which blocks start from carried anchors (0 = never)',
-  'window': 'most latents that a row sees before its own (all)',
-  'local_attn_size': "the same in Self-Forcing's terms: with its own",
-  'span': 'latents that the model was trained on: none farther away are seen',
-  'rows': 'pad to this many rows',
-  'prompts': 'FRAME:PROMPT,... prompt numbers from frames on',
-}
-_OWN = {
-  'frames': f'frames of the video ({_FRAMES})',
-  'first': 'frames given at the start (inbetween: 1, else 0)',
-  'last': 'frames given at the end (inbetween: 1, else 0)',
-  'first_block': "forward: latents of the first block (1: Wan's first frame)",
-  'given': 'keyframes, story: FRAME[:COUNT],... frames given',
-  'side': f'from which side gaps are filled: {", ".join(orders.SIDES)}',
-  'clip': 'extend: frames of the clip (1, an image)',
-  'before': 'extend: frames to be added before it',
-  'after': 'extend: frames to be added after it',
-  'sides': f'extend: which grows first: {", ".join(orders.GROWTHS)}',
-  'replace': 'regenerate: FROM:TO, first and last frame made anew',
-  'scenes': 'story: frames of each scene, as 24,24,24',
-  'connections': 'story: frames between scenes, one for all or each',
-  'direction': f'long: {" or ".join(orders.DIRECTIONS)}',
-  'sinks': f'long: ends that stay in view: {", ".join(orders.SINKS)}',
-  'sink_latents': 'long: latents per end that stay in view',
-}
-_TEXTS = ('prompts', 'given', 'side', 'sides', 'replace', 'scenes')
-_TEXTS += ('connections', 'direction', 'sinks')
+_OPTIONS = f"""
+--order ORDER
+--plan FILE  check a plan in JSON
+--block N  latents per block (3)
+--anchors N  anchors per block (3)
+--start_level N  level at which blocks start from carried anchors (0 = never)
+--window N  most latents that a row sees before its own (all)
+--local_attn_size N  the same in Self-Forcing's terms: with its own
+--span N  latents that the model was trained on: none farther away are seen
+--rows N  pad to this many rows
+--prompts FRAME:PROMPT,...  prompt numbers from frames on
+--frames N  frames of the video ({_FRAMES})
+--first N  frames given at the start (inbetween: 1, else 0)
+--last N  frames given at the end (inbetween: 1, else 0)
+--first_block N  forward: latents of the first block (1: Wan's first frame)
+--given FRAME[:COUNT],...  keyframes, story: frames given
+--side SIDE  from which side gaps are filled: {', '.join(orders.SIDES)}
+--clip N  extend: frames of the clip (1, an image)
+--before N  extend: frames to be added before it
+--after N  extend: frames to be added after it
+--sides SIDE  extend: which grows first: {', '.join(orders.GROWTHS)}
+--replace FROM:TO  regenerate: first and last frame made anew
+--scenes N,N,...  story: frames of each scene, as 24,24,24
+--connections N,...  story: frames between scenes, one for all or each
+--direction DIRECTION  long: {' or '.join(orders.DIRECTIONS)}
+--sinks SINKS  long: ends that stay in view: {', '.join(orders.SINKS)}
+--sink_latents N  long: latents per end that stay in view
+--loop  story: ends as it began
+--out NAME  write plan.json or .svg
+@dry_run
+"""
+# Settings of all orders, and those that they know by the option's name.
+_SETTINGS = ('block', 'anchors', 'start_level', 'window', 'local_attn_size')
+_SETTINGS += ('span', 'rows', 'prompts')
 _NAMES = ('block', 'anchors', 'window', 'span', 'rows', 'side', 'sides')
 _NAMES += ('direction', 'sinks', 'sink_latents', 'loop')
 _ENDS = ('frames', 'first', 'last')
@@ -74,24 +75,15 @@ _OF_ORDER = {
 
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code."""
-  parser = Parser(
-    'plan', 'Print, check, draw or save a temporal order.', EXAMPLE
-  )
-  parser.add_argument('--order', choices=list(_ORDERS))
-  parser.add('--plan', 'check a plan in JSON', Path, metavar='FILE')
-  for name, about in {**_SETTINGS, **_OWN}.items():
-    kind = str if name in _TEXTS else int
-    parser.add_argument(f'--{name}', type=kind, help=about)
-  parser.add_argument(
-    '--loop', action='store_true', default=None, help='story: ends as it began'
-  )
-  parser.add('--out', 'write plan.json or .svg', metavar='FILE')
-  parser.share('dry_run')
+  about = 'Print, check, draw or save a temporal order.'
+  parser = Parser('plan', about, _OPTIONS, EXAMPLE, ORDER=_ORDERS)
   options = dict(vars(parser.parse_args(argv)))
   out, dry_run = options.pop('out'), options.pop('dry_run')
   if out is not None and not out.endswith(('.json', '.svg')):
     raise UserError(f'--out={out}: must end in .json or .svg')
-  plan = _plan({k: v for k, v in options.items() if v is not None})
+  plan = _plan(
+    {k: v for k, v in options.items() if v is not None and v is not False}
+  )
   print(text.table(plan))
   if out and dry_run:
     print(f'would write {out}')

@@ -1,19 +1,18 @@
 """`unitemp report`: one static page from a folder of generated clips."""
 
-from pathlib import Path
-
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.report import read, report
 
+_OPTIONS = """
+folder DIR  that unitemp generate wrote
+@dry_run
+"""
 _EXAMPLE = 'example: unitemp report out/quickstart'
 
 
 def main(argv: list[str]) -> int:
   """Writes the page and prints its path; what was left out comes first."""
-  parser = Parser('report', __doc__, _EXAMPLE)
-  parser.add('folder', 'that unitemp generate wrote', Path, metavar='DIR')
-  parser.share('dry_run')
-  args = parser.parse_args(argv)
+  args = Parser('report', __doc__, _OPTIONS, _EXAMPLE).parse_args(argv)
   contents = read.read_folder(args.folder)
   for problem in contents.problems:
     print(f'left out: {problem}')

@@ -1,9 +1,17 @@
 """`unitemp studio`: the timeline in a browser."""
 
 from unitemp_jax import files
-from unitemp_jax.cli.options import Parser, at_least
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
 
+_OPTIONS = """
+@model
+@out  folder of the projects
+--host ADDRESS=127.0.0.1  to listen on
+--port N:0..65535=8400
+--upload_limit N:1=256  MiB of a picture or clip
+@dry_run
+"""
 _EXAMPLE = """examples:
   unitemp studio --out=out/studio
   # of another machine, through its tunnel: http://localhost:8400
@@ -14,14 +22,7 @@ Stop it at any time: what is queued goes on at the next start."""
 
 def main(argv: list[str]) -> int:
   """Serves until it is interrupted and returns the exit code."""
-  parser = Parser('studio', __doc__, _EXAMPLE)
-  parser.share('model')
-  parser.share('out', help='folder of the projects')
-  parser.add('--host', 'address to listen on', default='127.0.0.1')
-  parser.add('--port', None, at_least(0, 65535), 8400)
-  parser.add('--upload_limit', 'MiB of a picture or clip', at_least(1), 256)
-  parser.share('dry_run')
-  args = parser.parse_args(argv)
+  args = Parser('studio', __doc__, _OPTIONS, _EXAMPLE).parse_args(argv)
   try:
     from unitemp_jax.sampling import model_folder
     from unitemp_jax.studio import guard, server

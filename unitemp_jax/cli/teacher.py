@@ -7,14 +7,13 @@ from pathlib import Path
 
 from unitemp_jax import files
 from unitemp_jax.cli import options
-from unitemp_jax.cli.options import Parser, at_least
+from unitemp_jax.cli.options import Parser, part_of
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file, clips
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.parallel.mesh import enable_compile_cache
-from unitemp_jax.parallel.processes import part_of
 from unitemp_jax.sampling import model_folder, teacher
 from unitemp_jax.sampling.teacher import SOLVERS, WAN_NEGATIVE_PROMPT
 from unitemp_jax.video.read import read_metadata
@@ -33,23 +32,25 @@ still understood.
 Run the same command again to continue after an interruption."""
 
 
+_OPTIONS = f"""
+--model! DIR  its folder
+@out @prompt @prompts @embeddings
+--negative_prompt TEXT  default is no text at all
+--wan_negative_prompt  Wan's own, in Chinese, as the negative prompt
+--solver {'|'.join(SOLVERS)}=unipc
+--steps N=50  of the solver
+--shift X  default: the model's
+--guidance_scale X  default: the model's; 1 for none
+@seed
+--batch_size N:1=1  clips at a time
+@shard @dry_run
+"""
+
+
 def _parser() -> Parser:
-  parser = Parser('teacher', __doc__, _EXAMPLE)
-  add = parser.add
-  parser.share('model', required=True, default=None, help='its folder')
-  parser.share('out', 'prompt', 'prompts', 'embeddings')
-  add('--negative_prompt', 'default is no text at all')
-  own = "Wan's own, in Chinese, as the negative prompt"
-  add('--wan_negative_prompt', own, bool)
-  add('--solver', default='unipc', choices=SOLVERS)
-  add('--steps', 'of the solver', int, 50)
-  add('--shift', "default: the model's", float)
-  add('--guidance_scale', "default: the model's; 1 for none", float)
+  parser = Parser('teacher', __doc__, _OPTIONS, _EXAMPLE)
   for former in guidance.FORMER:
-    add(f'--{former}', argparse.SUPPRESS, float)
-  parser.share('seed')
-  add('--batch_size', 'clips at a time', at_least(1), 1)
-  parser.share('shard', 'dry_run')
+    parser.add_argument(f'--{former}', type=float, help=argparse.SUPPRESS)
   return parser
 
 
@@ -108,7 +109,7 @@ def main(argv: list[str]) -> int:
     (args.out / clip_file.clip_name(i, prompt), prompt, seed)
     for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
   ]
-  size, shard = min(args.batch_size, len(wanted)), part_of(args.shard)
+  size, shard = min(args.batch_size, len(wanted)), part_of(args)
   wanted = wanted[shard[0] :: shard[1]]
   todo = [clip for clip in wanted if not _is_there(*clip, settings)]
   print(f'{len(todo)} of {len(wanted)} clips to make, to {args.out}')

@@ -11,7 +11,7 @@ import jax
 from clu import parameter_overview
 
 from unitemp_jax import storage
-from unitemp_jax.cli.options import Parser, add_hosts, out_folder
+from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import weights
 from unitemp_jax.parallel import processes
@@ -46,13 +46,11 @@ config.max_skipped), the last checkpoint is good; 143 stopped by SIGTERM: the
 weights are written at the end, or by --config.num_steps=STEPS as they are."""
 
 
-def _parser() -> Parser:
-  parser = Parser('train', __doc__, _EXAMPLE)
-  parser.share('config')
-  parser.add('--workdir', kind=out_folder, required=True, metavar='DIR')
-  add_hosts(parser)
-  parser.share('dry_run')
-  return parser
+_OPTIONS = """
+@config
+--workdir! OUT
+@hosts @coordinator @host_index @dry_run
+"""
 
 
 def _describe(state, config, mesh, folder: Path) -> None:
@@ -124,7 +122,8 @@ def _run(
 
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code."""
-  args, overrides = _parser().parse_with_overrides(argv)
+  parser = Parser('train', __doc__, _OPTIONS, _EXAMPLE)
+  args, overrides = parser.parse_with_overrides(argv)
   names = [field.name for field in dataclasses.fields(LoopSettings)]
   needs = dict.fromkeys((*TRAINING, *names))
   config = load_config(args.config, overrides, needs)

@@ -30,6 +30,7 @@ from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.clips import Clip
 from unitemp_jax.files import is_alive
+from unitemp_jax.progress import duration, mean_rate
 
 # What may grow; all other settings stay.
 _GROWING = ('orders', 'prompts', 'clips', 'samples', 'plans')
@@ -394,30 +395,6 @@ def read_effort(root: Path) -> Effort | None:
     seconds += max(last - max(begin, end), 0.0)
     end = max(end, last)
   return Effort(clips, seconds) if clips else None
-
-
-def mean_rate(times: Sequence[tuple[int, float]]) -> float:
-  """Clips per second of batches (clips, seconds); 0 if there is none.
-
-  The first batch compiles: it counts only as long as it is alone.
-  """
-  timed = times[1:] or times
-  seconds = sum(took for _, took in timed)
-  return sum(count for count, _ in timed) / seconds if seconds else 0.0
-
-
-def duration(seconds: float) -> str:
-  """A time span to be read: '40 s', '12 min', '3 h 20 min', '2 d 4 h'."""
-  seconds = round(seconds)
-  if seconds < 100:
-    return f'{seconds} s'
-  minutes = round(seconds / 60)
-  if minutes < 100:
-    return f'{minutes} min'
-  hours, minutes = divmod(minutes, 60)
-  if hours < 48:
-    return f'{hours} h {minutes} min'
-  return f'{hours // 24} d {hours % 24} h'
 
 
 def to_text(status: Status) -> str:

@@ -1,19 +1,21 @@
 """Checks of folders: what a benchmark would score wrongly, or without."""
 
 import bisect
+import collections
 import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unitemp_jax import files
+from unitemp_jax import files, timeline
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation_sets import clips
 from unitemp_jax.evaluation_sets.store import Store
 from unitemp_jax.video import read
 
@@ -50,6 +52,18 @@ class Wanted:
   height: int | None = None
   width: int | None = None
 
+  @classmethod
+  def parse(
+    cls, frames: int | None, fps: float | None, size: str | None
+  ) -> 'Wanted':
+    """Reads a size HxW, and checks the rate."""
+    sides = re.fullmatch(r'([1-9]\d{0,4})x([1-9]\d{0,4})', size or '')
+    if size is not None and not sides:
+      raise UserError(f'--size={size} is not HxW, as 480x832.')
+    if fps is not None and not 0 < fps <= timeline.MOST_FPS:
+      raise UserError(f'--fps={fps}: use more than 0, such as 16.')
+    return cls(frames, fps, *(map(int, sides.groups()) if sides else ()))
+
 
 def verify_set(root: Path) -> tuple[int, list[Problem]]:
   """Checks a set that `unitemp evaluate generate` made.
@@ -78,6 +92,43 @@ def verify_set(root: Path) -> tuple[int, list[Problem]]:
     Problem('unfinished', name, what) for name in lines if name in unfinished
   ]
   return len(lines), found
+
+
+def verify_foreign(
+  folder: Path,
+  suite_name: str,
+  manifest: Path,
+  samples: int | None,
+  wanted: Wanted,
+) -> tuple[int, list[Problem]]:
+  """As `verify_set`, of a folder that any system wrote for a suite."""
+  suite = clips.SUITES[suite_name]
+  if suite.conditioning == 'image':
+    raise UserError('use --suite=vbench: the names are the same.')
+  caption = 'unknown' if suite.conditioning == 'clip' else None
+  prompts = clips.find(suite_name, manifest, prompt=caption)
+  listed = clips.list_clips(suite, prompts, ['.'], samples=samples)
+  names = [f'{clip.path.removeprefix("./")}.mp4' for clip in listed]
+  return len(names), verify_folder(folder, names, wanted)
+
+
+def to_lines(problems: Sequence[Problem], most: int | None) -> Iterator[str]:
+  """Problems to be read, at most so many of a kind."""
+  shown: collections.Counter = collections.Counter()
+  for problem in problems:
+    shown[problem.kind] += 1
+    if most is None or shown[problem.kind] <= most:
+      yield f'{problem.kind}: {problem.file}: {problem.what}'
+  for kind, number in shown.items():
+    if most is not None and number > most:
+      yield f'{kind}: {number - most} more; see --all'
+
+
+def summary(problems: Sequence[Problem]) -> str:
+  """How many problems there are of each kind."""
+  counts = collections.Counter(problem.kind for problem in problems)
+  found = ', '.join(f'{number} {kind}' for kind, number in counts.items())
+  return found or 'all there and whole'
 
 
 _FIELDS = dataclasses.fields(Wanted)

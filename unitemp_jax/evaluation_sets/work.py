@@ -12,19 +12,13 @@ import jax
 import numpy as np
 
 import unitemp_jax
-from unitemp_jax import files, orders, plans, storage, timeline
+from unitemp_jax import files, orders, plans, progress, storage, timeline
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import clips as set_clips
 from unitemp_jax.evaluation_sets.clips import SUITES, Clip
 from unitemp_jax.evaluation_sets.manifests import Prompt
-from unitemp_jax.evaluation_sets.store import (
-  Journal,
-  Store,
-  duration,
-  mean_rate,
-  read_status,
-)
+from unitemp_jax.evaluation_sets.store import Journal, Store, read_status
 from unitemp_jax.generate import clip_file, clips, memory
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.generate.request import Conditioning, Draft, Request
@@ -58,12 +52,10 @@ class Work:
 
 def order_names(text: str, given: str) -> list[str]:
   """Names with commas, or 'all' for every order that has what it wants."""
-  if text != 'all':
-    return list(dict.fromkeys(text.split(',')))
   return [
     name
-    for name in orders.ORDERS
-    if given == 'clip' or not name.startswith('inbetween')
+    for name in orders.named(text)
+    if text != 'all' or given == 'clip' or not name.startswith('inbetween')
   ]
 
 
@@ -252,18 +244,14 @@ def make_clips(
   **more: Any,
 ) -> None:
   """Makes and writes clips, and keeps a journal; see `clips.produce`."""
-  last, times = time.monotonic(), []
+  pace = progress.Pace(len(todo))
 
   def settled(group: list[Clip]) -> None:
-    nonlocal last
-    took = time.monotonic() - last
-    last += took
-    times.append((len(group), took))
+    took = pace.step(len(group))
     journal.log('batch', clips=len(group), seconds=round(took, 3))
-    done, rate = sum(count for count, _ in times), mean_rate(times)
     report(
-      f'{group[0].order}: {done}/{len(todo)} clips, {60 * rate:.1f} per '
-      f'minute, {duration((len(todo) - done) / rate)} left'
+      f'{group[0].order}: {pace.done}/{len(todo)} clips, {60 * pace.rate:.1f} '
+      f'per minute, {pace.left} left'
     )
 
   journal.log('start', clips=len(todo))

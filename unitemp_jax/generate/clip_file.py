@@ -17,15 +17,72 @@ import numpy as np
 
 import unitemp_jax
 from unitemp_jax import files
+from unitemp_jax.errors import UserError
 from unitemp_jax.generate import noise
 from unitemp_jax.generate.request import Conditioning, Request
 from unitemp_jax.plans import decoding, drawing, switches, text
 from unitemp_jax.video import formats
 from unitemp_jax.video import frames as pixels
-from unitemp_jax.video.formats import Output, open_others
 from unitemp_jax.video.write import open_video, write_image
 
 _TILES = 64  # at most, in a strip
+
+
+_WORST = 51  # quality of H.264
+_FASTEST = 240  # frames per second
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+  """How a video is written.
+
+  Attributes:
+    formats: beside the mp4, which is always there: gif, webm, mkv (lossless),
+      png (a folder of numbered pictures).
+    frame: 'first' or 'last', written as a picture by itself; None for none.
+    playback_fps: frames per second of the files; None for the model's.
+    crf: quality of mp4 and webm, 0 (best) to 51.
+    repeat: turns of a loop in a file of its own; 0 for none.
+  """
+
+  formats: tuple[str, ...] = ()
+  frame: str | None = None
+  playback_fps: float | None = None
+  crf: int = 18
+  repeat: int = 0
+
+  @classmethod
+  def parse(cls, listed: str, **settings) -> 'Output':
+    """Reads names of formats with commas, and checks the other settings.
+
+    Raises:
+      UserError: a format or a setting is none that can be.
+    """
+    names = dict.fromkeys(name.strip() for name in listed.split(','))
+    for name in names:
+      if name not in formats.FORMATS:
+        raise UserError(
+          f'--format names {name!r}; use some of {", ".join(formats.FORMATS)}.'
+        )
+    made = cls(tuple(name for name in names if name != 'mp4'), **settings)
+    if not 0 <= made.crf <= _WORST:
+      raise UserError(f'--crf={made.crf} must lie in 0 (best) .. {_WORST}.')
+    fps = made.playback_fps
+    if fps is not None and not 0.1 <= fps <= _FASTEST:
+      raise UserError(f'--playback_fps={fps:g} must lie in 0.1..{_FASTEST}.')
+    if not 0 <= made.repeat <= 100:
+      raise UserError(f'--repeat={made.repeat} must lie in 0..100.')
+    return made
+
+  def endings(self, loops: bool) -> list[str]:
+    """What the names of the further files end with."""
+    names = {'png': '.frames'}
+    found = [names.get(name, f'.{name}') for name in self.formats]
+    found += [f'.{self.frame}.png'] if self.frame else []
+    return found + (['.loop.mp4'] if self.repeat and loops else [])
+
+
+MP4 = Output()  # nothing else
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,17 +92,8 @@ class Job:
   path: Path  # of the mp4; sidecar, poster and strip lie beside it
   request: Request  # what to make
   decode: str = 'joint'  # one of `plans.decoding.MODES`
-  lossless: bool = False  # write an mkv too, with every pixel as it was made
-  output: Output = formats.MP4  # the files beside, and how they are written
+  output: Output = MP4  # the files beside, and how they are written
   latents: bool = False  # write an npz of the latents too
-
-  def __post_init__(self):
-    """Takes --format=mkv as --lossless, which is older."""
-    if 'mkv' in self.output.formats:
-      rest = tuple(name for name in self.output.formats if name != 'mkv')
-      output = dataclasses.replace(self.output, formats=rest)
-      object.__setattr__(self, 'output', output)
-      object.__setattr__(self, 'lossless', True)
 
   def key(self, model: str) -> str:
     """Hash of all that decides the clip's content."""
@@ -59,12 +107,14 @@ class Job:
       request.width,
       [(given.frame, len(given.video)) for given in request.conditioning],
       self.decode,
-      self.lossless,
+      'mkv' in self.output.formats,
     ]
     if request.nag is not None:
       words.append(dataclasses.astuple(request.nag))
-    if self.output != formats.MP4:
-      words.append(dataclasses.astuple(self.output))
+    # An mkv has a word of its own, which is older.
+    names = tuple(name for name in self.output.formats if name != 'mkv')
+    if (rest := dataclasses.replace(self.output, formats=names)) != MP4:
+      words.append(dataclasses.astuple(rest))
     digest.update(json.dumps(words).encode())
     for given in request.conditioning:
       digest.update(np.ascontiguousarray(given.video).tobytes())
@@ -85,7 +135,7 @@ class Job:
   @property
   def outputs(self) -> list[Path]:
     """All files of the finished clip."""
-    endings = ['.mp4', *['.mkv'] * self.lossless, '.png', '.strip.png']
+    endings = ['.mp4', '.png', '.strip.png']
     endings += self.output.endings(self.request.plan.loops)
     endings += ['.latents.npz'] * self.latents
     return [self.beside(ending) for ending in [*endings, '.json']]
@@ -208,17 +258,20 @@ def write_video(
   tags: dict[str, Any],
   *,
   scale: int | None = None,
-  output: Output = formats.MP4,
+  output: Output = MP4,
 ) -> Watch:
   """Writes the video of a clip."""
   watch = Watch(request)
   with ExitStack() as stack:
     fps = output.playback_fps or tags['fps']
     sound = None if output.playback_fps else request.sound
-    others = open_others(
-      *(output, path, fps, request.num_frames, request.plan.loops),
+    others = formats.open_others(
+      *(path, output.formats, fps, request.num_frames, request.plan.loops),
       metadata=tags,
       sound=sound,
+      frame=output.frame,
+      crf=output.crf,
+      repeat=output.repeat,
     )
     outs = list(stack.enter_context(others))
     # Entered last, the mp4 gets its name first: it tells whose the others are.
@@ -240,7 +293,7 @@ def write_all(
   tags: dict[str, Any],
   timings: dict[str, float],
   *,
-  output: Output = formats.MP4,
+  output: Output = MP4,
   latents: np.ndarray | None = None,
 ) -> None:
   """Writes all files of a clip beside each other, last the sidecar."""

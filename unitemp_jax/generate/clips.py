@@ -13,7 +13,6 @@ by the same program. Interrupted by Ctrl-C, what is finished becomes a clip.
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import os
 import shutil
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from unitemp_jax import files
+from unitemp_jax import files, progress
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file
 from unitemp_jax.generate.clip_file import Job
@@ -100,7 +99,9 @@ def check_room(jobs: Sequence[Job]) -> None:
   for job in jobs:
     request = job.request
     raw = 3 * request.num_frames * request.height * request.width
-    need += int(raw * (0.05 + job.lossless / 2 + (job.decode != 'joint')))
+    need += int(
+      raw * (0.05 + ('mkv' in job.output.formats) / 2 + (job.decode != 'joint'))
+    )
   while not folder.is_dir():
     folder = folder.parent
   free = shutil.disk_usage(folder).free
@@ -190,7 +191,7 @@ class _Run:
     finished = self._finished()
     if finished:
       self.report(f'{len(finished)} of {self.total} blocks were there')
-    times: list[float] = []  # when each block was kept
+    pace = progress.Pace(self.total - len(finished))
     show = self.show
     mode = 'lag' if show else 'stream'
     schedule = decoding.schedule(request.plan, mode)
@@ -214,8 +215,10 @@ class _Run:
             f'first block, frames {first}..{last}, after {seconds:.2f} s'
           )
       if made.fresh:
-        times.append(time.monotonic())
-        self._report_progress(len(finished) + len(times), times)
+        pace.step()
+        if len(pace.times) > 1:  # the first one's time is that of compiling
+          done = len(finished) + pace.done
+          self.report(f'{done} of {self.total} blocks, {pace.left} left')
     self.timings['generation'] = round(time.monotonic() - began, 3)
 
   def _finished(self) -> dict[int, MadeRow]:
@@ -224,12 +227,6 @@ class _Run:
     counts = self.job.request.plan.count.tolist()
     shapes = {row: (1, count, *size) for row, count in enumerate(counts)}
     return self.folder.load(shapes, self.report)
-
-  def _report_progress(self, done: int, times: list[float]) -> None:
-    if len(times) > 1:  # the first block's time is that of compiling
-      each = (times[-1] - times[0]) / (len(times) - 1)
-      left = each * (self.total - done)
-      self.report(f'{done} of {self.total} blocks, {left:.0f} s left')
 
   def write(self) -> None:
     """Decodes and writes the finished clip, and removes its blocks."""
@@ -387,15 +384,12 @@ def run(
   if not todo:
     return 0
   check_room(todo)
-  start, done = time.monotonic(), 0
+  pace = progress.Pace(len(todo))
 
   def settled(group):
-    nonlocal done
-    done += len(group)
-    left = (time.monotonic() - start) / done * (len(todo) - done)
-    if size is not None:
-      workflow = group[0].request.workflow
-      report(f'{workflow}: {done}/{len(todo)} clips, {left:.0f} s left')
+    pace.step(len(group))
+    workflow = group[0].request.workflow
+    report(f'{workflow}: {pace.done}/{len(todo)} clips, {pace.left} left')
 
   if size is not None:
     tasks = functools.partial(_batch_tasks, pipeline)
@@ -415,7 +409,7 @@ def run(
     return one
 
   groups = ([one] for one in runs)
-  produce(groups, make_one, lambda group, one: [one.write], settled)
+  produce(groups, make_one, lambda group, one: [one.write], lambda group: None)
   return len(todo)
 
 
@@ -439,9 +433,8 @@ def _write(job: Job, pipeline: Pipeline, decoded, timings, latents) -> None:
   """Writes all files of a clip."""
   fps, model = pipeline.card.fps, pipeline.hash
   about = clip_file.about(job.request, fps, job.decode, model, job.key(model))
-  kinds = ('mkv',) * job.lossless + job.output.formats
   clip_file.write_all(
     *(job.path, job.request, decoded, about, timings),
-    output=dataclasses.replace(job.output, formats=kinds),
+    output=job.output,
     latents=latents if job.latents else None,
   )

@@ -25,9 +25,9 @@ from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.parallel.mesh import MODEL_RULES
 from unitemp_jax.plans import Plan, decoding
 from unitemp_jax.sampling import decode, model_folder, sampler
+from unitemp_jax.sampling import teacher as teachers
 from unitemp_jax.sampling.decode import Codec
 from unitemp_jax.sampling.stream import MadeRow, RowPrograms, Rows
-from unitemp_jax.sampling.teacher import TeacherSampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +149,8 @@ class Pipeline:
       mesh or (memory.teacher_mesh(card) if teacher else {'data': -1}),
       jax.local_devices() if many else None,
     )
-    memory.check_mesh(card, mesh_of)
+    if mesh:
+      memory.check_mesh(card, mesh_of)
     shapes = model_folder.inference_shapes(card)
     if 'text' in paths and not texts.holds_text(shapes):
       # It is read when prompts are, and leaves before the next network works.
@@ -197,8 +198,10 @@ class Pipeline:
     return RowPrograms(self._dit, self.sigmas, options, self.mesh)
 
   @functools.cached_property
-  def _teacher(self) -> TeacherSampler:
-    return TeacherSampler(self.card, self.text, self.mesh)
+  def _sample_teacher(self) -> Callable[..., jax.Array]:
+    sample = functools.partial(teachers.sample_guided, self._dit)
+    jitted = jax.jit(sample, static_argnames='settings')
+    return device_mesh.on(self.mesh, jitted)
 
   def latent_shape(self, request: Request) -> tuple[int, int, int]:
     """Shape of one latent of a request, `(h, w, C)`."""
@@ -389,18 +392,41 @@ class Pipeline:
     prompts: Sequence[str],
     seeds: Sequence[int],
     num_steps: int = 50,
+    *,
+    negative_prompt: str | None = None,
     **settings: Any,
   ) -> np.ndarray:
-    """Latents `[B, N, h, w, C]` of the teacher; see `TeacherSampler.sample`."""
-    return self._teacher.sample(
-      self.params,
-      prompts,
-      seeds,
-      self.noise_shape,
-      self.put,
-      num_steps,
-      **settings,
+    """Latents `[B, N, h, w, C]` of the teacher, each from its own seed's noise.
+
+    Args:
+      prompts: one per sample.
+      seeds: one per sample, 0 .. 2**32 - 1.
+      num_steps: of the solver.
+      negative_prompt: what guidance leads away from; None is no text at all,
+        an empty one the end token alone.
+      **settings: see `teacher.settings_of`.
+    """
+    if 'teacher' not in self.params:
+      raise UserError('this model folder has no teacher.safetensors to sample.')
+    if not all(prompt.strip() for prompt in prompts):
+      raise UserError('a prompt is empty; say what the video should show.')
+    how = teachers.settings_of(self.card, num_steps, **settings)
+    keys = sampler.sample_keys(seeds)
+    noise = jax.vmap(lambda key: jax.random.normal(key, self.noise_shape))(keys)
+    params = self.params.get('text')
+    text = self.text(params, prompts)
+    negative = np.zeros(text.shape, np.float32)
+    if negative_prompt is not None:
+      negatives, empty = [negative_prompt] * len(prompts), negative_prompt == ''
+      negative = self.text(params, negatives, allow_empty=empty)
+    latents = self._sample_teacher(
+      self.params['teacher'],
+      self.put(text),
+      self.put(negative),
+      self.put(np.asarray(noise)),
+      settings=how,
     )
+    return np.asarray(latents)
 
   def decode(self, latents: np.ndarray) -> np.ndarray:
     """Latents `[B, F, h, w, C]` to uint8 `[B, 1 + 4 (F - 1), H, W, 3]`."""

@@ -62,6 +62,20 @@ WORKFLOWS: dict[str, Callable[..., Plan]] = {
 }
 
 
+def named(text: str) -> list[str]:
+  """The orders of names with commas, or of 'all'."""
+  names = [name.strip() for name in text.split(',')]
+  if names == ['all']:
+    return list(ORDERS)
+  for name in names:
+    if name not in ORDERS:
+      raise UserError(
+        f'--orders names {name!r}; use "all" alone, or some of '
+        f'{", ".join(ORDERS)}.'
+      )
+  return list(dict.fromkeys(names))
+
+
 def local_window(local_attn_size: int, block: int) -> int:
   """The window of Self-Forcing's `local_attn_size`, which counts the block."""
   if local_attn_size <= block:

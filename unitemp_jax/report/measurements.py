@@ -1,12 +1,19 @@
 """Measured numbers as tables, their intervals drawn to scale."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import pathlib
 from collections.abc import Sequence
 
+import numpy as np
+
 from unitemp_jax import files
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.clips import fidelity, folder
+from unitemp_jax.evaluation.clips import tables as clip_tables
+from unitemp_jax.evaluation.clips.measure import Measurer
 from unitemp_jax.evaluation.metrics import results
 from unitemp_jax.evaluation.metrics.results import Result, Section
 from unitemp_jax.report import pages
@@ -89,3 +96,86 @@ def write(
       out / results.METRICS: results.join(sections).to_text(),
     }
   )
+
+
+def measure_folder(
+  listing: folder.Listing,
+  out: pathlib.Path,
+  how: str,
+  *,
+  real: folder.Listing | None = None,
+  reference: pathlib.Path | None = None,
+  features: Sequence[np.ndarray] = (),
+  workers: int = 1,
+  part: tuple[int, int] | None = None,
+) -> tuple[str, list[str]]:
+  """Measures clips, and writes what `write` does; what was measured is kept.
+
+  Args:
+    listing: the clips.
+    out: folder to write to.
+    how: the command, for the tables.
+    real: real footage beside them.
+    reference: folder of clips of the same names, for PSNR and SSIM.
+    features: of the clips and of real ones, for the Frechet distance.
+    workers: processes.
+    part: (I, N) measures every N-th clip from the I-th on, and writes nothing
+      else.
+
+  Returns:
+    The tables in Markdown, or for a part what is done, and sentences about
+    what was left out.
+  """
+  measurer = Measurer(out / 'measured', workers)
+  problems, references = list(listing.problems), {}
+  if reference is not None:
+    others = folder.list_clips(reference)
+    pairs, alone = fidelity.pair(listing.clips, others.clips)
+    references = {clip.path: other for clip, other in pairs}
+    if alone:
+      problems.append(
+        f'{len(alone)} clips have no reference in {reference}, such as '
+        f'{alone[0].name}.'
+      )
+  if part is not None:
+    first, parts = part
+    mine = listing.clips[first::parts]
+    own, more = clip_tables.measure_clips(
+      mine, measurer, references, bool(real)
+    )
+    if real and own:
+      some = dataclasses.replace(real, clips=real.clips[first::parts])
+      with contextlib.suppress(UserError):  # None is as long as a clip.
+        more += clip_tables.measure_real(some, own, measurer, direction=True)[1]
+    return (
+      f'{len(own)} of {len(listing.clips)} clips are measured; when all parts '
+      'are, run the command without --shard:'
+    ), more
+  own, more = clip_tables.measure_clips(
+    listing.clips, measurer, references, direction=bool(real)
+  )
+  if not own:
+    raise UserError(
+      f'no clip in {listing.folder} could be measured (first problem: '
+      f'{more[0]}).'
+    )
+  groups, real_group = clip_tables.grouped(own, listing.folder), None
+  problems += [*more, *clip_tables.mixed(own)]
+  if real:
+    real_group, more = clip_tables.measure_real(
+      real, own, measurer, direction=True
+    )
+    problems += more
+  else:
+    problems.append(
+      'there are no real clips beside these numbers; give some with --real.'
+    )
+  sections, more = clip_tables.sections(groups, real_group, how)
+  problems += more
+  if features:
+    name = listing.folder.resolve().name
+    made, true = features
+    sections.append(clip_tables.frechet_section(name, made, true, how))
+  shown = [*groups, *([real_group] if real_group else [])]
+  write(out, sections, clip_tables.to_csv(shown), problems)
+  return results.to_markdown(sections), problems

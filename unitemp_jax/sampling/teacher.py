@@ -3,20 +3,17 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from unitemp_jax.diffusion import flow, guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import umt5
 from unitemp_jax.models.dit import DiT
-from unitemp_jax.parallel import mesh as device_mesh
-from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.model_folder import ModelCard
 
 MOST_STEPS = 1000  # as many as there are timesteps in training
@@ -175,75 +172,17 @@ def sample_trajectory(
   return jnp.stack(states)
 
 
-class TeacherSampler:
-  """Samples the teacher of a model; compiled once per shape and settings."""
-
-  def __init__(
-    self,
-    card: ModelCard,
-    text: Callable[..., np.ndarray],
-    mesh: Mesh | None = None,
-  ):
-    """For networks of the card's sizes; `text` is a `generate.text` source."""
-    self._card, self._text, self._dit = card, text, DiT(card.dit)
-    jitted = jax.jit(self._run_fn, static_argnames='settings')
-    self._run = device_mesh.on(mesh, jitted)
-
-  def _run_fn(self, params, prompt, negative, noise, settings):
-    conditional, unconditional = (
-      velocity_of(self._dit, params, text) for text in (prompt, negative)
-    )
-    velocity = guided(conditional, unconditional, settings.guidance_scale)
-    return sample_teacher(velocity, noise, settings)
-
-  def embed(self, params: Any, prompts: Sequence[str | None]) -> np.ndarray:
-    """Embeddings `[B, E, D]`; zeros for None, which is no text at all."""
-    if None in prompts:
-      shape = (len(prompts), self._card.text.length, self._card.dit.text_dim)
-      return np.zeros(shape, np.float32)
-    return self._text(params.get('text'), prompts, allow_empty='' in prompts)
-
-  def sample(
-    self,
-    params: Any,
-    prompts: Sequence[str],
-    seeds: Sequence[int] | np.ndarray,
-    shape: tuple[int, ...],
-    put: Callable[[np.ndarray], jax.Array],
-    num_steps: int = 50,
-    *,
-    solver: str = 'euler',
-    shift: float | None = None,
-    guidance_scale: float | None = None,
-    negative_prompt: str | None = None,
-  ) -> np.ndarray:
-    """Latents `[B, N, h, w, C]`, each from the noise of its own seed.
-
-    Args:
-      params: trees `teacher` and, without embeddings, `text`.
-      prompts: one per sample.
-      seeds: one per sample, 0 .. 2**32 - 1.
-      shape: of one sample's latents, `(N, h, w, C)`.
-      put: puts rows on the devices.
-      num_steps: of the solver; for the others see `settings_of`.
-      negative_prompt: what guidance leads away from; None is no text at all,
-        an empty one the end token alone.
-    """
-    if 'teacher' not in params:
-      raise UserError('this model folder has no teacher.safetensors to sample.')
-    if not all(prompt.strip() for prompt in prompts):
-      raise UserError('a prompt is empty; say what the video should show.')
-    card = self._card
-    settings = settings_of(
-      card, num_steps, solver, shift=shift, guidance_scale=guidance_scale
-    )
-    keys = sampler.sample_keys(seeds)
-    noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-    latents = self._run(
-      params['teacher'],
-      put(self.embed(params, prompts)),
-      put(self.embed(params, [negative_prompt] * len(prompts))),
-      put(np.asarray(noise)),
-      settings=settings,
-    )
-    return np.asarray(latents)
+def sample_guided(
+  dit: DiT,
+  params: Any,
+  prompt: jax.Array,
+  negative: jax.Array,
+  noise: jax.Array,
+  settings: TeacherSettings,
+) -> jax.Array:
+  """Samples a teacher with guidance, from embeddings `[B, E, Dt]` on."""
+  conditional, unconditional = (
+    velocity_of(dit, params, text) for text in (prompt, negative)
+  )
+  velocity = guided(conditional, unconditional, settings.guidance_scale)
+  return sample_teacher(velocity, noise, settings)

@@ -211,7 +211,8 @@ class Project:
     if call.workflow == 'storyboard':
       title = Path(call.arguments['path']).stem
     name = clip_file.clip_name(0, title)
-    return Job(out / request.workflow / name, request, decode, lossless=True)
+    output = clip_file.Output(('mkv',))
+    return Job(out / request.workflow / name, request, decode, output)
 
   def remade(self, version: Version) -> tuple[Call, str]:
     """The call of a version of the studio, and how it is decoded."""
