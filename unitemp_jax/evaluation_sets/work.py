@@ -23,7 +23,7 @@ from unitemp_jax.generate import clip_file, clips, memory
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.generate.request import Conditioning, Draft, Request
 from unitemp_jax.generate.text import read_ahead
-from unitemp_jax.parallel.mesh import row_parts
+from unitemp_jax.parallel.mesh import device_bytes, row_parts
 from unitemp_jax.plans import Plan
 from unitemp_jax.plans import text as plan_text
 from unitemp_jax.sampling import model_folder
@@ -228,10 +228,11 @@ def run_work(
 
 def _batch(work: Work, pipeline: Pipeline) -> int:
   """Clips that fit on all devices at a time."""
-  limit, parts = memory.device_bytes(), row_parts(pipeline.mesh)
+  if (limit := device_bytes()) is None:
+    return memory.BATCH
   plans_ = work.order_of.values()
   fits = [memory.batch_that_fits(pipeline.card, p, limit) for p in plans_]
-  return memory.BATCH if limit is None else parts * min(fits)
+  return row_parts(pipeline.mesh) * min(fits)
 
 
 def make_clips(

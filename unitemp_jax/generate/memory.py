@@ -59,11 +59,3 @@ def check_mesh(card: ModelCard, mesh: jax.sharding.Mesh) -> None:
       f'the weights of the model cannot be split over {parts} devices (fsdp '
       f'times context); use a number that divides {most}.'
     )
-
-
-def device_bytes() -> float | None:
-  """Memory of a device of this machine, if it says so and is no host."""
-  device = jax.local_devices()[0]
-  if device.platform == 'cpu':
-    return None
-  return (device.memory_stats() or {}).get('bytes_limit')

@@ -20,6 +20,7 @@ from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes, umt5, weights
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
+from unitemp_jax.parallel.mesh import device_bytes
 from unitemp_jax.sampling.model_folder import ModelCard, inference_shapes
 
 TextSource = Callable[..., np.ndarray]
@@ -116,10 +117,9 @@ def holds_whole(text_bytes: float, others: float) -> bool:
   On a host XLA widens all bfloat16 weights of a program at once, so that it
   would need three times as much.
   """
-  device = jax.local_devices()[0]
-  if device.platform == 'cpu':
+  if jax.local_devices()[0].platform == 'cpu':
     return text_bytes < _SMALL_BYTES
-  limit = (device.memory_stats() or {}).get('bytes_limit')
+  limit = device_bytes()
   return limit is None or fits(text_bytes, others, limit)
 
 

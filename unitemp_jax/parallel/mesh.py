@@ -353,6 +353,14 @@ def platform() -> str:
   return 'gpu' if name == 'cuda' else name
 
 
+def device_bytes() -> float | None:
+  """Memory of a device of this process; None of a host, or if unknown."""
+  device = jax.local_devices()[0]
+  if device.platform == 'cpu':
+    return None
+  return (device.memory_stats() or {}).get('bytes_limit')
+
+
 def device_kind() -> str:
   """Returns the name of the hardware, for example 'TPU v5 lite'."""
   device = jax.sharding.get_abstract_mesh().abstract_device
