@@ -167,9 +167,8 @@ def measure_folder(
     )
     problems += more
   else:
-    problems.append(
-      'there are no real clips beside these numbers; give some with --real.'
-    )
+    problem = 'there are no real clips beside these numbers; give some with '
+    problems.append(problem + '--real.')
   sections, more = clip_tables.sections(groups, real_group, how)
   problems += more
   if features:
