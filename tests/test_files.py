@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -61,6 +62,26 @@ def test_the_temporary_name_is_never_the_same(tmp_path):
     with files.writing(tmp_path / 'a') as temporary:
       seen.add(temporary.name)
   assert len(seen) == 3
+
+
+def test_a_folder_that_another_process_tidied_up_is_made_again(
+  tmp_path, monkeypatch
+):
+  mkdir, removed = pathlib.Path.mkdir, []
+
+  def make(path, *arguments, **options):
+    mkdir(path, *arguments, **options)
+    if path.name == 'partial' and len(removed) < times:
+      removed.append(path.rmdir())
+
+  monkeypatch.setattr(pathlib.Path, 'mkdir', make)
+  times = 3
+  files.write(tmp_path / 'one', 'text', within=tmp_path / 'partial')
+  assert (tmp_path / 'one').read_text() == 'text' and len(removed) == 3
+  # Control: one that cannot be made at all ends in a sentence.
+  times = 10**6
+  with pytest.raises(UserError, match='cannot write'):
+    files.write(tmp_path / 'two', 'text', within=tmp_path / 'partial')
 
 
 def test_an_existing_file_is_kept_unless_it_may_be_replaced(tmp_path):

@@ -157,7 +157,6 @@ def writing(
     if path.is_dir() and not folder:
       raise IsADirectoryError(0, 'it is a folder')
     near = Path(within or path.parent)
-    near.mkdir(parents=True, exist_ok=True)
     sweep(near)
     temporary = _make_temporary(near, folder)
     yield temporary
@@ -183,11 +182,18 @@ def _make_temporary(near: Path, folder: bool) -> Path:
   name = f'.unitemp-{this_machine()}-{os.getpid()}-{secrets.token_hex(8)}.tmp'
   temporary = near / name
   _writing.add(temporary)
-  if folder:
-    temporary.mkdir()
-  else:
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
-    os.close(os.open(temporary, flags, 0o666))
+  flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
+  for left in range(99, -1, -1):
+    near.mkdir(parents=True, exist_ok=True)
+    try:
+      if folder:
+        temporary.mkdir()
+      else:
+        os.close(os.open(temporary, flags, 0o666))
+      break
+    except FileNotFoundError:  # Another process has just tidied up `near`.
+      if not left:
+        raise
   return temporary
 
 
