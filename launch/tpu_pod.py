@@ -112,6 +112,10 @@ def on_cluster(options, slices, training):
     work.logs()
   if verb == 'launch':
     work.wait()
+    last = parts.last_arguments(arguments)
+    if last and options.bucket:
+      words = ' '.join(last).replace(f'{gke.MOUNT}/', f'gs://{options.bucket}/')
+      print(f'to finish it, on any machine: unitemp {words}')
   if verb == 'status':
     work.status()
   if verb == 'stop' or (verb == 'launch' and not options.keep):

@@ -261,6 +261,8 @@ def test_gke_makes_parts_too(tmp_path, given):
   assert 'UNITEMP_HOSTS_PER_SLICE=4' in work
   assert '--shard=HOST/8' in work and '--out=/mnt/unitemp/mine' in work
   assert cloud.calls('storage rsync')
+  # No host is left at the end that could verify it.
+  assert 'unitemp evaluate verify gs://runs/mine' in done.stdout
 
 
 @pytest.mark.parametrize(

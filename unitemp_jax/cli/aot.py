@@ -127,6 +127,12 @@ def _search(args: argparse.Namespace, overrides: Iterable[str]) -> int:
   if args.depth is not None:
     steps.with_depth(config, args.depth)
   step, chosen, number = search.best(config, target, devices, args.search)
+  if args.dry_run:
+    print(f'would compile {step} for {target}, of {number} layouts these:')
+    for one in chosen:
+      told = f'{one.gib:.1f} GiB, {one.seconds:.1f} s by arithmetic'
+      print(f'  {" ".join(one.overrides)}: {told}')
+    return 0
   found = []
   for one in chosen:
     words, known = [*own, *one.overrides], None
@@ -148,14 +154,11 @@ def _search(args: argparse.Namespace, overrides: Iterable[str]) -> int:
       known = compiler.compile_config(
         *(args.config, words, target, [step]),
         depth=args.depth,
-        dry_run=args.dry_run,
         fast=args.fast,
       )
-      if path and not args.dry_run:
+      if path:
         memory_report.write(path, known)
     found.append((one, known))
-  if args.dry_run:
-    return 0
   first = search.ranked(found)[0][1]
   print(search.table(step, found, number))
   if args.out is not None:
