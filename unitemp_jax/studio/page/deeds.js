@@ -132,11 +132,11 @@ async function give(files, then) {
   for (const one of files) {
     const most = page.state.upload_limit;
     const name = encodeURIComponent(one.name);
+    if (one.size > most) {
+      say(`${one.name} is too large: use at most ${most / 2 ** 20} MiB.`);
+      continue;
+    }
     try {
-      if (one.size > most) {
-        throw Object.assign(new Error(`${one.name} is too large: use at most `
-          + `${most / 2 ** 20} MiB.`), { status: 413 });
-      }
       const path = `${address(page.project, 'given')}?name=${name}`;
       const { source } = await ask(path, one);
       await page.look();
