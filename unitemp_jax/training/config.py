@@ -4,7 +4,7 @@ import ast
 import difflib
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,16 @@ TRAINING = ('objective', 'model', 'data', 'optimizer', 'num_steps', 'seed')
 TRAINING += ('batch_size', 'accumulate', 'mesh', 'num_devices')
 
 
-def flatten_config(config: ml_collections.ConfigDict) -> Iterator[str]:
-  """Yields the dotted names of all values of a config: `model.dim`."""
+def flatten_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns all values of a config by their dotted names: `model.dim`."""
+  flat: dict[str, Any] = {}
   for key, value in config.items():
     if isinstance(value, ml_collections.ConfigDict):
-      yield from (f'{key}.{rest}' for rest in flatten_config(value))
+      inner = flatten_config(value)
+      flat |= {f'{key}.{rest}': leaf for rest, leaf in inner.items()}
     else:
-      yield key
+      flat[key] = value
+  return flat
 
 
 def _run_file(path: Path) -> dict[str, Any]:
@@ -123,7 +126,7 @@ def _apply(config: ml_collections.ConfigDict, override: str) -> None:
     raise UserError(
       f'The override {override} has no value; write {name}=VALUE.'
     )
-  known = list(flatten_config(config))
+  known = flatten_config(config)
   *path, key = name.split('.')
   if path and path[-1] in ('dit', 'text'):
     name = '.'.join((*path, sizes.CURRENT_NAMES.get(key, key)))
@@ -197,8 +200,14 @@ _RANGES = {
   **dict.fromkeys(('batch_size', 'accumulate', 'critic_updates'), (1, 2**20)),
   'seed': (0, 2**32 - 1),
   'learning_rate': (0, 100),
-  'clip_norm': (0, 10**9),
-  'max_loss_ratio': (0, 10**9),
+  **dict.fromkeys(
+    (
+      *('clip_norm', 'max_loss_ratio', 'max_skipped', 'checkpoint_every'),
+      *('checkpoint_minutes', 'keep_every', 'sample_every'),
+      *('profile_step', 'profile_steps'),
+    ),
+    (0, 10**9),
+  ),
   **dict.fromkeys((*_SHARES, *_SIGMAS, 'weight_decay', 'eps'), (0, 1)),
   'final_fraction': (0, 1),
   **dict.fromkeys(('ema_decay', 'b1', 'b2'), (0, 0.9999999)),
@@ -210,10 +219,7 @@ _RANGES = {
 
 def _check_numbers(config: ml_collections.ConfigDict, name: str) -> None:
   """Refuses numbers that no training can have, by UserError."""
-  for key in flatten_config(config):
-    value: Any = config
-    for part in key.split('.'):
-      value = value[part]
+  for key, value in flatten_config(config).items():
     parent, _, last = key.rpartition('.')
     found = (key, last, parent.rpartition('.')[2])
     wanted = next((_RANGES[one] for one in found if one in _RANGES), None)

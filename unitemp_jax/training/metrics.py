@@ -53,7 +53,7 @@ def open_log(path: Path, last_step: int | None = None) -> TextIO:
 class LoopSettings:
   """Settings of the loop; a run may be resumed with other values.
 
-  The names are those of the config.
+  The names are those of the config, which refuses what no training can have.
   """
 
   num_steps: int  # steps in all, those before a resume included
@@ -72,15 +72,6 @@ class LoopSettings:
   max_loss_ratio: float = 0.0
   # Number of skipped steps in a row that stops the training.
   max_skipped: int = 5
-
-  def __post_init__(self):
-    """Refuses numbers that no training can have, by UserError."""
-    least = {'num_steps': 1, 'log_every': 1, 'keep_checkpoints': 1}
-    for name, value in dataclasses.asdict(self).items():
-      if not value >= least.get(name, 0):
-        raise UserError(
-          f'config.{name} is {value}; use {least.get(name, 0)} or more.'
-        )
 
 
 # Besides 'initialise', 'compile', 'data', 'checkpoint' and 'sample': the rest.
