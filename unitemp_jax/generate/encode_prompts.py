@@ -25,6 +25,7 @@ from unitemp_jax.sampling import model_folder
 
 # From shapes, and the name of a branch or None, to weights.
 Load = Callable[[Any, str | None], Any]
+Encode = Callable[..., np.ndarray]
 
 
 def local_mesh(config: TextConfig) -> Mesh:
@@ -54,48 +55,40 @@ def fingerprint(path: Path) -> str:
   return digest.hexdigest()[:16]
 
 
-class PromptEncoder:
-  """Token ids to the rows of embeddings before the end of each text.
+def _encoder(config: TextConfig, dtype: str, load: Load) -> Encode:
+  """Token ids and masks `[B, E]` to embeddings, computed in `dtype`.
 
   Weights that this host does not hold whole are read layer by layer for every
   batch.
   """
+  config = dataclasses.replace(config, dtype=dtype)
+  shapes = sizes.param_shapes(config, dtype)
+  mesh = local_mesh(config)
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  if not texts.holds_whole(sizes.num_bytes(shapes) / mesh.size, 0):
+    return LayeredEncoder(config, lambda name: load(shapes, name)).encode
+  params = load(placed(shapes, mesh, MODEL_RULES), None)
+  encoder = TextEncoder(config)
+  encode = jax.jit(
+    lambda params, ids, mask: encoder.apply({'params': params}, ids, mask),
+    out_shardings=everywhere,
+  )
+  return lambda *batch: np.asarray(
+    encode(params, *jax.device_put(batch, everywhere))
+  )
 
-  def __init__(self, config: TextConfig, dtype: str, load: Load):
-    """Loads the weights in the dtype that the encoder computes in."""
-    self.config = config = dataclasses.replace(config, dtype=dtype)
-    shapes = sizes.param_shapes(config, dtype)
-    mesh = local_mesh(config)
-    self._everywhere = NamedSharding(mesh, PartitionSpec())
-    whole = texts.holds_whole(sizes.num_bytes(shapes) / mesh.size, 0)
-    if not whole:
-      layers = LayeredEncoder(config, lambda name: load(shapes, name))
-      self._run = layers.encode
-      return
-    params = load(placed(shapes, mesh, MODEL_RULES), None)
-    encoder = TextEncoder(config)
-    encode = jax.jit(
-      lambda params, ids, mask: encoder.apply({'params': params}, ids, mask),
-      out_shardings=self._everywhere,
-    )
-    self._run = lambda *batch: np.asarray(
-      encode(params, *jax.device_put(batch, self._everywhere))
-    )
 
-  def __call__(
-    self, ids: np.ndarray, mask: np.ndarray, batch: int
-  ) -> Iterator[np.ndarray]:
-    """Yields `[tokens, D]` for each of the texts `[B, E]`."""
-    for first in range(0, len(ids), batch):
-      here = slice(first, first + batch)
-      rows, ends = ids[here], mask[here]
-      # The last batch is filled up, so that all share one compilation.
-      fill = [(0, batch - len(rows)), (0, 0)]
-      made = self._run(
-        np.pad(rows, fill, mode='edge'), np.pad(ends, fill, mode='edge')
-      )
-      for row, end in zip(made, ends, strict=False):
-        yield row[: int(end.sum())]
+def _rows(
+  encode: Encode, ids: np.ndarray, mask: np.ndarray, batch: int
+) -> Iterator[np.ndarray]:
+  """Yields `[tokens, D]` for each of the texts `[B, E]`."""
+  for first in range(0, len(ids), batch):
+    here = slice(first, first + batch)
+    # The last batch is filled up, so that all share one compilation.
+    fill = [(0, batch - len(ids[here])), (0, 0)]
+    made = encode(*(np.pad(x[here], fill, mode='edge') for x in (ids, mask)))
+    for row, end in zip(made, mask[here], strict=False):
+      yield row[: int(end.sum())]
 
 
 _SHARD = 256  # prompts
@@ -131,20 +124,16 @@ def _tokens(path: Path, prompts: Sequence[str], config: TextConfig):
     )
   ids, mask = tokenizer.encode(prompts, config.length)
   seen: dict[str, int] = {}
+  twins = []
   for number, row in enumerate(zip(ids, mask, strict=True)):
-    seen.setdefault(prompt_embeddings.key_of(*row), number)
+    first = seen.setdefault(prompt_embeddings.key_of(*row), number)
+    if first != number:
+      twins.append((prompts[number][:60], prompts[first][:60]))
   rows = np.fromiter(seen.values(), int)
-  alike = len(prompts) - len(rows)
-  if alike:
-    first = next(
-      n
-      for n, row in enumerate(zip(ids, mask, strict=True))
-      if seen[prompt_embeddings.key_of(*row)] != n
-    )
-    twin = seen[prompt_embeddings.key_of(ids[first], mask[first])]
+  if twins:
     print(
-      f'{len(prompts)} prompts are {len(rows)} to the tokenizer; {alike} are '
-      f'alike, the first "{prompts[first][:60]}" and "{prompts[twin][:60]}"'
+      f'{len(prompts)} prompts are {len(rows)} to the tokenizer; {len(twins)} '
+      'are alike, the first "{}" and "{}"'.format(*twins[0])
     )
   full = int(mask[rows].all(1).sum())
   if full:
@@ -192,10 +181,10 @@ def encode(
   paths = [prompt_embeddings.shard_path(out, shard) for shard in range(count)]
   missing = [shard for shard in mine if not paths[shard].exists()]
   if missing:
-    run = PromptEncoder(config, dtype, load)
+    run = _encoder(config, dtype, load)
   for shard in progress.track(missing, 'shard'):
     here = slice(shard * _SHARD, (shard + 1) * _SHARD)
-    made = list(run(ids[here], mask[here], batch_size))
+    made = list(_rows(run, ids[here], mask[here], batch_size))
     prompt_embeddings.write_shard(paths[shard], made)
   there = len(storage.existing(paths))
   if there < count:
