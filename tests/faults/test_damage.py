@@ -9,6 +9,7 @@ import json
 import shutil
 import warnings
 
+import ended
 import mutations
 import numpy as np
 import pytest
@@ -159,6 +160,11 @@ def readers(folder):
     whole = content.encode() if isinstance(content, str) else content
     return folder / name, whole, read, tree
 
+  def shard(path):
+    source = latents.LatentSource(path.parent)
+    list(map(source.__getitem__, range(len(source))))
+
+  ended.write_latents(folder / 'latents', (4, 2, 2), 3)
   there = lambda name: (folder / name).read_bytes()  # noqa: E731
   plan = plan_text.to_json(orders.long(9, sinks='both', span=21))
   return {
@@ -208,6 +214,11 @@ def readers(folder):
     'latents': text(
       'latents.json', index, lambda path: latents.read_index(path.parent)
     ),
+    'shard': text(
+      'latents/latents-00000.array_record',
+      there('latents/latents-00000.array_record'),
+      shard,
+    ),
     'features': text('four.npy', there('four.npy'), frechet.read_features),
     'picture': text('a.png', there('a.png'), video.read_image),
     'video': text('clip.mp4', there('clip.mp4'), video.read_video),
@@ -218,7 +229,7 @@ NAMES = (
   *('card', 'tokenizer', 'storyboard', 'plan', 'manifest csv', 'manifest json'),
   *('manifest jsonl', 'manifest txt', 'manifest', 'votes', 'key', 'sidecar'),
   *('set', 'list of a set', 'record', 'journal', 'results', 'config of a run'),
-  *('latents', 'features', 'picture', 'video'),
+  *('latents', 'shard', 'features', 'picture', 'video'),
 )
 
 
