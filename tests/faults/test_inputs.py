@@ -247,7 +247,11 @@ CASES = {
     (f'{G} --length={"9" * 5000} --dry_run', 2, ['at most 100001']),
     ('plan --order=forward --frames=100000001', 2, ['--frames']),
     ('plan --order=forward --rows=1000000000', 2, ['--rows']),
-    ('generate --prompts=many.txt --out=o --dry_run', 0, ['3000 clips']),
+    (
+      'generate --prompts=many.txt --out=o --dry_run',
+      0,
+      ['3000 clips', 'and 2980 more notes'],
+    ),
     (
       'evaluate folder A --out=o --features=huge.npy --real_features=four.npy',
       2,

@@ -5,6 +5,7 @@ tried too.
 """
 
 import argparse
+import itertools
 import resource
 import shlex
 import time
@@ -58,6 +59,13 @@ TEXT = (
   | LENGTH
   | FILE
   | PAIR
+)
+# What no option expects, or few.
+EXTREMES = (
+  *('nan', 'inf', '-inf', '-1', '0', '1', f'{10**30}', f'-{10**30}', '1e999'),
+  *('9' * 5000, '', ' ', '.', '..', '\ud800', 'a\nb', '\x7f', '%s', '{}'),
+  *('~', '-', '--', '=', ':', ',', '0:0', '[]', '()', 'None', 'True', '0x10'),
+  *('१', 'x' * 300, 'x/' * 2500, '/dev/null', '/proc/self/mem', '*', 'a/../b'),
 )
 # Verb -> (count of commands, ones that are lawful). Options come on top.
 COMMANDS = {
@@ -226,29 +234,14 @@ def snapshot(folder):
   }
 
 
-def counts():
-  for verb, (count, _) in COMMANDS.items():
-    yield pytest.param(verb, count, id=verb)
-    more = 100 if verb == 'aot' else 1000
-    yield pytest.param(
-      verb, more, id=f'{verb}, {more} times', marks=pytest.mark.slow
-    )
-
-
-@pytest.mark.parametrize('verb, count', counts())
-def test_any_options(folder, monkeypatch, capsys, verb, count):
+@pytest.fixture
+def checked(folder, monkeypatch, capsys):
+  """Runs a command, which must work or say one sentence, and touch nothing."""
   monkeypatch.chdir(folder)
-  before, codes = snapshot(folder), set()
+  before = snapshot(folder)
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-  @hypothesis.settings(
-    max_examples=count,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(hypothesis.HealthCheck),
-  )
-  @hypothesis.given(commands(verb, options_of(verb)))
-  def check(words):
+  def run(words):
     start = time.monotonic()
     try:
       code = cli.main(words)
@@ -262,15 +255,54 @@ def test_any_options(folder, monkeypatch, capsys, verb, count):
         l for l in said.splitlines() if not l.startswith('unitemp: note')
       )
       assert line.startswith('unitemp: error: ')
-    codes.add(code)
     forget_new(folder, before)
+    return code
 
-  check()
-  # Neither is all lawful, nor all refused.
-  assert 2 in codes and (len(codes) > 1 or verb in ALWAYS_REFUSED)
+  yield run
   assert snapshot(folder) == before
   used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
   assert used < BYTES / 2**10
+
+
+def counts():
+  for verb, (count, _) in COMMANDS.items():
+    yield pytest.param(verb, count, id=verb)
+    more = 100 if verb == 'aot' else 1000
+    yield pytest.param(
+      verb, more, id=f'{verb}, {more} times', marks=pytest.mark.slow
+    )
+
+
+@pytest.mark.parametrize('verb, count', counts())
+def test_any_options(checked, verb, count):
+  @hypothesis.settings(
+    max_examples=count,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+  )
+  @hypothesis.given(commands(verb, options_of(verb)))
+  def check(words):
+    codes.add(checked(words))
+
+  codes = set()
+  check()
+  # Neither is all lawful, nor all refused.
+  assert 2 in codes and (len(codes) > 1 or verb in ALWAYS_REFUSED)
+
+
+def extremes():
+  for number, verb in enumerate(COMMANDS):
+    yield pytest.param(verb, number, 397, id=verb)
+    yield pytest.param(verb, 0, 1, id=f'{verb}, all', marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize('verb, first, every', extremes())
+def test_extreme_values_of_every_option(checked, verb, first, every):
+  base = [*verb.split(), *shlex.split(COMMANDS[verb][1][0])]
+  pairs = itertools.product(sorted(options_of(verb)), EXTREMES)
+  for name, value in itertools.islice(pairs, first, None, every):
+    checked([*base, f'{name}={value}'])
 
 
 def forget_new(folder, before):

@@ -41,6 +41,7 @@ examples:
   unitemp generate --storyboard=story.yaml --out=out --dry_run
 Run the same command again to continue after an interruption: the clip is the
 same, byte for byte."""
+_SHOWN = 20  # notes that are printed
 _WORKFLOWS = """
 --orders,--order NAME,...  text to video: names with commas, or "all" (forward)
 --image FILE  image to video
@@ -154,8 +155,11 @@ def main(argv: list[str]) -> int:
     made = {job.request.workflow: job.request.plan for job in todo}
     for note in decoding.lag_notes(made):
       print(note)
-  for remark in dict.fromkeys(r for job in todo for r in job.request.remarks):
+  remarks = [*dict.fromkeys(r for job in todo for r in job.request.remarks)]
+  for remark in remarks[:_SHOWN]:
     print(f'note: {remark}')
+  if len(remarks) > _SHOWN:
+    print(f'note: ... and {len(remarks) - _SHOWN} more notes')
   frames = min((job.request.num_frames for job in todo), default=card.frames)
   if frames < card.frames:
     print(

@@ -11,7 +11,7 @@ from absl import logging
 from tensorflow_datasets.proto import tf_example_pb2
 
 from unitemp_jax.data import video_folder
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, system_error
 
 
 class _SameBytes(tfds.core.ExampleWriter):  # type: ignore[misc]
@@ -43,6 +43,11 @@ class LocalBuilder(  # type: ignore[call-arg]  # tfds has no types
 
   def __init__(self, *, file_format='array_record', **kwargs):
     super().__init__(file_format=file_format, **kwargs)
+
+  def is_prepared(self) -> bool:
+    """Whether the set is there; TFDS warns of one that was interrupted."""
+    with quiet():
+      return super().is_prepared()
 
   def _example_writer(self) -> _SameBytes:
     return _SameBytes(file_format=self.info.file_format)
@@ -112,7 +117,10 @@ def prepare(
     builder = opened(make_builder, data_dir)
     with quiet():
       builder.download_and_prepare(download_config=download_config)
-  except OSError as error:
+  except (OSError, RuntimeError) as error:
+    cause = system_error(error)
+    if cause is None:
+      raise
     # Another process may have finished the same set first: then use that.
     with contextlib.suppress(OSError), quiet():
       builder = make_builder()
@@ -120,7 +128,7 @@ def prepare(
         return builder
     raise UserError(
       f'Cannot write the data set to {os.fspath(data_dir)}: '
-      f'{error.strerror or error}.'
+      f'{cause.strerror or error}.'
     ) from error
   return builder
 

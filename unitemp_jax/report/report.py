@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from unitemp_jax import files
+from unitemp_jax.errors import UserError
 from unitemp_jax.report import measurements, pages, read
 from unitemp_jax.report.read import Clip, Contents
 from unitemp_jax.video import write as video_write
-from unitemp_jax.video.read import read_video
+from unitemp_jax.video.read import read_image, read_video
 
 SHEET, PAGE, EYEBROW = 'sheet.png', 'index.html', 'unitemp report'
 
@@ -33,6 +34,14 @@ def write_page(contents: Contents) -> pathlib.Path:
   """
   page = contents.folder / PAGE
   pages.check_own(page, EYEBROW, (SHEET,))
+  sheet = contents.folder / SHEET
+  if (
+    os.path.lexists(sheet) and (read_image(sheet)[:2] != video_write.EDGE).any()
+  ):
+    raise UserError(
+      f'{sheet} is there already and was not written by this command; move it '
+      'away.'
+    )
   clips, cards = contents.clips, orders(contents)
   gallery = pages.write_gallery(page, rows(contents), contents.orders)
   text = pages.render(

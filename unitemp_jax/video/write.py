@@ -291,6 +291,9 @@ def write_gif(
     append(frames)
 
 
+EDGE = 64  # grey around the pictures of a sheet
+
+
 def write_image(path: Path, picture: np.ndarray) -> None:
   """Writes a picture uint8 [H, W, 3] as PNG, atomically."""
   with _writing(path) as part:
@@ -326,7 +329,7 @@ def write_sheet(
     columns * (width + gap) + gap,
     len(clips) * (height + gap + text) + gap,
   )
-  sheet = Image.new('RGB', size, (64, 64, 64))
+  sheet = Image.new('RGB', size, (EDGE, EDGE, EDGE))
   draw = ImageDraw.Draw(sheet)
   for row, clip in enumerate(clips):
     y = gap + row * (height + gap + text)
