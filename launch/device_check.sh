@@ -37,8 +37,13 @@ for part in "${parts[@]}"; do
     continue
   fi
   echo "$part ..."
+  code=0
   timeout "$left" unitemp bench device "$part" "--out=$out" \
-    "--accelerator=$wanted" >"$out/$part.log" 2>&1 ||
+    "--accelerator=$wanted" >"$out/$part.log" 2>&1 || code=$?
+  if ((code == 124)); then
+    echo "device_check.sh: the time was over in $part; run it again." >&2
+  elif ((code)); then
     echo "device_check.sh: $part failed; see $out/$part.log." >&2
+  fi
 done
 unitemp bench device table "--out=$out"
