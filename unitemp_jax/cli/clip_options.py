@@ -30,8 +30,6 @@ def check(
   args: argparse.Namespace, eyebrow: str, folders: Iterable[Path]
 ) -> None:
   """Checks the options before anything is read."""
-  if args.out.exists() and not args.out.is_dir():
-    raise UserError(f'--out={args.out} is a file; choose a folder.')
   for folder in folders:
     if folder.resolve() == args.out.resolve():
       raise UserError(

@@ -255,25 +255,21 @@ def seeds(first: int, count: int) -> list[int]:
 
 def read_prompts(args: argparse.Namespace) -> list[str] | None:
   """The texts of --prompt or --prompts, None without; UserError if empty."""
-  if args.prompt is None and args.prompts is None:
-    return None
   if args.prompt is not None and args.prompts is not None:
     raise UserError('give --prompt or --prompts, one of the two.')
-  lines = [args.prompt]
-  if args.prompt is None:
-    lines = files.read_lines(args.prompts)
-  if not lines:
-    raise UserError(f'{args.prompts} holds no prompt; write one per line.')
-  if not all(line.strip() for line in lines):
+  if args.prompts is not None:
+    return read_prompt_files([args.prompts])
+  if args.prompt is not None and not args.prompt.strip():
     raise UserError('the prompt is empty; say what the video should show.')
-  return [line.strip() for line in lines]
+  return None if args.prompt is None else [args.prompt.strip()]
 
 
 def read_prompt_files(paths: Sequence[Path]) -> list[str]:
   """The lines of all files that are not blank; UserError if there are none."""
   lines = [line for path in paths for line in files.read_lines(path)]
   if not lines:
-    raise UserError('the files hold no prompts; write one per line.')
+    names = ', '.join(map(str, paths))
+    raise UserError(f'{names} holds no prompt; write one per line.')
   return lines
 
 

@@ -54,12 +54,6 @@ def _parser() -> Parser:
   return parser
 
 
-def _prompts(args: argparse.Namespace) -> list[str]:
-  if (args.prompt is None) == (args.prompts is None):
-    raise UserError('give --prompt or --prompts, one of the two.')
-  return options.read_prompts(args) or []
-
-
 def _settings(args: argparse.Namespace) -> dict:
   names = ('guidance_scale', *guidance.FORMER)
   scale = None
@@ -100,7 +94,9 @@ def _is_there(path: Path, prompt: str, seed: int, settings: dict) -> bool:
 def main(argv: list[str]) -> int:
   """Runs the verb and returns its exit code."""
   args = _parser().parse_args(argv)
-  prompts, settings = _prompts(args), _settings(args)
+  prompts, settings = options.read_prompts(args), _settings(args)
+  if prompts is None:
+    raise UserError('give --prompt or --prompts, one of the two.')
   card = model_folder.read_card(args.model)
   teacher.settings_of(card, **settings)
   tokenizer = Tokenizer.from_file(args.model / 'tokenizer.json')
