@@ -374,7 +374,7 @@ def _orders(args, model) -> list[Any]:
   from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
   from unitemp_jax.generate import workflows
 
-  names = orders.named(args.orders) if args.orders else ['forward']
+  names = ['forward'] if args.orders is None else orders.named(args.orders)
   if args.prompt_at:
     raise UserError('--prompt_at does not go with --orders; use --long.')
   held_out, prompts = None, read_prompts(args)
