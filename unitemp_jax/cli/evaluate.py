@@ -324,7 +324,7 @@ def main(argv: list[str]) -> int:
     return ACTIONS[argv[0]](argv[1:])
   about = f'{__doc__} Writes OUT/metrics.json and OUT/metrics.md.'
   args = Parser('evaluate', about, _OPTIONS, _EXAMPLE).parse_args(argv)
-  names = _suites(args.only or ','.join(runner.SUITES))
+  names = list(runner.SUITES) if args.only is None else _suites(args.only)
   seeds(args.seed, args.num_clips)
   settings = Settings(args.num_clips, args.batch_size, args.seed)
   if args.markdown is not None:
