@@ -1,5 +1,7 @@
 """Every file that is read, of random damage: read, or refused in a sentence.
 
+So is one that stands in the place of another kind.
+
 Checkpoints are in `tests/convert/test_mutated_files.py`.
 """
 
@@ -253,7 +255,10 @@ def test_damage(table_of_readers, monkeypatch, name, rounds):
   rng = np.random.default_rng(NAMES.index(name))
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
-    refused = mutations.survive(rng, rounds, path, whole, read, tree=tree)
+    others = [other[1] for other in table_of_readers.values()]
+    refused = mutations.survive(
+      rng, rounds, path, whole, read, tree=tree, others=others
+    )
   path.unlink() if before is None else path.write_bytes(before)
   assert refused or name in ('manifest txt', 'video', 'record', 'journal')
 

@@ -51,7 +51,9 @@ def other_json(rng, whole):
   return json.dumps(tree[0]).encode()
 
 
-def survive(rng, rounds, path, whole, read, *, most=None, tree=False):
+def survive(
+  rng, rounds, path, whole, read, *, most=None, tree=False, others=()
+):
   """How many mutated files were refused; anything but UserError is a bug.
 
   Args:
@@ -62,12 +64,15 @@ def survive(rng, rounds, path, whole, read, *, most=None, tree=False):
     read: reads the path.
     most: only so many of the first bytes are mutated.
     tree: the file is JSON; every other one stays JSON.
+    others: bytes of files of other kinds, which are read as well.
   """
   path.write_bytes(whole)
   read(path)
   refused = 0
-  for number in range(rounds):
-    if tree and number % 2:
+  for number in range(-len(others), rounds):
+    if number < 0:
+      path.write_bytes(others[number])
+    elif tree and number % 2:
       path.write_bytes(other_json(rng, whole))
     else:
       path.write_bytes(damaged(rng, whole, most))
