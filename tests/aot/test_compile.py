@@ -10,8 +10,8 @@ import pytest
 from unitemp_jax.aot import compiler, hlo, memory_report, steps, topology
 from unitemp_jax.bench import device
 from unitemp_jax.cli.main import main
+from unitemp_jax.models import cache, sizes
 from unitemp_jax.models import dit as dit_lib
-from unitemp_jax.models import sizes
 from unitemp_jax.models.attention import attention_backend
 from unitemp_jax.models.dit import DiT, DiTConfig
 from unitemp_jax.models.weights import shapes_of
@@ -89,6 +89,25 @@ def test_the_teacher_is_split_over_chips_with_its_kernel():
     # Control: it is the mesh that says what it is traced for.
     alone = teacher.TeacherSampler(card, None)._run
     assert 'tpu_custom_call' not in traced(alone).as_text()
+
+
+def test_a_store_keeps_no_copy_of_the_cache(monkeypatch):
+  def copies():
+    words = [f'--config.{name}={value}' for name, value in SMALL.items()]
+    config = load_config(str(CONFIGS / 'wan_1p3b_distill.py'), words)
+    devices = topology.devices(topology.parse('v5e:1x1'))
+    (step,) = steps.steps_of(config, ['store'], devices)
+    jax.clear_caches()
+    with compiler.effort(fast=True):
+      text = step.lower().compile().as_text()
+    whole = ','.join(map(str, step.arguments['cache'].k_LBSNK.shape))
+    return len(re.findall(rf' = bf16\[{whole}\]\S* copy\(', text))
+
+  # At this size the compiler moves it to faster memory and back besides.
+  found = copies()
+  # Read while other slots are written, keys and values are kept as they were.
+  monkeypatch.setattr(cache.lax, 'optimization_barrier', lambda x: x)
+  assert copies() == found + 2
 
 
 TOKENS = {96, 48, 288, 144}  # of a frame and of a row, whole and split
