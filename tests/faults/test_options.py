@@ -307,10 +307,10 @@ def test_extreme_values_of_every_option(checked, verb, first, every):
 
 def forget_new(folder, before):
   """Removes what a command may write in a dry run: a drawing, a table."""
-  for path in folder.iterdir():
+  for path in sorted(folder.rglob('*'), reverse=True):
     if path not in before:
-      assert path.is_file() and not path.is_symlink()
-      path.unlink()
+      assert not path.is_symlink()
+      path.rmdir() if path.is_dir() else path.unlink()
 
 
 def test_every_verb_is_tried():
