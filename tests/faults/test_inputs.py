@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import user_files
 
+from unitemp_jax import files
 from unitemp_jax.cli import main as cli
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -501,5 +502,21 @@ def test_a_file_that_has_an_outputs_name_is_kept(
     assert name in capsys.readouterr().err
     assert path.read_text() == 'mine'
     assert snapshot(folder) == before
+  finally:
+    shutil.rmtree(folder / 'mine')
+
+
+@pytest.mark.parametrize(
+  'command',
+  ['compare A B --out=mine', 'convert --model=model --to=wan --out=mine'],
+)
+def test_one_folder_has_one_writer(folder, monkeypatch, capsys, command):
+  monkeypatch.chdir(folder)
+  try:
+    with files.lock(folder / 'mine'):
+      before = snapshot(folder)
+      assert call(command) == 2
+      assert 'has been writing to mine since' in capsys.readouterr().err
+      assert snapshot(folder) == before
   finally:
     shutil.rmtree(folder / 'mine')

@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from unitemp_jax import files
 from unitemp_jax.cli import clip_options
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.compare import blind, gallery, numbers, pairing, run
@@ -76,14 +77,15 @@ def _compare(argv: list[str]) -> int:
     raise UserError(pairing.why_unpaired(found, paired))
   if args.dry_run:
     return 0
-  text = run.run(
-    *(found, paired, real, args.out),
-    workers=args.workers,
-    pictures=args.pictures,
-    trials=args.trials,
-    question=args.question,
-    command=shlex.join(['unitemp', 'compare', *argv]),
-  )
+  with files.lock(args.out):
+    text = run.run(
+      *(found, paired, real, args.out),
+      workers=args.workers,
+      pictures=args.pictures,
+      trials=args.trials,
+      question=args.question,
+      command=shlex.join(['unitemp', 'compare', *argv]),
+    )
   print(text)
   print(args.out / 'index.html')
   return 0

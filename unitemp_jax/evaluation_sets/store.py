@@ -114,7 +114,7 @@ class Store:
     there = set(os.listdir(self.root)) if self.root.exists() else set()
     if 'set.json' in there:
       self._check_continues(settings, lines)
-    elif there - {'clips.jsonl', 'partial'}:
+    elif there - {'clips.jsonl', 'partial', files.LOCK}:
       raise UserError(
         f'--out={self.root} holds other files; choose an empty or new folder.'
       )
