@@ -78,6 +78,10 @@ def test_other_errors_keep_their_traceback(monkeypatch, error):
     (PermissionError(errno.EACCES, 'Permission denied', 'c'), 'c cannot be'),
     (MemoryError('Unable to allocate 9 TiB'), 'Unable to allocate 9 TiB'),
     (RuntimeError('RESOURCE_EXHAUSTED: Out of memory'), 'use fewer pixels'),
+    (
+      ValueError('Failed to write 8 bytes: No space left on device'),
+      'No space',
+    ),
   ],
 )
 def test_faults_of_the_machine_are_sentences(monkeypatch, capsys, error, words):

@@ -110,29 +110,36 @@ def main(argv: Sequence[str]) -> int:
   except errors.UserError as error:
     _say(f'error: {_shown(str(error), argv)}')
     return EXIT_BAD_INPUT
-  except OSError as error:
-    if error.errno not in _OF_THE_MACHINE:
-      raise
-    name = error.filename or 'a file'
-    text = f'{name} cannot be read or written ({error.strerror}); make room, '
-    text += 'mend its permissions or choose another name.'
-    _say(f'error: {_shown(text, argv)}')
-    return EXIT_BAD_INPUT
   except (MemoryError, OverflowError) as error:
     _say(f'error: a number is too large for this machine ({error}).')
-    return EXIT_BAD_INPUT
-  except RuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):  # of XLA, which is not imported
-      raise
-    _say(
-      'error: the memory of the device does not hold this '
-      f'({_shown(str(error), argv)[:160]}); use fewer pixels, frames or '
-      'clips at a time.'
-    )
     return EXIT_BAD_INPUT
   except KeyboardInterrupt:
     _say('interrupted')
     return EXIT_INTERRUPTED
+  except Exception as error:
+    text = _fault_of_the_machine(error)
+    if text is None:
+      raise
+    _say(f'error: {_shown(text, argv)}')
+    return EXIT_BAD_INPUT
+
+
+def _fault_of_the_machine(error: Exception) -> str | None:
+  """The sentence for a disk or a device that is full, None for other errors."""
+  cause = errors.system_error(error)  # Libraries hide it in a text of theirs.
+  if cause is not None and cause.errno in _OF_THE_MACHINE:
+    return (
+      f'{cause.filename or "a file"} cannot be read or written '
+      f'({cause.strerror}); make room, mend its permissions or choose another '
+      'name.'
+    )
+  # Of XLA, which is not imported.
+  if isinstance(error, RuntimeError) and 'RESOURCE_EXHAUSTED' in str(error):
+    return (
+      f'the memory of the device does not hold this ({str(error)[:160]}); use '
+      'fewer pixels, frames or clips at a time.'
+    )
+  return None
 
 
 def _show(usual: Callable, message, category, *arguments, **more) -> None:

@@ -8,6 +8,7 @@ data and is the same in every process.
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -249,6 +250,8 @@ def _disk_errors(path: Path) -> Iterator[None]:
     cause = system_error(error)
     if cause is None or cause.filename:
       raise
+    # Each array that found no room would be named by its writer's task.
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     raise OSError(cause.errno, cause.strerror, str(path)) from error
 
 
