@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors
+import safetensors.numpy
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import weights
@@ -88,3 +89,32 @@ def test_a_failed_write_leaves_the_old_file(tree, path, monkeypatch):
     weights.save(path, {'other': jnp.ones(3)})
   assert path.read_bytes() == before
   assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    (lambda v: v.astype(np.int32), ['b.scale holds I32', 'no floats']),
+    (lambda v: v > 0, ['b.scale holds BOOL', 'no floats']),
+    (lambda v: v * 0 + 1e50, ['b.scale', 'not finite in float32', 'inf']),
+    (lambda v: v.astype(np.float32) / 0, ['b.scale', 'not finite']),
+    (lambda v: v, []),
+    (lambda v: v.astype(np.float16), []),
+  ],
+)
+@pytest.mark.filterwarnings('error:overflow')
+def test_what_no_weight_can_be_is_refused(tree, tmp_path, change, words):
+  path = tmp_path / 'net.safetensors'
+  arrays = {'a.kernel': np.ones((3, 4)), 'a.bias': np.ones(4)}
+  with np.errstate(divide='ignore', invalid='ignore'):
+    arrays['b.scale'] = change(np.arange(1.0, 3))
+  safetensors.numpy.save_file(arrays, path)
+  if not words:
+    read = weights.load(path, tree)
+    assert read['b']['scale'].tolist() == [1, 2]
+    return
+  with pytest.raises(UserError) as error:
+    weights.load(path, tree)
+  for word in [str(path), *words]:
+    assert word in str(error.value)
+  assert '\n' not in str(error.value)

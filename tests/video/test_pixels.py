@@ -9,7 +9,14 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageCms, PngImagePlugin
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.video.read import read_image, read_video
+from unitemp_jax.video import read
+from unitemp_jax.video.read import (
+  decode,
+  has_sound,
+  read_frames,
+  read_image,
+  read_video,
+)
 from unitemp_jax.video.write import write_video
 
 RED = (200, 30, 90)  # BT.601 and BT.709 are far apart for it
@@ -171,6 +178,80 @@ def test_what_is_transparent_in_a_video_lies_on_black(tmp_path):
   assert read[0, 0, ::4, 0].tolist() == [0, 128, 255]
 
 
+@pytest.mark.parametrize('codec', ['libvpx', 'libvpx-vp9'])
+def test_what_is_transparent_in_webm_lies_on_black(
+  codec, tmp_path, monkeypatch
+):
+  """The decoders of FFmpeg drop what is beside the colours."""
+  path, planes = tmp_path / 'a.webm', np.full((160, 64), 255, np.uint8)
+  planes[64:96] = 128  # No colour.
+  planes[96:, :32] = 0  # The left is transparent.
+  with av.open(str(path), 'w') as out:
+    stream = out.add_stream(codec, rate=10, options={'auto-alt-ref': '0'})
+    stream.height, stream.width, stream.pix_fmt = 64, 64, 'yuva420p'
+    for number in range(9):
+      frame = av.VideoFrame(64, 64, 'yuva420p')
+      parts = (planes[:64], *np.split(planes[64:96].reshape(64, 32), 2))
+      for plane, part in zip(frame.planes, (*parts, planes[96:]), strict=True):
+        lines = np.zeros((plane.height, plane.line_size), np.uint8)
+        lines[:, : plane.width] = part
+        plane.update(lines)
+      frame.pts = number
+      out.mux(stream.encode(frame))
+    out.mux(stream.encode())
+  for start in (0, 0.5):
+    for _, _, frame in decode(path, start=start):
+      assert frame[:, :28].max() < 9 and frame[:, 36:].min() > 240
+  assert len(read_video(path)[0]) == 9
+  monkeypatch.setattr(read, '_CLEAR', {})
+  assert read_video(path)[0].min() > 240  # The control.
+  monkeypatch.setattr(read, '_CLEAR', {'vp8': 'no', 'vp9': 'no'})
+  with pytest.raises(UserError, match='transparent, which needs'):
+    read_video(path)
+
+
+def test_pictures_are_known_by_what_they_hold(tmp_path):
+  """One picture is one frame, on black, in colours that a screen shows."""
+  clear = np.full((32, 32, 4), 255, np.uint8)
+  clear[:, :16, 3] = 0
+  for name in ('a.png', 'a.avif', 'a.webp', 'a.tiff', 'a.gif'):
+    Image.fromarray(clear).save(tmp_path / name)
+    (tmp_path / name).rename(tmp_path / 'a.mp4')
+    found = read_frames(tmp_path / 'a.mp4', 12)
+    assert found.shape == (1, 32, 32, 3), name
+    assert found[..., :14, :].max() < 9 and found[..., 18:, :].min() > 240
+    assert not has_sound(tmp_path / 'a.mp4')
+  moving = [Image.new('L', (32, 32), level) for level in (0, 255)]
+  moving[0].save(
+    tmp_path / 'b.gif', save_all=True, append_images=moving[1:], duration=100
+  )
+  write_video(tmp_path / 'c.mp4', flat(32, 32), 10)
+  (tmp_path / 'c.mp4').rename(tmp_path / 'b.png')
+  assert len(read_frames(tmp_path / 'b.gif', 10)) == 2
+  Image.new('RGB', (32, 32)).save(tmp_path / 'a.avif')
+  data = (tmp_path / 'a.avif').read_bytes()
+  (tmp_path / 'a.heic').write_bytes(data.replace(b'ftypavif', b'ftypheic'))
+  with pytest.raises(UserError, match='HEIC picture'):
+    read_frames(tmp_path / 'a.heic', 12)
+  assert len(read_frames(tmp_path / 'b.png', 10)) == 2
+
+
+@pytest.mark.parametrize(
+  ('primaries', 'curve', 'words'),
+  [(9, 16, 'HDR (PQ)'), (12, 13, 'Display P3'), (1, 13, '')],
+)
+def test_colours_that_a_png_names(primaries, curve, words, tmp_path):
+  info = PngImagePlugin.PngInfo()
+  info.add(b'cICP', bytes([primaries, curve, 0, 1]))
+  Image.new('RGB', (8, 8), RED).save(tmp_path / 'a.png', pnginfo=info)
+  if not words:
+    assert (read_image(tmp_path / 'a.png') == RED).all()
+    return
+  with pytest.raises(UserError) as error:
+    read_image(tmp_path / 'a.png')
+  assert words in str(error.value) and 'a.png' in str(error.value)
+
+
 def test_pictures_of_16_bits(tmp_path):
   """A grey of 131 in 255 was read as 254."""
   levels = np.array([[0, 131, 255]], np.uint16) * 257
@@ -226,21 +307,52 @@ def test_colour_profiles(tmp_path):
     assert set(map(tuple, read_image(tmp_path / name)[0])) == {RED}
 
 
-@pytest.mark.parametrize('turn', range(1, 9))
+# Orientation in EXIF -> the stored of upright pixels, and a, b, c, d of the
+# display matrix.
+TURNS = {
+  1: (lambda x: x, (1, 0, 0, 1)),
+  2: (np.fliplr, (-1, 0, 0, 1)),
+  3: (lambda x: np.rot90(x, 2), (-1, 0, 0, -1)),
+  4: (np.flipud, (1, 0, 0, -1)),
+  5: (lambda x: x.swapaxes(0, 1), (0, 1, 1, 0)),
+  6: (np.rot90, (0, 1, -1, 0)),
+  7: (lambda x: np.rot90(x.swapaxes(0, 1), 2), (0, -1, -1, 0)),
+  8: (lambda x: np.rot90(x, 3), (0, -1, 1, 0)),
+}
+
+
+@pytest.mark.parametrize('turn', TURNS)
 def test_orientations(turn, tmp_path):
   """All eight of a camera: the marked corner comes back to the upper left."""
-  wanted = np.zeros((4, 6), np.uint8)
-  wanted[0, 0] = 255
-  undo = {
-    **{1: lambda x: x, 2: np.fliplr, 3: lambda x: np.rot90(x, 2)},
-    **{4: np.flipud, 5: np.transpose, 6: np.rot90},
-    **{7: lambda x: np.rot90(x.T, 2), 8: lambda x: np.rot90(x, 3)},
-  }
+  wanted = np.zeros((64, 96, 3), np.uint8)
+  wanted[:32, :32] = 255
+  store, (a, b, c, d) = TURNS[turn]
+  stored = np.ascontiguousarray(store(wanted))
   exif = Image.Exif()
   exif[0x0112] = turn
-  stored = np.ascontiguousarray(undo[turn](wanted))
-  Image.fromarray(stored).save(tmp_path / 'a.png', exif=exif)
-  np.testing.assert_array_equal(read_image(tmp_path / 'a.png')[..., 0], wanted)
+  for name in ('a.png', 'a.jfif', 'a.tiff', 'a.webp', 'a.avif'):
+    Image.fromarray(stored).save(tmp_path / name, exif=exif)
+    (tmp_path / name).rename(tmp_path / 'a')  # An ending decides nothing.
+    found = read_frames(tmp_path / 'a', 10)
+    assert found.shape == (1, 64, 96, 3), name
+    assert np.abs(found.astype(int) - wanted).mean() < 2, name
+  path = tmp_path / 'a.mp4'
+  write_video(path, np.stack([stored] * 2), 10, scale=1)
+  data = path.read_bytes()
+
+  def matrix(a, b, c, d):
+    numbers = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30]
+    return b''.join(n.to_bytes(4, 'big', signed=True) for n in numbers)
+
+  place = data.index(matrix(1, 0, 0, 1), data.index(b'tkhd'))
+  path.write_bytes(data[:place] + matrix(a, b, c, d) + data[place + 36 :])
+  found = read_video(path)[0]
+  assert found.shape == (2, 64, 96, 3)
+  assert np.abs(found.astype(int) - wanted).mean() < 2
+  if turn > 1:  # The control.
+    path.write_bytes(data)
+    plain = read_video(path)[0]
+    assert plain.shape != found.shape or (plain[:, 16, 16] < 9).all()
 
 
 def test_a_large_picture_is_read_in_silence(tmp_path, monkeypatch, recwarn):

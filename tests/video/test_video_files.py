@@ -133,26 +133,6 @@ def test_other_formats(tmp_path, name, codec, pix_fmt, clip):
   assert psnr(read, frames) > 17
 
 
-def test_phone_video_is_turned(tmp_path):
-  frames = np.zeros((2, 64, 128, 3), np.uint8)
-  frames[:, :32, :64] = 255  # upper left corner
-  path = tmp_path / 'phone.mp4'
-  write_video(path, frames, 10, scale=1)
-  data = path.read_bytes()
-  one = (1 << 16).to_bytes(4, 'big')
-  minus = (-(1 << 16)).to_bytes(4, 'big', signed=True)
-  zero, unit = bytes(4), (1 << 30).to_bytes(4, 'big')
-  upright = one + zero * 3 + one + zero * 3 + unit
-  # "Turn by 90 degrees clockwise", as a phone held upright writes it.
-  turned = zero + one + zero + minus + zero * 4 + unit
-  place = data.index(upright, data.index(b'tkhd'))
-  path.write_bytes(data[:place] + turned + data[place + 36 :])
-  read, _ = read_video(path)
-  assert read.shape == (2, 128, 64, 3)
-  assert read[:, :64, 32:].mean() > 240  # now the upper right one
-  assert read[:, 64:].mean() < 15
-
-
 def test_damaged_files(mp4, tmp_path):
   data = mp4.read_bytes()
   noise = np.random.default_rng(0).bytes(2000)

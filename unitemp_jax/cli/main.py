@@ -20,6 +20,7 @@ from typing import TextIO
 
 import unitemp_jax
 from unitemp_jax import errors, storage
+from unitemp_jax.cli import environment
 
 # Verb -> (module with `main(argv: list[str]) -> int`, help in one line).
 VERBS = {
@@ -102,11 +103,12 @@ def main(argv: Sequence[str]) -> int:
     for word in argv:
       if any('\ud800' <= c <= '\udfff' for c in word):
         raise errors.UserError(f'the argument {word!r} is not text in UTF-8.')
-    verb = find_verb(argv[0])
-    if not any('gs://' in word for word in argv):
-      return verb(list(argv[1:]))
-    with storage.mirrored(argv) as words:
-      return verb(words[1:])
+    with environment.heeded():
+      verb = find_verb(argv[0])
+      if not any('gs://' in word for word in argv):
+        return verb(list(argv[1:]))
+      with storage.mirrored(argv) as words:
+        return verb(words[1:])
   except errors.UserError as error:
     _say(f'error: {_shown(str(error), argv)}')
     return EXIT_BAD_INPUT

@@ -100,10 +100,10 @@ class Layers:
       if branches and path.split('/')[0] not in branches:
         continue
       if layer is None and entries[0].layer is not None:
-        values = np.stack([_values(entry, self.found) for entry in entries])
+        values = np.stack([_values(e, self.found, dtype) for e in entries])
       else:
-        values = _values(entries[layer or 0], self.found)
-      flat[path] = jnp.asarray(values, dtype)
+        values = _values(entries[layer or 0], self.found, dtype)
+      flat[path] = jnp.asarray(values)
     return traverse_util.unflatten_dict(flat, sep='/')
 
 
@@ -113,7 +113,7 @@ def _make(
   dtype = np.dtype(leaf.dtype)
 
   def layer(entry: keymap.Entry) -> np.ndarray:
-    return _values(entry, found).astype(dtype)
+    return _values(entry, found, dtype)
 
   if getattr(leaf, 'sharding', None) is None or isinstance(leaf, jax.Array):
     if entries[0].layer is None:
@@ -129,11 +129,14 @@ def _make(
 
 
 def _values(
-  entry: keymap.Entry, found: fit.Found, rows: slice | None = None
+  entry: keymap.Entry,
+  found: fit.Found,
+  dtype: np.dtype,
+  rows: slice | None = None,
 ) -> np.ndarray:
   """Values of a tensor in our layout, checked to be finite."""
   values = found.tensors[entry.name].read(rows)
-  weights.check_finite(values, entry.name, found.where)
+  values = weights.cast(values, dtype, entry.name, found.where)
   return entry.pattern.to_flax(values)
 
 
@@ -174,15 +177,15 @@ class Network:
     shape, dtype = self.leaves[path]
     for entry in self.entries[path]:
       if entry.layer is not None:
-        yield entry.layer, _values(entry, self.found)[None]
+        yield entry.layer, _values(entry, self.found, dtype)[None]
       elif entry.pattern.forward is None:
         row_bytes = math.prod(shape[1:]) * dtype.itemsize
         rows = max(1, _PIECE_BYTES // max(1, row_bytes))
         for row in range(0, shape[0], rows):
           here = slice(row, min(row + rows, shape[0]))
-          yield row, _values(entry, self.found, here)
+          yield row, _values(entry, self.found, dtype, here)
       else:
-        yield 0, _values(entry, self.found)
+        yield 0, _values(entry, self.found, dtype)
 
 
 def open_network(

@@ -135,9 +135,9 @@ def state_dict(
       rest = (slice(None),) * (len(flat[entry.path].shape) - 1)
       at = slice(entry.layer, entry.layer + 1)
       value = opened.read(name, (at, *rest))[0]
-    weights.check_finite(value, name, network.path)
+    value = weights.cast(value, dtype, name, network.path)
     value = np.ascontiguousarray(entry.pattern.to_torch(value))
-    return value.astype(dtype, copy=False)[rows or slice(None)]
+    return value[rows or slice(None)]
 
   out = {}
   for entry in entries:

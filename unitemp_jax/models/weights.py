@@ -31,6 +31,8 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
 from unitemp_jax.parallel.mesh import Rules, placed
 
+_FLOATS = ('F64', 'F32', 'F16', 'BF16')  # types of weights in safetensors
+
 
 def save(
   path: str | Path,
@@ -97,9 +99,19 @@ def check_finite(values: np.ndarray, name: str, where: str | Path) -> None:
     first = tuple(int(i) for i in np.argwhere(bad)[0])
     raise UserError(
       f'{where} is damaged or of a training that diverged: {int(bad.sum())} '
-      f'values of {name} are not finite, the first is {values[first]} at '
-      f'{list(first)}; copy it again, or use an earlier one.'
+      f'values of {name} are not finite in {values.dtype}, the first is '
+      f'{values[first]} at {list(first)}; copy it again, or use an earlier one.'
     )
+
+
+def cast(
+  values: np.ndarray, dtype: Any, name: str, where: str | Path
+) -> np.ndarray:
+  """Weights in another type, which must hold them; see `check_finite`."""
+  with np.errstate(over='ignore'):
+    values = values.astype(values.dtype if dtype is None else dtype, copy=False)
+  check_finite(values, name, where)
+  return values
 
 
 def check(path: str | Path, shapes: Any) -> None:
@@ -145,9 +157,7 @@ def _make(opened: 'Files', name: str, leaf: Any) -> jax.Array:
   dtype, shape = leaf.dtype, tuple(leaf.shape)
 
   def read(index=None):
-    values = opened.read(name, index)
-    check_finite(values, name, opened.path)
-    return values.astype(dtype)
+    return cast(opened.read(name, index), dtype, name, opened.path)
 
   # Arrays have a sharding as well, but ask for shape and dtype only.
   if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is not None:
@@ -196,7 +206,13 @@ class Files:
     first = self._file(0)
     self.shapes: dict[str, tuple[int, ...]] = {}
     for name in first.keys():  # noqa: SIM118 (no mapping)
-      shape = list(first.get_slice(name).get_shape())
+      part = first.get_slice(name)
+      shape, kind = list(part.get_shape()), part.get_dtype()
+      if kind not in _FLOATS:
+        raise UserError(
+          f'{path} is damaged or no file of weights: {name} holds {kind}, no '
+          'floats of 16 to 64 bits; write or copy it again.'
+        )
       axis = self._axes.get(name)
       if axis is not None:
         if not isinstance(axis, int) or not 0 <= axis < len(shape):

@@ -2,17 +2,16 @@
 
 What changes how the pixels of a file are meant is heeded. Of videos, colours
 are read by the matrix and the range that a file names; what is not tagged is
-BT.709 at HD sizes and BT.601 below, as players take it. They are turned as
-phones ask for, pixels that are not square are stretched, and what is
-transparent lies on black. HDR and wide colours are refused. Of pictures, the
-orientation and the colour profile that a camera wrote, the gamma of a PNG, more
-than 8 bits, transparency, palettes and grey.
+BT.709 at HD sizes and BT.601 below, as players take it. They are turned and
+mirrored as phones ask for, pixels that are not square are stretched, and what
+is transparent lies on black. HDR and wide colours are refused. Of pictures, the
+orientation and the colour profile that a camera wrote, the gamma and the
+colours that a PNG names, more than 8 bits, transparency, palettes and grey.
 """
 
 import contextlib
 import fractions
 import functools
-import io
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,14 +26,16 @@ from av.video.reformatter import (
   Interpolation,
   VideoReformatter,
 )
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
+from unitemp_jax.video import pictures
 
 Path = str | os.PathLike[str]
 Source = Path | Image.Image | np.ndarray  # a picture or a clip
-_IMAGES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
+# Decoders of the transparency that WebM holds beside the pictures.
+_CLEAR = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
 Item = TypeVar('Item')
 # Threads cost more than they save on pictures of fewer pixels.
 _THREADED = 256 * 1024
@@ -120,12 +121,33 @@ def _check_colours(path: Path, frame: av.VideoFrame) -> None:
       )
 
 
-def _on_black(pixels: np.ndarray) -> np.ndarray:
-  """RGB of RGB or RGBA, what is transparent on black."""
-  if pixels.shape[-1] == 3:
+def _upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+  """Pixels turned and mirrored by the display matrix of a frame.
+
+  x of the screen is a x + c y, y is b x + d y (ISO/IEC 14496-12, 6.2.2).
+  """
+  matrix: Any = frame.side_data.get('DISPLAYMATRIX')
+  if matrix is None:
     return pixels
-  shares = pixels[..., 3:].astype(np.uint16)
-  return ((pixels[..., :3] * shares + 127) // 255).astype(np.uint8)
+  a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]
+  if abs(b) > abs(a):
+    pixels, a, d = pixels.swapaxes(0, 1), c, b
+  return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def _decoder(path: Path, stream: av.VideoStream) -> av.VideoCodecContext:
+  """The decoder of all that is shown of a stream, transparency too."""
+  context = stream.codec_context
+  if stream.metadata.get('alpha_mode') != '1' or context.name not in _CLEAR:
+    return context
+  try:
+    clear: Any = av.VideoCodecContext.create(_CLEAR[context.name], 'r')
+    return clear
+  except ValueError as error:
+    raise UserError(
+      f'{os.fspath(path)} is transparent, which needs PyAV with libvpx; save '
+      'it on black, as mp4.'
+    ) from error
 
 
 def _check_complete(path: Path) -> None:
@@ -150,6 +172,8 @@ def _check_complete(path: Path) -> None:
         continue
       if place == 0 and head[4:8] != b'ftyp':
         return  # another kind of file
+      if place == 0 and head[8:11] == b'hei':  # Read would be one of its tiles.
+        raise ValueError('it is a HEIC picture')
       length = int.from_bytes(head[:4], 'big')
       if length == 1:
         length = int.from_bytes(head[8:16], 'big')
@@ -188,13 +212,13 @@ def decode(
     if file is None:
       _check_complete(path)
     stream = video_stream(path, container)
-    context = stream.codec_context
+    context, decoder = stream.codec_context, _decoder(path, stream)
     large = context.width * context.height >= _THREADED
-    stream.thread_type = 'AUTO' if large else 'NONE'
+    decoder.thread_type = 'AUTO' if large else 'NONE'
     # One for all frames: setting it up takes as long as using it.
     converter, threads = VideoReformatter(), 0 if large else 1
     rate, first = float(stream_rate(stream)), None
-    for number, frame in enumerate(_frames(container, stream, start)):
+    for number, frame in enumerate(_frames(container, stream, decoder, start)):
       time = number / rate if frame.time is None else frame.time
       if first is None:
         first = time
@@ -208,18 +232,24 @@ def decode(
       clear = any(part.is_alpha for part in frame.format.components)
       settings['format'] = 'rgba' if clear else 'rgb24'
       pixels = converter.reformat(frame, threads=threads, **settings)
-      # Phones store sideways pictures and the angle to turn them by.
-      turns = 0 if size else round(frame.rotation / 90)
-      yield time - first, rate, np.rot90(_on_black(pixels.to_ndarray()), turns)
+      shown = pictures.on_black(pixels.to_ndarray())
+      yield time - first, rate, shown if size else _upright(shown, frame)
     if first is None:
       raise UserError(f'{os.fspath(path)} holds no frame that can be decoded.')
 
 
 def _frames(
-  container: av.container.InputContainer, stream: av.VideoStream, start: float
+  container: av.container.InputContainer,
+  stream: av.VideoStream,
+  decoder: av.VideoCodecContext,
+  start: float,
 ) -> Iterator[av.VideoFrame]:
   """The first frame, and those from shortly before `start` on."""
-  frames = container.decode(stream)
+
+  def decoded():
+    return (f for part in container.demux(stream) for f in decoder.decode(part))
+
+  frames = decoded()
   for first in frames:
     yield first
     break
@@ -230,7 +260,8 @@ def _frames(
     return
   with contextlib.suppress(av.FFmpegError):  # Then from where it is.
     container.seek(int((first.time + start) / stream.time_base), stream=stream)
-    frames = container.decode(stream)
+    decoder.flush_buffers()
+    frames = decoded()
   for frame in frames:
     if frame.time is None or frame.time > first.time:
       yield frame
@@ -332,6 +363,14 @@ def parse_tags(raw: Mapping[str, str]) -> dict[str, Any]:
   return tags if comment is None else {**tags, 'comment': comment}
 
 
+def _check_picture(path: Path, kind: str | None) -> None:
+  """Refuses the colours that `decode` refuses; Pillow passes over them."""
+  with open(path, 'rb') as file:
+    head = file.read(2**20).partition(b'IDAT')[0]
+  if kind == 'AVIF' or (kind == 'PNG' and b'cICP' in head):
+    next(decode(path))
+
+
 def read_image(path: Path) -> np.ndarray:
   """Reads a PNG, JPEG or other image file.
 
@@ -346,15 +385,8 @@ def read_image(path: Path) -> np.ndarray:
   with reading(path), quiet, Image.open(path) as image:
     if image.format != 'MPO' and getattr(image, 'n_frames', 1) > 1:
       raise ValueError('it is an animation, which is read of gif and mp4')
-    gamma = image.info.get('gamma')
-    image = _in_srgb(_in_8_bits(ImageOps.exif_transpose(image)))
-    if gamma and not {'srgb', 'icc_profile'} & {*image.info}:
-      image = _with_gamma(image, gamma)
-    if image.has_transparency_data:
-      image = image.convert('RGBA')
-      black = Image.new('RGBA', image.size, (0, 0, 0, 255))
-      image = Image.alpha_composite(black, image)
-    return np.asarray(image.convert('RGB'))
+    _check_picture(path, image.format)
+    return pictures.pixels(image)
 
 
 def read_frames(source: Source, fps: float) -> np.ndarray:
@@ -369,7 +401,7 @@ def read_frames(source: Source, fps: float) -> np.ndarray:
     UserError: unreadable, or no picture at all.
   """
   if isinstance(source, str | os.PathLike):
-    if os.fspath(source).lower().endswith(_IMAGES):
+    if pictures.is_picture(source):
       return read_image(source)[None]
     return read_video(source, fps)[0]
   if isinstance(source, Image.Image):
@@ -409,46 +441,10 @@ def _read_file(path: str, changed: int, fps: float) -> np.ndarray:
 
 def has_sound(path: Path) -> bool:
   """Whether a file that can be read holds sound."""
-  if os.fspath(path).lower().endswith(_IMAGES):
+  if pictures.is_picture(path):
     return False
   with av.open(os.fspath(path)) as container:
     return bool(container.streams.audio)
-
-
-def _in_8_bits(image: Image.Image) -> Image.Image:
-  """Greys of 16 bits, or of fractions of white, in 8; others as they are."""
-  if not image.mode.startswith(('I', 'F')):
-    return image
-  values = np.asarray(image).astype(np.float64)
-  if image.mode != 'F':
-    values = values / 65535
-  if not (values.min() >= 0 and values.max() <= 1):
-    raise ValueError('its values lie outside black and white')
-  return Image.fromarray(np.rint(255 * values).astype(np.uint8))
-
-
-def _with_gamma(image: Image.Image, gamma: float) -> Image.Image:
-  """Pixels whose values are light to a power that a PNG names, as sRGB's."""
-  power = 1 / (2.2 * gamma)
-  if abs(power - 1) < 0.05 or image.mode not in ('L', 'RGB'):
-    return image
-  table = [round(255 * (value / 255) ** power) for value in range(256)]
-  return image.point(table * len(image.getbands()))
-
-
-def _in_srgb(image: Image.Image) -> Image.Image:
-  """Converts colours that are meant by another profile than sRGB."""
-  data = image.info.get('icc_profile')
-  modes = {'RGB': 'RGB', 'RGBA': 'RGBA', 'L': 'RGB', 'CMYK': 'RGB'}
-  if not data or image.mode not in modes:
-    return image
-  with contextlib.suppress(ImageCms.PyCMSError, OSError):  # It says nothing.
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
-    if 'srgb' not in ImageCms.getProfileDescription(profile).lower():
-      srgb, mode = ImageCms.createProfile('sRGB'), modes[image.mode]
-      made = ImageCms.profileToProfile(image, profile, srgb, outputMode=mode)
-      return made or image
-  return image
 
 
 def fit(frames: np.ndarray, height: int, width: int) -> np.ndarray:

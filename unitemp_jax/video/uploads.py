@@ -8,11 +8,10 @@ import numpy as np
 from PIL import Image
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.video import read
+from unitemp_jax.video import pictures, read
 
 _MOST_SIDE, _MOST_RATIO = 8192, 32  # pixels, and long by short side
 _MOST_BYTES = 2**30  # of the frames of one clip
-_PICTURES = ('.png', '.jpg', '.bmp', '.webp')
 # First bytes -> ending. Nothing else is handed to a decoder: text that names
 # other files, as play lists do, is no clip.
 _MAGIC = {
@@ -38,17 +37,17 @@ def read_upload(path: Path, fps: float) -> tuple[np.ndarray, str]:
   endings = [e for m, e in _MAGIC.items() if re.match(m, head, re.DOTALL)]
   if not endings:
     raise UserError(
-      'this is neither a picture (PNG, JPEG, WebP, BMP) nor a clip (mp4, mov, '
-      'webm, mkv, avi, GIF).'
+      'this is neither a picture (PNG, JPEG, WebP, AVIF, BMP) nor a clip (mp4, '
+      'mov, webm, mkv, avi, GIF).'
     )
   [ending] = endings
   try:
     with read.reading(path):
-      if ending in (*_PICTURES, '.gif'):
+      if picture := pictures.is_picture(path):
         with Image.open(path) as image:
           width, height = image.size
-          if ending == '.gif' and getattr(image, 'n_frames', 1) == 1:
-            ending = '.png'  # Pictures are read by what they hold.
+        # Pictures are read by what they hold.
+        ending = '.png' if ending in ('.gif', '.mp4') else ending
       else:
         width, height = _size(path)
     if max(width, height) > min(_MOST_SIDE, _MOST_RATIO * min(width, height)):
@@ -56,7 +55,7 @@ def read_upload(path: Path, fps: float) -> tuple[np.ndarray, str]:
         f'{width}x{height} pixels are no picture for a video; use at most '
         f'{_MOST_SIDE} a side, and sides up to 1:{_MOST_RATIO}.'
       )
-    if ending in _PICTURES:
+    if picture:
       return read.read_image(path)[None], ending
     return read.read_video(path, fps, _MOST_BYTES)[0], ending
   except UserError as error:  # Its name here says nothing to who sent it.
