@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 import os
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from unitemp_jax import files
+from unitemp_jax import files, locks
 from unitemp_jax.errors import UserError
 
 
@@ -168,39 +169,70 @@ def test_json_that_is_no_file(tmp_path):
 
 
 def test_a_second_writer_is_told_who_the_first_one_is(tmp_path):
-  with files.lock(tmp_path / 'run'):
+  with locks.lock(tmp_path / 'run'):
     who = f'process {os.getpid()} on .* since 20'
-    with pytest.raises(UserError, match=who), files.lock(tmp_path / 'run'):
+    with pytest.raises(UserError, match=who), locks.lock(tmp_path / 'run'):
       pass
-    assert names(tmp_path / 'run') == [files.LOCK]
-  with files.lock(tmp_path / 'run'):
+    assert names(tmp_path / 'run') == [locks.LOCK]
+  with locks.lock(tmp_path / 'run'):
     pass
   assert names(tmp_path / 'run') == []
 
 
+@pytest.mark.parametrize(
+  'first, second, together',
+  [
+    ((0, 2), (1, 2), True),
+    ((0, 1), (0, 2), False),
+    ((0, 2), (0, 1), False),
+    ((0, 2), (1, 4), False),
+    ((1, 2), (1, 2), False),
+  ],
+)
+def test_parts_of_one_number_write_together(tmp_path, first, second, together):
+  with locks.lock(tmp_path, first):
+    who = f'process {os.getpid()} on .* writing to {tmp_path} since'
+    taken = pytest.raises(UserError, match=who)
+    told = contextlib.nullcontext() if together else taken
+    with told, locks.lock(tmp_path, second):
+      pass
+    left = [path.name for path in tmp_path.rglob(locks.LOCK)]
+    assert left == [locks.LOCK]
+  assert names(tmp_path) == []
+
+
+def test_a_killed_part_is_in_nobodys_way(tmp_path):
+  with locks.lock(tmp_path, (0, 2)):
+    part = tmp_path / '.part-0-of-2'
+    about = json.loads((part / locks.LOCK).read_text())
+  files.write_json(part / locks.LOCK, {**about, 'born': 'before'})
+  with locks.lock(tmp_path):
+    assert names(tmp_path) == [locks.LOCK]
+
+
 def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path):
   code = (
-    'import os, sys; from unitemp_jax import files\n'
-    'with files.lock(sys.argv[1]): os._exit(9)'
+    'import os, sys; from unitemp_jax import locks\n'
+    'with locks.lock(sys.argv[1]): os._exit(9)'
   )
   subprocess.run([sys.executable, '-c', code, tmp_path], check=False)
-  assert names(tmp_path) == [files.LOCK]
+  assert names(tmp_path) == [locks.LOCK]
   began = time.monotonic()
-  with files.lock(tmp_path):
+  with locks.lock(tmp_path):
     pass
   assert time.monotonic() - began < 5
 
 
 def test_a_later_process_of_the_same_number_does_not_hold_the_lock(tmp_path):
-  with files.lock(tmp_path):
-    about = json.loads((tmp_path / files.LOCK).read_text())
+  with locks.lock(tmp_path):
+    about = json.loads((tmp_path / locks.LOCK).read_text())
   left = json.dumps({**about, 'born': 'before'})
-  (tmp_path / files.LOCK).write_text(left)
-  with files.lock(tmp_path):
+  (tmp_path / locks.LOCK).write_text(left)
+  with locks.lock(tmp_path):
     pass
   # Negative control: as it was, this very process would hold it.
-  (tmp_path / files.LOCK).write_text(json.dumps(about))
-  with pytest.raises(UserError, match='writing'), files.lock(tmp_path):
+  (tmp_path / locks.LOCK).write_text(json.dumps(about))
+  with pytest.raises(UserError, match='writing'), locks.lock(tmp_path):
     pass
 
 
@@ -215,19 +247,19 @@ def test_a_zombie_is_not_alive():
 def test_the_lock_of_another_machine_holds_while_it_is_touched(
   tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(files, '_BEAT', 0.02)
-  monkeypatch.setattr(files, '_WATCHED', 0.5)
+  monkeypatch.setattr(locks, '_BEAT', 0.02)
+  monkeypatch.setattr(locks, '_WATCHED', 0.5)
   machine = files.this_machine
   monkeypatch.setattr(files, 'this_machine', lambda: 'there')
-  with files.lock(tmp_path):
+  with locks.lock(tmp_path):
     monkeypatch.setattr(files, 'this_machine', machine)
     taken = pytest.raises(UserError, match='has been writing')
-    with taken, files.lock(tmp_path):
+    with taken, locks.lock(tmp_path):
       pass
-    left = (tmp_path / files.LOCK).read_text()
-  (tmp_path / files.LOCK).write_text(left)
-  with files.lock(tmp_path):
-    assert json.loads((tmp_path / files.LOCK).read_text()) != json.loads(left)
+    left = (tmp_path / locks.LOCK).read_text()
+  (tmp_path / locks.LOCK).write_text(left)
+  with locks.lock(tmp_path):
+    assert json.loads((tmp_path / locks.LOCK).read_text()) != json.loads(left)
 
 
 def test_what_a_shell_has_opened_is_read_and_other_pipes_are_not(tmp_path):

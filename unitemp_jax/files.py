@@ -1,4 +1,4 @@
-"""Atomic writes, hashes, JSON, and one writer per folder.
+"""Atomic writes, hashes and JSON.
 
 What is written appears under its name when it is complete, or not at all. It
 is made beside its target under a name that nobody can guess, never through a
@@ -18,12 +18,11 @@ import secrets
 import shutil
 import socket
 import struct
-import threading
 import time
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +37,9 @@ UNREADABLE = (
   *(SyntaxError, RuntimeError, OverflowError, AttributeError),
   *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, struct.error),
 )
-LOCK = '.writer.json'
 _DAY = 24 * 3600.0
 _MOST_TEXT = 2**28  # bytes of a text that is held in memory
-_BEAT = 5.0  # seconds between two signs of life of a lock's holder
-_WATCHED = 20.0  # seconds without one, after which it counts as dead
 _writing: set[Path] = set()  # Temporary files of this process.
-_also_locked: list[Callable[[Path], contextlib.AbstractContextManager]] = []
 
 
 def is_web_address(path: Name) -> bool:
@@ -141,7 +136,11 @@ def _generated_by(command: str) -> str:
 
 @contextlib.contextmanager
 def writing(
-  path: Name, *, folder: bool = False, within: Name | None = None
+  path: Name,
+  *,
+  folder: bool = False,
+  within: Name | None = None,
+  merge: bool = False,
 ) -> Iterator[Path]:
   """Yields an empty file that takes the name `path` when the block succeeds.
 
@@ -150,6 +149,8 @@ def writing(
     folder: yields a folder instead; `path` must then not exist, or be empty.
     within: where the temporary file lies, on the same disk; beside `path`
       otherwise.
+    merge: moves the files of a folder to their names in `path`, JSON first:
+      it tells what the others are.
   """
   check_here(path)
   path, temporary = Path(path), None
@@ -162,20 +163,33 @@ def writing(
     yield temporary
     _sync(temporary)
     path.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(temporary, path)
+    made = sorted(temporary.rglob('*')) if merge else []
+    for own in sorted(made, key=lambda own: own.suffix != '.json'):
+      target = path / own.relative_to(temporary)
+      if own.is_dir():
+        target.mkdir(exist_ok=True)
+      else:
+        os.replace(own, target)
+    if not merge:
+      os.replace(temporary, path)
     _sync(path.parent)
   except Exception as error:
     cause = errors.system_error(error)
     if cause is None:
       raise
     raise UserError(
-      f'cannot write {path} ({cause.strerror or cause}); make room or choose '
-      'another folder.'
+      f'cannot write {_final(path)} ({cause.strerror or cause}); make room or '
+      'choose another folder.'
     ) from error
   finally:
     if temporary is not None:
       _remove(temporary)
       _writing.discard(temporary)
+
+
+def _final(path: Path) -> Path:
+  """Where a file of a temporary folder will lie."""
+  return Path(*(p for p in path.parts if not p.startswith('.unitemp-')))
 
 
 def _make_temporary(near: Path, folder: bool) -> Path:
@@ -246,10 +260,10 @@ def this_machine() -> str:
 
 def is_alive(pid: int) -> bool:
   """Whether a process of this machine runs."""
-  return bool(_birth(pid))
+  return bool(birth(pid))
 
 
-def _birth(pid: int) -> str:
+def birth(pid: int) -> str:
   """When a process began, which tells it from a later one; '' if it ended."""
   try:
     os.kill(pid, 0)
@@ -370,129 +384,3 @@ def _unfit(value: Any, kind: Any, keys: Collection[str]) -> str:
     return f'it holds {found}, not {names.get(kind, kind.__name__)}'
   missing = [key for key in keys if key not in value]
   return f'it lacks {", ".join(missing)}' if missing else ''
-
-
-@contextlib.contextmanager
-def also_locked(
-  take: Callable[[Path], contextlib.AbstractContextManager[None]],
-) -> Iterator[None]:
-  """While it lasts, `lock` takes this too, which is given the folder."""
-  _also_locked.append(take)
-  try:
-    yield
-  finally:
-    _also_locked.remove(take)
-
-
-@contextlib.contextmanager
-def lock(folder: Name) -> Iterator[None]:
-  """Keeps other processes from writing to a folder, which is made.
-
-  The holder is known by a file with its host and process number, and shows
-  that it lives by touching it, since not every shared disk knows locks. The
-  lock of a process that died is taken over: at once if it ran on this machine,
-  otherwise after watching it for some seconds.
-
-  Raises:
-    UserError: another process holds it (which, on which host, since when), or
-      the folder cannot be written.
-  """
-  check_here(folder)
-  path = Path(folder) / LOCK
-  about = {
-    'host': socket.gethostname(),
-    'machine': this_machine(),
-    'pid': os.getpid(),
-    'born': _birth(os.getpid()),
-    'since': time.strftime('%Y-%m-%d %H:%M:%S %Z'),
-    'token': secrets.token_hex(8),
-  }
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while not _take(path, about):
-      _take_over(path)
-  except OSError as error:
-    raise UserError(
-      f'{folder} cannot be written ({error.strerror}); choose another folder '
-      'or mend its permissions.'
-    ) from error
-  done = threading.Event()
-  beat = threading.Thread(target=_beat, args=(path, done), daemon=True)
-  beat.start()
-  try:
-    with contextlib.ExitStack() as stack:
-      for take in _also_locked:
-        stack.enter_context(take(path.parent))
-      yield
-  finally:
-    done.set()
-    beat.join()
-    if _holder(path).get('token') == about['token']:
-      path.unlink(missing_ok=True)
-
-
-def _take(path: Path, about: dict[str, Any]) -> bool:
-  flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
-  try:
-    descriptor = os.open(path, flags, 0o666)
-  except FileExistsError:
-    return False
-  with os.fdopen(descriptor, 'w') as file:
-    json.dump(about, file)
-  return True
-
-
-def _take_over(path: Path) -> None:
-  """Removes the lock of a dead process; UserError if the holder lives."""
-  holder = _holder(path)
-  mine = holder.get('machine') == this_machine()
-  if mine and isinstance(holder.get('pid'), int):
-    born = _birth(holder['pid'])
-    alive = born != '' and born == holder.get('born')
-  else:
-    alive = _beats(path)
-  if alive:
-    who = f'process {holder.get("pid")} on {holder.get("host")}'
-    raise UserError(
-      f'{who} has been writing to {path.parent} since {holder.get("since")}; '
-      'wait for it or choose another folder.'
-    )
-  # Two may see the same dead holder: what was moved is looked at again.
-  aside = path.with_name(f'{path.name}.{secrets.token_hex(8)}')
-  with contextlib.suppress(FileNotFoundError):
-    os.rename(path, aside)
-    if _holder(aside) == holder:
-      aside.unlink()
-    elif not os.path.lexists(path):
-      os.rename(aside, path)
-
-
-def _holder(path: Path) -> dict[str, Any]:
-  try:
-    return read_json(path)
-  except UserError:
-    return {}
-
-
-def _beats(path: Path) -> bool:
-  """Watches whether the holder of a lock on another machine touches it."""
-  first, until = None, time.monotonic() + _WATCHED
-  while True:
-    try:
-      # Opening asks the server of a shared disk for the newest state.
-      with path.open('rb') as file:
-        now = os.fstat(file.fileno()).st_mtime_ns
-    except FileNotFoundError:
-      return False
-    if first is not None and now != first:
-      return True
-    if time.monotonic() > until:
-      return False
-    first = now
-    time.sleep(min(1.0, _BEAT / 2))
-
-
-def _beat(path: Path, done: threading.Event) -> None:
-  while not done.wait(_BEAT):
-    with contextlib.suppress(OSError):
-      os.utime(path)

@@ -29,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from unitemp_jax import files
+from unitemp_jax import files, locks
 from unitemp_jax.errors import UserError
 
 _ADDRESS = re.compile(r'gs://[^\s,;]*')
@@ -236,7 +236,7 @@ class Mirror:
     Raises:
       UserError: another one does (which, since when).
     """
-    name = f'{self._name(folder)}/{files.LOCK}'
+    name = f'{self._name(folder)}/{locks.LOCK}'
     about = {'host': socket.gethostname(), 'machine': files.this_machine()}
     about['since'] = time.strftime('%Y-%m-%d %H:%M:%S %Z')
     self._take(name, json.dumps(about))
@@ -375,7 +375,7 @@ def mirrored(argv: Sequence[str]) -> Iterator[list[str]]:
     return contextlib.nullcontext()
 
   _mirrors.extend(mirrors.values())
-  with files.also_locked(lock):
+  with locks.also_locked(lock):
     thread.start()
     try:
       yield words

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unitemp_jax import files as own_files
-from unitemp_jax import orders
+from unitemp_jax import locks, orders
 from unitemp_jax.evaluation_sets import clips
 from unitemp_jax.evaluation_sets import work as set_work
 from unitemp_jax.evaluation_sets.clips import SUITES
@@ -93,11 +92,11 @@ def work(out, shard=(0, 1), listed=None, maker=None, **more):
   """Does what the command does; returns how many clips it made."""
   store, maker = Store(Path(out)), maker or FakeMaker()
   listed = wanted() if listed is None else listed
-  store.begin(SETTINGS, listed)
+  store.begin({**SETTINGS, 'clips': len(listed)}, listed)
   for name, plan in PLANS.items():
     set_work.write_plan(store, name, plan)
   journal = Journal(store.root, shard)
-  with own_files.lock(journal.folder):
+  with locks.lock(journal.folder):
     mine = clips.shard(listed, *shard)
     todo = [clip for clip in mine if not store.is_finished(clip)]
     set_work.make_clips(

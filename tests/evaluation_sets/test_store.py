@@ -8,7 +8,7 @@ import fake_worker
 import pytest
 from fake_worker import SETTINGS, files, wanted, work
 
-from unitemp_jax import files as own_files
+from unitemp_jax import locks
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.store import (
   Journal,
@@ -91,7 +91,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 def test_one_shard_has_one_writer(tmp_path):
   work(tmp_path, listed=wanted()[:4])
   before = files(tmp_path)
-  with own_files.lock(tmp_path / 'progress' / '0-of-1'):
+  with locks.lock(tmp_path / 'progress' / '0-of-1'):
     with pytest.raises(UserError, match=rf'process {os.getpid()} on .* since'):
       work(tmp_path)
     assert work(tmp_path, (1, 2)) > 0

@@ -168,6 +168,22 @@ def test_the_command_repairs_a_set(copy, capsys):
   assert call(copy.root) == 0
 
 
+@pytest.mark.parametrize('kept', [0, 23])
+def test_a_list_that_lost_clips_is_named(copy, capsys, kept):
+  """Its videos are gone as well, so that nothing else is wrong."""
+  path = copy.root / 'clips.jsonl'
+  lines = path.read_text().splitlines(keepends=True)
+  path.write_text(''.join(lines[:kept]))
+  for line in map(json.loads, lines[kept:]):
+    (copy.root / line['video']).unlink()
+  assert call(copy.root) == 1
+  said = capsys.readouterr().out
+  assert f'clips.jsonl: it lists {kept} clips, and set.json says 24' in said
+  assert said.endswith('24 clips wanted: 1 damaged\n')
+  assert work(copy.root) == 24 - kept
+  assert call(copy.root) == 0
+
+
 def test_the_command_checks_folders_of_other_systems(whole, tmp_path, capsys):
   manifest = tmp_path / 'prompts.txt'
   manifest.write_text('\n'.join(fake_worker.NAMES))

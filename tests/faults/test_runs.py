@@ -6,7 +6,7 @@ from collections import namedtuple
 import pytest
 from model_fixture import random_model
 
-from unitemp_jax import files
+from unitemp_jax import locks
 from unitemp_jax.cli import main as cli
 
 COMMAND = ['generate', '--prompt=x', '--out=o', f'--model={random_model()}']
@@ -86,7 +86,7 @@ def test_a_sidecar_of_garbage_is_kept_and_said(again, capsys, text):
 
 
 def test_a_second_writer_is_told_who_writes(empty, capsys):
-  with files.lock(empty / 'o'):
+  with locks.lock(empty / 'o'):
     before = listing(empty)
     assert run() == 2
     said = capsys.readouterr().err

@@ -12,7 +12,7 @@ import pytest
 from generation_batch import PROMPTS, SEEDS
 from model_fixture import random_model
 
-from unitemp_jax import files as own_files
+from unitemp_jax import locks
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file, clips
@@ -60,8 +60,8 @@ def test_interrupted_run_ends_with_the_same_files(pipeline, todo, tmp_path):
   whole = files(tmp_path)
   assert len(whole) == 3 * 4
   assert clips.run(pipeline, todo, 4, report=lambda line: None) == 0
-  # Killed while the second clip was written: its mp4 and poster are there.
-  todo[1].beside('.json').unlink()
+  # Killed while the files of the second clip got their names.
+  todo[1].path.unlink()
   todo[1].path.with_suffix('.strip.png').unlink()
   lines = []
   assert clips.run(pipeline, todo, 4, report=lines.append) == 1
@@ -207,7 +207,7 @@ def test_numbers_that_are_not_finite_stop_the_clip(pipeline, todo, tmp_path):
 
 def test_one_folder_has_one_writer(tmp_path, capsys):
   words = ['generate', '--prompt=a red seven falls', f'--out={tmp_path}']
-  with own_files.lock(tmp_path):
+  with locks.lock(tmp_path):
     assert cli.main([*words, f'--model={random_model()}']) == 2
   said = capsys.readouterr().err
   assert f'process {os.getpid()} on ' in said

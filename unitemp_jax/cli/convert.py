@@ -9,7 +9,7 @@ from typing import Any
 import tqdm
 from ml_collections import ConfigDict
 
-from unitemp_jax import files
+from unitemp_jax import locks
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.convert import (
   folder,
@@ -153,7 +153,7 @@ def _from_pytorch(
         print(f'would write {file}')
     return 0
   finished = {name: output.is_done() for name, output in outputs.items()}
-  with files.lock(args.out if is_folder else args.out.parent):
+  with locks.lock(args.out if is_folder else args.out.parent):
     for name, output in outputs.items():
       if finished[name]:
         print(f'{output.path}: there already, from the same checkpoint')
@@ -237,7 +237,7 @@ def _to_pytorch(args: argparse.Namespace, config: ConfigDict | None) -> int:
       print(f'note: {differs}')
     if args.dry_run:
       continue
-    with files.lock(args.out), _progress(network.kind) as progress:
+    with locks.lock(args.out), _progress(network.kind) as progress:
       paths = outgoing.export(
         *(network, size, args.to, args.out, progress),
         dtype=args.dtype,

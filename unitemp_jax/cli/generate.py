@@ -5,11 +5,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from unitemp_jax import files, orders, plans
+from unitemp_jax import files, locks, orders, plans
 from unitemp_jax.cli.options import (
   Parser,
   by_time,
-  part_lock,
   part_of,
   read_prompts,
   seeds,
@@ -196,7 +195,7 @@ def main(argv: list[str]) -> int:
   alone = args.noise is not None or args.negative_prompt is not None
   if workflow_of(args) == 'orders' and not alone:
     size = min(args.batch_size or 8, number)
-  with files.lock(part_lock(args.out, shard)):
+  with locks.lock(args.out, shard):
     done = clips.run(pipeline, todo, size)
   print(f'made {done}, {len(todo) - done} were there')
   for job in todo[:1] if len(todo) == 1 else []:

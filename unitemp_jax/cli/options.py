@@ -290,12 +290,6 @@ def at_least(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
   return read
 
 
-def part_lock(out: Path, shard: tuple[int, int]) -> Path:
-  """The folder that the writer of a part locks: of all, `out` itself."""
-  index, count = shard
-  return out if count == 1 else out / f'.part-{index}-of-{count}'
-
-
 def by_time(texts: list[str], option: str, what: str) -> dict[str, str]:
   """Reads 'T:WHAT' by time."""
   found: dict[str, str] = {}

@@ -1,6 +1,6 @@
 """`unitemp studio`: the timeline in a browser."""
 
-from unitemp_jax import files
+from unitemp_jax import locks
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
 
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
   if args.dry_run:
     print(f'would serve {args.out} at {address}')
     return 0
-  with files.lock(args.out):
+  with locks.lock(args.out):
     limit, token = args.upload_limit * 2**20, None
     studio = server.Studio(args.out, args.model, limit)
     if args.host not in ('localhost', '127.0.0.1', '::1'):

@@ -5,13 +5,13 @@ import contextlib
 import os
 from pathlib import Path
 
-from unitemp_jax import files
+from unitemp_jax import locks
 from unitemp_jax.cli import options
 from unitemp_jax.cli.options import Parser, part_of
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import clip_file, clips
+from unitemp_jax.generate import clip_file, outputs
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.sampling import model_folder, teacher
@@ -87,7 +87,7 @@ def _is_there(path: Path, prompt: str, seed: int, settings: dict) -> bool:
   with contextlib.suppress(UserError):
     found = read_metadata(path)
   if any(found.get(name) != value for name, value in tags.items()):
-    raise clips.foreign(path)
+    raise outputs.foreign(path)
   return True
 
 
@@ -117,7 +117,7 @@ def main(argv: list[str]) -> int:
     return 0
   enable_compile_cache()
   model = Pipeline.load(args.model, embeddings=args.embeddings, teacher=True)
-  with files.lock(options.part_lock(args.out, shard)):
+  with locks.lock(args.out, shard):
     for first in range(0, len(todo), size):
       _make(model, todo[first : first + size], size, settings)
   print(args.out)

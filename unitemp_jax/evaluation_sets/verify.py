@@ -77,7 +77,8 @@ def verify_set(root: Path) -> tuple[int, list[Problem]]:
   store = Store(root)
   settings = store.read_settings()
   wanted = Wanted(*(settings[field.name] for field in _FIELDS))
-  lines = {line['video']: line for line in store.read_clips()}
+  listed = store.read_clips()
+  lines = {line['video']: line for line in listed}
   unfinished = set()
 
   def read_record(name: str) -> Mapping[str, Any]:
@@ -91,7 +92,12 @@ def verify_set(root: Path) -> tuple[int, list[Problem]]:
   found += [
     Problem('unfinished', name, what) for name in lines if name in unfinished
   ]
-  return len(lines), found
+  count = settings.get('clips', len(listed))
+  if count != len(listed):
+    what = f'it lists {len(listed)} clips, and set.json says {count}; run '
+    what += '"unitemp evaluate generate" with its settings again to restore it'
+    found.append(Problem('damaged', 'clips.jsonl', what))
+  return count, found
 
 
 def verify_foreign(
@@ -194,10 +200,10 @@ def forget(store: Store, problems: Sequence[Problem]) -> int:
   """
   bad = {problem.file for problem in problems}
   bad -= {p.file for p in problems if p.kind in ('stray', 'misnamed')}
-  for line in store.read_clips():
-    if line['video'] in bad:
-      (store.root / line['record']).unlink(missing_ok=True)
-  return len(bad)
+  lines = {line['video']: line for line in store.read_clips()}
+  for name in bad & {*lines}:
+    (store.root / lines[name]['record']).unlink(missing_ok=True)
+  return len(bad & {*lines})
 
 
 def _look(

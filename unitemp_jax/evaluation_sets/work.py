@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import unitemp_jax
-from unitemp_jax import files, orders, plans, progress, storage, timeline
+from unitemp_jax import files, locks, orders, plans, progress, storage, timeline
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import clips as set_clips
@@ -207,7 +207,7 @@ def run_work(
     reader.check()
   store.begin(work.settings, work.clips)
   journal = Journal(out, shard)
-  with files.lock(journal.folder):
+  with locks.lock(journal.folder):
     for name, plan in work.order_of.items():
       write_plan(store, name, plan)
     mine = set_clips.shard(work.clips, *shard)

@@ -18,7 +18,7 @@ import numpy as np
 import unitemp_jax
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import noise
+from unitemp_jax.generate import noise, outputs
 from unitemp_jax.generate.request import Conditioning, Request
 from unitemp_jax.plans import decoding, drawing, switches, text
 from unitemp_jax.video import formats
@@ -127,18 +127,17 @@ class Job:
   def beside(self, ending: str) -> Path:
     """A file of the clip.
 
-    `.json`, the sidecar, marks it as finished; `.rows` keeps its blocks until
+    `.json`, the sidecar, tells of the others; `.rows` keeps its blocks until
     then, and `.partial.mp4` shows what was made before an interruption.
     """
     return self.path.with_suffix(ending)
 
   @property
-  def outputs(self) -> list[Path]:
-    """All files of the finished clip."""
+  def endings(self) -> list[str]:
+    """What the names of all files of the clip end with, but the sidecar's."""
     endings = ['.mp4', '.png', '.strip.png']
     endings += self.output.endings(self.request.plan.loops)
-    endings += ['.latents.npz'] * self.latents
-    return [self.beside(ending) for ending in [*endings, '.json']]
+    return endings + ['.latents.npz'] * self.latents
 
 
 def clip_name(index: int, prompt: str) -> str:
@@ -274,7 +273,6 @@ def write_video(
       repeat=output.repeat,
     )
     outs = list(stack.enter_context(others))
-    # Entered last, the mp4 gets its name first: it tells whose the others are.
     opened = open_video(
       path, fps, tags, scale=scale, crf=output.crf, sound=sound
     )
@@ -296,20 +294,27 @@ def write_all(
   output: Output = MP4,
   latents: np.ndarray | None = None,
 ) -> None:
-  """Writes all files of a clip beside each other, last the sidecar."""
+  """Writes all files of a clip; they get their names when all are whole.
+
+  The sidecar comes first, so that it tells of each other one whose it is.
+  """
   tags = {**tags, 'plan': json.loads(text.to_json(request.plan))}
-  watch = write_video(path, request, decoded, tags, output=output)
-  if latents is not None:
-    noise.save_latents(path.with_suffix('.latents.npz'), latents)
-  write_image(path.with_suffix('.png'), watch.poster)
-  if watch.tiles:
-    strip = np.concatenate(watch.tiles, axis=1)
-    write_image(path.with_suffix('.strip.png'), strip)
-  more: dict[str, Any] = {'plan_svg': drawing.draw(request.plan)}
-  if request.remarks:
-    more['remarks'] = list(request.remarks)
-  sidecar = {**tags, **watch.facts(), **more, 'timings': timings}
-  files.write_json(path.with_suffix('.json'), sidecar)
+  place = path.parent
+  with files.writing(place, folder=True, within=place, merge=True) as folder:
+    path = folder / path.name
+    watch = write_video(path, request, decoded, tags, output=output)
+    if latents is not None:
+      noise.save_latents(path.with_suffix('.latents.npz'), latents)
+    write_image(path.with_suffix('.png'), watch.poster)
+    if watch.tiles:
+      strip = np.concatenate(watch.tiles, axis=1)
+      write_image(path.with_suffix('.strip.png'), strip)
+    more: dict[str, Any] = {'plan_svg': drawing.draw(request.plan)}
+    if request.remarks:
+      more['remarks'] = list(request.remarks)
+    more[outputs.MARKS] = outputs.marks(folder, path.stem)
+    sidecar = {**tags, **watch.facts(), **more, 'timings': timings}
+    files.write_json(path.with_suffix('.json'), sidecar)
 
 
 def show(jobs: Iterable[Job]) -> None:
@@ -337,5 +342,5 @@ def show(jobs: Iterable[Job]) -> None:
       print(f'    given: frames {given.frame}..{last}')
     if request.sound is not None:
       print('    sound: of the clip, in its place; silence elsewhere')
-    for path in job.outputs:
-      print(f'    writes {path.name}')
+    for ending in [*job.endings, '.json']:
+      print(f'    writes {job.beside(ending).name}')

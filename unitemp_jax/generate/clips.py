@@ -2,9 +2,9 @@
 
 The content of a clip depends on its own request only, never on the batch, so
 that an interrupted command continues where it stopped and ends with the same
-files. A clip is finished when its sidecar is there, which is written last. What
-another command, another program or the user wrote is never replaced.
-Generation, decoding and writing overlap.
+files. A clip is finished when all files are there that its sidecar tells of,
+as they were written (`outputs`). What another command, another program or the
+user wrote is never replaced. Generation, decoding and writing overlap.
 
 Made block by block, each block is kept beside the clip as latents. The same
 command continues after it: the blocks that exist are only stored in the cache,
@@ -26,13 +26,12 @@ import numpy as np
 
 from unitemp_jax import files, progress
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import clip_file
+from unitemp_jax.generate import clip_file, outputs
 from unitemp_jax.generate.clip_file import Job
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.generate.request import Request
 from unitemp_jax.plans import decoding
 from unitemp_jax.sampling.stream import MadeRow
-from unitemp_jax.video.read import read_metadata
 from unitemp_jax.video.write import open_video
 
 _UNDER_WAY = 2  # batches that are decoded and written while one is generated
@@ -52,44 +51,24 @@ def unfinished(jobs: Sequence[Job], model: str) -> list[Job]:
     if job.path in owners:
       raise UserError(f'two clips would be written to {job.path}; rename one.')
     owners.add(job.path)
-    sidecar = job.beside('.json')
-    there = [path for path in job.outputs if os.path.lexists(path)]
-    key = job.key(model) if there else ''
-    if sidecar in there and _key_in(sidecar) != key:
-      raise UserError(
-        f'{job.path} was made with other settings or another model, as '
-        f'{sidecar.name} says; choose another --out, or delete both.'
-      )
-    if len(there) == len(job.outputs):
-      continue
-    left.append(job)
-    if job.path in there and _tagged_key(job.path) != key:
-      raise foreign(job.path)
-    if there and not {job.path, sidecar} & set(there):
-      raise foreign(there[0])
+    sidecar, key, record = job.beside('.json'), job.key(model), {}
+    if os.path.lexists(sidecar):
+      with contextlib.suppress(UserError):
+        record = files.read_json(sidecar)
+      if record.get('key') != key:
+        raise UserError(
+          f'{job.path} was made with other settings or another model, as '
+          f'{sidecar.name} says; choose another --out, or delete both.'
+        )
+    if not outputs.are_whole(job.path, job.endings, record, key):
+      left.append(job)
   return left
 
 
-def foreign(path: Path) -> UserError:
-  """The complaint about a file that is not this request's."""
-  return UserError(
-    f'{path} is there already and was not made by this command; choose another '
-    '--out, or move it away.'
-  )
-
-
-def _key_in(path: Path, kind: type = dict) -> str | None:
-  """The key of the request that a file was made for, if it tells."""
+def _key_in(path: Path) -> str | None:
+  """The key of the request that kept blocks were made for, if it tells."""
   with contextlib.suppress(UserError):
-    found = files.read_json(path, kind=kind)
-    return found if kind is str else found.get('key')
-  return None
-
-
-def _tagged_key(path: Path) -> str | None:
-  """The key of the request that a video was made for, in its tags."""
-  with contextlib.suppress(UserError):
-    return read_metadata(path).get('key')
+    return files.read_json(path, kind=str)
   return None
 
 
@@ -119,13 +98,13 @@ class RowFolder:
     """Opens the folder of one clip, which is made at the first `save`."""
     self.path, self._record, self._key = path, path / 'key.json', key
     if self._record.exists():
-      if _key_in(self._record, str) != key:
+      if _key_in(self._record) != key:
         raise UserError(
           f'{path} was left by a command with other settings or another model; '
           'choose another --out, or delete it.'
         )
     elif os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
-      raise foreign(path)
+      raise outputs.foreign(path)
 
   def load(self, shapes: dict[int, tuple], report: Report = print):
     """Rows by number; one that is damaged is said, and will be made again."""
@@ -170,9 +149,12 @@ class _Run:
     self.key = job.key(pipeline.hash)
     self.folder = RowFolder(job.beside('.rows'), self.key)
     self.partial = job.beside('.partial.mp4')
-    ours = self.folder.path.exists() or _tagged_key(self.partial) == self.key
+    ours = (
+      self.folder.path.exists()
+      or outputs.tags_of(self.partial).get('key') == self.key
+    )
     if os.path.lexists(self.partial) and not ours:
-      raise foreign(self.partial)
+      raise outputs.foreign(self.partial)
     self.rows: list[MadeRow] = []
     self.timings: dict[str, float] = {}
     plan = job.request.plan
@@ -378,7 +360,7 @@ def run(
   todo = unfinished(jobs, pipeline.hash)
   made = {id(job) for job in todo}
   for job in jobs:  # killed between its last file and its clean-up
-    if id(job) not in made and _key_in(job.beside('.rows') / 'key.json', str):
+    if id(job) not in made and _key_in(job.beside('.rows') / 'key.json'):
       RowFolder(job.beside('.rows'), job.key(pipeline.hash)).remove()
       job.beside('.partial.mp4').unlink(missing_ok=True)
   if not todo:
@@ -430,7 +412,8 @@ def _batch_tasks(pipeline: Pipeline, group: Sequence[Job], result):
 
 
 def _write(job: Job, pipeline: Pipeline, decoded, timings, latents) -> None:
-  """Writes all files of a clip."""
+  """Writes all files of a clip, unless others came there meanwhile."""
+  unfinished([job], pipeline.hash)
   fps, model = pipeline.card.fps, pipeline.hash
   about = clip_file.about(job.request, fps, job.decode, model, job.key(model))
   clip_file.write_all(

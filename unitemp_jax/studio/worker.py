@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unitemp_jax import files
+from unitemp_jax import locks
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clips
 from unitemp_jax.generate.pipeline import Pipeline
@@ -130,7 +130,7 @@ class Worker(threading.Thread):
         self._pipeline = Pipeline.load(self._model)
       say, show = (functools.partial(f, run) for f in (self._say, self._show))
       say('the first block takes longest: programs are compiled')
-      with files.lock(project.folder / name):
+      with locks.lock(project.folder / name):
         call, decode = project.remade(version)
         job = project.job(call, project.folder / name, decode)
         clips.run(self._pipeline, [job], report=say, show=show)

@@ -26,7 +26,7 @@ from etils import epath
 from flax import serialization, traverse_util
 from jax.experimental import multihost_utils
 
-from unitemp_jax import files
+from unitemp_jax import files, locks
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError, system_error
 from unitemp_jax.models import sizes, weights
@@ -125,7 +125,7 @@ def claimed(workdir: Path, config: dict) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
     with processes.sync(f'Opening {workdir}'):
       if jax.process_index() == 0:
-        stack.enter_context(files.lock(workdir))
+        stack.enter_context(locks.lock(workdir))
         check_config(workdir, config)
         files.write_json(workdir / 'config.json', config, indent=2)
     processes.check_shared(workdir)

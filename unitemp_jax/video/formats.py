@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from unitemp_jax import files
-from unitemp_jax.errors import UserError
 from unitemp_jax.video import write
 
 FORMATS = ('mp4', 'gif', 'webm', 'png', 'mkv')
@@ -99,9 +98,7 @@ def _first(count: int, append: Append) -> Append:
 
 @contextlib.contextmanager
 def _pictures(folder: Path) -> Iterator[Append]:
-  """A folder of pictures 00000.png and so on, replaced as a whole."""
-  if folder.is_dir() and not all(p.suffix == '.png' for p in folder.iterdir()):
-    raise UserError(f'{folder} holds other files; choose another --out.')
+  """A new folder of pictures 00000.png and so on."""
   with files.writing(folder, folder=True) as temporary:
     count = 0
 
@@ -112,8 +109,6 @@ def _pictures(folder: Path) -> Iterator[Append]:
         count += 1
 
     yield append
-    for path in folder.iterdir() if folder.is_dir() else ():
-      path.unlink()
 
 
 @contextlib.contextmanager
