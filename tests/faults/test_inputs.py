@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import user_files
 
-from unitemp_jax import files
+from unitemp_jax import locks
 from unitemp_jax.cli import main as cli
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -513,7 +513,7 @@ def test_a_file_that_has_an_outputs_name_is_kept(
 def test_one_folder_has_one_writer(folder, monkeypatch, capsys, command):
   monkeypatch.chdir(folder)
   try:
-    with files.lock(folder / 'mine'):
+    with locks.lock(folder / 'mine'):
       before = snapshot(folder)
       assert call(command) == 2
       assert 'has been writing to mine since' in capsys.readouterr().err

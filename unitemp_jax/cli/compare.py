@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from unitemp_jax import files
+from unitemp_jax import locks
 from unitemp_jax.cli import clip_options
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.compare import blind, gallery, numbers, pairing, run
@@ -77,7 +77,7 @@ def _compare(argv: list[str]) -> int:
     raise UserError(pairing.why_unpaired(found, paired))
   if args.dry_run:
     return 0
-  with files.lock(args.out):
+  with locks.lock(args.out):
     text = run.run(
       *(found, paired, real, args.out),
       workers=args.workers,

@@ -26,7 +26,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from unitemp_jax import files
+from unitemp_jax import files, locks
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.clips import Clip
 from unitemp_jax.files import is_alive
@@ -114,7 +114,7 @@ class Store:
     there = set(os.listdir(self.root)) if self.root.exists() else set()
     if 'set.json' in there:
       self._check_continues(settings, lines)
-    elif there - {'clips.jsonl', 'partial', files.LOCK}:
+    elif there - {'clips.jsonl', 'partial', locks.LOCK}:
       raise UserError(
         f'--out={self.root} holds other files; choose an empty or new folder.'
       )
