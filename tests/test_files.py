@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from unitemp_jax import files, locks
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
+from unitemp_jax.parallel import locks
 
 
 def names(folder):
@@ -212,7 +213,7 @@ def test_a_killed_part_is_in_nobodys_way(tmp_path):
 
 def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path):
   code = (
-    'import os, sys; from unitemp_jax import locks\n'
+    'import os, sys; from unitemp_jax.parallel import locks\n'
     'with locks.lock(sys.argv[1]): os._exit(9)'
   )
   subprocess.run([sys.executable, '-c', code, tmp_path], check=False)

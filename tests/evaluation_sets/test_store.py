@@ -8,7 +8,6 @@ import fake_worker
 import pytest
 from fake_worker import SETTINGS, files, wanted, work
 
-from unitemp_jax import locks
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.store import (
   Journal,
@@ -16,6 +15,7 @@ from unitemp_jax.evaluation_sets.store import (
   read_status,
   to_text,
 )
+from unitemp_jax.parallel import locks
 
 
 def test_a_set_may_grow_but_not_change(tmp_path):

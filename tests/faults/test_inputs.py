@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import user_files
 
-from unitemp_jax import locks
 from unitemp_jax.cli import main as cli
+from unitemp_jax.parallel import locks
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 G = 'generate --out=o --prompt=x'

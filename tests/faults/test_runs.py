@@ -6,8 +6,8 @@ from collections import namedtuple
 import pytest
 from model_fixture import random_model
 
-from unitemp_jax import locks
 from unitemp_jax.cli import main as cli
+from unitemp_jax.parallel import locks
 
 COMMAND = ['generate', '--prompt=x', '--out=o', f'--model={random_model()}']
 CLIP = 'o/forward/0000-x'

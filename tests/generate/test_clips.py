@@ -12,11 +12,11 @@ import pytest
 from generation_batch import PROMPTS, SEEDS
 from model_fixture import random_model
 
-from unitemp_jax import locks
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file, clips
 from unitemp_jax.generate.request import Conditioning, Request
+from unitemp_jax.parallel import locks
 from unitemp_jax.video.read import read_metadata, read_video
 
 MODEL = 'abc'

@@ -3,7 +3,6 @@
 import shlex
 from pathlib import Path
 
-from unitemp_jax import locks
 from unitemp_jax.cli import clip_options
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.compare import blind, gallery, numbers, pairing, run
@@ -12,6 +11,7 @@ from unitemp_jax.evaluation.clips import folder as clip_folder
 from unitemp_jax.evaluation.clips import naming
 from unitemp_jax.evaluation.metrics.results import ResultTable
 from unitemp_jax.evaluation_sets import manifests
+from unitemp_jax.parallel import locks
 
 _EXAMPLE = """baselines, by how they name their clips:
   self_forcing  PROMPT[:100]-0.mp4 or 12-0_ema.mp4

@@ -9,7 +9,6 @@ from typing import Any
 import tqdm
 from ml_collections import ConfigDict
 
-from unitemp_jax import locks
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.convert import (
   folder,
@@ -20,6 +19,7 @@ from unitemp_jax.convert import (
   outgoing,
 )
 from unitemp_jax.errors import UserError
+from unitemp_jax.parallel import locks
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.sampling.model_folder import ModelCard
 from unitemp_jax.training.config import load_config

@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from unitemp_jax import files, locks, orders, plans
+from unitemp_jax import files, orders, plans
 from unitemp_jax.cli.options import (
   Parser,
   by_time,
@@ -14,6 +14,7 @@ from unitemp_jax.cli.options import (
   seeds,
 )
 from unitemp_jax.errors import UserError
+from unitemp_jax.parallel import locks
 from unitemp_jax.plans import decoding, drawing, text
 
 _EXAMPLE = f"""orders: {', '.join(orders.ORDERS)}

@@ -1,8 +1,8 @@
 """`unitemp studio`: the timeline in a browser."""
 
-from unitemp_jax import locks
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
+from unitemp_jax.parallel import locks
 
 _OPTIONS = """
 @model

@@ -5,7 +5,6 @@ import contextlib
 import os
 from pathlib import Path
 
-from unitemp_jax import locks
 from unitemp_jax.cli import options
 from unitemp_jax.cli.options import Parser, part_of
 from unitemp_jax.data.tokenizer import Tokenizer
@@ -13,6 +12,7 @@ from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file, outputs
 from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.parallel import locks
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.sampling import model_folder, teacher
 from unitemp_jax.sampling.teacher import SOLVERS, WAN_NEGATIVE_PROMPT

@@ -26,10 +26,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from unitemp_jax import files, locks
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.clips import Clip
 from unitemp_jax.files import is_alive
+from unitemp_jax.parallel import locks
 from unitemp_jax.progress import duration, mean_rate
 
 # What may grow; all other settings stay.

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import unitemp_jax
-from unitemp_jax import files, locks, orders, plans, progress, storage, timeline
+from unitemp_jax import files, orders, plans, progress, storage, timeline
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import clips as set_clips
@@ -23,6 +23,7 @@ from unitemp_jax.generate import clip_file, clips, memory
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.generate.request import Conditioning, Draft, Request
 from unitemp_jax.generate.text import read_ahead
+from unitemp_jax.parallel import locks
 from unitemp_jax.parallel.mesh import device_bytes, row_parts
 from unitemp_jax.plans import Plan
 from unitemp_jax.plans import text as plan_text

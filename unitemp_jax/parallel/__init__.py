@@ -1,1 +1,1 @@
-"""Meshes, sharding, hosts and compiled programs."""
+"""Meshes, sharding, hosts, locks of folders, and compiled programs."""

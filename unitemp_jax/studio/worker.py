@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unitemp_jax import locks
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clips
 from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.parallel import locks
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.studio import project as projects
 from unitemp_jax.studio.project import Project, Version

@@ -26,11 +26,11 @@ from etils import epath
 from flax import serialization, traverse_util
 from jax.experimental import multihost_utils
 
-from unitemp_jax import files, locks
+from unitemp_jax import files
 from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError, system_error
 from unitemp_jax.models import sizes, weights
-from unitemp_jax.parallel import processes
+from unitemp_jax.parallel import locks, processes
 from unitemp_jax.training.program import TrainState
 
 # A run may be continued with these changed: no step depends on them, but for
