@@ -97,7 +97,7 @@ def test_without_prompts_or_config_it_says_what_to_give(tmp_path, capsys):
   empty = tmp_path / 'empty.txt'
   empty.write_text('\n \n')
   assert encode(str(empty), tmp_path / 'out') == 2
-  assert 'no prompts' in capsys.readouterr().err
+  assert 'holds no prompt' in capsys.readouterr().err
   assert encode(str(tmp_path / 'nothing.txt'), tmp_path / 'out') == 2
   assert 'There is no file' in capsys.readouterr().err
 
