@@ -18,6 +18,29 @@ class Remark(UserWarning):
   """A warning in one sentence; the command line prints it as a note."""
 
 
+_MOST_SHOWN = 60
+
+
+def plain(text: str) -> str:
+  """A text for a terminal: what would steer it is written as an escape."""
+  if text.isprintable():
+    return text
+  return ''.join(
+    c if c.isprintable() or c == '\n' else ascii(c)[1:-1] for c in text
+  )
+
+
+def shown(text: str) -> str:
+  """What a user wrote, for one line of a terminal: cut to 60 characters."""
+  cut = text if len(text) <= _MOST_SHOWN else f'{text[:_MOST_SHOWN]}...'
+  return plain(cut).replace('\n', '\\n')
+
+
+def is_blank(text: str) -> bool:
+  """Whether nothing of a text is seen, as of spaces and byte-order marks."""
+  return not any(c.isprintable() and c != ' ' for c in text)
+
+
 def system_error(error: Exception) -> OSError | None:
   """What the system said in an error of a library or of ours, if it did."""
   cause = error.__cause__ if isinstance(error, UserError) else error

@@ -7,6 +7,7 @@ link. What killed writers leave behind is removed by the next write there.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import hashlib
@@ -330,18 +331,31 @@ def read_json(
 
 
 def parse_json(text: str | bytes) -> Any:
-  """The value of JSON; ValueError, also for texts that no file can hold."""
-  value = json.loads(text)
+  """The value of JSON.
+
+  ValueError, also for a key that is there twice, and for texts that no file can
+  hold.
+  """
+  value = json.loads(text, object_pairs_hook=_table)
   if '\\u' in (text if isinstance(text, str) else text.decode()):
     json.dumps(value, ensure_ascii=False).encode()
   return value
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    keys = collections.Counter(key for key, _ in pairs)
+    twice = keys.most_common(1)[0][0]
+    raise ValueError(f'the key {twice!r:.60} is there twice')
+  return found
 
 
 def read_lines(path: Name) -> list[str]:
   """The lines of a text that are not blank, without outer spaces."""
   # Not str.splitlines, which cuts at characters that a prompt may hold.
   lines = read_text(path).split('\n')
-  return [line.strip() for line in lines if line.strip()]
+  return [line.strip() for line in lines if not errors.is_blank(line)]
 
 
 def read_text(path: Name) -> str:

@@ -175,6 +175,19 @@ def test_what_was_typed_cannot_break_the_line(capsys):
   assert error.count('\n') == 1 and '\x1b' not in error
 
 
+@pytest.mark.parametrize('unknown', ['\x1b[31m x', '\u202e', 'y' * 5000])
+def test_prompts_neither_steer_the_terminal_nor_fill_it(tmp_path, unknown):
+  words = ['generate', f'--prompt=a red {unknown}', '--out=o', '--dry_run']
+  command = [sys.executable, '-m', 'unitemp_jax.cli.main', *words]
+  done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+  said = done.stdout + done.stderr
+  assert done.returncode == 0 and 'note: the model does not know' in said
+  assert all(line.isprintable() for line in said.split('\n'))
+  assert '    a red ' in said and 'y' * 61 not in said
+  # Negative control: letters of any language are shown.
+  assert errors.plain('ein rotes ß, 七\n') == 'ein rotes ß, 七\n'
+
+
 def imported_by(statement):
   code = f'import sys; {statement}\nprint(" ".join(sys.modules))'
   command = [sys.executable, '-c', code]

@@ -25,6 +25,7 @@ def mixed(tmp_path_factory):
     (folder / 'half-0.mp4').write_bytes(data[: len(data) // 2])
     (folder / 'text-0.mp4').write_text('no video')
     (folder / 'empty-0.mp4').touch()
+    (folder / 'link-0.mp4').symlink_to('nowhere')
     (folder / 'Thumbs.db').touch()
     (folder / 'notes.md').write_text('mine')
     other = moving_clips.drifting_texture(40, 48, seed=7)
@@ -45,6 +46,7 @@ def test_a_folder_is_measured_all_the_same(mixed, tmp_path, capsys):
     'half-0.mp4: the end of the file is missing',
     'text-0.mp4: Invalid data',
     'empty-0.mp4: Invalid data',
+    'link-0.mp4 is no file that can be read',
     '1 other files were not read, such as Thumbs.db',
     '2 sizes (3 of 32x32, 1 of 48x48)',
     '2 rates',

@@ -67,6 +67,8 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / f'{name}.index.json').write_text(text)
   save(tensors_only(wan(), int), 'integers.safetensors')
   save(tensors_only(wan(), np.int8), 'int8.safetensors')
+  wide = {name: array.astype(np.float64) for name, array in wan().items()}
+  save(wide, 'wide.safetensors')
   save({}, 'bare.safetensors')
   save(with_nan(), 'nan.safetensors')
   image = {'time_projection.1.weight': np.ones((6, 1), np.float32)}
@@ -216,6 +218,8 @@ def test_bad_input_is_refused(folder, capsys):
   good = f'convert {DIT} --tokenizer={model_folder.TINY}'
   good = f'{good}/tokenizer.json {SMALL}'
   assert cli.main([*good.split(), '--dry_run']) == 0
+  wide = good.replace('dit.safetensors', 'wide.safetensors')
+  assert cli.main([*wide.split(), '--dry_run']) == 0
   assert snapshot(folder) == before
   assert cli.main(good.split()) == 0
   new = set(snapshot(folder)) - set(before)

@@ -23,6 +23,8 @@ FOLDER = 'data video_folder --videos=dir --captions=captions.csv --out=o '
 FOLDER += '--height=16 --width=16 --num_frames=5'
 BOARD = 'generate --out=o --storyboard'
 VERIFY = 'evaluate verify A --suite=vbench --manifest=cap.json'
+TEACHER = 'teacher --model=model --prompt=x --out=o --dry_run'
+STUDIO = 'studio --out=o --dry_run'
 SET = 'evaluate generate --suite=moviegen --out=o --dry_run'
 
 # Kind -> [(command, exit code, words that it says)].
@@ -68,6 +70,23 @@ CASES = {
     (f'{SET} --manifest=names.csv', 2, ['names.csv', 'two columns of one']),
     (f'{SET} --manifest=more.csv', 2, ['more.csv line 2', 'in quotes']),
     (f'{SET} --manifest=half.json', 2, ['half.json']),
+    (
+      f'{SET} --manifest=keys.jsonl',
+      2,
+      ['line 1', "the key 'prompt' is there twice"],
+    ),
+    (f'{TEACHER} --embeddings=none', 2, ['none holds no embeddings']),
+    (f'{TEACHER} --guidance_scale=1e40', 2, ['0..1000, not 1e+40']),
+    (f'{TEACHER} --guidance_scale=-5', 2, ['0..1000, not -5']),
+    (f'{STUDIO} --host=999.1.1.1', 2, ['999.1.1.1', 'another --host']),
+    (f'{STUDIO} --host=192.0.2.1', 2, ['192.0.2.1', 'another --host']),
+    (f'{STUDIO} --port=0', 0, ['would serve']),
+    ('encode bom.txt --out=o --config=bare.py', 2, ['one of the two']),
+    (
+      'encode bom.txt --out=o --model=model --checkpoint=x --tokenizer=y',
+      2,
+      ['one of the two'],
+    ),
     *(
       (f'{TRAIN} --dry_run --config.{key}={value}', 2, [key])
       for key, value in (
@@ -145,6 +164,14 @@ CASES = {
       ['given: frames 0..32', '41 frames', 'first 2'],
     ),
     ('generate --prompts=bom.txt --out=o --dry_run', 0, ['    a red three']),
+    (
+      'generate --prompts=prompts.CSV --out=o --dry_run',
+      0,
+      ['1 clips', '    a red one, falls\n'],
+    ),
+    ('generate --prompts=prompts.tsv --out=o', 2, ['tsv: unknown kind']),
+    ('generate --prompts=marks.txt --out=o', 2, ['holds no prompt']),
+    ('generate --prompt=\ufeff --out=o', 2, ['the prompt is empty']),
     (f'{G} --negative_prompt="a cat" --dry_run', 0, ['does not know "cat"']),
     ('teacher --model=model --out=o --prompt="a cat" --dry_run', 0, ['"cat"']),
   ],
@@ -170,7 +197,7 @@ CASES = {
     ),
     ('compare numbers four.npy five.npy', 2, ['four.npy', 'it is no npz']),
     (f'{G} --image=strange.mp4', 2, ['strange.mp4', 'convert it']),
-    ('generate --out=o --prompts=empty.json', 2, ['holds no prompt']),
+    ('generate --out=o --prompts=empty.json', 2, ['empty.json', 'not JSON']),
     (f'{G} --long=25 --sinks=both', 2, ['25 frames', 'use 29 or more']),
     (f'{G} --long=29 --sinks=both --dry_run', 0, ['29 frames']),
     (f'{FOLDER} --fps=1e300', 2, ['fps is 1e+300']),
@@ -290,6 +317,28 @@ CASES = {
   ],
   'messages': [
     (f'{TRAIN.replace(":test", ":tets")}', 2, ['tets: the argument', '"test"']),
+    (
+      f'{G} --long=61 --prompt_at=12:a --prompt_at=1s:b',
+      2,
+      ['12 and 1s, at which', 'both frame 12'],
+    ),
+    (
+      f'{G} --long=61 --prompt_at=99:a',
+      2,
+      ['the time of a prompt is 99, outside'],
+    ),
+    (
+      f'{G} --orders=backward --anchors=0',
+      2,
+      ['error: frames 21..32 would be made from nothing', '(--anchors)'],
+    ),
+    *(
+      (command, 2, ['of 1000000000 is longer', 'up to 25001'])
+      for command in (
+        *(f'{BOARD}=wide.yaml', f'{G} --window={10**9}'),
+        f'{G} --trained_span={10**9}',
+      )
+    ),
     (f'{G} --keyframe=-4:a.png', 2, ['-4, counted from the end, is 29']),
     ('plan --order=forward --prompts=999:1', 2, ['frames 0..32']),
     (f'{G} --image=huge.png', 2, ['Cannot read huge.png']),

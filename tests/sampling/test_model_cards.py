@@ -28,7 +28,9 @@ WRONG = [
   ('', 'height', -32, 'height is -32'),
   ('', 'height', 33, 'multiples'),
   ('', 'width', 2**20, 'too large'),
-  ('', 'width', 10**30, 'not a whole number'),
+  ('', 'width', 10**30, 'too large'),
+  ('', 'fps', 10**9, 'fps is 1000000000, too large'),
+  ('', 'fps', 10**6, 'above 1000'),
   ('', 'width', True, 'not a whole number'),
   ('', 'timesteps', [], 'timesteps'),
   ('', 'timesteps', [250, 1000], 'timesteps'),
@@ -40,7 +42,8 @@ WRONG = [
   ('', 'sinks', 'x', "sinks is 'x'"),
   ('', 'window', 0, 'window is 0'),
   ('', 'orders', [3], 'orders is 3'),
-  ('', 'extra', 1, 'extra'),
+  ('', 'extra', 1, "'extra' is no key of this version"),
+  ('dit', 'extra', 1, "'extra' is no key of this version"),
   ('dit', 'heads', 7, 'does not divide into 7 heads'),
   ('dit', 'heads', 0, 'num_heads is 0'),
   ('dit', 'layers', 10**6, 'too many; use up to 1000'),
@@ -83,10 +86,26 @@ def test_what_cannot_run_is_refused(network, field, value, words, tmp_path):
     ('{"vae": 3, "dit": 3, "text": 3}', 'does not describe a model'),
     ('[' * 20_000, 'nested too deep'),
     ('\ufeff', 'JSON'),
+    ('{"fps": 1, "fps": 2}', "the key 'fps' is there twice"),
   ],
 )
 def test_what_is_no_card_is_refused(text, words, tmp_path):
   (tmp_path / 'model.json').write_text(text)
+  with pytest.raises(UserError, match=words):
+    model_folder.read_card(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('network', 'key', 'words'),
+  [
+    ('', 'guidance', 'it lacks guidance_scale, formerly guidance'),
+    ('', 'fps', 'it lacks fps'),
+  ],
+)
+def test_what_a_card_lacks_is_named(network, key, words, tmp_path):
+  fields = copy.deepcopy(SHIPPED)
+  del (fields[network] if network else fields)[key]
+  write(tmp_path, fields)
   with pytest.raises(UserError, match=words):
     model_folder.read_card(tmp_path)
 

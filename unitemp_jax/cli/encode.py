@@ -55,11 +55,25 @@ def main(argv: list[str]) -> int:
   processes.join(args.hosts, args.coordinator, args.host_index)
   # All hosts wait for the slowest one, so that none ends the others.
   with processes.sync('Encoding'):
+    _check(args, overrides)
     if args.prompts:
       _prompts(args, overrides)
     else:
       _clips(args, overrides)
   return 0
+
+
+def _check(args: argparse.Namespace, overrides: list[str]) -> None:
+  if args.checkpoint is None:
+    if args.prompts and (args.config or overrides):
+      raise UserError(
+        'give prompts or --config, which says what clips to encode, one of the '
+        'two; with --checkpoint it says the size of its encoder.'
+      )
+  elif args.tokenizer is None:
+    raise UserError('--checkpoint needs --tokenizer; give its tokenizer.json.')
+  elif args.model != TINY:
+    raise UserError('give --model or --checkpoint, one of the two.')
 
 
 def _clips(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -120,8 +134,6 @@ def _prompts(args: argparse.Namespace, overrides: list[str]) -> None:
     )
   if args.checkpoint is None:
     encoder = encode_prompts.model_encoder(args.model)
-  elif args.tokenizer is None:
-    raise UserError('--checkpoint needs --tokenizer; give its tokenizer.json.')
   else:
     size = None
     if args.config:

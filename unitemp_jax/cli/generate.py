@@ -175,9 +175,11 @@ def main(argv: list[str]) -> int:
     print(f'drew {args.draw}')
   if args.dry_run:
     if args.embeddings is not None:
-      from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
+      from unitemp_jax.data.tokenizer import Tokenizer
+      from unitemp_jax.generate.text import Stored
 
-      PromptEmbeddings(args.embeddings)
+      tokenizer = Tokenizer.from_file(args.model / 'tokenizer.json')
+      Stored(args.embeddings, card, tokenizer)
     return 0
   from unitemp_jax.generate import clips
   from unitemp_jax.generate.pipeline import Pipeline

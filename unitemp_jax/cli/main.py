@@ -163,12 +163,12 @@ def _shown(text: str, argv: Sequence[str]) -> str:
       if len(part) > most:
         for typed in (part, repr(part)[1:-1]):
           text = text.replace(typed, part[:_MOST_TYPED] + '...')
-  return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+  return errors.plain(text).replace('\n', '\\n')
 
 
 def _say(text: str) -> None:
   try:
-    print(f'unitemp: {text}', file=sys.stderr, flush=True)
+    print(errors.plain(f'unitemp: {text}'), file=sys.stderr, flush=True)
   except OSError:
     _silence(sys.stderr)
 
@@ -183,7 +183,7 @@ class _Output(io.TextIOWrapper):
 
   def write(self, text: str) -> int:
     try:
-      return super().write(text)
+      return super().write(errors.plain(text))
     except OSError as error:
       raise self._end(error) from None
 

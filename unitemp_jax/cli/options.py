@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unitemp_jax import TINY, files
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, is_blank
 from unitemp_jax.orders import SINKS
 
 _FILES = ('.mp4', '.mkv', '.mov', '.webm', '.gif', '.avi', '.png', '.jpg')
@@ -259,14 +259,24 @@ def read_prompts(args: argparse.Namespace) -> list[str] | None:
     raise UserError('give --prompt or --prompts, one of the two.')
   if args.prompts is not None:
     return read_prompt_files([args.prompts])
-  if args.prompt is not None and not args.prompt.strip():
+  if args.prompt is not None and is_blank(args.prompt):
     raise UserError('the prompt is empty; say what the video should show.')
   return None if args.prompt is None else [args.prompt.strip()]
 
 
 def read_prompt_files(paths: Sequence[Path]) -> list[str]:
-  """The lines of all files that are not blank; UserError if there are none."""
-  lines = [line for path in paths for line in files.read_lines(path)]
+  """The prompts of all files; UserError if there are none.
+
+  Tables are read as "unitemp evaluate generate" does, others line by line.
+  """
+  from unitemp_jax.evaluation_sets import manifests
+
+  lines: list[str] = []
+  for path in paths:
+    if path.suffix.lower() in manifests.TABLES:
+      lines += [prompt.text for prompt in manifests.read(path)]
+    else:
+      lines += files.read_lines(path)
   if not lines:
     names = ', '.join(map(str, paths))
     raise UserError(f'{names} holds no prompt; write one per line.')
@@ -295,7 +305,7 @@ def by_time(texts: list[str], option: str, what: str) -> dict[str, str]:
   found: dict[str, str] = {}
   for entry in texts:
     time, colon, value = entry.partition(':')
-    if not colon or not value.strip():
+    if not colon or is_blank(value):
       raise UserError(f'{option}={entry}: write it as T:{what}.')
     if time in found:
       raise UserError(f'{option}={entry}: there is one at {time} already.')

@@ -32,6 +32,7 @@ def main(argv: list[str]) -> int:
     ) from error
 
   model_folder.read_card(args.model)  # Refused before there is a folder.
+  server.check_address(args.host, args.port)
   address = f'http://{args.host}:{args.port}/'
   if args.dry_run:
     print(f'would serve {args.out} at {address}')

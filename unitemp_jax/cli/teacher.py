@@ -12,6 +12,7 @@ from unitemp_jax.diffusion import guidance
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file, outputs
 from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.generate.text import Stored
 from unitemp_jax.parallel import locks
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.sampling import model_folder, teacher
@@ -100,6 +101,8 @@ def main(argv: list[str]) -> int:
   card = model_folder.read_card(args.model)
   teacher.settings_of(card, **settings)
   tokenizer = Tokenizer.from_file(args.model / 'tokenizer.json')
+  if args.embeddings is not None:
+    Stored(args.embeddings, card, tokenizer)
   seeds = options.seeds(args.seed, len(prompts))
   wanted = [
     (args.out / clip_file.clip_name(i, prompt), prompt, seed)

@@ -25,7 +25,7 @@ _OTHERS = {
 }
 _KINDS = {
   r'F8_E8M0': 'MXFP8 or MXFP4',
-  r'F4|F6': 'floats of 4 or 6 bits',
+  r'^F(4|6_)': 'floats of 4 or 6 bits',
   r'^[IU](nt)?8$|u?int8|qint': 'integers of 8 bits',
   r'F8|float8': 'fp8 that is not E4M3 or E5M2',
 }

@@ -19,7 +19,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from unitemp_jax import files
 from unitemp_jax.data import falling_digits
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, shown
 
 PAD, EOS, UNKNOWN = '<pad>', '</s>', '<unk>'
 PAD_ID = 0
@@ -126,7 +126,7 @@ class Tokenizer:
     text, said = clean(text), []
     unknown = dict.fromkeys(part.strip() for part in self._unknown(text))
     if unknown:
-      words = ', '.join(f'"{word}"' for word in unknown)
+      words = ', '.join(f'"{shown(word)}"' for word in unknown)
       said.append(f'the model does not know {words} and makes it up')
       if self._words:
         said[0] += f'; it draws what these words say: {" ".join(self._words)}'
@@ -134,8 +134,8 @@ class Tokenizer:
     over = sum(t not in (PAD_ID, self.eos_id) for t in ids) - (length - 1)
     if over > 0:
       said.append(
-        f'the last {over} tokens of the prompt "{text[:60]}" are cut off: the '
-        f'text encoder takes {length - 1}'
+        f'the last {over} tokens of the prompt "{shown(text)}" are cut off: '
+        f'the text encoder takes {length - 1}'
       )
     return said
 

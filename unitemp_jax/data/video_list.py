@@ -133,7 +133,9 @@ def list_videos(spec: VideoFolderSpec, skip: Skip) -> list[tuple[str, str]]:
   inside: dict[str, str] = {}  # Captions that lie in tars.
   for path in below(root):
     name = path.relative_to(root).as_posix()
-    if path.suffix.lower() in SUFFIXES and path.is_file():
+    if path.suffix.lower() in SUFFIXES and not path.exists():
+      skip(name, 'is a link to a file that is missing')
+    elif path.suffix.lower() in SUFFIXES and path.is_file():
       found.append(name)
     elif path.suffix.lower() == '.tar' and path.is_file():
       for member, text in _tar_captions(path).items():
@@ -191,7 +193,7 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
   that, or a CSV has two columns of one name or a row of too many values.
   """
   text = files.read_text(path)
-  if os.fspath(path).endswith('.csv'):
+  if os.fspath(path).lower().endswith('.csv'):
     yield from _csv_rows(path, text)
     return
   for number, line in enumerate(text.split('\n'), 1):

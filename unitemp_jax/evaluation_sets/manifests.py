@@ -12,8 +12,9 @@ from typing import Any
 
 from unitemp_jax import files
 from unitemp_jax.data import video_list
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, is_blank
 
+TABLES = ('.csv', '.json', '.jsonl', '.tsv')  # .tsv is refused
 IMAGES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
 
 
@@ -45,20 +46,21 @@ def read(path: Path, long_prompts: Path | None = None) -> list[Prompt]:
   """
   if path.is_dir():
     return _read_folder(path, long_prompts)
-  if path.suffix not in _READERS:
+  kind = path.suffix.lower()
+  if kind not in _READERS:
     raise UserError(
-      f'--manifest={path}: unknown kind; use one of {", ".join(_READERS)}, or '
-      'a folder of .txt files.'
+      f'{path}: unknown kind; use one of {", ".join(_READERS)}, or a folder of '
+      '.txt files.'
     )
-  prompts = list(_READERS[path.suffix](path))
+  prompts = list(_READERS[kind](path))
   if not prompts:
-    raise UserError(f'--manifest={path} holds no prompt; write one per line.')
+    raise UserError(f'{path} holds no prompt; write one per line.')
   owners: dict[str, Prompt] = {}
   for prompt in prompts:
     other = owners.setdefault(prompt.id, prompt)
     if other.name != prompt.name:
       raise UserError(
-        f'--manifest={path}: {other.name[:60]!r} and {prompt.name[:60]!r} both '
+        f'{path}: {other.name[:60]!r} and {prompt.name[:60]!r} both '
         f'have the id {prompt.id!r}, which decides their noise; give each its '
         'own.'
       )
@@ -87,8 +89,10 @@ def read_clips(
   known = video_list.read_captions(captions) if captions else {}
   found = []
   for path in sorted(video_list.below(folder)):
-    if path.suffix.lower() not in video_list.SUFFIXES or not path.is_file():
+    if path.suffix.lower() not in video_list.SUFFIXES or path.is_dir():
       continue
+    if not path.is_file():
+      raise files.no_file(path)
     name = path.relative_to(folder).as_posix()
     beside = path.with_suffix('.txt')
     text = known.get(name)
@@ -143,7 +147,7 @@ def _read_lines(path: Path) -> list[Prompt]:
 
 def _read_rows(path: Path) -> Iterator[Prompt]:
   for where, row in video_list.read_rows(path):
-    if path.suffix == '.csv' and 'prompt' not in row:
+    if path.suffix.lower() == '.csv' and 'prompt' not in row:
       raise UserError(
         f'{path} has no column "prompt" (but {list(row)}); name the columns in '
         'its first line.'
@@ -174,9 +178,9 @@ def _from_record(record: Any, where: str) -> Prompt:
   text = record.get('prompt')
   name = record.get('prompt_en') or record.get('name') or text
   text = text or name
-  if not (isinstance(name, str) and name.strip()) or not (
-    isinstance(text, str) and text.strip()
-  ):
+  if not isinstance(name, str) or not isinstance(text, str):
+    name = text = ''
+  if is_blank(name) or is_blank(text):
     raise UserError(
       f'{where} has no prompt; give it the key "prompt" (or VBench\'s '
       '"prompt_en").'

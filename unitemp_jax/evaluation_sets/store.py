@@ -84,8 +84,7 @@ class Store:
     """Reads clips.jsonl; raises UserError if it is missing or damaged."""
     path = self.root / 'clips.jsonl'
     try:
-      with path.open(encoding='utf-8') as lines:
-        found = [json.loads(line) for line in lines]
+      found = [files.parse_json(line) for line in files.read_lines(path)]
       for line in found:
         for name in ('video', 'record', 'order', 'key'):
           if not isinstance(line[name], str):
@@ -96,7 +95,7 @@ class Store:
           if parts[0] != f'{name}s' or '..' in parts or '\0' in line[name]:
             raise ValueError(f'{line[name]!r:.60} is no {name}')
       return found
-    except (*files.UNREADABLE, RecursionError) as error:
+    except (*files.UNREADABLE, RecursionError, UserError) as error:
       raise UserError(
         f'{path} cannot be read ({error}); run "unitemp evaluate generate" '
         'with its settings again to restore it.'

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import unitemp_jax
-from unitemp_jax import files
+from unitemp_jax import errors, files
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import noise, outputs
 from unitemp_jax.generate.request import Conditioning, Request
@@ -330,7 +330,7 @@ def show(jobs: Iterable[Job]) -> None:
       f'  {job.path}  seed {request.seed}  {size}, {request.num_frames} frames'
     )
     for prompt in request.prompts:
-      print(f'    {prompt}')
+      print(f'    {errors.shown(prompt)}')
     for switch in switches.switches(request.plan):
       begin, seen = switch.frames(request.plan)
       print(

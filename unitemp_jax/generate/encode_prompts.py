@@ -15,7 +15,7 @@ from unitemp_jax import files, progress, storage
 from unitemp_jax.convert import checkpoints, fit, load_torch
 from unitemp_jax.data import prompt_embeddings
 from unitemp_jax.data.tokenizer import Tokenizer
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, shown
 from unitemp_jax.generate import text as texts
 from unitemp_jax.generate.text import LayeredEncoder
 from unitemp_jax.models import sizes, weights
@@ -128,7 +128,7 @@ def _tokens(path: Path, prompts: Sequence[str], config: TextConfig):
   for number, row in enumerate(zip(ids, mask, strict=True)):
     first = seen.setdefault(prompt_embeddings.key_of(*row), number)
     if first != number:
-      twins.append((prompts[number][:60], prompts[first][:60]))
+      twins.append((shown(prompts[number]), shown(prompts[first])))
   rows = np.fromiter(seen.values(), int)
   if twins:
     print(

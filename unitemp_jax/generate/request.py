@@ -15,7 +15,7 @@ import numpy as np
 
 from unitemp_jax import orders, timeline
 from unitemp_jax.data.tokenizer import Tokenizer
-from unitemp_jax.errors import Remark, UserError
+from unitemp_jax.errors import Remark, UserError, is_blank
 from unitemp_jax.models.nag import Nag
 from unitemp_jax.plans import Plan, check
 from unitemp_jax.plans import switches as prompt_switches
@@ -105,7 +105,7 @@ def _check_prompts(request: Request) -> None:
       'given; give one text for each.'
     )
   for prompt in request.prompts:
-    if not prompt.strip():
+    if is_blank(prompt):
       raise UserError('the prompt is empty; say what the video should show.')
   if not 0 <= request.seed < 2**32:
     raise UserError(f'seed {request.seed} must lie in 0..{2**32 - 1}.')
@@ -386,14 +386,17 @@ class Draft:
       return tuple(prompt), ()
     if not prompt:
       raise UserError('the prompt schedule is empty; give {0: text}.')
-    times = {
-      timeline.frame(at, self.fps, frames, f'the prompt at {at}'): text
-      for at, text in prompt.items()
-    }
-    if len(times) < len(prompt) or 0 not in times:
-      raise UserError(
-        'a prompt schedule needs one text at frame 0, and no frame twice.'
-      )
+    times, written = {}, {}
+    for at, text in prompt.items():
+      frame = timeline.frame(at, self.fps, frames, 'the time of a prompt')
+      if frame in times:
+        raise UserError(
+          f'{written[frame]} and {at}, at which prompts begin, are both frame '
+          f'{frame}; keep one.'
+        )
+      times[frame], written[frame] = text, at
+    if 0 not in times:
+      raise UserError('a prompt schedule needs a text at frame 0.')
     moments = sorted(times)
     switches = [
       (self.start + -(-frame // timeline.STRIDE), index)

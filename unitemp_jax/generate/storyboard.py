@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from unitemp_jax import orders, timeline
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, shown
 from unitemp_jax.generate.request import Draft, Request
 from unitemp_jax.generate.storyboard_file import (
   Conditioning,
@@ -202,7 +202,7 @@ def _drawn(stretch: Stretch, total: int, fps: float) -> str:
   bar = '.' * low + mark * (high - low) + '.' * (_WIDTH - high)
   return (
     f'  |{bar}| {stretch.begin / fps:7.2f} s  {stretch.begin:>5} .. '
-    f'{stretch.end:<5} {name}: {text}'
+    f'{stretch.end:<5} {shown(name)}: {shown(text)}'
   )
 
 

@@ -6,7 +6,7 @@
     scenes:
       - name: fall
         prompt: a red seven falls
-        length: 2s           # or frames: 32
+        length: 2s           # or 24, which are frames
         first: start.png     # image or clip that the scene begins with
         at: {16: middle.png, 1.5s: clip.mp4}
       - name: bounce
@@ -41,7 +41,7 @@ from typing import Any, NoReturn
 import yaml
 
 from unitemp_jax import files, timeline
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, is_blank
 
 _BOARD = ('size', 'seed', 'loop', 'anchors', 'window', 'scenes')
 _BOARD += ('transitions',)
@@ -49,6 +49,8 @@ _SCENE = ('name', 'prompt', 'length', 'first', 'last', 'at')
 _TRANSITION = ('from', 'to', 'length', 'prompt')
 _SIZE = re.compile(r'(\d+)\s*x\s*(\d+)')
 _TIME = 'frames, such as 32, or seconds, such as 2s'
+# Numbers of base 2, 8, 16 and 60, which nobody means.
+_OTHER_BASE = re.compile(r'[-+]?0[\dbx_]|.*:')
 # Deeper than any storyboard; an alias that contains itself would never end.
 _DEEPEST = 8
 _MOST = 10_000
@@ -171,12 +173,13 @@ def _convert(loader, node, path, depth, count) -> Node:
 
 
 def _scalar(loader, node, here):
-  if node.tag.endswith((':int', ':float')) and ':' in node.value:
-    here.fail(
-      f'{node.value} would be read as a number in base 60; write seconds, such '
-      'as 90s, or put it in quotes.'
-    )
   try:
+    if node.tag.endswith((':int', ':float')) and _OTHER_BASE.match(node.value):
+      here.fail(
+        f'{node.value:.60} would be read as {loader.construct_object(node)}; '
+        'write digits without 0 before them, seconds such as 90s, or put it in '
+        'quotes.'
+      )
     # JSON escapes a character in two halves, which YAML does not join.
     halves = node.value.encode('utf-16', 'surrogatepass')
     node.value = halves.decode('utf-16')
@@ -312,7 +315,7 @@ def _size(node: Node | None) -> tuple[int, int] | None:
 
 def _text(node, what) -> str:
   value = node.expect(str, what=what).strip()
-  if not value:
+  if is_blank(value):
     node.fail(f'{what} is empty; write some words.')
   return value
 
@@ -380,7 +383,10 @@ def _scene(node) -> Scene:
 
 
 def _given(file, node, at, name) -> Conditioning:
-  path = file.path.parent / _text(file, f'a file of scene {name!r}')
+  written = _text(file, f'a file of scene {name!r}')
+  if files.is_web_address(written):
+    file.fail(str(files.no_file(written)))
+  path = file.path.parent / written
   return Conditioning(path, at, node)
 
 

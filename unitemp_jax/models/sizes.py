@@ -60,12 +60,26 @@ def config_from(kind: type, fields: Mapping[str, Any]) -> Any:
   if len(values) < len(fields):
     twice = ', '.join(n for n in CURRENT_NAMES if n in fields)
     raise TypeError(f'{twice} are former names of what is there as well')
+  check_names(kind, values)
   return kind(
     **{
       name: tuple(value) if isinstance(value, list | tuple) else value
       for name, value in values.items()
     }
   )
+
+
+def check_names(kind: type, values: Mapping[str, Any]) -> None:
+  """Refuses, by TypeError, names that a dataclass lacks, and their lack."""
+  known = {field.name: field for field in dataclasses.fields(kind)}
+  for name in values:
+    if name not in known:
+      raise TypeError(f'{name!r:.60} is no key of this version')
+  for name, field in known.items():
+    if name not in values and field.default is field.default_factory:
+      former = {**FORMER_NAMES, 'guidance_scale': 'guidance'}.get(name)
+      own = f', formerly {former}' if former else ''
+      raise TypeError(f'it lacks {name}{own}')
 
 
 _LARGEST = 2**20  # of any size; a mistake or an attack beyond
@@ -89,11 +103,15 @@ def misfits(value: Any, kind: Any, name: str) -> str | None:
   if value is None and type(None) in typing.get_args(kind):
     return None
   if float in (kind, *typing.get_args(kind)):
-    good = type(value) in (int, float) and abs(value) < 1e9
-    return None if good else f'{name} is {value!r:.60}, not a number'
+    if type(value) not in (int, float) or value != value:
+      return f'{name} is {value!r:.60}, not a number'
+    return f'{name} is {value!r:.60}, too large' if abs(value) >= 1e9 else None
   if int in (kind, *typing.get_args(kind)):
-    good = type(value) is int and abs(value) <= _LARGEST
-    return None if good else f'{name} is {value!r:.60}, not a whole number'
+    if type(value) is not int:
+      return f'{name} is {value!r:.60}, not a whole number'
+    return (
+      f'{name} is {value!r:.60}, too large' if abs(value) > _LARGEST else None
+    )
   if kind in (bool, str) and type(value) is not kind:
     wanted = 'a text' if kind is str else 'true or false'
     return f'{name} is {value!r:.60}, not {wanted}'

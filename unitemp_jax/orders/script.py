@@ -11,6 +11,7 @@ from unitemp_jax.errors import UserError
 
 _MOST = 1000  # latents of a block, sigmas
 MOST_SEEN = 2501  # latents: all pairs of more would take minutes to lay out
+_LONGEST = timeline.num_latents(timeline.MOST_FRAMES)
 SIDES = ('past', 'future', 'outside_in', 'middle_out')
 
 
@@ -203,6 +204,12 @@ class Settings:
         f'a trained span of {self.span} holds no more than a block of '
         f'{self.block} and its {self.anchors} anchors; use {least} or more.'
       )
+    for name, value in (('window', self.window), ('span', self.span)):
+      if value is not None and value > _LONGEST:
+        raise UserError(
+          f'a {name} of {value} is longer than any video; use up to '
+          f'{_LONGEST}, or leave it out to see everything.'
+        )
     firsts = [first for first, _ in self.prompts]
     if len(set(firsts)) < len(firsts):
       raise UserError('two prompts begin within 4 frames; keep one.')

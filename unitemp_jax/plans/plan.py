@@ -470,9 +470,8 @@ def _check_beginnings(plan):
     if first != begin:
       low = timeline.first_frame(first - plan.begin)
       high = timeline.last_frame(first - plan.begin + count - 1)
-      _fail(
-        row,
-        f'makes frames {low}..{high} from nothing, as if the video began '
-        'there; give a frame beside them (--last=PICTURE for the last one), or '
-        'use anchors',
+      raise UserError(
+        f'frames {low}..{high} would be made from nothing, as if the video '
+        'began there; give a frame beside them (--last=PICTURE for the last '
+        'one), or use anchors (--anchors).'
       )

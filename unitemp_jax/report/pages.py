@@ -215,8 +215,8 @@ def check_own(
     for name in beside:
       if os.path.lexists(path.parent / name):
         raise UserError(
-          f'{path.parent / name} is there already and was not written by this '
-          'command; choose another --out, or move it away.'
+          f'{path.parent / name} is there without its page {path.name}, and '
+          'may be a file of yours; move it away.'
         ) from None
     return
   except OSError as error:

@@ -162,6 +162,7 @@ def read_card(folder: Path) -> ModelCard:
         fields[name] = tuple(fields[name])
     if 'guidance' in fields:  # Its former name.
       fields['guidance_scale'] = fields.pop('guidance')
+    sizes.check_names(ModelCard, fields)
     card = ModelCard(**fields)
   except (KeyError, TypeError, AttributeError, UserError) as error:
     raise UserError(
@@ -221,6 +222,8 @@ def _problems(card: ModelCard) -> Iterator[str]:
     yield f'{sides} are not multiples of {card.size_step}'
   if max(card.height, card.width) > timeline.MOST_SIDE:
     yield 'height or width is too large'
+  if card.fps > timeline.MOST_FPS:
+    yield f'fps is {card.fps:g}, above {timeline.MOST_FPS}'
   if not 0 <= card.draft_sigma < 1:
     yield 'draft_sigma is not from 0 to below 1'
   if (card.frames - 1) % timeline.STRIDE:

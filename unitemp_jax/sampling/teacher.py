@@ -50,9 +50,10 @@ class TeacherSettings:
       )
     if not 0 < self.shift < math.inf:
       raise UserError(f'the shift must be above 0, not {self.shift}.')
-    if not math.isfinite(self.guidance_scale):
+    if not 0 <= self.guidance_scale <= 1000:
       raise UserError(
-        f'the guidance scale must be a number, not {self.guidance_scale}.'
+        f'the guidance scale must lie in 0..1000, not {self.guidance_scale:g}; '
+        '1 is no guidance.'
       )
 
 

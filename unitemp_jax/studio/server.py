@@ -1,11 +1,13 @@
 """The web server: what pages ask for."""
 
 import asyncio
+import errno
 import functools
 import json
 import logging
 import re
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -311,6 +313,25 @@ def download(
   else:
     write.write_image(path, frames[-1])
   return path, True
+
+
+def check_address(host: str, port: int) -> None:
+  """Refuses, by UserError, an address that cannot be listened on."""
+  option = '--host'
+  try:
+    [family, kind, *_, address], *_ = socket.getaddrinfo(
+      host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    with socket.socket(family, kind) as tried:
+      tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      tried.bind(address)
+  except (OSError, UnicodeError) as error:
+    if getattr(error, 'errno', None) in (errno.EADDRINUSE, errno.EACCES):
+      option = '--port'
+    why = getattr(error, 'strerror', None) or error
+    raise UserError(
+      f'{host}:{port} cannot be listened on ({why}); choose another {option}.'
+    ) from error
 
 
 def serve(studio: Studio, host: str, port: int, token: str | None) -> None:

@@ -83,7 +83,10 @@ def list_clips(
       continue
     if suffix == '.txt' and mp4.is_file():
       continue  # LongLive's prompts
-    if suffix not in video_list.SUFFIXES:
+    if not path.is_file():
+      if suffix in video_list.SUFFIXES:
+        found[path] = str(files.no_file(path))
+    elif suffix not in video_list.SUFFIXES:
       others.append(path.relative_to(folder).as_posix())
     elif suffix in ('.mkv', '.webm', '.gif') and mp4.is_file():
       twins.append(path)  # the same in another format
@@ -119,7 +122,7 @@ def list_clips(
 def _is_visible(path: Path, folder: Path) -> bool:
   """Whether a file is neither hidden nor a copy for a blind comparison."""
   parts = path.relative_to(folder).parts
-  if any(part.startswith('.') for part in parts) or not path.is_file():
+  if any(part.startswith('.') for part in parts) or path.is_dir():
     return False
   return not any(
     above.name == 'blind' and (above.parent / 'blind_key.json').is_file()
