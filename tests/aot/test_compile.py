@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from unitemp_jax.aot import compiler, hlo, memory_report, steps, topology
 from unitemp_jax.bench import device
 from unitemp_jax.cli.main import main
+from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.models import cache, sizes
 from unitemp_jax.models import dit as dit_lib
 from unitemp_jax.models.attention import attention_backend
@@ -78,17 +80,20 @@ def test_the_teacher_is_split_over_chips_with_its_kernel():
   student = serving.sampler().arguments['student']
   settings = teacher.settings_of(card, 2, 'unipc', guidance_scale=3.0)
 
+  def program(mesh):
+    owner = types.SimpleNamespace(_dit=DiT(card.dit), mesh=mesh)
+    return Pipeline._sample_teacher.func(owner)
+
   def traced(jitted):
     return jitted.lower(student, text, text, noise, settings=settings)
 
   with attention_backend('splash'), compiler.effort(fast=True):
-    run = teacher.TeacherSampler(card, None, mesh)._run
+    run = program(mesh)
     with jax.set_mesh(mesh):
       compiled = traced(run.__wrapped__).compile().as_text()
     assert 'tpu_custom_call' in compiled and 'all-to-all' in compiled
     # Control: it is the mesh that says what it is traced for.
-    alone = teacher.TeacherSampler(card, None)._run
-    assert 'tpu_custom_call' not in traced(alone).as_text()
+    assert 'tpu_custom_call' not in traced(program(None)).as_text()
 
 
 def test_a_store_keeps_no_copy_of_the_cache(monkeypatch):

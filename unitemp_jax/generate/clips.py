@@ -58,7 +58,8 @@ def unfinished(jobs: Sequence[Job], model: str) -> list[Job]:
       if record.get('key') != key:
         raise UserError(
           f'{job.path} was made with other settings or another model, as '
-          f'{sidecar.name} says; choose another --out, or delete both.'
+          f'{sidecar.name} says; choose another --out, or delete '
+          f'{job.path.stem}.* there.'
         )
     if not outputs.are_whole(job.path, job.endings, record, key):
       left.append(job)
