@@ -149,6 +149,15 @@ def call(*words):
   return cli.main(['evaluate', 'verify', *map(str, words)])
 
 
+def test_a_list_saved_by_an_editor_of_windows_is_read(copy):
+  path = copy.root / 'clips.jsonl'
+  path.write_text('\ufeff' + path.read_text(), encoding='utf-8')
+  assert kinds(copy) == {}
+  path.write_text('x' + path.read_text(), encoding='utf-8')  # Control.
+  with pytest.raises(UserError, match=r'clips\.jsonl'):
+    kinds(copy)
+
+
 def test_the_command_repairs_a_set(copy, capsys):
   assert call(copy.root) == 0
   assert capsys.readouterr().out == '24 clips wanted: all there and whole\n'

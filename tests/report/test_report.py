@@ -422,3 +422,8 @@ def test_a_file_of_the_user_is_kept(folder, name, capsys):
   PIL.Image.new('RGB', (9, 9)).save(folder / 'sheet.png')
   assert cli.main(['report', str(folder)]) == 2
   assert 'sheet.png is there already' in capsys.readouterr().err
+  (folder / 'index.html').unlink()
+  assert cli.main(['report', str(folder)]) == 2
+  said = capsys.readouterr().err
+  assert 'sheet.png is there without its page index.html' in said
+  assert '--out' not in said  # which report has not
