@@ -92,3 +92,18 @@ def test_flags_of_tests_start_no_process(monkeypatch):
     monkeypatch.setenv('XLA_FLAGS', flags)
     with environment.heeded():
       assert not started
+
+
+@pytest.mark.parametrize('module', ['jax', 'unitemp_jax.parallel.mesh'])
+def test_libtpu_is_quiet_where_there_is_no_tpu(module):
+  """Control: it is not where jax alone is imported."""
+  pytest.importorskip('libtpu')
+  done = subprocess.run(
+    [sys.executable, '-c', f'import jax, {module}; print(jax.devices())'],
+    env={k: v for k, v in os.environ.items() if k[:4] not in ('JAX_', 'TPU_')},
+    capture_output=True,
+    text=True,
+  )
+  if 'Cpu' not in done.stdout:
+    pytest.skip('a machine with accelerators')
+  assert bool(done.stderr) == (module == 'jax'), done.stderr

@@ -16,6 +16,7 @@ import jax
 from jax.experimental import topologies
 
 from unitemp_jax.errors import UserError
+from unitemp_jax.parallel.mesh import hush_libtpu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,9 +181,7 @@ def devices(topology: Topology) -> list[Any]:
   # Not on a TPU machine, and beside other processes that compile.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
-  # Otherwise it logs alarming lines about a TPU machine that is not there.
-  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
-  os.environ.setdefault('TPU_HOST_BOUNDS', '1,1,1')
+  hush_libtpu()
   more: dict[str, Any] = {}
   if math.prod(topology.sizes) == 1:  # The default is a host of 2 x 2 chips.
     more['chips_per_host_bounds'] = [1, 1, 1]

@@ -17,6 +17,7 @@ activations instead.
 import contextlib
 import contextvars
 import functools
+import glob
 import math
 import os
 import re
@@ -48,6 +49,18 @@ Rules = tuple[tuple[str, PartitionSpec], ...]
 # under a module called `blocks`.
 _LAYER_STACK = re.compile(r'(^|/)blocks/')
 _local: contextvars.ContextVar[bool] = contextvars.ContextVar('local')
+
+
+def hush_libtpu() -> None:
+  """Keeps libtpu from logging alarming lines about a TPU that is not there."""
+  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+  os.environ.setdefault('TPU_HOST_BOUNDS', '1,1,1')
+
+
+if os.environ.get('TPU_SKIP_MDS_QUERY') == '1' and not any(
+  glob.glob(path) for path in ('/dev/accel*', '/dev/vfio/*')
+):
+  hush_libtpu()  # jax found no chips when it was imported, and has set that.
 
 
 def path_name(key_path) -> str:
