@@ -114,7 +114,8 @@ def test_status_tells_the_running_from_the_stopped(tmp_path):
   path = tmp_path / 'progress' / '1-of-3.jsonl'
   path.write_text(
     path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 999999999')
-    + '\n{"event": "ba'  # cut short by a kill
+    # Damaged, and cut short by a kill.
+    + '\n{"event": "end", "time": 1.0, "pid": 1e9, "host": "vm"}\n{"event": "ba'
   )
   seen = read_status(tmp_path)
   assert (seen.there, seen.wanted) == (

@@ -342,16 +342,15 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _is_line(line: Any) -> bool:
   kinds = {
-    'start': ('time', 'pid', 'clips'),
-    'batch': ('time', 'pid', 'clips', 'seconds'),
-    'end': ('time', 'pid'),
+    'start': {'time': float, 'pid': int, 'clips': int},
+    'batch': {'time': float, 'pid': int, 'clips': int, 'seconds': float},
+    'end': {'time': float, 'pid': int},
   }
   if not isinstance(line, dict) or str(line.get('event')) not in kinds:
     return False
-  numbers = [line.get(name) for name in kinds[line['event']]]
   return isinstance(line.get('host'), str) and all(
-    isinstance(number, int | float) and 0 <= number < 2**60
-    for number in numbers
+    isinstance(line.get(name), kind | int) and 0 <= line[name] < 2**60
+    for name, kind in kinds[line['event']].items()
   )
 
 
