@@ -87,11 +87,9 @@ def test_a_full_disk(folder, whole, disk, monkeypatch, capsys, verb, share):
   monkeypatch.chdir(folder)
   out = disk(max(4, int(share * used(whole(verb))))) / 'o'
   assert run(verb, out) == 2
-  said = [
-    line
-    for line in capsys.readouterr().err.splitlines()
-    if line.startswith('unitemp: error')
-  ]
+  lines = capsys.readouterr().err.splitlines()
+  assert not any('Traceback' in line for line in lines)
+  said = [line for line in lines if line.startswith('unitemp: error')]
   assert len(said) == 1 and ('room' in said[0] or 'No space' in said[0]), said
   disk(2**16)
   assert run(verb, out) == 0

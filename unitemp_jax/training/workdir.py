@@ -7,11 +7,14 @@ data and is the same in every process.
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
 import platform
 import subprocess
+import sys
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -241,6 +244,32 @@ def _from_stored(stored: Any, abstract_state: Any) -> Any:
   return jax.tree.map(rich, abstract_state, state)
 
 
+@functools.cache
+def _quiet_writers() -> None:
+  """Keeps Orbax's threads from printing what is raised to us anyway.
+
+  On a full disk each array that found no room would have a traceback.
+  """
+  in_thread, unraisable = threading.excepthook, sys.unraisablehook
+
+  def of_thread(args):
+    if not isinstance(args.exc_value, Exception) or (
+      system_error(args.exc_value) is None
+    ):
+      in_thread(args)
+
+  def of_nobody(args):
+    if str(args.exc_value) != 'Event loop is closed':
+      unraisable(args)
+
+  def is_news(record):
+    return 'orbax' not in record.pathname or record.levelno != logging.ERROR
+
+  threading.excepthook, sys.unraisablehook = of_thread, of_nobody
+  logging.getLogger('absl').addFilter(is_news)
+  logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+
+
 @contextlib.contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
   """Raises what the system said to Orbax's writer as the error that it is."""
@@ -250,8 +279,6 @@ def _disk_errors(path: Path) -> Iterator[None]:
     cause = system_error(error)
     if cause is None or cause.filename:
       raise
-    # Each array that found no room would be named by its writer's task.
-    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     raise OSError(cause.errno, cause.strerror, str(path)) from error
 
 
@@ -275,6 +302,7 @@ class Checkpoints:
     keep_every: int = 0,
   ):
     """Opens or creates `directory`."""
+    _quiet_writers()
     self._directory = Path(directory).absolute()
     self._fingerprint = fingerprint
     self._manager = ocp.CheckpointManager(
