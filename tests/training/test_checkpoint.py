@@ -1,6 +1,9 @@
 import contextlib
 import errno
 import resource
+import sys
+import threading
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ from toy import TOY_RULES, ToyProgram
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel.mesh import make_mesh
+from unitemp_jax.training import workdir
 from unitemp_jax.training.program import abstract_state
 from unitemp_jax.training.workdir import Checkpoints
 
@@ -200,3 +204,22 @@ def test_a_disk_that_fills_up_is_told_and_the_last_checkpoint_stays(folder):
   again.save(15, state, {'count': 15})
   again.close()
   assert Checkpoints(folder, fingerprint='a').steps() == [10, 15]
+
+
+@pytest.mark.parametrize(
+  'error, is_shown',
+  [
+    (ValueError('Failed to write: No space left on device'), False),
+    (RuntimeError('Event loop is closed'), False),
+    (ValueError('something else'), True),  # Control.
+  ],
+)
+def test_threads_of_a_full_disk_print_nothing(monkeypatch, error, is_shown):
+  """It is raised where the checkpoint is awaited, and said once."""
+  shown = []
+  for module, name in ((threading, 'excepthook'), (sys, 'unraisablehook')):
+    monkeypatch.setattr(module, name, shown.append)
+  workdir._quiet_writers.__wrapped__()
+  hook = sys.unraisablehook if 'loop' in str(error) else threading.excepthook
+  hook(types.SimpleNamespace(exc_value=error))
+  assert bool(shown) == is_shown
