@@ -134,7 +134,9 @@ def test_files_of_another_run_are_refused_and_named(todo):
   job.beside('.json').parent.mkdir(parents=True)
   for bad in ('{"key": "0"}', 'no json', '{}', '[1]', '"x"'):
     job.beside('.json').write_text(bad)
-    with pytest.raises(UserError, match=r'.json says.*delete bot'):
+    with pytest.raises(
+      UserError, match=r'\.json says.*choose another --out, or delete '
+    ):
       clips.unfinished(todo, MODEL)
 
 
