@@ -1,6 +1,7 @@
 """Generation from text and from embeddings is the same."""
 
 import os
+import shlex
 import shutil
 
 import numpy as np
@@ -43,6 +44,26 @@ def test_it_is_another_model_than_with_text(pipeline, embedded):
 def test_a_prompt_that_was_not_encoded_is_refused(embedded):
   with pytest.raises(UserError, match='is not among the'):
     embedded[0].text({}, ['a green nine never asked for'])
+
+
+@pytest.mark.parametrize(
+  'command, code',
+  [
+    (f'generate --prompt="{PROMPTS[0]}"', 0),
+    ('generate --prompt="a green nine"', 2),
+    (f'generate --prompt="{PROMPTS[0]}" --negative_prompt=blurry', 2),
+    (f'teacher --prompt="{PROMPTS[0]}"', 0),
+    ('teacher --prompt="a green nine"', 2),
+    (f'teacher --prompt="{PROMPTS[0]}" --negative_prompt=""', 2),
+  ],
+)
+def test_a_dry_run_looks_for_the_prompts(
+  embedded, tmp_path, capsys, command, code
+):
+  words = [*shlex.split(command), '--dry_run', f'--out={tmp_path}/o']
+  words += [f'--model={random_model()}', f'--embeddings={embedded[1]}']
+  assert cli.main(words) == code
+  assert ('is not among the' in capsys.readouterr().err) == bool(code)
 
 
 def test_embeddings_of_another_width_are_refused(embedded):

@@ -168,18 +168,14 @@ def main(argv: list[str]) -> int:
     )
   if args.dry_run or args.storyboard:
     clip_file.show(todo)
+  if args.embeddings is not None:
+    _check_embeddings(args, card, [job.request for job in todo])
   if args.draw and not todo:
     raise UserError(f'--draw={args.draw}: this part has no clip to draw.')
   if args.draw:
     files.write(args.draw, drawing.draw(todo[0].request.plan), replace=False)
     print(f'drew {args.draw}')
   if args.dry_run:
-    if args.embeddings is not None:
-      from unitemp_jax.data.tokenizer import Tokenizer
-      from unitemp_jax.generate.text import Stored
-
-      tokenizer = Tokenizer.from_file(args.model / 'tokenizer.json')
-      Stored(args.embeddings, card, tokenizer)
     return 0
   from unitemp_jax.generate import clips
   from unitemp_jax.generate.pipeline import Pipeline
@@ -205,6 +201,16 @@ def main(argv: list[str]) -> int:
     print(job.path)
   print(args.out)
   return 0
+
+
+def _check_embeddings(args, card, requests) -> None:
+  from unitemp_jax.data.tokenizer import Tokenizer
+  from unitemp_jax.generate.text import Stored
+
+  texts = [text for request in requests for text in request.prompts]
+  texts += [request.nag.prompt for request in requests if request.nag]
+  tokenizer = Tokenizer.from_file(args.model / 'tokenizer.json')
+  Stored(args.embeddings, card, tokenizer).check([*dict.fromkeys(texts)])
 
 
 def workflow_of(args: argparse.Namespace) -> str:

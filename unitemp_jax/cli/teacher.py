@@ -101,8 +101,6 @@ def main(argv: list[str]) -> int:
   card = model_folder.read_card(args.model)
   teacher.settings_of(card, **settings)
   tokenizer = Tokenizer.from_file(args.model / 'tokenizer.json')
-  if args.embeddings is not None:
-    Stored(args.embeddings, card, tokenizer)
   seeds = options.seeds(args.seed, len(prompts))
   wanted = [
     (args.out / clip_file.clip_name(i, prompt), prompt, seed)
@@ -112,10 +110,13 @@ def main(argv: list[str]) -> int:
   wanted = wanted[shard[0] :: shard[1]]
   todo = [clip for clip in wanted if not _is_there(*clip, settings)]
   print(f'{len(todo)} of {len(wanted)} clips to make, to {args.out}')
-  texts = [*prompts, settings['negative_prompt'] or '']
+  negative = settings['negative_prompt']
+  texts = [*prompts, *([] if negative is None else [negative])]
   for text in dict.fromkeys(filter(str.strip, texts)):
     for remark in tokenizer.remarks(text, card.text.length):
       print(f'note: {remark}')
+  if args.embeddings is not None:
+    Stored(args.embeddings, card, tokenizer).check(texts)
   if args.dry_run or not todo:
     return 0
   enable_compile_cache()

@@ -187,6 +187,14 @@ class PromptEmbeddings:
     Raises:
       UserError: a prompt was not encoded.
     """
+    self.check(ids, mask, prompts)
+    pairs = zip(ids, mask, strict=True)
+    return np.stack([self[self._numbers[key_of(*row)]] for row in pairs])
+
+  def check(
+    self, ids: np.ndarray, mask: np.ndarray, prompts: Sequence[str] = ()
+  ) -> None:
+    """Refuses what `lookup` refuses, by its arguments."""
     missing = self.missing(ids, mask)
     if missing:
       first = missing[0]
@@ -199,8 +207,6 @@ class PromptEmbeddings:
         'folder, and use that one. The captions of encoded videos are in '
         'captions.txt beside their latents.'
       )
-    pairs = zip(ids, mask, strict=True)
-    return np.stack([self[self._numbers[key_of(*row)]] for row in pairs])
 
   def missing(self, ids: np.ndarray, mask: np.ndarray) -> list[int]:
     """Which of tokenized prompts were not encoded."""

@@ -229,6 +229,11 @@ class Stored:
     )
     return self.found.lookup(ids, mask, prompts)
 
+  def check(self, prompts: Sequence[str]) -> None:
+    """Raises UserError for a prompt that was not encoded."""
+    ids, mask = self._tokenizer.encode(prompts, self._length, allow_empty=True)
+    self.found.check(ids, mask, prompts)
+
   def hash_with(self, *contents: Path) -> str:
     """What names a model whose text encoder these embeddings replace."""
     digest = hashlib.sha256(self.found.text.encode())

@@ -163,6 +163,10 @@ class Plan:
     Positions int32 [K] and buffer entries int32 [K], by position: for the plans
     of `orders`, the latents of one given clip after the other.
     """
+    return self._preloaded
+
+  @functools.cached_property
+  def _preloaded(self) -> tuple[np.ndarray, np.ndarray]:
     made = set(self.latent[~self.conditioning].ravel().tolist())
     homes = self.homes().items()
     return _columns(
