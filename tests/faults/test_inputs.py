@@ -265,7 +265,15 @@ CASES = {
         *('empty.json', 'garbage.json', 'list.json', 'deep.json', 'empty'),
       )
     ),
-    ('aot --table=deep.yaml --known --dry_run', 2, ['deep.yaml']),
+    *(
+      (f'aot --table={name}.yaml --known --dry_run', 2, [name, word])
+      for name, word in (
+        *(('deep', 'too deep'), ('aliases', 'more than 10000 values')),
+        *(('story', "no key 'size'"), ('octal', 'octal.yaml:4: 010 would')),
+        *(('twice', 'here again after line 2'), ('step', 'steps must be a')),
+        *(('less', "lacks 'topology'"), ('axis', 'context must be a whole')),
+      )
+    ),
     (f'{AOT} --topology=v5e:2x2 --slices=1000000', 2, ['use up to 25000']),
     ('evaluate --out=o --num_clips=1000000000', 2, ['--num_clips', 'up to']),
     (f'{SET} --manifest=many.txt --samples=1000', 2, ['3000000 clips']),
@@ -557,7 +565,15 @@ def test_a_file_that_has_an_outputs_name_is_kept(
 
 @pytest.mark.parametrize(
   'command',
-  ['compare A B --out=mine', 'convert --model=model --to=wan --out=mine'],
+  [
+    'compare A B --out=mine',
+    'convert --model=model --to=wan --out=mine',
+    'evaluate folder A --out=mine',
+    'evaluate folder A --out=mine --shard=0/2',
+    'evaluate --model=model --out=mine',
+    'bench --model=model --out=mine',
+    'bench device about --out=mine',
+  ],
 )
 def test_one_folder_has_one_writer(folder, monkeypatch, capsys, command):
   monkeypatch.chdir(folder)

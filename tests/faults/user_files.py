@@ -35,6 +35,10 @@ def _aliases(width, depth):
   return '\n'.join(lines)
 
 
+TABLE = """growth: {}
+tables:
+  one:
+  - {name: a, config: b, topology: v5e:1x1, steps: [x], """
 STORY = """size: 32x32
 scenes:
 - name: one
@@ -128,6 +132,11 @@ def _write_texts(folder):
     'plan4.json': plan_text.to_json(orders.forward(9, block=4, anchors=0)),
     'given.json': plan_text.to_json(orders.forward(9, given_first=1)),
     'digits.yaml': STORY.format('9' * 400),
+    'octal.yaml': TABLE + 'slices: 010}\n',
+    'step.yaml': TABLE.replace('[x]', 'x') + '}\n',
+    'axis.yaml': TABLE + 'mesh: {context: x}}\n',
+    'less.yaml': TABLE.replace('topology: v5e:1x1, ', '') + '}\n',
+    'twice.yaml': 'growth: {}\ntables: {}\ntables: {}\n',
     'huge.yaml': STORY.format('1000000000'),
     'readme.md': 'written by hand\n',
     'captions.csv': 'file,caption\nx.mp4,a red one\n',

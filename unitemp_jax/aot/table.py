@@ -3,18 +3,17 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from unitemp_jax import files
 from unitemp_jax.aot.memory_report import (
   HEADROOM,
   MemoryReport,
   StepReport,
 )
 from unitemp_jax.errors import UserError
+from unitemp_jax.generate.storyboard_file import Node, read_nodes
 
+# Of the values of an entry; else text.
+_KINDS = {'steps': list, 'overrides': list, 'slices': int, 'mesh': dict}
 # Title of a column -> what stands there.
 Cells = Mapping[str, Callable[[MemoryReport, StepReport], str]]
 
@@ -81,20 +80,15 @@ def read_list(path: Path) -> List:
   Raises:
     UserError: it cannot be read, or an entry is wrong.
   """
-  try:
-    fields: dict[str, Any] = yaml.safe_load(files.read_text(path))
-    tables, growth = (
-      {title: [_entry(row) for row in rows] for title, rows in part.items()}
-      for part in (fields['tables'], fields['growth'])
-    )
-  except (
-    *(yaml.YAMLError, TypeError, KeyError, AttributeError),
-    *(ValueError, RecursionError),
-  ) as error:
-    raise UserError(
-      f'--table={path} is no list of topologies ({error}); see '
-      'configs/aot/table.yaml.'
-    ) from error
+  parts = ('tables', 'growth')
+  fields = read_nodes(path).fields(parts, parts, 'a list of topologies')
+  tables, growth = (
+    {
+      title: [_entry(row) for row in rows.expect(list, what=title)]
+      for title, rows in fields[part].expect(dict, what=part).items()
+    }
+    for part in parts
+  )
   listed = List(path.parent / 'results', tables, growth)
   names = [entry.name for entry in listed.entries]
   twice = sorted({name for name in names if names.count(name) > 1})
@@ -103,10 +97,17 @@ def read_list(path: Path) -> List:
   return listed
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
-  values: dict[str, Any] = {
-    k: tuple(v) if isinstance(v, list) else v for k, v in row.items()
-  }
+def _entry(row: Node) -> Entry:
+  names = [field.name for field in dataclasses.fields(Entry)]
+  values = {}
+  for name, node in row.fields(names, names[:4], 'an entry').items():
+    found = node.expect(_KINDS.get(name, str), what=name)
+    for one in found if isinstance(found, list) else ():
+      one.expect(str, what=f'one of {name}')
+    for axis, size in found.items() if isinstance(found, dict) else ():
+      size.expect(int, what=axis)
+    value = node.plain()
+    values[name] = tuple(value) if isinstance(value, list) else value
   return Entry(**values)
 
 

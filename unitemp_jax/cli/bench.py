@@ -7,6 +7,7 @@ from unitemp_jax.bench import attention, device, runner
 from unitemp_jax.bench.measure import CallShape, Context
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
+from unitemp_jax.parallel import locks
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.training.config import load_config
@@ -79,7 +80,8 @@ def main(argv: list[str]) -> int:
     print(f'{", ".join(names)}, {args.repeats} repeats, to {args.out}')
     return 0
   enable_compile_cache()
-  outcomes = runner.run(context, names, args.out)
+  with locks.lock(args.out):
+    outcomes = runner.run(context, names, args.out)
   print((args.out / runner.TABLES).read_text())
   print(args.out)
   claims = [claim for one in outcomes.values() for claim in one.claims]
@@ -95,7 +97,8 @@ def _device(args: argparse.Namespace) -> int:
     return 0
   device.check_platform(args.accelerator)
   enable_compile_cache()
-  device.run(args.names[1], args.out)
+  with locks.lock(args.out):
+    device.run(args.names[1], args.out)
   return 0
 
 

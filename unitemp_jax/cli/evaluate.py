@@ -17,6 +17,7 @@ from unitemp_jax.evaluation.suites.bench import Settings
 from unitemp_jax.evaluation_sets import clips, store, verify, work
 from unitemp_jax.evaluation_sets.clips import SUITES
 from unitemp_jax.generate.text import memory_report
+from unitemp_jax.parallel import locks
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.plans import decoding
 from unitemp_jax.report import measurements
@@ -76,16 +77,18 @@ def measure(argv: list[str]) -> int:
     for problem in listing.problems:
       print(f'left out: {problem}')
     return 0
-  text, problems = measurements.measure_folder(
-    listing,
-    args.out,
-    shlex.join(['unitemp', 'evaluate', 'folder', *argv]),
-    real=real,
-    reference=args.reference,
-    features=features,
-    workers=args.workers,
-    part=None if args.shard is None else part_of(args),
-  )
+  part = part_of(args)
+  with locks.lock(args.out, part):
+    text, problems = measurements.measure_folder(
+      listing,
+      args.out,
+      shlex.join(['unitemp', 'evaluate', 'folder', *argv]),
+      real=real,
+      reference=args.reference,
+      features=features,
+      workers=args.workers,
+      part=None if args.shard is None else part,
+    )
   for problem in problems:
     print(f'note: {problem}')
   print(text)
@@ -338,7 +341,8 @@ def main(argv: list[str]) -> int:
     print(f'{settings.num_clips} held-out clips, to {args.out}')
     return 0
   enable_compile_cache()
-  runner.run(what, args.out, names)
+  with locks.lock(args.out):
+    runner.run(what, args.out, names)
   shown = (args.out / results.TABLES).read_text()
   if args.markdown is not None:
     files.write_generated(args.markdown, f'# Results\n\n{shown}', _COMMAND)

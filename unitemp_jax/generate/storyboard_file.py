@@ -54,7 +54,7 @@ _OTHER_BASE = re.compile(r'[-+]?0[\dbx_]|.*:')
 # Deeper than any storyboard; an alias that contains itself would never end.
 _DEEPEST = 8
 _MOST = 10_000
-_TOO_DEEP = 'this is nested too deeply; a storyboard has three levels.'
+_TOO_DEEP = f'this is nested too deeply; use at most {_DEEPEST} levels.'
 _MAPPING = 'a mapping of keys to values'
 _KINDS = {
   bool: 'true or false',
@@ -108,6 +108,14 @@ class Node:
         self.fail(f'{what} lacks {key!r}; add it.')
     return entries
 
+  def plain(self) -> Any:
+    """The value without its lines."""
+    if isinstance(self.value, dict):
+      return {key: node.plain() for key, node in self.value.items()}
+    if isinstance(self.value, list):
+      return [node.plain() for node in self.value]
+    return self.value
+
   def shown(self) -> str:
     """Describes the value in a complaint."""
     if self.value is None:
@@ -149,7 +157,7 @@ def _convert(loader, node, path, depth, count) -> Node:
   if depth > _DEEPEST:
     here.fail(_TOO_DEEP)
   if next(count) > _MOST:  # aliases can repeat one another
-    here.fail(f'there are more than {_MOST} values; make several storyboards.')
+    here.fail(f'there are more than {_MOST} values; make several files.')
   if isinstance(node, yaml.SequenceNode):
     items = [
       _convert(loader, item, path, depth + 1, count) for item in node.value
