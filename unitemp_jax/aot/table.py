@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from unitemp_jax.aot.memory_report import (
   HEADROOM,
@@ -99,7 +100,7 @@ def read_list(path: Path) -> List:
 
 def _entry(row: Node) -> Entry:
   names = [field.name for field in dataclasses.fields(Entry)]
-  values = {}
+  values: dict[str, Any] = {}
   for name, node in row.fields(names, names[:4], 'an entry').items():
     found = node.expect(_KINDS.get(name, str), what=name)
     for one in found if isinstance(found, list) else ():
