@@ -26,7 +26,7 @@ import numpy as np
 
 from unitemp_jax import files, progress
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import clip_file, outputs
+from unitemp_jax.generate import clip_file
 from unitemp_jax.generate.clip_file import Job
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.generate.request import Request
@@ -61,7 +61,7 @@ def unfinished(jobs: Sequence[Job], model: str) -> list[Job]:
           f'{sidecar.name} says; choose another --out, or delete '
           f'{job.path.stem}.* there.'
         )
-    if not outputs.are_whole(job.path, job.endings, record, key):
+    if not clip_file.are_whole(job.path, job.endings, record, key):
       left.append(job)
   return left
 
@@ -105,7 +105,7 @@ class RowFolder:
           'choose another --out, or delete it.'
         )
     elif os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
-      raise outputs.foreign(path)
+      raise clip_file.foreign(path)
 
   def load(self, shapes: dict[int, tuple], report: Report = print):
     """Rows by number; one that is damaged is said, and will be made again."""
@@ -152,10 +152,10 @@ class _Run:
     self.partial = job.beside('.partial.mp4')
     ours = (
       self.folder.path.exists()
-      or outputs.tags_of(self.partial).get('key') == self.key
+      or clip_file.tags_of(self.partial).get('key') == self.key
     )
     if os.path.lexists(self.partial) and not ours:
-      raise outputs.foreign(self.partial)
+      raise clip_file.foreign(self.partial)
     self.rows: list[MadeRow] = []
     self.timings: dict[str, float] = {}
     plan = job.request.plan

@@ -30,7 +30,7 @@ from unitemp_jax.evaluation.clips import layout
 from unitemp_jax.evaluation.clips.layout import is_int, is_list
 from unitemp_jax.evaluation.metrics.results import Result, ResultTable
 from unitemp_jax.evaluation_sets import store
-from unitemp_jax.generate import outputs
+from unitemp_jax.generate import clip_file
 from unitemp_jax.plans import drawing, text
 from unitemp_jax.video.read import parse_tags
 
@@ -262,7 +262,7 @@ def _read_size(
       tags = parse_tags(container.metadata)
   except (av.error.FFmpegError, IndexError) as error:
     raise UserError(f'{name} is no readable video ({error}).') from error
-  if not outputs.is_told(video, record, tags):
+  if not clip_file.is_told(video, record, tags):
     raise UserError(f'{name} is not the clip that its sidecar tells of.')
   return width, height
 
