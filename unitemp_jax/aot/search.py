@@ -8,15 +8,17 @@ go round. The best of them are compiled, and those results count.
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from unitemp_jax.aot import steps
+from unitemp_jax.aot import memory_report, steps
 from unitemp_jax.aot.memory_report import GIB, HEADROOM, MemoryReport
 from unitemp_jax.aot.step import Step
+from unitemp_jax.aot.table import Entry
 from unitemp_jax.aot.topology import Topology
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel.mesh import make_mesh
@@ -211,6 +213,36 @@ def best(
       f'({" ".join(least.overrides)}); take a larger slice.'
     )
   return estimate.step, near[:most], len(found)
+
+
+def compiled(
+  chosen: Sequence[Candidate], entry: Entry, folder: Path | None
+) -> list[tuple[Candidate, MemoryReport]]:
+  """Compiles candidates, or reads the reports that a folder has of them.
+
+  Args:
+    chosen: by `best`.
+    entry: the config, its own overrides, the topology and the step.
+    folder: where the reports are kept; None for nowhere.
+
+  Raises:
+    UserError: a report there is of something else.
+  """
+  found = []
+  for one in chosen:
+    overrides = (*entry.overrides, *one.overrides)
+    asked = dataclasses.replace(entry, name=one.name, overrides=overrides)
+    path = folder and folder / f'{one.name}.json'
+    if path and path.exists():
+      report = memory_report.read(path)
+      if not asked.is_of(report):
+        raise UserError(f'{path} is of another search; choose another --out.')
+    else:
+      report = asked.compile()
+      if path:
+        memory_report.write(path, report)
+    found.append((one, report))
+  return found
 
 
 def table(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unitemp_jax.aot import compiler, memory_report, topology
 from unitemp_jax.aot.memory_report import (
   HEADROOM,
   MemoryReport,
@@ -31,6 +32,8 @@ class Entry:
     slices: how many.
     overrides: of the config, `a.b=value`.
     mesh: sizes of axes that a clip is made on; all along `data` without.
+    depth: compiles so many layers only.
+    fast: least effort of the compiler.
   """
 
   name: str
@@ -40,6 +43,8 @@ class Entry:
   slices: int = 1
   overrides: tuple[str, ...] = ()
   mesh: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  depth: int | None = None
+  fast: bool = False
 
   def is_of(self, known: MemoryReport) -> bool:
     """Returns whether a report is the one that is asked for."""
@@ -48,9 +53,21 @@ class Entry:
       and known.topology == self.topology
       and known.slices == self.slices
       and tuple(known.overrides) == self.overrides
-      and known.layers is None
-      and known.mode == 'exact'
+      and known.layers == self.depth
+      and known.mode == ('fast' if self.fast else 'exact')
       and all(self.mesh.items() <= step.mesh.items() for step in known.steps)
+    )
+
+  def compile(self) -> MemoryReport:
+    """Compiles the steps; see `compiler.compile_config`."""
+    return compiler.compile_config(
+      self.config,
+      list(self.overrides),
+      topology.parse(self.topology, self.slices),
+      list(self.steps),
+      depth=self.depth,
+      fast=self.fast,
+      mesh=self.mesh,
     )
 
 
@@ -110,6 +127,23 @@ def _entry(row: Node) -> Entry:
     value = node.plain()
     values[name] = tuple(value) if isinstance(value, list) else value
   return Entry(**values)
+
+
+def fill(listed: List, known_only: bool = False) -> dict[str, MemoryReport]:
+  """Reports by name; those that are not there yet are compiled and kept."""
+  found = {}
+  for entry in listed.entries:
+    path = listed.results / f'{entry.name}.json'
+    known = memory_report.read(path) if path.exists() else None
+    if known is None or not entry.is_of(known):
+      if known_only:
+        print(f'{entry.name}: to be compiled')
+        continue
+      known = entry.compile()
+      memory_report.write(path, known)
+    print(f'{entry.name}: {path}')
+    found[entry.name] = known
+  return found
 
 
 _WHERE: Cells = {

@@ -14,7 +14,6 @@ from unitemp_jax.aot import (
   table,
   topology,
 )
-from unitemp_jax.aot.memory_report import MemoryReport
 from unitemp_jax.cli.options import Parser
 from unitemp_jax.errors import UserError
 from unitemp_jax.training.config import TRAINING, load_config
@@ -119,11 +118,10 @@ def _one(args: argparse.Namespace, overrides: Iterable[str]) -> int:
 
 
 def _search(args: argparse.Namespace, overrides: Iterable[str]) -> int:
-  own = [word.removeprefix('--config.') for word in overrides]
+  own = tuple(word.removeprefix('--config.') for word in overrides)
   target = topology.parse(args.topology, args.slices)
   devices = topology.devices(target)
-  words = [f'--config.{one}' for one in own]
-  config = load_config(args.config, words, TRAINING)
+  config = load_config(args.config, list(overrides), TRAINING)
   if args.depth is not None:
     steps.with_depth(config, args.depth)
   step, chosen, number = search.best(config, target, devices, args.search)
@@ -133,32 +131,13 @@ def _search(args: argparse.Namespace, overrides: Iterable[str]) -> int:
       told = f'{one.gib:.1f} GiB, {one.seconds:.1f} s by arithmetic'
       print(f'  {" ".join(one.overrides)}: {told}')
     return 0
-  found = []
-  for one in chosen:
-    words, known = [*own, *one.overrides], None
-    path = args.out and args.out.with_suffix('') / f'{one.name}.json'
-    if path and path.exists():
-      known = memory_report.read(path)
-      mode = 'fast' if args.fast else 'exact'
-      asked = args.config, target.name, target.slices, words, args.depth, mode
-      if asked != (
-        known.config,
-        known.topology,
-        known.slices,
-        known.overrides,
-        known.layers,
-        known.mode,
-      ):
-        raise UserError(f'{path} is of another search; choose another --out.')
-    if known is None:
-      known = compiler.compile_config(
-        *(args.config, words, target, [step]),
-        depth=args.depth,
-        fast=args.fast,
-      )
-      if path:
-        memory_report.write(path, known)
-    found.append((one, known))
+  entry = table.Entry(
+    *('', args.config, target.name, (step,), target.slices, own),
+    depth=args.depth,
+    fast=args.fast,
+  )
+  folder = args.out and args.out.with_suffix('')
+  found = search.compiled(chosen, entry, folder)
   first = search.ranked(found)[0][1]
   print(search.table(step, found, number))
   if args.out is not None:
@@ -171,22 +150,7 @@ def _table(args: argparse.Namespace) -> int:
   listed = table.read_list(args.table)
   if args.markdown is not None:
     files.check_generated(args.markdown, _COMMAND)
-  found: dict[str, MemoryReport] = {}
-  for entry in listed.entries:
-    path = listed.results / f'{entry.name}.json'
-    known = memory_report.read(path) if path.exists() else None
-    if known is None or not entry.is_of(known):
-      if args.known or args.dry_run:
-        print(f'{entry.name}: to be compiled')
-        continue
-      target = topology.parse(entry.topology, entry.slices)
-      overrides, names = list(entry.overrides), list(entry.steps)
-      known = compiler.compile_config(
-        *(entry.config, overrides, target, names), mesh=entry.mesh
-      )
-      memory_report.write(path, known)
-    print(f'{entry.name}: {path}')
-    found[entry.name] = known
+  found = table.fill(listed, args.known or args.dry_run)
   if args.dry_run:
     return 0
   text = table.markdown(listed, found)

@@ -1,19 +1,15 @@
 """`unitemp ode_pairs`: a teacher's way from noise to clips, to train on."""
 
-from unitemp_jax import progress, storage
 from unitemp_jax.cli.options import (
   Parser,
   part_of,
   read_prompt_files,
   seeds,
 )
-from unitemp_jax.data import latents
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel.mesh import enable_compile_cache
+from unitemp_jax.training import ode_pairs
 from unitemp_jax.training.config import load_config
-from unitemp_jax.training.ode_pairs import TrajectoryMaker
-
-_SHARD = 64  # clips
 
 _EXAMPLE = """example:
   unitemp ode_pairs prompts.txt --config=configs/wan_1p3b_ode_init.py \\
@@ -49,28 +45,15 @@ def main(argv: list[str]) -> int:
     line for line in read_prompt_files(args.prompts) if line != negative
   ]
   seeds(args.seed, len(prompts))
-  first, parts = part_of(args)
-  count = -(-len(prompts) // _SHARD)
-  maker = TrajectoryMaker(config, args.steps)
-  about = maker.about(prompts, args.seed)
-  if latents.is_complete(args.out, about, 'another teacher or other prompts'):
-    print(f'nothing to do: {args.out / latents.INDEX}')
-    return 0
-  latents.check_started(args.out, about)
-  print(f'{len(prompts)} trajectories in {count} shards to {args.out}')
-  if args.dry_run:
-    return 0
+  part = part_of(args)  # Before the first use of jax.
   enable_compile_cache()
-  latents.start(args.out, about)
-  paths = [latents.shard_path(args.out, shard) for shard in range(count)]
-  todo = [s for s in range(first, count, parts) if not paths[s].exists()]
-  for shard in progress.track(todo, 'shard'):
-    end = min((shard + 1) * _SHARD, len(prompts))
-    records: list[dict] = []
-    for i in range(shard * _SHARD, end, maker.rows):
-      some = prompts[i : min(i + maker.rows, end)]
-      records += maker.make(some, args.seed + i)
-    latents.write_shard(paths[shard], records)
-  if len(storage.existing(paths)) == count:
-    print(latents.write_index(args.out, count, about, maker.statistics))
+  written = ode_pairs.write(
+    *(config, prompts, args.out),
+    steps=args.steps,
+    seed=args.seed,
+    part=part,
+    dry_run=args.dry_run,
+  )
+  if written is not None:
+    print(written)
   return 0

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from unitemp_jax import files
+from unitemp_jax import files, progress, storage
+from unitemp_jax.data import latents
 from unitemp_jax.data.prompt_embeddings import PromptEmbeddings
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.diffusion import guidance
@@ -29,6 +30,58 @@ from unitemp_jax.sampling.sampler import sample_keys
 from unitemp_jax.sampling.teacher import TeacherSettings
 from unitemp_jax.training.encode import ClipRecorder
 from unitemp_jax.training.programs import builders, networks
+
+_SHARD = 64  # clips
+
+
+def write(
+  config: ConfigDict,
+  prompts: Sequence[str],
+  out: Path,
+  *,
+  steps: int,
+  seed: int = 0,
+  part: tuple[int, int] = (0, 1),
+  dry_run: bool = False,
+) -> Path | None:
+  """Writes the trajectories of prompts in shards, and goes on where it was.
+
+  Args:
+    config: of a student that is to be trained on them.
+    prompts: one for each clip.
+    out: folder of the shards.
+    steps: of Euler.
+    seed: of the first clip; the next is + 1.
+    part: (i, n), every n-th shard from the i-th on.
+    dry_run: only prints what would be made.
+
+  Returns:
+    The index, None while there are shards to be made.
+  """
+  first, parts = part
+  count = -(-len(prompts) // _SHARD)
+  maker = TrajectoryMaker(config, steps)
+  about = maker.about(prompts, seed)
+  if latents.is_complete(out, about, 'another teacher or other prompts'):
+    print(f'nothing to do: {out / latents.INDEX}')
+    return None
+  latents.check_started(out, about)
+  print(f'{len(prompts)} trajectories in {count} shards to {out}')
+  if dry_run:
+    return None
+  latents.start(out, about)
+  paths = [latents.shard_path(out, shard) for shard in range(count)]
+  todo = [s for s in range(first, count, parts) if not paths[s].exists()]
+  for shard in progress.track(todo, 'shard'):
+    end = min((shard + 1) * _SHARD, len(prompts))
+    records: list[dict] = []
+    for i in range(shard * _SHARD, end, maker.rows):
+      some = prompts[i : min(i + maker.rows, end)]
+      records += maker.make(some, seed + i)
+    latents.write_shard(paths[shard], records)
+  if len(storage.existing(paths)) < count:
+    return None
+  return latents.write_index(out, count, about, maker.statistics)
 
 
 class TrajectoryMaker:
