@@ -120,7 +120,7 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
   )
   subprocess.run([sys.executable, '-c', code, tmp_path / 'a'], check=False)
   assert len(names(tmp_path)) == 1
-  other = tmp_path / '.unitemp-elsewhere-1-abc.tmp'
+  other = tmp_path / f'.unitemp-{12 * "a"}-1-{16 * "0"}.tmp'
   other.write_text('of another machine')
   with files.writing(tmp_path / 'b'):
     with files.writing(tmp_path / 'c'):

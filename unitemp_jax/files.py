@@ -41,6 +41,9 @@ UNREADABLE = (
 _DAY = 24 * 3600.0
 _MOST_TEXT = 2**28  # bytes of a text that is held in memory
 _writing: set[Path] = set()  # Temporary files of this process.
+_TEMPORARY = re.compile(
+  r'\.unitemp-([0-9a-f]{12})-(\d{1,10})-[0-9a-f]{16}\.tmp'
+)
 
 
 def is_web_address(path: Name) -> bool:
@@ -188,6 +191,18 @@ def writing(
       _writing.discard(temporary)
 
 
+@contextlib.contextmanager
+def scratch(near: Path) -> Iterator[Path]:
+  """Yields an empty folder in `near`, which goes with all that is in it."""
+  sweep(near)
+  made = _make_temporary(near, folder=True)
+  try:
+    yield made
+  finally:
+    _remove(made)
+    _writing.discard(made)
+
+
 def _final(path: Path) -> Path:
   """Where a file of a temporary folder will lie."""
   return Path(*(p for p in path.parts if not p.startswith('.unitemp-')))
@@ -237,10 +252,11 @@ def sweep(folder: Path) -> None:
 
   Those of other machines count as left behind after a day.
   """
-  for path in folder.glob('.unitemp-*-*-*.tmp'):
-    if path in _writing:
+  for path in folder.glob('.unitemp-*.tmp'):
+    named = _TEMPORARY.fullmatch(path.name)
+    if path in _writing or not named:
       continue
-    _, machine, pid, _ = path.name.split('-', 3)
+    machine, pid = named.groups()
     # One of this process's number that it does not write is of a former one.
     dead = machine == this_machine() and (
       int(pid) == os.getpid() or not is_alive(int(pid))

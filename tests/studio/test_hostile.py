@@ -29,7 +29,7 @@ def whole(process):
   assert state['timeline']['seed'] == 5
   assert state['given'] == {}
   assert process.process.poll() is None
-  assert not list(process.out.glob('.upload-*'))
+  assert not list(process.out.glob('.unitemp-*'))
 
 
 def status(process, path, body=None):

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import socket
 import struct
 import threading
@@ -16,6 +17,8 @@ from conftest import PROMPT, line, piece
 from PIL import Image
 from starlette.testclient import TestClient
 
+from unitemp_jax import files
+from unitemp_jax.errors import UserError
 from unitemp_jax.studio import guard, server
 from unitemp_jax.studio import project as projects
 
@@ -152,6 +155,27 @@ def test_elsewhere_a_token_is_asked_for(studio):
   assert client.get('/api/first/state').status_code == 200
 
 
+def test_a_token_is_whole_secret_and_of_its_own_file(studio, tmp_path):
+  path, victim = studio.out / guard.TOKEN_FILE, tmp_path / 'victim'
+  path.touch()  # What a full disk or a kill leaves.
+  token = guard.token_of(studio.out)
+  assert path.read_text() == token and len(token) == 32
+  assert path.stat().st_mode & 0o777 == 0o600
+  path.unlink()
+  path.symlink_to(victim)
+  with pytest.raises(UserError, match='is no file'):
+    guard.token_of(studio.out)
+  assert not victim.exists()
+  path.unlink()
+  path.write_text(token[:9])
+  with pytest.raises(UserError, match='delete it'):
+    guard.token_of(studio.out)
+  # Not even a server without a secret opens to those that say nothing.
+  client = TestClient(server.make_app(studio, '0.0.0.0', ''), 'http://10.0.0.7')
+  assert client.get('/?token=').status_code == 401
+  assert client.get('/api/projects').status_code == 401
+
+
 @pytest.mark.parametrize(
   'path',
   [
@@ -246,7 +270,7 @@ def test_an_upload_that_stops_is_given_up(studio, monkeypatch):
 
   asyncio.run(app(scope, receive, send))
   assert told[0]['status'] == 408 and b'came no further' in told[1]['body']
-  assert not list(studio.out.glob('.upload-*'))
+  assert not list(studio.out.glob('.unitemp-*'))
 
 
 def test_a_connection_without_a_request_is_closed(studio, monkeypatch):
@@ -268,10 +292,14 @@ def test_a_connection_without_a_request_is_closed(studio, monkeypatch):
 
 
 def test_what_an_upload_left_is_removed(studio, tmp_path):
-  (studio.out / '.upload-a').mkdir()
-  (studio.out / '.upload-a' / 'file').touch()
+  mine, alike = studio.out / '.upload-mine', studio.out / '.unitemp-a-b-c.tmp'
+  files.write(mine / 'film.mp4', 'mine')
+  alike.mkdir()
+  gone = f'.unitemp-{files.this_machine()}-{os.getpid()}-{16 * "0"}.tmp'
+  files.write(studio.out / gone / 'file', '')
   server.Studio(studio.out, studio.home)
-  assert not list(studio.out.glob('.upload-*'))
+  assert not (studio.out / gone).exists()
+  assert (mine / 'film.mp4').exists() and alike.exists()
 
 
 def test_a_page_sees_no_folders():

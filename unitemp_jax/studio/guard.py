@@ -2,6 +2,8 @@
 
 import asyncio
 import ipaddress
+import os
+import re
 import secrets
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,6 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from unitemp_jax import files
+from unitemp_jax.errors import UserError
 
 COOKIE, TOKEN_FILE = 'unitemp_studio', '.studio.token'
 _PATIENCE = 30.0  # seconds for the head, and without a byte of a body
@@ -28,12 +33,22 @@ _HEADERS = {
 
 
 def token_of(out: Path) -> str:
-  """The token of a folder, made once, so that a restart shuts nobody out."""
+  """The token of a folder, made once, so that a restart shuts nobody out.
+
+  UserError if the file holds another text than a token.
+  """
   path = out / TOKEN_FILE
-  if not path.is_file():
-    path.touch(0o600)
-    path.write_text(secrets.token_urlsafe(24))
-  return path.read_text().strip()
+  token = files.read_text(path).strip() if os.path.lexists(path) else ''
+  if not token:
+    token = secrets.token_urlsafe(24)
+    with files.writing(path) as temporary:
+      temporary.chmod(0o600)
+      temporary.write_text(token)
+  elif not re.fullmatch(r'[\w-]{32}', token, re.ASCII):
+    raise UserError(
+      f'{path} is no token of 32 letters; delete it for a new one.'
+    )
+  return token
 
 
 class Patient(H11Protocol):
@@ -116,7 +131,7 @@ class Guard:
 
 
 def _equal(one: str, other: str) -> bool:
-  return secrets.compare_digest(one.encode(), other.encode())
+  return one != '' and secrets.compare_digest(one.encode(), other.encode())
 
 
 def _refuse(status: int, sentence: str) -> Response:

@@ -6,7 +6,6 @@ import functools
 import json
 import logging
 import re
-import shutil
 import socket
 import tempfile
 import time
@@ -25,6 +24,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from unitemp_jax import files
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.workflows import Model
@@ -75,8 +75,7 @@ class Studio:
     self._open = functools.cache(
       lambda folder: Project(folder, self.home, self.model)
     )
-    for left in self.out.glob('.upload-*'):  # of a program that was killed
-      shutil.rmtree(left, ignore_errors=True)
+    files.sweep(self.out)  # uploads to a program that was killed
     if not self.listed():
       self.new_project('first')
 
@@ -250,8 +249,8 @@ async def _give(studio: Studio, request: Request) -> dict[str, str]:
   named = await run_in_threadpool(_named, studio, request)
   name = request.query_params.get('name', '')
   async with studio.uploads:
-    with tempfile.TemporaryDirectory(dir=studio.out, prefix='.upload-') as at:
-      path = Path(at) / 'file'
+    with files.scratch(studio.out) as at:
+      path = at / 'file'
       with path.open('wb') as file:
         async for part in request.stream():
           file.write(part)
