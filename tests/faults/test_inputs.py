@@ -43,6 +43,8 @@ CASES = {
   'a wrong result looks finished': [
     (f'{G} --model=nan_student', 2, ['student', 'not finite']),
     (f'{G} --model=nan_vae', 2, ['vae', 'not finite']),
+    (f'{G} --model=zero_vae', 2, ['vae', 'is 0 everywhere']),
+    (f'{G} --model=zero_text', 2, ['text', 'is 0 everywhere']),
     (f'{TRAIN} --config.num_steps=-5', 2, ['num_steps']),
     (f'{TRAIN} --dry_run --config.data.name=no', 2, ["data.name is 'no'"]),
     (f'{G} --embeddings=none --dry_run', 2, ['none holds no embeddings']),

@@ -179,6 +179,10 @@ def _write_models(folder):
     bad = folder / f'nan_{network}'
     _copy_model(random_model(), bad)
     _spoil(bad / f'{network}.safetensors')
+  for network in ('text', 'vae'):
+    path = folder / f'zero_{network}/{network}.safetensors'
+    _copy_model(random_model(), path.parent)
+    save_file({k: 0 * array for k, array in load_file(path).items()}, path)
 
 
 def _copy_model(source, folder, link=False):

@@ -91,6 +91,12 @@ def test_a_failed_write_leaves_the_old_file(tree, path, monkeypatch):
   assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+def test_a_layer_that_training_begins_at_0_may_be_0(tmp_path):
+  tree = {'head': {'kernel': jnp.zeros((3, 4)), 'bias': jnp.zeros(4)}}
+  path = weights.save(tmp_path / 'new.safetensors', tree)
+  assert not weights.load(path, tree)['head']['kernel'].any()
+
+
 @pytest.mark.parametrize(
   ('change', 'words'),
   [
@@ -98,6 +104,7 @@ def test_a_failed_write_leaves_the_old_file(tree, path, monkeypatch):
     (lambda v: v > 0, ['b.scale holds BOOL', 'no floats']),
     (lambda v: v * 0 + 1e50, ['b.scale', 'not finite in float32', 'inf']),
     (lambda v: v.astype(np.float32) / 0, ['b.scale', 'not finite']),
+    (lambda v: v * 0, ['b.scale is 0 everywhere']),
     (lambda v: v, []),
     (lambda v: v.astype(np.float16), []),
   ],

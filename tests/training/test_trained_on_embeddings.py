@@ -48,8 +48,8 @@ def folder(tmp_path_factory):
     [text[i, MASK[i]] for i in range(2)],
   )
   dit = sizes.param_shapes(builders.dit_config(config.model))
-  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), dit)
-  weights.save(folder / 'dit.safetensors', zeros)
+  ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), dit)
+  weights.save(folder / 'dit.safetensors', ones)
   return folder, encoder, params
 
 

@@ -32,6 +32,9 @@ from unitemp_jax.models import sizes
 from unitemp_jax.parallel.mesh import Rules, placed
 
 _FLOATS = ('F64', 'F32', 'F16', 'BF16')  # types of weights in safetensors
+# Never 0 everywhere; but a training may start so, of Wan's VAE as well.
+_FILLED = ('kernel', 'scale', 'gamma', 'embedding', 'modulation')
+_FROM_ZERO = ('head.kernel', 'attention.proj.kernel')
 
 
 def save(
@@ -140,7 +143,7 @@ def load(path: str | Path, shapes: Any, part: str | None = None) -> Any:
 
   Raises:
     UserError: no such file, not safetensors, other names or shapes, or values
-      that are not finite.
+      that are not finite, or 0 in all of a kernel.
   """
   path = Path(path)
   wanted = traverse_util.flatten_dict(
@@ -157,7 +160,14 @@ def _make(opened: 'Files', name: str, leaf: Any) -> jax.Array:
   dtype, shape = leaf.dtype, tuple(leaf.shape)
 
   def read(index=None):
-    return cast(opened.read(name, index), dtype, name, opened.path)
+    values = cast(opened.read(name, index), dtype, name, opened.path)
+    filled = name.endswith(_FILLED) and not name.endswith(_FROM_ZERO)
+    if filled and values.size and not (values.flat[0] or values.any()):
+      raise UserError(
+        f'{opened.path} is damaged or not of a training: {name} is 0 '
+        'everywhere; copy it again, or use another one.'
+      )
+    return values
 
   # Arrays have a sharding as well, but ask for shape and dtype only.
   if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is not None:
