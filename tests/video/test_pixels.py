@@ -1,6 +1,7 @@
 """What a file says about its pixels is heeded: each with its right value."""
 
 import fractions
+import struct
 
 import av
 import numpy as np
@@ -147,10 +148,17 @@ def test_clips_that_memory_does_not_hold_are_refused(tmp_path):
 def test_a_picture_in_linear_light(gamma, wanted, tmp_path):
   info = PngImagePlugin.PngInfo()
   info.add(b'gAMA', round(100_000 * gamma).to_bytes(4))
-  for mode in ('RGB', 'L'):
-    picture = Image.new(mode, (8, 8), (128,) * 3 if mode == 'RGB' else 128)
+  grey = Image.new('RGB', (8, 8), (128,) * 3)
+  deep = Image.fromarray(np.full((8, 8), 128 * 257, np.uint16))
+  for mode in ('RGB', 'L', 'LA', 'RGBA', 'P', 'I;16'):
+    picture = deep if mode == 'I;16' else grey.convert(mode)
     picture.save(tmp_path / 'a.png', pnginfo=info)
-    assert np.abs(read_image(tmp_path / 'a.png') - float(wanted)).max() <= 1
+    read = read_image(tmp_path / 'a.png')
+    assert np.abs(read - float(wanted)).max() <= 1, mode
+  info.add(b'sRGB', b'\0')
+  for picture in (grey, deep):
+    picture.save(tmp_path / 'a.png', pnginfo=info)
+    assert set(read_image(tmp_path / 'a.png').ravel()) == {128}
 
 
 @pytest.mark.parametrize(
@@ -210,6 +218,34 @@ def test_what_is_transparent_in_webm_lies_on_black(
     read_video(path)
 
 
+def test_transparency_that_is_not_decoded_is_refused(tmp_path):
+  clear = [Image.new('RGBA', (32, 32), (x, 0, 0, 90)) for x in (0, 200, 90)]
+  for name, pictures in (
+    ('clear.avif', clear),
+    ('a.avif', [picture.convert('RGB') for picture in clear]),
+  ):
+    path = tmp_path / name
+    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+  with pytest.raises(UserError, match=r'clear.avif: it is transparent'):
+    read_video(path.with_name('clear.avif'))
+  assert np.abs(read_video(path)[0][:, 9, 9, 0] - (0.0, 200, 90)).max() < 9
+  for hidden in (b'', b'\x4e\x01\xa5\x04\0\0\0\0'):
+    path = tmp_path / 'a.mov'
+    with av.open(str(path), 'w') as out:
+      stream = out.add_stream('libx265', 10, {'x265-params': 'log-level=none'})
+      stream.height, stream.width, stream.pix_fmt = 64, 64, 'yuv420p'
+      picture = av.VideoFrame.from_ndarray(flat(64, 64)[0])
+      packets = [*stream.encode(picture), *stream.encode()]
+      if hidden:  # An array of NAL units (ISO/IEC 14496-15, 8.3.3.1.2).
+        stream.codec_context.extradata += b'\0\0\0\1' + hidden
+      out.mux(packets)
+    if hidden:
+      with pytest.raises(UserError, match='transparent, which this PyAV does'):
+        read_video(path)
+    else:
+      assert off(path) < 9
+
+
 def test_pictures_are_known_by_what_they_hold(tmp_path):
   """One picture is one frame, on black, in colours that a screen shows."""
   clear = np.full((32, 32, 4), 255, np.uint8)
@@ -234,6 +270,22 @@ def test_pictures_are_known_by_what_they_hold(tmp_path):
   with pytest.raises(UserError, match='HEIC picture'):
     read_frames(tmp_path / 'a.heic', 12)
   assert len(read_frames(tmp_path / 'b.png', 10)) == 2
+
+
+def test_pictures_in_memory_are_read_as_files(tmp_path):
+  clear = Image.new('RGBA', (6, 4), (*RED, 100))
+  deep = Image.fromarray(np.full((4, 6), 131 * 257, np.uint16))
+  turned = Image.new('RGB', (6, 4), RED)
+  turned.getexif()[0x0112] = 6
+  for picture in (clear, deep, turned):
+    picture.save(tmp_path / 'a.png', exif=picture.getexif())
+    with Image.open(tmp_path / 'a.png') as opened:
+      found = read_frames(opened, 12)[0]
+    np.testing.assert_array_equal(found, read_image(tmp_path / 'a.png'))
+    np.testing.assert_array_equal(found, read_frames(picture, 12)[0])
+  assert found.shape == (6, 4, 3) and (found == RED).all()
+  with pytest.raises(UserError, match='the given picture: its values'):
+    read_frames(Image.new('F', (4, 4), 7), 12)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +315,15 @@ def test_pictures_of_16_bits(tmp_path):
     assert read.shape == (1, 3, 3)
     assert read[0, :, 0].tolist() == [0, 131, 255], name
     assert (read == read[..., :1]).all()
+  Image.fromarray(levels).save(tmp_path / 'e.png', transparency=131 * 257)
+  assert read_image(tmp_path / 'e.png')[0, :, 0].tolist() == [0, 0, 255]
+  tags = {262: 0}  # White is 0.
+  Image.fromarray(levels).save(tmp_path / 'f.tif', tiffinfo=tags)
+  data = (tmp_path / 'f.tif').read_bytes()
+  head = struct.pack('<HHI', 262, 3, 1)
+  data = data.replace(head + b'\1', head + b'\0')
+  (tmp_path / 'f.tif').write_bytes(data)
+  assert read_image(tmp_path / 'f.tif')[0, :, 0].tolist() == [255, 124, 0]
   Image.fromarray(np.array([[7.0]], np.float32)).save(tmp_path / 'd.tif')
   with pytest.raises(UserError, match='outside black and white'):
     read_image(tmp_path / 'd.tif')
@@ -295,10 +356,10 @@ def test_colour_profiles(tmp_path):
   picture.save(tmp_path / 'other.png', icc_profile=swapped)
   read = read_image(tmp_path / 'other.png').astype(int)
   assert np.abs(read - (30, 200, 90)).max() <= 2
-  clear = Image.new('RGBA', (3, 2), (*RED, 255))
-  clear.save(tmp_path / 'clear.png', icc_profile=swapped)
-  read = read_image(tmp_path / 'clear.png').astype(int)
-  assert np.abs(read - (30, 200, 90)).max() <= 2
+  for mode in ('RGBA', 'P'):
+    picture.convert(mode).save(tmp_path / 'b.png', icc_profile=swapped)
+    read = read_image(tmp_path / 'b.png').astype(int)
+    assert np.abs(read - (30, 200, 90)).max() <= (2 if mode == 'RGBA' else 9)
   lab = ImageCms.createProfile('LAB')
   other = ImageCms.ImageCmsProfile(lab).tobytes()
   picture.save(tmp_path / 'broken.png', icc_profile=other)  # Does not fit.

@@ -13,6 +13,7 @@ import contextlib
 import fractions
 import functools
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, TypeVar
@@ -39,6 +40,8 @@ _CLEAR = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
 Item = TypeVar('Item')
 # Threads cost more than they save on pictures of fewer pixels.
 _THREADED = 256 * 1024
+# What HEVC says of an alpha layer (ITU-T H.265, F.14.2.8, payload 165).
+_ALPHA = re.compile(rb'\x4e[\x01\x09]\xa5')
 _UNTAGGED = 2  # matrix of a file that names none
 # What is meant by pixels of these is not what a screen shows of them as sRGB.
 _UNREAD: dict[str, dict[int, str]] = {
@@ -82,9 +85,10 @@ def reading(path: Path, file: Any = None) -> Iterator[None]:
 
 def video_stream(path: Path, container: Any) -> Any:
   """The first video of an open file; UserError without one to decode."""
-  for stream in container.streams.video[:1]:
-    if stream.codec_context is not None:
-      return stream
+  streams = [s for s in container.streams.video if s.codec_context is not None]
+  # Before an animation in AVIF lies its picture.
+  for stream in [s for s in streams if s.frames != 1] + streams:
+    return stream
   raise UserError(
     f'{os.fspath(path)} holds no video that can be decoded; convert it to '
     'H.264.'
@@ -112,7 +116,16 @@ def _shown_size(
   return round(frame.height / ratio), frame.width
 
 
-def _check_colours(path: Path, frame: av.VideoFrame) -> None:
+def _check_meant(
+  path: Path, stream: av.VideoStream, frame: av.VideoFrame
+) -> None:
+  clear = any(part.is_alpha for part in frame.format.components)
+  about = stream.codec_context.extradata or b''
+  if stream.codec_context.name == 'hevc' and not clear and _ALPHA.search(about):
+    raise UserError(
+      f'{os.fspath(path)} is transparent, which this PyAV does not decode; '
+      'save it on black, as mp4.'
+    )
   for name, kinds in _UNREAD.items():
     if getattr(frame, name) in kinds:
       raise UserError(
@@ -172,6 +185,10 @@ def _check_complete(path: Path) -> None:
         continue
       if place == 0 and head[4:8] != b'ftyp':
         return  # another kind of file
+      if place == 0 and head[8:12] == b'avis':
+        file.seek(0)
+        if b'auxiliary:alpha' in file.read(2**20):
+          raise ValueError('it is transparent, which is not read of AVIF')
       if place == 0 and head[8:11] == b'hei':  # Read would be one of its tiles.
         raise ValueError('it is a HEIC picture')
       length = int.from_bytes(head[:4], 'big')
@@ -222,7 +239,7 @@ def decode(
       time = number / rate if frame.time is None else frame.time
       if first is None:
         first = time
-        _check_colours(path, frame)
+        _check_meant(path, stream, frame)
       height, width = size or _shown_size(frame, context.sample_aspect_ratio)
       settings: dict[str, Any] = {'height': height, 'width': width}
       if size:
@@ -405,7 +422,8 @@ def read_frames(source: Source, fps: float) -> np.ndarray:
       return read_image(source)[None]
     return read_video(source, fps)[0]
   if isinstance(source, Image.Image):
-    return np.asarray(source.convert('RGB'))[None]
+    with reading('the given picture', source):
+      return pictures.pixels(source)[None]
   frames = np.asarray(source)
   if frames.dtype.kind == 'f' and frames.size:
     if not (frames.min() >= 0 and frames.max() <= 1):
