@@ -151,7 +151,7 @@ def test_a_picture_in_linear_light(gamma, wanted, tmp_path):
   grey = Image.new('RGB', (8, 8), (128,) * 3)
   deep = Image.fromarray(np.full((8, 8), 128 * 257, np.uint16))
   for mode in ('RGB', 'L', 'LA', 'RGBA', 'P', 'I;16'):
-    picture = deep if mode == 'I;16' else grey.convert(mode)
+    picture = deep if mode == 'I;16' else grey.convert(mode, palette=1)
     picture.save(tmp_path / 'a.png', pnginfo=info)
     read = read_image(tmp_path / 'a.png')
     assert np.abs(read - float(wanted)).max() <= 1, mode
@@ -357,9 +357,10 @@ def test_colour_profiles(tmp_path):
   read = read_image(tmp_path / 'other.png').astype(int)
   assert np.abs(read - (30, 200, 90)).max() <= 2
   for mode in ('RGBA', 'P'):
-    picture.convert(mode).save(tmp_path / 'b.png', icc_profile=swapped)
+    shown = picture.quantize(4) if mode == 'P' else picture.convert(mode)
+    shown.save(tmp_path / 'b.png', icc_profile=swapped)
     read = read_image(tmp_path / 'b.png').astype(int)
-    assert np.abs(read - (30, 200, 90)).max() <= (2 if mode == 'RGBA' else 9)
+    assert np.abs(read - (30, 200, 90)).max() <= 2, mode
   lab = ImageCms.createProfile('LAB')
   other = ImageCms.ImageCmsProfile(lab).tobytes()
   picture.save(tmp_path / 'broken.png', icc_profile=other)  # Does not fit.
