@@ -229,7 +229,7 @@ def test_transparency_that_is_not_decoded_is_refused(tmp_path):
   with pytest.raises(UserError, match=r'clear.avif: it is transparent'):
     read_video(path.with_name('clear.avif'))
   assert np.abs(read_video(path)[0][:, 9, 9, 0] - (0.0, 200, 90)).max() < 9
-  for hidden in (b'', b'\x4e\x01\xa5\x04\0\0\0\0'):
+  for hidden in (b'', b'\x4e\x01\xa5\x04\0\0\x7f\x90\x80'):
     path = tmp_path / 'a.mov'
     with av.open(str(path), 'w') as out:
       stream = out.add_stream('libx265', 10, {'x265-params': 'log-level=none'})
