@@ -220,9 +220,6 @@ def decode(
   Yields:
     The time since the first frame in seconds, the file's frames per second, and
     the frame, uint8 [H, W, 3].
-
-  Raises:
-    UserError: the file is missing, damaged or holds no video.
   """
   opened: Any = os.fspath(path) if file is None else file
   with reading(path, file), av.open(opened) as container:
@@ -309,11 +306,7 @@ def resample(
 
 
 def video_fps(path: Path) -> float:
-  """Reads the average frames per second of a video file.
-
-  Raises:
-    UserError: the file is missing, damaged or holds no video.
-  """
+  """Reads the average frames per second of a video file."""
   with reading(path), av.open(os.fspath(path)) as container:
     return float(stream_rate(video_stream(path, container)))
 
@@ -330,9 +323,6 @@ def read_video(
 
   Returns:
     uint8 [T, H, W, 3] and its frames per second.
-
-  Raises:
-    UserError: the file is missing, damaged or holds no video.
   """
   if fps is not None and fps <= 0:
     raise UserError(f'fps must be positive, got {fps}.')
@@ -359,11 +349,7 @@ def read_video(
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-  """Reads the tags of a video file; JSON values come back as such.
-
-  Raises:
-    UserError: the file is missing or damaged.
-  """
+  """Reads the tags of a video file; JSON values come back as such."""
   with reading(path), av.open(os.fspath(path)) as container:
     return parse_tags(container.metadata)
 
@@ -393,9 +379,6 @@ def read_image(path: Path) -> np.ndarray:
 
   Returns:
     uint8 [H, W, 3]; turned as the camera says, in sRGB, transparency on black.
-
-  Raises:
-    UserError: the file is missing or damaged.
   """
   # Pillow warns of large pictures, and refuses those twice as large.
   quiet = warnings.catch_warnings(action='ignore')
