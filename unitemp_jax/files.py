@@ -98,8 +98,23 @@ def write(
   return path
 
 
-def write_all(contents: Mapping[Path, bytes | str]) -> None:
-  """Writes several files: all of them appear, or none."""
+def write_all(
+  contents: Mapping[Path, bytes | str], record: Path | None = None
+) -> None:
+  """Writes several files: all of them appear, or none.
+
+  Args:
+    contents: of each.
+    record: file of their hashes, for `check_unchanged`.
+  """
+  if record is not None:
+    hashes = {
+      os.path.relpath(path, record.parent): [sha256(content)]
+      + ([file_sha256(path)] if path.is_file() else [])  # until it is replaced
+      for path, content in contents.items()
+    }
+    # What is written last here appears first.
+    contents = {**contents, record: json.dumps(hashes, indent=1) + '\n'}
   with contextlib.ExitStack() as stack:
     for path, content in contents.items():
       data = content.encode() if isinstance(content, str) else content
@@ -108,6 +123,28 @@ def write_all(contents: Mapping[Path, bytes | str]) -> None:
         # All must have found room before the first one appears.
         file.flush()
         os.fsync(file.fileno())
+
+
+def check_unchanged(record: Path) -> None:
+  """Refuses, by UserError, files that are not as `write_all` wrote them."""
+  hashes = read_json(record, mend='delete it') if record.is_file() else {}
+  for name, known in hashes.items():
+    path = record.parent / name
+    if path.is_file() and file_sha256(path) not in str(known):
+      raise UserError(
+        f'{path} was changed since it was written; move it away, or choose '
+        'another folder.'
+      )
+
+
+def check_no_links(out: Path, names: Collection[str]) -> None:
+  """Refuses, by UserError, links in the places of folders that are written."""
+  for name in names:
+    if (out / name).is_symlink():
+      raise UserError(
+        f'{out / name} is a link, and nothing is written through links; remove '
+        'it, or choose another folder.'
+      )
 
 
 def write_json(path: Name, value: Any, *, indent: int | None = 1) -> Path:

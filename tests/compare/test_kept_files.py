@@ -1,5 +1,6 @@
 """What a user has is never replaced, and what cannot be used is a sentence."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ from votes import DEEP, KEY, VOTES
 from unitemp_jax.cli import main as cli
 from unitemp_jax.compare import blind
 from unitemp_jax.evaluation.clips import folder as clip_folder
+from unitemp_jax.evaluation.clips import measure
 
 
 @pytest.fixture
@@ -128,6 +130,63 @@ def test_another_page_is_kept(clips, capsys):
   assert cli.main(['evaluate', 'folder', read[0], read[2]]) == 2
   assert 'index.html is there already' in capsys.readouterr().err
   assert listing(clips) == before
+
+
+@pytest.mark.parametrize('verb', ['compare', 'evaluate folder'])
+def test_what_was_edited_or_is_a_link_stays(clips, capsys, verb):
+  words = [*verb.split(), f'{clips / "a"}', f'{clips / "b"}']
+  words = words if verb == 'compare' else words[:-1]
+  words.append(f'--out={clips / "out"}')
+  assert cli.main(words) == cli.main(words) == 0  # Its own it replaces.
+  out, own = clips / 'out', (clips / 'out' / 'clips.csv').read_bytes()
+  (out / 'clips.csv').write_text('mine')
+  assert cli.main(words) == 2
+  assert 'clips.csv was changed since' in capsys.readouterr().err
+  assert (out / 'clips.csv').read_text() == 'mine'
+  (out / 'clips.csv').write_bytes(own)
+  shutil.rmtree(out / 'measured')
+  (clips / 'victim').mkdir()
+  (out / 'measured').symlink_to(clips / 'victim')
+  assert cli.main(words) == 2
+  assert 'measured is a link' in capsys.readouterr().err
+  assert not list((clips / 'victim').iterdir())
+
+
+def test_the_key_of_another_blind_page_stays(clips, capsys):
+  words = ['compare', f'{clips / "a"}', f'{clips / "b"}']
+  words.append(f'--out={clips / "out"}')
+  assert cli.main(words) == cli.main(words) == 0
+  key = json.loads((clips / 'out' / blind.KEY).read_text())
+  assert not list((clips / 'out').glob('blind_key-*'))
+  votes = {**VOTES, 'study': key['study']}
+  votes['votes'] = [{'trial': next(iter(key['trials'])), 'choice': 'left'}]
+  (clips / 'v.json').write_text(json.dumps(votes))
+  assert cli.main([*words, '--question=Which one?']) == 0
+  score = ['compare', 'votes', f'{clips / "v.json"}', '--key']
+  assert cli.main([*score, f'{clips / "out" / blind.KEY}']) == 2
+  [kept] = (clips / 'out').glob('blind_key-*')
+  assert kept.name in capsys.readouterr().err
+  assert cli.main([*score, f'{kept}']) == 0
+  # What is no key at all is somebody's.
+  (clips / 'out' / blind.KEY).write_text('{}')
+  (clips / 'out' / 'measured' / 'written.json').unlink()
+  assert cli.main(words) == 2
+  assert 'no key of a blind' in capsys.readouterr().err
+
+
+def test_more_processes_than_clips_or_cores_do_not_start(monkeypatch):
+  started = []
+  pool = concurrent.futures.ProcessPoolExecutor
+
+  def counted(workers, context):
+    started.append(workers)
+    return pool(1, context)
+
+  monkeypatch.setattr(concurrent.futures, 'ProcessPoolExecutor', counted)
+  monkeypatch.setattr(os, 'cpu_count', lambda: 8)
+  assert list(measure.spread(abs, [-1, 2, -3], 10**5, 1)) == [1, 2, 3]
+  assert list(measure.spread(abs, [-1, 2, -3], 10**5, 4)) == [1, 2, 3]
+  assert started == [3]
 
 
 def test_an_earlier_comparison_is_no_clips(clips):

@@ -9,6 +9,7 @@ import pytest
 from fake_worker import SETTINGS, files, wanted, work
 
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation_sets import verify
 from unitemp_jax.evaluation_sets.store import (
   Journal,
   Store,
@@ -50,7 +51,9 @@ def test_a_lost_list_of_clips_is_restored(tmp_path):
   assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize('damage', ['gone', 'short', 'no record', 'bad record'])
+@pytest.mark.parametrize(
+  'damage', ['gone', 'short', 'no record', 'bad record', 'no poster']
+)
 def test_what_is_not_whole_is_made_again(tmp_path, damage):
   work(tmp_path)
   before = files(tmp_path)
@@ -58,13 +61,34 @@ def test_what_is_not_whole_is_made_again(tmp_path, damage):
   if damage == 'gone':
     store.video(clip).unlink()
   elif damage == 'short':
-    os.truncate(store.video(clip), 100)
+    os.truncate(store.video(clip), 2000)
+  elif damage == 'no poster':
+    store.poster(clip).unlink()
+    [problem] = verify.verify_set(tmp_path)[1]
+    assert problem.what == 'its poster is missing'
   elif damage == 'no record':
     store.record(clip).unlink()
   else:
     store.record(clip).write_text('{"key": ')
   assert work(tmp_path) == 1
   assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize('kind', ['video', 'poster'])
+@pytest.mark.parametrize('repaired', [False, True])
+def test_a_file_of_the_user_among_the_clips_stays(tmp_path, kind, repaired):
+  work(tmp_path)
+  store, clip = Store(tmp_path), wanted()[5]
+  path = getattr(store, kind)(clip)
+  path.write_bytes(b'mine')
+  if repaired:
+    problem = verify.Problem('damaged', f'videos/{clip.path}.mp4', '')
+    assert verify.forget(store, [problem]) == 1
+  with pytest.raises(UserError, match='not made by this command'):
+    work(tmp_path)
+  assert path.read_bytes() == b'mine'
+  path.unlink()
+  assert work(tmp_path) == 1
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -43,3 +43,14 @@ def test_missing_weights_are_named(tmp_path):
   (folder / 'student.safetensors').unlink()
   with pytest.raises(UserError, match='is missing; export'):
     model_folder.fingerprint(folder)
+
+
+def test_a_left_over_index_hides_no_weights(tmp_path):
+  """What is loaded is the whole file, so that is what counts."""
+  folder = copy_of_tiny(tmp_path / 'model')
+  student = folder / 'student.safetensors'
+  weights.index_path(student).write_text('{"files": [], "axes": {}}')
+  name = model_folder.fingerprint(folder)
+  assert name == model_folder.fingerprint(model_folder.TINY)
+  student.write_bytes(b'other')
+  assert model_folder.fingerprint(folder) != name

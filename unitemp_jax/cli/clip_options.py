@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips.layout import Blocks
 from unitemp_jax.report import pages
@@ -13,6 +14,7 @@ from unitemp_jax.report import pages
 _WRITTEN = ('clips.csv', 'metrics.json', 'metrics.md', 'notes.json')
 _WRITTEN += ('comparison.md', 'unpaired.csv', 'blind_key.json')
 _WRITTEN += ('blind/index.html',)
+_FOLDERS = ('measured', 'pictures', 'index.parts', 'blind', 'blind/clips')
 
 
 OPTIONS = """
@@ -20,7 +22,7 @@ OPTIONS = """
 --real DIR  real footage; it is cut to the length, rate and size of the clips
 --blocks FIRST:PERIOD
   boundaries of clips that do not tell theirs, in frames (8:12)
---workers N:1=1  processes
+--workers N:1=1  processes, at most one per core
 @dry_run
 """.strip()
 KINDS: dict[str, Any] = {'FIRST:PERIOD': Blocks.parse}
@@ -35,4 +37,6 @@ def check(
       raise UserError(
         f'--out={args.out} is where clips are read; choose another folder.'
       )
+  files.check_no_links(args.out, _FOLDERS)
   pages.check_own(args.out / 'index.html', eyebrow, _WRITTEN)
+  files.check_unchanged(args.out / pages.HASHES)

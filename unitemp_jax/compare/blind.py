@@ -18,6 +18,7 @@ import hmac
 import itertools
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,13 +72,13 @@ def make(
   if not trials:
     raise UserError('there is no pair to be shown blind.')
   folder = out / 'blind'
-  shown, key = [], {}
+  shown, key, copies = [], {}, {}
   for number, (pair, *sides) in enumerate(trials):
     words = [pair.prompt, pair.sample, *sides]
     trial = _name(secret, 'trial', *words)
     paths = [f'clips/{_name(secret, "clip", *words, s)}.mp4' for s in sides]
     for name, file in zip(sides, paths, strict=True):
-      _copy(pair.clips[name], folder / file)
+      copies[folder / file] = pair.clips[name]
     left, right = paths
     shown.append(
       {'id': trial, 'prompt': pair.prompt, 'left': left, 'right': right}
@@ -92,6 +93,9 @@ def make(
       'sample': pair.sample,
     }
   study = _name(secret, 'study', question, json.dumps(shown))
+  former = _former(out, study)
+  for path, clip in copies.items():
+    _copy(clip, path)
   about = {
     'format': KEY_FORMAT,
     'study': study,
@@ -106,7 +110,30 @@ def make(
     problems=(),
     study={'study': study, 'trials': shown},
   )
-  return {out / KEY: json.dumps(about, indent=1) + '\n', out / PAGE: page}
+  return {
+    **former,
+    out / KEY: json.dumps(about, indent=1) + '\n',
+    out / PAGE: page,
+  }
+
+
+def _former(out: Path, study: str) -> dict[Path, str]:
+  """The key of a former page of another study, whose votes need it still."""
+  path = out / KEY
+  if not os.path.lexists(path):
+    return {}
+  try:
+    old = str(read_key(path)['study'])
+  except UserError as error:
+    raise UserError(
+      f'{path} is there already and no key of a blind comparison; move it away.'
+    ) from error
+  return {} if old == study else {out / _kept(old): files.read_text(path)}
+
+
+def _kept(study: str) -> str:
+  name = re.sub(r'[^\w]+', '-', study)[:60]
+  return f'{KEY.removesuffix(".json")}-{name}.json'
 
 
 def _secret(names: Sequence[str], pairs: Sequence[Pair], seed: int) -> bytes:
@@ -241,7 +268,10 @@ def read_votes(
       ):
         raise UserError(f'{path} is no file of votes.')
       if about.get('study') != key['study']:
-        raise UserError(f'{path} belongs to another comparison.')
+        raise UserError(
+          f'{path} belongs to another comparison; give its key, which may be '
+          f'{_kept(str(about.get("study")))}.'
+        )
     except UserError as error:
       problems.append(str(error))
       continue

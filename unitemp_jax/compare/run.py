@@ -207,7 +207,8 @@ def _write(out: Path, contents: gallery.Contents, results, texts) -> str:
       out / TABLES: text,
       out / gallery.PAGE: page,
       out / METRICS: ResultTable(tuple(results)).to_text(),
-    }
+    },
+    out / pages.HASHES,
   )
   pages.remove_parts(out / gallery.PAGE, shown)
   for note in contents.notes:

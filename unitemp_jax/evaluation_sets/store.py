@@ -21,7 +21,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets.clips import Clip
 from unitemp_jax.files import is_alive
+from unitemp_jax.generate import clip_file
 from unitemp_jax.parallel import locks
 from unitemp_jax.progress import duration, mean_rate
 
@@ -155,13 +156,42 @@ class Store:
         )
 
   def is_finished(self, clip: Clip) -> bool:
-    """Whether the clip is there, whole, and made as asked."""
+    """Whether the clip is there, whole, and made as asked.
+
+    UserError if what would replace it is not of this set, or was changed.
+    """
     record = self.read_record(self.record(clip))
-    try:
-      size = self.video(clip).stat().st_size
-    except OSError:
-      return False
-    return (record.get('key'), record.get('bytes')) == (clip.key, size)
+    sizes = [(self.video(clip), record.get('bytes'))]
+    if mark := clip_file.marks_of(record).get('.png'):
+      sizes.append((self.poster(clip), int(mark.partition('-')[0])))
+    if record.get('key') == clip.key and all(
+      path.is_file() and path.stat().st_size == size for path, size in sizes
+    ):
+      return True
+    for path, own in self.written(clip.path, record, clip.key).items():
+      if not own:
+        raise clip_file.foreign(path)
+    return False
+
+  def written(
+    self, path: str, record: Mapping[str, Any], key: str
+  ) -> dict[Path, bool]:
+    """The files of a clip that are there, and whether this set wrote them.
+
+    Args:
+      path: `Clip.path`.
+      record: of the clip; without marks, the key among the mp4's tags counts.
+      key: of the clip.
+    """
+    told, found = clip_file.marks_of(record), {}
+    video = self.root / 'videos' / f'{path}.mp4'
+    tagged = clip_file.tags_of(video).get('key') == key
+    poster = self.root / 'posters' / f'{path}.png'
+    for one, other in ((video, tagged), (poster, tagged or bool(record))):
+      if os.path.lexists(one):
+        mark = told.get(one.suffix)
+        found[one] = clip_file.is_ours(one, mark) if mark else other
+    return found
 
   def read_record(self, path: Path) -> dict[str, Any]:
     """Reads a record; empty if it is missing or damaged."""

@@ -17,6 +17,7 @@ from unitemp_jax import files, timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import clips
 from unitemp_jax.evaluation_sets.store import Store
+from unitemp_jax.generate import clip_file
 from unitemp_jax.video import read
 
 _READERS = min(8, os.cpu_count() or 1)
@@ -79,18 +80,23 @@ def verify_set(root: Path) -> tuple[int, list[Problem]]:
   wanted = Wanted(*(settings[field.name] for field in _FIELDS))
   listed = store.read_clips()
   lines = {line['video']: line for line in listed}
-  unfinished = set()
+  unfinished: dict[str, str] = {}
 
   def read_record(name: str) -> Mapping[str, Any]:
     record = store.read_record(root / lines[name]['record'])
+    poster = store.root / 'posters' / f'{_path(name)}.png'
     if record.get('key') != lines[name]['key']:
-      unfinished.add(name)
+      what = 'its record is missing or that of another clip'
+      unfinished[name] = what
+    elif '.png' in clip_file.marks_of(record) and not poster.is_file():
+      unfinished[name] = 'its poster is missing'
     return record
 
   found = verify_folder(root, lines, wanted, read_record, below='videos')
-  what = 'its record is missing or that of another clip'
   found += [
-    Problem('unfinished', name, what) for name in lines if name in unfinished
+    Problem('unfinished', name, unfinished[name])
+    for name in lines
+    if name in unfinished
   ]
   count = settings.get('clips', len(listed))
   if count != len(listed):
@@ -193,17 +199,29 @@ def verify_folder(
 
 
 def forget(store: Store, problems: Sequence[Problem]) -> int:
-  """Removes the records of bad clips, so that they are made again.
+  """Removes bad clips, so that they are made again.
 
   Returns:
-    How many there were. Files that nothing asks for stay.
+    How many there were. Files that nothing asks for stay, and those that the
+    set did not write.
   """
   bad = {problem.file for problem in problems}
   bad -= {p.file for p in problems if p.kind in ('stray', 'misnamed')}
   lines = {line['video']: line for line in store.read_clips()}
   for name in bad & {*lines}:
-    (store.root / lines[name]['record']).unlink(missing_ok=True)
+    place, key = store.root / lines[name]['record'], lines[name]['key']
+    record, path = store.read_record(place), _path(name)
+    for file, own in store.written(path, record, key).items():
+      # One that was damaged may have its tags still.
+      if own or clip_file.tags_of(file).get('key') == key:
+        file.unlink()
+    place.unlink(missing_ok=True)
   return len(bad & {*lines})
+
+
+def _path(name: str) -> str:
+  """`Clip.path` of a video of a set."""
+  return name.removeprefix('videos/').removesuffix('.mp4')
 
 
 def _look(

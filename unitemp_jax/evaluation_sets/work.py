@@ -437,13 +437,15 @@ def write_clip(
     watch = clip_file.write_video(
       temporary, request, [video], about, scale=scale
     )
-    written = {
+    written: dict[str, Any] = {
       'bytes': temporary.stat().st_size,
       'sha256': files.file_sha256(temporary),
+      clip_file.MARKS: {'.mp4': clip_file.mark(temporary)},
     }
   with store.writing(store.poster(clip)) as temporary:
     step = max(1, max(video.shape[1:3]) // _POSTER)
     write_image(temporary, watch.poster[::step, ::step])
+    written[clip_file.MARKS]['.png'] = clip_file.mark(temporary)
   record = {
     **about,
     'dimension': list(clip.prompt.dimensions),

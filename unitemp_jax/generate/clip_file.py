@@ -354,7 +354,7 @@ def marks(folder: Path, stem: str) -> dict[str, str]:
   }
 
 
-def _marks_of(record: Mapping[str, Any]) -> dict[str, str]:
+def marks_of(record: Mapping[str, Any]) -> dict[str, str]:
   """What a sidecar says; {} if it is of before, or was damaged."""
   told = record.get(MARKS)
   return {
@@ -368,7 +368,7 @@ def is_told(
   video: Path, record: Mapping[str, Any], tags: Mapping[str, Any]
 ) -> bool:
   """Whether an mp4 with such tags is the clip that a sidecar tells of."""
-  told = _marks_of(record).get('.mp4')
+  told = marks_of(record).get('.mp4')
   same = told is None or mark(video) == told
   # Another program's tags mean other things; a set's size has its own checks.
   names = {*tags} & {*record} - {'scale'} if 'key' in tags else ()
@@ -392,7 +392,7 @@ def are_whole(
     UserError: a file was not written for this request; nothing replaces it.
   """
   tags = tags_of(video)
-  own, told = tags.get('key') == key, _marks_of(record)
+  own, told = tags.get('key') == key, marks_of(record)
   whole = bool(record)
   for ending in endings:
     there = _files_of(video.with_suffix(ending), ending)
@@ -400,7 +400,7 @@ def are_whole(
       usual = name == ending or _PICTURE.fullmatch(name)
       if not told and own and usual and (record or name == '.mp4'):
         whole &= path.is_file() and path.stat().st_size > 0
-      elif name not in told or not _is_ours(path, told[name]):
+      elif name not in told or not is_ours(path, told[name]):
         raise foreign(path) if name != '.mp4' or not record else _other(video)
       else:
         whole &= mark(path) == told[name]
@@ -433,7 +433,7 @@ def _files_of(path: Path, ending: str) -> dict[str, Path]:
   return {ending: path} if os.path.lexists(path) else {}
 
 
-def _is_ours(path: Path, told: str) -> bool:
+def is_ours(path: Path, told: str) -> bool:
   """Whether a file is what was written, or what a fault has left of it."""
   if not path.is_file():
     return False

@@ -94,7 +94,8 @@ def write(
       out / 'notes.json': json.dumps(list(problems), indent=1) + '\n',
       out / PAGE: page,
       out / results.METRICS: results.join(sections).to_text(),
-    }
+    },
+    out / pages.HASHES,
   )
 
 

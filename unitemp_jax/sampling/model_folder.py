@@ -245,7 +245,7 @@ def fingerprint(folder: Path) -> str:
   names = [f'{name}.safetensors' for name in ('vae', 'student', 'text')]
   for name in (*names, INDEX, 'tokenizer.json'):
     path = folder / name
-    if weights.index_path(path).is_file():  # Weights in parts.
+    if not path.is_file() and weights.index_path(path).is_file():
       stem = path.name.removesuffix('.safetensors')
       parts += sorted(folder.glob(f'{stem}-*.safetensors'))
     else:

@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -186,7 +187,9 @@ def spread(
   function: Callable, items: Sequence[Any], workers: int, together: int
 ) -> Iterator[Any]:
   """Maps a function in processes, several items at a time, in their order."""
-  if workers == 1 or len(items) < 2:
+  # All start at once.
+  workers = min(workers, -(-len(items) // together), os.cpu_count() or 1)
+  if workers < 2:
     yield from map(function, items)
     return
   # Not a fork: threads of the decoder and of jax would not survive it.
