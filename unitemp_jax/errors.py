@@ -1,7 +1,9 @@
 """What is shown to users without a traceback: an error, and a remark."""
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 
 
 class UserError(Exception):
@@ -39,6 +41,24 @@ def shown(text: str) -> str:
 def is_blank(text: str) -> bool:
   """Whether nothing of a text is seen, as of spaces and byte-order marks."""
   return not any(c.isprintable() and c != ' ' for c in text)
+
+
+@contextlib.contextmanager
+def optional(what: str, extra: str, instead: str = '') -> Iterator[None]:
+  """Around imports of packages that few need: says how to install them.
+
+  Args:
+    what: half a sentence on what needs them.
+    extra: of this package, which brings them.
+    instead: what else can be done, from its comma on.
+  """
+  try:
+    yield
+  except ImportError as error:
+    raise UserError(
+      f'{what}, and {error.name or extra} is not installed; run: pip install '
+      f'"unitemp_jax[{extra}]"{instead}.'
+    ) from error
 
 
 def system_error(error: Exception) -> OSError | None:

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from unitemp_jax import files
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, optional
 from unitemp_jax.parallel import locks
 
 _ADDRESS = re.compile(r'gs://[^\s,;]*')
@@ -68,14 +68,9 @@ def _client() -> Any:
 @contextlib.contextmanager
 def _complaining(address: str) -> Iterator[None]:
   """Turns what the cloud's library raises into a UserError."""
-  try:
+  with optional(f'{address} is in a bucket', 'gcs'):
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError
-  except ImportError as error:
-    raise UserError(
-      f'{address} is in a bucket, and google-cloud-storage, which reads it, is '
-      'not installed; run: pip install "unitemp_jax[gcs]".'
-    ) from error
   try:
     yield
   except (exceptions.GoogleAPIError, GoogleAuthError, OSError) as error:

@@ -5,7 +5,7 @@ import os
 import shlex
 
 from unitemp_jax.cli.options import Parser
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, optional
 
 EXAMPLE = """examples:
   unitemp data falling_digits --out=sets --num_clips=10000
@@ -187,12 +187,9 @@ def _describe(spec, found, args: argparse.Namespace) -> None:
 
 
 def _beam_options(text: str):
-  try:
+  with optional('--beam runs Apache Beam', 'beam'):
     from apache_beam.options.pipeline_options import PipelineOptions
-  except ImportError as error:
-    raise UserError(
-      '--beam needs Apache Beam; run: pip install unitemp_jax[beam]'
-    ) from error
+
   return PipelineOptions(shlex.split(text))
 
 

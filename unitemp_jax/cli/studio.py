@@ -1,7 +1,7 @@
 """`unitemp studio`: the timeline in a browser."""
 
 from unitemp_jax.cli.options import Parser
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import optional
 from unitemp_jax.parallel import locks
 
 _OPTIONS = """
@@ -23,13 +23,9 @@ Stop it at any time: what is queued goes on at the next start."""
 def main(argv: list[str]) -> int:
   """Serves until it is interrupted and returns the exit code."""
   args = Parser('studio', __doc__, _OPTIONS, _EXAMPLE).parse_args(argv)
-  try:
+  with optional('unitemp studio is a web server', 'studio'):
     from unitemp_jax.sampling import model_folder
     from unitemp_jax.studio import guard, server
-  except ModuleNotFoundError as error:
-    raise UserError(
-      f'unitemp studio needs {error.name}: pip install "unitemp_jax[studio]".'
-    ) from error
 
   model_folder.read_card(args.model)  # Refused before there is a folder.
   server.check_address(args.host, args.port)

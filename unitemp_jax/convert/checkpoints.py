@@ -28,7 +28,7 @@ import safetensors
 
 from unitemp_jax import files
 from unitemp_jax.convert import hub
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, optional
 
 # Safetensors' names of the types that weights may have.
 DTYPES: Mapping[str, np.dtype] = {
@@ -214,14 +214,9 @@ def _mapped(
 
 def _load_pickle(path: Path) -> Any:
   """Reads a `.pt` by PyTorch, which runs no code of it and maps its values."""
-  try:
+  what = f'{path} is a PyTorch file'
+  with optional(what, 'torch', ', or give a .safetensors file'):
     import torch
-  except ImportError as error:
-    raise UserError(
-      f'{path} is a PyTorch file, and PyTorch, which reads it, is not '
-      'installed; run: pip install "unitemp_jax[torch]", or give a '
-      '.safetensors file.'
-    ) from error
   try:
     # The format before 2020 is no zip file and cannot be mapped.
     mapped = zipfile.is_zipfile(path)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unitemp_jax import files
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, optional
 
 _INDEX = '.index.json'
 _KINDS = (_INDEX, '.safetensors', '.pth', '.pt', '.bin')  # the first that fits
@@ -59,13 +59,8 @@ def fetch(text: object) -> Path:
   What belongs to it comes along: the parts of an index, the configs beside it.
   """
   name = parse(text)
-  try:
+  with optional(f'{text} is on the Hugging Face Hub', 'hub'):
     import huggingface_hub
-  except ImportError as error:
-    raise UserError(
-      f'{text} is on the Hugging Face Hub, and huggingface_hub, which reads '
-      'it, is not installed; run: pip install "unitemp_jax[hub]".'
-    ) from error
   from huggingface_hub import errors
   from huggingface_hub.utils import logging
 

@@ -23,7 +23,7 @@ from unitemp_jax.convert.checkpoints import (
   streaming,
 )
 from unitemp_jax.convert.incoming import POLICIES, Progress
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, optional
 from unitemp_jax.models import sizes, weights
 
 TARGETS = ('diffusers', 'self_forcing', 'wan')
@@ -313,14 +313,9 @@ def _other_weights(path: Path) -> UserError:
 
 def require_torch() -> None:
   """Raises UserError unless PyTorch is there, which writes `.pt` files."""
-  try:
+  what = 'this layout is a .pt file, which PyTorch writes'
+  with optional(what, 'torch', ', or use --to=diffusers'):
     import torch  # noqa: F401
-  except ImportError as error:
-    raise UserError(
-      'this layout is a .pt file, and PyTorch, which writes it, is not '
-      'installed; run: pip install "unitemp_jax[torch]", or use '
-      '--to=diffusers.'
-    ) from error
 
 
 def write_pt(

@@ -12,7 +12,7 @@ import numpy as np
 
 from unitemp_jax.convert import foreign_configs
 from unitemp_jax.convert.checkpoints import Tensor
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, optional
 
 # dtype -> largest relative error of (a module, a whole network). bfloat16 has
 # 8 bits, so that one rounding is up to 2^-9 = .002, and both sides round.
@@ -58,15 +58,10 @@ def compare(module: str, dtype: str, ours, theirs) -> Row:
 
 def require() -> None:
   """Raises UserError unless PyTorch, diffusers and transformers are there."""
-  try:
+  with optional('parity runs PyTorch beside JAX', 'torch'):
     import diffusers  # noqa: F401
     import torch  # noqa: F401
     import transformers  # noqa: F401
-  except ImportError as error:
-    raise UserError(
-      f'{error.name} is not installed, and parity runs PyTorch beside JAX; '
-      'run: pip install "unitemp_jax[torch]".'
-    ) from error
 
 
 def module_of(kind: str, config: Any):
