@@ -35,7 +35,7 @@ from unitemp_jax.studio import given as pieces
 from unitemp_jax.studio import storyboards
 from unitemp_jax.studio import timeline as lines
 from unitemp_jax.studio.timeline import Piece, Source, Timeline
-from unitemp_jax.video import uploads, write
+from unitemp_jax.video import write
 
 RECORD, GIVEN = 'studio.json', 'given'
 QUEUED, RUNNING, DONE = 'queued', 'running', 'done'
@@ -134,7 +134,7 @@ class Project:
     Raises:
       UserError: it is neither a picture nor a clip, or too large.
     """
-    frames, ending = uploads.read_upload(upload, self.card.fps)
+    frames, ending = pieces.read_upload(upload, self.card.fps)
     source = files.file_sha256(upload)[:16]
     path = self.folder / GIVEN / f'{source}{ending}'
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,10 +2,11 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from unitemp_jax.data import (
@@ -16,9 +17,8 @@ from unitemp_jax.data import (
   video_folder_builder,
 )
 from unitemp_jax.errors import UserError
-from unitemp_jax.training.program import Program
+from unitemp_jax.training.program import Program, StepFn
 from unitemp_jax.training.programs import builders, networks
-from unitemp_jax.training.programs.buckets import BucketProgram
 from unitemp_jax.training.programs.distill import DistillProgram
 from unitemp_jax.training.programs.student import (
   ODEInitProgram,
@@ -34,9 +34,35 @@ PROGRAMS: dict[str, Callable[[ConfigDict], Program]] = {
   'ode_init': ODEInitProgram,
   'distill': DistillProgram,
 }
-
-
 _AHEAD_BYTES = 4e9  # of decoded clips that wait
+
+
+class BucketProgram:
+  """One training over clips of several shapes, one of them in each batch.
+
+  Attributes:
+    frozen: see `Program`, as all others; of the shape that the config names.
+  """
+
+  def __init__(
+    self, main: Program, of_shape: Mapping[tuple[int, ...], Program]
+  ):
+    """Takes the program of the config, and one for `[F, h, w]` of latents."""
+    self._main, self._of_shape = main, of_shape
+    self.frozen, self.initial = main.frozen, main.initial
+    self.batch_spec, self.sample = main.batch_spec, main.sample
+    self.steps: dict[str, tuple[StepFn, int]] = {
+      name: (self._step(name), share) for name, (_, share) in main.steps.items()
+    }
+    self.init: Callable[[jax.Array, Any], Any] = main.init
+    self.step_name, self.flops = main.step_name, main.flops
+
+  def _step(self, name: str) -> StepFn:
+    def step(state, batch, frozen):
+      program = self._of_shape[batch['latents'].shape[1:4]]
+      return program.steps[name][0](state, batch, frozen)
+
+    return step
 
 
 def build_program(config: ConfigDict) -> Program:
