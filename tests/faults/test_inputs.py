@@ -39,6 +39,11 @@ CASES = {
     ('compare votes v.json --key=K.json --out=v.json', 2, ['--out=v.json']),
     ('compare A B --out=A', 2, ['choose another folder']),
     (f'{AOT} --topology=v5e:4x4 --out=readme.md', 2, ['readme.md']),
+    (f'{G.replace("=o", "=~/new")} --dry_run', 0, [f'to {Path.home()}/new']),
+    *(
+      (f'{command} --out=linked', 2, ['is a link', 'linked/measured'])
+      for command in ('compare A B', 'evaluate folder A')
+    ),
   ],
   'a wrong result looks finished': [
     (f'{G} --model=nan_student', 2, ['student', 'not finite']),
@@ -173,6 +178,26 @@ CASES = {
     ),
     ('generate --prompts=prompts.tsv --out=o', 2, ['tsv: unknown kind']),
     ('generate --prompts=marks.txt --out=o', 2, ['holds no prompt']),
+    ('generate --prompts=images.csv --out=o', 2, ['names images']),
+    *(
+      (
+        f'generate --out=o --num_prompts=1 --orders=inbetween --{end}=a.png',
+        2,
+        ['leave out --first and --last'],
+      )
+      for end in ('first', 'last')
+    ),
+    (
+      f'{G} --plan=plan.json --prompt_at=24:y --dry_run',
+      2,
+      ['2 prompts are given and the video shows 1'],
+    ),
+    (f'{G} --long=61 --sinks=none --sink_latents=3', 2, ['no number of them']),
+    (
+      'plan --order=long --sinks=none --sink_latents=3',
+      2,
+      ['no number of them'],
+    ),
     ('generate --prompt=\ufeff --out=o', 2, ['the prompt is empty']),
     (f'{G} --negative_prompt="a cat" --dry_run', 0, ['does not know "cat"']),
     ('teacher --model=model --out=o --prompt="a cat" --dry_run', 0, ['"cat"']),
@@ -211,6 +236,12 @@ CASES = {
     ('generate --prompt=x --out=a.png/new', 2, ['a.png/new']),
     ('generate --prompt=x --out=dangling', 2, ['dangling']),
     ('generate --prompt=x --out=dangling/new', 2, ['dangling']),
+    *(
+      (f'generate --prompt=x --out=half --orders={order} --dry_run', 2, [order])
+      for order in ('forward', 'backward')
+    ),
+    (f'{G} --model=letters --dry_run', 2, ['orders is no list']),
+    (f'{G} --model=slow --dry_run', 2, ['fps is 1e-300']),
     *(
       (f'{G} --model=model_{name} --dry_run', 2, ['model.json'])
       for name in ('empty', 'garbage', 'list', 'deep', 'dir')
@@ -395,6 +426,7 @@ CASES = {
     ('plan --order=backward --first_block=1', 2, ['--first_block']),
     ('plan --order=forward --local_attn_size=2', 2, ['use 4 or more']),
     (f'{G} --extend=clip.mp4', 2, ['extend needs --before', '--after=24']),
+    (f'{G} --regenerate=one.mp4 --span=0:0', 2, ['1 frames is too short']),
     (f'{G} --loop --length=5', 2, ['loop of 5 frames', 'use 9 or more']),
     (
       f'{G} --loop --length=1',

@@ -23,6 +23,8 @@ CARDS = {
   'text_width': {'width': 'x'},
   'quoted_frames': {'frames': '33'},
   'low': {'height': -32},
+  'letters': {'orders': 'forward'},
+  'slow': {'fps': 1e-300},
 }
 
 
@@ -66,6 +68,11 @@ def write(folder):
   data = (folder / 'clip.mp4').read_bytes()
   (folder / 'strange.mp4').write_bytes(data.replace(b'avc', b'qqq'))
   (folder / 'dangling').symlink_to('nowhere/at/all')
+  for name in ('linked', 'half'):
+    (folder / name).mkdir()
+  (folder / 'linked/measured').symlink_to(folder / 'A')
+  (folder / 'half/forward').symlink_to('nowhere')
+  (folder / 'half/backward').write_text('mine')
   (folder / 'empty').mkdir()
   os.mkfifo(folder / 'fifo')
   _write_texts(folder)
@@ -112,6 +119,7 @@ def _write_texts(folder):
     'more.csv': 'id,prompt\n1,a red one, falls\n',
     'names.csv': 'id,prompt,prompt\n1,a red one,a blue two\n',
     'prompts.CSV': 'id,prompt\n1,"a red one, falls"\n',
+    'images.csv': 'prompt,image\na red one,x.png\n',
     'prompts.tsv': 'prompt\na red one\n',
     'keys.jsonl': '{"prompt": "a", "prompt": "b"}\n',
     'marks.txt': '\ufeff\n\u200b\n',

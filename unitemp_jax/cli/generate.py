@@ -9,6 +9,7 @@ from unitemp_jax import files, orders, plans
 from unitemp_jax.cli.options import (
   Parser,
   by_time,
+  out_folder,
   part_of,
   read_prompts,
   seeds,
@@ -301,6 +302,8 @@ def jobs(args: argparse.Namespace) -> list[Any]:
       *(path, request, args.decode, output, args.save_latents)
     )
     made.append(job)
+  for folder in {job.path.parent for job in made}:
+    out_folder(str(folder))
   return made
 
 
@@ -400,6 +403,11 @@ def _orders(args, model) -> list[Any]:
     for i, prompt in enumerate(prompts):
       ends = {'first': args.first, 'last': args.last}
       if held_out is not None and name.startswith('inbetween'):
+        if args.first is not None or args.last is not None:
+          raise UserError(
+            f'{name} without a prompt is given ends of held-out clips; leave '
+            'out --first and --last, or give --prompt.'
+          )
         video = held_out['video'][i]
         ends = {'first': video[:1], 'last': video[-1:]}
       elif name == 'loop' and args.orders != 'loop':

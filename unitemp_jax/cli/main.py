@@ -163,7 +163,7 @@ def _shown(text: str, argv: Sequence[str]) -> str:
       if len(part) > most:
         for typed in (part, repr(part)[1:-1]):
           text = text.replace(typed, part[:_MOST_TYPED] + '...')
-  return errors.plain(text).replace('\n', '\\n')
+  return errors.plain(' '.join(text.split('\n')))
 
 
 def _say(text: str) -> None:

@@ -23,7 +23,10 @@ def _path(text: str) -> Path:
       f'{text} is a web address, which is neither read nor written; name a '
       'place on this machine.'
     )
-  return Path(text)
+  try:  # Not every shell does so behind the = of an option.
+    return Path(text).expanduser()
+  except RuntimeError as error:
+    raise argparse.ArgumentTypeError(f'{text}: {error}') from error
 
 
 def out_folder(text: str) -> Path:
@@ -274,7 +277,13 @@ def read_prompt_files(paths: Sequence[Path]) -> list[str]:
   lines: list[str] = []
   for path in paths:
     if path.suffix.lower() in manifests.TABLES:
-      lines += [prompt.text for prompt in manifests.read(path)]
+      found = manifests.read(path)
+      if any(prompt.image is not None for prompt in found):
+        raise UserError(
+          f'{path} names images, which are not read with prompts; give each '
+          'with --image, or leave out that column.'
+        )
+      lines += [prompt.text for prompt in found]
     else:
       lines += files.read_lines(path)
   if not lines:

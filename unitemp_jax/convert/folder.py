@@ -97,8 +97,9 @@ def check_sources(
   found: Mapping[str, incoming.Output],
 ) -> None:
   """Refuses to write to what is read."""
-  written = {out.resolve()} if out.suffix else set()
-  written |= {f.resolve() for o in found.values() for f in o.files()}
+  written = {out.resolve()} | {
+    f.resolve() for o in found.values() for f in o.files()
+  }
   for source in sources:
     if source is not None and Path(source).resolve() in written:
       raise UserError(

@@ -77,7 +77,9 @@ class Store:
     mend = 'run "unitemp evaluate generate" again with its settings'
     sizes = ('frames', 'fps', 'height', 'width')
     found = files.read_json(path, 'an evaluation set', mend, keys=sizes)
-    if not all(isinstance(found[name], int | float) for name in sizes):
+    whole = all(type(found[name]) is int for name in sizes if name != 'fps')
+    fps = found['fps']
+    if not whole or type(fps) not in (int, float) or not 0 < fps < 1e4:
       raise UserError(f'{path}: {", ".join(sizes)} must be numbers; {mend}.')
     return found
 
@@ -361,7 +363,11 @@ def _journals(root: Path) -> list[Path]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-  for text in path.read_text(encoding='utf-8', errors='replace').split('\n'):
+  try:
+    whole = path.read_text(encoding='utf-8', errors='replace')
+  except OSError:
+    return
+  for text in whole.split('\n'):
     try:
       line = json.loads(text)
     except (ValueError, RecursionError):

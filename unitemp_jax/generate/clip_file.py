@@ -395,7 +395,10 @@ def are_whole(
   own, told = tags.get('key') == key, marks_of(record)
   whole = bool(record)
   for ending in endings:
-    there = _files_of(video.with_suffix(ending), ending)
+    path = video.with_suffix(ending)
+    if path.is_symlink() and path.is_dir():
+      raise foreign(path)
+    there = _files_of(path, ending)
     for name, path in there.items():
       usual = name == ending or _PICTURE.fullmatch(name)
       if not told and own and usual and (record or name == '.mp4'):

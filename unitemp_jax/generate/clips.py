@@ -98,6 +98,8 @@ class RowFolder:
   def __init__(self, path: Path, key: str):
     """Opens the folder of one clip, which is made at the first `save`."""
     self.path, self._record, self._key = path, path / 'key.json', key
+    if path.is_symlink():
+      raise clip_file.foreign(path)
     if self._record.exists():
       if _key_in(self._record) != key:
         raise UserError(
@@ -132,7 +134,7 @@ class RowFolder:
 
   def remove(self) -> None:
     """Deletes what was written here, once the clip is there."""
-    for name in ('row*.npz', 'pixels', 'key.json'):
+    for name in (f'row{"[0-9]" * 6}.npz', 'pixels', 'key.json'):
       for path in self.path.glob(name):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
@@ -150,11 +152,8 @@ class _Run:
     self.key = job.key(pipeline.hash)
     self.folder = RowFolder(job.beside('.rows'), self.key)
     self.partial = job.beside('.partial.mp4')
-    ours = (
-      self.folder.path.exists()
-      or clip_file.tags_of(self.partial).get('key') == self.key
-    )
-    if os.path.lexists(self.partial) and not ours:
+    tags = clip_file.tags_of(self.partial)
+    if os.path.lexists(self.partial) and tags.get('key') != self.key:
       raise clip_file.foreign(self.partial)
     self.rows: list[MadeRow] = []
     self.timings: dict[str, float] = {}

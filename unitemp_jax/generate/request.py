@@ -6,6 +6,7 @@ given frames and prompts that fit the model.
 
 import dataclasses
 import functools
+import operator
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -111,6 +112,23 @@ def _check_prompts(request: Request) -> None:
     raise UserError(f'seed {request.seed} must lie in 0..{2**32 - 1}.')
 
 
+def check_count(texts: Sequence[str], plan: Plan) -> None:
+  """Refuses, by UserError, texts that a plan does not show."""
+  needed = int(plan.prompt.max()) + 1
+  if len(texts) > needed:
+    raise UserError(
+      f'{len(texts)} prompts are given and the video shows {needed}; leave out '
+      'the others, or say from which frame on each holds.'
+    )
+
+
+def _whole(name: str, value: Any) -> int:
+  try:
+    return operator.index(value)
+  except TypeError as error:
+    raise UserError(f'{name} is {value!r:.60}, no whole number.') from error
+
+
 def _check_given(request: Request) -> None:
   end = -1
   for given in sorted(request.conditioning, key=lambda given: given.frame):
@@ -209,7 +227,7 @@ class Draft:
     self.remarks: list[str] = []
     self._sound: np.ndarray | None = None
     rest = dict(settings)
-    self.seed = int(rest.pop('seed', 0))
+    self.seed = _whole('seed', rest.pop('seed', 0))
     self._size = rest.pop('height', None), rest.pop('width', None)
     self._trim = bool(rest.pop('trim', False))
     self._bounded = bool(rest.pop('bounded', True))
@@ -356,6 +374,8 @@ class Draft:
       exact = make(**fields, prompts=switches)
       fields['prompts'] = prompt_switches.earlier(exact, switches)
     plan = make(**fields)
+    if not switches:
+      check_count(texts, plan)
     fitted = tuple(
       Conditioning(clip.frame, fit_once(clip.video, height, width))
       for clip in given

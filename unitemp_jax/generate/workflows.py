@@ -40,7 +40,7 @@ from typing import Any
 
 from unitemp_jax import orders, timeline
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.request import Draft, Model, Request
+from unitemp_jax.generate.request import Draft, Model, Request, check_count
 from unitemp_jax.plans import Plan
 from unitemp_jax.timeline import Length
 from unitemp_jax.video.read import Source
@@ -316,6 +316,11 @@ def regenerate(
   low, high = (timeline.frame(t, draft.fps, frames, 'the span') for t in span)
   if low > high:
     raise UserError(f'the span {low}:{high} is reversed; write {high}:{low}.')
+  if frames < 9:
+    raise UserError(
+      f'a clip of {frames} frames is too short to make some of it anew; give 9 '
+      'frames or more.'
+    )
   if not 1 <= low <= high <= frames - 6:
     raise UserError(
       f'the span {low}..{high} does not lie inside the clip: of its {frames} '
@@ -349,10 +354,13 @@ def from_plan(model, plan: Plan, prompt: Prompt, **settings) -> Request:
       'such as --extend or --keyframe.'
     )
   texts = (prompt,) if isinstance(prompt, str) else tuple(prompt.values())
+  check_count(texts, plan)
   height, width = draft.resolution([])
+  remarks = draft.text_remarks(texts)
+  if len(texts) > 1:
+    remarks.append('the plan says when each prompt holds, not --prompt_at')
   return Request(
-    *('plan', plan, texts, draft.seed, height, width),
-    remarks=tuple(draft.text_remarks(texts)),
+    *('plan', plan, texts, draft.seed, height, width), remarks=tuple(remarks)
   )
 
 

@@ -59,6 +59,11 @@ def long(
   ends = ('past', 'future') if sinks == 'both' else (sinks,)
   ends = () if sinks == 'none' else ends
   counts = {'past': given_first, 'future': given_last}
+  if sink_latents is not None and not ends:
+    raise UserError(
+      '--sinks=none goes with no number of them; leave that out, or use '
+      '--sinks=past, future or both.'
+    )
   sizes, window, span = _fit(
     Settings(**settings),
     {end: counts[end] for end in ends},

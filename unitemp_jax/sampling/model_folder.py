@@ -159,6 +159,8 @@ def read_card(folder: Path) -> ModelCard:
       fields[name] = sizes.config_from(kind, fields[name])
     for name in ('timesteps', 'orders'):
       if name in fields:
+        if not isinstance(fields[name], list):
+          raise TypeError(f'{name} is no list')
         fields[name] = tuple(fields[name])
     if 'guidance' in fields:  # Its former name.
       fields['guidance_scale'] = fields.pop('guidance')
@@ -222,6 +224,8 @@ def _problems(card: ModelCard) -> Iterator[str]:
     yield f'{sides} are not multiples of {card.size_step}'
   if max(card.height, card.width) > timeline.MOST_SIDE:
     yield 'height or width is too large'
+  if card.fps < 0.01:
+    yield f'fps is {card.fps:g}, below 0.01'
   if card.fps > timeline.MOST_FPS:
     yield f'fps is {card.fps:g}, above {timeline.MOST_FPS}'
   if not 0 <= card.draft_sigma < 1:
