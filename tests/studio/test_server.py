@@ -384,6 +384,77 @@ def test_storyboards_go_out_and_come_in(client):
     assert 'put that file on the page' in sent.json()['error']
 
 
+GOOD = {'clip': 'long/0000-a.mp4', 'state': 'queued', 'timeline': line()}
+
+
+@pytest.mark.parametrize(
+  'bad',
+  [
+    *({**GOOD, 'clip': c} for c in (5, '../a.mp4', '/a.mp4', 'a.txt', '')),
+    *({**GOOD, name: {}} for name in ('since', 'starts', 'words', 'problem')),
+    {**GOOD, 'since': 'x'},
+    {**GOOD, 'words': 5},
+    {**GOOD, 'timeline': []},
+    {**GOOD, 'state': ['queued']},
+    {'clip': GOOD['clip'], 'state': 'queued'},
+    [],
+    '[' * 20_000,
+  ],
+)
+def test_a_damaged_version_stops_no_other(client, studio, bad):
+  post(client, 'generate', line())
+  text = bad if isinstance(bad, str) else json.dumps(bad)
+  path = files.write(studio.out / 'first' / '0009' / 'studio.json', text)
+  good, shown = client.get('/api/first/state').json()['versions']
+  assert (shown['name'], shown['state']) == ('0009', 'failed')
+  assert 'studio.json cannot be read as the record of 0009' in shown['problem']
+  assert studio.worker._next()[1].name == good['name'] == '0001'
+  for action in ('python', 'resume', 'cancel'):
+    sent = client.post(f'/api/first/versions/0009/{action}')
+    assert sent.status_code == (200 if action == 'cancel' else 422)
+  assert path.read_text() == text
+  # Its video is still there.
+  (path.parent / 'long').mkdir()
+  (path.parent / 'long' / '0000-a.mp4').write_text('video')
+  sent = client.get('/api/first/versions/0009/mp4')
+  assert sent.text == 'video'
+
+
+def test_a_version_whose_timeline_is_unknown_is_shown(client, studio):
+  """Control of the test before: what is no fault of the record's shape."""
+  record = {**GOOD, 'timeline': {'x': 1}}
+  files.write_json(studio.out / 'first' / '0009' / 'studio.json', record)
+  [shown] = client.get('/api/first/state').json()['versions']
+  assert shown['state'] == 'queued' and 'timeline' not in shown
+  assert client.post('/api/first/versions/0009/python').status_code == 422
+
+
+ABOUT = {'name': 'a', 'file': 'a.png', 'frames': 1, 'width': 8, 'height': 8}
+
+
+@pytest.mark.parametrize(
+  'bad',
+  [
+    *({'given': g} for g in ([], 5, {'x': 5}, {'x': {**ABOUT, 'frames': '1'}})),
+    {'given': {'x': {**ABOUT, 'file': '../../a.png'}}},
+    *({name: 5} for name in ('past', 'future', 'timeline')),
+    {'past': [5]},
+    [],
+  ],
+)
+def test_a_damaged_project_says_how_to_mend_it(client, studio, bad):
+  path = files.write_json(studio.out / 'first' / 'studio.json', bad)
+  asked = [client.get('/api/first/state'), give(client, picture())]
+  asked += [post(client, 'undo', {}), post(client, 'timeline', line())]
+  for sent in asked:
+    assert sent.status_code == 422
+    assert 'record of first' in sent.json()['error']
+    assert 'delete it' in sent.json()['error']
+  assert json.loads(path.read_text()) == bad
+  path.unlink()
+  assert client.get('/api/first/state').status_code == 200
+
+
 def test_projects_have_names_of_the_server(client, studio):
   made = client.post('/api/projects', json='../../A b').json()
   assert made == {'project': 'a-b'}

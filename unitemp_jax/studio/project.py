@@ -20,12 +20,13 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation.clips.layout import is_list
 from unitemp_jax.generate import clip_file
 from unitemp_jax.generate.call import Call
 from unitemp_jax.generate.clip_file import Job
@@ -43,6 +44,58 @@ FAILED, CANCELLED = 'failed', 'cancelled'
 # Of a finished clip, on a page.
 _SHOWN = ('prompt', 'order', 'seed', 'frames', 'fps', 'width', 'height')
 _SHOWN += ('block_frames', 'boundary_frames', 'timings')
+# What each value of a record must be, where it is there.
+_Kinds = Mapping[str, Callable[[Any], bool]]
+
+
+def _is(kind: Any) -> Callable[[Any], bool]:
+  return lambda value: isinstance(value, kind)
+
+
+def _is_place(value: Any) -> bool:
+  """Whether it is the path of a video below a folder."""
+  parts = value.split('/') if isinstance(value, str) else ['']
+  return '' not in parts and '..' not in parts and value.endswith('.mp4')
+
+
+def _is_given(value: Any) -> bool:
+  kinds = {'file': str, 'name': str, 'frames': int, 'width': int, 'height': int}
+  return isinstance(value, dict) and all(
+    isinstance(about, dict)
+    and all(isinstance(about.get(name), kind) for name, kind in kinds.items())
+    and '/' not in about['file']
+    for about in value.values()
+  )
+
+
+_PROJECT: _Kinds = {
+  'timeline': _is(dict),
+  'past': is_list(_is(dict)),
+  'future': is_list(_is(dict)),
+  'given': _is_given,
+}
+_VERSION: _Kinds = {
+  'clip': _is_place,
+  'state': (QUEUED, RUNNING, DONE, FAILED, CANCELLED).__contains__,
+  'timeline': _is(dict),
+  'since': _is(int | float),
+  'starts': _is(int),
+  'words': is_list(_is(str)),
+  'problem': _is(str),
+}
+
+
+def _read(path: Path, kinds: _Kinds, *keys: str) -> dict[str, Any]:
+  """A record of these kinds, which has the keys; UserError if it is damaged."""
+  what, mend = f'the record of {path.parent.name}', 'delete it: videos stay'
+  record = files.read_json(path, what, mend, keys=keys)
+  for key, check in kinds.items():
+    if key in record and not check(record[key]):
+      why = f'its {key} is {repr(record[key])[:60]}'
+      raise UserError(f'{path} cannot be read as {what} ({why}); {mend}.')
+  return record
+
+
 _MOST_STEPS = 100  # that undo goes back over
 _MOST_WAITING = 100  # versions of a project in the queue
 
@@ -86,7 +139,7 @@ class Project:
 
   def _record(self) -> dict[str, Any]:
     path = self.folder / RECORD
-    return files.read_json(path) if path.is_file() else {}
+    return _read(path, _PROJECT) if path.is_file() else {}
 
   def _keep(self, **values: Any) -> None:
     files.write_json(self.folder / RECORD, self._record() | values)
@@ -119,7 +172,7 @@ class Project:
       record = self._record()
       if record.get(back):
         *rest, line = record[back]
-        undone = [*record.get(on, []), record['timeline']]
+        undone = [*record.get(on, []), self.timeline.record()]
         self._keep(**{'timeline': line, back: rest, on: undone})
       return self.timeline
 
@@ -216,6 +269,8 @@ class Project:
 
   def remade(self, version: Version) -> tuple[Call, str]:
     """The call of a version of the studio, and how it is decoded."""
+    if 'timeline' not in version.record:  # It is damaged.
+      raise UserError(version.record['problem'])
     line = Timeline.read(version.record['timeline'])
     return self.call(line, self.folder / GIVEN), line.decode
 
@@ -273,12 +328,16 @@ class Project:
 
   def note(self, name: str, **values: Any) -> None:
     """Changes what is known of a version of the studio."""
-    path = self.folder / name / RECORD
     with self._lock:
-      files.write_json(path, files.read_json(path) | values)
+      record = self._version(name) | values
+      files.write_json(self.folder / name / RECORD, record)
+
+  def _version(self, name: str) -> dict[str, Any]:
+    path = self.folder / name / RECORD
+    return _read(path, _VERSION, 'clip', 'state', 'timeline')
 
   def _names(self) -> list[str]:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
       return sorted(p.name for p in self.folder.iterdir() if p.is_dir())
     return []
 
@@ -291,9 +350,13 @@ class Project:
     for name in self._names():
       folder = self.folder / name
       if (folder / RECORD).is_file():
-        with contextlib.suppress(UserError):
-          record = files.read_json(folder / RECORD, keys=('clip', 'state'))
-          own[name] = Version(name, record, folder / record['clip'])
+        try:
+          record = self._version(name)
+          clip = folder / record['clip']
+        except UserError as error:
+          record = {'state': FAILED, 'problem': str(error)}
+          clip = min(folder.glob('*/*.mp4'), default=folder / 'none.mp4')
+        own[name] = Version(name, record, clip)
       elif name != GIVEN:
         for sidecar in sorted(folder.glob('*.json')):
           key = f'{name}:{sidecar.stem}'
@@ -304,7 +367,10 @@ class Project:
     """What a page shows of a version."""
     record, sidecar = version.record, version.sidecar
     shown: dict[str, Any] = {'name': version.name, 'state': version.state}
-    shown |= {k: record[k] for k in ('timeline', 'problem') if k in record}
+    with contextlib.suppress(UserError, KeyError):
+      shown['timeline'] = Timeline.read(record['timeline']).record()
+    if 'problem' in record:
+      shown['problem'] = record['problem']
     if 'words' in record:
       shown['command'] = shlex.join(['unitemp', 'generate', *record['words']])
     if version.state == DONE:
