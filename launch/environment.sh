@@ -5,6 +5,17 @@
 # UNITEMP_PYTHON  the interpreter it is made with (default: the first of
 #                 python3.12, python3.11, python3 that is new enough)
 
+# Makes a path of the user's, in the variable named $1, one from here: it is
+# relative to where the script was called, which it has left for the repository.
+from_caller() {
+  if [[ -n "${!1:-}" && "${!1}" != /* && "${OLDPWD:-$PWD}" != "$PWD" ]]; then
+    printf -v "$1" '%s' "$OLDPWD/${!1}"
+  fi
+}
+for variable in UNITEMP_OUT UNITEMP_RUNS UNITEMP_PICTURES; do
+  from_caller "$variable"
+done
+
 # Prints one sentence on standard error and stops.
 fail() {
   echo "$(basename "$0"): error: $*" >&2

@@ -20,6 +20,7 @@ for argument in "$@"; do
   case "$argument" in
     --markdown=?*)
       markdown="${argument#--markdown=}"
+      from_caller markdown
       [[ -d "$(dirname "$markdown")" ]] ||
         fail "there is no folder $(dirname "$markdown")."
       ;;
@@ -27,10 +28,12 @@ for argument in "$@"; do
   esac
 done
 
+prompts="${UNITEMP_PROMPTS:-256}"
+[[ "$prompts" =~ ^[1-9][0-9]{0,5}$ ]] ||
+  fail "UNITEMP_PROMPTS=$prompts is no whole number from 1 on."
 enter_accelerated
 
 out="${UNITEMP_OUT:-out/evaluation_set}"
-prompts="${UNITEMP_PROMPTS:-256}"
 mkdir -p "$out"
 
 # Runs a step and notes when it began, and how long it took if it succeeded.

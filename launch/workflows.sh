@@ -17,7 +17,10 @@ source launch/environment.sh
 model=unitemp_jax/assets/tiny
 for argument in "$@"; do
   case "$argument" in
-    --model=*) model="${argument#--model=}" ;;
+    --model=*)
+      model="${argument#--model=}"
+      from_caller model
+      ;;
     -h | --help) show_help ;;
     *) fail "unknown argument '$argument'; use --model=DIR or none." ;;
   esac

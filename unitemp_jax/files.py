@@ -88,7 +88,7 @@ def write(
     within: see `writing`.
   """
   path = Path(path)
-  data = content.encode() if isinstance(content, str) else content
+  data = _bytes(content)
   if not replace and os.path.lexists(path):
     if path.is_file() and path.read_bytes() == data:
       return path
@@ -117,7 +117,7 @@ def write_all(
     contents = {**contents, record: json.dumps(hashes, indent=1) + '\n'}
   with contextlib.ExitStack() as stack:
     for path, content in contents.items():
-      data = content.encode() if isinstance(content, str) else content
+      data = _bytes(content)
       with stack.enter_context(writing(path)).open('r+b') as file:
         file.write(data)
         # All must have found room before the first one appears.
@@ -334,8 +334,14 @@ def birth(pid: int) -> str:
 
 def sha256(content: bytes | str) -> str:
   """The hash of bytes or of a text in 64 hex digits."""
-  data = content.encode() if isinstance(content, str) else content
-  return hashlib.sha256(data).hexdigest()
+  return hashlib.sha256(_bytes(content)).hexdigest()
+
+
+def _bytes(content: bytes | str) -> bytes:
+  """A text as UTF-8, with `\\udcff` for what a file's name has beyond it."""
+  if isinstance(content, bytes):
+    return content
+  return content.encode('utf-8', 'backslashreplace')
 
 
 def file_sha256(*paths: Name) -> str:

@@ -133,6 +133,23 @@ def test_another_page_is_kept(clips, capsys):
 
 
 @pytest.mark.parametrize('verb', ['compare', 'evaluate folder'])
+def test_a_name_that_is_no_text_is_written_all_the_same(clips, verb):
+  """And a record whose list of stages is none."""
+  for system in 'ab':
+    path = clips / system / 'p0-0.mp4'
+    path.with_suffix('.json').unlink()
+    path = path.rename(clips / system / '\udcff\udcfe-0.mp4')
+    path.with_suffix('.json').write_text('{"stages": 5}')
+    other = clips / system / 'p1-0.json'
+    other.write_text('{"stages": ["a/b", "", null]}')
+  words = [*verb.split(), f'{clips / "a"}', f'{clips / "b"}']
+  words = words if verb == 'compare' else words[:-1]
+  assert cli.main([*words, f'--out={clips / "out"}']) == 0
+  table = (clips / 'out' / 'clips.csv').read_text()
+  assert r'\udcff\udcfe-0.mp4' in table and 'p1-0.mp4' in table
+
+
+@pytest.mark.parametrize('verb', ['compare', 'evaluate folder'])
 def test_what_was_edited_or_is_a_link_stays(clips, capsys, verb):
   words = [*verb.split(), f'{clips / "a"}', f'{clips / "b"}']
   words = words if verb == 'compare' else words[:-1]

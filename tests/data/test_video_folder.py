@@ -359,9 +359,17 @@ def test_tars_and_captions_by_pattern(made, spec, tmp_path):
       member = tarfile.TarInfo(name)
       member.size = len(content)
       tar.addfile(member, io.BytesIO(content))
+  whole = (folder / 'x.tar').read_bytes()
+  (folder / 'cut.tar').write_bytes(whole[: len(whole) // 3])
+  (folder / 'none.tar').write_bytes(b'mine' * 500)
+  shutil.copy(made / 'two.mp4', folder / '\udcff.mp4')
   spec = dataclasses.replace(
     spec, videos=str(folder), captions='texts/{name}.caption'
   )
+  with pytest.raises(
+    UserError, match=r'(cut|none)\.tar cannot be read as a tar'
+  ):
+    builder.find_clips(spec, strict=True)
   found = builder.prepare(tmp_path / 'sets', spec)
   rows = [found.source[i] for i in range(0, 18, 6)]
   assert [row['caption'].decode() for row in rows] == [
@@ -375,7 +383,9 @@ def test_tars_and_captions_by_pattern(made, spec, tmp_path):
   ]
   for row in rows[1:]:
     np.testing.assert_array_equal(row['video'], rows[0]['video'])
-  assert [file for file, _ in found.skipped] == ['x.tar/002.mp4']
+  assert sorted(file for file, _ in found.skipped) == [
+    *(r'\udcff.mp4', 'cut.tar', 'none.tar', 'x.tar/002.mp4')
+  ]
 
 
 def test_columns_of_a_table(made, spec, tmp_path):

@@ -113,6 +113,34 @@ def test_second_run_installs_nothing(sandbox):
     assert log[-1].startswith('unitemp report out/quickstart platform=cpu')
 
 
+def test_paths_are_relative_to_where_a_script_was_called(sandbox):
+  (sandbox / 'else').mkdir()
+  script = f'cd else && {sandbox}/launch/quickstart.sh'
+  for out, where in (
+    ('mine', f'{sandbox}/else/mine'),
+    ('/tmp/x', '/tmp/x'),
+    ('', 'out/quickstart'),
+  ):
+    done = bash(script, cwd=sandbox, UNITEMP_OUT=out)
+    assert done.returncode == 0, done.stderr
+    assert read_log(sandbox)[-1].startswith(f'unitemp report {where} platform')
+  done = bash(
+    f'cd else && {sandbox}/launch/evaluation_set.sh --markdown=no/a.md',
+    cwd=sandbox,
+  )
+  assert done.returncode == 2
+  assert f'there is no folder {sandbox}/else/no.' in done.stderr
+
+
+@pytest.mark.parametrize('number', ['abc', '0', '-1', '1e3'])
+def test_a_number_of_prompts_is_one(sandbox, number):
+  script = 'launch/evaluation_set.sh'
+  done = bash(script, cwd=sandbox, UNITEMP_PROMPTS=number)
+  assert done.returncode == 2
+  assert f'UNITEMP_PROMPTS={number} is no whole number' in done.stderr
+  assert not (sandbox / 'out').exists()
+
+
 def test_changed_setup_installs_again(sandbox):
   """Negative control of the stamp: it is not merely 'a file exists'."""
   bash('launch/quickstart.sh', cwd=sandbox)

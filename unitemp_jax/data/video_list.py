@@ -10,6 +10,7 @@ import functools
 import io
 import os
 import pathlib
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -138,7 +139,12 @@ def list_videos(spec: VideoFolderSpec, skip: Skip) -> list[tuple[str, str]]:
     elif path.suffix.lower() in SUFFIXES and path.is_file():
       found.append(name)
     elif path.suffix.lower() == '.tar' and path.is_file():
-      for member, text in _tar_captions(path).items():
+      try:
+        captions = _tar_captions(path)
+      except (UserError, tarfile.TarError, OSError) as error:
+        skip(name, str(error).removeprefix(f'{path} ').rstrip('.'))
+        continue
+      for member, text in captions.items():
         found.append(f'{name}/{member}')
         inside[f'{name}/{member}'] = text
   found.sort()
@@ -154,6 +160,10 @@ def list_videos(spec: VideoFolderSpec, skip: Skip) -> list[tuple[str, str]]:
       skip(file, f'is named in {spec.captions} but is not in {spec.videos}')
   listed = []
   for file in found:
+    if re.search(r'[\ud800-\udfff]', file):
+      shown = file.encode('utf-8', 'backslashreplace').decode()
+      skip(shown, 'has a name that is no UTF-8: rename it')
+      continue
     try:
       caption, wanted = _caption(spec, file, table, inside)
     except (OSError, UnicodeDecodeError) as error:

@@ -95,7 +95,10 @@ def list_clips(
     else:
       record = _sidecar(path)
       # Clips of unfinished stages are no clips of their own.
-      stages |= {path.with_name(str(n)) for n in record.get('stages') or ()}
+      names = record.get('stages')
+      stages |= {
+        path.parent / str(n) for n in (names if isinstance(names, list) else ())
+      }
       try:
         found[path] = _read(folder, path, record, kind, blocks)
       except UserError as error:
