@@ -166,18 +166,7 @@ def _from_pytorch(
       card = card or folder.new_card(networks, told)
       print(folder.finish(args.out, card, networks, args.tokenizer))
   if is_folder and args.fsdp == 1:
-    missing = folder.missing(args.out)
-    if missing:
-      print(
-        f'to generate with {args.out}, run again with {", ".join(missing)} and '
-        'the same --out'
-      )
-    else:
-      order = '' if not card or not card.orders else f' {card.orders[0]} only:'
-      print(
-        f'next:{order} unitemp generate --model={args.out} --orders=forward '
-        '--prompt=...'
-      )
+    print(folder.next_step(args.out, card))
   return 0
 
 
@@ -204,30 +193,17 @@ def _to_pytorch(args: argparse.Namespace, config: ConfigDict | None) -> int:
     raise UserError(f'--max_shard_gb is {args.max_shard_gb}; give more than 0.')
   if args.out.resolve() == args.model.resolve():
     raise UserError(f'--out={args.out} is read; choose another name.')
-  card, paths = None, [args.model]
+  names, told = None, _sizes(config)
   if args.model.is_dir():
     card = model_folder.read_card(args.model)
-    names = [name.strip() for name in args.networks.split(',')]
-    paths = [args.model / f'{name}.safetensors' for name in names]
-  networks = [n for path in paths for n in outgoing.open_networks(path)]
-  kinds = [network.kind for network in networks]
-  twice = {kind for kind in kinds if kinds.count(kind) > 1}
-  if twice:
-    raise UserError(
-      f'{args.model}: two networks of the kind {twice.pop()} would get one '
-      'name; export them one by one, each to its own --out.'
-    )
-  if args.to == 'self_forcing' and kinds != ['dit']:
-    raise UserError(
-      'the layout self_forcing is for one transformer; choose it with '
-      '--networks, and export the rest with --to=wan.'
-    )
-  told = _sizes(config) or (folder.sizes_of(card) if card else {})
+    names, told = args.networks.split(','), told or folder.sizes_of(card)
+  networks = outgoing.collect(args.model, args.to, names)
   for network in networks:
     if network.kind not in told:
       told[network.kind] = _size_of(network)
     network.check(told[network.kind])
-  if not args.dry_run and any(outgoing.pickled(k, args.to) for k in kinds):
+  pickled = any(outgoing.pickled(n.kind, args.to) for n in networks)
+  if pickled and not args.dry_run:
     outgoing.require_torch()
   for network in networks:
     size = told[network.kind]

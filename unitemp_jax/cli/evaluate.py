@@ -7,7 +7,7 @@ import textwrap
 from unitemp_jax import files
 from unitemp_jax.aot.clips import estimates
 from unitemp_jax.cli import clip_options
-from unitemp_jax.cli.options import Parser, part_of, seeds
+from unitemp_jax.cli.options import Parser, part_of, seeds, some
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import folder as clip_folder
 from unitemp_jax.evaluation.clips import naming
@@ -96,7 +96,6 @@ def measure(argv: list[str]) -> int:
   return 0
 
 
-_SHOWN = 20  # clips that a dry run lists
 _GENERATE = f"""suites (name of a clip, samples per prompt):
 {chr(10).join(f'  {name:12} {suite.about}' for name, suite in SUITES.items())}
 
@@ -138,6 +137,10 @@ _GENERATE_OPTIONS = f"""
 """
 
 
+_OF_PROMPTS = ('long_prompts', 'images', 'captions', 'prompt')
+_OF_SET = ('seed', 'samples', 'frames', 'anchors', 'window', 'sinks', 'decode')
+
+
 def _work(args: argparse.Namespace) -> work.Work:
   return work.plan_work(
     args.model,
@@ -145,20 +148,11 @@ def _work(args: argparse.Namespace) -> work.Work:
     clips.find(
       args.suite,
       args.manifest,
-      long_prompts=args.long_prompts,
-      images=args.images,
-      captions=args.captions,
-      prompt=args.prompt,
+      **{name: getattr(args, name) for name in _OF_PROMPTS},
     )[: args.num_prompts],
     work.order_names(args.orders, SUITES[args.suite].conditioning),
-    seed=args.seed,
-    samples=args.samples,
-    frames=args.frames,
-    anchors=args.anchors,
     start=args.start_level,
-    window=args.window,
-    sinks=args.sinks,
-    decode=args.decode,
+    **{name: getattr(args, name) for name in _OF_SET},
   )
 
 
@@ -180,21 +174,20 @@ def generate(argv: list[str]) -> int:
   if args.decode == 'lag':
     for note in decoding.lag_notes(todo.order_of):
       print(note)
-  for remarks in list(todo.remarks.values())[:_SHOWN]:
-    print('\n'.join(f'note: {remark}' for remark in remarks))
-  if len(todo.remarks) > _SHOWN:
-    print(f'note: ... and {len(todo.remarks) - _SHOWN} more prompts')
+  remarks = ['\nnote: '.join(said) for said in todo.remarks.values()]
+  for remark in some(remarks, 'prompts'):
+    print(f'note: {remark}')
   if args.dry_run:
-    for clip in todo.clips[:_SHOWN]:
-      print(f'  {clip.path}.mp4  seed {clip.seed}  {clip.prompt.text}')
-    if len(todo.clips) > _SHOWN:
-      print(f'  ... and {len(todo.clips) - _SHOWN} more')
+    listed = [
+      f'{c.path}.mp4  seed {c.seed}  {c.prompt.text}' for c in todo.clips
+    ]
+    for line in some(listed, 'clips'):
+      print(f'  {line}')
     card = model_folder.read_card(args.model)
-    told = memory_report(card, embeddings=False)
-    lines = estimates(card, todo.order_of, len(todo.clips))
-    print(
-      ''.join(f'{line}\n' for line in ([told] if told else []) + lines), end=''
-    )
+    if told := memory_report(card, embeddings=False):
+      print(told)
+    for line in estimates(card, todo.order_of, len(todo.clips)):
+      print(line)
     return 0
   enable_compile_cache()
   made, there = work.run_work(todo, args.out, shard, args.batch_size, args.mesh)
@@ -246,7 +239,7 @@ def check(argv: list[str]) -> int:
       *(args.folder, args.suite, args.manifest, args.samples),
       verify.Wanted.parse(args.frames, args.fps, args.size),
     )
-  for line in verify.to_lines(problems, None if args.all else _SHOWN):
+  for line in verify.to_lines(problems, None if args.all else 20):
     print(line)
   if args.repair:
     removed = verify.forget(store.Store(args.folder), problems)

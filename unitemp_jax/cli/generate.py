@@ -13,6 +13,7 @@ from unitemp_jax.cli.options import (
   part_of,
   read_prompts,
   seeds,
+  some,
 )
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel import locks
@@ -42,7 +43,6 @@ examples:
   unitemp generate --storyboard=story.yaml --out=out --dry_run
 Run the same command again to continue after an interruption: the clip is the
 same, byte for byte."""
-_SHOWN = 20  # notes that are printed
 _WORKFLOWS = """
 --orders,--order NAME,...  text to video: names with commas, or "all" (forward)
 --image FILE  image to video
@@ -157,10 +157,8 @@ def main(argv: list[str]) -> int:
     for note in decoding.lag_notes(made):
       print(note)
   remarks = [*dict.fromkeys(r for job in todo for r in job.request.remarks)]
-  for remark in remarks[:_SHOWN]:
+  for remark in some(remarks, 'notes'):
     print(f'note: {remark}')
-  if len(remarks) > _SHOWN:
-    print(f'note: ... and {len(remarks) - _SHOWN} more notes')
   frames = min((job.request.num_frames for job in todo), default=card.frames)
   if frames < card.frames:
     print(

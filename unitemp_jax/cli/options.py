@@ -292,6 +292,12 @@ def read_prompt_files(paths: Sequence[Path]) -> list[str]:
   return lines
 
 
+def some(lines: Sequence[str], what: str, most: int = 20) -> list[str]:
+  """The first lines of many, and how many more there are."""
+  more = [f'... and {len(lines) - most} more {what}'] if lines[most:] else []
+  return [*lines[:most], *more]
+
+
 def at_least(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
   """Returns what reads a whole number that lies between the two."""
 

@@ -175,11 +175,20 @@ def finish(
   return model_folder.write_card(out, card)
 
 
-def missing(out: Path) -> list[str]:
-  """The options that a folder lacks the files of, to generate with it."""
+def next_step(out: Path, card: ModelCard | None) -> str:
+  """What to run next: to complete a folder, or to generate with it."""
   names = {name: f'{name}.safetensors' for name in ('student', 'vae', 'text')}
   names['tokenizer'] = 'tokenizer.json'
-  return [f'--{n}' for n, file in names.items() if not (out / file).exists()]
+  lacks = [f'--{n}' for n, file in names.items() if not (out / file).exists()]
+  if lacks:
+    return (
+      f'to generate with {out}, run again with {", ".join(lacks)} and the same '
+      '--out'
+    )
+  order = '' if not card or not card.orders else f' {card.orders[0]} only:'
+  return (
+    f'next:{order} unitemp generate --model={out} --orders=forward --prompt=...'
+  )
 
 
 def new_card(

@@ -5,7 +5,7 @@ import functools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,35 @@ def open_networks(path: Path) -> list[Network]:
       '"unitemp train" or "unitemp convert" wrote.'
     )
   return found
+
+
+def collect(
+  model: Path, target: str, names: Sequence[str] | None = None
+) -> list[Network]:
+  """The networks to export; UserError if two of them would get one name.
+
+  Args:
+    model: a file of weights, or a model folder.
+    target: of `TARGETS`.
+    names: of a folder's files, such as `student`; None where it is a file.
+  """
+  paths = [model]
+  if names is not None:
+    paths = [model / f'{name.strip()}.safetensors' for name in names]
+  networks = [network for path in paths for network in open_networks(path)]
+  kinds = [network.kind for network in networks]
+  twice = {kind for kind in kinds if kinds.count(kind) > 1}
+  if twice:
+    raise UserError(
+      f'{model}: two networks of the kind {twice.pop()} would get one name; '
+      'export them one by one, each to its own --out.'
+    )
+  if target == 'self_forcing' and kinds != ['dit']:
+    raise UserError(
+      'the layout self_forcing is for one transformer; choose it with '
+      '--networks, and export the rest with --to=wan.'
+    )
+  return networks
 
 
 def state_dict(
