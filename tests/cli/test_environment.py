@@ -32,6 +32,8 @@ FAST = '--xla_cpu_enable_fast_math'
     ('JAX_DEFAULT_MATMUL_PRECISION=foo', 'JAX_DEFAULT_MATMUL_PRECISION=foo'),
     ('XLA_FLAGS=--xla_nonsense=1', 'Unknown flag'),
     (f'XLA_FLAGS={FAST}=maybe', "Couldn't interpret value maybe"),
+    ('LIBTPU_INIT_ARGS=--nonsense=1', "flag 'nonsense'"),
+    ('LIBTPU_INIT_ARGS= ', ''),
     (f'XLA_FLAGS={FAST}=false', ''),  # The controls.
     ('JAX_NUM_CPU_DEVICES=2', ''),
     ('JAX_ENABLE_X64=1', ''),
@@ -39,6 +41,8 @@ FAST = '--xla_cpu_enable_fast_math'
 )
 def test_environment(setting, words):
   name, _, value = setting.partition('=')
+  if 'LIBTPU' in name:
+    pytest.importorskip('libtpu')
   env = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', name: value}
   done = subprocess.run(
     [sys.executable, '-c', PROBE], env=env, capture_output=True, text=True

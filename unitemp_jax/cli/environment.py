@@ -1,6 +1,8 @@
 """What the user's environment says to JAX, and its faults in one sentence."""
 
 import contextlib
+import glob
+import importlib.util
 import os
 import re
 import subprocess
@@ -19,6 +21,10 @@ _ASIDE = re.compile(
 _KNOWN = re.compile(
   r'(\s*--xla_force_host_platform_device_count=[1-9]\d{0,2})*'
 )
+_LOAD = """import contextlib
+from unitemp_jax.aot import topology
+with contextlib.suppress(Exception):  # Libtpu itself would end the process.
+  topology.devices(topology.parse('v5e:2x2'))"""
 # What decides which devices there are.
 _DEVICES = ('JAX_PLATFORM', 'JAX_NUM_CPU_DEVICES', 'CUDA_VISIBLE')
 # Hints of JAX that name a variable which need not be set.
@@ -44,19 +50,31 @@ def heeded() -> Iterator[None]:
 
 
 def _check_flags() -> None:
-  """A flag that XLA does not know would end the process without a word."""
-  if _KNOWN.fullmatch(os.environ.get('XLA_FLAGS', '').rstrip()):
-    return
-  others = {n: v for n, v in os.environ.items() if not n.startswith('JAX_')}
+  """A flag that XLA does not know would end the process without a word.
+
+  Those of libtpu are left to it where there may be a TPU, which has one user.
+  """
+  tpus = glob.glob('/dev/accel*') + glob.glob('/dev/vfio/*')
+  if not _KNOWN.fullmatch(os.environ.get('XLA_FLAGS', '').rstrip()):
+    _try('XLA_FLAGS', 'import jax; jax.devices()')
+  given = os.environ.get('LIBTPU_INIT_ARGS', '').strip()
+  if given and not tpus and importlib.util.find_spec('libtpu'):
+    _try('LIBTPU_INIT_ARGS', _LOAD)
+
+
+def _try(name: str, code: str) -> None:
+  """Runs code in a process that may die of what a variable says."""
+  kept = {n: v for n, v in os.environ.items() if not n.startswith('JAX_')}
   tried = subprocess.run(
-    [sys.executable, '-c', 'import jax; jax.devices()'],
-    env={**others, 'JAX_PLATFORMS': 'cpu'},
+    [sys.executable, '-c', code],
+    env={**kept, 'JAX_PLATFORMS': 'cpu'},
+    stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
   )
   if tried.returncode:
     lines = tried.stderr.decode(errors='replace').splitlines()
     said = [s.partition('] ')[2] for s in lines if re.match(r'[EF]\d+ ', s)]
-    raise _refusal(f'XLA_FLAGS: {(said or lines[-1:] or ["?"])[0]}')
+    raise _refusal(f'{name}: {(said or lines[-1:] or ["?"])[0]}')
 
 
 def _is_of_jax(error: Exception) -> bool:
@@ -80,7 +98,7 @@ def _why_not(error: Exception) -> str | None:
 
 
 def _refusal(reason: str) -> UserError:
-  known = [n for n in os.environ if n.startswith(('JAX_', 'XLA_'))]
+  known = [n for n in os.environ if n.startswith(('JAX_', 'XLA_', 'LIBTPU_'))]
   named = [n for n in known if n.lower() in reason.lower()]
   named = named or [n for n in os.environ if n.startswith(_DEVICES)]
   given = ', '.join(f'{n}={os.environ[n]:.60}' for n in sorted(named))
