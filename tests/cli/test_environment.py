@@ -60,15 +60,20 @@ def test_environment(setting, words):
 
 def test_what_is_set_aside(monkeypatch):
   given = {'JAX_ENABLE_X64': 'True', 'JAX_TRANSFER_GUARD_X': 'disallow'}
+  given |= {'JAX_DEFAULT_PRNG_IMPL': 'rbg', 'JAX_RANDOM_SEED_OFFSET': '7'}
+  given |= {'JAX_THREEFRY_PARTITIONABLE': 'false'}
   kept = {'JAX_TRANSFER_GUARD': 'log', 'JAX_LOG_COMPILES': '1'}
   for name, value in {**given, **kept}.items():
     monkeypatch.setenv(name, value)
   with pytest.warns(UserWarning, match='is set aside'), environment.heeded():
     assert given.keys() - os.environ.keys() == given.keys()
     assert kept.keys() <= os.environ.keys()
-  monkeypatch.setenv('JAX_ENABLE_X64', '0')
+  kept = {'JAX_ENABLE_X64': '0', 'JAX_DEFAULT_PRNG_IMPL': 'threefry2x32'}
+  kept |= {'JAX_THREEFRY_PARTITIONABLE': '1', 'JAX_RANDOM_SEED_OFFSET': '0'}
+  for name, value in kept.items():
+    monkeypatch.setenv(name, value)
   with environment.heeded():
-    assert 'JAX_ENABLE_X64' in os.environ
+    assert kept.keys() <= os.environ.keys()
 
 
 @pytest.mark.parametrize('kind', [AssertionError, RuntimeError, ValueError])

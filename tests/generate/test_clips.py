@@ -135,9 +135,24 @@ def test_files_of_another_run_are_refused_and_named(todo):
   for bad in ('{"key": "0"}', 'no json', '{}', '[1]', '"x"'):
     job.beside('.json').write_text(bad)
     with pytest.raises(
-      UserError, match=r'\.json says.*choose another --out, or delete '
+      UserError, match=r'\.json .*choose another --out, or delete '
     ):
       clips.unfinished(todo, MODEL)
+
+
+def test_what_a_desktop_adds_to_pictures_is_left_alone(
+  pipeline, todo, tmp_path
+):
+  output = clip_file.Output(('png',))
+  job = dataclasses.replace(todo[0], output=output)
+  assert clips.run(pipeline, [job], 4, report=lambda line: None) == 1
+  for name in ('.DS_Store', 'Thumbs.db'):
+    (job.beside('.frames') / name).write_text('mine')
+  before = files(tmp_path)
+  assert clips.run(pipeline, [job], 4, report=lambda line: None) == 0
+  (job.beside('.frames') / '00001.png').unlink()
+  assert clips.run(pipeline, [job], 4, report=lambda line: None) == 1
+  assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize('ending', ['.mp4', '.png', '.strip.png', '.rows'])
@@ -164,6 +179,16 @@ def test_a_link_is_never_written_through(pipeline, todo, tmp_path):
     clips.run(pipeline, todo[:1], 4, report=lambda line: None)
   assert victim.read_bytes() == b'mine'
   assert not (tmp_path / 'nowhere').exists()
+  todo[0].path.unlink()
+  (tmp_path / 'folder').mkdir()
+  output = clip_file.Output(('png',))
+  job = dataclasses.replace(todo[0], output=output)
+  for ending in ('.frames', '.rows'):
+    job.beside(ending).symlink_to(tmp_path / 'folder')
+    with pytest.raises(UserError, match='was not made by this command'):
+      clips.run(pipeline, [job], None, report=lambda line: None)
+    job.beside(ending).unlink()
+  assert not [*(tmp_path / 'folder').iterdir()]
 
 
 @pytest.mark.parametrize('ending', ['.mp4', '.png', '.strip.png'])

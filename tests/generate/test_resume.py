@@ -228,6 +228,20 @@ def test_leftovers_of_a_finished_clip_are_swept(pipeline, tmp_path):
   assert files(tmp_path) == before and not job.beside('.rows').exists()
 
 
+def test_what_a_user_has_beside_kept_blocks_is_kept(pipeline, tmp_path):
+  job = long_job(pipeline, tmp_path)
+  rows = clips.RowFolder(job.beside('.rows'), job.key(pipeline.hash))
+  rows.save(clips.MadeRow(0, np.zeros((1, 3, 2, 2, 4)), np.zeros(1), 0, True))
+  notes = job.beside('.rows') / 'row-notes.npz'
+  notes.write_text('mine')
+  write_video(job.beside('.partial.mp4'), np.zeros((2, 16, 16, 3), np.uint8), 9)
+  with pytest.raises(UserError, match=r'partial.mp4 .* not made by this'):
+    clips.run(pipeline, [job], None, quiet)
+  job.beside('.partial.mp4').unlink()
+  rows.remove()
+  assert [*job.beside('.rows').iterdir()] == [notes]
+
+
 def test_two_clips_are_told_apart_in_the_progress(pipeline, tmp_path):
   first, lines = long_job(pipeline, tmp_path), []
   other = dataclasses.replace(first, path=first.path.with_name('y.mp4'))

@@ -1,6 +1,7 @@
 """From what users have to requests: lengths, sizes, schedules, refusals."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -134,6 +135,18 @@ BAD = [
     'apart',
   ),
   ('prompt', lambda: workflows.loop(CARD, ' '), 'empty'),
+  *(
+    ('prompt', functools.partial(workflows.loop, CARD, prompt), 'give a text')
+    for prompt in (None, 5, b'x', {0: None})
+  ),
+  ('prompts', lambda: workflows.loop(CARD, ['a', 'b']), '2 prompts are given'),
+  *(
+    ('number', functools.partial(workflows.loop, CARD, 'a', **own), 'no whole')
+    for own in (
+      *({'seed': 1.7}, {'seed': None}, {'height': '32'}, {'window': 1.5}),
+      *({'anchors': '3'}, {'start': 1.5}, {'width': 32.0}),
+    )
+  ),
 ]
 
 

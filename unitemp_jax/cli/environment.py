@@ -13,9 +13,12 @@ from collections.abc import Iterator
 
 from unitemp_jax.errors import Remark, UserError
 
-# With these nothing here runs.
+# With these nothing here runs, or every seed makes another video.
 _ASIDE = re.compile(
-  'JAX_ENABLE_X64=(?!0?$|f|n|off).*|JAX_TRANSFER_GUARD.*=disallow.*', re.I
+  'JAX_ENABLE_X64=(?!0?$|f|n|off).*|JAX_TRANSFER_GUARD.*=disallow.*'
+  '|JAX_DEFAULT_PRNG_IMPL=(?!threefry2x32$).*|JAX_RANDOM_SEED_OFFSET=(?!0$).*'
+  '|JAX_THREEFRY_PARTITIONABLE=(0|f|n|off).*',
+  re.I,
 )
 # Flags that need no look: those of tests.
 _KNOWN = re.compile(
@@ -37,7 +40,7 @@ def heeded() -> Iterator[None]:
   for name, value in list(os.environ.items()):
     if _ASIDE.fullmatch(f'{name}={value}'):
       del os.environ[name]
-      text = f'{name}={value:.60} is set aside; nothing here runs with it'
+      text = f'{name}={value:.60} is set aside: nothing runs with it, or alike'
       warnings.warn(Remark(text), stacklevel=2)
   _check_flags()
   try:

@@ -4,12 +4,13 @@ import argparse
 import difflib
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from unitemp_jax import TINY, files
-from unitemp_jax.errors import UserError, is_blank
+from unitemp_jax.errors import Remark, UserError, is_blank
 from unitemp_jax.orders import SINKS
 
 _FILES = ('.mp4', '.mkv', '.mov', '.webm', '.gif', '.avi', '.png', '.jpg')
@@ -189,9 +190,16 @@ class Parser(argparse.ArgumentParser):
 
   def parse_known_args(self, args=None, namespace=None):
     """As argparse does, which takes `--option=--` for an empty list."""
+    seen = set()
     for word in args or ():
       if re.fullmatch(r'--\w+=--', word):
         self.error(f'{word}: -- is no value')
+      name, _, value = word.partition('=')
+      action = self._option_string_actions.get(name)
+      if type(action) is argparse._StoreAction and action in seen:
+        told = f'{name} is there again; {value or "the last"} holds'
+        warnings.warn(Remark(told), stacklevel=2)
+      seen.add(action)
     return super().parse_known_args(args, namespace)
 
   def error(self, message: str) -> NoReturn:

@@ -432,7 +432,11 @@ def _other(video: Path) -> UserError:
 def _files_of(path: Path, ending: str) -> dict[str, Path]:
   """The files of an output that are there, by what follows the clip's name."""
   if path.is_dir() and ending == '.frames':
-    return {f'{ending}/{own.name}': own for own in sorted(path.iterdir())}
+    return {
+      f'{ending}/{own.name}': own
+      for own in sorted(path.iterdir())  # What a desktop adds is hidden.
+      if own.name != 'Thumbs.db' and not own.name.startswith('.')
+    }
   return {ending: path} if os.path.lexists(path) else {}
 
 

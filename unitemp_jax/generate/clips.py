@@ -53,8 +53,8 @@ def unfinished(jobs: Sequence[Job], model: str) -> list[Job]:
     owners.add(job.path)
     sidecar, key, record = job.beside('.json'), job.key(model), {}
     if os.path.lexists(sidecar):
-      with contextlib.suppress(UserError):
-        record = files.read_json(sidecar)
+      mend = f'choose another --out, or delete {job.path.stem}.* there'
+      record = files.read_json(sidecar, 'what a clip says', mend)
       if record.get('key') != key:
         raise UserError(
           f'{job.path} was made with other settings or another model, as '

@@ -238,6 +238,7 @@ class Draft:
     for name in ('block', 'anchors', 'start', 'window', 'trained_span'):
       value = rest.pop(name, None)
       if value is not None:
+        _whole(name, value)
         self.order[name.removeprefix('trained_')] = value
     if rest:
       raise UserError(
@@ -402,6 +403,11 @@ class Draft:
     """Returns the texts, and (position, index) of the switches."""
     if isinstance(prompt, str):
       return (prompt,), ()
+    if not isinstance(prompt, Mapping | Sequence) or not all(
+      isinstance(text, str)
+      for text in (prompt.values() if isinstance(prompt, Mapping) else prompt)
+    ):
+      raise UserError(f'the prompt is {prompt!r:.60}; give a text.')
     if not isinstance(prompt, Mapping):
       return tuple(prompt), ()
     if not prompt:
@@ -432,7 +438,10 @@ class Draft:
 
   def resolution(self, clips: Sequence[np.ndarray]) -> tuple[int, int]:
     """Height and width: as asked for, else like the first clip, else own."""
-    height, width = self._size
+    height, width = (
+      None if side is None else _whole('height or width', side)
+      for side in self._size
+    )
     own = (self.card.height, self.card.width)
     shape = clips[0].shape[1:3] if clips else own
     if height is None and width is None:

@@ -17,7 +17,7 @@ import math
 import os
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -113,7 +113,7 @@ def read_folder(folder: pathlib.Path) -> Contents:
     )
   is_set = (folder / 'records').is_dir()
   clips, problems = [], []
-  for path in sorted(
+  for path in _visible(
     folder.glob('records/*/**/*.json' if is_set else '*/*.json')
   ):
     try:
@@ -123,7 +123,9 @@ def read_folder(folder: pathlib.Path) -> Contents:
   named = {clip.video for clip in clips} | {
     stage for clip in clips for stage in clip.stages
   }
-  for path in sorted(folder.glob('videos/*/**/*.mp4' if is_set else '*/*.mp4')):
+  for path in _visible(
+    folder.glob('videos/*/**/*.mp4' if is_set else '*/*.mp4')
+  ):
     name = path.relative_to(folder).as_posix()
     if name not in named and not _sidecar_of(folder, path).exists():
       problems.append(f'{name} has no sidecar; make the clip again.')
@@ -141,6 +143,10 @@ def read_folder(folder: pathlib.Path) -> Contents:
       problems.append(str(error))
   effort = str(store.read_effort(folder) or '')
   return Contents(folder, clips, results, problems, effort)
+
+
+def _visible(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+  return sorted(path for path in paths if not path.name.startswith('.'))
 
 
 def _sidecar_of(folder: pathlib.Path, video: pathlib.Path) -> pathlib.Path:

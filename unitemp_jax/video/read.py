@@ -29,7 +29,7 @@ from av.video.reformatter import (
 )
 from PIL import Image
 
-from unitemp_jax import files
+from unitemp_jax import files, timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.video import pictures
 
@@ -336,6 +336,11 @@ def read_video(
   for frame in decoded:
     frames.append(frame)
     size += frame.nbytes
+    if len(frames) > timeline.MOST_FRAMES:
+      raise UserError(
+        f'{os.fspath(path)} has more than {timeline.MOST_FRAMES} frames'
+        f'{f" at {fps:g} per second" if fps else ""}; cut it first.'
+      )
     if size > most:
       raise UserError(
         f'{os.fspath(path)} takes more than {most / 2**30:.2g} GiB as pixels; '
