@@ -12,6 +12,7 @@ import pytest
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file, clips, workflows
 from unitemp_jax.video.read import fit, read_video
+from unitemp_jax.video.write import write_video
 
 RNG = np.random.default_rng(0)
 

@@ -361,8 +361,10 @@ def run(
   made = {id(job) for job in todo}
   for job in jobs:  # killed between its last file and its clean-up
     if id(job) not in made and _key_in(job.beside('.rows') / 'key.json'):
-      RowFolder(job.beside('.rows'), job.key(pipeline.hash)).remove()
-      job.beside('.partial.mp4').unlink(missing_ok=True)
+      key, partial = job.key(pipeline.hash), job.beside('.partial.mp4')
+      RowFolder(job.beside('.rows'), key).remove()
+      if clip_file.tags_of(partial).get('key') == key:
+        partial.unlink()
   if not todo:
     return 0
   check_room(todo)
