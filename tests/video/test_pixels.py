@@ -142,6 +142,8 @@ def test_clips_that_memory_does_not_hold_are_refused(tmp_path):
   assert len(read_video(path, most=most)[0]) == 9
   with pytest.raises(UserError, match='cut it'):
     read_video(path, 20, most)
+  with pytest.raises(UserError, match='too many frames'):
+    read_video(path, 200_000)
 
 
 @pytest.mark.parametrize(('gamma', 'wanted'), [(1, 186), (1 / 2.2, 128)])

@@ -337,10 +337,7 @@ def read_video(
     frames.append(frame)
     size += frame.nbytes
     if len(frames) > timeline.MOST_FRAMES:
-      raise UserError(
-        f'{os.fspath(path)} has more than {timeline.MOST_FRAMES} frames'
-        f'{f" at {fps:g} per second" if fps else ""}; cut it first.'
-      )
+      raise UserError(f'{os.fspath(path)} has too many frames; cut it first.')
     if size > most:
       raise UserError(
         f'{os.fspath(path)} takes more than {most / 2**30:.2g} GiB as pixels; '
