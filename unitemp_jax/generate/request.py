@@ -228,7 +228,10 @@ class Draft:
     self._sound: np.ndarray | None = None
     rest = dict(settings)
     self.seed = _whole('seed', rest.pop('seed', 0))
-    self._size = rest.pop('height', None), rest.pop('width', None)
+    sides = rest.pop('height', None), rest.pop('width', None)
+    for side in sides:
+      _whole('height or width', 0 if side is None else side)
+    self._size = sides
     self._trim = bool(rest.pop('trim', False))
     self._bounded = bool(rest.pop('bounded', True))
     self.order: dict[str, Any] = {'block': self.card.block}
@@ -438,10 +441,7 @@ class Draft:
 
   def resolution(self, clips: Sequence[np.ndarray]) -> tuple[int, int]:
     """Height and width: as asked for, else like the first clip, else own."""
-    height, width = (
-      None if side is None else _whole('height or width', side)
-      for side in self._size
-    )
+    height, width = self._size
     own = (self.card.height, self.card.width)
     shape = clips[0].shape[1:3] if clips else own
     if height is None and width is None:

@@ -83,9 +83,7 @@ def list_clips(
       continue
     if suffix == '.txt' and mp4.is_file():
       continue  # LongLive's prompts
-    if any('\ud800' <= c <= '\udfff' for c in path.name):
-      found[path] = f'{path.name!a} is no name in UTF-8; rename it.'
-    elif not path.is_file():
+    if not path.is_file():
       if suffix in video_list.SUFFIXES:
         found[path] = str(files.no_file(path))
     elif suffix not in video_list.SUFFIXES:
