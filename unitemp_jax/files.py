@@ -109,8 +109,10 @@ def write_all(
   """
   if record is not None:
     hashes = {
-      os.path.relpath(path, record.parent): [sha256(content)]
-      + ([file_sha256(path)] if path.is_file() else [])  # until it is replaced
+      os.path.relpath(path, record.parent): sorted(
+        # The present one's too, until it is replaced.
+        {sha256(content)} | ({file_sha256(path)} if path.is_file() else set())
+      )
       for path, content in contents.items()
     }
     # What is written last here appears first.

@@ -225,6 +225,19 @@ def test_numbers_of_another_model_are_never_mixed_in(whole, tmp_path):
   assert (out / results.METRICS).read_bytes() == before
 
 
+def test_an_edited_table_stays(whole, tmp_path):
+  for path in whole[0].iterdir():
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(runner, 'Bench', None)
+    (tmp_path / results.TABLES).write_text('mine')
+    with pytest.raises(UserError, match='was changed since'):
+      evaluate.main(arguments(tmp_path))
+    assert (tmp_path / results.TABLES).read_text() == 'mine'
+    (tmp_path / results.TABLES).unlink()
+    assert evaluate.main(arguments(tmp_path)) == 0
+
+
 def test_a_damaged_suite_and_a_file_as_out_are_refused(tmp_path):
   (tmp_path / 'vae.json').write_text('{')
   with pytest.raises(UserError, match='finished suite'):

@@ -10,8 +10,10 @@ import unitemp_jax
 from unitemp_jax.cli import generate
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.workflows import Model
+from unitemp_jax.studio import given
 from unitemp_jax.studio import project as projects
-from unitemp_jax.studio.timeline import Timeline
+from unitemp_jax.studio.timeline import Piece, Source, Timeline
+from unitemp_jax.video.read import read_image
 from unitemp_jax.video.write import write_image, write_video
 
 WHOLE = ('clip', 0, 0, 32)
@@ -33,6 +35,17 @@ def project(studio, tmp_path):
     source = found.give(tmp_path / name, name)
     setattr(found, name[:-4], source)
   return found
+
+
+def test_a_piece_is_of_the_file_that_is_there(project, tmp_path):
+  """Not of one that had its name before: a version that was deleted."""
+  path, made = tmp_path / 'clip.mkv', []
+  for value in (10, 200):
+    frames = np.full((9, 32, 32, 3), value, np.uint8)
+    write_video(path, frames, 12, kind='mkv')
+    found = given.cut(Source(path, 9), Piece('a', 0, 0, 0), 12, tmp_path)
+    made.append(read_image(found)[0, 0, 0])
+  assert made == [10, 200]
 
 
 def told(project, pieces, **changes):

@@ -99,7 +99,9 @@ def cut(source: Source, piece: Piece, fps: float, folder: Path) -> Path:
     raise UserError('a piece of the timeline ends after its source; trim it.')
   if piece.count == source.frames:
     return source.path
-  key = files.sha256(str(source.path.resolve()))[:8]
+  about = source.path.stat()
+  words = f'{source.path.resolve()} {about.st_size} {about.st_mtime_ns}'
+  key = files.sha256(words)[:8]
   ending = 'png' if piece.count == 1 else 'mkv'
   path = folder / f'{key}-{piece.first}-{piece.last}.{ending}'
   if not path.is_file():

@@ -85,6 +85,7 @@ SUITES = {
     long.run_schedule, 'does the video follow a prompt that switches'
   ),
 }
+_HASHES = '.written.json'  # of the tables
 _NEED_TEACHER = ('teacher', 'orders', 'diversity')
 # Names of an earlier version, for what users have and type.
 _FORMER = {'variety': 'diversity', 'judges': 'classifiers'}
@@ -146,10 +147,12 @@ def current_name(suite: str) -> str:
 def finished(out: Path, key: dict[str, Any]) -> dict[str, list[Section]]:
   """Reads the suites that are there already, in the order of `SUITES`.
 
-  UserError if one belongs to another model or other settings, or is damaged.
+  UserError if one belongs to another model or other settings, or is damaged, or
+  a table was edited.
   """
   if out.exists() and not out.is_dir():
     raise UserError(f'--out={out} is a file; choose a folder.')
+  files.check_unchanged(out / _HASHES)
   done = {}
   for name in SUITES:
     names = [name, *(old for old, new in _FORMER.items() if new == name)]
@@ -225,8 +228,11 @@ def run(
     files.write_json(out / f'{name}.json', {'key': key, 'sections': stored})
   sections = [section for name in SUITES for section in done.get(name, [])]
   table = results.join(sections)
-  table.to_json(out / results.METRICS)
-  files.write(out / results.TABLES, results.to_markdown(sections))
+  texts: dict[Path, bytes | str] = {
+    out / results.METRICS: table.to_text(),
+    out / results.TABLES: results.to_markdown(sections),
+  }
+  files.write_all(texts, out / _HASHES)
   return table
 
 
