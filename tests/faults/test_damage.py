@@ -33,6 +33,9 @@ from unitemp_jax.plans import text as plan_text
 from unitemp_jax.report import read as report
 from unitemp_jax.report import report as page
 from unitemp_jax.sampling import model_folder
+from unitemp_jax.studio.project import Project
+from unitemp_jax.studio.timeline import Timeline
+from unitemp_jax.studio.worker import Worker
 from unitemp_jax.training import workdir
 from unitemp_jax.video import read as video
 from unitemp_jax.video.write import write_video
@@ -156,6 +159,24 @@ def readers(folder):
     store.to_text(store.read_status(made))
     verify.verify_set(made)
 
+  studio = Project(folder / 'studio', TINY, model)
+  line = Timeline(33).record()
+  piece = {'file': 'a.png', 'name': 'a.png', 'frames': 1}
+  piece |= {'width': 8, 'height': 8}
+  version = {'clip': 'long/a.mp4', 'state': 'queued', 'since': 1.0}
+  version |= {'timeline': line, 'words': ['--seed=1'], 'starts': 1}
+  for name in ('0001', '0002'):
+    files.write_json(studio.folder / name / 'studio.json', version)
+
+  def projects(path):
+    worker = Worker(TINY, lambda: [studio], lambda: None)
+    assert worker._next()  # The other waits at least.
+    list(map(studio.about, studio.versions().values()))
+    studio.note('0001', state='queued')
+    studio.undo()
+    assert all(map(studio.strip, studio.given))
+    return studio.steps(), studio.timeline
+
   def text(name, content, read, tree=False):
     if not isinstance(content, bytes | str):
       content, tree = json.dumps(content), True
@@ -221,6 +242,17 @@ def readers(folder):
       there('latents/latents-00000.array_record'),
       shard,
     ),
+    'version': text('studio/0001/studio.json', version, projects),
+    'project': text(
+      'studio/studio.json',
+      {'timeline': line, 'past': [line], 'future': [], 'given': {'x': piece}},
+      projects,
+    ),
+    'hashes': text(
+      'written.json',
+      {'clip.mp4': [files.file_sha256(folder / 'clip.mp4')]},
+      files.check_unchanged,
+    ),
     'features': text('four.npy', there('four.npy'), frechet.read_features),
     'picture': text('a.png', there('a.png'), video.read_image),
     'video': text('clip.mp4', there('clip.mp4'), video.read_video),
@@ -231,7 +263,8 @@ NAMES = (
   *('card', 'tokenizer', 'storyboard', 'plan', 'manifest csv', 'manifest json'),
   *('manifest jsonl', 'manifest txt', 'manifest', 'votes', 'key', 'sidecar'),
   *('set', 'list of a set', 'record', 'journal', 'results', 'config of a run'),
-  *('latents', 'shard', 'features', 'picture', 'video'),
+  *('latents', 'shard', 'version', 'project', 'hashes', 'features'),
+  *('picture', 'video'),
 )
 
 
