@@ -391,6 +391,35 @@ def read_json(
   raise UserError(f'{path} cannot be read as {what} ({why}); {mend}.')
 
 
+def read_arrays(
+  path: Name, mend: str, names: Collection[str] | None = None
+) -> dict[str, Any]:
+  """Arrays of an npz by name, or that of an npy under ''; UserError if neither.
+
+  Args:
+    path: of the file.
+    mend: what to give instead, the end of the sentence.
+    names: reads no others; None for all.
+  """
+  import numpy as np  # Here, so that light verbs do not wait for it.
+
+  path = Path(path)
+  if not path.is_file():
+    raise no_file(path)
+  try:
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+      if names is not None and '' not in names:
+        raise ValueError('it is no npz')
+      return {'': loaded}
+    with loaded:
+      return {n: loaded[n] for n in loaded.files if names is None or n in names}
+  except UNREADABLE as error:
+    # numpy takes what it does not know for pickled, and advises to load it.
+    why = 'it is no npy or npz' if 'pickle' in str(error) else error
+    raise UserError(f'{path} cannot be read ({why}); {mend}.') from error
+
+
 def parse_json(text: str | bytes) -> Any:
   """The value of JSON.
 

@@ -8,7 +8,6 @@ tells which order it is.
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -45,17 +44,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
   A leading axis of length 1 is dropped. UserError if the file is missing, or
   lacks one of them.
   """
-  if not os.path.isfile(path):
-    raise files.no_file(path)
-  try:
-    with np.load(path, allow_pickle=False) as file:
-      arrays = {k: file[k] for k in ('noise', *_KINDS) if k in file}
-  except files.UNREADABLE as error:
-    strange = isinstance(error, TypeError) or 'pickle' in str(error)
-    why = 'it is no npz' if strange else error
-    raise UserError(
-      f'{path} cannot be read ({why}); give one with noise and what it made.'
-    ) from error
+  mend = 'give an npz with noise and what it made'
+  arrays = files.read_arrays(path, mend, ('noise', *_KINDS))
   if 'noise' not in arrays or len(arrays) < 2:
     raise UserError(
       f'{path} must hold "noise" and "latents" or "frames", but has '

@@ -25,19 +25,7 @@ AXES = ('level', 'time', 'height', 'width', 'channel')
 
 def read(path: str | os.PathLike[str]) -> np.ndarray:
   """Reads noise as float32 `[level, time, height, width, channel]`."""
-  path = Path(path)
-  if not path.is_file():
-    raise files.no_file(path)
-  try:
-    with np.load(path, allow_pickle=False) as opened:
-      held = {name: opened[name] for name in opened.files}
-  except (AttributeError, TypeError):  # a single array
-    held = {}
-  except files.UNREADABLE as error:
-    why = 'it is none' if 'pickle' in str(error) else error
-    raise UserError(
-      f'{path} cannot be read as .npz ({why}); write noise as the guide says.'
-    ) from error
+  held = files.read_arrays(path, 'write noise as the guide says')
   noise = held.get('noise')
   if noise is None or noise.ndim != len(AXES) or noise.dtype.kind != 'f':
     raise UserError(

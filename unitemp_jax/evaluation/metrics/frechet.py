@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 
 import numpy as np
 
@@ -35,25 +34,12 @@ def read_features(path: str | os.PathLike[str]) -> Features:
   An npz may hold a text 'network' that names what made them. UserError if the
   file is missing, or holds no finite [n, d] with n >= 2.
   """
-  path = pathlib.Path(path)
-  network = ''
-  if not path.is_file():
-    raise files.no_file(path)
-  try:
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-      values = loaded
-    else:
-      with loaded:
-        values = loaded['features']
-        network = str(loaded['network']) if 'network' in loaded else ''
-  except files.UNREADABLE as error:
-    # numpy takes what it does not know for pickled, and advises to load it.
-    why = 'it is no npy or npz' if 'pickle' in str(error) else error
-    raise UserError(
-      f'{path} holds no features ({why}); write an npy [n, d], or an npz with '
-      "the keys 'features' and 'network'."
-    ) from error
+  keys = ('features', 'network')
+  mend = f'write an npy [n, d], or an npz with the keys {" and ".join(keys)}'
+  held = files.read_arrays(path, mend, ('', *keys))
+  values = held.get('', held.get('features'))
+  if values is None:
+    raise UserError(f'{path} holds no features; {mend}.')
   if values.ndim != 2 or len(values) < 2 or values.dtype.kind not in 'fiu':
     raise UserError(
       f'{path} must hold numbers [n, d] with n of 2 or more, one row a clip, '
@@ -64,7 +50,7 @@ def read_features(path: str | os.PathLike[str]) -> Features:
     raise UserError(
       f'{path} holds values that are not finite, or above {_MOST:g}; mend it.'
     )
-  return Features(values, network)
+  return Features(values, str(held.get('network', '')))
 
 
 def check_alike(made: Features, real: Features) -> None:
