@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from unitemp_jax.cli.options import Parser
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import Remark, UserError
 
 OPTIONS = """
 names* NAME  which of them, and what a line
@@ -45,6 +45,14 @@ def test_defaults_and_values():
   )
   assert (args.names, args.count, args.rate) == (['x'], 9, 0.5)
   assert args.mark == ['1', '2'] and args.exact
+
+
+@pytest.mark.filterwarnings('error')
+def test_an_option_that_is_there_twice_is_said():
+  for words in (('--count=4', '--number=5'), ('--count', '4', '--count', '5')):
+    with pytest.warns(Remark, match=r'(--number|--count) is there again; '):
+      assert parse(*words)[1].count == 5
+  assert parse('--mark=1', '--mark=1', '--exact', '--exact')[1].exact
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,8 @@ def folder(tmp_path, monkeypatch):
   said = tmp_path / 'said'
   said.mkdir()
   save(wan(), said / 'dit.safetensors')
+  (tmp_path / 'plain').mkdir()
+  save(wan(), tmp_path / 'plain/dit.safetensors')
   fields = {'_class_name': 'WanModel', 'num_heads': 4}
   (said / 'config.json').write_text(json.dumps(fields))
   save(wan(), 'header.safetensors', {'config': '{"num_attention_heads": 8}'})
@@ -190,6 +192,11 @@ CASES = [
     'LoRA overwritten',
     f'{DIT} --lora=good.safetensors --config=small.py --out=good.safetensors',
     'would write over good.safetensors',
+  ),
+  (
+    'into what is read',
+    '--student=plain --config=small.py --out=plain',
+    'would write over plain',
   ),
   ('int8', f'--student=int8.safetensors {SMALL}', 'quantised weights'),
   ('heads beside', f'--student=said {SMALL}', 'says that it has 4 heads'),
