@@ -38,6 +38,7 @@ UNREADABLE = (
   *(SyntaxError, RuntimeError, OverflowError, AttributeError),
   *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, struct.error),
 )
+HASHES = '.written.json'  # of files in its folder, see `write_all`
 _DAY = 24 * 3600.0
 _MOST_TEXT = 2**28  # bytes of a text that is held in memory
 _writing: set[Path] = set()  # Temporary files of this process.

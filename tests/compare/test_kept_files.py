@@ -186,7 +186,7 @@ def test_the_key_of_another_blind_page_stays(clips, capsys):
   assert cli.main([*score, f'{kept}']) == 0
   # What is no key at all is somebody's.
   (clips / 'out' / blind.KEY).write_text('{}')
-  (clips / 'out' / 'measured' / 'written.json').unlink()
+  (clips / 'out' / '.written.json').unlink()
   assert cli.main(words) == 2
   assert 'no key of a blind' in capsys.readouterr().err
 

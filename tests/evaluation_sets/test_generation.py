@@ -166,6 +166,11 @@ def test_between_the_ends_of_real_clips(real_clips, tmp_path, capsys):
   assert call(*words, '--order=inbetween') == 0
   assert 'made 1, 2 were there' in capsys.readouterr().out
   assert call('status', out) == 0
+  capsys.readouterr()
+  assert call(*words, '--order=inbetween', '--dry_run') == 0
+  assert '3 of them are there' in capsys.readouterr().out
+  assert call(*words, '--order=inbetween', '--seed=5', '--dry_run') == 2
+  assert 'choose another folder' in capsys.readouterr().err
   assert verify.verify_set(out) == (3, [])
   path = out / 'records' / 'inbetween' / 'clip 1-0.json'
   found = json.loads(path.read_text())

@@ -468,6 +468,7 @@ def test_a_version_is_told_to_whoever_made_it(studio):
   folder = studio.out / 'first' / 'long'
   folder.mkdir()
   (folder / '0000-a.json').write_text(json.dumps({'prompt': 'a'}))
+  (folder / '.writer.json').write_text('{}')  # of a command that is at work
   [version] = studio.state(studio.listed()[0])['versions']
   assert version['name'] == 'long:0000-a'
   assert version['state'] == 'failed'  # It has no video.

@@ -39,4 +39,4 @@ def check(
       )
   files.check_no_links(args.out, _FOLDERS)
   pages.check_own(args.out / 'index.html', eyebrow, _WRITTEN)
-  files.check_unchanged(args.out / pages.HASHES)
+  files.check_unchanged(args.out / files.HASHES)

@@ -178,6 +178,10 @@ def generate(argv: list[str]) -> int:
   for remark in some(remarks, 'prompts'):
     print(f'note: {remark}')
   if args.dry_run:
+    made = store.Store(args.out)
+    made.check(todo.settings, todo.clips)
+    if there := sum(map(made.is_finished, todo.clips)):
+      print(f'{there} of them are there')
     listed = [
       f'{c.path}.mp4  seed {c.seed}  {c.prompt.text}' for c in todo.clips
     ]

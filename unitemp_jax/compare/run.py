@@ -208,7 +208,7 @@ def _write(out: Path, contents: gallery.Contents, results, texts) -> str:
       out / gallery.PAGE: page,
       out / METRICS: ResultTable(tuple(results)).to_text(),
     },
-    out / pages.HASHES,
+    out / files.HASHES,
   )
   pages.remove_parts(out / gallery.PAGE, shown)
   for note in contents.notes:

@@ -107,6 +107,17 @@ class Store:
   def begin(self, settings: dict[str, Any], clips: Sequence[Clip]) -> None:
     """Writes what the set is, or checks that this command continues it.
 
+    UserError: see `check`.
+    """
+    text = self.check(settings, clips)
+    path = self.root / 'clips.jsonl'
+    if not path.exists() or path.read_text(encoding='utf-8') != text:
+      files.write(path, text, within=self._partial)
+    self.write_json(self.root / 'set.json', settings)
+
+  def check(self, settings: dict[str, Any], clips: Sequence[Clip]) -> str:
+    """Checks that a command makes this set or continues it; its list of clips.
+
     A set may grow (more orders, samples or prompts), and never changes.
     UserError if the folder holds another set, or other files.
     """
@@ -126,9 +137,7 @@ class Store:
         f'{path} is there already and of no set like this; choose another '
         '--out, or move it away.'
       )
-    if not path.exists() or path.read_text(encoding='utf-8') != text:
-      files.write(path, text, within=self._partial)
-    self.write_json(self.root / 'set.json', settings)
+    return text
 
   def _check_continues(self, settings, lines) -> None:
     old = self.read_settings()

@@ -95,7 +95,7 @@ def write(
       out / PAGE: page,
       out / results.METRICS: results.join(sections).to_text(),
     },
-    out / pages.HASHES,
+    out / files.HASHES,
   )
 
 

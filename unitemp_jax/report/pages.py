@@ -22,7 +22,6 @@ from markupsafe import Markup
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
 
-HASHES = 'measured/written.json'  # of the files beside a page
 MAX_POINTS = 600  # of a line; more than the pixels it is drawn with
 WIDTH, HEIGHT = 1000.0, 100.0  # of a chart, in its own units
 

@@ -358,7 +358,7 @@ class Project:
           clip = min(folder.glob('*/*.mp4'), default=folder / 'none.mp4')
         own[name] = Version(name, record, clip)
       elif name != GIVEN:
-        for sidecar in sorted(folder.glob('*.json')):
+        for sidecar in sorted(folder.glob('[!.]*.json')):
           key = f'{name}:{sidecar.stem}'
           found[key] = Version(key, {}, sidecar.with_suffix('.mp4'))
     return found | own

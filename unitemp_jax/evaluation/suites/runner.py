@@ -85,7 +85,6 @@ SUITES = {
     long.run_schedule, 'does the video follow a prompt that switches'
   ),
 }
-_HASHES = '.written.json'  # of the tables
 _NEED_TEACHER = ('teacher', 'orders', 'diversity')
 # Names of an earlier version, for what users have and type.
 _FORMER = {'variety': 'diversity', 'judges': 'classifiers'}
@@ -152,7 +151,7 @@ def finished(out: Path, key: dict[str, Any]) -> dict[str, list[Section]]:
   """
   if out.exists() and not out.is_dir():
     raise UserError(f'--out={out} is a file; choose a folder.')
-  files.check_unchanged(out / _HASHES)
+  files.check_unchanged(out / files.HASHES)
   done = {}
   for name in SUITES:
     names = [name, *(old for old, new in _FORMER.items() if new == name)]
@@ -232,7 +231,7 @@ def run(
     out / results.METRICS: table.to_text(),
     out / results.TABLES: results.to_markdown(sections),
   }
-  files.write_all(texts, out / _HASHES)
+  files.write_all(texts, out / files.HASHES)
   return table
 
 
