@@ -24,11 +24,11 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import safetensors
 
 from unitemp_jax import files
 from unitemp_jax.convert import hub
 from unitemp_jax.errors import UserError, optional
+from unitemp_jax.models.weights import open_safetensors
 
 # Safetensors' names of the types that weights may have.
 DTYPES: Mapping[str, np.dtype] = {
@@ -173,13 +173,7 @@ def _open_index(path: Path) -> Opened:
 
 
 def _open_safetensors(path: Path) -> Opened:
-  try:
-    opened = safetensors.safe_open(path, framework='np')
-  except (safetensors.SafetensorError, OSError) as error:
-    raise UserError(
-      f'{path} cannot be read as safetensors ({error}); copy or download it '
-      'again.'
-    ) from error
+  opened = open_safetensors(path)
   tensors = {}
   if not opened.keys():
     raise UserError(f'{path} holds no tensors; copy or download it again.')

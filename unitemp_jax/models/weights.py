@@ -192,6 +192,17 @@ def _check(path: Path, wanted: dict[str, tuple[int, ...]], opened: 'Files'):
     )
 
 
+def open_safetensors(path: Path) -> Any:
+  """A file of arrays that are read when they are asked for."""
+  try:
+    return safetensors.safe_open(path, framework='np')
+  except (safetensors.SafetensorError, OSError) as error:
+    raise UserError(
+      f'{path} cannot be read as safetensors ({error}); copy or download it '
+      'again.'
+    ) from error
+
+
 class Files:
   """The arrays of one network in one file, or split over several.
 
@@ -254,14 +265,7 @@ class Files:
 
   def _file(self, number: int) -> Any:
     if number not in self._open:
-      path = self._paths[number]
-      try:
-        opened = safetensors.safe_open(path, framework='np')
-      except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(
-          f'{path} cannot be read as safetensors ({error}); copy or write it '
-          'again.'
-        ) from error
+      opened = open_safetensors(self._paths[number])
       self._open[number] = self._stack.enter_context(opened)
     return self._open[number]
 

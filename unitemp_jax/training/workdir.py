@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import safetensors
 from etils import epath
 from flax import serialization, traverse_util
 from jax.experimental import multihost_utils
@@ -177,8 +176,8 @@ def provenance(path: str | Path) -> dict[str, Any]:
   `seconds` in them without restarts and compilation.
   """
   path = Path(path)
-  with safetensors.safe_open(str(path), framework='numpy') as file:
-    about = json.loads((file.metadata() or {}).get('unitemp', '{}'))
+  with weights.Files(path) as opened:
+    about = opened.metadata
   log = path.parent.parent / 'metrics.jsonl'
   if log.is_file():
     with contextlib.suppress(ValueError, LookupError, RecursionError):
