@@ -9,6 +9,7 @@ a bug and keeps its traceback.
 import difflib
 import errno
 import functools
+import gc
 import importlib
 import io
 import locale
@@ -203,6 +204,8 @@ class _Output(io.TextIOWrapper):
 
 def run() -> None:
   """Entry point of the console command."""
+  # Imports and tracing make many objects and drop few of them.
+  gc.set_threshold(10_000)
   if not sys.flags.utf8_mode and locale.getencoding().lower() != 'utf-8':
     # Files are UTF-8 whatever the terminal speaks.
     words = [sys.executable, *sys.orig_argv[1:]]

@@ -21,6 +21,7 @@ tokenizer can be derived from them. No caption is longer than 18 words.
 
 import dataclasses
 import functools
+import importlib.metadata
 import itertools
 import re
 from collections.abc import Sequence
@@ -50,10 +51,13 @@ _FINE = 4  # glyph pixels per cell
 @functools.cache
 def digit_images() -> tuple[np.ndarray, np.ndarray]:
   """Scikit-learn's digits [n, 8, 8] in [0, 1] and their classes."""
-  from sklearn.datasets import load_digits
-
-  data = load_digits()
-  return data.images.astype(np.float32) / 16.0, data.target.astype(np.int64)
+  # `sklearn.datasets.load_digits` reads this file too; its import takes longer
+  # than all other imports together.
+  package = importlib.metadata.distribution('scikit-learn')
+  path = package.locate_file('sklearn/datasets/data/digits.csv.gz')
+  table = np.loadtxt(str(path), delimiter=',')
+  images = table[:, :-1].reshape(-1, 8, 8).astype(np.float32) / 16.0
+  return images, table[:, -1].astype(np.int64)
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.models import nag, rope
 from unitemp_jax.models.attention import RESIDUALS, attention
 from unitemp_jax.models.cache import KVCache, beside, init_cache, stage
+from unitemp_jax.models.params import param
 from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.parallel.mesh import (
   join_heads,
@@ -61,7 +62,7 @@ class Linear(nn.Module):
   def __call__(self, x: AnyArray) -> jax.Array:
     """Applies the layer in `dtype`."""
     shape = (x.shape[-1], self.features)
-    kernel = self.param('kernel', self.kernel_init, shape)
+    kernel = param(self, 'kernel', self.kernel_init, shape)
     leading = x.shape[:-1]
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if device_mesh.platform() == 'cpu':
@@ -70,7 +71,7 @@ class Linear(nn.Module):
       x = x.reshape(-1, x.shape[-1])
     y = (x @ kernel).astype(self.dtype)
     if self.use_bias:
-      bias = self.param('bias', nn.initializers.zeros, (self.features,))
+      bias = param(self, 'bias', nn.initializers.zeros, (self.features,))
       y = y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
     return y.reshape(*leading, self.features)
 
@@ -141,7 +142,7 @@ class RMSNorm(nn.Module):
   @nn.compact
   def __call__(self, x: AnyArray) -> jax.Array:
     """Normalises the last axis in float32, cast back."""
-    scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+    scale = param(self, 'scale', nn.initializers.ones, (x.shape[-1],))
     x32 = x.astype(jnp.float32)
     x32 = x32 * jax.lax.rsqrt((x32**2).mean(-1, keepdims=True) + EPS)
     return (x32 * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
@@ -202,7 +203,7 @@ class Block(nn.Module):
   def setup(self):
     """One layer's parameters."""
     init = nn.initializers.normal(self.dim**-0.5)
-    self.modulation = self.param('modulation', init, (6, self.dim))
+    self.modulation = param(self, 'modulation', init, (6, self.dim))
     self.self_attn = Projections(self.dim, self.num_heads, self.dtype)
     self.cross_attn = Projections(self.dim, self.num_heads, self.dtype)
     # Not the fast variance, which loses all digits far from zero.
@@ -387,6 +388,8 @@ class DiT(nn.Module):
       'split_rngs': {'params': True},
       'length': c.num_layers,
       'unroll': c.unroll,
+      # That traces a layer twice; without it other weights are drawn.
+      'check_constancy_invariants': self.is_initializing(),
     }
     self.blocks = nn.scan(
       rematerialised(Block, c.remat),
@@ -396,7 +399,7 @@ class DiT(nn.Module):
       },
     )(c.dim, c.num_heads, c.ffn_dim, dtype)
     init = nn.initializers.normal(c.dim**-0.5)
-    self.head_modulation = self.param('head_modulation', init, (2, c.dim))
+    self.head_modulation = param(self, 'head_modulation', init, (2, c.dim))
     self.head = dense(
       c.channels * c.patch**2, nn.initializers.zeros, jnp.float32
     )

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from unitemp_jax.models.dit import DiT, Linear, TextContext
+from unitemp_jax.models.params import param
 from unitemp_jax.shapes import (
   AnyArray,
   Latents,
@@ -62,7 +63,7 @@ class T5Norm(nn.Module):
   @nn.compact
   def __call__(self, x: AnyArray) -> jax.Array:
     """Normalises the last axis."""
-    scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+    scale = param(self, 'scale', nn.initializers.ones, (x.shape[-1],))
     x32 = x.astype(jnp.float32)
     x32 = x32 * jax.lax.rsqrt((x32**2).mean(-1, keepdims=True) + 1e-6)
     return x32.astype(x.dtype) * scale.reshape(1, 1, -1).astype(x.dtype)
@@ -108,8 +109,11 @@ class TextLayer(nn.Module):
   def relative_bias(self, length: int) -> jax.Array:
     """This layer's additive logits `[1, N, E, E]`."""
     c = self.config
-    table = self.param(
-      'relative_bias', nn.initializers.normal(1.0), (c.buckets, c.num_heads)
+    table = param(
+      self,
+      'relative_bias',
+      nn.initializers.normal(1.0),
+      (c.buckets, c.num_heads),
     )
     index = jnp.arange(length)
     bucket = relative_bucket(

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import lax
 
+from unitemp_jax.models.params import param
 from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.parallel.mesh import split_rows
 from unitemp_jax.shapes import AnyArray
@@ -161,8 +162,8 @@ class CausalConv(nn.Module):
   def __call__(self, x: AnyArray, conv_cache: ConvCache) -> jax.Array:
     """Convolves one chunk; kt - 1 frames are read from the cache and left."""
     shape = (*self.kernel_size, x.shape[-1], self.features)
-    kernel = self.param('kernel', self.kernel_init, shape)
-    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    kernel = param(self, 'kernel', self.kernel_init, shape)
+    bias = param(self, 'bias', nn.initializers.zeros, (self.features,))
     reach = self.kernel_size[0] - 1
     if reach:
       x = jnp.concatenate([conv_cache.past(x, reach), x], axis=1)
@@ -187,7 +188,7 @@ class ChannelNorm(nn.Module):
   @nn.compact
   def __call__(self, x: AnyArray) -> jax.Array:
     """Normalises the last axis, statistics in float32."""
-    gamma = self.param('gamma', nn.initializers.ones, (x.shape[-1],))
+    gamma = param(self, 'gamma', nn.initializers.ones, (x.shape[-1],))
     x32 = x.astype(jnp.float32)
     # A floor inside the root keeps the gradient finite at a zero vector.
     square = jnp.maximum(jnp.sum(x32**2, -1, keepdims=True), 1e-24)
