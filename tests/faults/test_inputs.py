@@ -85,6 +85,7 @@ CASES = {
     (f'{TEACHER} --embeddings=none', 2, ['none holds no embeddings']),
     (f'{TEACHER} --guidance_scale=1e40', 2, ['0..1000, not 1e+40']),
     (f'{TEACHER} --guidance_scale=-5', 2, ['0..1000, not -5']),
+    (f'{TEACHER} --shift=1e308', 2, ['the shift is 1e+308']),
     (f'{STUDIO} --host=999.1.1.1', 2, ['999.1.1.1', 'another --host']),
     (f'{STUDIO} --host=192.0.2.1', 2, ['192.0.2.1', 'another --host']),
     (f'{STUDIO} --port=0', 0, ['would serve']),
@@ -201,6 +202,16 @@ CASES = {
     ('generate --prompt=\ufeff --out=o', 2, ['the prompt is empty']),
     (f'{G} --negative_prompt="a cat" --dry_run', 0, ['does not know "cat"']),
     ('teacher --model=model --out=o --prompt="a cat" --dry_run', 0, ['"cat"']),
+    (
+      f'{TEACHER} --guidance_scale=1 --negative_prompt=red',
+      0,
+      ['negative prompt does nothing'],
+    ),
+    (
+      f'{G} --negative_prompt=red --nag_scale=1 --dry_run',
+      0,
+      ['negative prompt does nothing'],
+    ),
   ],
   'tracebacks, hangs, memory': [
     ('generate --prompt=x --out=/proc/new', 2, ['/proc/new']),

@@ -277,6 +277,8 @@ def jobs(args: argparse.Namespace) -> list[Any]:
 
     guide = Nag(args.negative_prompt, **strengths)
     unread = tokenizer.remarks(args.negative_prompt, card.text.length)
+    if guide.scale == 1:
+      unread.append('with --nag_scale=1 the negative prompt does nothing')
     requests = [
       dataclasses.replace(r, nag=guide, remarks=(*r.remarks, *unread))
       for r in requests

@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
   if prompts is None:
     raise UserError('give --prompt or --prompts, one of the two.')
   card = model_folder.read_card(args.model)
-  teacher.settings_of(card, **settings)
+  how = teacher.settings_of(card, **settings)
   tokenizer = Tokenizer.from_file(args.model / 'tokenizer.json')
   seeds = options.seeds(args.seed, len(prompts))
   wanted = [
@@ -115,6 +115,8 @@ def main(argv: list[str]) -> int:
   for text in dict.fromkeys(filter(str.strip, texts)):
     for remark in tokenizer.remarks(text, card.text.length):
       print(f'note: {remark}')
+  if negative is not None and how.guidance_scale == 1:
+    print('note: with --guidance_scale=1 the negative prompt does nothing')
   if args.embeddings is not None:
     Stored(args.embeddings, card, tokenizer).check(texts)
   if args.dry_run or not todo:

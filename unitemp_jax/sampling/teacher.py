@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -48,8 +47,8 @@ class TeacherSettings:
       raise UserError(
         f'a sampler takes 1..{MOST_STEPS} steps, not {self.steps}.'
       )
-    if not 0 < self.shift < math.inf:
-      raise UserError(f'the shift must be above 0, not {self.shift}.')
+    if not 0 < self.shift <= 1e6:
+      raise UserError(f'the shift is {self.shift}; use more than 0, up to 1e6.')
     if not 0 <= self.guidance_scale <= 1000:
       raise UserError(
         f'the guidance scale must lie in 0..1000, not {self.guidance_scale:g}; '
