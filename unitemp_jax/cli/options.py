@@ -4,13 +4,13 @@ import argparse
 import difflib
 import os
 import re
-import warnings
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from unitemp_jax import TINY, files
-from unitemp_jax.errors import Remark, UserError, is_blank
+from unitemp_jax.errors import UserError, is_blank, plain
 from unitemp_jax.orders import SINKS
 
 _FILES = ('.mp4', '.mkv', '.mov', '.webm', '.gif', '.avi', '.png', '.jpg')
@@ -198,7 +198,7 @@ class Parser(argparse.ArgumentParser):
       action = self._option_string_actions.get(name)
       if type(action) is argparse._StoreAction and action in seen:
         told = f'{name} is there again; {value or "the last"} holds'
-        warnings.warn(Remark(told), stacklevel=2)
+        print(f'unitemp: note: {plain(told)}', file=sys.stderr)
       seen.add(action)
     return super().parse_known_args(args, namespace)
 
