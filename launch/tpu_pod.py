@@ -132,6 +132,11 @@ def main(argv):
   try:
     options, training = options_lib.parse(argv)
     slices = hardware.parse(options.type, options.slices)
+    if options.verb in ('launch', 'up', 'run'):
+      source.check_size(ROOT)
+      if training:
+        mount = gke.MOUNT if options.gke else queued.MOUNT
+        parts.check(training, options, ROOT, mount)
     if options.verb in ('launch', 'up') and not describe(options, slices):
       print('tpu_pod.py: nothing was requested.', file=sys.stderr)
       return EXIT_DOES_NOT_FIT

@@ -41,10 +41,13 @@ def cost_lines(path, slices, capacity, hours):
       f'{path} has no price per chip-hour for {name} {capacity}; edit it.'
     ) from error
   chips = slices.count * slices.chips
+  edited = f'edited {date}'
+  if date == 'never':
+    edited = 'example prices, not edited yet'
   return [
     f'cost: {chips} chips x {hours:g} h x {price:g} {currency} per chip-hour = '
     f'{chips * hours * price:,.2f} {currency} ({capacity})',
-    f'  the price is what {path} says (edited {date}): check it, and add '
+    f'  the price is what {path} says ({edited}): check it, and add '
     'storage and traffic.',
   ]
 

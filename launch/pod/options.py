@@ -69,7 +69,11 @@ def _parser():
   each = 'of one host; by default as compiled (--aot_report, or the 1.3B)'
   add('--seconds_per_clip', type=float, default=0.0, help=each)
   here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-  add('--prices', default=os.path.join(here, 'prices.json'))
+  add(
+    '--prices',
+    default=os.path.join(here, 'prices.json'),
+    help='prices per chip and hour (default launch/prices.json, examples)',
+  )
   add('--aot_report', default='', help='JSON of `unitemp aot`: does it fit?')
   add('--dry_run', action='store_true', help='print every command, run none')
   return parser
@@ -113,6 +117,13 @@ def complete(training, options, slices, mount):
     return parts.complete(arguments, options, slices, mount)
   if not arguments or arguments[0] != 'train':
     return arguments
+  # Hosts that train together see the bucket as a folder.
+  for place, word in enumerate(arguments):
+    flag, equals, value = word.partition('=')
+    value = ','.join(
+      parts.in_bucket(path, options, mount) for path in value.split(',')
+    )
+    arguments[place] = f'{flag}{equals}{value}'
 
   def add(flag, value):
     if not any(word.split('=')[0] == flag for word in arguments):

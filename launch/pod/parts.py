@@ -19,6 +19,16 @@ _SAMPLER = os.path.join(
   os.path.dirname(os.path.abspath(__file__)),
   *('..', '..', 'configs', 'aot', 'results', 'sampler-v5e-1x1.json'),
 )
+_VERBS = os.path.join(
+  os.path.dirname(os.path.abspath(__file__)),
+  *('..', '..', 'unitemp_jax', 'cli'),
+)
+# What stands for a path in the options of a verb, and those that verbs share.
+_PATH = re.compile(
+  r'^--(\w+)[!?+*]? (?:FILE|FILE\.npz|DIR|PATH|CLIP|PROMPTS)\b(?!,)',
+  re.MULTILINE,
+)
+_SHARED_PATHS = {'config', 'embeddings', 'model', 'prompts'}
 # What the worker script writes its number in the place of.
 HOST = 'HOST'
 
@@ -39,6 +49,54 @@ def value_of(arguments, flag):
   return ''
 
 
+def check(arguments, options, root, mount):
+  """Refuses options that a verb lacks, and paths that are not there.
+
+  A machine would find out too, once it is paid for.
+
+  Raises:
+    PodError: there is one.
+  """
+  verb = kind(arguments) or arguments[0]
+  names = [verb.split()[0]] + ['clip_options'] * verb.startswith('evaluate')
+  text = ''
+  for name in names:
+    path = os.path.join(_VERBS, f'{name}.py')
+    if not re.fullmatch(r'\w+', name) or not os.path.exists(path):
+      raise PodError(f'unitemp has no verb {name}; see unitemp --help.')
+    with open(path, encoding='utf-8') as file:
+      text += file.read()
+  known = set(re.findall(r'(?:--|@)(\w+)', text))
+  paths, flag = _SHARED_PATHS | set(_PATH.findall(text)), ''
+  for word in arguments[len(verb.split()) :]:
+    value = word
+    if word.startswith('--'):
+      flag, equals, value = word[2:].partition('=')
+      if flag not in known and not flag.startswith('config.'):
+        raise PodError(
+          f'unitemp {verb} has no option --{flag}; see unitemp {verb} --help.'
+        )
+      if not equals:
+        continue  # A switch, or the next word is the value.
+    if flag in paths | {''} and not _is_there(value, options, root, mount):
+      raise PodError(
+        f'{word}: {value} is not on this machine; check the name, or give '
+        'gs://BUCKET/PATH.'
+      )
+    flag = ''
+
+
+def _is_there(value, options, root, mount):
+  """Whether a path is here, in the sources or may be on the hosts."""
+  if value.startswith(('gs://', 'hf:', f'{mount}/')):
+    return True
+  if options.workdir and os.path.isabs(value):
+    return True  # Of the folder that all hosts share.
+  bare = value.rpartition(':')[0] or value  # A config's FILE:ARG.
+  places = (value, bare, os.path.join(root, value), os.path.join(root, bare))
+  return any(map(os.path.exists, places))
+
+
 def complete(arguments, options, slices, mount):
   """Returns the arguments with output, part, and paths as hosts see them.
 
@@ -56,7 +114,7 @@ def complete(arguments, options, slices, mount):
   out = []
   for word in arguments:
     start, value = _split(word)
-    value = moved.get(value, _in_bucket(value, options, mount))
+    value = moved.get(value, in_bucket(value, options, mount))
     out.append(f'{start}{value}')
   if not value_of(out, '--out'):
     out.append(f'--out={options.workdir or f"{mount}/{options.name}"}')
@@ -78,7 +136,7 @@ def _split(word):
   return f'{flag}{equals}', value
 
 
-def _in_bucket(value, options, mount):
+def in_bucket(value, options, mount):
   """A path of the bucket as hosts see it."""
   if not value.startswith('gs://'):
     return value
@@ -94,7 +152,7 @@ def _in_bucket(value, options, mount):
 def inputs(arguments, options, mount):
   """Lists (local path, place in the bucket, path on a host) of what is read.
 
-  Files that git tracks are in the sources that are copied anyway.
+  Files that git does not ignore are in the sources that are copied anyway.
   """
   tracked = None
   found = []

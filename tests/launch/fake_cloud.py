@@ -165,7 +165,12 @@ class FakeCloud:
       self.repository / 'launch',
       ignore=shutil.ignore_patterns('__pycache__'),
     )
-    (self.repository / 'setup.py').write_text('')
+    shutil.copytree(
+      *(f / 'unitemp_jax' / 'cli' for f in (ROOT, self.repository)),
+      ignore=shutil.ignore_patterns('__pycache__'),
+    )
+    for name in ('setup.py', 'c.py'):
+      (self.repository / name).write_text('')
     subprocess.run(['git', 'init', '-q', self.repository], check=True)
     self.hosts = hosts
     self.script('on_create', 'WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE')

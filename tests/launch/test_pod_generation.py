@@ -271,6 +271,9 @@ def test_gke_makes_parts_too(tmp_path, given):
     (4, ('generate', '--prompt=x'), 'take a type with one (v6e-8)'),
     (4, (*COMMAND, '--shard=0/4'), 'leave out --shard'),
     (1, (*COMMAND, '--model=gs://other/m'), 'not in the bucket of the run'),
+    (1, (*COMMAND, '--manifest=none.json'), 'none.json is not on this machine'),
+    (1, (*COMMAND, '--model', 'none'), 'none: none is not on this machine'),
+    (1, (*COMMAND, '--manifst=x.json'), 'has no option --manifst'),
   ],
 )
 def test_bad_input_is_one_sentence(tmp_path, hosts, command, words):

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from fake_cloud import FakeCloud
+from fake_cloud import ROOT, FakeCloud
 
 pytestmark = pytest.mark.skipif(
   shutil.which('bash') is None or shutil.which('git') is None,
@@ -198,6 +198,10 @@ def test_memory_report_decides(cloud, tmp_path, peak, topology, code, words):
     (['--bucket='], ('train',), 'outlives the machines'),
     ([], (), 'what shall run?'),
     (['--prices=nowhere.json'], ('train',), 'price file'),
+    ([], ('train', '--config=none.py'), 'none.py is not on this machine'),
+    ([], ('train', '--confg=c.py'), 'unitemp train has no option --confg'),
+    ([], ('trian', '--config=c.py'), 'unitemp has no verb trian'),
+    ([], ('train', '--config=c.py', '--workdir=gs://x/y'), 'not in the bucket'),
   ],
 )
 def test_bad_input_is_one_sentence_and_no_request(
@@ -207,6 +211,34 @@ def test_bad_input_is_one_sentence_and_no_request(
   assert done.returncode == 2
   assert words in done.stderr and len(done.stderr.splitlines()) == 1
   assert not cloud.calls('create')
+
+
+def test_a_training_sees_the_bucket_as_a_folder(cloud):
+  own = (
+    '--workdir=gs://runs/w',
+    '--config.latents.dir=gs://runs/a,gs://runs/b',
+  )
+  done = cloud.run(
+    'run', '--dry_run', training=('train', '--config=c.py', *own)
+  )
+  assert done.returncode == 0, done.stderr
+  told = 'train --config=c.py --workdir=../bucket/w '
+  assert f'{told}--config.latents.dir=../bucket/a,../bucket/b' in done.stdout
+
+
+def test_sources_that_are_large_are_refused(cloud):
+  """Before machines are requested; files that git ignores do not count."""
+  weights = cloud.repository / 'weights'
+  weights.mkdir()
+  with (weights / 'vae.safetensors').open('wb') as file:
+    file.truncate(101_000_000)
+  done = cloud.run('launch', '--dry_run')
+  assert done.returncode == 2
+  assert 'weights/vae.safetensors (101 MB)' in done.stderr
+  (cloud.repository / '.gitignore').write_text('/weights/')
+  assert cloud.run('launch', '--dry_run').returncode == 0
+  ignored = ROOT.joinpath('.gitignore').read_text().split()
+  assert {'/weights/', '/models/', '/my_videos/'} <= {*ignored}
 
 
 def test_gke_submits_once_and_waits(cloud):
