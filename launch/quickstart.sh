@@ -22,3 +22,4 @@ out="${UNITEMP_OUT:-out/quickstart}"
 unitemp generate --orders=all --num_prompts="${UNITEMP_PROMPTS:-8}" --seed=0 \
   --out="$out"
 unitemp report "$out"
+echo "For \`unitemp\` in this shell: source ${UNITEMP_VENV:-.venv}/bin/activate"

@@ -67,3 +67,7 @@ def record(pipeline, path, noise, **arguments):
   axes = np.array(['level', 'time', 'channel', 'height', 'width'])
   np.savez(path, noise=draws, axes=axes)
   return result
+
+
+if __name__ == '__main__':
+  print(__doc__.strip())

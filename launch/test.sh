@@ -12,6 +12,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 
 extras='test'
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+  show_help
+fi
 if [[ "${1:-}" == --tpu ]]; then
   shift
   extras='test,tpu'

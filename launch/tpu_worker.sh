@@ -235,6 +235,6 @@ case "$command" in
     ;;
   *)
     sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    exit 2
+    [[ "$command" == --help ]] || exit 2
     ;;
 esac

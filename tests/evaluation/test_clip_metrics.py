@@ -132,3 +132,7 @@ def test_relative_drift_is_the_formula():
   curve = np.repeat([2.0, 3.0, 1.0], 4)[:, None]
   np.testing.assert_allclose(clip_metrics.relative_drift(curve, 4), [0.5])
   np.testing.assert_allclose(clip_metrics.relative_drift(curve[:7], 4), [0])
+
+
+def test_every_metric_of_a_clip_has_a_table():
+  assert [name for name, one in registry.CLIP.items() if not one.section] == []

@@ -59,6 +59,16 @@ def test_shellcheck_is_clean(name):
   assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize(
+  'name', [name for name in SCRIPTS if name.startswith('launch/')]
+)
+def test_help_prints_and_makes_nothing(name, tmp_path):
+  venv = tmp_path / 'venv'
+  done = bash(f'{name} --help', UNITEMP_VENV=str(venv))
+  assert done.returncode == 0 and done.stdout and not done.stderr
+  assert not venv.exists()
+
+
 def test_unknown_argument_stops_before_anything_is_made(tmp_path):
   venv = tmp_path / 'venv'
   done = bash('launch/quickstart.sh --gpu', UNITEMP_VENV=str(venv))

@@ -133,9 +133,10 @@ class Parser(argparse.ArgumentParser):
     **kinds: Any,
   ):
     """`about` is the first line of the verb's docstring, or a text."""
+    about = (about or '').split(': ', 1)[-1].strip()
     super().__init__(
       prog=f'unitemp {verb}',
-      description=(about or '').split(': ', 1)[-1].strip(),
+      description=about[:1].upper() + about[1:],
       epilog=epilog,
       formatter_class=argparse.RawDescriptionHelpFormatter,
       allow_abbrev=False,

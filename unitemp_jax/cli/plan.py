@@ -23,7 +23,7 @@ _FRAMES = 33
 _MOST_PROMPTS = 10_000
 
 _OPTIONS = f"""
---order ORDER
+--order ORDER  {', '.join(_ORDERS)}
 --plan FILE  check a plan in JSON
 --block N  latents per block (3)
 --anchors N  anchors per block (3)

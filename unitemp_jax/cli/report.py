@@ -4,7 +4,7 @@ from unitemp_jax.cli.options import Parser
 from unitemp_jax.report import read, report
 
 _OPTIONS = """
-folder DIR  that unitemp generate wrote
+folder DIR  of "unitemp generate" or "unitemp evaluate generate"
 @dry_run
 """
 _EXAMPLE = 'example: unitemp report out/quickstart'

@@ -1,5 +1,8 @@
 """One generation step: few-step denoising of a block, then the clean write.
 
+A block that is made before its past is denoised together with its anchors,
+latents before it that stand in for that past (`denoise_block`, `sigma_table`).
+
 Sampling and self-forcing training call this same function. All passes before
 the exit level run without gradient; the pass there carries it, and
 it stops at the cache (`unitemp_jax/README.md`, One step and Distillation).
