@@ -155,6 +155,7 @@ def test_dry_run_prints_everything_and_does_nothing(cloud):
     'memory: unknown',
     '8 chips x 10 h x 1.5 USD',
     '= 120.00 USD',
+    'says (example prices, not edited yet)',
   ):
     assert words in done.stdout
 

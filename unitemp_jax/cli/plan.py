@@ -45,7 +45,8 @@ _OPTIONS = f"""
 --sides SIDE  extend: which grows first: {', '.join(orders.GROWTHS)}
 --replace FROM:TO  regenerate: first and last frame made anew
 --scenes N,N,...  story: frames of each scene, as 24,24,24
---connections N,...  story: frames between scenes, one for all or each
+--connections,--transitions N,...
+  story: frames between scenes, one for all or each
 --direction DIRECTION  long: {' or '.join(orders.DIRECTIONS)}
 --sinks SINKS  long: ends that stay in view: {', '.join(orders.SINKS)}
 --sink_latents N  long: latents per end that stay in view

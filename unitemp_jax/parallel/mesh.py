@@ -123,7 +123,7 @@ def make_mesh(
     raise UserError(
       f'mesh {dict(zip(AXES, sizes, strict=True))} does not fit the '
       f'{len(devices)} devices there are; use data={data}, fsdp=-1, '
-      f'context={context}.'
+      f'context={context} (of a config: --config.mesh.context={context}).'
     )
   types = (AxisType.Auto,) * len(AXES)
   used = devices[: math.prod(sizes)]
