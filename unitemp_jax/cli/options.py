@@ -198,7 +198,8 @@ class Parser(argparse.ArgumentParser):
       name, _, value = word.partition('=')
       action = self._option_string_actions.get(name)
       if type(action) is argparse._StoreAction and action in seen:
-        told = f'{name} is there again; {value or "the last"} holds'
+        value = ' '.join(value.splitlines()) or 'the last'
+        told = f'{name} is there again; {value} holds'
         print(f'unitemp: note: {plain(told)}', file=sys.stderr)
       seen.add(action)
     return super().parse_known_args(args, namespace)
