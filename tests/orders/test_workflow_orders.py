@@ -301,7 +301,7 @@ def long_requests(draw):
     'num_latents': draw(st.integers(2 * block + 2 * number + 12, 40)),
     'direction': draw(st.sampled_from(orders.DIRECTIONS)),
     'sinks': sinks,
-    'sink_latents': number,
+    'sink_latents': None if sinks == 'none' else number,
     'block': block,
     'anchors': anchors,
     'span': least + draw(st.integers(0, 12)),
@@ -319,7 +319,7 @@ def test_long_videos_obey_the_laws(request):
   window = plan.num_slots - plan.num_sinks - plan.block - plan.num_anchors
   assert broken_laws(plan, 0, length, window=window, span=span) == []
   ends = {'none': 0, 'past': 1, 'future': 1, 'both': 2}[request['sinks']]
-  assert ends <= plan.num_sinks <= ends * request['sink_latents']
+  assert ends <= plan.num_sinks <= ends * (request['sink_latents'] or 0)
   # Once filled, sinks are seen by all later rows.
   full = False
   for row in range(plan.num_rows):

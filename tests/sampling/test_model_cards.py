@@ -34,7 +34,7 @@ WRONG = [
   ('', 'width', True, 'not a whole number'),
   ('', 'timesteps', [], 'timesteps'),
   ('', 'timesteps', [250, 1000], 'timesteps'),
-  ('', 'timesteps', 1000, "'int' object is not iterable"),
+  ('', 'timesteps', 1000, 'timesteps is no list'),
   ('', 'timesteps', ['a'], "timesteps is 'a'"),
   ('', 'anchors', 9, 'anchors is 9'),
   ('', 'start', 5, 'start is 5'),

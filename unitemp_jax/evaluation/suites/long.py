@@ -110,7 +110,7 @@ def long_plan(
     direction=direction,
     sinks=sinks,
     span=bench.num_latents,
-    sink_latents=1,
+    sink_latents=None if sinks == 'none' else 1,
     window=visible - number,
     given_first=int(given),
     given_last=int(given),
