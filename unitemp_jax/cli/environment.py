@@ -24,6 +24,8 @@ _ASIDE = re.compile(
 _KNOWN = re.compile(
   r'(\s*--xla_force_host_platform_device_count=[1-9]\d{0,2})*'
 )
+# Set by JAX itself where libtpu is installed.
+_OF_JAX = '--xla_tpu_use_enhanced_launch_barrier=true'
 _LOAD = """import contextlib
 from unitemp_jax.aot import topology
 with contextlib.suppress(Exception):  # Libtpu itself would end the process.
@@ -60,8 +62,8 @@ def _check_flags() -> None:
   tpus = glob.glob('/dev/accel*') + glob.glob('/dev/vfio/*')
   if not _KNOWN.fullmatch(os.environ.get('XLA_FLAGS', '').rstrip()):
     _try('XLA_FLAGS', 'import jax; jax.devices()')
-  given = os.environ.get('LIBTPU_INIT_ARGS', '').strip()
-  if given and not tpus and importlib.util.find_spec('libtpu'):
+  given = os.environ.get('LIBTPU_INIT_ARGS', '').replace(_OF_JAX, '')
+  if given.strip() and not tpus and importlib.util.find_spec('libtpu'):
     _try('LIBTPU_INIT_ARGS', _LOAD)
 
 
