@@ -4,7 +4,8 @@
   unitemp train --config=configs/tiny_teacher.py --workdir=runs/tiny_teacher
 
 Shipped, with shares of hops and turns of .2 and .15: 40 min on 2 CPU cores, a
-loss of .39; digit and colour of its clips are read as captioned in 100 %.
+loss of .39; digit and colour of its clips are read as captioned in 100 %. As
+below: the same loss at a best rate of 1.5 steps a second.
 """
 
 from configs import tiny

@@ -10,7 +10,8 @@ stays as it is, so that latents, teacher and student do too.
     --workdir=runs/tiny_vae_decoder
 
 Shipped: 13 min on 2 CPU cores, a PSNR of 30.1 dB in training; 31.5 dB on
-held-out clips of 33 frames.
+held-out clips of 33 frames. Behind the encoder of `tiny_vae.py` as it is now:
+32.2 and 31.5 dB.
 """
 
 from configs import tiny_vae
