@@ -99,7 +99,8 @@ def test_flags_of_tests_start_no_process(monkeypatch):
   monkeypatch.setattr(cli.environment.subprocess, 'run', started.append)
   for flags in ('', ' ', '--xla_force_host_platform_device_count=8'):
     monkeypatch.setenv('XLA_FLAGS', flags)
-    # As JAX sets it in every process, where there is libtpu.
+    # As JAX sets it in every process, where there is libtpu, for its children.
+    monkeypatch.delitem(sys.modules, 'jax', raising=False)
     own = ' --xla_tpu_use_enhanced_launch_barrier=true'
     monkeypatch.setenv('LIBTPU_INIT_ARGS', own)
     with environment.heeded():

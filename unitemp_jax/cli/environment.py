@@ -63,7 +63,10 @@ def _check_flags() -> None:
   if not _KNOWN.fullmatch(os.environ.get('XLA_FLAGS', '').rstrip()):
     _try('XLA_FLAGS', 'import jax; jax.devices()')
   given = os.environ.get('LIBTPU_INIT_ARGS', '').replace(_OF_JAX, '')
-  if given.strip() and not tpus and importlib.util.find_spec('libtpu'):
+  first = 'jax' not in sys.modules  # Else commands before it said more.
+  if (
+    first and given.strip() and not tpus and importlib.util.find_spec('libtpu')
+  ):
     _try('LIBTPU_INIT_ARGS', _LOAD)
 
 
