@@ -85,7 +85,7 @@ def test_the_verb_writes_clips_and_continues(folder, tmp_path, capsys):
     ),
     (['--prompt=a', '--steps=0'], '1..1000 steps'),
     (['--prompt=a', '--seed=-1'], 'must lie in 0..4294967295'),
-    (['--prompt=a', '--shift=nan'], 'above 0'),
+    (['--prompt=a', '--shift=nan'], 'use more than 0'),
     (['--prompt=a', '--guidance_scale=inf'], 'must lie in 0..1000'),
     (['--prompt=a', '--model=nowhere'], 'not a model folder'),
   ],

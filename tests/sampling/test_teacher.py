@@ -82,7 +82,7 @@ def test_no_scale_and_two_are_refused(fields):
   [
     ({'solver': 'ddim'}, 'no solver'),
     ({'steps': 0}, '1..1000 steps'),
-    ({'shift': 0.0}, 'above 0'),
+    ({'shift': 0.0}, 'use more than 0'),
   ],
 )
 def test_settings_that_no_sampler_has_are_refused(changes, words):

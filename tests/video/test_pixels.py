@@ -231,7 +231,7 @@ def test_transparency_that_is_not_decoded_is_refused(tmp_path):
   with pytest.raises(UserError, match=r'clear.avif: it is transparent'):
     read_video(path.with_name('clear.avif'))
   assert np.abs(read_video(path)[0][:, 9, 9, 0] - (0.0, 200, 90)).max() < 9
-  path = tmp_path / 'a.mov'
+  path = tmp_path / 'a.mkv'  # A mov of one frame fails now and then.
   with av.open(str(path), 'w') as out:
     stream = out.add_stream('libx265', 10, {'x265-params': 'log-level=none'})
     stream.height, stream.width, stream.pix_fmt = 64, 64, 'yuv420p'

@@ -1,5 +1,6 @@
 import io
 import os
+import tracemalloc
 
 import av
 import numpy as np
@@ -52,6 +53,22 @@ def test_round_trip(mp4, clip):
   assert psnr(small, clip) > 40
   assert psnr(small[::-1], clip) < 30  # negative control
   assert os.listdir(mp4.parent) == ['clip.mp4']
+
+
+def test_memory_holds_a_video_once(tmp_path):
+  """The control: a stack of a list holds it twice."""
+  path = tmp_path / 'large.mp4'
+  write_video(path, np.zeros((64, 256, 256, 3), np.uint8), 12)
+  tracemalloc.start()
+  try:
+    video, _ = read_video(path)
+    _, peak = tracemalloc.get_traced_memory()
+    again = np.stack(list(video.copy()))
+    _, twice = tracemalloc.get_traced_memory()
+  finally:
+    tracemalloc.stop()
+  assert len(again) == len(video)
+  assert peak < 1.4 * video.nbytes < twice
 
 
 def test_metadata_survives_with_its_types(mp4):

@@ -1,4 +1,9 @@
-"""What makes a file a picture, and its pixels as uint8 RGB."""
+"""What makes a file a picture, and its pixels as uint8 RGB.
+
+What is heeded: the orientation and the colour profile that a camera wrote, the
+gamma and the colours that a PNG names, more than 8 bits, transparency, palettes
+and grey.
+"""
 
 import contextlib
 import io

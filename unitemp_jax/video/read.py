@@ -4,9 +4,7 @@ What changes how the pixels of a file are meant is heeded. Of videos, colours
 are read by the matrix and the range that a file names; what is not tagged is
 BT.709 at HD sizes and BT.601 below, as players take it. They are turned and
 mirrored as phones ask for, pixels that are not square are stretched, and what
-is transparent lies on black. HDR and wide colours are refused. Of pictures, the
-orientation and the colour profile that a camera wrote, the gamma and the
-colours that a PNG names, more than 8 bits, transparency, palettes and grey.
+is transparent lies on black. HDR and wide colours are refused.
 """
 
 import contextlib
@@ -347,7 +345,10 @@ def read_video(
     frames.append(next(decode(path))[2])
   if len({frame.shape for frame in frames}) > 1:
     raise UserError(f'The picture size changes within {os.fspath(path)}.')
-  return np.stack(frames), float(fps or video_fps(path))
+  video = np.empty((len(frames), *frames[0].shape), np.uint8)
+  for row in video[::-1]:  # Freed one by one: it is held once.
+    row[...] = frames.pop()
+  return video, float(fps or video_fps(path))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
