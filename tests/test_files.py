@@ -175,6 +175,8 @@ def test_a_second_writer_is_told_who_the_first_one_is(tmp_path):
     with pytest.raises(UserError, match=who), locks.lock(tmp_path / 'run'):
       pass
     assert names(tmp_path / 'run') == [locks.LOCK]
+  assert names(tmp_path) == []  # Nothing was written, and it was not there.
+  (tmp_path / 'run').mkdir()
   with locks.lock(tmp_path / 'run'):
     pass
   assert names(tmp_path / 'run') == []

@@ -605,7 +605,7 @@ def test_a_file_that_has_an_outputs_name_is_kept(
     assert path.read_text() == 'mine'
     assert snapshot(folder) == before
   finally:
-    shutil.rmtree(folder / 'mine')
+    shutil.rmtree(folder / 'mine', ignore_errors=True)
 
 
 @pytest.mark.parametrize(
@@ -633,4 +633,4 @@ def test_one_folder_has_one_writer(folder, monkeypatch, capsys, command):
         del found[folder / 'mine' / '.writer.json']
       assert after == before
   finally:
-    shutil.rmtree(folder / 'mine')
+    shutil.rmtree(folder / 'mine', ignore_errors=True)

@@ -36,6 +36,8 @@ def also_locked(
 def lock(folder: files.Name, part: tuple[int, int] = (0, 1)) -> Iterator[None]:
   """Keeps other processes from writing to a folder, which is made.
 
+  It goes again if it is empty at the end and was not there before.
+
   Who writes part i of n, `part`, lets the other parts of n write beside it.
 
   The holder is known by a file with its host and process number, and shows
@@ -50,7 +52,7 @@ def lock(folder: files.Name, part: tuple[int, int] = (0, 1)) -> Iterator[None]:
   files.check_here(folder)
   folder, (index, count) = Path(folder), part
   own = folder / f'.part-{index}-of-{count}' if count > 1 else folder
-  path = own / LOCK
+  path, made = own / LOCK, not os.path.lexists(folder)
   about = {
     'host': socket.gethostname(),
     'machine': files.this_machine(),
@@ -87,6 +89,9 @@ def lock(folder: files.Name, part: tuple[int, int] = (0, 1)) -> Iterator[None]:
     if _holder(path).get('token') == about['token']:
       path.unlink(missing_ok=True)
     _leave(own, folder)
+    if made:  # And nothing came to lie in it.
+      with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _leave(own: Path, folder: Path) -> None:
