@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 
 def param(
@@ -9,7 +10,7 @@ def param(
   name: str,
   init: nn.initializers.Initializer,
   shape: tuple[int, ...],
-) -> jax.Array:
+) -> jax.Array | np.ndarray:
   """`module.param(name, init, shape)`, made only where it is not there yet.
 
   Flax traces `init` again wherever a parameter is used, to compare shapes; that
