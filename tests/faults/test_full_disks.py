@@ -27,6 +27,7 @@ COMMANDS = {
 }
 # Of times, and of the folder's own name.
 NOT_COMPARED = ('progress', 'goodput.jsonl', 'metrics.jsonl', 'checkpoints')
+NOT_COMPARED += ('.written.json',)  # Hashes of pages that name their folder.
 
 
 @pytest.fixture(scope='module')
