@@ -198,7 +198,8 @@ def _seconds(step: StepReport) -> str:
   if step.time is None:
     return ''
   more = '> ' if step.time.unknown else ''  # A kernel has no schedule.
-  return f'{more}{step.time.seconds:.2f} s'
+  seconds = step.time.seconds
+  return f'{more}{seconds:.{0 if seconds >= 100 else 2}f} s'
 
 
 def markdown(listed: List, found: Mapping[str, MemoryReport]) -> str:
