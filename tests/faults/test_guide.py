@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / 'unitemp_jax/cli/README.md'
 
@@ -11,7 +13,9 @@ def promises(page):
   """Numbers of the rows of the table, and the tests by number."""
   rows = re.findall(r'^\|[^|*]+\|[^|]+\| (\d+) \|$', page, re.MULTILINE)
   tests = re.findall(r'^(\d+)\. `tests/(\S+)`: `(\w+)`$', page, re.MULTILINE)
-  return set(rows), {number: (file, name) for number, file, name in tests}
+  found = {number: (file, name) for number, file, name in tests}
+  assert len(found) == len(tests), 'a number stands for two tests'
+  return set(rows), found
 
 
 def missing(tests):
@@ -36,3 +40,5 @@ def test_a_test_that_is_not_there_is_found():
   rows, tests = promises(page)
   assert rows == {'1'}
   assert missing(tests) == ['faults/test_guide.py: test_none']
+  with pytest.raises(AssertionError, match='two tests'):
+    promises(page + page)
