@@ -74,6 +74,18 @@ def test_other_arguments_name_both_files(again, capsys, more):
   said = capsys.readouterr().err
   assert f'{CLIP}.mp4' in said and '0000-x.json' in said
   assert listing(again) == before
+  assert run(more, '--dry_run') == 2  # In the same words.
+  assert capsys.readouterr().err == said
+
+
+def test_a_dry_run_takes_what_is_whole_for_made(again):
+  before = listing(again)
+  assert run('--dry_run') == 0
+  (again / f'{CLIP}.mp4').unlink()
+  assert run('--dry_run') == 0  # It will be made again.
+  (again / f'{CLIP}.json').unlink()
+  assert run('--dry_run') == 2  # A poster that nothing tells of.
+  assert before
 
 
 @pytest.mark.parametrize('text', ['', '{', '[1]', '[]', '5', '[' * 20_000])

@@ -120,6 +120,8 @@ def _write_texts(folder):
     'names.csv': 'id,prompt,prompt\n1,a red one,a blue two\n',
     'prompts.CSV': 'id,prompt\n1,"a red one, falls"\n',
     'images.csv': 'prompt,image\na red one,x.png\n',
+    'seeds.jsonl': '{"prompt": "a red one", "seed": 7}\n',
+    'blank.csv': 'prompt,seed\na red one,\n',
     'prompts.tsv': 'prompt\na red one\n',
     'keys.jsonl': '{"prompt": "a", "prompt": "b"}\n',
     'marks.txt': '\ufeff\n\u200b\n',

@@ -116,7 +116,23 @@ BAD = [
   ('size', lambda: workflows.loop(CARD, 'a', height=40), '40x32'),
   ('level', lambda: workflows.loop(CARD, 'a', start=9), 'start level 9'),
   ('span', lambda: workflows.regenerate(CARD, CLIP, (0, 9), 'a'), r'1\.\.27'),
-  ('no keys', lambda: workflows.fill(CARD, {}, 'a'), 'at least one'),
+  *(
+    ('no keys', functools.partial(workflows.fill, CARD, keys, 'a'), 'by time')
+    for keys in ({}, [CLIP[0]], None)
+  ),
+  *(
+    (
+      'no span',
+      functools.partial(workflows.regenerate, CARD, CLIP, span, 'a'),
+      'two frames',
+    )
+    for span in (5, '9:', None, (5,), (1, 2, 3))
+  ),
+  (
+    'sinks',
+    lambda: workflows.long_video(CARD, 'a', 61, sink_latents='x'),
+    'no whole',
+  ),
   ('late', lambda: workflows.fill(CARD, {36: CLIP[0]}, 'a', length=33), '36'),
   (
     'too long',

@@ -10,6 +10,7 @@ from tiny_networks import latents
 
 from unitemp_jax import orders, plans
 from unitemp_jax.diffusion import flow
+from unitemp_jax.errors import UserError
 from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.step import (
   DEFAULTS,
@@ -232,6 +233,18 @@ def test_last_exit_level_is_the_default():
   default = ask()
   np.testing.assert_array_equal(ask(PASSES - 1), default)
   assert jnp.abs(ask(PASSES - 2) - default).max() > 1e-2
+
+
+def test_no_setting_of_jax_changes_a_draw():
+  draw = lambda key: jax.random.normal(key, (3,))  # noqa: E731
+  usual = draw(sampler.sample_keys([5])[0])
+  with jax.default_prng_impl('rbg'):
+    np.testing.assert_array_equal(draw(sampler.sample_keys([5])[0]), usual)
+    assert (draw(jax.random.key(5)) != usual).all()
+  with jax.threefry_partitionable(False):
+    assert (draw(jax.random.key(5)) != usual).any()
+    with pytest.raises(UserError, match=r'partitionable=False.*set it to True'):
+      sampler.sample_keys([5])
 
 
 def test_noise_depends_on_sample_row_and_level_only():

@@ -11,8 +11,9 @@ from unitemp_jax.aot.memory_report import (
   MemoryReport,
   StepReport,
 )
+from unitemp_jax.data import yaml_reader
+from unitemp_jax.data.yaml_reader import Node
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.storyboard_file import Node, read_nodes
 
 # Of the values of an entry; else text.
 _KINDS = {'steps': list, 'overrides': list, 'slices': int, 'mesh': dict}
@@ -99,7 +100,7 @@ def read_list(path: Path) -> List:
     UserError: it cannot be read, or an entry is wrong.
   """
   parts = ('tables', 'growth')
-  fields = read_nodes(path).fields(parts, parts, 'a list of topologies')
+  fields = yaml_reader.read(path).fields(parts, parts, 'a list of topologies')
   tables, growth = (
     {
       title: [_entry(row) for row in rows.expect(list, what=title)]

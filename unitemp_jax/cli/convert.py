@@ -9,7 +9,7 @@ from typing import Any
 import tqdm
 from ml_collections import ConfigDict
 
-from unitemp_jax.cli.options import Parser
+from unitemp_jax.cli.options import Parser, out_folder
 from unitemp_jax.convert import (
   folder,
   foreign_configs,
@@ -193,6 +193,7 @@ def _to_pytorch(args: argparse.Namespace, config: ConfigDict | None) -> int:
     raise UserError(f'--max_shard_gb is {args.max_shard_gb}; give more than 0.')
   if args.out.resolve() == args.model.resolve():
     raise UserError(f'--out={args.out} is read; choose another name.')
+  out_folder(str(args.out))
   names, told = None, _sizes(config)
   if args.model.is_dir():
     card = model_folder.read_card(args.model)

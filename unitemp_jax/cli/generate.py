@@ -174,9 +174,13 @@ def main(argv: list[str]) -> int:
   if args.draw:
     files.write(args.draw, drawing.draw(todo[0].request.plan), replace=False)
     print(f'drew {args.draw}')
+  from unitemp_jax.generate import clips, memory
+
+  memory.check_mesh(card, args.mesh or {})
   if args.dry_run:
+    there = [job for job in todo if job.path.parent.is_dir()]
+    clips.unfinished(there, None)
     return 0
-  from unitemp_jax.generate import clips
   from unitemp_jax.generate.pipeline import Pipeline
   from unitemp_jax.generate.text import memory_report
   from unitemp_jax.parallel.mesh import enable_compile_cache

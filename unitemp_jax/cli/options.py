@@ -14,6 +14,7 @@ from unitemp_jax.errors import UserError, is_blank, plain
 from unitemp_jax.orders import SINKS
 
 _FILES = ('.mp4', '.mkv', '.mov', '.webm', '.gif', '.avi', '.png', '.jpg')
+_FILES += ('.safetensors', '.pt', '.pth', '.npz', '.npy', '.json', '.html')
 
 
 def _path(text: str) -> Path:
@@ -271,10 +272,24 @@ def read_prompts(args: argparse.Namespace) -> list[str] | None:
   if args.prompt is not None and args.prompts is not None:
     raise UserError('give --prompt or --prompts, one of the two.')
   if args.prompts is not None:
+    _check_columns(args.prompts)
     return read_prompt_files([args.prompts])
   if args.prompt is not None and is_blank(args.prompt):
     raise UserError('the prompt is empty; say what the video should show.')
   return None if args.prompt is None else [args.prompt.strip()]
+
+
+def _check_columns(path: Path) -> None:
+  """Refuses a table of prompts that says more of a clip than is read."""
+  from unitemp_jax.evaluation_sets import manifests
+
+  kind = path.suffix.lower()
+  found = manifests.read(path) if kind in manifests.TABLES else []
+  for name in (name for prompt in found for name in prompt.settings):
+    raise UserError(
+      f'{path} names {name}s, which are not read with prompts; give each with '
+      f'--{name}, or leave out that column.'
+    )
 
 
 def read_prompt_files(paths: Sequence[Path]) -> list[str]:
@@ -287,13 +302,7 @@ def read_prompt_files(paths: Sequence[Path]) -> list[str]:
   lines: list[str] = []
   for path in paths:
     if path.suffix.lower() in manifests.TABLES:
-      found = manifests.read(path)
-      if any(prompt.image is not None for prompt in found):
-        raise UserError(
-          f'{path} names images, which are not read with prompts; give each '
-          'with --image, or leave out that column.'
-        )
-      lines += [prompt.text for prompt in found]
+      lines += [prompt.text for prompt in manifests.read(path)]
     else:
       lines += files.read_lines(path)
   if not lines:

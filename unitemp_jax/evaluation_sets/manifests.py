@@ -15,6 +15,8 @@ from unitemp_jax.data import video_list
 from unitemp_jax.errors import UserError, is_blank
 
 TABLES = ('.csv', '.json', '.jsonl', '.tsv')  # .tsv is refused
+# Options of "unitemp generate" that a table may have for each prompt.
+_SETTINGS = ('image', 'seed', 'negative_prompt', 'length', 'order')
 IMAGES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
 
 
@@ -29,6 +31,7 @@ class Prompt:
   dimensions: tuple[str, ...] = ()
   image: Path | None = None  # file of the first frame, or None
   clip: Path | None = None  # file of a real clip, or None
+  settings: tuple[str, ...] = ()  # that its record names beside its text
 
 
 def read(path: Path, long_prompts: Path | None = None) -> list[Prompt]:
@@ -200,6 +203,7 @@ def _from_record(record: Any, where: str) -> Prompt:
     id=None if number is None else str(number),
     dimensions=tuple(map(str, dimensions)),
     image=Path(image) if image else None,
+    settings=tuple(n for n in _SETTINGS if record.get(n) not in (None, '')),
   )
 
 

@@ -43,24 +43,33 @@ Report = Callable[[str], None]
 Show = Callable[[int, np.ndarray, bool], None]
 
 
-def unfinished(jobs: Sequence[Job], model: str) -> list[Job]:
-  """Leaves out what is there already, whole; touches nothing."""
+def unfinished(jobs: Sequence[Job], model: str | None) -> list[Job]:
+  """Leaves out what is there already, whole; touches nothing.
+
+  Without the hash of the model, each clip that is there is taken to be its.
+  """
   owners: set[Path] = set()
   left = []
   for job in jobs:
     if job.path in owners:
       raise UserError(f'two clips would be written to {job.path}; rename one.')
     owners.add(job.path)
-    sidecar, key, record = job.beside('.json'), job.key(model), {}
-    if os.path.lexists(sidecar):
+    sidecar, record = job.beside('.json'), {}
+    there = os.path.lexists(sidecar)
+    if there:
       mend = f'choose another --out, or delete {job.path.stem}.* there'
       record = files.read_json(sidecar, 'what a clip says', mend)
-      if record.get('key') != key:
-        raise UserError(
-          f'{job.path} was made with other settings or another model, as '
-          f'{sidecar.name} says; choose another --out, or delete '
-          f'{job.path.stem}.* there.'
-        )
+    hashed = model
+    if hashed is None:
+      told = record or clip_file.tags_of(job.path)
+      hashed = str(told.get('checkpoint'))
+    key = job.key(hashed)
+    if there and record.get('key') != key:
+      raise UserError(
+        f'{job.path} was made with other settings or another model, as '
+        f'{sidecar.name} says; choose another --out, or delete '
+        f'{job.path.stem}.* there.'
+      )
     if not clip_file.are_whole(job.path, job.endings, record, key):
       left.append(job)
   return left

@@ -1,11 +1,13 @@
 """How a model lies on devices, and how many clips one makes at a time."""
 
 import math
+from collections.abc import Mapping
 
 import jax
 
 from unitemp_jax.errors import UserError
 from unitemp_jax.models import sizes
+from unitemp_jax.parallel import mesh
 from unitemp_jax.plans import Plan
 from unitemp_jax.sampling import sampler
 from unitemp_jax.sampling.model_folder import ModelCard, inference_shapes
@@ -50,9 +52,13 @@ def teacher_mesh(card: ModelCard) -> dict[str, int]:
   return {'data': 1, 'fsdp': -1} if even else {'data': -1}
 
 
-def check_mesh(card: ModelCard, mesh: jax.sharding.Mesh) -> None:
-  """Raises UserError unless the weights of a model can be split over a mesh."""
-  parts = mesh.size // mesh.shape['data']
+def check_mesh(card: ModelCard, sizes_: Mapping[str, int]) -> None:
+  """Raises UserError unless the weights of a model can be split over a mesh.
+
+  Of its axes, -1 stands for what is left and is not looked at.
+  """
+  split = [sizes_.get(axis, 1) for axis in mesh.WIDTH]
+  parts = math.prod(size for size in split if size > 0)
   most = math.gcd(card.dit.dim, card.text.dim)
   if most % parts:
     raise UserError(

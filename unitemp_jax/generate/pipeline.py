@@ -150,7 +150,7 @@ class Pipeline:
       jax.local_devices() if many else None,
     )
     if mesh:
-      memory.check_mesh(card, mesh_of)
+      memory.check_mesh(card, mesh_of.shape)
     shapes = model_folder.inference_shapes(card)
     if 'text' in paths and not texts.holds_text(shapes):
       # It is read when prompts are, and leaves before the next network works.

@@ -122,7 +122,8 @@ def check_count(texts: Sequence[str], plan: Plan) -> None:
     )
 
 
-def _whole(name: str, value: Any) -> int:
+def check_whole(name: str, value: Any) -> int:
+  """A whole number of any type as an int; UserError if it is none."""
   try:
     return operator.index(value)
   except TypeError as error:
@@ -227,10 +228,10 @@ class Draft:
     self.remarks: list[str] = []
     self._sound: np.ndarray | None = None
     rest = dict(settings)
-    self.seed = _whole('seed', rest.pop('seed', 0))
+    self.seed = check_whole('seed', rest.pop('seed', 0))
     sides = rest.pop('height', None), rest.pop('width', None)
     for side in sides:
-      _whole('height or width', 0 if side is None else side)
+      check_whole('height or width', 0 if side is None else side)
     self._size = sides
     self._trim = bool(rest.pop('trim', False))
     self._bounded = bool(rest.pop('bounded', True))
@@ -241,7 +242,7 @@ class Draft:
     for name in ('block', 'anchors', 'start', 'window', 'trained_span'):
       value = rest.pop(name, None)
       if value is not None:
-        _whole(name, value)
+        check_whole(name, value)
         self.order[name.removeprefix('trained_')] = value
     if rest:
       raise UserError(

@@ -40,7 +40,13 @@ from typing import Any
 
 from unitemp_jax import orders, timeline
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate.request import Draft, Model, Request, check_count
+from unitemp_jax.generate.request import (
+  Draft,
+  Model,
+  Request,
+  check_count,
+  check_whole,
+)
 from unitemp_jax.plans import Plan
 from unitemp_jax.timeline import Length
 from unitemp_jax.video.read import Source
@@ -177,8 +183,8 @@ def fill(
   if that is longer.
   """
   draft = Draft(model, settings)
-  if not keyframes:
-    raise UserError('give at least one keyframe.')
+  if not isinstance(keyframes, Mapping) or not keyframes:
+    raise UserError('give keyframes by time, such as {0: first, -1: last}.')
   clips = {
     at: draft.read(
       source,
@@ -283,6 +289,8 @@ def long_video(
   """
   draft = Draft(model, settings)
   frames = draft.length(length)
+  if sink_latents is not None:
+    check_whole('sink_latents', sink_latents)
   return draft.finish(
     'long',
     prompt,
@@ -313,6 +321,8 @@ def regenerate(
   draft = Draft(model, settings)
   given = draft.read(clip, 'the clip', sound=True)
   frames = len(given)
+  if not isinstance(span, Sequence) or isinstance(span, str) or len(span) != 2:
+    raise UserError(f'the span is {span!r:.60}; give two frames, as (9, 19).')
   low, high = (timeline.frame(t, draft.fps, frames, 'the span') for t in span)
   if low > high:
     raise UserError(f'the span {low}:{high} is reversed; write {high}:{low}.')

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitemp_jax.diffusion import flow
+from unitemp_jax.errors import UserError
 from unitemp_jax.models import cache as kv_cache
 from unitemp_jax.models import rope
 from unitemp_jax.models.dit import DiT, DiTConfig, TextContext
@@ -31,6 +32,12 @@ from unitemp_jax.sampling.step import (
   step,
 )
 from unitemp_jax.shapes import Index, Latents, Schedule
+
+_DRAWS = {  # Settings of JAX that decide what a key draws.
+  'jax_threefry_partitionable': True,
+  'jax_random_seed_offset': 0,
+  'jax_enable_x64': False,
+}
 
 
 @flax.struct.dataclass
@@ -191,9 +198,20 @@ def run_plan(
 
 
 def sample_keys(seeds) -> jax.Array:
-  """One key per sample, from the sample's own seed (ints `[B]`)."""
-  seeds = np.asarray(seeds, np.uint32)
-  return jax.vmap(jax.random.key)(jnp.asarray(seeds))
+  """One key per sample, from the sample's own seed (uint32 `[B]`).
+
+  UserError where a setting of JAX would make other noise of the same seed.
+  """
+  for name, usual in _DRAWS.items():
+    if getattr(jax.config, name) != usual:
+      raise UserError(
+        f'with {name}={getattr(jax.config, name)} every seed makes another '
+        f'video; set it to {usual}.'
+      )
+  if not isinstance(seeds, jax.Array):
+    seeds = np.asarray(seeds, np.uint32)
+  make = functools.partial(jax.random.key, impl='threefry2x32')
+  return jax.vmap(make)(jnp.asarray(seeds))
 
 
 def sample_plan(
@@ -212,7 +230,7 @@ def sample_plan(
     plan,
     cache_for(card.dit, plan, batch, height, width),
     latents,
-    jax.vmap(jax.random.key)(seeds),
+    sample_keys(seeds),
     flow.student_sigmas(card.timesteps, card.shift),
     options=dataclasses.replace(
       card.step_options, loop_branches=prefer_loop_branches(), skip_writes=True

@@ -25,6 +25,7 @@ from unitemp_jax.models import weights
 from unitemp_jax.models.flops import Flops
 from unitemp_jax.parallel.mesh import MODEL_RULES, Rules
 from unitemp_jax.parallel.processes import log, sync
+from unitemp_jax.sampling.sampler import sample_keys
 from unitemp_jax.training.optim import (
   accumulate_gradients,
   ema_update,
@@ -233,7 +234,7 @@ def abstract_state(
 ) -> TrainState:
   """Returns the shapes, dtypes and shardings of the program's state."""
   initial = weights.shapes_of(program.initial, None, rules)
-  shapes = jax.eval_shape(program.init, jax.random.key(seed), initial)
+  shapes = jax.eval_shape(program.init, sample_keys([seed])[0], initial)
   return weights.shapes_of(shapes, mesh, rules)
 
 
@@ -244,7 +245,7 @@ def first_state(
   shapes = abstract_state(program, seed, mesh, rules)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
   arguments = (
-    jax.random.key(seed),
+    sample_keys([seed])[0],
     weights.load_lazy(program.initial, mesh, rules),
   )
   with sync('Compiling the first state'), jax.set_mesh(mesh):
