@@ -20,7 +20,6 @@ from starlette.testclient import TestClient
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.studio import guard, server
-from unitemp_jax.studio import project as projects
 
 EMPTY = {'at': 9, 'text': ' ', 'link': False}
 URL = 'http://127.0.0.1:8400'
@@ -302,13 +301,6 @@ def test_what_an_upload_left_is_removed(studio, tmp_path):
   assert (mine / 'film.mp4').exists() and alike.exists()
 
 
-def test_a_page_sees_no_folders():
-  seen = projects.without_folders('Cannot read /out/a/x.png: no.')
-  assert seen == 'Cannot read x.png: no.'
-  kept = 'see http://a.b/c/d, 1/2 or /.'
-  assert projects.without_folders(kept) == kept
-
-
 def test_a_body_without_a_length_is_limited_too(client):
   sent = give(client, (bytes(2**16) for _ in range(40)))
   assert sent.status_code == 413
@@ -333,7 +325,6 @@ def test_names_come_from_the_server(client, studio):
     line(pieces=[{'source': 'a'}]),
     line(prompts=[[]]),
     line(order='sideways'),
-    line(extra=1),
     line(prompts=[{'at': 0, 'text': 'a\nb', 'link': False}]),
     line(size='big'),
     line(order='scenes', prompts=[]),
@@ -460,7 +451,12 @@ def test_projects_have_names_of_the_server(client, studio):
   assert made == {'project': 'a-b'}
   assert (studio.out / 'a-b').is_dir()
   assert client.post('/api/projects', json='//').status_code == 422
-  assert client.get('/api/projects').json() == {'projects': ['a-b', 'first']}
+  state = client.get('/api/first/state').json()
+  assert state['projects'] == ['a-b', 'first']
+  # A page is of a project that is there.
+  for asked in ('/', '/?project=nix'):
+    assert client.get(asked).url.params['project'] == 'a-b'
+  assert client.get('/?project=first').url.params['project'] == 'first'
 
 
 def test_a_version_is_told_to_whoever_made_it(studio):

@@ -1,18 +1,20 @@
 """What the studio makes is what the command and Python make, bit for bit."""
 
-import pathlib
 import shlex
 
 import numpy as np
 import pytest
 from conftest import line, piece
 from model_fixture import random_model
+from starlette.testclient import TestClient
 
 from unitemp_jax.cli import main as cli
 from unitemp_jax.studio import estimate, server
 from unitemp_jax.studio.timeline import Timeline
 from unitemp_jax.studio.worker import Worker
 from unitemp_jax.video.read import read_video
+
+URL = 'http://127.0.0.1:8400'
 
 
 class Killed(BaseException):
@@ -164,9 +166,9 @@ def test_the_studio_continues_a_clip_of_the_command_line(studio, project):
 
 
 @pytest.mark.parametrize('kind', ['mp4', 'gif', 'webm', 'last', 'strip'])
-def test_downloads(project, first, kind):
-  path, made = server.download(project, first, kind)
-  assert path.stat().st_size > 50
-  if made:
-    path.unlink()
-  assert isinstance(path, pathlib.Path)
+def test_downloads(studio, project, first, kind):
+  client = TestClient(server.make_app(studio, '127.0.0.1', None), URL)
+  path = f'/api/{project.name}/versions/{first.name}/{kind}'
+  sent = client.get(path, params={'save': ''})
+  assert len(sent.content) > 50
+  assert f'first-{first.name}' in sent.headers['content-disposition']

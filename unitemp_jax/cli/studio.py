@@ -28,12 +28,13 @@ def main(argv: list[str]) -> int:
     from unitemp_jax.studio import guard, server
 
   model_folder.read_card(args.model)  # Refused before there is a folder.
-  server.check_address(args.host, args.port)
   address = f'http://{args.host}:{args.port}/'
+  listens = server.listen(args.host, args.port)
   if args.dry_run:
+    listens.close()
     print(f'would serve {args.out} at {address}')
     return 0
-  with locks.lock(args.out):
+  with listens, locks.lock(args.out):
     limit, token = args.upload_limit * 2**20, None
     studio = server.Studio(args.out, args.model, limit)
     if args.host not in ('localhost', '127.0.0.1', '::1'):
@@ -41,5 +42,5 @@ def main(argv: list[str]) -> int:
       address += f'?token={token}'
     print(address, flush=True)
     print('Ctrl-C stops; what is queued goes on at the next start', flush=True)
-    server.serve(studio, args.host, args.port, token)
+    server.serve(studio, listens, args.host, token)
   return 0

@@ -12,7 +12,7 @@ from unitemp_jax.generate import memory
 from unitemp_jax.models import sizes
 from unitemp_jax.plans import decoding, drawing
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.studio.project import Project, without_folders
+from unitemp_jax.studio.project import Project
 from unitemp_jax.studio.timeline import Timeline
 
 
@@ -23,7 +23,7 @@ def plan(project: Project, line: Timeline) -> dict[str, Any]:
       call = project.call(line, Path(scratch))
       request = project.job(call, project.folder, line.decode).request
     except UserError as error:
-      return {'error': without_folders(str(error))}
+      return {'error': str(error)}
   card = project.card
   frames, size = request.num_frames, (request.height, request.width)
   spans = layout.read_spans(decoding.describe_blocks(request.plan), frames)

@@ -97,10 +97,8 @@ class Guard:
       await app(scope, receive, send)
 
   def _refusal(self, request: Request) -> Response | None:
-    hosts, origin = (
-      request.headers.getlist('host'),
-      request.headers.get('origin'),
-    )
+    hosts = request.headers.getlist('host')
+    origin = request.headers.get('origin')
     if len(hosts) != 1 or not self._is_own(hosts[0]):
       return _refuse(403, 'this server has another name: the Host is foreign.')
     if origin is not None and origin.partition('://')[2] != hosts[0]:

@@ -20,13 +20,11 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.clips.layout import is_list
 from unitemp_jax.generate import clip_file
 from unitemp_jax.generate.call import Call
 from unitemp_jax.generate.clip_file import Job
@@ -41,63 +39,70 @@ from unitemp_jax.video import write
 RECORD, GIVEN = 'studio.json', 'given'
 QUEUED, RUNNING, DONE = 'queued', 'running', 'done'
 FAILED, CANCELLED = 'failed', 'cancelled'
+_MOST_STEPS = 100  # that undo goes back over
+_MOST_WAITING = 100  # versions of a project in the queue
 # Of a finished clip, on a page.
 _SHOWN = ('prompt', 'order', 'seed', 'frames', 'fps', 'width', 'height')
 _SHOWN += ('block_frames', 'boundary_frames', 'timings')
-# What each value of a record must be, where it is there.
-_Kinds = Mapping[str, Callable[[Any], bool]]
+T = TypeVar('T')
 
 
-def _is(kind: Any) -> Callable[[Any], bool]:
-  return lambda value: isinstance(value, kind)
+@dataclasses.dataclass(frozen=True)
+class Given:
+  """A picture or clip that was given."""
+
+  file: str
+  name: str
+  frames: int
+  width: int
+  height: int
+
+  def __post_init__(self):
+    """Refuses, by ValueError, a file that lies elsewhere."""
+    if '/' in self.file:
+      raise ValueError(f'its file is {self.file:.60}')
 
 
-def _is_place(value: Any) -> bool:
-  """Whether it is the path of a video below a folder."""
-  parts = value.split('/') if isinstance(value, str) else ['']
-  return '' not in parts and '..' not in parts and value.endswith('.mp4')
+@dataclasses.dataclass(frozen=True)
+class State:
+  """What is known of a project; timelines are read when they are needed."""
+
+  timeline: dict = dataclasses.field(default_factory=dict)
+  past: tuple[dict, ...] = ()
+  future: tuple[dict, ...] = ()
+  given: dict[str, Given] = dataclasses.field(default_factory=dict)
 
 
-def _is_given(value: Any) -> bool:
-  kinds = {'file': str, 'name': str, 'frames': int, 'width': int, 'height': int}
-  return isinstance(value, dict) and all(
-    isinstance(about, dict)
-    and all(isinstance(about.get(name), kind) for name, kind in kinds.items())
-    and '/' not in about['file']
-    for about in value.values()
-  )
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """What the studio knows of a version."""
+
+  state: str  # one of the constants above
+  timeline: dict  # empty if it was made elsewhere
+  clip: str  # its mp4, in the version's folder
+  since: float = 0.0  # when it was queued
+  starts: int = 0
+  words: tuple[str, ...] = ()  # options of `unitemp generate`
+  problem: str = ''
+
+  def __post_init__(self):
+    """Refuses, by ValueError, a clip that lies elsewhere."""
+    parts = self.clip.split('/')
+    if '' in parts or '..' in parts or not self.clip.endswith('.mp4'):
+      raise ValueError(f'its clip is {self.clip:.60}')
 
 
-_PROJECT: _Kinds = {
-  'timeline': _is(dict),
-  'past': is_list(_is(dict)),
-  'future': is_list(_is(dict)),
-  'given': _is_given,
-}
-_VERSION: _Kinds = {
-  'clip': _is_place,
-  'state': (QUEUED, RUNNING, DONE, FAILED, CANCELLED).__contains__,
-  'timeline': _is(dict),
-  'since': _is(int | float),
-  'starts': _is(int),
-  'words': is_list(_is(str)),
-  'problem': _is(str),
-}
+_ELSEWHERE = Record(DONE, {}, '.mp4')
 
 
-def _read(path: Path, kinds: _Kinds, *keys: str) -> dict[str, Any]:
-  """A record of these kinds, which has the keys; UserError if it is damaged."""
+def _read(path: Path, kind: type[T]) -> T:
   what, mend = f'the record of {path.parent.name}', 'delete it: videos stay'
-  record = files.read_json(path, what, mend, keys=keys)
-  for key, check in kinds.items():
-    if key in record and not check(record[key]):
-      why = f'its {key} is {repr(record[key])[:60]}'
-      raise UserError(f'{path} cannot be read as {what} ({why}); {mend}.')
-  return record
-
-
-_MOST_STEPS = 100  # that undo goes back over
-_MOST_WAITING = 100  # versions of a project in the queue
+  try:
+    return lines.from_json(kind, files.read_json(path, what, mend))
+  except ValueError as error:
+    raise UserError(
+      f'{path} cannot be read as {what} ({error}); {mend}.'
+    ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,16 +110,15 @@ class Version:
   """One video of a project."""
 
   name: str  # of the version in the project
-  record: Mapping[str, Any]  # of the studio; empty if it was made elsewhere
   clip: Path  # its mp4, which need not be there yet
+  record: Record
 
   @property
   def state(self) -> str:
     """One of the constants of this file."""
-    state = self.record.get('state', DONE)
     # The command line may have finished what was stopped here.
-    stopped = state in (CANCELLED, FAILED)
-    return DONE if stopped and self.sidecar.is_file() else state
+    stopped = self.record.state in (CANCELLED, FAILED)
+    return DONE if stopped and self.sidecar.is_file() else self.record.state
 
   @property
   def sidecar(self) -> Path:
@@ -137,49 +141,49 @@ class Project:
     self.home, self.model, self.card = home, model, model.card
     self._lock = threading.RLock()
 
-  def _record(self) -> dict[str, Any]:
+  def _state(self) -> State:
     path = self.folder / RECORD
-    return _read(path, _PROJECT) if path.is_file() else {}
+    return _read(path, State) if path.is_file() else State()
 
   def _keep(self, **values: Any) -> None:
-    files.write_json(self.folder / RECORD, self._record() | values)
+    state = dataclasses.replace(self._state(), **values)
+    files.write_json(self.folder / RECORD, dataclasses.asdict(state))
 
   @property
   def timeline(self) -> Timeline:
     """As it stands on the pages."""
-    with contextlib.suppress(UserError, KeyError):
-      return Timeline.read(self._record()['timeline'])
+    with contextlib.suppress(UserError):
+      return Timeline.read(self._state().timeline)
     return Timeline(self.card.frames)
 
   def keep_timeline(self, line: Timeline, step: bool = True) -> None:
     """Puts it on all pages; `step`: undo goes back to the one before."""
     with self._lock:
-      before = self.timeline.record()
-      values: dict[str, Any] = {'timeline': line.record()}
-      if step and before != values['timeline']:
-        past = [*self._record().get('past', []), before]
-        values |= {'past': past[-_MOST_STEPS:], 'future': []}
-      self._keep(**values)
+      state, before, after = self._state(), self.timeline, line.record()
+      if step and before != line:
+        past = (*state.past, before.record())[-_MOST_STEPS:]
+        self._keep(timeline=after, past=past, future=())
+      else:
+        self._keep(timeline=after)
 
   def steps(self) -> tuple[int, int]:
     """How far undo and redo can go."""
-    record = self._record()
-    return len(record.get('past', ())), len(record.get('future', ()))
+    state = self._state()
+    return len(state.past), len(state.future)
 
   def undo(self, back: str = 'past', on: str = 'future') -> Timeline:
     """Goes a step back, or on again with the two changed; the new timeline."""
     with self._lock:
-      record = self._record()
-      if record.get(back):
-        *rest, line = record[back]
-        undone = [*record.get(on, []), self.timeline.record()]
-        self._keep(**{'timeline': line, back: rest, on: undone})
+      state = self._state()
+      if steps := getattr(state, back):
+        undone = (*getattr(state, on), self.timeline.record())
+        self._keep(**{'timeline': steps[-1], back: steps[:-1], on: undone})
       return self.timeline
 
   @property
-  def given(self) -> dict[str, dict[str, Any]]:
-    """What was given, by id: name, file, frames, width and height."""
-    return self._record().get('given', {})
+  def given(self) -> dict[str, Given]:
+    """What was given, by id."""
+    return self._state().given
 
   def give(self, upload: Path, name: str) -> str:
     """Keeps what was uploaded and returns its id.
@@ -194,16 +198,15 @@ class Project:
     write.write_image(self.strip(source), pieces.strip(frames))
     os.replace(upload, path)
     count, height, width, _ = frames.shape
-    about = {'file': path.name, 'frames': count}
-    about |= {'width': width, 'height': height}
     name = re.sub(r'[^\w .()-]', '_', name)[-80:].lstrip('.') or 'picture'
     with self._lock:
       others = {k: v for k, v in self.given.items() if k != source}
       stem, number = Path(name).stem, 1
-      while name in [other['name'] for other in others.values()]:
+      while name in [other.name for other in others.values()]:
         number += 1  # Storyboards go by names.
         name = f'{stem} {number}{ending}'
-      self._keep(given={**others, source: {**about, 'name': name}})
+      about = Given(path.name, name, count, width, height)
+      self._keep(given=others | {source: about})
     return source
 
   def strip(self, source: str) -> Path:
@@ -215,8 +218,8 @@ class Project:
     versions = self.versions()
     for name in {piece.source for piece in line.pieces}:
       if name in given:
-        path = self.folder / GIVEN / given[name]['file']
-        found[name] = Source(path, given[name]['frames'])
+        path = self.folder / GIVEN / given[name].file
+        found[name] = Source(path, given[name].frames)
       elif name in versions and versions[name].state == DONE:
         frames = self.about(versions[name]).get('frames', 0)
         found[name] = Source(versions[name].frames_file, frames)
@@ -269,9 +272,7 @@ class Project:
 
   def remade(self, version: Version) -> tuple[Call, str]:
     """The call of a version of the studio, and how it is decoded."""
-    if 'timeline' not in version.record:  # It is damaged.
-      raise UserError(version.record['problem'])
-    line = Timeline.read(version.record['timeline'])
+    line = Timeline.read(version.record.timeline)
     return self.call(line, self.folder / GIVEN), line.decode
 
   def storyboard(self, line: Timeline) -> str:
@@ -286,15 +287,12 @@ class Project:
         shutil.copyfile(path, copy)
         label = f'{piece.source} {piece.first}-{piece.last}{path.suffix}'
         source = self.give(copy, label)
-      names[piece] = self.given[source]['name']
+      names[piece] = self.given[source].name
     return storyboards.write(line, names)
 
   def open_storyboard(self, text: bytes) -> Timeline:
     """The timeline of a storyboard of what was given, by name."""
-    sources = {
-      about['name']: (source, about['frames'])
-      for source, about in self.given.items()
-    }
+    sources = {a.name: (source, a.frames) for source, a in self.given.items()}
     with tempfile.TemporaryDirectory() as scratch:
       path = Path(scratch) / 'storyboard'
       path.write_bytes(text)
@@ -316,25 +314,17 @@ class Project:
       job = self.job(call, folder, line.decode)
       words = [f'--model={self.home}', f'--out={folder}', *call.words()]
       words += [f'--decode={line.decode}', '--lossless']
-      record = {
-        'state': QUEUED,
-        'since': time.time(),
-        'timeline': line.record(),
-        'words': words,
-        'clip': job.path.relative_to(folder).as_posix(),
-      }
-      files.write_json(folder / RECORD, record)
+      clip = job.path.relative_to(folder).as_posix()
+      record = Record(QUEUED, line.record(), clip, time.time(), 0, tuple(words))
+      files.write_json(folder / RECORD, dataclasses.asdict(record))
     return name
 
   def note(self, name: str, **values: Any) -> None:
     """Changes what is known of a version of the studio."""
-    with self._lock:
-      record = self._version(name) | values
-      files.write_json(self.folder / name / RECORD, record)
-
-  def _version(self, name: str) -> dict[str, Any]:
     path = self.folder / name / RECORD
-    return _read(path, _VERSION, 'clip', 'state', 'timeline')
+    with self._lock:
+      record = dataclasses.replace(_read(path, Record), **values)
+      files.write_json(path, dataclasses.asdict(record))
 
   def _names(self) -> list[str]:
     with contextlib.suppress(OSError):
@@ -351,38 +341,35 @@ class Project:
       folder = self.folder / name
       if (folder / RECORD).is_file():
         try:
-          record = self._version(name)
-          clip = folder / record['clip']
+          record = _read(folder / RECORD, Record)
+          clip = folder / record.clip
         except UserError as error:
-          record = {'state': FAILED, 'problem': str(error)}
+          record = Record(FAILED, {}, '.mp4', problem=str(error))
           clip = min(folder.glob('*/*.mp4'), default=folder / 'none.mp4')
-        own[name] = Version(name, record, clip)
+        own[name] = Version(name, clip, record)
       elif name != GIVEN:
         for sidecar in sorted(folder.glob('[!.]*.json')):
           key = f'{name}:{sidecar.stem}'
-          found[key] = Version(key, {}, sidecar.with_suffix('.mp4'))
+          found[key] = Version(key, sidecar.with_suffix('.mp4'), _ELSEWHERE)
     return found | own
 
   def about(self, version: Version) -> dict[str, Any]:
     """What a page shows of a version."""
-    record, sidecar = version.record, version.sidecar
-    shown: dict[str, Any] = {'name': version.name, 'state': version.state}
-    with contextlib.suppress(UserError, KeyError):
-      shown['timeline'] = Timeline.read(record['timeline']).record()
-    if 'problem' in record:
-      shown['problem'] = record['problem']
-    if 'words' in record:
-      shown['command'] = shlex.join(['unitemp', 'generate', *record['words']])
-    if version.state == DONE:
+    record, state = version.record, version.state
+    shown: dict[str, Any] = {'problem': record.problem}
+    with contextlib.suppress(UserError):
+      shown['timeline'] = Timeline.read(record.timeline).record()
+    if record.words:
+      shown['command'] = shlex.join(['unitemp', 'generate', *record.words])
+    if state == DONE:
       try:
+        sidecar = version.sidecar
         shown |= _facts(sidecar, sidecar.stat().st_mtime_ns)
       except (OSError, UserError) as error:
-        shown |= {'state': FAILED, 'problem': str(error)}
+        state, shown['problem'] = FAILED, str(error)
     else:
       shown['partial'] = version.clip.with_suffix('.partial.mp4').is_file()
-    if 'problem' in shown:
-      shown['problem'] = without_folders(shown['problem'])
-    return shown
+    return shown | {'name': version.name, 'state': state}
 
 
 @functools.lru_cache(1024)
@@ -390,8 +377,3 @@ def _facts(sidecar: Path, _: int) -> dict[str, Any]:
   clip = report.read_clip(sidecar.parents[1], sidecar)
   facts = {name: getattr(clip, name) for name in _SHOWN}
   return facts | {'frame_difference': list(clip.frame_difference)}
-
-
-def without_folders(sentence: str) -> str:
-  """The sentence with files' names alone: a page knows no folders."""
-  return re.sub(r'(?<![\w.:/])/(?:[^\s/]+/)+', '', sentence)

@@ -1,10 +1,10 @@
 """The web server: what pages ask for."""
 
 import asyncio
+import dataclasses
 import errno
 import functools
 import json
-import logging
 import re
 import socket
 import tempfile
@@ -15,12 +15,16 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import (
+  FileResponse,
+  JSONResponse,
+  RedirectResponse,
+  Response,
+)
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -30,7 +34,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.generate.workflows import Model
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.studio import estimate, given, guard
-from unitemp_jax.studio.project import Project, Version, without_folders
+from unitemp_jax.studio.project import Project
 from unitemp_jax.studio.timeline import Timeline
 from unitemp_jax.studio.worker import Worker
 from unitemp_jax.video import write
@@ -109,7 +113,7 @@ class Studio:
       'block': 4 * card.block,
       'timeline': project.timeline.record(),
       'steps': project.steps(),
-      'given': project.given,
+      'given': {k: dataclasses.asdict(g) for k, g in project.given.items()},
       'versions': [project.about(v) for v in project.versions().values()],
       'run': run and run.about(),
     }
@@ -127,9 +131,8 @@ def make_app(studio: Studio, host: str, token: str | None) -> Starlette:
 
   return Starlette(
     routes=[
-      Route('/', lambda _: FileResponse(PAGE / 'index.html')),
+      route('/', _page),
       Mount('/page', StaticFiles(directory=PAGE)),
-      route('/api/projects', _projects),
       route('/api/projects', _new_project, 'POST'),
       route(project + '/state', _state),
       route(project + '/given/{source}', _strip),
@@ -144,7 +147,7 @@ def make_app(studio: Studio, host: str, token: str | None) -> Starlette:
     exception_handlers={
       HTTPException: lambda _, error: _problem(error.status_code),
       TimeoutError: lambda *_: _problem(408),
-      OSError: lambda _, error: _problem(507, _full(error)),
+      OSError: lambda _, error: _problem(507, f'{error}; make room.'),
       UserError: lambda _, error: _problem(422, str(error)),
       Exception: lambda *_: _problem(500),
     },
@@ -153,13 +156,7 @@ def make_app(studio: Studio, host: str, token: str | None) -> Starlette:
 
 def _problem(status: int, sentence: str = '') -> Response:
   said = sentence or _SENTENCES.get(status, _SENTENCES[404])
-  return JSONResponse({'error': without_folders(said)}, status)
-
-
-def _full(error: Exception) -> str:
-  logging.getLogger('unitemp').exception('fault', exc_info=error)
-  why = getattr(error, 'strerror', None) or error
-  return f'the studio cannot keep that ({why}); make room, and try again.'
+  return JSONResponse({'error': said}, status)
 
 
 async def _answer(
@@ -201,8 +198,12 @@ def _json(sent: bytes) -> Any:
     raise UserError('the page sent no JSON; reload it.') from None
 
 
-def _projects(studio, **_):
-  return {'projects': [one.name for one in studio.listed()]}
+def _page(studio, query, **_):
+  """The page, with a project that is there."""
+  names = [project.name for project in studio.listed()] or ['first']
+  if query.get('project') not in names:
+    return RedirectResponse(f'/?project={names[0]}', 303)
+  return FileResponse(PAGE / 'index.html')
 
 
 def _new_project(studio, sent, **_):
@@ -237,7 +238,7 @@ def _act(studio, project, action, query, sent):
 
 
 def _control(studio, project, version, action, **_):
-  if action == 'python' and version.record:
+  if action == 'python':
     call, decode = project.remade(version)
     return {'text': call.script(str(studio.home), decode)}
   acts = {'cancel': studio.worker.cancel, 'resume': studio.worker.resume}
@@ -273,77 +274,60 @@ def _shown(studio, project, version, number, **_):
   run = studio.worker.run_now
   if not run or (project.name, version.name) != (run.project, run.version):
     raise HTTPException(404)
-  image = _in({k: one.image for k, one in enumerate(run.shown)}, number)
+  *_, image = _in(dict(enumerate(run.shown)), number)
   kept = {'cache-control': 'private, max-age=600'}
   return Response(image, 200, kept, media_type='image/*')
 
 
 def _file(studio, project, version, kind, query, **_):
-  path, made = download(project, version, kind)
+  """A file of a version, or one that is made of its frames."""
+  ending = _in(_FILES | _MADE, kind)
+  name = re.sub(r'[^\w-]+', '-', f'{project.name}-{version.name}')
+  about = {'content-disposition': f'attachment; filename="{name}{ending}"'}
+  headers = about if 'save' in query else {}
+  path = version.clip.with_suffix(ending)
+  if kind in _MADE:
+    path = version.frames_file
+  elif kind == 'mp4' and not path.is_file():
+    path = version.clip.with_suffix('.partial.mp4')
   if not path.is_file():
     raise HTTPException(404)
-  stem = re.sub(r'[^\w-]+', '-', f'{project.name}-{version.name}')
-  return FileResponse(
-    path,
-    background=BackgroundTask(path.unlink) if made else None,
-    filename=stem + path.suffix if 'save' in query else None,
-  )
-
-
-def download(
-  project: Project, version: Version, kind: str
-) -> tuple[Path, bool]:
-  """The file of a kind, and whether it was made for this download."""
   if kind in _FILES:
-    path = version.clip.with_suffix(_FILES[kind])
-    if kind == 'mp4' and not path.is_file():
-      path = version.clip.with_suffix('.partial.mp4')
-    return path, False
-  if kind not in _MADE or not version.frames_file.is_file():
-    raise HTTPException(404)
+    return FileResponse(path, headers=headers)
   fps = project.card.fps
-  frames = given.frames_of(version.frames_file, fps)
-  with tempfile.NamedTemporaryFile(suffix=_MADE[kind], delete=False) as file:
-    path = Path(file.name)
-  if kind == 'gif':
-    write.write_gif(path, frames, fps)
-  elif kind == 'webm':
-    write.write_video(path, frames, fps, kind='webm')
-  else:
-    write.write_image(path, frames[-1])
-  return path, True
+  frames = given.frames_of(path, fps)
+  with tempfile.TemporaryDirectory() as scratch:
+    made = Path(scratch) / f'made{ending}'
+    if kind == 'gif':
+      write.write_gif(made, frames, fps)
+    elif kind == 'webm':
+      write.write_video(made, frames, fps, kind='webm')
+    else:
+      write.write_image(made, frames[-1])
+    return Response(made.read_bytes(), headers=headers)
 
 
-def check_address(host: str, port: int) -> None:
-  """Refuses, by UserError, an address that cannot be listened on."""
-  option = '--host'
+def listen(host: str, port: int) -> socket.socket:
+  """A socket that listens; UserError if the address is none for that."""
+  family = socket.AF_INET6 if ':' in host else socket.AF_INET
   try:
-    [family, kind, *_, address], *_ = socket.getaddrinfo(
-      host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    with socket.socket(family, kind) as tried:
-      tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-      tried.bind(address)
+    return socket.create_server((host, port), family=family, backlog=2048)
   except (OSError, UnicodeError) as error:
-    if getattr(error, 'errno', None) in (errno.EADDRINUSE, errno.EACCES):
-      option = '--port'
+    taken = getattr(error, 'errno', None) in (errno.EADDRINUSE, errno.EACCES)
     why = getattr(error, 'strerror', None) or error
     raise UserError(
-      f'{host}:{port} cannot be listened on ({why}); choose another {option}.'
+      f'{host}:{port} cannot be listened on ({why}); choose another '
+      f'{"--port" if taken else "--host"}.'
     ) from error
 
 
-def serve(studio: Studio, host: str, port: int, token: str | None) -> None:
-  """Generates and answers until the process is interrupted.
-
-  Raises:
-    UserError: the address cannot be listened on.
-  """
+def serve(
+  studio: Studio, listens: socket.socket, host: str, token: str | None
+) -> None:
+  """Generates and answers on a socket until the process is interrupted."""
   studio.worker.start()
   config = uvicorn.Config(
     make_app(studio, host, token),
-    host,
-    port,
     log_level='warning',
     limit_concurrency=_MOST_ASKED,
     timeout_graceful_shutdown=1,
@@ -351,9 +335,4 @@ def serve(studio: Studio, host: str, port: int, token: str | None) -> None:
     http=guard.Patient,
     ws='none',
   )
-  try:
-    uvicorn.Server(config).run()
-  except SystemExit:
-    raise UserError(
-      f'{host}:{port} cannot be listened on; choose another --port.'
-    ) from None
+  uvicorn.Server(config).run([listens])

@@ -18,7 +18,8 @@ from unitemp_jax.generate.call import Call
 from unitemp_jax.plans import decoding
 
 ORDERS = ('auto', *orders.SIDES, 'scenes')
-_MOST = 1000  # prompts or pieces
+_MOST = 1000  # prompts and pieces
+_HALF = re.compile(r'[\ud800-\udfff]')  # of a character; no file can hold it
 _WRONG = 'this is no timeline of the studio; reload the page.'
 # Where the order only says from which side gaps are filled.
 _DIRECTIONS = {'auto': 'forward', 'past': 'forward', 'future': 'backward'}
@@ -70,10 +71,19 @@ class Timeline:
   @classmethod
   def read(cls, value: Any) -> 'Timeline':
     """Reads what a page sent; UserError if it is anything else."""
-    line = _read(cls, value)
-    known = line.order in ORDERS and line.sinks in ('', *orders.SINKS)
-    whole = all(piece.first >= 0 < piece.count for piece in line.pieces)
-    if not (known and whole and line.decode in decoding.MODES):
+    try:
+      line = from_json(cls, value)
+    except ValueError:
+      raise UserError(_WRONG) from None
+    texts = [p.text for p in line.prompts] + [p.source for p in line.pieces]
+    if not (
+      line.order in ORDERS
+      and line.sinks in ('', *orders.SINKS)
+      and line.decode in decoding.MODES
+      and len(texts) <= _MOST
+      and all(len(t) <= 5000 and not _HALF.search(t) for t in texts)
+      and all(piece.first >= 0 < piece.count for piece in line.pieces)
+    ):
       raise UserError(_WRONG)
     if not 1 <= line.length <= timeline.MOST_FRAMES:
       raise UserError(
@@ -113,24 +123,27 @@ class Timeline:
     return texts
 
 
-def _read(kind: Any, value: Any) -> Any:
-  """A dataclass of plain values, tuples of such, from JSON."""
-  hints, known = typing.get_type_hints(kind), {}
+def from_json(kind: Any, value: Any) -> Any:
+  """A dataclass of plain values, tuples and tables of such, from JSON.
+
+  ValueError for anything else. Keys that it lacks are left out.
+  """
+  own, inner = typing.get_origin(kind), typing.get_args(kind)
+  if own is tuple and isinstance(value, list):
+    return tuple(from_json(inner[0], one) for one in value)
+  if own is dict and isinstance(value, dict):
+    return {key: from_json(inner[1], one) for key, one in value.items()}
+  if not dataclasses.is_dataclass(kind) or not isinstance(value, dict):
+    if type(value) is not kind:
+      raise ValueError(f'{value!r:.60} stands in it')
+    return value
+  hints = typing.get_type_hints(kind).items()
   try:
-    for name, found in value.items():
-      wanted = hints[name]
-      if typing.get_origin(wanted) is tuple and len(found) <= _MOST:
-        found = tuple(_read(typing.get_args(wanted)[0], one) for one in found)
-      elif type(found) is not wanted or (wanted is str and not _is_text(found)):
-        raise UserError(_WRONG)
-      known[name] = found
-    return kind(**known)
-  except (AttributeError, KeyError, TypeError):
-    raise UserError(_WRONG) from None
-
-
-def _is_text(found: str) -> bool:
-  return len(found) <= 5000 and not re.search(r'[\ud800-\udfff]', found)
+    return kind(  # type: ignore[operator]
+      **{n: from_json(k, value[n]) for n, k in hints if n in value}
+    )
+  except TypeError as error:  # One is missing.
+    raise ValueError(str(error)) from error
 
 
 class Source(NamedTuple):

@@ -30,16 +30,6 @@ _STARTS = 5  # of one version, so that one that ends the program is left
 _LOSSLESS = 2**21  # pixels of a strip up to which it is a PNG
 
 
-@dataclasses.dataclass(frozen=True)
-class Shown:
-  """Frames of the version under way: a strip of them, side by side."""
-
-  first: int
-  count: int
-  refines: bool  # takes the place of a preview
-  image: bytes
-
-
 @dataclasses.dataclass
 class Run:
   """The version under way."""
@@ -47,15 +37,16 @@ class Run:
   project: str  # name of its project
   version: str  # name of its own
   said: str = 'loading the model'  # the program's last line about it
-  # Its frames so far, in the order of their making.
-  shown: list[Shown] = dataclasses.field(default_factory=list)
+  # Its frames so far, in the order of their making: the first one, how many,
+  # and a picture of them side by side.
+  shown: list[tuple[int, int, bytes]] = dataclasses.field(default_factory=list)
   size: tuple[int, int] = (1, 1)  # width and height
   cancelled: bool = False  # stops after the next block
   began: float = dataclasses.field(default_factory=time.time)
 
   def about(self) -> dict[str, Any]:
     """What a page shows of it; pictures have addresses of their own."""
-    shown = [[s.first, s.count, s.refines] for s in self.shown]
+    shown = [[first, count] for first, count, _ in self.shown]
     names = ('project', 'version', 'said', 'size', 'began')
     return {name: getattr(self, name) for name in names} | {'shown': shown}
 
@@ -112,16 +103,16 @@ class Worker(threading.Thread):
 
     def rank(one: tuple[Project, Version]) -> tuple[bool, float]:
       record = one[1].record
-      return one[1].state == projects.QUEUED, record.get('since', 0.0)
+      return record.state == projects.QUEUED, record.since
 
     return min(waiting, key=rank, default=None)
 
   def _make(self, project: Project, version: Version) -> None:
-    name, record = version.name, version.record
+    name = version.name
     run = self.run_now = Run(project.name, name)
     result = {'state': projects.DONE}
     try:
-      starts = record.get('starts', 0) + 1
+      starts = version.record.starts + 1
       project.note(name, state=projects.RUNNING, starts=starts)
       self._changed()
       if starts > _STARTS:
@@ -153,14 +144,12 @@ class Worker(threading.Thread):
       raise KeyboardInterrupt
     self._changed()
 
-  def _show(
-    self, run: Run, first: int, frames: np.ndarray, refines: bool
-  ) -> None:
+  def _show(self, run: Run, first: int, frames: np.ndarray, _: bool) -> None:
     out, picture = io.BytesIO(), Image.fromarray(np.concatenate(frames, axis=1))
     small = picture.width * picture.height < _LOSSLESS
     picture.save(out, 'PNG' if small else 'JPEG', quality=90)
     run.size = frames.shape[2], frames.shape[1]
-    run.shown.append(Shown(first, len(frames), refines, out.getvalue()))
+    run.shown.append((first, len(frames), out.getvalue()))
     self._changed()
 
   def cancel(self, project: Project, name: str) -> None:

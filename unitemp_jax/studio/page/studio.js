@@ -1,7 +1,7 @@
 // The page: its state is the server's, its timeline everybody's.
 
 import {
-  $, address, ask, choices, complain, listed, place, say,
+  $, address, ask, choices, complain, listed, place,
 } from './dom.js';
 import { listen } from './deeds.js';
 import { Player } from './player.js';
@@ -78,8 +78,8 @@ const page = {
     }).catch(fail);
   },
 
-  draw() { draw(); },
-  look() { return look(); },
+  draw,
+  look,
 };
 
 const player = page.player = new Player((frame) => {
@@ -179,7 +179,6 @@ function take(line) {
 /** Takes the server's state; the timeline too, unless it is being changed. */
 async function refresh() {
   const { edits, state } = page;
-  if (!state) await choose();
   const fresh = state && Date.now() - page.asked < ALL;
   const seen = fresh && !page.away ? `?seen=${state.revision}` : '';
   const found = await ask(address(page.project, 'state') + seen);
@@ -209,14 +208,6 @@ async function refresh() {
     page.chosen = found.versions.at(-1)?.name ?? null;
   }
   draw();
-}
-
-/** Chooses a project where the address names none that is there. */
-async function choose() {
-  const { projects } = await ask('api/projects');
-  if (projects.includes(page.project)) return;
-  if (page.project) say(`There is no project ${page.project} any more.`);
-  [page.project] = projects;
 }
 
 function draw() {
@@ -285,7 +276,7 @@ function nothing(one) {
   if (!one) return 'Describe the video, and generate it.';
   if (one.state === 'queued') return 'This version waits for its turn.';
   if (one.state === 'cancelled') return 'Cancelled; what is finished is kept.';
-  return one.problem ?? '';
+  return one.problem || '';
 }
 
 function drawStage() {
@@ -355,7 +346,7 @@ function drawActions() {
 
 function facts(one) {
   if (!one) return 'From a version, once there is one.';
-  if (!one.frames) return one.problem ?? `It is ${one.state}.`;
+  if (!one.frames) return one.problem || `It is ${one.state}.`;
   const { 'first block': first, generation } = one.timings ?? {};
   const times = first === undefined ? '' : ` First block after `
     + `${first.toFixed(1)} s, made in ${generation.toFixed(1)} s.`;
