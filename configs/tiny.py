@@ -41,7 +41,7 @@ def config_for(objective: str, arg: str | None) -> ConfigDict:
         'temporal_down': (True, True),
         'z_dim': 16,
         'patch': 2,
-      },
+      }
     }
   )
   if arg == 'test':

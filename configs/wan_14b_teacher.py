@@ -19,11 +19,7 @@ def get_config(arg: str | None = None):
   # As for the 1.3B model; nothing is published on training it further.
   config.loss = {'shift': 5.0, 'text_drop': 0.0}
   config.optimizer = common.optimizer_config(
-    learning_rate=2e-6,
-    b1=0.9,
-    b2=0.999,
-    weight_decay=0.01,
-    clip_norm=10.0,
+    learning_rate=2e-6, b1=0.9, b2=0.999, weight_decay=0.01, clip_norm=10.0
   )
   config.ema_decay = 0.99
   config.num_steps = 2_000

@@ -22,11 +22,7 @@ def get_config(arg: str | None = None):
   config.loss = {'shift': 5.0, 'anchor_drop': 0.2, 'draft_share': 0.5}
   # CausVid (rate, decay rates) and Causal-Forcing (rate).
   config.optimizer = common.optimizer_config(
-    learning_rate=2e-6,
-    b1=0.9,
-    b2=0.999,
-    weight_decay=0.01,
-    clip_norm=10.0,
+    learning_rate=2e-6, b1=0.9, b2=0.999, weight_decay=0.01, clip_norm=10.0
   )
   config.ema_decay = 0.99  # Self-Forcing
   config.num_steps = 3_000  # CausVid

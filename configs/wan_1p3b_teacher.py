@@ -23,11 +23,7 @@ def get_config(arg: str | None = None):
   # Rate and decay rates of further training: Causal-Forcing (arXiv 2602.02214)
   # and CausVid (arXiv 2412.07772); weight decay and clipping: Self-Forcing.
   config.optimizer = common.optimizer_config(
-    learning_rate=2e-6,
-    b1=0.9,
-    b2=0.999,
-    weight_decay=0.01,
-    clip_norm=10.0,
+    learning_rate=2e-6, b1=0.9, b2=0.999, weight_decay=0.01, clip_norm=10.0
   )
   config.ema_decay = 0.99  # Self-Forcing
   config.num_steps = 2_000  # Causal-Forcing: at least as many

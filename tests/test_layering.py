@@ -42,12 +42,7 @@ ONLY_IN = {
   'torch': ['convert', 'bench.pytorch'],
   'sklearn': ['data', 'evaluation'],
   # Config is read by the command line and by what builds objects from it.
-  'ml_collections': [
-    'cli',
-    'training',
-    'aot.steps',
-    'aot.search',
-  ],
+  'ml_collections': ['cli', 'training', 'aot.steps', 'aot.search'],
 }
 
 # The mathematics: arrays and the standard library, nothing else.

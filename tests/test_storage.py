@@ -23,10 +23,7 @@ from unitemp_jax.parallel import locks
 
 @pytest.fixture(scope='module')
 def server():
-  with (
-    fake_gcs.FakeGCSServer() as found,
-    pytest.MonkeyPatch.context() as patch,
-  ):
+  with fake_gcs.FakeGCSServer() as found, pytest.MonkeyPatch.context() as patch:
     patch.setenv('STORAGE_EMULATOR_HOST', found.url)
     yield found
 

@@ -26,10 +26,7 @@ class Workload:
       f'--project={options.project}',
       f'--zone={options.zone}',
     ]
-    self._size = [
-      f'--tpu-type={slices.type}',
-      f'--num-slices={slices.count}',
-    ]
+    self._size = [f'--tpu-type={slices.type}', f'--num-slices={slices.count}']
 
   def _xpk(self, *words):
     return ['xpk', *words, *self._place]

@@ -59,9 +59,7 @@ _SOURCE = f'import importlib.machinery\n{inspect.getsource(Forbid)}{_WALK}'
 
 def test_all_verbs_are_imported_where_it_is_forbidden():
   made = subprocess.run(
-    [sys.executable, '-c', _SOURCE],
-    capture_output=True,
-    text=True,
+    [sys.executable, '-c', _SOURCE], capture_output=True, text=True
   )
   assert made.returncode == 0, made.stderr[-2000:]
 

@@ -80,10 +80,7 @@ def test_an_unfinished_folder_is_refused(tmp_path):
 
 def test_other_prompts_or_weights_are_not_mixed_in(tmp_path):
   write(tmp_path)
-  for about, keys in (
-    ({**ABOUT, 'text': 'other'}, KEYS),
-    (ABOUT, KEYS[:2]),
-  ):
+  for about, keys in (({**ABOUT, 'text': 'other'}, KEYS), (ABOUT, KEYS[:2])):
     with pytest.raises(UserError, match='other prompts or another text'):
       pe.write_index(tmp_path, about, keys)
 

@@ -33,11 +33,7 @@ def test_names_are_read_as_their_systems_write_them(kind, stem, expected):
 
 @pytest.mark.parametrize(
   ('kind', 'stem'),
-  [
-    ('self_forcing', 'a dog'),
-    ('causvid', 'a dog-0'),
-    ('longlive', 'a dog-0'),
-  ],
+  [('self_forcing', 'a dog'), ('causvid', 'a dog-0'), ('longlive', 'a dog-0')],
 )
 def test_other_names_are_not_mistaken(kind, stem):
   assert naming.parse(kind, stem) is None

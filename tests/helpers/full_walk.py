@@ -110,7 +110,7 @@ def commands(folder, layers, rows):
       '--width=8',
     ],
     'parity of the text encoder': [
-      *(*parity, f'--checkpoint={text}', '--tokens=32'),
+      *(*parity, f'--checkpoint={text}', '--tokens=32')
     ],
     'convert --to=self_forcing': [
       *('convert', f'--model={model}', '--to=self_forcing'),

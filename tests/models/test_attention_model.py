@@ -33,13 +33,7 @@ def test_the_transformer_computes_the_same_with_the_kernel():
       with attention_backend(backend):
         context = dit.apply({'params': params}, text, method='text_context')
         return dit.apply(
-          {'params': params},
-          x,
-          sigma,
-          jnp.arange(FRAMES),
-          context,
-          cache,
-          slot,
+          {'params': params}, x, sigma, jnp.arange(FRAMES), context, cache, slot
         )[0]
 
     traced = jax.jit(run).trace(x, cache, 2)

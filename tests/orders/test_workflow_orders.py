@@ -561,10 +561,7 @@ def test_bucketed_lengths_share_shapes():
     (lambda: orders.extend(3, before=-1, after=2), 'needs --before'),
     (lambda: orders.extend(3, after=2, sides='left'), 'use alternate, past'),
     (lambda: orders.keyframes(0), 'use 1 or more'),
-    (
-      lambda: orders.keyframes(9, ((3, 4), (5, 1))),
-      'overlaps.*frame 28',
-    ),
+    (lambda: orders.keyframes(9, ((3, 4), (5, 1))), 'overlaps.*frame 28'),
     (lambda: orders.keyframes(9, ((9, 1),)), '1 frames given at frame 36'),
     (lambda: orders.keyframes(9, ((0, 9),)), 'leaves nothing to make'),
     (lambda: orders.keyframes(9, side='up'), "side is 'up'"),
@@ -574,10 +571,7 @@ def test_bucketed_lengths_share_shapes():
     (lambda: orders.keyframes(9, prompts=((3, -1),)), 'must be 0 or more'),
     (lambda: orders.regenerate(2, 1, 1), 'use 9 or more'),
     (lambda: orders.regenerate(9, 0, 2), r'at frame 0, .*begin at 1\.\.25'),
-    (
-      lambda: orders.regenerate(9, 3, 6),
-      r'frame 31, .*end at 11\.\.27',
-    ),
+    (lambda: orders.regenerate(9, 3, 6), r'frame 31, .*end at 11\.\.27'),
     (lambda: orders.story([orders.Scene(9)]), 'at least 2 scenes'),
     (lambda: orders.story([orders.Scene(0)] * 2), 'scene 1 has 0 frames'),
     (lambda: orders.story([orders.Scene(3)] * 2, given=((0, 9),)), 'leaves'),
@@ -591,10 +585,7 @@ def test_bucketed_lengths_share_shapes():
     (lambda: orders.story([orders.Scene(3)] * 2, prompts=((0, 1),)), 'leave'),
     (lambda: orders.long(99, direction='up'), 'forward, backward'),
     (lambda: orders.long(99, sinks='all'), 'none, past, future, both'),
-    (
-      lambda: orders.long(99, sinks='past'),
-      'give --span, or at',
-    ),
+    (lambda: orders.long(99, sinks='past'), 'give --span, or at'),
     (lambda: orders.long(99, sinks='past', span=21, window=16), 'at most 15'),
     (lambda: orders.long(99, sinks='both', span=9, sink_latents=3), 'or more'),
     (

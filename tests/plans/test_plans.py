@@ -13,14 +13,7 @@ from lawful import made
 
 from unitemp_jax import orders
 from unitemp_jax.errors import UserError
-from unitemp_jax.plans import (
-  DATA_FIELDS,
-  META_FIELDS,
-  Plan,
-  align,
-  check,
-  text,
-)
+from unitemp_jax.plans import DATA_FIELDS, META_FIELDS, Plan, align, check, text
 from unitemp_jax.sampling.sampler import bucketed
 
 
@@ -324,9 +317,7 @@ def test_a_sink_slot_holds_one_latent_for_good():
   with pytest.raises(UserError, match='need as many cache slots'):
     check(
       dataclasses.replace(
-        plan,
-        num_sinks=99,
-        sinks=np.zeros((plan.num_rows, 99), np.int32),
+        plan, num_sinks=99, sinks=np.zeros((plan.num_rows, 99), np.int32)
       )
     )
 

@@ -168,9 +168,7 @@ def _raised(body: Computation, element: int) -> int | None:
 
 
 def trips(
-  computations: dict[str, Computation],
-  caller: Computation,
-  loop: Instruction,
+  computations: dict[str, Computation], caller: Computation, loop: Instruction
 ) -> int | None:
   """Returns how often a `while` turns, or None if that is decided at run time.
 
@@ -210,10 +208,7 @@ def trips(
 
 
 def executions(
-  text: str,
-  unknown: int,
-  fused: bool = True,
-  kinds: Sequence[float] = (),
+  text: str, unknown: int, fused: bool = True, kinds: Sequence[float] = ()
 ) -> Iterator[tuple[Instruction, float, bool]]:
   """Yields every instruction with how often one run of a program executes it.
 

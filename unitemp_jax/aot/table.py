@@ -6,11 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unitemp_jax.aot import compiler, memory_report, topology
-from unitemp_jax.aot.memory_report import (
-  HEADROOM,
-  MemoryReport,
-  StepReport,
-)
+from unitemp_jax.aot.memory_report import HEADROOM, MemoryReport, StepReport
 from unitemp_jax.data import yaml_reader
 from unitemp_jax.data.yaml_reader import Node
 from unitemp_jax.errors import UserError

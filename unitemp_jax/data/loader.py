@@ -181,9 +181,5 @@ def make_loader(
   dataset = dataset.batch(len(rows), drop_remainder=True, batch_fn=_stack)
   if transform is not None:
     dataset = dataset.map(transform)
-  identity = {
-    'data_size': size,
-    'seed': seed,
-    'global_batch_size': batch_size,
-  }
+  identity = {'data_size': size, 'seed': seed, 'global_batch_size': batch_size}
   return Loader(dataset, identity, ahead)

@@ -20,19 +20,9 @@ import numpy as np
 from unitemp_jax import files
 from unitemp_jax.data import latents
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.metrics import (
-  bootstrap,
-  flicker,
-  registry,
-  results,
-)
+from unitemp_jax.evaluation.metrics import bootstrap, flicker, registry, results
 from unitemp_jax.evaluation.suites import power
-from unitemp_jax.evaluation.suites.bench import (
-  REAL,
-  Bench,
-  motion,
-  resampled,
-)
+from unitemp_jax.evaluation.suites.bench import REAL, Bench, motion, resampled
 from unitemp_jax.evaluation.suites.flicker import SWAPPED, swap_block
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.models import weights

@@ -105,11 +105,7 @@ def stage(
 
 
 def beside(
-  cache: KVCache,
-  layer: Index,
-  k_BTNK: Tokens,
-  v_BTNK: Tokens,
-  token: Index,
+  cache: KVCache, layer: Index, k_BTNK: Tokens, v_BTNK: Tokens, token: Index
 ) -> tuple[Keys, Keys]:
   """One layer's keys and values `BSNK` as `stage` returns them, nothing kept.
 

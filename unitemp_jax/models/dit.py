@@ -29,11 +29,7 @@ from unitemp_jax.models.attention import RESIDUALS, attention
 from unitemp_jax.models.cache import KVCache, beside, init_cache, stage
 from unitemp_jax.models.params import param
 from unitemp_jax.parallel import mesh as device_mesh
-from unitemp_jax.parallel.mesh import (
-  join_heads,
-  split_heads,
-  split_tokens,
-)
+from unitemp_jax.parallel.mesh import join_heads, split_heads, split_tokens
 from unitemp_jax.shapes import (
   AnyArray,
   FrameMask,
@@ -449,10 +445,7 @@ class DiT(nn.Module):
     rows, columns = height // c.patch, width // c.patch
     tokens = rows * columns
     x = rearrange(
-      x_BFHWC,
-      'b f (h p) (w q) c -> b f (h w) (c p q)',
-      p=c.patch,
-      q=c.patch,
+      x_BFHWC, 'b f (h p) (w q) c -> b f (h w) (c p q)', p=c.patch, q=c.patch
     )
     x = split_tokens(self.patch_embedding(x))
     e = sinusoid(flow.timestep(sigma_BF), c.freq_dim)

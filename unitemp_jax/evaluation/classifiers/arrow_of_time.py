@@ -133,10 +133,7 @@ def features(ink: np.ndarray) -> np.ndarray:
 
 
 def _spoil_clips(
-  ink: np.ndarray,
-  blur: np.ndarray,
-  noise: np.ndarray,
-  rng: np.random.Generator,
+  ink: np.ndarray, blur: np.ndarray, noise: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
   """Spoils all frames of a clip alike; ink [n, T, H, W], amounts [n, 1]."""
   length = ink.shape[1]

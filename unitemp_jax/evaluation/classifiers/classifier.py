@@ -167,10 +167,7 @@ def load(
 
 
 def spoil(
-  ink: np.ndarray,
-  blur: np.ndarray,
-  noise: np.ndarray,
-  rng: np.random.Generator,
+  ink: np.ndarray, blur: np.ndarray, noise: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
   """Blurs pictures and adds noise.
 

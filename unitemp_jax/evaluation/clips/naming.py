@@ -33,10 +33,7 @@ class Name:
 # Kind -> patterns, the first that matches a whole stem wins. Groups: p is the
 # prompt, n the index, s the sample.
 _PATTERNS = {
-  'self_forcing': (
-    rf'(?P<n>\d+)-(?P<s>\d+)_{_MODEL}',
-    r'(?P<p>.+)-(?P<s>\d+)',
-  ),
+  'self_forcing': (rf'(?P<n>\d+)-(?P<s>\d+)_{_MODEL}', r'(?P<p>.+)-(?P<s>\d+)'),
   'causvid': (r'(?:long_video_)?output_(?P<n>\d+)',),
   'longlive': (
     rf'rank\d+-(?P<n>\d+)-(?P<s>\d+)_{_MODEL}(?:_.*)?',

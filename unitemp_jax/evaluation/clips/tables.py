@@ -22,12 +22,7 @@ from unitemp_jax.evaluation.clips import fidelity, metrics
 from unitemp_jax.evaluation.clips.fidelity import Reference
 from unitemp_jax.evaluation.clips.folder import ClipFile, Listing
 from unitemp_jax.evaluation.clips.layout import Layout
-from unitemp_jax.evaluation.clips.measure import (
-  Job,
-  Measured,
-  Measurer,
-  Window,
-)
+from unitemp_jax.evaluation.clips.measure import Job, Measured, Measurer, Window
 from unitemp_jax.evaluation.metrics import bootstrap, flicker, frechet, results
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.curves import Curves

@@ -27,9 +27,7 @@ class Interval:
 
 
 def interval(
-  statistic: Callable[..., np.ndarray],
-  *samples: np.ndarray,
-  seed: int = 0,
+  statistic: Callable[..., np.ndarray], *samples: np.ndarray, seed: int = 0
 ) -> Interval:
   """Bootstraps any statistic of paired samples.
 

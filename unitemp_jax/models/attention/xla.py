@@ -177,10 +177,7 @@ def cudnn_takes(q_BQNK: Queries) -> bool:
 
 
 def cudnn_attention(
-  q_BQNK: Queries,
-  k_BSNK: Keys,
-  v_BSNK: Keys,
-  kv_len: Index | None = None,
+  q_BQNK: Queries, k_BSNK: Keys, v_BSNK: Keys, kv_len: Index | None = None
 ) -> Queries:
   """As `dispatch.attention`, without a mask, which would become a full bias."""
   lengths = None
