@@ -11,6 +11,7 @@ from unitemp_jax.evaluation.clips import layout
 from unitemp_jax.generate import memory
 from unitemp_jax.models import sizes
 from unitemp_jax.plans import decoding, drawing
+from unitemp_jax.progress import duration
 from unitemp_jax.sampling import model_folder
 from unitemp_jax.studio.project import Project
 from unitemp_jax.studio.timeline import Timeline
@@ -35,6 +36,9 @@ def plan(project: Project, line: Timeline) -> dict[str, Any]:
   left = sum(not given for *_, given in blocks)
   made = [project.about(version) for version in project.versions().values()]
   time = seconds(left, made)
+  about = 'time known after the first video'
+  if time is not None:
+    about = f'about {duration(max(time, 1))}, more where programs are compiled'
   shapes = model_folder.inference_shapes(card)
   weights = sizes.num_bytes([shapes[n] for n in ('vae', 'student', 'text')])
   cache = memory.clip_bytes(card, request.plan, size)
@@ -46,10 +50,10 @@ def plan(project: Project, line: Timeline) -> dict[str, Any]:
     'said': [
       f'{frames} frames of {request.width}×{request.height}, '
       f'{frames / card.fps:.2f} s: {left} block{"s" * (left != 1)}, '
-      + _about(time),
+      f'{about}.',
       f'Memory: {_mib(weights + cache)} (model {_mib(weights)}, cache '
       f'{_mib(cache)}), frames {_mib(3 * frames * size[0] * size[1])}.',
-      *_own(line),
+      *[f'Of the storyboard: {n} {v}.' for n, v in line.settings().items()],
       *[f'Note: {remark}.' for remark in request.remarks],
     ],
   }
@@ -74,19 +78,5 @@ def seconds(blocks: int, made: Iterable[Mapping[str, Any]]) -> float | None:
   return blocks * statistics.median(each[-5:]) if each else None
 
 
-def _about(time: float | None) -> str:
-  if time is None:
-    return 'time known after the first video.'
-  return f'about {time:.{int(time < 10)}f} s, more where programs are compiled.'
-
-
 def _mib(count: int) -> str:
   return f'{count / 2**20:.{int(count < 2**23)}f} MiB'
-
-
-def _own(line: Timeline) -> list[str]:
-  """What only storyboards set."""
-  names = ('window', 'anchors', 'size')
-  own = {'size': line.size, **line.settings()}
-  told = [f'{n} {own[n]}' for n in names if own.get(n, '') != '']
-  return [f"The storyboard's: {', '.join(told)}."] if told else []

@@ -1,6 +1,5 @@
 """What is sent to a timeline and stands on it, as frames and as files."""
 
-import functools
 import re
 from pathlib import Path
 
@@ -83,16 +82,6 @@ def strip(frames: np.ndarray) -> np.ndarray:
   return np.concatenate([read.fit(frames[k], _TILE, wide) for k in shown], 1)
 
 
-def frames_of(path: Path, fps: float) -> np.ndarray:
-  """Frames `[n, H, W, 3]` of a picture or clip; those of a few are kept."""
-  return _frames(path, path.stat().st_mtime_ns, fps)
-
-
-@functools.lru_cache(8)
-def _frames(path: Path, _: int, fps: float) -> np.ndarray:
-  return read.read_frames(path, fps)
-
-
 def cut(source: Source, piece: Piece, fps: float, folder: Path) -> Path:
   """The file of a piece, in a folder; that of the source if it is all of it."""
   if piece.last >= source.frames:
@@ -105,7 +94,7 @@ def cut(source: Source, piece: Piece, fps: float, folder: Path) -> Path:
   ending = 'png' if piece.count == 1 else 'mkv'
   path = folder / f'{key}-{piece.first}-{piece.last}.{ending}'
   if not path.is_file():
-    own = frames_of(source.path, fps)[piece.first : piece.last + 1]
+    own = read.read_once(source.path, fps)[piece.first : piece.last + 1]
     if piece.count == 1:
       write.write_image(path, own[0])
     else:

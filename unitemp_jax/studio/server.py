@@ -33,11 +33,11 @@ from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.workflows import Model
 from unitemp_jax.sampling import model_folder
-from unitemp_jax.studio import estimate, given, guard
+from unitemp_jax.studio import estimate, guard
 from unitemp_jax.studio.project import Project
 from unitemp_jax.studio.timeline import Timeline
 from unitemp_jax.studio.worker import Worker
-from unitemp_jax.video import write
+from unitemp_jax.video import read, write
 
 PAGE = Path(__file__).parent / 'page'
 _MOST_JSON = 2**20  # bytes
@@ -295,7 +295,7 @@ def _file(studio, project, version, kind, query, **_):
   if kind in _FILES:
     return FileResponse(path, headers=headers)
   fps = project.card.fps
-  frames = given.frames_of(path, fps)
+  frames = read.read_once(path, fps)
   with tempfile.TemporaryDirectory() as scratch:
     made = Path(scratch) / f'made{ending}'
     if kind == 'gif':

@@ -51,9 +51,9 @@ def write(line: Timeline, files: Mapping[Piece, str]) -> str:
     raise _unlinked(line, line.prompts[-1])
   if left:
     raise UserError('every picture and clip of a storyboard lies in one scene.')
-  own: dict[str, Any] = {'size': line.size, **line.settings()}
-  names = ('size', 'anchors', 'window')
-  board = {k: own[k] for k in names if own.get(k, '') != ''}
+  own = line.settings()
+  board: dict[str, Any] = {'size': line.size} if line.size else {}
+  board |= {k: own[k] for k in ('anchors', 'window') if k in own}
   board |= {'seed': line.seed, 'loop': line.loop}
   board |= {'scenes': scenes, 'transitions': links}
   return yaml.safe_dump(board, sort_keys=False, allow_unicode=True)
