@@ -13,7 +13,7 @@ from configs import tiny
 
 def get_config(arg: str | None = None):
   config = tiny.config_for('vae', arg)
-  config.loss = {'foreground': 4.0, 'l1': 0.5, 'kl': 1e-5}
+  config.loss = {'foreground': 4.0, 'l1': 0.5, 'kl': 1e-5, 'first': 1.0}
   # The encoder starts nearly without noise: exp(-4) is its initial variance.
   config.initial_logvar = -4.0
   # Weights to start from; the decoder alone is trained then.
@@ -21,6 +21,9 @@ def get_config(arg: str | None = None):
   # Frames of a clip that a step sees, half of them from its start, the others
   # from anywhere: image latents and resting digits occur at any time. 0: all.
   config.cut_frames = 0
+  # Most noise that the decoder sees in a clip's latents, as a share of their
+  # standard deviation.
+  config.latent_noise = 0.0
   if arg == 'test':
     return config
   config.data.num_frames = 65

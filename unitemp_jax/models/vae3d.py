@@ -184,16 +184,30 @@ class VAE(nn.Module):
     self.to_moments = nn.Dense(2 * self.config.z_dim)
     self.from_latents = nn.Dense(self.config.z_dim)
 
-  def __call__(self, video: Video, key: jax.Array | None = None):
+  def __call__(
+    self, video: Video, key: jax.Array | None = None, noise: float = 0.0
+  ):
     """Reconstructs `BTHW3`; with a key the latents are sampled (training).
 
-    Returns (pixels, mu `BFhwz`, logvar `BFhwz`), all unclipped.
+    Args:
+      video: pixels in [-1, 1].
+      key: of the noise; None decodes the means.
+      noise: most that is added to a clip's latents, as a share of their
+        standard deviation; each clip draws its own. What a student makes is
+        off too, and a decoder that has seen it forgives more.
+
+    Returns:
+      Pixels, mu `BFhwz` and logvar `BFhwz`, all unclipped.
     """
     mu, logvar, _ = self.moments(video)
     z = mu
     if key is not None:
-      noise = jax.random.normal(key, mu.shape, mu.dtype)
-      z = mu + jnp.exp(0.5 * logvar) * noise
+      sigma = jnp.exp(0.5 * logvar)
+      if noise:
+        rows = (len(mu), 1, 1, 1, 1)
+        share = jax.random.uniform(jax.random.fold_in(key, 1), rows)
+        sigma = jnp.hypot(sigma, noise * share * mu.std((0, 1, 2, 3)))
+      z = mu + sigma * jax.random.normal(key, mu.shape, mu.dtype)
     frames, _ = self._decode_raw(z, None)
     return frames, mu, logvar
 

@@ -51,6 +51,7 @@ def loss(
   foreground: float = 4.0,
   l1: float = 0.5,
   kl: float = 1e-5,
+  first: float = 1.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Weighted squared and absolute error plus KL to a unit Gaussian.
 
@@ -62,6 +63,7 @@ def loss(
     foreground: how much more a pixel near something bright weighs.
     l1: weight of the absolute error beside the squared one.
     kl: weight of the KL term per latent value.
+    first: how much more the first frame weighs, which has a latent of its own.
 
   Returns:
     The loss and metrics; `psnr` is of the unweighted error, in dB.
@@ -69,6 +71,9 @@ def loss(
   video = to_unit(batch['video'])
   pixels, mu, logvar = reconstruct(params, video, rng)
   weight = foreground_weight(video, foreground)
+  if first != 1.0:
+    weight = weight.at[:, 0].multiply(first)
+    weight /= weight.mean()
   error = pixels - video
   rec = (weight * (error**2 + l1 * jnp.abs(error))).mean()
   divergence = 0.5 * (mu**2 + jnp.exp(logvar) - 1.0 - logvar).mean()

@@ -196,6 +196,7 @@ _RANGES = {
   ),
   'fps': (1, timeline.MOST_FPS),
   'cut_frames': (0, timeline.MOST_FRAMES),
+  'latent_noise': (0, 10),
   **dict.fromkeys(('num_steps', 'log_every', 'keep_checkpoints'), (1, 10**9)),
   **dict.fromkeys(('batch_size', 'accumulate', 'critic_updates'), (1, 2**20)),
   'seed': (0, 2**32 - 1),

@@ -29,7 +29,7 @@ class VAEProgram(SingleLossProgram):
   name = 'vae'
 
   def __init__(self, config: ConfigDict):
-    """Reads `model.vae`, `pretrained`, `initial_logvar`, `cut_frames`."""
+    """Reads the settings of `configs/tiny_vae.py`."""
     super().__init__(config)
     self._vae = VAE(builders.vae_config(config.model))
     clip = (config.data.num_frames, *builders.frame_size(config.data), 3)
@@ -68,7 +68,9 @@ class VAEProgram(SingleLossProgram):
     if self.initial:
       fixed = {name: params[name] for name in _ENCODER}
       params = {**params, **jax.lax.stop_gradient(fixed)}
-    return self._vae.apply({'params': params}, video, key)
+    return self._vae.apply(
+      {'params': params}, video, key, self._config.get('latent_noise', 0.0)
+    )
 
   def flops(self) -> dict[str, flops.Flops]:
     """Returns the operations of a step per row."""
