@@ -298,9 +298,14 @@ class Bench:
     return self._run(sample, self.clips['caption'], self.seeds, name=name)[0]
 
   @functools.cached_property
+  def teacher_latents(self) -> np.ndarray:
+    """What the teacher makes, `[n, N, h, w, C]`."""
+    return self.sample_teacher()
+
+  @functools.cached_property
   def teacher(self) -> np.ndarray:
-    """What the teacher shows, uint8 `[n, T, H, W, 3]`."""
-    return self.decode(self.sample_teacher())
+    """The same as it shows, uint8 `[n, T, H, W, 3]`."""
+    return self.decode(self.teacher_latents)
 
   def options(self, **changes) -> dict:
     """Arguments that all orders take, the model's own unless changed."""

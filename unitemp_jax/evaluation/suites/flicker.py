@@ -7,7 +7,9 @@ last frame, with and without them, and by one of which the first block alone has
 some. The void arm has neither context nor anchors in its first block, so that
 it makes an opening and puts it at the end: a control that must fail, as must
 the swapped block. Motion of the last third stands beside the ratios, since a
-tail that stands still lowers them.
+tail that stands still lowers them. The teacher makes all frames at once: what
+it shows at a boundary is no seam, but what its students learn to show there,
+such as a digit that lands.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from unitemp_jax.evaluation.suites.bench import (
   NO_ANCHORS,
   REAL,
   START_OFF,
+  TEACHER,
   VOID,
   Bench,
   Values,
@@ -168,6 +171,8 @@ def run(bench: Bench) -> list[Section]:
   arms = {REAL: _still(bench, bench.real, bench.latents, at, MODES)}
   swapped = swap_block(bench.latents, 1, block=bench.card.block)
   arms[SWAPPED] = _still(bench, bench.decode(swapped), swapped, at, ['joint'])
+  teacher = bench.teacher_latents
+  arms[TEACHER] = _still(bench, bench.teacher, teacher, at, ['joint'])
   for name, plan in ((TRUE, LAST_GIVEN), (TRUE_BARE, NO_ANCHORS)):
     made = true_latents(bench, bench.plans[plan])
     arms[name] = _arm(bench, made, bench.real, at)
@@ -249,24 +254,29 @@ def _arm(bench, made: Generated, real: np.ndarray, at) -> Arm:
 
 
 def _tables(bench, arms: Mapping[str, Arm], j: int) -> list[Section]:
-  """The ratios at one boundary, and their excess over real clips."""
+  """The ratios at one boundary, their excess over real clips and teacher."""
   names = [f'{kind} at {j}, {mode}' for kind in _KINDS for mode in MODES]
   names.append(f'latent step at {j}')
-  ratios: dict[str, dict] = {}
-  over: dict[str, dict] = {}
-  for group, arm in arms.items():
-    known = [name for name in names if name in arm.ratios]
-    ratios[group] = {name: arm.ratios[name] for name in known} | arm.tail
-    if group != REAL:
-      over[group] = {
-        f'excess {name}': _excess(arm.ratios[name], arms[REAL].ratios[name])
-        for name in known
-      }
+  ratios = {
+    group: {name: arm.ratios[name] for name in names if name in arm.ratios}
+    | arm.tail
+    for group, arm in arms.items()
+  }
   title = f'Flicker at transition {j}'
-  return [
-    bench.section(title, ratios),
-    bench.section(f'{title}: excess over real', over),
-  ]
+  sections = [bench.section(title, ratios)]
+  for floor in (REAL, TEACHER):
+    beside = arms[floor].ratios
+    over = {
+      group: {
+        f'excess {name}': _excess(arm.ratios[name], beside[name])
+        for name in names
+        if name in arm.ratios and name in beside
+      }
+      for group, arm in arms.items()
+      if group not in (REAL, floor)
+    }
+    sections.append(bench.section(f'{title}: excess over {floor}', over))
+  return sections
 
 
 def _excess(values: np.ndarray, floor: np.ndarray) -> bootstrap.Interval:
