@@ -34,6 +34,9 @@ def _provenance(config, student: Path) -> dict:
     for name, path in paths.items()
     if Path(path).is_file()
   }
+  began = stages.get('vae', {}).get('config', {}).get('pretrained')
+  if began and Path(began).is_file():  # Its decoder alone was trained further.
+    stages['vae_pretrained'] = workdir.provenance(began)
   return {'commit': workdir.commit(), 'hardware': workdir.hardware(), **stages}
 
 
