@@ -42,7 +42,7 @@ def compiled(peak=10.0, name='critic_only', traffic=None, resident=None):
     compiled=True,
     peak=int(peak * GIB),
     scratch=9 * GIB,
-    seconds=30.0,
+    compile_seconds=30.0,
     traffic=default if traffic is None else traffic,
     largest=[],
   )

@@ -13,19 +13,30 @@ from unitemp_jax.training import flops as training_flops
 _TOLD = 1e12  # operations of a clip from which on anybody waits
 
 
-def clip_flops(card: ModelCard, plan: Plan) -> Flops:
-  """Operations of one clip: its text, all passes, and decoding."""
+def plan_rows(card: ModelCard, plan: Plan) -> list[training_flops.Row]:
+  """Operations of each row of a plan in the model's size."""
   grid = card.latent_grid(card.height, card.width)
-  rows = training_flops.plan_rows(
+  return training_flops.plan_rows(
     card.dit,
     plan,
     card.dit.tokens_per_frame(*grid),
     card.text.length,
     draft_from=card.step_options.draft_from,
   )
-  made = training_flops.sample(rows, len(card.timesteps) - 1, last_write=False)
-  made += flops.text_context(card.dit, 1, card.text.length)
-  return made + flops.vae_decode(card.vae, len(plan.timeline()[0]), *grid)
+
+
+def sample_flops(card: ModelCard, plan: Plan) -> Flops:
+  """Operations of the latents of one clip: its text and all passes."""
+  rows, last = plan_rows(card, plan), len(card.timesteps) - 1
+  made = training_flops.sample(rows, last, last_write=False)
+  return made + flops.text_context(card.dit, 1, card.text.length)
+
+
+def clip_flops(card: ModelCard, plan: Plan) -> Flops:
+  """Operations of one clip, with its decoding."""
+  grid = card.latent_grid(card.height, card.width)
+  decoded = flops.vae_decode(card.vae, len(plan.timeline()[0]), *grid)
+  return sample_flops(card, plan) + decoded
 
 
 def estimates(

@@ -86,7 +86,7 @@ def run(
     compiled=fits,
     peak=peak,
     scratch=scratch,
-    seconds=seconds,
+    compile_seconds=seconds,
     traffic=traffic,
     largest=largest,
     time=found,

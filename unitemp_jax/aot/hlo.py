@@ -37,25 +37,15 @@ _CHOSEN = re.compile(rf'op_name="[^"]*/{CHOSEN}/while"')
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-  """One line of a computation.
+  """One line of a computation."""
 
-  Attributes:
-    name: without the percent sign.
-    shape: its type without layouts, as printed.
-    opcode: such as 'all-gather'.
-    operands: names of what it takes.
-    rest: attributes as printed.
-    value: of a constant, as printed.
-    root: whether it is what the computation returns.
-  """
-
-  name: str
-  shape: str
-  opcode: str
-  operands: tuple[str, ...]
-  rest: str
-  value: str
-  root: bool
+  name: str  # without the percent sign
+  shape: str  # its type without layouts, as printed
+  opcode: str  # such as 'all-gather'
+  operands: tuple[str, ...]  # names of what it takes
+  rest: str  # attributes as printed
+  value: str  # of a constant, as printed
+  root: bool  # whether it is what the computation returns
 
   def called(self) -> dict[str, list[str]]:
     """Returns the computations that it calls, by the role they have."""
@@ -291,21 +281,13 @@ _ARRAY = re.compile(r'(pred|bf16|[fsuc]\d+|f8\w+)\[([\d,]*)\]')
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-  """Of one kind of collective in one run of a program.
+  """Of one kind of collective in one run of a program."""
 
-  Attributes:
-    kind: of KINDS.
-    sites: instructions in the program.
-    count: how often they are run.
-    bytes: that one chip sends.
-    between: those of them that go between slices.
-  """
-
-  kind: str
-  sites: int
-  count: float
-  bytes: float
-  between: float
+  kind: str  # of KINDS
+  sites: int  # instructions in the program
+  count: float  # how often they are run
+  bytes: float  # that one chip sends
+  between: float  # those of them that go between slices
 
 
 def array_bytes(shape: str) -> list[int]:

@@ -36,42 +36,26 @@ _TRAINING_ACTIVATIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class StepReport:
-  """One compiled step; sizes in GiB per device.
+  """One compiled step; sizes in GiB per device."""
 
-  Attributes:
-    name: of the step.
-    compiled: False if the compiler gave up for lack of memory.
-    peak_gib: most that is in use at a time, resident things included.
-    arguments: by role.
-    resident: by role; what lies there besides, not given to the program.
-    activations_gib: the rest of the peak: activations, gradients, buffers.
-    scratch_gib: what the program allocates, not all of it at once.
-    compile_seconds: tracing and compiling, on the machine that did it.
-    tflops: analytic, of one run on all devices, in 1e12 operations.
-    attention_tflops: of that in attention.
-    traffic: collectives of one run, bytes sent by one device.
-    rows: of the batch, on all devices.
-    mesh: sizes of its axes.
-    share: how often the step is taken in a round of training steps.
-    largest: the largest allocations, where the compiler gave up.
-    time: by the compiler's schedule; at normal effort only.
-  """
-
-  name: str
-  compiled: bool
-  peak_gib: float
-  arguments: dict[str, float]
+  name: str  # of the step
+  compiled: bool  # False if the compiler gave up for lack of memory
+  peak_gib: float  # most that is in use at a time, resident things included
+  arguments: dict[str, float]  # by role
+  # by role; what lies there besides, not given to the program
   resident: dict[str, float]
+  # the rest of the peak: activations, gradients, buffers
   activations_gib: float
-  scratch_gib: float
-  compile_seconds: float
-  tflops: float
-  attention_tflops: float
-  traffic: list[Traffic]
-  rows: int
-  mesh: dict[str, int]
-  share: int
-  largest: list[str]
+  scratch_gib: float  # what the program allocates, not all of it at once
+  compile_seconds: float  # tracing and compiling, on the machine that did it
+  tflops: float  # analytic, of one run on all devices, in 1e12 operations
+  attention_tflops: float  # of that in attention
+  traffic: list[Traffic]  # collectives of one run, bytes sent by one device
+  rows: int  # of the batch, on all devices
+  mesh: dict[str, int]  # sizes of its axes
+  share: int  # how often the step is taken in a round of training steps
+  largest: list[str]  # the largest allocations, where the compiler gave up
+  # by the compiler's schedule; at normal effort only
   time: StepTime | None = None
 
   @property
@@ -106,67 +90,44 @@ class StepReport:
 
 
 def step_report(
-  step: Step,
-  *,
-  compiled: bool,
-  peak: int,
-  scratch: int,
-  seconds: float,
-  traffic: list[Traffic],
-  largest: list[str],
-  time: StepTime | None = None,
+  step: Step, *, peak: int, scratch: int, **measured: Any
 ) -> StepReport:
-  """Returns the report on a step; `peak` and `scratch` in bytes."""
+  """The report on a step: `peak` and `scratch` in bytes, other fields as is."""
   arguments = {k: device_bytes(v) / GIB for k, v in step.arguments.items()}
   resident = {k: device_bytes(v) / GIB for k, v in step.resident.items()}
   return StepReport(
     name=step.name,
-    compiled=compiled,
     peak_gib=peak / GIB + sum(resident.values()),
     arguments=arguments,
     resident=resident,
     activations_gib=max(peak / GIB - sum(arguments.values()), 0.0),
     scratch_gib=scratch / GIB,
-    compile_seconds=seconds,
     tflops=step.flops.total / 1e12,
     attention_tflops=step.flops.attention / 1e12,
-    traffic=traffic,
     rows=step.rows,
     mesh=dict(step.mesh),
     share=step.share,
-    largest=largest,
-    time=time,
+    **measured,
   )
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryReport:
-  """What was compiled for a topology, and how.
+  """What was compiled for a topology, and how."""
 
-  Attributes:
-    config: file of the config.
-    overrides: of the config, as `a.b=value`.
-    topology: of one slice.
-    slices: how many.
-    chips: of all slices.
-    chip_gib: memory of a device that a program may use.
-    layers: of the network, where fewer than the config's were compiled.
-    mode: 'exact', or 'fast': the least effort of the compiler, whose memory
-      and time are others, so that no verdict follows.
-    versions: of jax and libtpu.
-    steps: one per program.
-  """
-
-  config: str
-  overrides: list[str]
-  topology: str
-  slices: int
-  chips: int
-  chip_gib: float
+  config: str  # file of the config
+  overrides: list[str]  # of the config, as `a.b=value`
+  topology: str  # of one slice
+  slices: int  # how many
+  chips: int  # of all slices
+  chip_gib: float  # memory of a device that a program may use
+  # of the network, where fewer than the config's were compiled
   layers: int | None
+  # 'exact', or 'fast': the least effort of the compiler, whose memory and time
+  # are others, so that no verdict follows
   mode: str
-  versions: dict[str, str]
-  steps: list[StepReport]
+  versions: dict[str, str]  # of jax and libtpu
+  steps: list[StepReport]  # one per program
 
   @property
   def fits(self) -> bool:

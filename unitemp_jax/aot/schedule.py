@@ -48,46 +48,27 @@ _LISTED = 12  # ops and modules that a report names
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """A share of a step's time.
+  """A share of a step's time."""
 
-  Attributes:
-    name: of an op with its module, of a module, or of a kernel.
-    seconds: of all its executions in one run.
-    count: executions.
-    about: what else is known of it.
-  """
-
-  name: str
-  seconds: float
-  count: float
-  about: str = ''
+  name: str  # of an op with its module, of a module, or of a kernel
+  seconds: float  # of all its executions in one run
+  count: float  # executions
+  about: str = ''  # what else is known of it
 
 
 @dataclasses.dataclass(frozen=True)
 class StepTime:
-  """Seconds of one run of a step on every device.
+  """Seconds of one run of a step on every device."""
 
-  Attributes:
-    ops: fusions, products and copies, by the cost model.
-    kernels: Pallas kernels, by their bundles.
-    waits: for copies and collectives, beyond what runs meanwhile.
-    network: that links between chips are busy, hidden or not.
-    ideal: of the analytic operations at the peak rate.
-    unknown: kernels without a schedule; the sum is too small then.
-    modules: of the code, the slowest first.
-    slowest: ops, likewise.
-    kernel_parts: kernels, likewise.
-  """
-
-  ops: float
-  kernels: float
-  waits: float
-  network: float
-  ideal: float
-  unknown: int
-  modules: list[Part]
-  slowest: list[Part]
-  kernel_parts: list[Part]
+  ops: float  # fusions, products and copies, by the cost model
+  kernels: float  # Pallas kernels, by their bundles
+  waits: float  # for copies and collectives, beyond what runs meanwhile
+  network: float  # that links between chips are busy, hidden or not
+  ideal: float  # of the analytic operations at the peak rate
+  unknown: int  # kernels without a schedule; the sum is too small then
+  modules: list[Part]  # of the code, the slowest first
+  slowest: list[Part]  # ops, likewise
+  kernel_parts: list[Part]  # kernels, likewise
 
   @property
   def seconds(self) -> float:
@@ -212,15 +193,10 @@ def _keys(one: hlo.Instruction) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-  """What kernels see of a cache.
+  """What kernels see of a cache."""
 
-  Attributes:
-    tokens: that it has room for.
-    seen: share of them that is visible, averaged over passes.
-  """
-
-  tokens: int
-  seen: float
+  tokens: int  # that it has room for
+  seen: float  # share of them that is visible, averaged over passes
 
   def share(self, keys: int) -> float:
     """Share of a kernel's turns that compute something."""

@@ -36,20 +36,13 @@ COMPILED = 4  # candidates that are compiled by default
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-  """One way of laying a training out.
+  """One way of laying a training out."""
 
-  Attributes:
-    mesh: sizes of the axes data, fsdp and context.
-    accumulate: passes of a step.
-    remat: of `models.dit.POLICIES`; '' where a config does not say.
-    gib: what it needs of each device, estimated.
-    seconds: that arithmetic and links take of its longest step at least.
-  """
-
-  mesh: tuple[int, int, int]
-  accumulate: int
-  remat: str
-  gib: float = 0.0
+  mesh: tuple[int, int, int]  # sizes of the axes data, fsdp and context
+  accumulate: int  # passes of a step
+  remat: str  # of `models.dit.POLICIES`; '' where a config does not say.
+  gib: float = 0.0  # what it needs of each device, estimated
+  # that arithmetic and links take of its longest step at least
   seconds: float = 0.0
 
   @property

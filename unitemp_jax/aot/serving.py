@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from unitemp_jax import orders, timeline
+from unitemp_jax.aot import clips
 from unitemp_jax.aot.schedule import Cache
 from unitemp_jax.aot.step import Step, everywhere
 from unitemp_jax.diffusion import flow
@@ -42,7 +43,6 @@ from unitemp_jax.sampling.model_folder import ModelCard, read_card
 from unitemp_jax.sampling.sampler import Net, cache_for, make_net, sample_plan
 from unitemp_jax.sampling.step import kind_of
 from unitemp_jax.sampling.stream import RowPrograms
-from unitemp_jax.training import flops as training_flops
 
 SERVING = ('sampler', 'block', 'store', 'decode', 'encode')
 # Of a model folder; a training config's prompts come as embeddings.
@@ -75,19 +75,12 @@ def kinds_of(plans: Sequence[Plan]) -> tuple[float, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Serving:
-  """A finished model on a mesh; along `context` a clip is split.
+  """A finished model on a mesh; along `context` a clip is split."""
 
-  Attributes:
-    card: its sizes.
-    plan: an order to sample; orders of its shape share the program.
-    mesh: of all devices.
-    limit: bytes of each.
-  """
-
-  card: ModelCard
-  plan: Plan
-  mesh: Mesh
-  limit: float = math.inf
+  card: ModelCard  # its sizes
+  plan: Plan  # an order to sample; orders of its shape share the program
+  mesh: Mesh  # of all devices
+  limit: float = math.inf  # bytes of each
 
   @property
   def grid(self) -> tuple[int, int]:
@@ -113,13 +106,19 @@ class Serving:
       cache,
     )
 
-  def _step(self, name, jitted, arguments, resident, operations, **more):
+  def _step(
+    self, name, jitted, arguments, resident, operations, loops=1, rows=1, **more
+  ):
     def lower():
       with jax.set_mesh(self.mesh):
         return jitted.lower(*arguments.values())
 
-    axes = dict(self.mesh.shape)
-    return Step(name, lower, arguments, resident, operations, mesh=axes, **more)
+    about = (name, lower, arguments, resident, operations, loops)
+    return Step(*about, dict(self.mesh.shape), rows, **more)
+
+  def _whole(self, *shape: int, dtype: Any = jnp.float32) -> Any:
+    """An array that each device holds."""
+    return everywhere(jax.ShapeDtypeStruct(shape, dtype), self.mesh)
 
   def sampler(self) -> Step:
     """A clip per row of the mesh: the whole plan, from text embeddings."""
@@ -144,8 +143,7 @@ class Serving:
       'text': split(text, card.dit.text_dim),
       'seeds': split(dtype=jnp.uint32),
     }
-    one = training_flops.sample(self._plan_rows(), last, last_write=False)
-    one += flops.text_context(card.dit, 1, text)
+    one = clips.sample_flops(card, self.plan)
     return self._step(
       'sampler',
       *(jax.jit(run), arguments, {'vae': self._vae()}, batch * one),
@@ -197,11 +195,9 @@ class Serving:
       row,
     )
     made = everywhere(made, self.mesh)
-    found = {'student': student, 'cache': self._cache()}
-    for name, tree in zip(
-      ('context', 'anchors', 'latents', 'keys', 'row'), made, strict=True
-    ):
-      found[name] = tree
+    made_names = ('context', 'anchors', 'latents', 'keys', 'row')
+    found = dict(zip(made_names, made, strict=True))
+    found |= {'student': student, 'cache': self._cache()}
     return {name: found[name] for name in names}
 
   def _beside(self) -> dict[str, Any]:
@@ -221,15 +217,13 @@ class Serving:
       net = Net(student, context)
       return programs.make(net, cache, anchors, keys, row, anchored=True)
 
-    operations = levels * max(
-      (row.denoise for row in self._plan_rows()), key=lambda f: f.total
-    )
+    each = [row.denoise for row in clips.plan_rows(self.card, self.plan)]
+    operations = levels * max(each, key=lambda f: f.total)
     return self._step(
       'block',
       *(jax.jit(run, donate_argnames='cache'), arguments),
       *(self._beside(), operations),
       loops=levels - 1,
-      rows=1,
       cache=self._seen(1, 0, most=True),
       values={'row': self._last_row()},
     )
@@ -243,49 +237,30 @@ class Serving:
       net = Net(student, context)
       return programs.store(net, cache, latents, row)
 
-    operations = max(
-      (row.write for row in self._plan_rows()), key=lambda f: f.total
-    )
+    each = [row.write for row in clips.plan_rows(self.card, self.plan)]
+    operations = max(each, key=lambda f: f.total)
     return self._step(
       'store',
       *(jax.jit(run, donate_argnames='cache'), arguments),
       *(self._beside(), operations),
-      loops=1,
-      rows=1,
       cache=self._seen(0, 1, most=True),
       values={'row': self._last_row()},
     )
 
-  def _plan_rows(self) -> list[training_flops.Row]:
-    card = self.card
-    return training_flops.plan_rows(
-      card.dit,
-      self.plan,
-      card.dit.tokens_per_frame(*self.grid),
-      card.text.length,
-      draft_from=card.step_options.draft_from,
-    )
-
   def _decoder_memory(self) -> Any:
     """What a streamed video keeps of the latents before."""
-    latents = jax.ShapeDtypeStruct(
-      (1, 1, *self.grid, self.card.vae.z_dim), jnp.float32
-    )
-    made = jax.eval_shape(
-      Codec(self.card.vae).decode_piece, self._vae(), latents, None
-    )
+    decode = Codec(self.card.vae).decode_piece
+    latents = self._whole(1, 1, *self.grid, self.card.vae.z_dim)
+    made = jax.eval_shape(decode, self._vae(), latents, None)
     return everywhere(made[1], self.mesh)
 
   def decode(self) -> Step:
     """As many latents as are decoded at a time, after others."""
     codec, card = Codec(self.card.vae), self.card
     number = codec.latents_at_a_time(card.block)
-    shape = (1, number, *self.grid, card.vae.z_dim)
     arguments = {
       'vae': self._vae(),
-      'latents': everywhere(
-        jax.ShapeDtypeStruct(shape, jnp.float32), self.mesh
-      ),
+      'latents': self._whole(1, number, *self.grid, card.vae.z_dim),
       'memory': self._decoder_memory(),
     }
     operations = flops.vae_decode(card.vae, number, *self.grid, start=False)
@@ -293,8 +268,6 @@ class Serving:
     return self._step(
       'decode',
       *(codec.decode_piece, arguments, resident, operations),
-      loops=1,
-      rows=1,
     )
 
   def encode(self) -> Step:
@@ -302,12 +275,11 @@ class Serving:
     codec, card = Codec(self.card.vae), self.card
     size = (card.height, card.width)
     vae = self._vae()
-    image = jax.ShapeDtypeStruct((1, 1, *size, 3), jnp.uint8)
+    image = self._whole(1, 1, *size, 3, dtype=jnp.uint8)
     memory = jax.eval_shape(codec.encode_piece, vae, image, None)[1]
-    video = jax.ShapeDtypeStruct((1, codec.piece, *size, 3), jnp.uint8)
     arguments = {
       'vae': vae,
-      'video': everywhere(video, self.mesh),
+      'video': self._whole(1, codec.piece, *size, 3, dtype=jnp.uint8),
       'memory': everywhere(memory, self.mesh),
     }
     operations = flops.vae_encode(card.vae, codec.piece, *size, start=False)
@@ -315,8 +287,6 @@ class Serving:
       'encode',
       *(codec.encode_piece, arguments, {'student': self._student()}),
       operations,
-      loops=1,
-      rows=1,
     )
 
   def text(self) -> Step:
@@ -351,8 +321,6 @@ class Serving:
     return self._step(
       'text',
       *(jax.jit(run), arguments, {'student': student, 'vae': vae}, operations),
-      loops=1,
-      rows=1,
     )
 
 

@@ -14,36 +14,24 @@ from unitemp_jax.models.flops import Flops
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """A program that was not compiled yet.
+  """A program that was not compiled yet."""
 
-  Attributes:
-    name: of the step.
-    lower: traces it; may take seconds.
-    arguments: name -> tree of ShapeDtypeStructs with shardings; what it is
-      given, by the role that it has.
-    resident: likewise; what lies on the devices besides.
-    flops: of one run, over all devices.
-    loops: turns of loops whose number is decided at run time, at most.
-    mesh: sizes of the axes.
-    rows: of the batch, over all devices.
-    share: how often it is taken in a round of training steps; 0 if it trains
-      nothing.
-    cache: of keys and values, if it has one.
-    kinds: share of the plans' rows by what they do, see `hlo.executions`.
-    values: of arguments that are not to be random if it is run, by name.
-  """
-
-  name: str
-  lower: Callable[[], jax.stages.Lowered]
+  name: str  # of the step
+  lower: Callable[[], jax.stages.Lowered]  # traces it; may take seconds
+  # name -> tree of ShapeDtypeStructs with shardings; what it is given, by the
+  # role that it has
   arguments: Mapping[str, Any]
-  resident: Mapping[str, Any]
-  flops: Flops
-  loops: int
-  mesh: Mapping[str, int]
-  rows: int
+  resident: Mapping[str, Any]  # likewise; what lies on the devices besides
+  flops: Flops  # of one run, over all devices
+  loops: int  # turns of loops whose number is decided at run time, at most
+  mesh: Mapping[str, int]  # sizes of the axes
+  rows: int  # of the batch, over all devices
+  # how often it is taken in a round of training steps; 0 if it trains nothing
   share: int = 0
-  cache: Cache | None = None
+  cache: Cache | None = None  # of keys and values, if it has one
+  # share of the plans' rows by what they do, see `hlo.executions`
   kinds: tuple[float, ...] = ()
+  # of arguments that are not to be random if it is run, by name
   values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def argument_bytes(self) -> int:

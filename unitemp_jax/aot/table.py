@@ -19,29 +19,18 @@ Cells = Mapping[str, Callable[[MemoryReport, StepReport], str]]
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """One config on one topology.
+  """One config on one topology."""
 
-  Attributes:
-    name: of its result.
-    config: file, with its argument.
-    topology: of a slice.
-    steps: which to compile.
-    slices: how many.
-    overrides: of the config, `a.b=value`.
-    mesh: sizes of axes that a clip is made on; all along `data` without.
-    depth: compiles so many layers only.
-    fast: least effort of the compiler.
-  """
-
-  name: str
-  config: str
-  topology: str
-  steps: tuple[str, ...]
-  slices: int = 1
-  overrides: tuple[str, ...] = ()
+  name: str  # of its result
+  config: str  # file, with its argument
+  topology: str  # of a slice
+  steps: tuple[str, ...]  # which to compile
+  slices: int = 1  # how many
+  overrides: tuple[str, ...] = ()  # of the config, `a.b=value`
+  # sizes of axes that a clip is made on; all along `data` without
   mesh: Mapping[str, int] = dataclasses.field(default_factory=dict)
-  depth: int | None = None
-  fast: bool = False
+  depth: int | None = None  # compiles so many layers only
+  fast: bool = False  # least effort of the compiler
 
   def is_of(self, known: MemoryReport) -> bool:
     """Returns whether a report is the one that is asked for."""
@@ -70,17 +59,11 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class List:
-  """What a file of entries says.
+  """What a file of entries says."""
 
-  Attributes:
-    results: folder of the reports.
-    tables: title -> entries, in order.
-    growth: likewise, for tables of how costs grow.
-  """
-
-  results: Path
-  tables: dict[str, list[Entry]]
-  growth: dict[str, list[Entry]]
+  results: Path  # folder of the reports
+  tables: dict[str, list[Entry]]  # title -> entries, in order
+  growth: dict[str, list[Entry]]  # likewise, for tables of how costs grow
 
   @property
   def entries(self) -> list[Entry]:

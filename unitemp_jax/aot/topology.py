@@ -21,36 +21,22 @@ from unitemp_jax.parallel.mesh import hush_libtpu
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One device, as jax counts them.
+  """One device, as jax counts them."""
 
-  Attributes:
-    name: as topologies are named, `v5e:4x4`.
-    gib: memory that a program may use.
-    tflops: peak in bfloat16, in 1e12 operations per second.
-    hbm: bandwidth of its memory in 1e9 bytes per second.
-    ici: of the links to its neighbours, likewise.
-    dcn: of the network between slices, likewise.
-    devices: how many of them there are on a chip.
-    ghz: clock of its cores.
-    cores: that share the turns of a Pallas kernel.
-    shapes: slices that exist; larger ones with 3 sizes are made of whole cubes
-      of `cube`, up to `largest`.
-    cube: chips along each side, 0 without larger shapes.
-    largest: chips along each side.
-  """
-
-  name: str
-  gib: float
-  tflops: float
-  hbm: float
-  ici: float
-  dcn: float
-  devices: int
-  ghz: float
-  cores: int
+  name: str  # as topologies are named, `v5e:4x4`
+  gib: float  # memory that a program may use
+  tflops: float  # peak in bfloat16, in 1e12 operations per second
+  hbm: float  # bandwidth of its memory in 1e9 bytes per second
+  ici: float  # of the links to its neighbours, likewise
+  dcn: float  # of the network between slices, likewise
+  devices: int  # how many of them there are on a chip
+  ghz: float  # clock of its cores
+  cores: int  # that share the turns of a Pallas kernel
+  # slices that exist; larger ones with 3 sizes are made of whole cubes of
+  # `cube`, up to `largest`
   shapes: tuple[str, ...]
-  cube: int = 0
-  largest: tuple[int, ...] = ()
+  cube: int = 0  # chips along each side, 0 without larger shapes
+  largest: tuple[int, ...] = ()  # chips along each side
 
 
 _ALIASES = {'7x': 'tpu7x', 'v7x': 'tpu7x', 'v5litepod': 'v5e', 'v5lite': 'v5e'}
@@ -95,19 +81,12 @@ _INSTALL = (
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-  """Equal slices of one TPU generation.
+  """Equal slices of one TPU generation."""
 
-  Attributes:
-    name: of one slice, such as 'v5e:4x4'.
-    slices: how many there are.
-    chip: what they are made of.
-    sizes: chips along each side of a slice.
-  """
-
-  name: str
-  slices: int
-  chip: Chip
-  sizes: tuple[int, ...]
+  name: str  # of one slice, such as 'v5e:4x4'
+  slices: int  # how many there are
+  chip: Chip  # what they are made of
+  sizes: tuple[int, ...]  # chips along each side of a slice
 
   @property
   def chips(self) -> int:

@@ -27,33 +27,25 @@ Bucket = tuple[int, int, int]  # height, width, frames
 
 @dataclasses.dataclass(frozen=True)
 class VideoFolderSpec:
-  """What to make of a folder of videos.
+  """What to make of a folder of videos."""
 
-  Attributes:
-    videos: folder, searched with all its subfolders.
-    fps: frames per second of the clips.
-    height: pixels.
-    width: pixels.
-    num_frames: T, frames per clip.
-    captions: CSV or JSONL file with the columns `columns`; or where the caption
-      of `FOLDER/NAME.mp4` lies below `videos`, such as
-      `texts/{folder}/{name}.txt`. None reads `NAME.txt` beside the video.
-    columns: of the file (its path below the folder), and of the caption.
-    short: what becomes of the last frames of a scene that are fewer than T:
-      'drop', or 'pad': the last one is shown on, if half of T are there.
-    buckets: height, width and frames of the sets that share the clips out
-      among them, this one included: each goes to the nearest shape, and to the
-      longest number of frames that it has. () is this one alone.
-  """
-
-  videos: str
-  fps: float
-  height: int
-  width: int
-  num_frames: int
+  videos: str  # folder, searched with all its subfolders
+  fps: float  # frames per second of the clips
+  height: int  # pixels
+  width: int  # pixels
+  num_frames: int  # T, frames per clip
+  # CSV or JSONL file with the columns `columns`; or where the caption of
+  # `FOLDER/NAME.mp4` lies below `videos`, such as `texts/{folder}/{name}.txt`.
+  # None reads `NAME.txt` beside the video.
   captions: str | None = None
+  # of the file (its path below the folder), and of the caption
   columns: tuple[str, str] = ('file', 'caption')
+  # what becomes of the last frames of a scene that are fewer than T: 'drop', or
+  # 'pad': the last one is shown on, if half of T are there
   short: str = 'drop'
+  # height, width and frames of the sets that share the clips out among them,
+  # this one included: each goes to the nearest shape, and to the longest number
+  # of frames that it has. () is this one alone.
   buckets: tuple[Bucket, ...] = ()
 
   def __post_init__(self):

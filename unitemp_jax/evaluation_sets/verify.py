@@ -29,19 +29,14 @@ _AROUND = 8  # names before and after one that are compared with it
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """Something wrong with one file.
+  """Something wrong with one file."""
 
-  Attributes:
-    kind: 'missing', 'unfinished', 'damaged', 'unreadable', 'black',
-      'constant', 'frozen', 'wrong length', 'wrong rate', 'wrong size',
-      'misnamed', 'stray' or 'repeated'.
-    file: its path below the folder.
-    what: one sentence.
-  """
-
+  # 'missing', 'unfinished', 'damaged', 'unreadable', 'black', 'constant',
+  # 'frozen', 'wrong length', 'wrong rate', 'wrong size', 'misnamed', 'stray' or
+  # 'repeated'
   kind: str
-  file: str
-  what: str
+  file: str  # its path below the folder
+  what: str  # one sentence
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,19 +26,14 @@ from unitemp_jax.shapes import Angles, Index, Keys, Slots, Tokens
 
 @flax.struct.dataclass
 class KVCache:
-  """Keys and values, `[layers, batch, slots * tokens, heads, head_dim]`.
+  """Keys and values, `[layers, batch, slots * tokens, heads, head_dim]`."""
 
-  Attributes:
-    k_LBSNK: rotated keys.
-    v_LBSNK: values.
-    raw_LBSNK: unrotated keys of the sinks, then those that the latest pass
-      staged, one block; None without sinks.
-    sink_tokens: tokens of the sinks.
-  """
-
-  k_LBSNK: jax.Array
-  v_LBSNK: jax.Array
+  k_LBSNK: jax.Array  # rotated keys
+  v_LBSNK: jax.Array  # values
+  # unrotated keys of the sinks, then those that the latest pass staged, one
+  # block; None without sinks
   raw_LBSNK: jax.Array | None = None
+  # tokens of the sinks
   sink_tokens: int = flax.struct.field(pytree_node=False, default=0)
 
 

@@ -51,23 +51,17 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """One video to be measured.
+  """One video to be measured."""
 
-  Attributes:
-    path: of the file.
-    scale: how many times its pixels were repeated when it was written; it is
-      measured as it was made.
-    window: cuts it into clips of this shape, as real footage is; None takes it
-      as one clip, as it is.
-    reference: what the clip should resemble, or None.
-    ends: whether the clip was given the ends of its reference.
-  """
-
-  path: Path
+  path: Path  # of the file
+  # how many times its pixels were repeated when it was written; it is measured
+  # as it was made
   scale: int = 1
+  # cuts it into clips of this shape, as real footage is; None takes it as one
+  # clip, as it is
   window: Window | None = None
-  reference: Reference | None = None
-  ends: bool = False
+  reference: Reference | None = None  # what the clip should resemble, or None
+  ends: bool = False  # whether the clip was given the ends of its reference
 
   def key(self) -> str:
     """Hash of all that decides what is measured."""

@@ -27,28 +27,22 @@ COURSES = (*QUALITIES, 'motion')
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-  """What is kept of a clip of T frames.
+  """What is kept of a clip of T frames."""
 
-  Attributes:
-    steps: [T-1], entry j is the change from frame j to j + 1.
-    turns: [T-2], entry j is the change of that change at frame j + 1.
-    looks: [T, 5], the columns are QUALITIES: mean and standard deviation of
-      the brightness, mean of the largest minus the smallest channel, variance
-      of the Laplacian of the brightness, share of clipped channel values.
-    seam: [4]: the change from the last frame to the first; the turn there; both
-      again for the clip without its last frame.
-    thumbs: uint8 [T, h, w], the brightest channel averaged over cells.
-    height: pixels.
-    width: pixels.
-  """
-
-  steps: np.ndarray
+  steps: np.ndarray  # [T-1], entry j is the change from frame j to j + 1
+  # [T-2], entry j is the change of that change at frame j + 1
   turns: np.ndarray
+  # [T, 5], the columns are QUALITIES: mean and standard deviation of the
+  # brightness, mean of the largest minus the smallest channel, variance of the
+  # Laplacian of the brightness, share of clipped channel values
   looks: np.ndarray
+  # [4]: the change from the last frame to the first; the turn there; both again
+  # for the clip without its last frame
   seam: np.ndarray
+  # uint8 [T, h, w], the brightest channel averaged over cells
   thumbs: np.ndarray
-  height: int
-  width: int
+  height: int  # pixels
+  width: int  # pixels
 
   @property
   def frames(self) -> int:

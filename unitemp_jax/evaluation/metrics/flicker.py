@@ -83,19 +83,16 @@ def latent_step_ratio(latents: np.ndarray, at: Sequence[int]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class PhaseTest:
-  """How a pool of clips stands out at the true phase of its blocks.
+  """How a pool of clips stands out at the true phase of its blocks."""
 
-  Attributes:
-    ratios: [period] geometric mean BFR over the clips if the blocks began at
-      each other phase; entry 0 is the true one.
-    share: share of the phases with a ratio at least the true one; its least
-      value is 1/period, however many clips there are.
-    p_value: the same test with a phase of its own drawn for every clip, so
-      that it gains power with the number of clips.
-  """
-
+  # [period] geometric mean BFR over the clips if the blocks began at each other
+  # phase; entry 0 is the true one
   ratios: np.ndarray
+  # share of the phases with a ratio at least the true one; its least value is
+  # 1/period, however many clips there are
   share: float
+  # the same test with a phase of its own drawn for every clip, so that it gains
+  # power with the number of clips
   p_value: float
 
 

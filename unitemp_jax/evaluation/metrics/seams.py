@@ -18,21 +18,17 @@ _DRAWS = 2000
 
 @dataclasses.dataclass(frozen=True)
 class SeamTest:
-  """How the seam of loops stands out among the other transitions.
+  """How the seam of loops stands out among the other transitions."""
 
-  Attributes:
-    rank: [n] share of a clip's other transitions that stand out less than its
-      seam, ties counted half: 0.5 on average if the seam cannot be told.
-    found: [n] whether the seam stands out most of all, that is, whether who
-      picks the most prominent transition picks the seam.
-    chance: share that `found` has if seams are like other transitions.
-    p_value: share of random picks of one transition per clip that stand out as
-      much on average as the seams do.
-  """
-
+  # [n] share of a clip's other transitions that stand out less than its seam,
+  # ties counted half: 0.5 on average if the seam cannot be told.
   rank: np.ndarray
+  # [n] whether the seam stands out most of all, that is, whether who picks the
+  # most prominent transition picks the seam
   found: np.ndarray
-  chance: float
+  chance: float  # share that `found` has if seams are like other transitions
+  # share of random picks of one transition per clip that stand out as much on
+  # average as the seams do
   p_value: float
 
 

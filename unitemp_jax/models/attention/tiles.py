@@ -26,36 +26,23 @@ _WASTE = 1 / 8  # of padding that whole blocks to compute are worth
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-  """Wanted sizes; a call takes the nearest that divide its padded tokens.
+  """Wanted sizes; a call takes the nearest that divide its padded tokens."""
 
-  Attributes:
-    block_q: queries per block, forward.
-    block_kv: keys that are fetched at a time, forward.
-    block_kv_compute: keys that are computed at a time, forward.
-    block_q_dkv: queries per block, for the gradients of keys and values.
-    block_kv_dkv: keys that are fetched at a time there.
-    block_kv_dkv_compute: keys that are computed at a time there.
-    block_q_dq: queries per block, for the gradient of queries where it has a
-      kernel of its own.
-    block_kv_dq: keys per block there.
-    prefix_q: queries per block of the kernel that reads the cache.
-    prefix_kv: keys that are fetched at a time there.
-    prefix_kv_compute: keys that are computed at a time there.
-    xla_logits: logits that the plain form computes at a time.
-  """
-
-  block_q: int = 1560
-  block_kv: int = 1024
-  block_kv_compute: int = 512
+  block_q: int = 1560  # queries per block, forward
+  block_kv: int = 1024  # keys that are fetched at a time, forward
+  block_kv_compute: int = 512  # keys that are computed at a time, forward
+  # queries per block, for the gradients of keys and values
   block_q_dkv: int = 1664
-  block_kv_dkv: int = 1024
-  block_kv_dkv_compute: int = 256
+  block_kv_dkv: int = 1024  # keys that are fetched at a time there
+  block_kv_dkv_compute: int = 256  # keys that are computed at a time there
+  # queries per block, for the gradient of queries where it has a kernel of its
+  # own
   block_q_dq: int = 512
-  block_kv_dq: int = 1024
-  prefix_q: int = 512
-  prefix_kv: int = 4096
-  prefix_kv_compute: int = 1024
-  xla_logits: int = 2**22
+  block_kv_dq: int = 1024  # keys per block there
+  prefix_q: int = 512  # queries per block of the kernel that reads the cache
+  prefix_kv: int = 4096  # keys that are fetched at a time there
+  prefix_kv_compute: int = 1024  # keys that are computed at a time there
+  xla_logits: int = 2**22  # logits that the plain form computes at a time
 
   def __post_init__(self):
     """Refuses sizes that no kernel takes."""
@@ -67,21 +54,13 @@ class Tiles:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """Sizes for one shape of a call.
+  """Sizes for one shape of a call."""
 
-  Attributes:
-    queries: tokens of a call, with a frame mask those of a frame.
-    keys: likewise.
-    masked: with a frame mask.
-    tiles: the sizes.
-    how: how they are known.
-  """
-
-  queries: int
-  keys: int
-  masked: bool
-  tiles: Tiles
-  how: str
+  queries: int  # tokens of a call, with a frame mask those of a frame
+  keys: int  # likewise
+  masked: bool  # with a frame mask
+  tiles: Tiles  # the sizes
+  how: str  # how they are known
 
 
 @dataclasses.dataclass(frozen=True)
