@@ -2,6 +2,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from unitemp_jax import files
 from unitemp_jax.data import prompt_embeddings as pe
 from unitemp_jax.errors import UserError
 
@@ -55,6 +56,39 @@ def test_prompts_are_found_by_their_tokens(tmp_path):
   np.testing.assert_array_equal(read.lookup(padded, padded > 0)[0], read[0])
   with pytest.raises(UserError, match=r'tokens \[6, 6, 1.*is not among the 3'):
     read.lookup(IDS[[0, 0]] + [[0] * 6, [1, 0, 0, 0, 0, 0]], MASK[[0, 0]])
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [
+    *(('shards', number) for number in (10**9, -1, True, '2')),
+    *(('width', number) for number in (0, 2**70, None)),
+    *(('length', 1.5), ('dtype', []), ('keys', [['x']])),
+  ],
+)
+def test_an_index_that_cannot_be_is_refused(tmp_path, name, value):
+  folder = write(tmp_path)
+  if name == 'keys':
+    files.write_json(folder / pe.KEYS, value)
+  else:
+    index = files.read_json(folder / pe.INDEX)
+    files.write_json(folder / pe.INDEX, {**index, name: value})
+  with pytest.raises(UserError, match='is not an index of embeddings'):
+    pe.PromptEmbeddings(folder)
+
+
+@pytest.mark.parametrize(
+  'rows', [np.full((4, WIDTH), np.nan, np.float32), np.ones((9, WIDTH + 1))]
+)
+def test_a_prompt_that_is_damaged_is_named(tmp_path, rows):
+  write(tmp_path)
+  path = pe.shard_path(tmp_path, 0)
+  path.unlink()
+  pe.write_shard(path, [ROWS[0], rows.astype(np.float32)])
+  read = pe.PromptEmbeddings(tmp_path)
+  assert read[0].shape == (LENGTH, WIDTH)
+  with pytest.raises(UserError, match='record 1, is damaged'):
+    read[1]
 
 
 def test_an_example_of_training_gets_its_text(tmp_path):

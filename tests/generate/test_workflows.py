@@ -128,6 +128,20 @@ BAD = [
     )
     for span in (5, '9:', None, (5,), (1, 2, 3))
   ),
+  ('order', lambda: workflows.text_to_video(CARD, 'a', order=[]), 'no order'),
+  ('trim', lambda: workflows.loop(CARD, 'a', trim='no'), 'True or False'),
+  ('side', lambda: workflows.loop(CARD, 'a', side=np.zeros(2)), 'side is'),
+  ('model', lambda: workflows.loop(None, 'a'), r'unitemp_jax\.load'),
+  ('plan', lambda: workflows.from_plan(CARD, 'plan.json', 'a'), 'plan is'),
+  *(
+    ('scenes', functools.partial(workflows.story, CARD, scenes), r'\(prompt, ')
+    for scenes in (5, None, 'ab', ['ab', 'cd'], [('a', 12), ('b',)])
+  ),
+  (
+    'loop',
+    lambda: workflows.story(CARD, [('a', 12), ('b', 12)], loop='no'),
+    'True or False',
+  ),
   (
     'sinks',
     lambda: workflows.long_video(CARD, 'a', 61, sink_latents='x'),

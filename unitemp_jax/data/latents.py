@@ -11,7 +11,7 @@ and the labels of the clip. `latents.json` is written last and holds what
 belongs to the whole set: mean and standard deviation per channel.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from unitemp_jax import files
 from unitemp_jax.data.prompt_embeddings import (
   PromptEmbeddings,
   Records,
+  are_counts,
+  check_values,
   write_records,
 )
 from unitemp_jax.errors import UserError
@@ -30,6 +32,7 @@ from unitemp_jax.errors import UserError
 INDEX = 'latents.json'
 STARTED = 'encoding.json'  # what the shards are of, from the first one on
 CAPTIONS = 'captions.txt'  # of one's own videos, each once
+_NORMALISED = ('latents', 'last_image', 'anchors', 'trajectory')
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = {'float16': np.dtype(np.float16), 'bfloat16': _BFLOAT16}
 
@@ -64,9 +67,9 @@ def write_shard(path: Path, examples: Iterable[dict[str, np.ndarray]]) -> None:
 
 def read_shard(path: Path) -> Iterator[dict[str, np.ndarray]]:
   """Yields the examples of one shard."""
-  source = _opened([str(path)])
+  source = _opened([str(path)], _typed)
   for i in range(len(source)):
-    yield _typed(source[i])
+    yield source[i]
 
 
 def write_index(
@@ -84,7 +87,8 @@ def write_index(
     **about,
     'shards': shards,
     'latent_mean': [round(float(m), 5) for m in mean],
-    'latent_std': [round(float(s), 5) for s in std],
+    # A channel that is the same everywhere has none.
+    'latent_std': [max(round(float(s), 5), 1e-5) for s in std],
   }
   return files.write_json(Path(folder) / INDEX, index, indent=2)
 
@@ -174,10 +178,12 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     'delete it and run "unitemp encode" again',
     keys=('shards', 'latent_mean', 'latent_std'),
   )
-  numbers = [index['latent_mean'], index['latent_std']]
-  if not isinstance(index['shards'], int) or not all(
-    isinstance(values, list) and all(isinstance(v, int | float) for v in values)
-    for values in numbers
+  mean, std = index['latent_mean'], index['latent_std']
+  if not (
+    are_counts(index['shards'])
+    and all(map(_are_numbers, (mean, std)))
+    and len(mean) == len(std)
+    and min(std) > 0
   ):
     raise UserError(
       f'{path} is no index of latents; delete it and run "unitemp encode" '
@@ -186,15 +192,23 @@ def read_index(folder: str | Path) -> dict[str, Any]:
   return index
 
 
+def _are_numbers(values: Any) -> bool:
+  return (
+    isinstance(values, list)
+    and bool(values)
+    and all(type(v) in (int, float) and abs(v) < 1e9 for v in values)
+  )
+
+
 def first_of(folders: Sequence[str | Path]) -> str | Path:
   """The first folder that holds a finished set; else the first one."""
   there = (folder for folder in folders if (Path(folder) / INDEX).exists())
   return next(there, folders[0])
 
 
-def _opened(paths: Sequence[str]) -> Records:
+def _opened(paths: Sequence[str], read: Callable[..., Any]) -> Records:
   mend = f'delete it and {INDEX} beside it, and run "unitemp encode" again'
-  return Records(paths, mend)
+  return Records(paths, mend, read)
 
 
 class LatentSource:
@@ -225,10 +239,23 @@ class LatentSource:
       raise UserError(
         f'the shard {missing[0]} is missing; run "unitemp encode" again.'
       )
-    self._source = _opened(paths)
+    self._shapes: dict[str, tuple[int, ...]] = {}  # of every record
+    self._source = _opened(paths, self._normalised)
     known = like.index if like else self.index
     self._mean = np.asarray(known['latent_mean'], np.float32)
     self._std = np.asarray(known['latent_std'], np.float32)
+
+  def _normalised(self, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    example = _typed(record)
+    shapes = {name: array.shape for name, array in example.items()}
+    self._shapes = self._shapes or shapes
+    if shapes != self._shapes or not {'latents', 'ids', 'mask'} <= {*shapes}:
+      raise ValueError(f'its arrays are {sorted(shapes)}, and others before')
+    for name in {'latents'} | ({*_NORMALISED} & {*example}):
+      raw = example[name].astype(np.float32)
+      check_values(name, raw, len(self._mean))
+      example[name] = (raw - self._mean) / self._std
+    return example
 
   @property
   def shape(self) -> tuple[int, int, int]:
@@ -240,11 +267,7 @@ class LatentSource:
     return len(self._source)
 
   def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-    example = _typed(self._source[i])
-    for name in ('latents', 'last_image', 'anchors', 'trajectory'):
-      if name in example:
-        raw = example[name].astype(np.float32)
-        example[name] = (raw - self._mean) / self._std
+    example = self._source[i]
     if self._embeddings is not None:
       example = self._embeddings.attach(example)
     return example

@@ -9,7 +9,7 @@ that it need not be spelled with the same white space.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,12 @@ from unitemp_jax.errors import UserError
 INDEX = 'embeddings.json'
 KEYS = 'keys.json'
 DTYPES = {'float32': np.float32, 'bfloat16': ml_dtypes.bfloat16}
+_MOST = 10**5  # shards, positions of a text or its width
+
+
+def are_counts(*values: Any) -> bool:
+  """Whether an index has whole numbers there that can be."""
+  return all(type(value) is int and 0 < value < _MOST for value in values)
 
 
 def key_of(ids: np.ndarray, mask: np.ndarray) -> str:
@@ -62,30 +68,44 @@ def write_records(path: Path, records: Iterable[bytes]) -> None:
     writer.close()
 
 
-class Records:
-  """Arrays of the records of shards, by number.
+def check_values(name: str, values: np.ndarray, channels: int) -> None:
+  """Refuses, by ValueError, arrays that cannot be trained on."""
+  if values.shape[-1:] != (channels,) or not np.isfinite(values).all():
+    shape = list(values.shape)
+    raise ValueError(f'{name} {shape} is no {channels} channels of numbers')
 
-  UserError: a shard or a record is damaged, which is named with `mend`.
+
+class Records:
+  """What `read` makes of the arrays of records of shards, by number.
+
+  UserError: a shard or a record is damaged, which is named with `mend`; `read`
+  may raise anything for the latter.
   """
 
-  def __init__(self, paths: Sequence[str | Path], mend: str):
+  def __init__(
+    self,
+    paths: Sequence[str | Path],
+    mend: str,
+    read: Callable[[dict[str, np.ndarray]], Any] = dict,
+  ):
     import grain  # Here: who generates without a folder does not wait for it.
 
     self._paths, self._mend = [str(path) for path in paths], mend
+    self._read = read
     self._open = grain.sources.ArrayRecordDataSource
     try:
       self._source = self._open(self._paths)
     except RuntimeError as error:
       for path in self._paths if len(self._paths) > 1 else ():
-        Records([path], mend)
+        Records([path], mend, read)
       raise self._damaged(self._paths[0], error) from error
 
   def __len__(self) -> int:
     return len(self._source)
 
-  def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+  def __getitem__(self, number: int) -> Any:
     try:
-      return safetensors.numpy.load(self._source[number])
+      return self._read(safetensors.numpy.load(self._source[number]))
     except Exception as error:  # Damage shows as any kind of exception.
       paths = iter(self._paths)
       path = next(paths)
@@ -146,10 +166,14 @@ class PromptEmbeddings:
     try:
       self.length, self.width = index['length'], index['width']
       self.text, self._dtype = index['text'], DTYPES[index['dtype']]
+      if not are_counts(index['shards'], self.length, self.width):
+        raise TypeError('a number that cannot be')
+      if not all(isinstance(key, str) for key in keys):
+        raise TypeError(f'{KEYS} lists what is no text')
       paths = [shard_path(folder, i) for i in range(index['shards'])]
     except (KeyError, TypeError) as error:
       raise UserError(
-        f'{folder / INDEX} is not an index of embeddings ({error!r}); delete '
+        f'{folder / INDEX} is not an index of embeddings ({error}); delete '
         'the folder and run "unitemp encode PROMPTS" again.'
       ) from error
     missing = [path for path in paths if not path.is_file()]
@@ -161,15 +185,18 @@ class PromptEmbeddings:
     self._folder = folder
     self._numbers = {key: number for number, key in enumerate(keys)}
     mend = 'delete it and run "unitemp encode PROMPTS" again'
-    self._source = Records(paths, mend)
+    self._source = Records(paths, mend, self._padded)
 
   def __len__(self) -> int:
     return len(self._source)
 
   def __getitem__(self, number: int) -> np.ndarray:
     """Embedding float32 `[E, D]` of a prompt, zero after the end."""
-    bits = self._source[number]['embedding']
-    rows = bits.view(self._dtype).astype(np.float32)
+    return self._source[number]
+
+  def _padded(self, record: dict[str, np.ndarray]) -> np.ndarray:
+    rows = record['embedding'].view(self._dtype).astype(np.float32)
+    check_values('embedding', rows, self.width)
     out = np.zeros((self.length, self.width), np.float32)
     out[: len(rows)] = rows
     return out

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -127,6 +128,8 @@ class Pipeline:
       mesh: sizes of its axes, by default all devices along `data`. Along
         `context` tokens and heads of a clip are split, and weights with them.
     """
+    if not isinstance(folder, str | os.PathLike):
+      raise UserError(f'the model is {folder!r:.60}; name its folder.')
     folder = Path(folder)
     card = model_folder.read_card(folder)
     tokenizer = Tokenizer.from_file(folder / 'tokenizer.json')

@@ -130,6 +130,25 @@ def check_whole(name: str, value: Any) -> int:
     raise UserError(f'{name} is {value!r:.60}, no whole number.') from error
 
 
+def texts_of(prompt: Any) -> tuple[str, ...]:
+  """All texts of a prompt, a schedule or a list; UserError for what is none."""
+  if isinstance(prompt, str):
+    return (prompt,)
+  texts = prompt.values() if isinstance(prompt, Mapping) else prompt
+  if not isinstance(prompt, Mapping | Sequence) or not all(
+    isinstance(text, str) for text in texts
+  ):
+    raise UserError(f'the prompt is {prompt!r:.60}; give a text.')
+  return tuple(texts)
+
+
+def check_flag(name: str, value: Any) -> bool:
+  """True or False of any type as a bool; UserError if it is neither."""
+  if isinstance(value, bool | np.bool_):
+    return bool(value)
+  raise UserError(f'{name} is {value!r:.60}; give True or False.')
+
+
 def _check_given(request: Request) -> None:
   end = -1
   for given in sorted(request.conditioning, key=lambda given: given.frame):
@@ -221,6 +240,8 @@ class Draft:
   def __init__(self, model: Any, settings: Mapping[str, Any]):
     """Takes the settings that all workflows share."""
     self.card: ModelCard = getattr(model, 'card', model)
+    if not isinstance(self.card, ModelCard):
+      raise UserError(f'{model!r:.60} is no model; give unitemp_jax.load().')
     self._tokenizer: Tokenizer | None = getattr(model, 'tokenizer', None)
     self.fps = self.card.fps
     self.start = 0
@@ -229,12 +250,12 @@ class Draft:
     self._sound: np.ndarray | None = None
     rest = dict(settings)
     self.seed = check_whole('seed', rest.pop('seed', 0))
-    sides = rest.pop('height', None), rest.pop('width', None)
-    for side in sides:
-      check_whole('height or width', 0 if side is None else side)
-    self._size = sides
-    self._trim = bool(rest.pop('trim', False))
-    self._bounded = bool(rest.pop('bounded', True))
+    self._size: list[Any] = [
+      None if side is None else check_whole('height or width', side)
+      for side in (rest.pop('height', None), rest.pop('width', None))
+    ]
+    self._trim = check_flag('trim', rest.pop('trim', False))
+    self._bounded = check_flag('bounded', rest.pop('bounded', True))
     self.order: dict[str, Any] = {'block': self.card.block}
     for name in ('anchors', 'start', 'window'):
       self.order[name] = getattr(self.card, name)
@@ -242,8 +263,8 @@ class Draft:
     for name in ('block', 'anchors', 'start', 'window', 'trained_span'):
       value = rest.pop(name, None)
       if value is not None:
-        check_whole(name, value)
-        self.order[name.removeprefix('trained_')] = value
+        key = name.removeprefix('trained_')
+        self.order[key] = check_whole(name, value)
     if rest:
       raise UserError(
         f'there is no setting {next(iter(rest))!r}; use seed, height, width, '
@@ -405,15 +426,9 @@ class Draft:
 
   def _prompts(self, prompt, frames):
     """Returns the texts, and (position, index) of the switches."""
-    if isinstance(prompt, str):
-      return (prompt,), ()
-    if not isinstance(prompt, Mapping | Sequence) or not all(
-      isinstance(text, str)
-      for text in (prompt.values() if isinstance(prompt, Mapping) else prompt)
-    ):
-      raise UserError(f'the prompt is {prompt!r:.60}; give a text.')
+    texts = texts_of(prompt)
     if not isinstance(prompt, Mapping):
-      return tuple(prompt), ()
+      return texts, ()
     if not prompt:
       raise UserError('the prompt schedule is empty; give {0: text}.')
     times, written = {}, {}

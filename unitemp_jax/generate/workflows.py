@@ -45,7 +45,9 @@ from unitemp_jax.generate.request import (
   Model,
   Request,
   check_count,
+  check_flag,
   check_whole,
+  texts_of,
 )
 from unitemp_jax.plans import Plan
 from unitemp_jax.timeline import Length
@@ -65,9 +67,9 @@ def text_to_video(
   **settings,
 ) -> Request:
   """A video in one of `orders.ORDERS`; some fill between two given ends."""
-  if order not in orders.ORDERS:
+  if not isinstance(order, str) or order not in orders.ORDERS:
     raise UserError(
-      f'there is no order {order!r}; use {", ".join(orders.ORDERS)}.'
+      f'there is no order {order!r:.60}; use {", ".join(orders.ORDERS)}.'
     )
   if order.startswith('inbetween') and (first is None or last is None):
     raise UserError(
@@ -290,7 +292,7 @@ def long_video(
   draft = Draft(model, settings)
   frames = draft.length(length)
   if sink_latents is not None:
-    check_whole('sink_latents', sink_latents)
+    sink_latents = check_whole('sink_latents', sink_latents)
   return draft.finish(
     'long',
     prompt,
@@ -358,12 +360,14 @@ def regenerate(
 def from_plan(model, plan: Plan, prompt: Prompt, **settings) -> Request:
   """A video by a plan that was written elsewhere (`unitemp plan --out`)."""
   draft = Draft(model, settings)
+  if not isinstance(plan, Plan):
+    raise UserError(f'the plan is {plan!r:.60}; give one of plans.text.load().')
   if len(plan.preloaded()[1]):
     raise UserError(
       'the plan reads frames that are given; use the option of what it does, '
       'such as --extend or --keyframe.'
     )
-  texts = (prompt,) if isinstance(prompt, str) else tuple(prompt.values())
+  texts = texts_of(prompt)
   check_count(texts, plan)
   height, width = draft.resolution([])
   remarks = draft.text_remarks(texts)
@@ -388,6 +392,11 @@ def story(
   Storyboard files can do more.
   """
   draft = Draft(model, settings)
+  check_flag('loop', loop)
+  if not isinstance(scenes, list | tuple) or not all(
+    isinstance(scene, list | tuple) and len(scene) == 2 for scene in scenes
+  ):
+    raise UserError('give scenes as a list of (prompt, length).')
   between = timeline.fit(connections, 'connections', draft.fps)
   between //= timeline.STRIDE
   made, total = [], 0

@@ -395,8 +395,8 @@ def new_script(
 
 def check_word(what: str, word: str, words: Sequence[str] = SIDES) -> None:
   """Refuses, as a `what`, a word that is none of those."""
-  if word not in words:
-    raise UserError(f'{what} is {word!r}; use {", ".join(words)}.')
+  if not isinstance(word, str) or word not in words:
+    raise UserError(f'{what} is {word!r:.60}; use {", ".join(words)}.')
 
 
 def given_ends(num_latents: int, first: int, last: int) -> list[Conditioning]:
