@@ -116,7 +116,7 @@ def test_digits_round_trip(digits, held_out, tmp_path):
 def test_wrong_files_are_refused(tmp_path):
   path = tmp_path / 'oracle.npz'
   for load in (DigitClassifier.load, ArrowOfTime.load):
-    with pytest.raises(UserError, match='cannot read'):
+    with pytest.raises(UserError, match='There is no file'):
       load(path)
   path.write_text('nothing')
   for load in (DigitClassifier.load, ArrowOfTime.load):

@@ -88,11 +88,6 @@ def test_swapped_block_raises_wide_difference_and_latent_step():
   assert flicker.wide_ratio(fired, AT).mean() > 1.5
   assert abs(flicker.latent_step_ratio(latents, AT).mean() - 1) < 0.1
   assert flicker.latent_step_ratio(swapped, AT).mean() > 2
-  quarter = swap_block(latents, 1, mix=0.25)
-  steps = [
-    flicker.latent_step_ratio(z, AT).mean() for z in (latents, quarter, swapped)
-  ]
-  assert steps == sorted(steps)
 
 
 def test_swap_takes_the_block_of_the_next_clip_and_nothing_else():

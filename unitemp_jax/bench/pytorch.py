@@ -138,8 +138,8 @@ def _theirs(case: Case, state) -> Any:
   return module.to('cuda' if torch.cuda.is_available() else 'cpu')
 
 
-def _on(module, x, dtype: str = 'float32'):
-  return to_torch(x, dtype).to(next(module.parameters()).device)
+def _on(module, x):
+  return to_torch(x, 'float32').to(next(module.parameters()).device)
 
 
 def _without_gradient(run: Run) -> Run:

@@ -132,32 +132,13 @@ def save_arrays(
     np.savez_compressed(file, **arrays)
 
 
-def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-  """Reads an npz without pickle.
-
-  UserError if the file is missing or is no npz.
-  """
-  try:
-    with np.load(path, allow_pickle=False) as file:
-      return dict(file)
-  except OSError as error:
-    raise UserError(
-      f'cannot read the classifier {path} ({error.strerror or error}); fit '
-      'it again.'
-    ) from error
-  except Exception as error:  # numpy raises what the broken archive meets.
-    raise UserError(
-      f'{path} is not a fitted classifier ({error}); fit it again.'
-    ) from error
-
-
 def load(
   path: str | os.PathLike[str],
   make: Callable[[dict[str, np.ndarray]], T],
   what: str,
 ) -> T:
   """Makes of an npz what was fitted; UserError if an array is missing."""
-  arrays = load_arrays(path)
+  arrays = files.read_arrays(path, 'fit it again')
   try:
     return make(arrays)
   except KeyError as error:

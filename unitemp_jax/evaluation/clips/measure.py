@@ -165,7 +165,7 @@ class Measurer:
       if place.exists():
         # What is damaged is measured again.
         with contextlib.suppress(UserError, KeyError, ValueError):
-          return Measured.from_arrays(job.path, classifier.load_arrays(place))
+          return Measured.from_arrays(job.path, files.read_arrays(place, ''))
       measured = _measure(job)
     except (UserError, OSError) as error:
       return Measured(job.path, (), str(error))

@@ -105,7 +105,7 @@ def curves(
 
 
 def swap_block(
-  latents: np.ndarray, index: int, *, block: int = 3, mix: float = 1.0
+  latents: np.ndarray, index: int, *, block: int = 3
 ) -> np.ndarray:
   """Replaces one block of every clip by that of the next clip, modulo n.
 
@@ -113,7 +113,6 @@ def swap_block(
     latents: [n, N, h, w, C], n >= 2.
     index: which block, counted from 0; it holds latents index*block onwards.
     block: latent frames of a block.
-    mix: share of the other clip, 1 = replaced wholly.
 
   Raises:
     UserError: a single clip, or no such block.
@@ -129,10 +128,8 @@ def swap_block(
       f'there is no block {index} of {block} latents in {latents.shape[1]} '
       'latents; choose an earlier one.'
     )
-  swapped = np.array(latents)
-  chosen = swapped[:, start : start + block]
-  other = np.roll(chosen, -1, axis=0)
-  swapped[:, start : start + block] = (1 - mix) * chosen + mix * other
+  swapped, own = np.array(latents), slice(start, start + block)
+  swapped[:, own] = np.roll(latents[:, own], -1, axis=0)
   return swapped
 
 
