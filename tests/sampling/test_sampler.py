@@ -11,7 +11,8 @@ from tiny_networks import latents
 from unitemp_jax import orders, plans
 from unitemp_jax.diffusion import flow
 from unitemp_jax.errors import UserError
-from unitemp_jax.sampling import sampler
+from unitemp_jax.models import dit, sizes
+from unitemp_jax.sampling import model_folder, sampler
 from unitemp_jax.sampling.step import (
   DEFAULTS,
   StepOptions,
@@ -352,3 +353,21 @@ def test_a_held_draft_is_the_same_in_every_pass():
   # The control: else it is drawn anew in every pass.
   anew = inputs(plan, StepOptions(draft_from=1))[5:9]
   assert np.abs(anew[0][0][:, 4:] - anew[1][0][:, 4:]).max() > 0.1
+
+
+def test_a_layer_is_traced_once_for_each_number_of_frames(monkeypatch):
+  card = model_folder.read_card(model_folder.TINY)
+  net, params = dit.DiT(card.dit), sizes.param_shapes(card.dit)
+  seen = []
+  monkeypatch.setattr(dit, 'mark_input', lambda x: seen.append(x.shape) or x)
+  plan = orders.ORDERS['forward'](N, block=card.block, anchors=card.anchors)
+
+  def run(params, text, buffer):
+    made = sampler.make_net(net, params, text)
+    return sampler.sample_plan(card, made, plan, buffer, jnp.arange(1))
+
+  text = jnp.zeros((1, 1, card.text.length, card.dit.text_dim))
+  buffer = jnp.zeros((1, N, 4, 4, card.dit.channels))
+  jax.eval_shape(run, params, text, buffer)
+  # Every pass of a block and its write are one; with anchors it is longer.
+  assert [shape[1] for shape in seen] == [card.block, card.block + card.anchors]

@@ -63,6 +63,7 @@ def make_net(dit: DiT, params: Any, texts: jax.Array) -> Net:
 def cached_denoise(dit: DiT):
   """The callable that `sampling.step` wants, with an explicit cache."""
 
+  @functools.partial(jax.jit, static_argnames='keep')
   def denoise(
     net, x, sigma, positions, prompt, cache, slot, visible, keep=True
   ):
