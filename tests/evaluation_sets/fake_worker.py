@@ -97,7 +97,7 @@ def work(out, shard=(0, 1), listed=None, maker=None, **more):
     set_work.write_plan(store, name, plan)
   journal = Journal(store.root, shard)
   with locks.lock(journal.folder):
-    mine = clips.shard(listed, *shard)
+    mine = listed[shard[0] :: shard[1]]
     todo = [clip for clip in mine if not store.is_finished(clip)]
     set_work.make_clips(
       *(todo, maker.size, maker.make, functools.partial(maker.tasks, store)),

@@ -8,20 +8,17 @@ Needs Chromium and the extras studio and test.
 import io
 import pathlib
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
+from conftest import Process
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from unitemp_jax.data.falling_digits import FallingDigitsSpec, sample_clips
 from unitemp_jax.video.write import write_image
 
-PORT = 8399
-URL = f'http://127.0.0.1:{PORT}/'
 SIZE = {'width': 1000, 'height': 900}
 WIDTH = 640  # of the animation
 
@@ -34,23 +31,17 @@ def main(path: str) -> None:
   ends = [pathlib.Path(out) / name for name in ('first.png', 'last.png')]
   for end, frame in zip(ends, (4, 28), strict=True):
     write_image(end, clip['video'][0][frame])
-  words = ['studio', f'--out={out}/projects', f'--port={PORT}']
-  command = [sys.executable, '-m', 'unitemp_jax.cli.main', *words]
-  server = subprocess.Popen(command)
+  server = Process(pathlib.Path(out) / 'projects')
   try:
-    while True:
-      try:
-        urllib.request.urlopen(URL)
-        break
-      except OSError:
-        time.sleep(0.2)
     with sync_playwright() as play:
       browser = play.chromium.launch(
         executable_path=shutil.which('chromium'), args=['--no-sandbox']
       )
-      pictures = film(browser.new_page(viewport=SIZE), ends, clip['caption'][0])
+      page = browser.new_page(viewport=SIZE)
+      page.goto(server.url)
+      pictures = film(page, ends, clip['caption'][0])
   finally:
-    server.terminate()
+    server.kill()
   assemble(pictures, path)
 
 
@@ -65,7 +56,6 @@ def film(page, ends, prompt: str) -> list[bytes]:
     while not page.evaluate(expression):
       time.sleep(0.05)
 
-  page.goto(URL)
   page.wait_for_selector('#prompts .words')
   page.fill('#length', '65')
   page.fill('#prompts .words', prompt)

@@ -14,8 +14,7 @@ import numpy as np
 
 from unitemp_jax import files
 from unitemp_jax.errors import UserError
-from unitemp_jax.evaluation.metrics import temporal
-from unitemp_jax.evaluation.metrics.bootstrap import Interval
+from unitemp_jax.evaluation.metrics import bootstrap, temporal
 from unitemp_jax.evaluation.metrics.results import Result, result
 
 # Half precision rounds noise of 5 sigma by 0.02.
@@ -181,6 +180,6 @@ def to_results(gaps: list[Gap], group: str, how: str) -> list[Result]:
       (f'PSNR of {gap.kind}', gap.psnr, 'dB'),
     ):
       if value is not None:
-        number = Interval(value, value, value, 1)
+        number = bootstrap.exact(value, 1)
         rows.append(result(metric, group, number, unit=unit, how=about))
   return rows

@@ -15,7 +15,6 @@ import collections
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import manifests
 from unitemp_jax.evaluation_sets.manifests import Prompt
+from unitemp_jax.generate import clip_file
 
 _MOST = 200_000  # clips of a set, which are listed in memory
 
@@ -60,8 +60,7 @@ def _by_number(prompt: Prompt, number: int, sample: int) -> str:
 
 
 def _readable(prompt: Prompt, number: int, sample: int) -> str:
-  words = re.sub(r'[^a-z0-9]+', '-', prompt.name.lower()).strip('-')
-  return f'{number:04d}-{words[:60].rstrip("-")}-{sample}'
+  return f'{Path(clip_file.clip_name(number, prompt.name)).stem}-{sample}'
 
 
 def _vbench(about: str, *forbidden: tuple[str, str]) -> Suite:
@@ -360,8 +359,3 @@ def with_keys(
     key = content_key(*words, digests[source] if source else '')
     found.append(dataclasses.replace(clip, key=key))
   return found
-
-
-def shard(clips: Sequence[Clip], index: int, count: int) -> list[Clip]:
-  """Every count-th clip: shards are disjoint, even, and leave none out."""
-  return list(clips[index::count])

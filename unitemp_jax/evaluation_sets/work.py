@@ -211,7 +211,7 @@ def run_work(
   with locks.lock(journal.folder):
     for name, plan in work.order_of.items():
       write_plan(store, name, plan)
-    mine = set_clips.shard(work.clips, *shard)
+    mine = work.clips[shard[0] :: shard[1]]
     todo = [clip for clip in mine if not store.is_finished(clip)]
     if todo:
       pipeline = Pipeline.load(work.model, many=True, mesh=mesh)

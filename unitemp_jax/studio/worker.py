@@ -40,14 +40,13 @@ class Run:
   # Its frames so far, in the order of their making: the first one, how many,
   # and a picture of them side by side.
   shown: list[tuple[int, int, bytes]] = dataclasses.field(default_factory=list)
-  size: tuple[int, int] = (1, 1)  # width and height
   cancelled: bool = False  # stops after the next block
   began: float = dataclasses.field(default_factory=time.time)
 
   def about(self) -> dict[str, Any]:
     """What a page shows of it; pictures have addresses of their own."""
     shown = [[first, count] for first, count, _ in self.shown]
-    names = ('project', 'version', 'said', 'size', 'began')
+    names = ('project', 'version', 'said', 'began')
     return {name: getattr(self, name) for name in names} | {'shown': shown}
 
 
@@ -148,7 +147,6 @@ class Worker(threading.Thread):
     out, picture = io.BytesIO(), Image.fromarray(np.concatenate(frames, axis=1))
     small = picture.width * picture.height < _LOSSLESS
     picture.save(out, 'PNG' if small else 'JPEG', quality=90)
-    run.size = frames.shape[2], frames.shape[1]
     run.shown.append((first, len(frames), out.getvalue()))
     self._changed()
 

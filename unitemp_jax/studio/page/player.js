@@ -15,35 +15,30 @@ class Screen {
   /** Shows a file; `about` has fps, width and, if they are known, frames. */
   file(source, about) {
     if (this.source !== source) this.video.src = this.source = source;
-    this.fps = about.fps;
-    this.frames = about.frames ?? this.counted;
-    this.show(false, about.width);
-    this.tell('');
+    this.show(null, about.frames ?? this.counted, about.fps, '');
+    this.box.classList.toggle('small', about.width < 256);
   }
 
-  show(live, width) {
-    this.shown = live ? this.shown : null;
-    this.live.hidden = !live;
-    this.video.hidden = live;
-    this.box.classList.toggle('small', width < 256);
+  /** Shows blocks `[first, count]`, or the file if there are none. */
+  show(shown, frames, fps, sentence) {
+    Object.assign(this, { shown, frames, fps });
+    this.live.hidden = !shown;
+    this.video.hidden = Boolean(shown);
+    this.tell(sentence);
   }
 
   /** Frames of a file that only it tells. */
   get counted() { return Math.round(this.video.duration * this.fps) || 1; }
 
   /** Shows blocks `[first, count]`; `of` gives the address of each. */
-  blocks({ shown, size }, of, frames, fps, empty) {
-    Object.assign(this, { shown, of, frames, fps, source: null });
+  blocks(shown, of, frames, fps, empty) {
+    Object.assign(this, { of, source: null });
     this.video.removeAttribute('src');
-    this.show(true, size[0]);
-    this.live.style.setProperty('--ratio', size[0] / size[1]);
-    this.tell(shown.length ? '' : empty);
-    if (!shown.length) this.live.style.backgroundImage = this.at = '';
+    this.show(shown, frames, fps, shown.length ? '' : empty);
+    if (!shown.length) this.live.width = this.at = 0; // Nothing on it.
   }
 
-  clear(sentence) {
-    this.blocks({ shown: [], size: [1, 1] }, null, 0, 1, sentence);
-  }
+  clear(sentence) { this.blocks([], null, 0, 1, sentence); }
 
   seek(frame) {
     if (!this.frames) return;
@@ -56,19 +51,18 @@ class Screen {
       ([first, count]) => frame >= first && frame < first + count);
     if (index < 0) return;
     const [first, count] = this.shown[index];
-    const part = count > 1 ? (frame - first) / (count - 1) : 0;
     const src = this.of(index);
     this.at = frame;
     if (this.picture?.alt !== src) {
       this.picture = Object.assign(new Image(), { src, alt: src });
     }
-    this.picture.decode().then(() => {
+    const { picture, live } = this;
+    picture.decode().then(() => {
       if (this.at !== frame) return;
-      Object.assign(this.live.style, {
-        backgroundImage: `url("${src}")`,
-        backgroundSize: `${100 * count}% 100%`,
-        backgroundPosition: `${100 * part}% 0`,
-      });
+      [live.width, live.height] = [picture.width / count, picture.height];
+      const left = (first - frame) * live.width;
+      live.getContext('2d').drawImage(picture, left, 0);
+      this.box.classList.toggle('small', live.width < 256);
     }, () => {}); // It is not there any more.
   }
 

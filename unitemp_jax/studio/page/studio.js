@@ -125,8 +125,8 @@ function look() {
 
 /** Says what went wrong; what nobody answered is asked again. */
 function fail(error) {
-  if (error.status < 500) return complain(error);
   if (error.status !== 503) complain(error);
+  if (error.status < 500) return;
   page.away = true;
   page.fits = false;
   page.planned = -1;
@@ -291,7 +291,7 @@ function drawStage() {
     const pictures = address(page.project, 'shown', one.name);
     const of = (k) => `${pictures}/${k}?${run.began}`;
     const { length } = one.timeline;
-    screen.blocks(run, of, length, state.fps, run.said);
+    screen.blocks(run.shown, of, length, state.fps, run.said);
     parts = run.shown.map(([first, count], k) => [first, count, of(k)]);
     const seen = `${run.began} ${parts.length}`;
     if (parts.length && page.seen !== seen && !player.playing) {
