@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from unitemp_jax import files
 from unitemp_jax.aot import compiler, memory_report, steps, table, topology
 from unitemp_jax.aot.hlo import Traffic
 from unitemp_jax.aot.memory_report import GIB, MemoryReport
@@ -157,8 +158,18 @@ def test_a_file_holds_it_and_the_launcher_reads_it(tmp_path, monkeypatch):
   assert fits and 'compile without --fast' in lines[0]
   for name in [name for name in sys.modules if name.startswith('pod')]:
     monkeypatch.delitem(sys.modules, name)
+  memory_report.write(path, found)
+  fields = files.read_json(path)
+  assert memory_report.read(path) == found
+  for name, value, what in (
+    *(('steps', [5], '5 stands in it'), ('topology', None, 'None stands')),
+    *(('chip_gib', 'x', "'x' stands in it"), ('versions', {'jax': 1}, '1 st')),
+  ):
+    files.write_json(path, {**fields, name: value})
+    with pytest.raises(UserError, match=f'as a memory report .{what}'):
+      memory_report.read(path)
   path.write_text('{"steps": []}')
-  with pytest.raises(UserError, match='no memory report of this version'):
+  with pytest.raises(UserError, match="it lacks 'config'"):
     memory_report.read(path)
 
 

@@ -4,9 +4,12 @@ import json
 
 import jax
 import jax.numpy as jnp
+import pytest
 
+from unitemp_jax import files
 from unitemp_jax.bench import device
 from unitemp_jax.cli.main import main
+from unitemp_jax.errors import UserError
 
 
 def test_a_wrong_accelerator_or_part_is_refused(tmp_path, capsys):
@@ -34,6 +37,11 @@ def test_the_attention_part_tells_right_from_wrong(tmp_path, monkeypatch):
   assert not any(row['good'] for row in rows)
   text = device.table(tmp_path, ['attention', 'train'])
   assert 'on an accelerator not run' in text and '| train | | not run |' in text
+  found = json.loads((tmp_path / 'attention.json').read_text())
+  for changes in ({'device': 5}, {'rows': 5}, {'rows': [[]]}):
+    files.write_json(tmp_path / 'attention.json', found | changes)
+    with pytest.raises(UserError, match='stands in it'):
+      device.table(tmp_path, ['attention'])
 
 
 def test_peaks_are_known_by_the_names_of_jax():

@@ -75,6 +75,7 @@ def test_other_errors_keep_their_traceback(monkeypatch, error):
   [
     (OSError(errno.ENOSPC, 'No space left', 'a/b'), 'a/b cannot be read or'),
     (OSError(errno.EROFS, 'Read-only file system'), 'Read-only file system'),
+    (IsADirectoryError(errno.EISDIR, 'Is a directory', 'd'), 'd cannot be'),
     (PermissionError(errno.EACCES, 'Permission denied', 'c'), 'c cannot be'),
     (MemoryError('Unable to allocate 9 TiB'), 'Unable to allocate 9 TiB'),
     (RuntimeError('RESOURCE_EXHAUSTED: Out of memory'), 'use fewer pixels'),

@@ -473,3 +473,28 @@ def test_real_footage(tmp_path):
     window = clip.frames
     assert not any(window[0] < cut <= window[-1] for cut in bikes.cuts)
   assert len(by_file['carphone_pristine.mp4']) == 3
+
+
+@pytest.mark.parametrize(
+  ('name', 'content'),
+  [
+    *(('metadata.json', text) for text in ('', '5', '{}', '[1]', None)),
+    ('metadata.json', '{"videos": true, "height": 32, "width": 48}'),
+    ('metadata.json', '{"videos": "x", "height": 1e30, "width": 48}'),
+    *(('dataset_info.json', text) for text in ('', '{}', '5')),
+    *(('*.array_record*', text) for text in ('', 'x' * 100_000)),
+    *(('skipped.json', text) for text in ('', '[5]', '{"a": 1}')),
+  ],
+)
+def test_a_damaged_set_is_named_and_stays(made, spec, tmp_path, name, content):
+  folder = pathlib.Path(builder.prepare(tmp_path, spec).folder)
+  assert builder.prepare(tmp_path, spec).source[0]['video'].any()
+  [path] = folder.glob(name)
+  path.unlink()
+  if content is None:
+    path.mkdir()
+  else:
+    path.write_text(content)
+  with pytest.raises(UserError, match=f'{tmp_path}.*(damaged|skipped)'):
+    builder.prepare(tmp_path, spec)
+  assert path.exists()

@@ -49,6 +49,9 @@ def test_claims_are_made_of_what_is_there(tmp_path):
     'later': ('one', 'forward', 'three', 'forward'),
   }
   numbers = ablation.read(tmp_path, ['one', 'two', 'three'], range(3))
+  (tmp_path / 'odd-0.json').write_text('{"values": {"x": 5}}')
+  with pytest.raises(UserError, match='5 stands in it'):
+    ablation.read(tmp_path, ['odd'], range(1))
   text = ablation.report(claims, numbers)
   assert '- later: *not run*.' in text
   assert '| better | 50.0' in text and '3 and 3 seeds' in text

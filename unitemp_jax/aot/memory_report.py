@@ -9,6 +9,7 @@ from unitemp_jax import files
 from unitemp_jax.aot.hlo import Traffic
 from unitemp_jax.aot.schedule import StepTime
 from unitemp_jax.aot.step import Step, device_bytes
+from unitemp_jax.data import typed_json
 from unitemp_jax.errors import UserError
 
 GIB = 2**30
@@ -283,18 +284,4 @@ def read(path: Path) -> MemoryReport:
     UserError: it is missing, or no report of this version.
   """
   mend = 'delete it and compile again'
-  fields: dict[str, Any] = files.read_json(path, 'a memory report', mend)
-  try:
-    steps = fields.pop('steps')
-    fields.pop('utilisation', None)  # Former fields.
-    for step in steps:
-      for name in ('estimate_seconds', 'bound'):
-        step.pop(name, None)
-      step['traffic'] = [Traffic(**one) for one in step['traffic']]
-      if step.get('time'):
-        step['time'] = StepTime.from_json(step['time'])
-    return MemoryReport(**fields, steps=[StepReport(**step) for step in steps])
-  except (TypeError, KeyError, AttributeError) as error:
-    raise UserError(
-      f'{path} is no memory report of this version ({error!r}); {mend}.'
-    ) from error
+  return typed_json.read(path, MemoryReport, 'a memory report', mend)

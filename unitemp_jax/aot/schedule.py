@@ -21,7 +21,6 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from unitemp_jax.aot import hlo
 from unitemp_jax.aot.topology import Chip, Topology
@@ -79,13 +78,6 @@ class StepTime:
   def roofline(self) -> float:
     """Share of the peak arithmetic."""
     return self.ideal / self.seconds if self.seconds else 0.0
-
-  @classmethod
-  def from_json(cls, fields: dict[str, Any]) -> 'StepTime':
-    """Reads what `dataclasses.asdict` made."""
-    lists = ('modules', 'slowest', 'kernel_parts')
-    parts = {name: [Part(**one) for one in fields[name]] for name in lists}
-    return cls(**{**fields, **parts})
 
   def lines(self, parts: bool = True) -> list[str]:
     """Returns a text; with `parts` a line for each."""

@@ -25,6 +25,7 @@ from unitemp_jax.aot.step import Step
 from unitemp_jax.aot.topology import CHIPS
 from unitemp_jax.bench import attention, measure, pytorch
 from unitemp_jax.bench.measure import CallShape, Context
+from unitemp_jax.data import typed_json
 from unitemp_jax.errors import UserError
 from unitemp_jax.models.attention import attention_backend, dispatch, xla
 from unitemp_jax.parallel.mesh import make_mesh, platform
@@ -237,6 +238,15 @@ def _baselines() -> list[dict]:
   return [{'metric': r.metric, 'of': r.group, 'value': r.value} for r in rows]
 
 
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What a part has found."""
+
+  device: str  # its kind
+  platform: str
+  rows: list[dict[str, Any]]  # numbers by name
+
+
 def check_platform(wanted: str | None) -> None:
   """Raises UserError unless the accelerator is there that was asked for."""
   if wanted and wanted != platform():
@@ -304,11 +314,12 @@ def table(out: Path, parts: list[str]) -> str:
     if not path.exists():
       lines.append(f'| {name} | | not run |')
       continue
-    found = files.read_json(path, keys=_FOUND)
-    device = found['device']
-    if found['platform'] == 'cpu':
+    mend = 'delete it and run the part again'
+    found = typed_json.read(path, Found, 'numbers of a device', mend)
+    device = found.device
+    if found.platform == 'cpu':
       device += ' at small size; on an accelerator not run'
-    for row in found['rows']:
+    for row in found.rows:
       cells = ', '.join(f'{k} {_short(v)}' for k, v in row.items())
       lines.append(f'| {name} | {device} | {cells} |')
   text = '\n'.join(lines) + '\n'

@@ -51,7 +51,7 @@ _MOST_TYPED = 60
 _OF_THE_MACHINE = {  # Faults of disks and files, which no code of ours mends.
   *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
   *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EMFILE, errno.EIO),
-  errno.EFBIG,
+  *(errno.EFBIG, errno.EISDIR),
 }
 
 

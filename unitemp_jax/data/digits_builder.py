@@ -135,4 +135,4 @@ def prepare(
   builder = prepared.prepare(
     lambda: FallingDigits(data_dir=os.fspath(data_dir), config=config), data_dir
   )
-  return str(builder.data_dir), builder.as_data_source(split=spec.split)
+  return str(builder.data_dir), prepared.source_of(builder, spec.split)

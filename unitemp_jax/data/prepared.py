@@ -46,11 +46,53 @@ class LocalBuilder(  # type: ignore[call-arg]  # tfds has no types
 
   def is_prepared(self) -> bool:
     """Whether the set is there; TFDS warns of one that was interrupted."""
-    with quiet():
+    with quiet(), _whole(self.data_dir):
       return super().is_prepared()
 
   def _example_writer(self) -> _SameBytes:
     return _SameBytes(file_format=self.info.file_format)
+
+
+@contextlib.contextmanager
+def _whole(folder: str | os.PathLike[str]) -> Iterator[None]:
+  """Says by UserError that a set is damaged; TFDS documents no exceptions."""
+  try:
+    yield
+  except (UserError, IndexError):
+    raise
+  except Exception as error:
+    why = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise UserError(
+      f'{os.fspath(folder)} holds a damaged data set ({why:.160}); move it '
+      'away, and run the command again.'
+    ) from error
+
+
+class _Records:
+  """A data source of TFDS whose damage is a UserError."""
+
+  def __init__(self, source: Any, folder: str):
+    self._source, self._folder = source, folder
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, i: int) -> dict[str, Any]:
+    with _whole(self._folder):
+      return self._source[i]
+
+
+def source_of(builder: tfds.core.DatasetBuilder, split: str) -> Any:
+  """Clips of a prepared set: len() and [i] -> dict.
+
+  UserError if it is damaged; its first and its last one are looked at.
+  """
+  folder = str(builder.data_dir)
+  with _whole(folder):
+    records = _Records(builder.as_data_source(split=split), folder)
+    for i in {0, len(records) - 1} if len(records) else ():
+      records[i]
+    return video_folder.with_pixels(builder.info, records)
 
 
 @contextlib.contextmanager
@@ -74,9 +116,9 @@ def opened(
   try:
     with quiet():
       builder = make_builder()
-  except (UserError, OSError):
-    raise
   except Exception as error:  # TFDS documents none
+    if isinstance(error, UserError) or getattr(error, 'errno', None):
+      raise  # The latter of a disk.
     why = f'{type(error).__name__}'
   if builder is None or (
     os.path.isdir(builder.data_dir) and not builder.info.splits
@@ -107,7 +149,7 @@ def prepare(
     download_config: TFDS's, which names a runner of Apache Beam.
 
   Returns:
-    The builder, ready for `as_data_source`.
+    The builder, ready for `source_of`.
 
   Raises:
     UserError: the folder cannot be written.
@@ -149,10 +191,11 @@ def open_prepared(folder: str | os.PathLike[str], split: str = 'train'):
   try:
     with quiet():
       builder = tfds.builder_from_directory(os.fspath(folder))
-      source = builder.as_data_source(split=split)
+      if split not in builder.info.splits:
+        raise ValueError(f'no {split}')
   except Exception as error:  # TFDS documents none
     raise UserError(
       f'There is no prepared data set {os.fspath(folder)} with the split '
       f'{split!r}: make one with unitemp data.'
     ) from error
-  return video_folder.with_pixels(builder.info, source)
+  return source_of(builder, split)

@@ -359,8 +359,14 @@ class VideoClips:
 
 
 def with_pixels(info: Any, source: Any) -> Any:
-  """A TFDS data source whose records have `video`, whether stored or not."""
+  """A TFDS data source whose records have `video`, whether stored or not.
+
+  Any exception if what it says of itself is damaged.
+  """
   if 'frames' not in info.features or 'video' in info.features:
     return source
   about = info.metadata
-  return VideoClips(source, about['videos'], about['height'], about['width'])
+  sides = int(about['height']), int(about['width'])
+  if not all(0 < side <= timeline.MOST_SIDE for side in sides):
+    raise ValueError(f'its clips are of {sides} pixels')
+  return VideoClips(source, os.fspath(about['videos']), *sides)

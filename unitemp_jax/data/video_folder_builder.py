@@ -297,13 +297,16 @@ def prepare(
     )
     builder = prepared.prepare(make_builder, data_dir)
     files.write_json(place, found.skipped)
-  skipped = [(f, reason) for f, reason in files.read_json(place, kind=list)]
+  mend = f'delete {builder.data_dir}, and run the command again'
+  listed = files.read_json(place, 'files that were left out', mend, kind=list)
+  if not all(isinstance(one, list) and len(one) == 2 for one in listed):
+    raise UserError(f'{place} does not list files with reasons; {mend}.')
+  skipped = [(str(file), str(reason)) for file, reason in listed]
   if strict and skipped:
     raise UserError(f'{skipped[0][0]} {skipped[0][1]}.')
-  source = builder.as_data_source(split='train')
   return PreparedVideos(
     str(builder.data_dir),
-    video_folder.with_pixels(builder.info, source),
+    prepared.source_of(builder, 'train'),
     skipped,
   )
 

@@ -8,6 +8,7 @@ clips.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ import jax
 import numpy as np
 
 from unitemp_jax import files
-from unitemp_jax.data import latents
+from unitemp_jax.data import latents, typed_json
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import bootstrap, flicker, registry, results
 from unitemp_jax.evaluation.suites import power
@@ -215,6 +216,11 @@ def is_done(folder: Path, name: str, seed: int, key: dict[str, Any]) -> bool:
   return True
 
 
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+  values: dict[str, dict[str, list]]
+
+
 def read(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Numbers:
   """All numbers that are there."""
   found: Numbers = collections.defaultdict(dict)
@@ -222,7 +228,10 @@ def read(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Numbers:
     for seed in seeds:
       path = path_of(folder, name, seed)
       if path.exists():
-        found[name][seed] = files.read_json(path)['values']
+        stored = typed_json.read(
+          path, _Stored, 'numbers of an ablation', 'delete it'
+        )
+        found[name][seed] = stored.values
   return found
 
 

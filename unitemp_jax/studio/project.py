@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unitemp_jax import files
+from unitemp_jax.data import typed_json
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file
 from unitemp_jax.generate.call import Call
@@ -97,12 +98,7 @@ _ELSEWHERE = Record(DONE, {}, '.mp4')
 
 def _read(path: Path, kind: type[T]) -> T:
   what, mend = f'the record of {path.parent.name}', 'delete it: videos stay'
-  try:
-    return lines.from_json(kind, files.read_json(path, what, mend))
-  except ValueError as error:
-    raise UserError(
-      f'{path} cannot be read as {what} ({error}); {mend}.'
-    ) from error
+  return typed_json.read(path, kind, what, mend)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,12 @@ are frames of the finished video.
 
 import dataclasses
 import re
-import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unitemp_jax import orders, timeline
+from unitemp_jax.data.typed_json import from_json
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate.call import Call
 from unitemp_jax.plans import decoding
@@ -121,29 +121,6 @@ class Timeline:
       if '\n' in text:
         raise UserError('a prompt is one line of text.')
     return texts
-
-
-def from_json(kind: Any, value: Any) -> Any:
-  """A dataclass of plain values, tuples and tables of such, from JSON.
-
-  ValueError for anything else. Keys that it lacks are left out.
-  """
-  own, inner = typing.get_origin(kind), typing.get_args(kind)
-  if own is tuple and isinstance(value, list):
-    return tuple(from_json(inner[0], one) for one in value)
-  if own is dict and isinstance(value, dict):
-    return {key: from_json(inner[1], one) for key, one in value.items()}
-  if not dataclasses.is_dataclass(kind) or not isinstance(value, dict):
-    if type(value) is not kind:
-      raise ValueError(f'{value!r:.60} stands in it')
-    return value
-  hints = typing.get_type_hints(kind).items()
-  try:
-    return kind(  # type: ignore[operator]
-      **{n: from_json(k, value[n]) for n, k in hints if n in value}
-    )
-  except TypeError as error:  # One is missing.
-    raise ValueError(str(error)) from error
 
 
 class Source(NamedTuple):

@@ -104,7 +104,13 @@ def check_config(workdir: Path, config: dict) -> None:
     return
   mend = 'restore it or choose another --workdir'
   old = files.read_json(path, 'the config of a run', mend)
-  if fingerprint(old) == fingerprint(config):
+  try:
+    same = fingerprint(old) == fingerprint(config)
+  except (AttributeError, TypeError, ValueError) as error:
+    raise UserError(
+      f'{path} cannot be read as the config of a run ({error}); {mend}.'
+    ) from error
+  if same:
     return
   old, new = (
     traverse_util.flatten_dict(former_config(sizes.rename(run)), sep='.')
