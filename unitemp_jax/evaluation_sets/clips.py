@@ -33,7 +33,7 @@ class Suite:
   """The rules of one benchmark."""
 
   about: str  # one line for `--help`
-  file: Callable[[Prompt, int, int], str]  # (prompt, its number, sample): stem
+  file: str  # format of a stem, of prompt, its number, a title, and sample
   fewest: int = 1  # samples of a prompt
   more: Mapping[str, int] = dataclasses.field(default_factory=dict)
   named: bool = False  # files are, by the prompt, so that equal ones are one
@@ -47,26 +47,13 @@ class Suite:
     return max([self.fewest, *(self.more.get(d, 0) for d in prompt.dimensions)])
 
 
-def _by_name(prompt: Prompt, number: int, sample: int) -> str:
-  return f'{prompt.name}-{sample}'
-
-
-def _by_start_of_name(prompt: Prompt, number: int, sample: int) -> str:
-  return f'{prompt.dimensions[0]}/{prompt.name[:180]}-{sample}'
-
-
-def _by_number(prompt: Prompt, number: int, sample: int) -> str:
-  return f'{number:04d}-{sample}'
-
-
-def _readable(prompt: Prompt, number: int, sample: int) -> str:
-  return f'{Path(clip_file.clip_name(number, prompt.name)).stem}-{sample}'
+_BY_NAME = '{prompt.name}-{sample}'
 
 
 def _vbench(about: str, *forbidden: tuple[str, str]) -> Suite:
   # Enough of 25 survive the filter that keeps static clips only.
   more = {'temporal_flickering': 25}
-  return Suite(about, _by_name, 5, more, named=True, forbidden=forbidden)
+  return Suite(about, _BY_NAME, 5, more, named=True, forbidden=forbidden)
 
 
 SUITES = {
@@ -75,7 +62,7 @@ SUITES = {
   ),
   'vbench2': Suite(
     'DIMENSION/first 180 characters-0.mp4 ... -2.mp4; 20 for Diversity',
-    _by_start_of_name,
+    '{prompt.dimensions[0]}/{prompt.name:.180}-{sample}',
     fewest=3,
     more={'Diversity': 20},
     named=True,
@@ -87,11 +74,12 @@ SUITES = {
     ('.mp4', 'VBench-Long cuts names there'),
   ),
   'moviegen': Suite(
-    'NUMBER-0.mp4: the number of the prompt from 0; 1 sample', _by_number
+    'NUMBER-0.mp4: the number of the prompt from 0; 1 sample',
+    '{number:04d}-{sample}',
   ),
   'i2v': Suite(
     'PROMPT-0.mp4 ... -4.mp4, starting from the image of the prompt',
-    _by_name,
+    _BY_NAME,
     fewest=5,
     named=True,
     conditioning='image',
@@ -99,11 +87,11 @@ SUITES = {
   'inbetween': Suite(
     'NAME-0.mp4 for each real clip NAME; its ends are given to the orders '
     'inbetween*',
-    _by_name,
+    _BY_NAME,
     named=True,
     conditioning='clip',
   ),
-  'plain': Suite('NUMBER-some-words-0.mp4; 1 sample', _readable),
+  'plain': Suite('NUMBER-some-words-0.mp4; 1 sample', '{title}-{sample}'),
 }
 
 
@@ -283,8 +271,10 @@ def list_clips(
   clips = []
   for order in orders:
     for number, prompt in enumerate(prompts):
+      title = Path(clip_file.clip_name(number, prompt.name)).stem
+      of = {'prompt': prompt, 'number': number, 'title': title}
       for sample in range(samples or suite.samples(prompt)):
-        path = f'{order}/{suite.file(prompt, number, sample)}'
+        path = f'{order}/{suite.file.format(**of, sample=sample)}'
         seed_ = clip_seed(seed, prompt.id, sample, order)
         clips.append(Clip(path, order, prompt, sample, seed_))
   _check_names(suite, clips)

@@ -309,12 +309,13 @@ def _file(studio, project, version, kind, query, **_):
 
 def listen(host: str, port: int) -> socket.socket:
   """A socket that listens; UserError if the address is none for that."""
-  family = socket.AF_INET6 if ':' in host else socket.AF_INET
   try:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    family = min(family for family, *_ in found)  # IPv4 of both
     return socket.create_server((host, port), family=family, backlog=2048)
   except (OSError, UnicodeError) as error:
     taken = getattr(error, 'errno', None) in (errno.EADDRINUSE, errno.EACCES)
-    why = getattr(error, 'strerror', None) or error
+    why = str(getattr(error, 'strerror', None) or error).partition(' (')[0]
     raise UserError(
       f'{host}:{port} cannot be listened on ({why}); choose another '
       f'{"--port" if taken else "--host"}.'
