@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from configs import tiny_distill, tiny_student_init
 
-SHARE = 0.25
+SHARE = 0.5
 SEEDS = (0, 1, 2)
 STAGES = {'init': tiny_student_init, 'distill': tiny_distill}
 # What a student is trained on: weights of orders (None: the shipped ones), P.

@@ -3,9 +3,8 @@
   unitemp train --config=configs/tiny_student_init.py \\
     --workdir=runs/tiny_student_init
 
-Shipped, with shares of hops and turns of .2 and .15: 46 min on 2 CPU cores, a
-loss of .246 (blocks .242, anchors .264). As below: 42 min beside other work, a
-loss of .272 (blocks .281, anchors .237).
+Shipped: 42 min on 2 CPU cores beside other work, a loss of .272 (blocks .281,
+anchors .237).
 """
 
 from configs import tiny

@@ -19,7 +19,7 @@ from unitemp_jax.video.write import write_image, write_video
 # Cards: the shipped model's, with one thing changed.
 CARDS = {
   'fps_0': {'fps': 0},
-  'narrow': {'dit': {'width': 128}},
+  'narrow': {'dit': {'dim': 128}},
   'text_width': {'width': 'x'},
   'quoted_frames': {'frames': '33'},
   'low': {'height': -32},

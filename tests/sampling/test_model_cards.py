@@ -44,9 +44,9 @@ WRONG = [
   ('', 'orders', [3], 'orders is 3'),
   ('', 'extra', 1, "'extra' is no key of this version"),
   ('dit', 'extra', 1, "'extra' is no key of this version"),
-  ('dit', 'heads', 7, 'does not divide into 7 heads'),
-  ('dit', 'heads', 0, 'num_heads is 0'),
-  ('dit', 'layers', 10**6, 'too many; use up to 1000'),
+  ('dit', 'num_heads', 7, 'does not divide into 7 heads'),
+  ('dit', 'num_heads', 0, 'num_heads is 0'),
+  ('dit', 'num_layers', 10**6, 'too many; use up to 1000'),
   ('vae', 'num_res_blocks', 80, 'too many; use up to 16'),
   ('dit', 'dtype', 'float99', 'dtype'),
   ('dit', 'remat', 'x', "remat is 'x'"),
@@ -98,7 +98,7 @@ def test_what_is_no_card_is_refused(text, words, tmp_path):
 @pytest.mark.parametrize(
   ('network', 'key', 'words'),
   [
-    ('', 'guidance', 'it lacks guidance_scale, formerly guidance'),
+    ('', 'guidance_scale', 'it lacks guidance_scale, formerly guidance'),
     ('', 'fps', 'it lacks fps'),
   ],
 )
