@@ -63,15 +63,21 @@ _LATER = {
   'mask_given': False,
   'score_anchors': True,
   'pin_last': 0.0,
+  'first': 1.0,
+  'latent_noise': 0.0,
 }
 
 
 def fingerprint(config: dict) -> str:
   """Returns a hash of what a step depends on in a plain config dict."""
-  fixed = {key: v for key, v in config.items() if key not in _FREE_KEYS}
+
+  def known_before(values):
+    return {k: v for k, v in values.items() if (k, v) not in _LATER.items()}
+
+  fixed = known_before(config)
+  fixed = {key: v for key, v in fixed.items() if key not in _FREE_KEYS}
   if isinstance(fixed.get('loss'), dict):
-    later = {k for k, v in _LATER.items() if fixed['loss'].get(k) == v}
-    fixed['loss'] = {k: v for k, v in fixed['loss'].items() if k not in later}
+    fixed['loss'] = known_before(fixed['loss'])
   if 'mesh' in config:
     # Runs from before a mesh was free to change had this one in their hash.
     fixed['mesh'] = {'data': -1, 'fsdp': 1}
