@@ -45,7 +45,7 @@ from unitemp_jax.video.frames import frame_steps
 
 _SIZE, _LEFT, _TOP, _RIGHT, _BOTTOM = (960, 520), 70, 50, 660, 450
 # Okabe and Ito's colours, which most colour-blind people can tell apart.
-_COLOURS = ('#5a5a5a', '#0072b2', '#d55e00', '#009e73', '#cc79a7')
+_COLOURS = ('#5a5a5a', '#e69f00', '#0072b2', '#d55e00', '#009e73', '#cc79a7')
 _INK, _FAINT = (30, 30, 30), (220, 220, 220)
 _FLOOR = 0.2  # what is lower is drawn there
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
@@ -354,6 +354,7 @@ def _picture(arms: Mapping[str, Arm], j: int) -> np.ndarray:
   lines = {}
   for label, group, mode in (
     (REAL, REAL, 'joint'),
+    (TEACHER, TEACHER, 'joint'),
     ('joint', LAST_GIVEN, 'joint'),
     ('stream', LAST_GIVEN, 'stream'),
     ('lag', LAST_GIVEN, 'lag'),
