@@ -6,7 +6,8 @@ import safetensors
 import safetensors.numpy
 
 from unitemp_jax.errors import UserError
-from unitemp_jax.models import weights
+from unitemp_jax.models import params, sizes, weights
+from unitemp_jax.sampling import model_folder
 
 
 @pytest.fixture
@@ -19,6 +20,17 @@ def tree():
 @pytest.fixture
 def path(tree, tmp_path):
   return weights.save(tmp_path / 'w' / 'net.safetensors', tree, {'steps': 7})
+
+
+def test_shapes_are_those_of_what_is_drawn(monkeypatch):
+  card = model_folder.read_card(model_folder.TINY)
+  told = model_folder.param_shapes(card)
+  drawn = []
+  init = lambda f, *given: drawn.append(0) or jax.eval_shape(f, *given)  # noqa: E731
+  monkeypatch.setattr(params, 'shapes', init)
+  sizes._traced.cache_clear()
+  assert model_folder.param_shapes(card) == told
+  assert len(drawn) == 3
 
 
 def test_round_trip(tree, path):

@@ -27,7 +27,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.models import nag, rope
 from unitemp_jax.models.attention import RESIDUALS, attention
 from unitemp_jax.models.cache import KVCache, beside, init_cache, stage
-from unitemp_jax.models.params import param
+from unitemp_jax.models.params import draws, param
 from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.parallel.mesh import join_heads, split_heads, split_tokens
 from unitemp_jax.shapes import (
@@ -385,7 +385,7 @@ class DiT(nn.Module):
       'length': c.num_layers,
       'unroll': c.unroll,
       # That traces a layer twice; without it other weights are drawn.
-      'check_constancy_invariants': self.is_initializing(),
+      'check_constancy_invariants': draws(self),
     }
     self.blocks = nn.scan(
       rematerialised(Block, c.remat),

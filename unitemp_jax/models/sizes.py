@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from unitemp_jax import timeline
+from unitemp_jax.models import params
 from unitemp_jax.models.dit import DiT, DiTConfig
 from unitemp_jax.models.umt5 import TextConfig, TextEncoder
 from unitemp_jax.models.vae3d import VAE, VAEConfig
@@ -210,7 +211,7 @@ def _traced(config: DiTConfig | VAEConfig | TextConfig) -> Any:
   def init(*arguments):
     return network.init(jax.random.key(0), *arguments, method=method)
 
-  return jax.eval_shape(init, *arguments)['params']
+  return params.shapes(init, *arguments)['params']
 
 
 # Used in float32 whatever a transformer computes in.
