@@ -35,6 +35,18 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_nothing(
   assert names(path.parent) == ['a.txt']
 
 
+def test_others_may_read_what_a_library_puts_in_its_place(tmp_path):
+  usual = files.write(tmp_path / 'a', 'x').stat().st_mode
+  with files.writing(tmp_path / 'b') as temporary:
+    own = tmp_path / 'own'
+    os.close(os.open(own, os.O_CREAT | os.O_WRONLY, 0o600))
+    own.replace(temporary)  # As safetensors does.
+  assert (tmp_path / 'b').stat().st_mode == usual
+  with files.writing(tmp_path / 'secret') as temporary:
+    temporary.chmod(0o600)
+  assert (tmp_path / 'secret').stat().st_mode & 0o777 == 0o600
+
+
 def test_only_what_the_same_command_generated_is_replaced(tmp_path):
   path = tmp_path / 'tables.md'
   files.write_generated(path, 'one', 'a command')

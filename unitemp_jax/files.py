@@ -204,7 +204,10 @@ def writing(
     near = Path(within or path.parent)
     sweep(near)
     temporary = _make_temporary(near, folder)
+    made = temporary.stat()
     yield temporary
+    if temporary.stat().st_ino != made.st_ino:
+      temporary.chmod(made.st_mode)  # Safetensors' own is for its owner alone.
     _sync(temporary)
     path.parent.mkdir(parents=True, exist_ok=True)
     made = sorted(temporary.rglob('*')) if merge else []

@@ -62,6 +62,13 @@ CASES = {
     (f'{G} --model=zero_text', 2, ['text', 'is 0 everywhere']),
     (f'{TRAIN} --config.num_steps=-5', 2, ['num_steps']),
     (f'{TRAIN} --dry_run --config.data.name=no', 2, ["data.name is 'no'"]),
+    *(
+      (f'encode --dry_run --config={CONFIGS}/tiny_teacher.py:test {more}', 2, w)
+      for more, w in (
+        ('--config.data.name=no', ["data.name is 'no'"]),
+        ('--config.orders.block=0', ['orders.block is 0']),
+      )
+    ),
     (f'{G} --embeddings=none --dry_run', 2, ['none holds no embeddings']),
     ('bench reading --out=o --dry_run', 2, ['reading needs --config']),
     (f'{ABLATE} --results=a.png', 2, ['a.png is a file']),

@@ -245,6 +245,21 @@ def test_transparency_that_is_not_decoded_is_refused(tmp_path):
     read_video(path)
 
 
+def test_what_does_not_say_when_frames_are_shown_is_refused(tmp_path):
+  with av.open(str(tmp_path / 'a.h264'), 'w') as raw:
+    stream = raw.add_stream('libx264', rate=12)
+    stream.width, stream.height, stream.pix_fmt = 32, 32, 'yuv420p'
+    for pixels in flat(32, 32, frames=9):
+      raw.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+    raw.mux(stream.encode())
+  write_video(tmp_path / 'b.mp4', flat(32, 32, frames=9), 12)
+  (tmp_path / 'list').write_text("ffconcat version 1.0\nfile 'b.mp4'\n")
+  assert len(read_frames(tmp_path / 'b.mp4', 12)) == 9
+  for name, why in (('a.h264', 'when its frames'), ('list', 'a list of files')):
+    with pytest.raises(UserError, match=why):
+      read_frames(tmp_path / name, 12)
+
+
 def test_pictures_are_known_by_what_they_hold(tmp_path):
   """One picture is one frame, on black, in colours that a screen shows."""
   clear = np.full((32, 32, 4), 255, np.uint8)

@@ -11,6 +11,7 @@ from unitemp_jax import files
 from unitemp_jax.errors import UserError
 from unitemp_jax.studio.timeline import Piece, Source
 from unitemp_jax.video import pictures, read, write
+from unitemp_jax.video.container import video_stream
 
 _TILES, _TILE = 16, 64  # of a strip: number and height
 _MOST_SIDE, _MOST_RATIO = 8192, 32  # pixels, and long by short side
@@ -68,7 +69,7 @@ def read_upload(path: Path, fps: float) -> tuple[np.ndarray, str]:
 def _size(clip: Path) -> tuple[int, int]:
   """Width and height in square pixels."""
   with av.open(str(clip)) as container:
-    context = read.video_stream('this clip', container).codec_context
+    context = video_stream('this clip', container).codec_context
     ratio = float(context.sample_aspect_ratio or 1)
     width = round(context.width * max(ratio, 1))
     return width, round(context.height / min(ratio, 1))

@@ -72,11 +72,6 @@ def build_program(config: ConfigDict) -> Program:
       f'config.objective is {config.objective!r}; use one of '
       f'{", ".join(PROGRAMS)}.'
     )
-  name = config.data.get('name', 'video_folder')
-  if name not in ('falling_digits', 'video_folder'):
-    raise UserError(
-      f'config.data.name is {name!r}; use falling_digits or video_folder.'
-    )
   main = PROGRAMS[config.objective](config)
   folders = builders.latents_dirs(config) if 'latents' in config else []
   for folder in folders:  # A dry run reads no more of them.

@@ -181,7 +181,7 @@ def load_config(
   config.lock()
   for override in overrides:
     _apply(config, override)
-  _check_numbers(config, name)
+  _check_values(config, name)
   return config
 
 
@@ -195,6 +195,8 @@ _RANGES = {
     ('data.size', 'data.height', 'data.width'), (8, timeline.MOST_SIDE)
   ),
   'fps': (1, timeline.MOST_FPS),
+  'orders.block': (1, 1000),
+  **dict.fromkeys(('orders.anchors', 'orders.start'), (0, 1000)),
   'cut_frames': (0, timeline.MOST_FRAMES),
   'latent_noise': (0, 10),
   **dict.fromkeys(('num_steps', 'log_every', 'keep_checkpoints'), (1, 10**9)),
@@ -218,8 +220,8 @@ _RANGES = {
 }
 
 
-def _check_numbers(config: ml_collections.ConfigDict, name: str) -> None:
-  """Refuses numbers that no training can have, by UserError."""
+def _check_values(config: ml_collections.ConfigDict, name: str) -> None:
+  """Refuses values that no training can have, by UserError."""
   for key, value in flatten_config(config).items():
     parent, _, last = key.rpartition('.')
     found = (key, last, parent.rpartition('.')[2])
@@ -230,10 +232,13 @@ def _check_numbers(config: ml_collections.ConfigDict, name: str) -> None:
       raise UserError(
         f'{name}: config.{key} is {value}; use {wanted[0]}..{wanted[1]}.'
       )
-  frames, cut = (
-    config.get('data', {}).get('num_frames'),
-    config.get('cut_frames'),
-  )
+  data, cut = config.get('data', {}), config.get('cut_frames')
+  kind, frames = data.get('name', 'video_folder'), data.get('num_frames')
+  if kind not in ('falling_digits', 'video_folder'):
+    raise UserError(
+      f'{name}: config.data.name is {kind!r}; use falling_digits or '
+      'video_folder.'
+    )
   for key, value in (('data.num_frames', frames), ('cut_frames', cut or 1)):
     if isinstance(value, int) and (value - 1) % timeline.STRIDE:
       raise UserError(

@@ -30,6 +30,11 @@ from PIL import Image
 from unitemp_jax import files, timeline
 from unitemp_jax.errors import UserError
 from unitemp_jax.video import pictures
+from unitemp_jax.video.container import (
+  check_complete,
+  stream_rate,
+  video_stream,
+)
 
 Path = str | os.PathLike[str]
 Source = Path | Image.Image | np.ndarray  # a picture or a clip
@@ -79,23 +84,6 @@ def reading(path: Path, file: Any = None) -> Iterator[None]:
       f'Cannot read {os.fspath(path)}: {reason}; copy it again, or save it '
       'anew as mp4 or png.'
     ) from e
-
-
-def video_stream(path: Path, container: Any) -> Any:
-  """The first video of an open file; UserError without one to decode."""
-  streams = [s for s in container.streams.video if s.codec_context is not None]
-  # Before an animation in AVIF lies its picture.
-  for stream in [s for s in streams if s.frames != 1] + streams:
-    return stream
-  raise UserError(
-    f'{os.fspath(path)} holds no video that can be decoded; convert it to '
-    'H.264.'
-  )
-
-
-def stream_rate(stream: av.VideoStream) -> fractions.Fraction:
-  """Frames per second of a stream; 10 where the file does not tell."""
-  return stream.average_rate or stream.guessed_rate or fractions.Fraction(10)
 
 
 def _is_hd(frame: av.VideoFrame) -> bool:
@@ -161,44 +149,6 @@ def _decoder(path: Path, stream: av.VideoStream) -> av.VideoCodecContext:
     ) from error
 
 
-def _check_complete(path: Path) -> None:
-  """Refuses an mp4, mov, mkv or webm file whose end is missing.
-
-  The decoder would silently return the frames that are there. Such a file is a
-  row of boxes, each of which begins with its length.
-  """
-  size, place = os.path.getsize(path), 0
-  with open(path, 'rb') as file:
-    while place < size:
-      file.seek(place)
-      head = file.read(16)
-      if head[:4] in (b'\x1a\x45\xdf\xa3', b'\x18\x53\x80\x67'):
-        # Matroska's lengths have a byte more for each 0 before their first 1.
-        end = 13 - int.from_bytes(head[4:5], 'big').bit_length()
-        unknown = (1 << 7 * (end - 4)) - 1
-        length = int.from_bytes(head[4:end], 'big') & unknown
-        if length == unknown:
-          return
-        place += end + length
-        continue
-      if place == 0 and head[4:8] != b'ftyp':
-        return  # another kind of file
-      if place == 0 and head[8:12] == b'avis':
-        file.seek(0)
-        if b'auxiliary:alpha' in file.read(2**20):
-          raise ValueError('it is transparent, which is not read of AVIF')
-      if place == 0 and head[8:11] == b'hei':  # Read would be one of its tiles.
-        raise ValueError('it is a HEIC picture')
-      length = int.from_bytes(head[:4], 'big')
-      if length == 1:
-        length = int.from_bytes(head[8:16], 'big')
-      if length == 0:
-        return  # the last box, up to the end
-      place += max(length, 8)
-  if place > size:
-    raise ValueError('the end of the file is missing')
-
-
 def decode(
   path: Path,
   *,
@@ -222,7 +172,7 @@ def decode(
   opened: Any = os.fspath(path) if file is None else file
   with reading(path, file), av.open(opened) as container:
     if file is None:
-      _check_complete(path)
+      check_complete(path)
     stream = video_stream(path, container)
     context, decoder = stream.codec_context, _decoder(path, stream)
     large = context.width * context.height >= _THREADED

@@ -21,6 +21,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.clips import naming
 from unitemp_jax.evaluation.clips.layout import Blocks, Layout
 from unitemp_jax.video import read
+from unitemp_jax.video.container import stream_rate, video_stream
 
 # What lies beside clips and is none: records, pictures, reports, prompts.
 _BESIDE = (
@@ -149,9 +150,9 @@ def _read(
   blocks: Blocks | None,
 ) -> ClipFile:
   with read.reading(path), av.open(str(path)) as container:
-    stream = read.video_stream(path, container)
+    stream = video_stream(path, container)
     frames, context = stream.frames, stream.codec_context
-    fps = float(read.stream_rate(stream))
+    fps = float(stream_rate(stream))
     height, width = context.height, context.width
     tags = read.parse_tags(container.metadata)
   scale = _scale(tags.get('scale'), height, width)
