@@ -63,7 +63,6 @@ def make_net(dit: DiT, params: Any, texts: jax.Array) -> Net:
 def cached_denoise(dit: DiT):
   """The callable that `sampling.step` wants, with an explicit cache."""
 
-  @functools.partial(jax.jit, static_argnames='keep')
   def denoise(
     net, x, sigma, positions, prompt, cache, slot, visible, keep=True
   ):
@@ -225,7 +224,8 @@ def sample_plan(
   """
   batch, _, height, width, _ = latents.shape
   return run_plan(
-    cached_denoise(DiT(card.dit)),
+    # Jitted by itself, so that its passes are traced once.
+    jax.jit(cached_denoise(DiT(card.dit)), static_argnames='keep'),
     committer(card.dit.tokens_per_frame(height, width)),
     net,
     plan,
