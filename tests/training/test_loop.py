@@ -64,6 +64,10 @@ def test_nan_stops_and_leaves_the_last_good_checkpoint(tmp_path, what):
   kept = [p.name for p in (tmp_path / 'checkpoints').iterdir()]
   # A skipped step 4 leaves good weights behind; a broken update does not.
   assert sorted(kept) == (['2', '4'] if what == 'both' else ['2'])
+  # Nor is a training finished of which no step counts, however short.
+  short = BrokenProgram(what, range(1, 99))
+  with pytest.raises(TrainingStopped, match='training stopped'):
+    run(tmp_path / 'short', short, num_steps=3, max_skipped=5)
   # Control: the same training without the break reaches the end.
   result = run(tmp_path, num_steps=6)
   assert (result.step, result.outcome) == (6, 'finished')

@@ -347,7 +347,7 @@ class RunLog:
   def _skip(self, step: int, values: dict[str, float]) -> None:
     """Counts a skipped step; many in a row stop the training."""
     self._skipped, self._in_row = self._skipped + 1, self._in_row + 1
-    most = self._settings.max_skipped
+    most = min(self._settings.max_skipped, self._settings.num_steps)
     shown = ', '.join(f'{name} {value:.4g}' for name, value in values.items())
     broken = [k for k, value in values.items() if not math.isfinite(value)]
     why = f'{broken[0]} is not finite' if broken else 'the loss exploded'
