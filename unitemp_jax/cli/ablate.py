@@ -48,7 +48,9 @@ def main(argv: list[str]) -> int:
   students: ablation.Students | None = None
   printed: dict[str, None] = {}
   for seed in config['seeds']:
-    for name, (arm, stage, changes, shown) in config['measures'].items():
+    # What is trained is measured before the next arm is trained.
+    rows = sorted(config['measures'].items(), key=lambda row: row[1][0])
+    for name, (arm, stage, changes, shown) in rows:
       needed = stages.until(stage) if arm else ()
       key = {
         'model': model,
