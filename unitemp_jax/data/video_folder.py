@@ -13,6 +13,7 @@ import functools
 import io
 import os
 import pathlib
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -230,11 +231,16 @@ def scan(spec: VideoFolderSpec, file: str, kept: str | None = None) -> Scan:
   return found
 
 
+# NumPy reads headers by ast.literal_eval, which in Python 3.11 is not safe to
+# call from several threads: "AST constructor recursion depth mismatch".
+_READING = threading.Lock()
+
+
 def _read_scan(path: pathlib.Path) -> Scan | None:
   if not path.is_file():
     return None
   try:
-    with np.load(path) as arrays:
+    with _READING, np.load(path) as arrays:
       height, width = arrays['size'].tolist()
       return Scan(
         arrays['times'],
