@@ -6,7 +6,8 @@ Trains a student per arm and seed on the VAE and the teacher of a finished model
 (`--model`), measures it, and writes the numbers of each to
 configs/ablations/results/ as soon as it is there; the command continues where
 it stopped. All arms have the same budget, SHARE of the steps of the shipped
-schedule, so that twelve fit into about six hours on 2 CPU cores. *Not run.*
+schedule, so that twelve fit into about six hours on 2 CPU cores. What has run
+stands in the table there.
 
 One stage alone, also elsewhere (`unitemp ablate --dry_run` prints them all):
 
@@ -70,6 +71,18 @@ CLAIMS = {
   ),
   'anchors, each trained for it': ('backward_p3', BACK, 'backward_p0', BARE),
   'anchors, the same student': ('any_order', BACK, 'p0', BARE),
+  'P = 3 against 1': ('any_order', BACK, 'p1', BACK),
+  'P = 3 against 2': ('any_order', BACK, 'p2', BACK),
+  'draft that is held against one drawn anew': (
+    *('any_order', BACK, 'draft_off', BACK),
+  ),
+  'draft held at the low sigma against the high': (
+    'any_order',
+    BACK,
+    'draft_high',
+    BACK,
+  ),
+  '4 passes against 2': ('any_order', 'forward', '2_passes', 'forward'),
   '4 passes against 1': ('any_order', 'forward', '1_pass', 'forward'),
   'control: initialisation at 1 pass': (
     *('any_order', 'forward', 'initialisation_1_pass', 'forward'),

@@ -1,6 +1,8 @@
 """`unitemp ablate`: trains the arms of an ablation and measures its claims."""
 
 import shlex
+from pathlib import Path
+from typing import Any
 
 from unitemp_jax import files
 from unitemp_jax.cli import encode, train
@@ -85,11 +87,17 @@ def main(argv: list[str]) -> int:
       path = ablation.path_of(args.results, name, seed)
       stored = {'key': key, 'values': values}
       print(files.write_json(path, stored, indent=None))
+      _write_table(args.results, config)
   if args.dry_run:
     print('\n'.join(printed))
     return 0
-  numbers = ablation.read(args.results, config['measures'], config['seeds'])
-  text = ablation.report(config['claims'], numbers)
-  files.write_generated(args.results / _TABLE, text, 'unitemp ablate')
-  print(args.results / _TABLE)
+  print(_write_table(args.results, config))
   return 0
+
+
+def _write_table(results: Path, config: dict[str, Any]) -> Path:
+  """Writes what is known of the claims so far."""
+  numbers = ablation.read(results, config['measures'], config['seeds'])
+  text = ablation.report(config['claims'], numbers)
+  files.write_generated(results / _TABLE, text, 'unitemp ablate')
+  return results / _TABLE

@@ -264,5 +264,6 @@ def report(claims: Mapping[str, Sequence[str]], numbers: Numbers) -> str:
       )
   parts = ['# Ablations\n', *left]
   if rows:
+    parts += [''] * bool(left)
     parts.append(results.to_markdown([results.Section('Claims', tuple(rows))]))
   return '\n'.join(parts)
