@@ -175,6 +175,7 @@ METRICS = CLIP | {
     'real one is that of the encoded clips'
   ),
   'excess': Metric('geometric mean minus that of the real clips'),
+  'excess over the teacher': Metric('geometric mean minus that of the teacher'),
   'distance from an opening': Metric(
     'root mean square difference, same seeds, of the first block made from the '
     'opening of the forward run',

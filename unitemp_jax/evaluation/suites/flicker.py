@@ -8,8 +8,7 @@ some. The void arm has neither context nor anchors in its first block, so that
 it makes an opening and puts it at the end: a control that must fail, as must
 the swapped block. Motion of the last third stands beside the ratios, since a
 tail that stands still lowers them. The teacher makes all frames at once: what
-it shows at a boundary is no seam, but what its students learn to show there,
-such as a digit that lands.
+it shows at a boundary is no seam, but what its students learn to show there.
 """
 
 from __future__ import annotations
@@ -261,11 +260,11 @@ def _tables(bench, arms: Mapping[str, Arm], j: int) -> list[Section]:
   }
   title = f'Flicker at transition {j}'
   sections = [bench.section(title, ratios)]
-  for floor in (REAL, TEACHER):
+  for floor, excess in ((REAL, 'excess'), (TEACHER, 'excess over the teacher')):
     beside = arms[floor].ratios
     over = {
       group: {
-        f'excess {name}': _excess(arm.ratios[name], beside[name])
+        f'{excess} {name}': _excess(arm.ratios[name], beside[name])
         for name in names
         if name in arm.ratios and name in beside
       }
