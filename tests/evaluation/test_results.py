@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import re
 
@@ -93,3 +94,12 @@ def test_a_wide_grid_goes_on_below():
 def test_select_keeps_the_rows_of_a_metric():
   assert [row.group for row in table().select('flicker')] == ['backward']
   assert table().select('BFR') == []
+
+
+def test_a_name_has_one_value():
+  section = results.Section('one', table().rows)
+  assert results.join([section, section]) == table()
+  [first, *_] = table().rows
+  other = results.Section('other', (dataclasses.replace(first, value=50.0),))
+  with pytest.raises(ValueError, match='has two values'):
+    results.join([section, other])

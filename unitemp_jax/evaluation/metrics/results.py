@@ -206,11 +206,16 @@ def to_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def join(sections: Sequence[Section]) -> ResultTable:
-  """All rows; what a section repeats of another is kept once."""
+  """All rows; what a section repeats of another is kept once.
+
+  ValueError if it is another value there: one of the two has a wrong name.
+  """
   rows: dict[tuple[str, str], Result] = {}
   for section in sections:
     for row in section.rows:
-      rows.setdefault((row.metric, row.group), row)
+      known = rows.setdefault((row.metric, row.group), row)
+      if repr((known.value, known.n)) != repr((row.value, row.n)):
+        raise ValueError(f'{row.metric!r} of {row.group!r} has two values')
   return ResultTable(tuple(rows.values()))
 
 

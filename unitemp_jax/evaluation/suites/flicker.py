@@ -337,7 +337,7 @@ def _longer(bench) -> list[Section]:
       for j in at
       for mode in MODES
     }
-    | arm.tail
+    | {f'{name} of {frames}': values for name, values in arm.tail.items()}
     for group, arm in arms.items()
   }
   title = f'Flicker of {frames} frames'
