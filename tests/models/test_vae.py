@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from tiny_networks import VAE_CONFIG, make_vae, noise
 
 from unitemp_jax import timeline
@@ -232,3 +233,34 @@ def test_gradient_of_the_norm_is_finite_at_a_zero_vector():
   np.testing.assert_allclose(
     gradient(x), 2.0 * jax.grad(naive)(x), rtol=1e-4, atol=1e-5
   )
+
+
+def test_noise_in_latents_is_a_share_of_their_spread_and_of_each_clip(video):
+  module, params = make_vae()
+  key, both = jax.random.key(3), jnp.concatenate([video, video])
+
+  def latents(most):
+    """What is decoded, seen through a decoder that is the identity."""
+    seen = []
+
+    def keep(next_method, args, kwargs, context):
+      if context.method_name == '_decode_raw':
+        seen.append(args[0])
+      return next_method(*args, **kwargs)
+
+    with nn.intercept_methods(keep):
+      mu = module.apply({'params': params}, both, key, most)[1]
+    return seen[0], mu
+
+  plain, mu = latents(0.0)
+  spread = mu.std((0, 1, 2, 3), keepdims=True)
+  drawn = jax.random.normal(key, mu.shape)
+  added = {}
+  for most in (0.3, 0.6):
+    sigma = (latents(most)[0] - mu) / drawn
+    of_its_own = (plain - mu) / drawn
+    share = jnp.sqrt(sigma**2 - of_its_own**2) / spread
+    added[most] = np.median(share, axis=(1, 2, 3, 4))
+  assert (added[0.3] > 0).all() and (added[0.3] < 0.3).all()
+  np.testing.assert_allclose(added[0.6], 2 * added[0.3], rtol=0.02)
+  assert abs(added[0.3][0] - added[0.3][1]) > 0.01  # Each clip draws its own.

@@ -229,6 +229,26 @@ def test_vae_loss_of_a_perfect_reconstruction_is_its_kl():
   assert float(metrics['psnr']) > 10 * np.log10(4 / 0.01)
 
 
+def test_the_first_frame_weighs_as_told():
+  video = jnp.zeros((1, 5, 16, 16, 3))  # All as bright as any other.
+
+  def loss(frame, **options):
+    def reconstruct(params, video, key):
+      wrong = video.at[:, frame].set(0.5)
+      return wrong, jnp.zeros(1), jnp.zeros(1)
+
+    options = {'reconstruct': reconstruct, **options}
+    return float(
+      vae.loss({}, {'video': video}, jax.random.key(0), **options)[0]
+    )
+
+  assert loss(0, first=8.0) == pytest.approx(8 * loss(3, first=8.0))
+  # The mean weight stays 1, and without the option all frames are alike.
+  total = loss(0, first=8.0) + 4 * loss(3, first=8.0)
+  assert total == pytest.approx(5 * loss(3), rel=1e-5)
+  assert loss(0) == pytest.approx(loss(3))
+
+
 def test_pixels_become_minus_one_to_one():
   unit = vae.to_unit(jnp.array([0, 255], jnp.uint8))
   np.testing.assert_allclose(unit, [-1, 1])

@@ -206,7 +206,8 @@ class VAE(nn.Module):
       if noise:
         rows = (len(mu), 1, 1, 1, 1)
         share = jax.random.uniform(jax.random.fold_in(key, 1), rows)
-        sigma = jnp.hypot(sigma, noise * share * mu.std((0, 1, 2, 3)))
+        spread = mu.std((0, 1, 2, 3), keepdims=True)
+        sigma = jnp.hypot(sigma, noise * share * spread)
       z = mu + sigma * jax.random.normal(key, mu.shape, mu.dtype)
     frames, _ = self._decode_raw(z, None)
     return frames, mu, logvar
