@@ -120,8 +120,8 @@ def _orders() -> ConfigDict:
       # the video's own encoding has there.
       'anchor_kind': 'windowed',
       # Blocks start from carried anchors at the third sigma, .625, or with
-      # `draft_sigma` at that one, where they are held until the last pass.
-      # What that does to a student trained so: not measured.
+      # `draft_sigma` at that one, where they are held until the last pass:
+      # see the ablations of unitemp_jax/evaluation/README.md.
       'start': 3,
       'draft_sigma': 0.05,
       'weights': {

@@ -3,8 +3,8 @@
   unitemp train --config=configs/tiny_distill.py --workdir=runs/tiny_distill
 
 Shipped: 20 min on 2 CPU cores beside other work. What comes out:
-unitemp_jax/evaluation/results.md. After 1,000 steps the part that is made first
-hardly moves (configs/README.md).
+unitemp_jax/evaluation/results.md. After 1,000 steps what is made first moved
+less (configs/README.md).
 """
 
 from configs import common, tiny
