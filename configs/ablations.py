@@ -58,39 +58,38 @@ MEASURES = {
     ('real clips', 'swapped block', 'teacher, 50 steps', 'teacher, 2 steps'),
   ),
 }
-# Title: one measure and plan, another one, over all that both have.
+# First - second: one measure and plan, another one, over all that both have.
 CLAIMS = {
-  'distillation against initialisation, forward': (
+  'distilled - initialised': (
     *('any_order', 'forward', 'initialisation', 'forward'),
   ),
-  'one student against a forward one': (
+  'any order - forward only': (
     *('any_order', 'forward', 'forward', 'forward'),
   ),
-  'one student against a backward one': (
-    *('any_order', BACK, 'backward_p3', BACK),
+  'any order - backward only': (*('any_order', BACK, 'backward_p3', BACK),),
+  'P = 3 - P = 0, each trained for it': (
+    'backward_p3',
+    BACK,
+    'backward_p0',
+    BARE,
   ),
-  'anchors, each trained for it': ('backward_p3', BACK, 'backward_p0', BARE),
-  'anchors, the same student': ('any_order', BACK, 'p0', BARE),
-  'P = 3 against 1': ('any_order', BACK, 'p1', BACK),
-  'P = 3 against 2': ('any_order', BACK, 'p2', BACK),
-  'draft that is held against one drawn anew': (
-    *('any_order', BACK, 'draft_off', BACK),
-  ),
-  'draft held at the low sigma against the high': (
-    *('any_order', BACK, 'draft_high', BACK),
-  ),
-  '4 passes against 2': ('any_order', 'forward', '2_passes', 'forward'),
-  '4 passes against 1': ('any_order', 'forward', '1_pass', 'forward'),
-  'control: initialisation at 1 pass': (
+  'P = 3 - P = 0, one student': ('any_order', BACK, 'p0', BARE),
+  'P = 3 - P = 1, one student': ('any_order', BACK, 'p1', BACK),
+  'P = 3 - P = 2, one student': ('any_order', BACK, 'p2', BACK),
+  'draft held - drawn anew': (*('any_order', BACK, 'draft_off', BACK),),
+  'draft held, sigma low - high': (*('any_order', BACK, 'draft_high', BACK),),
+  '4 passes - 2 passes': ('any_order', 'forward', '2_passes', 'forward'),
+  '4 passes - 1 pass': ('any_order', 'forward', '1_pass', 'forward'),
+  'distilled - control: initialised, 1 pass': (
     *('any_order', 'forward', 'initialisation_1_pass', 'forward'),
   ),
-  'control: teacher at 2 steps': (
+  'teacher - control: 2 steps': (
     *('beside', 'teacher, 50 steps', 'beside', 'teacher, 2 steps'),
   ),
-  'control: swapped block': (
+  'real clips - control: swapped block': (
     *('beside', 'real clips', 'beside', 'swapped block'),
   ),
-  'control: P = 0 without context': ('any_order', BACK, 'void', VOID),
+  'P = 3 - control: P = 0 from nothing': ('any_order', BACK, 'void', VOID),
 }
 
 

@@ -34,6 +34,14 @@ def test_a_difference_within_the_spread_of_seeds_is_none():
   assert not single.low < 0 < single.high
 
 
+def test_measures_of_one_training_are_compared_seed_by_seed():
+  wide = arms(3, 64, spread=1.0)
+  together = bootstrap.over_seeds(wide + 0.1, wide, paired=True)
+  assert together.low == pytest.approx(0.1) == together.high
+  apart = bootstrap.over_seeds(wide + 0.1, wide)
+  assert apart.low < 0 < apart.high
+
+
 def stored(folder, name, seed, value):
   values = {'forward': {'digit read': [value, 1.0], 'bounce': [value, 0.5]}}
   path = ablation.path_of(folder, name, seed)
@@ -52,9 +60,10 @@ def test_claims_are_made_of_what_is_there(tmp_path):
   (tmp_path / 'odd-0.json').write_text('{"values": {"x": 5}}')
   with pytest.raises(UserError, match='5 stands in it'):
     ablation.read(tmp_path, ['odd'], range(1))
-  text = ablation.report(claims, numbers)
+  arms = {name: [name] for name in ('one', 'two', 'three')}
+  text = ablation.report(claims, arms, numbers)
   assert '- later: *not run*.' in text
-  assert '| better | 50.0' in text and '3 and 3 seeds' in text
+  assert '| better (3 seeds) | 50.0' in text
   assert ablation.is_done(tmp_path, 'one', 0, {'model': 'm'})
   assert not ablation.is_done(tmp_path, 'three', 0, {})
   with pytest.raises(UserError, match='another model'):
@@ -94,7 +103,9 @@ def check_kept(call, arms, tmp_path, monkeypatch, **more):
   results = tmp_path / 'results'
   names = {path.name for path in results.glob('*.json')}
   assert names == {f'{name}-0.json' for name in (*arms, 'beside')}
-  assert 'control: swapped block' in (results / 'README.md').read_text()
+  assert (
+    'real clips - control: swapped block' in (results / 'README.md').read_text()
+  )
   monkeypatch.setattr(ablate.train, 'main', None)
   assert call('--config.seeds=(0,)', **more) == 0
   values = json.loads((results / 'backward_p0-0.json').read_text())['values']

@@ -98,6 +98,6 @@ def main(argv: list[str]) -> int:
 def _write_table(results: Path, config: dict[str, Any]) -> Path:
   """Writes what is known of the claims so far."""
   numbers = ablation.read(results, config['measures'], config['seeds'])
-  text = ablation.report(config['claims'], numbers)
+  text = ablation.report(config['claims'], config['measures'], numbers)
   files.write_generated(results / _TABLE, text, 'unitemp ablate')
   return results / _TABLE

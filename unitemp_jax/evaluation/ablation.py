@@ -33,6 +33,11 @@ from unitemp_jax.training import workdir
 from unitemp_jax.training.config import load_config
 from unitemp_jax.video.frames import frame_steps
 
+# What the first table shows; the others follow below it.
+_FIRST = (
+  *('BFR at 20, stream', 'BFR at 20, joint', 'motion of the last third'),
+  *('log-probability', 'sharpness'),
+)
 # Measure -> seed -> what is shown -> metric -> values per clip.
 Numbers = dict[str, dict[int, dict[str, dict[str, list[float]]]]]
 
@@ -235,35 +240,62 @@ def read(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Numbers:
   return found
 
 
-def report(claims: Mapping[str, Sequence[str]], numbers: Numbers) -> str:
+def report(
+  claims: Mapping[str, Sequence[str]],
+  measures: Mapping[str, Sequence[Any]],
+  numbers: Numbers,
+) -> str:
   """Markdown of every claim whose measures are there.
 
   Args:
     claims: title -> measure, what it shows, another measure, what that shows.
+    measures: measure -> the arm that was trained, and more.
     numbers: of `read`.
   """
-  rows, left = [], []
+  rows: dict[bool, list[results.Result]] = {True: [], False: []}
+  left = []
   for title, (one, shown, other, beside) in claims.items():
     arms = [
-      [own[what] for own in numbers.get(name, {}).values() if what in own]
+      {
+        seed: own[what]
+        for seed, own in numbers.get(name, {}).items()
+        if what in own
+      }
       for name, what in ((one, shown), (other, beside))
     ]
+    # Both of one training: seed by seed.
+    paired = all(arms) and measures[one][0] == measures[other][0]
+    if paired:
+      arms = [
+        {seed: arm[seed] for seed in sorted(arms[0].keys() & arms[1].keys())}
+        for arm in arms
+      ]
     if not all(arms):
       left.append(f'- {title}: *not run*.')
       continue
-    seeds = ' and '.join(str(len(arm)) for arm in arms)
-    for metric in arms[0][0]:
-      if metric not in arms[1][0]:
+    seeds = ' and '.join(map(str, sorted({len(arm) for arm in arms})))
+    several = '' if seeds == '1' else 's'
+    first, second = (list(arm.values()) for arm in arms)
+    for metric in first[0]:
+      if metric not in second[0]:
         continue
-      values = [np.array([own[metric] for own in arm]) for arm in arms]
-      about = registry.find(metric)
-      apart = bootstrap.over_seeds(*values)
-      how = f'{about.how}; difference, over {seeds} seeds and clips'
-      rows.append(
-        results.result(metric, title, apart, unit=about.unit, how=how)
+      values = (
+        np.array([own[metric] for own in arm]) for arm in (first, second)
       )
+      about = registry.find(metric)
+      apart = bootstrap.over_seeds(*values, paired=paired)
+      how = f'{about.how}; difference, over seeds and clips'
+      group = f'{title} ({seeds} seed{several})'
+      row = results.result(metric, group, apart, unit=about.unit, how=how)
+      rows[metric in _FIRST].append(row)
+  rows[True].sort(key=lambda row: _FIRST.index(row.metric))
+  sections = [
+    results.Section(name, tuple(rows[first]))
+    for name, first in (('Claims', True), ('All other measures', False))
+    if rows[first]
+  ]
   parts = ['# Ablations\n', *left]
-  if rows:
+  if sections:
     parts += [''] * bool(left)
-    parts.append(results.to_markdown([results.Section('Claims', tuple(rows))]))
+    parts.append(results.to_markdown(sections))
   return '\n'.join(parts)

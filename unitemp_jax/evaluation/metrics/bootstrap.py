@@ -92,7 +92,9 @@ def mean(values: np.ndarray, seed: int = 0) -> Interval:
   return pooled('mean', values, seed)
 
 
-def over_seeds(values: np.ndarray, baseline: np.ndarray) -> Interval:
+def over_seeds(
+  values: np.ndarray, baseline: np.ndarray, *, paired: bool = False
+) -> Interval:
   """Mean difference of two arms that were trained with several seeds each.
 
   Seeds of each arm are drawn, then the clips, which all of them have in common.
@@ -101,16 +103,19 @@ def over_seeds(values: np.ndarray, baseline: np.ndarray) -> Interval:
   Args:
     values: [S, n].
     baseline: [R, n], of the same clips.
+    paired: whether both arms of a seed come from one training (S = R).
   """
   rng, count = np.random.default_rng(0), values.shape[1]
   repeats = []
   for _ in range(_RESAMPLES):
     clips = rng.integers(count, size=count)
-    one, other = (
-      arm[rng.integers(len(arm), size=len(arm))].mean(axis=0)[clips].mean()
-      for arm in (values, baseline)
+    drawn = rng.integers(len(values), size=len(values))
+    other = drawn if paired else rng.integers(len(baseline), size=len(baseline))
+    one, two = (
+      arm[seeds].mean(axis=0)[clips].mean()
+      for arm, seeds in ((values, drawn), (baseline, other))
     )
-    repeats.append(one - other)
+    repeats.append(one - two)
   low, high = np.percentile(repeats, [2.5, 97.5])
   apart = float(values.mean() - baseline.mean())
   return Interval(apart, float(low), float(high), count)
