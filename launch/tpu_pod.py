@@ -20,11 +20,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 EXIT_DOES_NOT_FIT = 3
 
 
-def describe(options, slices):
+def describe(options, slices, training):
   """Prints size, memory and cost; returns whether it fits."""
   print(f'machines: {slices.describe()}, {options.capacity}')
   lines, fits = cost.memory_lines(options.aot_report, slices)
-  hours, told = parts.time_lines(options, slices)
+  hours, told = parts.time_lines(options, slices, training)
   prices = cost.cost_lines(
     options.prices, slices, options.capacity, hours or options.hours
   )
@@ -113,9 +113,8 @@ def on_cluster(options, slices, training):
   if verb == 'launch':
     work.wait()
     last = parts.last_arguments(arguments)
-    if last and options.bucket:
-      words = ' '.join(last).replace(f'{gke.MOUNT}/', f'gs://{options.bucket}/')
-      print(f'to finish it, on any machine: unitemp {words}')
+    if last:
+      work.finish(last)
   if verb == 'status':
     work.status()
   if verb == 'stop' or (verb == 'launch' and not options.keep):
@@ -137,7 +136,8 @@ def main(argv):
       if training:
         mount = gke.MOUNT if options.gke else queued.MOUNT
         parts.check(training, options, ROOT, mount)
-    if options.verb in ('launch', 'up') and not describe(options, slices):
+    asks = options.verb in ('launch', 'up')
+    if asks and not describe(options, slices, training):
       print('tpu_pod.py: nothing was requested.', file=sys.stderr)
       return EXIT_DOES_NOT_FIT
     run = on_cluster if options.gke else on_machines

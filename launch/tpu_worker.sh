@@ -9,6 +9,7 @@
 #   tpu_worker.sh tail LINES              the last lines, with the host's name
 #   tpu_worker.sh stop                    SIGTERM: save a checkpoint and end
 #   tpu_worker.sh container VERB...       in GKE: install and run in this folder
+#   tpu_worker.sh first VERB...           likewise, on the first host alone
 #
 # UNITEMP_HOME  where everything lies (default ~/unitemp)
 set -euo pipefail
@@ -217,6 +218,7 @@ case "$command" in
   foreground) foreground "$@" ;;
   now) now "$@" ;;
   container) container "$@" ;;
+  first) [[ "$(host_number)" -ne 0 ]] || container "$@" ;;
   status) status ;;
   log)
     if [[ -f "$base/run.log" ]]; then
@@ -234,7 +236,7 @@ case "$command" in
     fi
     ;;
   *)
-    sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     [[ "$command" == --help ]] || exit 2
     ;;
 esac

@@ -20,7 +20,7 @@ class Workload:
 
   def __init__(self, shell, options, slices, root):
     self._shell, self._options, self._slices = shell, options, slices
-    self._root = root
+    self._root, self._name = root, options.name
     self._place = [
       f'--cluster={options.cluster or options.name}',
       f'--project={options.project}',
@@ -63,26 +63,28 @@ class Workload:
 
   def exists(self):
     """Returns whether the workload has been submitted and not deleted."""
-    name = self._options.name
+    name = self._name
     command = [*self._xpk('workload', 'list'), f'--filter-by-job={name}']
     listed = self._shell.do(command, 'listing workloads')
     return bool(re.search(rf'^\s*{re.escape(name)}\s', listed, re.MULTILINE))
 
-  def start(self, arguments):
+  def start(self, arguments, word='container', restarts=None):
     """Submits the training unless it was submitted before."""
     if self.exists():
-      print(f'the workload {self._options.name} is there already')
+      print(f'the workload {self._name} is there already')
       return
     each = self._slices.hosts // self._slices.count
     inside = f'UNITEMP_HOSTS_PER_SLICE={each} bash launch/tpu_worker.sh '
-    inside += f'container {shlex.join(arguments)}'
+    inside += f'{word} {shlex.join(arguments)}'
+    if restarts is None:
+      restarts = self._options.max_restarts
     command = [
       *self._xpk('workload', 'create'),
       *self._size,
-      f'--workload={self._options.name}',
+      f'--workload={self._name}',
       f'--base-docker-image={self._options.image}',
       f'--script-dir={self._root}',
-      f'--max-restarts={self._options.max_restarts}',
+      f'--max-restarts={restarts}',
       f'--restart-on-exit-codes={_RESTART_CODES}',
       f'--command={inside}',
     ]
@@ -92,7 +94,7 @@ class Workload:
 
   def logs(self):
     """Follows what all hosts print until they end or ^C."""
-    label = f'{_JOB_LABEL}={self._options.name}'
+    label = f'{_JOB_LABEL}={self._name}'
     most = max(5, 2 * self._slices.hosts)
     return self._shell.watch(
       [
@@ -108,7 +110,7 @@ class Workload:
     Raises:
       PodError: it failed.
     """
-    name = self._options.name
+    name = self._name
     command = self._xpk('workload', 'list')
     code = self._shell.watch([*command, f'--wait-for-job-completion={name}'])
     if code:
@@ -119,6 +121,18 @@ class Workload:
         code=1,
       )
 
+  def finish(self, arguments):
+    """Runs `unitemp ARGUMENTS` on the first host, as a workload of its own.
+
+    PodError if it failed, as where clips are missing or damaged.
+    """
+    self._name = f'{self._name[:35]}-end'  # xpk takes up to 40 letters.
+    self.delete(cluster=False)
+    self.start(arguments, 'first', restarts=0)
+    self.logs()
+    self.wait()
+    self._name = self._options.name
+
   def status(self):
     """Shows the workload as xpk lists it."""
     name = self._options.name
@@ -128,7 +142,7 @@ class Workload:
   def delete(self, cluster):
     """Deletes the workload if there is one, and the cluster if `cluster`."""
     if self._shell.dry_run or self.exists():
-      name = f'--workload={self._options.name}'
+      name = f'--workload={self._name}'
       command = [*self._xpk('workload', 'delete'), name]
       self._shell.do(command, 'deleting the workload')
     if cluster:

@@ -187,16 +187,17 @@ def copy_inputs(shell, arguments, options, mount):
 
 def progress(tails):
   """One line for all hosts from the last lines of each, '' if none says."""
-  latest = {}
-  for host, done, total in re.findall(
-    r'^\[(.*?)\] .*?(\d+)/(\d+) clips', tails, re.MULTILINE
+  latest, what = {}, ''
+  for host, done, total, unit in re.findall(
+    r'^\[(.*?)\] .*?(\d+)/(\d+)(?: (clips|files)|, .* left$)',
+    *(tails, re.MULTILINE),
   ):
-    latest[host] = int(done), int(total)
+    latest[host], what = (int(done), int(total)), unit or 'parts'
   if not latest:
     return ''
   done = sum(one for one, _ in latest.values())
   total = sum(all_ for _, all_ in latest.values())
-  return f'all hosts: {done} of {total} clips ({len(latest)} hosts)'
+  return f'all hosts: {done} of {total} {what} ({len(latest)} hosts)'
 
 
 def last_arguments(arguments):
@@ -209,11 +210,12 @@ def last_arguments(arguments):
   return None
 
 
-def seconds_per_clip(options, slices):
+def seconds_per_clip(options, slices, verb):
   """Seconds of one host for a clip, and where they are from.
 
-  Without --seconds_per_clip they are those of the sampler in --aot_report, or
-  of the 1.3B model as it was compiled for one chip, by the chips' speeds.
+  Without --seconds_per_clip those of a student are those of the sampler in
+  --aot_report, or of the 1.3B model as it was compiled for one chip, by the
+  chips' speeds.
 
   Raises:
     PodError: the report cannot be read.
@@ -221,7 +223,8 @@ def seconds_per_clip(options, slices):
   if options.seconds_per_clip:
     return options.seconds_per_clip, 'as given'
   path, chips = options.aot_report or _SAMPLER, slices.chips * slices.count
-  if not options.aot_report and not os.path.exists(path):
+  known = options.aot_report or os.path.exists(path)
+  if not known or not verb.endswith('generate'):
     return 0.0, ''
   report = cost.read(path, 'memory report')
   steps = [s for s in report.get('steps', ()) if s.get('name') == 'sampler']
@@ -238,11 +241,19 @@ def seconds_per_clip(options, slices):
   return each * slices.hosts / chips, where
 
 
-def time_lines(options, slices):
+def time_lines(options, slices, arguments):
   """Expected hours of --clips, None without them, and them in words."""
-  each, where = seconds_per_clip(options, slices) if options.clips else (0, '')
-  if not each:
+  verb = kind(arguments)
+  if verb is None:
     return None, []
+  each, where = seconds_per_clip(options, slices, verb)
+  if not each or not options.clips:
+    missing = [] if options.clips else ['--clips']
+    missing += [] if each else ['--seconds_per_clip']
+    told = (
+      f'time: unknown, give {" and ".join(missing)}; the cost is of --hours'
+    )
+    return None, [told]
   hours = options.clips * each / slices.hosts / 3600
   return hours, [
     f'time: {options.clips} clips x {each:.3g} s on {slices.hosts} hosts = '

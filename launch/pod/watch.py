@@ -55,16 +55,18 @@ class Follower:
     self._parts = parts
     self._pod, self._poll = pod, poll
     self._say, self._sleep = say, sleep
-    self._offset = 0
+    self._offset, self._told = 0, ''
 
   def _print_log(self):
     data = self._pod.log(self._offset).encode('utf-8', 'surrogateescape')
     self._offset += len(data)
     if data:
       self._say(data.decode('utf-8', 'replace').rstrip('\n'))
-      line = parts.progress(self._pod.tails(3)) if self._parts else ''
-      if line:
-        self._say(line)
+    # Of all hosts: the first one may have nothing more to do.
+    line = parts.progress(self._pod.tails(10)) if self._parts else ''
+    if line not in ('', self._told):
+      self._told = line
+      self._say(line)
 
   def follow(self):
     """Returns 'finished', 'stopped', 'lost' or 'exited N' once it is over."""

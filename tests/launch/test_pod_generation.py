@@ -1,8 +1,11 @@
 """`evaluate generate` on four made-up hosts, through the real worker script."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
+import types
 
 import pytest
 from fake_cloud import ROOT, FakeCloud
@@ -257,12 +260,71 @@ def test_gke_makes_parts_too(tmp_path, given):
     tmp_path / 'gke', 4, [], given, '--gke', '--keep', '--slices=2'
   )
   assert done.returncode == 0, done.stderr
-  (work,) = cloud.calls('xpk workload create')
+  work, last = cloud.calls('xpk workload create')
   assert 'UNITEMP_HOSTS_PER_SLICE=4' in work
   assert '--shard=HOST/8' in work and '--out=/mnt/unitemp/mine' in work
   assert cloud.calls('storage rsync')
-  # No host is left at the end that could verify it.
-  assert 'unitemp evaluate verify gs://runs/mine' in done.stdout
+  # At the end one host verifies it, once.
+  assert 'tpu_worker.sh first evaluate verify /mnt/unitemp/mine' in last
+  assert '--workload=mine-end' in last and '--max-restarts=0' in last
+
+
+@pytest.mark.parametrize(('number', 'makes'), [(0, True), (1, False)])
+def test_the_first_host_works_alone(tmp_path, number, makes):
+  cloud = FakeCloud(tmp_path)
+  own = {'PATH': f'{tmp_path / "bin"}:{os.environ["PATH"]}', 'HOST': '0'}
+  own |= {'HOME': f'{tmp_path}', 'FAKE': f'{tmp_path}'}
+  done = subprocess.run(
+    ['bash', 'launch/tpu_worker.sh', 'first', 'train'],
+    cwd=cloud.repository,
+    env={**os.environ, **own, 'TPU_WORKER_ID': str(number)},
+  )
+  assert done.returncode == 0
+  assert bool(cloud.calls(': unitemp train')) == makes
+
+
+@pytest.mark.parametrize('command', ['ode_pairs', 'teacher', 'generate'])
+def test_other_verbs_make_parts(tmp_path, command):
+  prompts = tmp_path / 'prompts.txt'
+  prompts.write_text('x')
+  cloud = FakeCloud(tmp_path, hosts=4)
+  words = '' if command == 'ode_pairs' else '--prompts='
+  training = (command, f'{words}{prompts}')
+  done = cloud.run('launch', '--dry_run', '--clips=9', training=training)
+  assert done.returncode == 0, done.stdout + done.stderr
+  assert f'start {command} {words}../bucket/mine-inputs/' in done.stdout
+  assert '--out=../bucket/mine --shard=HOST/4' in done.stdout
+  # What a student takes says nothing of a teacher.
+  assert 'time: unknown, give --seconds_per_clip; the cost' in done.stdout
+
+
+def test_one_line_for_all_hosts(monkeypatch):
+  """Though the first has made its own; of every verb that makes parts."""
+  monkeypatch.syspath_prepend(str(ROOT / 'launch'))
+  from pod import watch
+
+  tails = [
+    f'[a] b/shard 1/1, 0 s left\n[b] shard {i}/3, 9 s left' for i in (2, 3)
+  ]
+  tails += [
+    '[a] backward: 3/4 clips, 9.0 per minute',
+    '[a]   2/9 files measured',
+  ]
+  tails.insert(1, tails[0])
+  pod = types.SimpleNamespace(
+    state=lambda: 'ACTIVE',
+    statuses=lambda: ['running' if tails[1:] else 'exited 0'],
+    log=lambda offset: '',
+    tails=lambda lines: tails.pop(0),
+  )
+  said = []
+  watch.Follower(pod, 0, said.append, lambda _: None, parts=True).follow()
+  assert [line.removeprefix('all hosts: ') for line in said] == [
+    *('3 of 4 parts (2 hosts)', '4 of 4 parts (2 hosts)'),
+    *('3 of 4 clips (1 hosts)', '2 of 9 files (1 hosts)'),
+  ]
+  for name in [name for name in sys.modules if name.startswith('pod')]:
+    monkeypatch.delitem(sys.modules, name)
 
 
 @pytest.mark.parametrize(

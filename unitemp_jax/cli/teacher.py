@@ -5,6 +5,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from unitemp_jax import progress
 from unitemp_jax.cli import options
 from unitemp_jax.cli.options import Parser, part_of
 from unitemp_jax.data.tokenizer import Tokenizer
@@ -124,7 +125,7 @@ def main(argv: list[str]) -> int:
   enable_compile_cache()
   model = Pipeline.load(args.model, embeddings=args.embeddings, teacher=True)
   with locks.lock(args.out, shard):
-    for first in range(0, len(todo), size):
+    for first in progress.track(range(0, len(todo), size), 'batch'):
       _make(model, todo[first : first + size], size, settings)
   print(args.out)
   return 0
