@@ -498,3 +498,15 @@ def test_a_damaged_set_is_named_and_stays(made, spec, tmp_path, name, content):
   with pytest.raises(UserError, match=f'{tmp_path}.*(damaged|skipped)'):
     builder.prepare(tmp_path, spec)
   assert path.exists()
+
+
+@pytest.mark.parametrize('name', ['caption', 'file', 'times', 'frames'])
+def test_a_set_whose_records_lack_a_field_is_named(made, spec, tmp_path, name):
+  folder = pathlib.Path(builder.prepare(tmp_path, spec).folder)
+  path = folder / 'features.json'
+  known = json.loads(path.read_text())
+  del known['featuresDict']['features'][name]
+  path.write_text(json.dumps(known))
+  lacks = name if name != 'frames' else 'video'
+  with pytest.raises(UserError, match=f'{folder}.*records have no {lacks}'):
+    prepared.open_prepared(folder)

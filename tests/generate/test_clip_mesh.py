@@ -1,5 +1,7 @@
 """One clip over several devices: the same as on one, up to rounding."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,8 +9,9 @@ from model_fixture import random_model
 
 from unitemp_jax.cli.main import main
 from unitemp_jax.errors import UserError
-from unitemp_jax.generate import workflows
+from unitemp_jax.generate import memory, workflows
 from unitemp_jax.generate.pipeline import Pipeline
+from unitemp_jax.sampling import model_folder
 
 pytestmark = pytest.mark.devices(8)
 
@@ -68,6 +71,15 @@ def test_a_mesh_makes_the_same_clip(alone, mesh):
 def test_a_mesh_that_does_not_fit_is_refused(mesh, words):
   with pytest.raises(UserError, match=words):
     Pipeline.load(random_model(), mesh={'data': -1, **mesh})
+
+
+def test_weights_that_a_mesh_cannot_split_are_refused():
+  card = model_folder.read_card(random_model())
+  assert memory.mesh_of(card, {'context': 8}).size == 8
+  narrow = dataclasses.replace(card.text, dim=12)
+  narrow = dataclasses.replace(card, text=narrow)
+  with pytest.raises(UserError, match='a number that divides 4'):
+    memory.mesh_of(narrow, {'context': 8})
 
 
 @pytest.mark.parametrize(

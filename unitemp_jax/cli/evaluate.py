@@ -16,6 +16,7 @@ from unitemp_jax.evaluation.suites import runner
 from unitemp_jax.evaluation.suites.bench import Settings
 from unitemp_jax.evaluation_sets import clips, store, verify, work
 from unitemp_jax.evaluation_sets.clips import SUITES
+from unitemp_jax.generate.memory import mesh_of
 from unitemp_jax.generate.text import memory_report
 from unitemp_jax.parallel import locks
 from unitemp_jax.parallel.mesh import enable_compile_cache
@@ -188,6 +189,8 @@ def generate(argv: list[str]) -> int:
     for line in some(listed, 'clips'):
       print(f'  {line}')
     card = model_folder.read_card(args.model)
+    if args.mesh:
+      mesh_of(card, args.mesh)
     if told := memory_report(card, embeddings=False):
       print(told)
     for line in estimates(card, todo.order_of, len(todo.clips)):

@@ -176,7 +176,8 @@ def main(argv: list[str]) -> int:
     print(f'drew {args.draw}')
   from unitemp_jax.generate import clips, memory
 
-  memory.check_mesh(card, args.mesh or {})
+  if args.mesh:
+    memory.mesh_of(card, args.mesh)
   if args.dry_run:
     there = [job for job in todo if job.path.parent.is_dir()]
     clips.unfinished(there, None)

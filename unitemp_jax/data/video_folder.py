@@ -369,7 +369,12 @@ def with_pixels(info: Any, source: Any) -> Any:
 
   Any exception if what it says of itself is damaged.
   """
-  if 'frames' not in info.features or 'video' in info.features:
+  indexed = 'frames' in info.features and 'video' not in info.features
+  needed = ('file', 'sha256', 'frames', 'times') if indexed else ('video',)
+  for name in ('caption', *needed):
+    if name not in info.features:
+      raise ValueError(f'its records have no {name}')
+  if not indexed:
     return source
   about = info.metadata
   sides = int(about['height']), int(about['width'])

@@ -1,7 +1,7 @@
 """How a model lies on devices, and how many clips one makes at a time."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 
@@ -52,16 +52,21 @@ def teacher_mesh(card: ModelCard) -> dict[str, int]:
   return {'data': 1, 'fsdp': -1} if even else {'data': -1}
 
 
-def check_mesh(card: ModelCard, sizes_: Mapping[str, int]) -> None:
-  """Raises UserError unless the weights of a model can be split over a mesh.
+def mesh_of(
+  card: ModelCard,
+  shape: Mapping[str, int],
+  devices: Sequence[jax.Device] | None = None,
+) -> jax.sharding.Mesh:
+  """The mesh that a model lies on, see `mesh.make_mesh`.
 
-  Of its axes, -1 stands for what is left and is not looked at.
+  UserError if the weights cannot be split over it.
   """
-  split = [sizes_.get(axis, 1) for axis in mesh.WIDTH]
-  parts = math.prod(size for size in split if size > 0)
+  made = mesh.make_mesh(shape, devices)
+  parts = math.prod(made.shape[axis] for axis in mesh.WIDTH)
   most = math.gcd(card.dit.dim, card.text.dim)
   if most % parts:
     raise UserError(
       f'the weights of the model cannot be split over {parts} devices (fsdp '
       f'times context); use a number that divides {most}.'
     )
+  return made

@@ -148,12 +148,11 @@ class Pipeline:
       del paths['text']
     elif many:
       source = texts.Memo(texts.Encoder(card, tokenizer))
-    mesh_of = device_mesh.make_mesh(
+    mesh_of = memory.mesh_of(
+      card,
       mesh or (memory.teacher_mesh(card) if teacher else {'data': -1}),
       jax.local_devices() if many else None,
     )
-    if mesh:
-      memory.check_mesh(card, mesh_of.shape)
     shapes = model_folder.inference_shapes(card)
     if 'text' in paths and not texts.holds_text(shapes):
       # It is read when prompts are, and leaves before the next network works.
