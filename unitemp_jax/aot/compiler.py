@@ -40,17 +40,11 @@ def effort(fast: bool) -> Iterator[None]:
 def run(
   step: Step, topology: Topology, fast: bool, schedules: Path | None = None
 ) -> StepReport:
-  """Traces and compiles a step.
+  """Traces and compiles a step for the devices of a topology.
 
-  Args:
-    step: for the devices of a topology.
-    topology: the same.
-    fast: with the least effort; memory then differs.
-    schedules: where the compiler writes those of kernels; its time is read off
-      then.
-
-  Raises:
-    jax.errors.JaxRuntimeError: an error that has nothing to do with memory.
+  With the least effort (`fast`) memory differs. Its time is read off the
+  schedules of kernels, which the compiler writes to a folder if there is one.
+  An error of jax that has nothing to do with memory is raised.
   """
   began = time.monotonic()
   traffic: list[hlo.Traffic] = []
@@ -103,8 +97,7 @@ def _bytes(number: str, unit: str) -> int:
 def read_exhausted(message: str) -> tuple[int, list[str]]:
   """Returns the bytes that a program asked for, and its largest allocations.
 
-  Args:
-    message: of the compiler's RESOURCE_EXHAUSTED.
+  By the compiler's message RESOURCE_EXHAUSTED.
   """
   size = r'([\d.]+)([KMGT]?)'
   asked = re.search(
@@ -148,9 +141,6 @@ def compile_config(
     fast: least effort of the compiler.
     dry_run: only prints what would be compiled.
     mesh: that a student is served on; by default all devices along `data`.
-
-  Raises:
-    UserError: see `load_config` and `steps.steps_of`.
   """
   schedules = None if fast else schedule.folder()
   devices = topology.devices(target)

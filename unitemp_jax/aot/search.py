@@ -67,10 +67,7 @@ def candidates(
 ) -> list[Candidate]:
   """All meshes, passes and rematerialisations that divide.
 
-  Args:
-    config: of a training.
-    devices: of all slices.
-    slices: over which only `data` may reach.
+  Only `data` may reach over several of the `slices`, which have all devices.
   """
   models = [config.model]
   if config.get('teacher_model'):
@@ -180,9 +177,6 @@ def best(
 
   Returns:
     The step that is compiled, the best by the estimate, and how many there are.
-
-  Raises:
-    UserError: no candidate divides, or none comes near the memory.
   """
   found = candidates(config, target.devices, target.slices)
   if not found:
@@ -213,13 +207,7 @@ def compiled(
 ) -> list[tuple[Candidate, MemoryReport]]:
   """Compiles candidates, or reads the reports that a folder has of them.
 
-  Args:
-    chosen: by `best`.
-    entry: the config, its own overrides, the topology and the step.
-    folder: where the reports are kept; None for nowhere.
-
-  Raises:
-    UserError: a report there is of something else.
+  `entry` says the config, its own overrides, the topology and the step.
   """
   found = []
   for one in chosen:

@@ -73,11 +73,7 @@ class List:
 
 
 def read_list(path: Path) -> List:
-  """Reads a YAML file; configs are relative to the working directory.
-
-  Raises:
-    UserError: it cannot be read, or an entry is wrong.
-  """
+  """Reads a YAML file; configs are relative to the working directory."""
   parts = ('tables', 'growth')
   fields = yaml_reader.read(path).fields(parts, parts, 'a list of topologies')
   tables, growth = (

@@ -26,11 +26,7 @@ _TAKEN = (
 
 
 def run(context: Context) -> Outcome:
-  """Reads the clips of the config, and compares with what its steps take.
-
-  Raises:
-    UserError: there is no config, or its data are not there.
-  """
+  """Reads the clips of the config, and compares with what its steps take."""
   config = context.config
   if config is None:
     raise UserError('reading needs --config, of a training and its data.')

@@ -51,21 +51,10 @@ def make(
   question: str,
   seed: int = 0,
 ) -> dict[Path, str]:
-  """Copies clips to OUT/blind/clips; makes the page and OUT/blind_key.json.
+  """Copies clips to OUT/blind/clips; text of the page and OUT/blind_key.json.
 
-  Args:
-    out: folder.
-    names: of the systems; the first is shown against each of the others.
-    pairs: of their clips.
-    count: trials at most, spread over the systems.
-    question: what the rater is asked.
-    seed: of the choice of trials and sides.
-
-  Returns:
-    The text of key and page by path, to be written.
-
-  Raises:
-    UserError: no pair can be shown, or a file cannot be written.
+  The first of `names` is shown against each of the others, `count` times at
+  most, spread over them; `seed` is that of the choice of trials and sides.
   """
   secret = _secret(names, pairs, seed)
   trials = _trials(names, pairs, count, secret)
@@ -254,9 +243,6 @@ def read_votes(
 
   Returns:
     The votes, and one sentence for each that cannot be used.
-
-  Raises:
-    UserError: not one vote can be used.
   """
   found: dict[tuple[str, str], Vote] = {}
   problems = []

@@ -43,13 +43,7 @@ class Pictures:
 def draw(
   clips: Sequence[tuple[Path, int]], out: Path, workers: int = 1
 ) -> list[Pictures]:
-  """Writes the pictures of clips that are not there yet.
-
-  Args:
-    clips: path and number of frames of each.
-    out: folder; the pictures go to `out/pictures`.
-    workers: processes.
-  """
+  """Writes the pictures of clips, (path, frames), that are not there yet."""
   one = functools.partial(_draw, out=out)
   return list(measure.spread(one, clips, workers, 4))
 

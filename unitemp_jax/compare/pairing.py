@@ -58,10 +58,8 @@ class Pairing:
 def pair(systems: Sequence[System], prompts: Sequence[Prompt] = ()) -> Pairing:
   """Pairs the clips of all systems by prompt and sample.
 
-  Args:
-    systems: with names of their own.
-    prompts: the list that file names with numbers point into, and that says
-      which long prompt belongs to which short one.
+  `prompts` is the list that file names with numbers point into, and that says
+  which long prompt belongs to which short one.
   """
   known = _Known(systems, prompts)
   rows: dict[tuple[str, int], dict[str, ClipFile]] = {}
@@ -202,9 +200,6 @@ def read(
     baseline: who named the clips of all folders but the first, or with commas
       of each, of `naming.KINDS`.
     blocks: boundaries of clips that do not tell theirs.
-
-  Raises:
-    UserError: an unknown kind, a folder without clips, or a single system.
   """
   found: Found = []
   problems: list[str] = []
@@ -247,9 +242,7 @@ def _kinds(text: str, count: int) -> list[str]:
 def split(name: str, listing: Listing) -> list[System]:
   """The systems in a folder: one, or one for each temporal order in it.
 
-  Args:
-    name: of the folder's system; '' names orders alone.
-    listing: of its clips.
+  The `name` '' names them by their orders alone.
   """
   orders = dict.fromkeys(clip.order for clip in listing.clips)
   if len(orders) < 2:

@@ -40,7 +40,7 @@ def run(
   question: str,
   command: str,
 ) -> str:
-  """Measures, compares and writes everything below `out`.
+  """Measures, compares and writes below `out`; the tables as Markdown.
 
   Args:
     systems: with their folders; the first is compared with each of the others.
@@ -52,13 +52,6 @@ def run(
     trials: of the blind page, at most; 0 for none.
     question: of the blind page.
     command: for the record.
-
-  Returns:
-    The tables as Markdown.
-
-  Raises:
-    UserError: no two clips could be paired and measured, or a file cannot be
-      written.
   """
   notes = list(pairing.notes)
   listed = {c.path: c for pair in pairing.pairs for c in pair.clips.values()}

@@ -74,14 +74,10 @@ def find(
   layout: str | None = None,
   part: str | None = None,
 ) -> Found:
-  """Finds a network by its names.
+  """Finds a network by its names, of any kind and layout if None.
 
-  Args:
-    checkpoint: where to look.
-    kind: of the network wanted; None for any.
-    layout: that it must have; None for any.
-    part: first part of the prefix, such as 'generator' or 'critic', if the
-      checkpoint holds several; None prefers the running mean.
+  `part` is the first part of the prefix, such as 'generator' or 'critic', if
+  the checkpoint holds several; None prefers the running mean.
   """
   where = checkpoint.where
   names: dict[str, Tensor] = {}

@@ -201,12 +201,10 @@ def new_card(
   sinks, over 21 latents of which three are the block itself. One that was
   exported from here has learned all orders.
 
-  Args:
-    networks: that were converted.
-    told: a `config.model` that sizes and dtypes come from, if there is one.
-      What it does not say is in bfloat16, as Wan's own products are; so
-      that a published VAE decodes as the memory tables of `unitemp aot` say, in
-      bfloat16 and one frame at a time. It encodes in float32.
+  Sizes and dtypes come from `told`, a `config.model`, if there is one. What it
+  does not say is in bfloat16, as Wan's own products are; so that a published
+  VAE decodes as the memory tables of `unitemp aot` say, in bfloat16 and one
+  frame at a time. It encodes in float32.
   """
   defaults = {
     kind: next(iter(fit.PRESETS[kind].values())) for kind in fit.PRESETS

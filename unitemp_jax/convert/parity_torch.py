@@ -111,15 +111,8 @@ def build(
 ):
   """Returns the reference with these weights, ready to run in a dtype.
 
-  Args:
-    kind: 'dit', 'vae' or 'umt5'.
-    config: its size.
-    state: weights in diffusers' (transformers') layout. Those of a layer that
-      are a checkpoint's `Tensor` are read whenever it runs, and dropped after.
-    dtype: a name of `TOLERANCES`.
-
-  Raises:
-    UserError: names or shapes do not fit.
+  Weights are in diffusers' (transformers') layout. Those of a layer that are a
+  checkpoint's `Tensor` are read whenever it runs, and dropped after.
   """
   import torch
 

@@ -26,12 +26,10 @@ from unitemp_jax.sampling import sampler
 
 
 def frame_mask(blocks: np.ndarray, window: int | None = None) -> np.ndarray:
-  """Which of [clean | noisy] frames sees which.
+  """Which of [clean | noisy] frames sees which, of the block of every frame.
 
-  Args:
-    blocks: the block of every frame.
-    window: how many frames before its own block a frame sees; all if None.
-      Self-Forcing's `local_attn_size` is that and the block.
+  `window` is how many frames before its own block a frame sees; all if None.
+  Self-Forcing's `local_attn_size` is that and the block.
   """
   query, key = blocks[:, None], blocks[None, :]
   first = np.searchsorted(blocks, query)
@@ -59,15 +57,10 @@ def _masked(block, x, text, temb, rotary, mask):
 def torch_velocity(
   module, clean, noisy, sigma: float, text, mask: np.ndarray
 ) -> np.ndarray:
-  """PyTorch's velocity `BFHWC` of the noisy half.
+  """PyTorch's velocity `BFHWC` of the noisy half, at level sigma.
 
-  Args:
-    module: diffusers' transformer, float32.
-    clean: latents `BFHWC` of the timeline, from frame 0 on.
-    noisy: the same frames at level sigma.
-    sigma: noise level of the noisy half; the clean half is at 0.
-    text: `BED`.
-    mask: see `frame_mask`.
+  `module` is diffusers' transformer, float32; `clean`, at level 0, and `noisy`
+  are the same frames `BFHWC`, from frame 0 on, `text` `BED`.
   """
   import torch
 

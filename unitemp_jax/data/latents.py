@@ -110,13 +110,7 @@ def _statistics(folder: str | Path, shards: int):
 def is_complete(folder: str | Path, about: dict[str, Any], others: str) -> bool:
   """Whether a folder holds a finished set that is the same.
 
-  Args:
-    folder: of the set.
-    about: what its index must say.
-    others: what the set is of if it is another, for the message.
-
-  Raises:
-    UserError: it holds another set.
+  Its index must say `about`; a set of other `others` is refused.
   """
   if not (Path(folder) / INDEX).exists():
     return False
@@ -133,10 +127,8 @@ def check_started(
 ) -> None:
   """Refuses, by UserError, a folder with the beginning of another set.
 
-  Args:
-    folder: of the set.
-    about: what `start` noted.
-    beside: patterns of the names of what is written beside the shards.
+  `about` is what `start` noted, `beside` patterns of the names of what is
+  written beside the shards.
   """
   folder = Path(folder)
   place = folder / STARTED
@@ -222,14 +214,9 @@ class LatentSource:
   ):
     """Opens a finished set.
 
-    Args:
-      folder: of the latents.
-      embeddings: of their captions, see `prompt_embeddings`; examples then
-        have `text` `[E, D]` in place of `ids` and `mask`.
-      like: another set, whose mean and standard deviation are used.
-
-    Raises:
-      UserError: a folder is not finished.
+    With `embeddings` of the captions, see `prompt_embeddings`, examples have
+    `text` `[E, D]` in place of `ids` and `mask`. The mean and standard
+    deviation of `like` are used, if it is given.
     """
     self._embeddings = PromptEmbeddings(embeddings) if embeddings else None
     self.index = read_index(folder)

@@ -81,12 +81,8 @@ class Loader:
   def set_state(self, state: Mapping[str, int]) -> None:
     """Continues with the batch that followed when the state was taken.
 
-    Args:
-      state: from `get_state`, of a loader over the same clips; the number of
-        hosts may differ as long as the global batch is the same.
-
-    Raises:
-      UserError: the state belongs to other data, seed or batch size.
+    By a loader over the same clips; the number of hosts may differ as long as
+    the global batch is the same.
     """
     state = dict(state)
     for name, value in self._identity.items():
@@ -126,11 +122,7 @@ class Buckets:
     return {'batches': self._count, 'buckets': states}
 
   def set_state(self, state: Mapping[str, Any]) -> None:
-    """Continues there.
-
-    Raises:
-      UserError: the state belongs to other data, seed or batch size.
-    """
+    """Continues there; see `Loader.set_state`."""
     for loader, own in zip(self._loaders, state['buckets'], strict=True):
       loader.set_state(own)
     self._count = state['batches']
@@ -158,9 +150,6 @@ def make_loader(
 
   Returns:
     Iterator of dicts: arrays [rows, ...], texts as object arrays of str.
-
-  Raises:
-    UserError: the source is empty, or a number is out of range.
   """
   size = len(source)
   if size == 0:

@@ -88,17 +88,11 @@ class Tokenizer:
   ) -> tuple[np.ndarray, np.ndarray]:
     """Cleans and encodes texts; longer ones are cut, the end token is kept.
 
-    Args:
-      texts: B texts, or one.
-      length: E, ids per text including the end token, at least 1.
-      allow_empty: an empty text is the null prompt of guidance (the end token
-        alone) and not an error.
+    Texts get `length` ids including the end token. An empty one is refused but
+    for `allow_empty`: the null prompt of guidance, the end token alone.
 
     Returns:
       ids int32 [B, E], padded with 0; mask bool [B, E], True at tokens.
-
-    Raises:
-      UserError: a text is empty, or length < 1.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     texts = [clean(text) for text in texts]
@@ -117,12 +111,7 @@ class Tokenizer:
     return ids, mask
 
   def remarks(self, text: str, length: int) -> list[str]:
-    """Sentences on what of a prompt is lost on the way to the model.
-
-    Args:
-      text: the prompt.
-      length: as for `encode`.
-    """
+    """Sentences on what of a prompt is lost on the way to the model."""
     text, said = clean(text), []
     unknown = dict.fromkeys(part.strip() for part in self._unknown(text))
     if unknown:

@@ -66,17 +66,12 @@ class Clip:
 
 
 def find_cuts(changes: np.ndarray) -> np.ndarray:
-  """Finds hard cuts.
+  """Numbers of the frames that begin another scene, int [c], by hard cuts.
 
   A cut is a step that is large and at least twice as large as each of the steps
   around it: fast motion is large for several steps, a flash makes two. Slow
-  dissolves are not found.
-
-  Args:
-    changes: [n - 1], mean absolute difference of following thumbnails.
-
-  Returns:
-    int [c], numbers of the frames that begin another scene.
+  dissolves are not found. Changes [n - 1] are mean absolute differences of
+  following thumbnails.
   """
   cuts = []
   for step in np.flatnonzero(changes > _MIN_CHANGE):
@@ -93,16 +88,11 @@ def plan_windows(
   lengths: Sequence[int],
   short: str = 'drop',
 ) -> list[np.ndarray]:
-  """Cuts a resampled video into windows that lie within one scene.
+  """Cuts a resampled video into windows int [T] that lie within one scene.
 
-  Args:
-    shown: int [k], the file's frame shown at each time of the new rate.
-    cuts: see `find_cuts`.
-    lengths: frames of a window; each gets the longest that is left.
-    short: see `VideoFolderSpec`.
-
-  Returns:
-    Windows int [T], each of one of the lengths.
+  `shown` is int [k], the file's frame shown at each time of the new rate. Each
+  window gets the longest of the lengths that is left; `short` as in
+  `VideoFolderSpec`.
   """
   scene, windows = np.searchsorted(cuts, shown, side='right'), []
   for number in np.unique(scene):
@@ -203,16 +193,10 @@ def choices(
 
 
 def scan(spec: VideoFolderSpec, file: str, kept: str | None = None) -> Scan:
-  """Decodes a file once, unless what it holds is known.
+  """Decodes a file below the folder once, unless what it holds is known.
 
-  Args:
-    spec: the folder.
-    file: path below it.
-    kept: folder of what was found in files before; those that have changed
-      since are read again.
-
-  Raises:
-    UserError: the file cannot be read.
+  `kept` is a folder of what was found in files before; those that have changed
+  since are read again.
   """
   record = None
   if kept is not None:
@@ -281,19 +265,9 @@ def _unchanged(videos: str, file: str, sha256: str) -> bool:
 
 
 def read_clip(videos: str, clip: Clip, height: int, width: int) -> np.ndarray:
-  """Decodes a clip, resized and cropped.
+  """Decodes a clip, resized and cropped; uint8 [T, height, width, 3].
 
-  Args:
-    videos: folder of the file.
-    clip: which frames of it.
-    height: pixels.
-    width: pixels.
-
-  Returns:
-    uint8 [T, height, width, 3].
-
-  Raises:
-    UserError: the file is missing, cannot be read, or is another one by now.
+  A file that is missing, cannot be read or is another one by now is refused.
   """
   if not _unchanged(videos, clip.file, clip.sha256):
     raise UserError(

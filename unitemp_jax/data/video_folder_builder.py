@@ -162,9 +162,6 @@ def find_clips(
     report: called with a line of progress per file.
     scans: folder of what was found before, and now; None keeps nothing.
     part: (I, N), to look through every N-th file from the I-th on.
-
-  Raises:
-    UserError: nothing is usable, or the caption file is wrong, or strict.
   """
   result = Found([], {}, [], [])
 
@@ -263,9 +260,6 @@ def prepare(
     pixels: store the clips themselves, for sets of at most 2 GB.
     beam: PipelineOptions of Apache Beam, whose workers look through the files;
       they must all see `data_dir` and the videos under these paths.
-
-  Raises:
-    UserError: see `find_clips`; or the folder cannot be written.
   """
   table = None if spec.pattern else spec.captions
   if table and not os.path.isfile(table):

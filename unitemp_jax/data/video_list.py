@@ -108,18 +108,9 @@ def below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def list_videos(spec: VideoFolderSpec, skip: Skip) -> list[tuple[str, str]]:
-  """Lists the videos that have a caption.
+  """Lists the videos that have a caption: (path below the folder, caption).
 
-  Args:
-    spec: the folder and where its captions are.
-    skip: called with a file and the reason why it is left out.
-
-  Returns:
-    (path below the folder, caption) per video, sorted.
-
-  Raises:
-    UserError: the caption file is missing or cannot be understood, or the
-      folder holds no video.
+  `skip` is called with a file and the reason why it is left out.
   """
   root = pathlib.Path(spec.videos)
   found: list[str] = []

@@ -189,17 +189,11 @@ def unipc_table(levels: np.ndarray) -> np.ndarray:
 
 
 def unipc_step(row, first, x, x0, state):
-  """One UniPC step.
+  """One UniPC step, of a row of `unipc_table`; the next sample and state.
 
-  Args:
-    row: of `unipc_table`.
-    first: bool, whether this is step 0.
-    x: the sample the network was shown.
-    x0: its estimate of the data there.
-    state: (last corrected sample, x0 before, x0 before that); any in step 0.
-
-  Returns:
-    The next sample and state.
+  `x` is the sample the network was shown, `x0` its estimate of the data there.
+  The state is (last corrected sample, x0 before, x0 before that); any in step
+  0, `first`.
   """
   last, x0_1, x0_2 = state
   fixed = row[0] * last + row[1] * x0 + row[2] * x0_1 + row[3] * x0_2

@@ -163,10 +163,8 @@ class Students:
 def measure(bench: Bench, shown: Sequence[str]) -> dict[str, dict[str, list]]:
   """Values per clip of plans, and of what stands beside them, by name.
 
-  Args:
-    bench: with the student.
-    shown: names of `Bench.plans`, or 'real clips', 'swapped block' and
-      'teacher, N steps'.
+  `shown` names `Bench.plans`, 'real clips', 'swapped block', 'teacher, N
+  steps'.
   """
   found = {}
   for name in shown:
@@ -247,10 +245,8 @@ def report(
 ) -> str:
   """Markdown of every claim whose measures are there.
 
-  Args:
-    claims: title -> measure, what it shows, another measure, what that shows.
-    measures: measure -> the arm that was trained, and more.
-    numbers: of `read`.
+  A claim is a measure, what it shows, another measure, and what that shows; a
+  measure begins with the arm that was trained.
   """
   rows: dict[bool, list[results.Result]] = {True: [], False: []}
   left = []

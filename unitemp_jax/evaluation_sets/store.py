@@ -189,10 +189,8 @@ class Store:
   ) -> dict[Path, bool]:
     """The files of a clip that are there, and whether this set wrote them.
 
-    Args:
-      path: `Clip.path`.
-      record: of the clip; without marks, the key among the mp4's tags counts.
-      key: of the clip.
+    By the marks of its record; without them, the key among the mp4's tags
+    counts.
     """
     told, found = clip_file.marks_of(record), {}
     video = self.root / 'videos' / f'{path}.mp4'
@@ -252,13 +250,8 @@ class Journal:
   def log(self, event: str, **more: Any) -> None:
     """Appends a line.
 
-    Args:
-      event: 'start' with the `clips` to be made, 'batch' with `clips` and
-        `seconds` since the last line, or 'end' when all are there.
-      **more: numbers of the event.
-
-    Raises:
-      UserError: it cannot be written.
+    Events are 'start' with the `clips` to be made, 'batch' with `clips` and
+    `seconds` since the last line, and 'end' when all are there.
     """
     line = {'event': event, 'time': round(time.time(), 1), **more}
     line |= {'host': socket.gethostname(), 'pid': os.getpid()}

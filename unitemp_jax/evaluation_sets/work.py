@@ -88,9 +88,6 @@ def order_plans(
     given: what there is for the orders that want it, see `Suite.conditioning`.
     sinks: of `orders.SINKS`, for forward and backward: ends that stay in view.
     **settings: anchors, start and window, see `workflows`.
-
-  Raises:
-    UserError: an unknown order, or one that wants other given frames.
   """
   if frames < 5 or frames % 4 != 1:
     raise UserError(f'--frames={frames} must be 1 + 4k, such as {card.frames}.')
@@ -130,17 +127,14 @@ def plan_work(
 
   Args:
     model: folder of the model.
-    suite: of `suites.SUITES`.
-    prompts: see `suites.find`.
+    suite: of `clips.SUITES`.
+    prompts: see `clips.find`.
     orders: names of temporal orders.
     seed: of the whole set.
     samples: per prompt; None = what the suite wants.
     frames: of a clip; None = the model's.
     decode: one of `plans.decoding.MODES`.
     **plan_settings: see `order_plans`.
-
-  Raises:
-    UserError: no model, an order that does not fit, or bad file names.
   """
   card = model_folder.read_card(model)
   frames = frames or card.frames
@@ -187,7 +181,7 @@ def run_work(
   batch_size: int | None = None,
   mesh: Mapping[str, int] | None = None,
 ) -> tuple[int, int]:
-  """Makes what is missing of a set.
+  """Makes what is missing of a set; how many clips were made, and were there.
 
   Args:
     work: from `plan_work`.
@@ -195,13 +189,6 @@ def run_work(
     shard: (i, n) makes the i-th of n parts only.
     batch_size: clips per batch; None = 8, or what fits on the devices.
     mesh: of the devices of this process, see `Pipeline.load`.
-
-  Returns:
-    How many clips were made, and how many were there already.
-
-  Raises:
-    UserError: the folder holds another set, or cannot be written, or another
-      process makes the same shard.
   """
   store, reader = Store(out), Reader(work)
   if not (out / 'set.json').exists():
@@ -413,13 +400,8 @@ def write_clip(
 ) -> None:
   """Writes mp4, poster, and last the record, each whole or not at all.
 
-  Args:
-    store: of the set.
-    clip: what it is.
-    request: what it was made from.
-    video: uint8 `[T, H, W, 3]`, nothing pasted.
-    settings: what `set.json` says.
-    more: what else belongs in its record.
+  Of video uint8 `[T, H, W, 3]`, nothing pasted. `settings` are those of
+  `set.json`; `more` belongs in the record.
   """
   scale = settings['scale']
   about = {

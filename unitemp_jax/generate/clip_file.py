@@ -60,11 +60,7 @@ class Output:
 
   @classmethod
   def parse(cls, listed: str, **settings) -> 'Output':
-    """Reads names of formats with commas, and checks the other settings.
-
-    Raises:
-      UserError: a format or a setting is none that can be.
-    """
+    """Reads names of formats with commas, and checks the other settings."""
     names = dict.fromkeys(name.strip() for name in listed.split(','))
     for name in names:
       if name not in formats.FORMATS:
@@ -380,13 +376,8 @@ def are_whole(
 ) -> bool:
   """Whether all files of a clip are there as they were written.
 
-  One that is missing, empty or cut short will be made again.
-
-  Args:
-    video: path of the mp4.
-    endings: of the clip's files, without the sidecar's.
-    record: the sidecar, which has this key; empty where there is none.
-    key: of the request.
+  One that is missing, empty or cut short will be made again. The record, the
+  sidecar, has this key; it is empty where there is none.
 
   Raises:
     UserError: a file was not written for this request; nothing replaces it.

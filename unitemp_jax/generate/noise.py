@@ -68,11 +68,7 @@ def save_latents(path: Path, latents: np.ndarray) -> None:
 def given_to(
   requests: Sequence[Request], path: str, card: ModelCard
 ) -> list[Request]:
-  """The same requests, from the noise of a file.
-
-  Raises:
-    UserError: it cannot be read, or does not fit a video.
-  """
+  """The same requests, from the noise of a file."""
   drawn, out = read(path), []
   for request in requests:
     grid = card.latent_grid(request.height, request.width)

@@ -400,13 +400,8 @@ class Pipeline:
   ) -> np.ndarray:
     """Latents `[B, N, h, w, C]` of the teacher, each from its own seed's noise.
 
-    Args:
-      prompts: one per sample.
-      seeds: one per sample, 0 .. 2**32 - 1.
-      num_steps: of the solver.
-      negative_prompt: what guidance leads away from; None is no text at all,
-        an empty one the end token alone.
-      **settings: see `teacher.settings_of`.
+    Guidance leads away from `negative_prompt`: None is no text at all, an empty
+    one the end token alone. Settings are those of `teacher.settings_of`.
     """
     if 'teacher' not in self.params:
       raise UserError('this model folder has no teacher.safetensors to sample.')

@@ -89,11 +89,7 @@ def mark_input(x: AnyArray) -> jax.Array:
 
 
 def policy_named(policy: str | bool) -> str:
-  """Checks a name; True and False, of older models, are full and none.
-
-  Raises:
-    UserError: there is no such policy.
-  """
+  """Checks a name; True and False, of older models, are full and none."""
   if isinstance(policy, bool):
     return 'full' if policy else 'none'
   if policy not in POLICIES:

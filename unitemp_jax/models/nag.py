@@ -19,11 +19,7 @@ from unitemp_jax.models.attention import attention
 
 @dataclasses.dataclass(frozen=True)
 class Nag:
-  """A negative prompt and its strengths; scale 1 is none.
-
-  Raises:
-    UserError: the prompt is empty, or a strength lies outside its range.
-  """
+  """A negative prompt and its strengths; scale 1 is none."""
 
   prompt: str
   scale: float = 5.0
@@ -49,10 +45,7 @@ class Nag:
 def guided(context, negative, nag: Nag):
   """The context of a prompt, guided away from that of another.
 
-  Args:
-    context: a `dit.TextContext` with leaves `[R, L, B, E, N, K]`.
-    negative: that of the negative prompt, of the same shape.
-    nag: strengths.
+  A `dit.TextContext` has leaves `[R, L, B, E, N, K]`.
   """
   strengths = jnp.array([nag.scale, nag.tau, nag.alpha], jnp.float32)
   each = jnp.broadcast_to(strengths, (*context.k_LBENK.shape[:2], 3))
@@ -60,15 +53,9 @@ def guided(context, negative, nag: Nag):
 
 
 def attend(q_BTNK, k_BENK, v_BENK, k, v, strengths) -> jax.Array:
-  """Cross-attention `BTNK`, guided away from other keys and values.
+  """Cross-attention `BTNK`, guided away from the other keys k and values v.
 
-  Args:
-    q_BTNK: queries.
-    k_BENK: keys of the prompt.
-    v_BENK: values of the prompt.
-    k: keys of the negative prompt.
-    v: its values.
-    strengths: scale, tau and alpha.
+  Of strengths scale, tau and alpha.
   """
   made, (scale, tau, alpha) = attention(q_BTNK, k_BENK, v_BENK), strengths
   plain = made.astype(jnp.float32)

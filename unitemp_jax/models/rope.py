@@ -39,12 +39,8 @@ def angles(
 ) -> Angles:
   """Rotation angles `[F * height * width, head_dim / 2]`, radians.
 
-  Args:
-    positions: int `[F]`, temporal position of every latent frame.
-    height: token rows of a frame.
-    width: token columns of a frame.
-    head_dim: K, even.
-    theta: base of the frequencies.
+  Of the temporal position of every latent frame, int `[F]`, and its token rows
+  and columns.
   """
   pairs_t, pairs_h, pairs_w = axis_pairs(head_dim)
   f = positions.shape[0]

@@ -21,7 +21,7 @@ def loss(
   shift: float,
   sigma_range: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Squared error of the velocity at one random level per clip.
+  """Squared error of the velocity at one random level per clip, and metrics.
 
   Args:
     params: whatever `denoise` wants.
@@ -30,9 +30,6 @@ def loss(
     denoise: (params, x `BFHWC`, sigma `BF`) -> velocity.
     shift: of the noise levels towards noise.
     sigma_range: levels are clipped to it; all are inside the default.
-
-  Returns:
-    The mean squared error and metrics.
   """
   key_sigma, key_noise = jax.random.split(rng)
   batch, frames = latents.shape[:2]

@@ -258,12 +258,9 @@ def check(
 ) -> None:
   """Checks every law of a plan before anything is computed with it.
 
-  Args:
-    plan: the plan.
-    window: most latents that a row may see, sinks not counted; None = any.
-    span: latents that the model was trained on: positions that meet in one row
-      must differ by less; None = any.
-    void: let rows be made from nothing anywhere; for negative controls alone.
+  A row may see `window` latents beside sinks, and positions that meet in one
+  differ by less than `span`, what the model was trained on; None = any. With
+  `void` rows may be made from nothing anywhere; for negative controls alone.
   """
   _check_shapes(plan)
   for row in range(plan.num_rows):

@@ -58,11 +58,8 @@ def earlier(
 ) -> tuple[tuple[int, int], ...]:
   """Switches (first position, prompt), moved so that they show where asked.
 
-  Every prompt keeps a block, and what is given its prompt.
-
-  Args:
-    plan: with the switches as asked.
-    asked: these, by time.
+  Every prompt keeps a block, and what is given its prompt. `plan` has them as
+  asked.
   """
   lag = {one.position: one.lag for one in switches(plan)}
   moved, least = [], plan.begin + plan.block

@@ -70,14 +70,7 @@ def write(
 ) -> None:
   """Writes metrics.json, metrics.md, clips.csv, notes.json and index.html.
 
-  Args:
-    out: folder.
-    sections: tables.
-    clips: CSV, one line per clip.
-    problems: sentences about what was left out.
-
-  Raises:
-    UserError: a file cannot be written.
+  `clips` is CSV, one line per clip; `problems` tell what was left out.
   """
   page = pages.render(
     'measured.html',

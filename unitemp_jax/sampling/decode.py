@@ -77,10 +77,9 @@ class Decoder:
   ) -> Iterator[Piece]:
     """Takes what a row made and yields what can be shown since.
 
-    Args:
-      row: its number; every row that has entries, in turn.
-      latents: its valid entries `[B, count, h, w, C]`.
-      anchors: that it was denoised with, `[B, P, h, w, C]`; read if it has any.
+    Every row that has entries comes in turn, with its valid entries `[B, count,
+    h, w, C]` and the anchors `[B, P, h, w, C]` that it was denoised with, if
+    any.
     """
     for k, (_, entry) in enumerate(self._plan.entries(row)):
       if self._read.get(('latent', entry), -1) >= self._next:

@@ -320,10 +320,8 @@ class ClipRecorder:
   ) -> list[Record]:
     """The arrays of clips, before normalisation.
 
-    Args:
-      coded: latents of the clips, normalised, `[B, N, h, w, C]`.
-      video: their pixels uint8 `[B, T, H, W, 3]`.
-      **more: arrays in the space of the latents, `[B, ...]`.
+    Of their latents, normalised, `[B, N, h, w, C]`, their pixels uint8 `[B, T,
+    H, W, 3]`, and more in the space of the latents, `[B, ...]`.
     """
     arrays = {'latents': coded, **more}
     arrays['last_image'] = self.encode(video[:, -1:])

@@ -153,14 +153,10 @@ class Program(Protocol):
 
 
 class SingleLossProgram(abc.ABC):
-  """Trains one network on one loss, with a running mean of it.
+  """Trains one network on one loss, with a running mean of it; see `Program`.
 
-  Attributes:
-    name: of the network.
-    frozen: see `Program`, as all below.
-    initial: what `init_params` is given.
-    batch_spec: set by the subclass.
-    sample: set by the subclass if it can.
+  A subclass sets `batch_spec`, and `sample` if it can. `initial` is what
+  `init_params` is given.
   """
 
   name: str

@@ -44,9 +44,6 @@ def open_others(
     frame: 'first' or 'last', written as a picture by itself.
     crf: see `write.open_video`.
     repeat: turns of a loop in a file of its own.
-
-  Raises:
-    UserError: a file cannot be written.
   """
   turn = frames - loops
   with contextlib.ExitStack() as stack:

@@ -234,9 +234,7 @@ def resample(
 ) -> Iterator[Item]:
   """Yields for each time k / fps the item that is nearest in time.
 
-  Args:
-    frames: time, frames per second and an item, in order of time.
-    fps: frames per second of the result, positive.
+  Of (time, frames per second, item) in order of time.
   """
   count, last, step, end = 0, None, 0.0, 0.0
   for time, rate, item in frames:
@@ -262,15 +260,10 @@ def video_fps(path: Path) -> float:
 def read_video(
   path: Path, fps: float | None = None, most: int = _MOST_BYTES
 ) -> tuple[np.ndarray, float]:
-  """Reads a whole video file.
+  """Reads a whole video file: uint8 [T, H, W, 3] and its frames per second.
 
-  Args:
-    path: mp4, mov, webm, gif or whatever else PyAV reads.
-    fps: frames per second to resample to, by nearest time; None keeps all.
-    most: bytes of its pixels.
-
-  Returns:
-    uint8 [T, H, W, 3] and its frames per second.
+  It is resampled to `fps` by nearest time; None keeps all. `most` bytes of
+  pixels are read.
   """
   if fps is not None and fps <= 0:
     raise UserError(f'fps must be positive, got {fps}.')
@@ -345,13 +338,8 @@ def read_image(path: Path) -> np.ndarray:
 def read_frames(source: Source, fps: float) -> np.ndarray:
   """Frames of an image or a clip, uint8 `[n, H, W, 3]`.
 
-  Args:
-    source: a path of an image or video file, a PIL image, or an array
-      `[H, W, 3]` or `[n, H, W, 3]`, uint8 or floats in [0, 1].
-    fps: frames per second that video files are resampled to.
-
-  Raises:
-    UserError: unreadable, or no picture at all.
+  Of the path of an image or video file, which is resampled to `fps`; of a PIL
+  image, or an array `[H, W, 3]` or `[n, H, W, 3]`, uint8 or floats in [0, 1].
   """
   if isinstance(source, str | os.PathLike):
     if pictures.is_picture(source):
@@ -402,18 +390,10 @@ def has_sound(path: Path) -> bool:
 
 
 def fit(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Resizes to cover height x width and crops the centre.
+  """Resizes uint8 [..., H, W, 3] to cover height x width and crops the centre.
 
   Sizes that are a multiple of the target by a whole number are averaged, which
   is exactly the inverse of the enlarging `write_video` does.
-
-  Args:
-    frames: uint8 [..., H, W, 3].
-    height: pixels.
-    width: pixels.
-
-  Returns:
-    uint8 [..., height, width, 3].
   """
   h, w = frames.shape[-3:-1]
   if (h, w) == (height, width):

@@ -15,9 +15,6 @@ def read_sound(path: str | os.PathLike[str]) -> np.ndarray | None:
 
   Returns:
     float32 `[2, n]` in [-1, 1] at `RATE`, None if the file has none.
-
-  Raises:
-    UserError: the file is missing or damaged.
   """
   with reading(path), av.open(os.fspath(path)) as container:
     if not container.streams.audio:
@@ -42,15 +39,10 @@ def read_sound(path: str | os.PathLike[str]) -> np.ndarray | None:
 
 
 def place(samples: np.ndarray, begin: float, seconds: float) -> np.ndarray:
-  """Puts sound on a timeline, silent elsewhere.
+  """Puts sound `[2, n]` on a timeline of so many seconds, silent elsewhere.
 
-  Args:
-    samples: `[2, n]`.
-    begin: where it starts, in seconds; before 0 its start is cut off.
-    seconds: length of the timeline.
-
-  Returns:
-    float32 `[2, m]`, exactly so long.
+  Where it begins before 0 its start is cut off; float32 `[2, m]`, exactly so
+  long.
   """
   out = np.zeros((2, round(seconds * RATE)), np.float32)
   first = round(begin * RATE)

@@ -135,10 +135,8 @@ class Measurer:
   ) -> list[Any]:
     """Measures files, in the order given; prints the progress now and then.
 
-    Args:
-      jobs: one per file.
-      keep: makes of a job's number and what was measured what is returned:
-        less, where there are many files.
+    `keep` makes of a job's number and what was measured what is returned: less,
+    where there are many files.
     """
     # Clips of one reference follow each other: it is decoded once for them all.
     order = sorted(range(len(jobs)), key=lambda i: str(jobs[i].reference))

@@ -50,12 +50,7 @@ KINDS = tuple(_PATTERNS)
 
 
 def parse(kind: str, stem: str) -> Name | None:
-  """Reads a file name without its ending; None if the rule does not fit it.
-
-  Args:
-    kind: one of KINDS.
-    stem: for example 'a dog runs-3'.
-  """
+  """Reads a file name without its ending; None if the rule does not fit it."""
   for pattern in _PATTERNS[kind]:
     match = re.fullmatch(pattern, stem, flags=re.DOTALL)
     if match:

@@ -93,15 +93,9 @@ Tables = dict[str, dict[str, dict[str, Any]]]
 def sections(
   groups: Sequence[Group], real: Group | None, how: str
 ) -> tuple[list[Section], list[str]]:
-  """All tables that need pixels only.
+  """All tables that need pixels only, and a sentence for each not made.
 
-  Args:
-    groups: of generated clips, none empty.
-    real: real clips, or None.
-    how: the command, appended to how each number was obtained.
-
-  Returns:
-    The tables, and one sentence for each that could not be made.
+  `how`, the command, is appended to how each number was obtained.
   """
   shown = [*groups, *([real] if real else [])]
   tables: Tables = {m.section: {} for m in CLIP.values()}
@@ -241,16 +235,10 @@ def measure_clips(
   references: Mapping[Path, ClipFile] | None = None,
   direction: bool = False,
 ) -> tuple[list[Clip], list[str]]:
-  """Measures generated clips.
+  """Measures generated clips; a sentence for each that could not be.
 
-  Args:
-    listed: of a folder.
-    measurer: measures them.
-    references: by clip, where there is one.
-    direction: whether the direction of play will be read.
-
-  Returns:
-    The clips, and one sentence per clip that could not be measured or compared.
+  `references` are by clip, where there is one; `direction` says whether the
+  direction of play will be read.
   """
   references = references or {}
 
@@ -316,17 +304,8 @@ def measure_real(
 ) -> tuple[Group, list[str]]:
   """Measures real footage, cut into clips of the shape that most clips have.
 
-  Args:
-    listing: of the footage.
-    like: the generated clips.
-    measurer: measures it.
-    direction: whether the direction of play will be read.
-
-  Returns:
-    The group, and one sentence for each file that gave no clip.
-
-  Raises:
-    UserError: not one clip of that length.
+  Beside the group, a sentence for each file that gave no clip. `like` are the
+  generated clips; `direction` as for `measure_clips`.
   """
   window, layout = _common_window(like)
 

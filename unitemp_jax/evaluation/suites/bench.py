@@ -64,15 +64,9 @@ class Settings:
 def batched(function: Callable, size: int, *arrays, name: str = '') -> list:
   """Calls a function on batches of equal size, and cuts what was filled up.
 
-  Args:
-    function: of one batch of every array; returns an array `[size, ...]`, or a
-      tuple of such.
-    size: rows of a batch; the last batch repeats its last row.
-    *arrays: sequences of equal length n that can be sliced.
-    name: said with the time left after each batch; '' says nothing.
-
-  Returns:
-    One array `[n, ...]`, or one for each of the tuple.
+  It takes a batch of every array, and returns an array `[size, ...]` or a tuple
+  of such; here one array `[n, ...]` for each of them. The last batch repeats
+  its last row. `name` is said with the time left after each batch.
   """
   total, pieces = len(arrays[0]), []
   starts: Any = range(0, total, size)
@@ -155,12 +149,9 @@ def motion(video: np.ndarray, real: np.ndarray) -> Values:
 
 
 def resampled(pipeline: Pipeline, passes: int = 0, **changes: Any) -> Pipeline:
-  """The same weights, sampled otherwise.
+  """The same weights, sampled otherwise: with `changes` of the model's card.
 
-  Args:
-    pipeline: of the model.
-    passes: of every row, at the first of every few noise levels; 0 keeps all.
-    **changes: of the model's card, such as `anchors`.
+  `passes` of every row are made at the first of every few levels; 0 keeps all.
   """
   card = pipeline.card
   if passes:
@@ -201,14 +192,8 @@ class Bench:
   ) -> Bench:
     """Measures the model in a folder.
 
-    Args:
-      folder: of the model.
-      settings: how much to measure.
-      teacher: its weights, in place of those in the folder.
-      initial: weights that the student's distillation began with.
-
-    Raises:
-      UserError: a file of the model is missing or does not fit.
+    `teacher` are weights in place of the folder's, `initial` those that the
+    student's distillation began with.
     """
     pipeline, first = Pipeline.load(folder), None
     shapes = model_folder.inference_shapes(pipeline.card)
@@ -235,12 +220,9 @@ class Bench:
   ) -> dict:
     """Held-out clips of one kind of scene, as `falling_digits.sample_clips`.
 
-    Args:
-      kind: 'fall'; 'hop', which goes on for ever and closes after every 16
-        frames; or 'turn', in which one digit becomes another.
-      frames: of each.
-      first: number of the first one.
-      most: clips at most; long videos are measured on fewer.
+    A 'fall'; a 'hop', which goes on for ever and closes after every 16 frames;
+    or a 'turn', in which one digit becomes another. `first` is the number of
+    the first clip; long videos are measured on fewer, `most`.
     """
     spec = dataclasses.replace(
       clip_spec(self.card, frames),
@@ -322,11 +304,9 @@ class Bench:
   ) -> Generated:
     """What the student makes with a plan, for every clip.
 
-    Args:
-      name: of what is done.
-      plan: rows; those of VOID make no lawful plan, so no request holds them.
-      prompts: one per clip, or one per clip and prompt of the plan.
-      given: frames that the plan reads; each is encoded by itself.
+    Prompts are one per clip, or one per clip and prompt of the plan. Each of
+    the `given` frames is encoded by itself. VOID makes no lawful plan, so no
+    request holds it.
     """
 
     def request(i: int) -> Request:

@@ -133,7 +133,7 @@ def run_transitions(bench: Bench) -> list[Section]:
 def _transitions(
   bench: Bench, prefix, real, last, prompts, switch, shown, real_shown
 ) -> dict[str, Values]:
-  """Transitions of one kind.
+  """Transitions of one kind, whose metrics begin with `prefix`.
 
   Args:
     bench: with the student.
