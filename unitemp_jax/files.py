@@ -23,9 +23,9 @@ import time
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from unitemp_jax import errors
 from unitemp_jax.errors import UserError
@@ -135,14 +135,27 @@ def check_unchanged(record: Path) -> None:
       )
 
 
-def check_no_links(out: Path, names: Collection[str]) -> None:
-  """Refuses, by UserError, links in the places of folders that are written."""
-  for name in names:
-    if (out / name).is_symlink():
+def check_no_links(out: Path, names: Iterable[Name]) -> None:
+  """Refuses links, by UserError, in the places of folders that are written.
+
+  `out` may be one itself, or lie behind one.
+  """
+  paths = map(Path, names)
+  for name in sorted({p for own in paths for p in (own, *own.parents)}):
+    if name.parts and (out / name).is_symlink():
       raise UserError(
         f'{out / name} is a link, and nothing is written through links; remove '
         'it, or choose another folder.'
       )
+
+
+def append_to(path: Name) -> TextIO:
+  """Opens a text to append to; OSError if it is a link."""
+
+  def opener(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+
+  return open(path, 'a', encoding='utf-8', opener=opener)
 
 
 def write_json(path: Name, value: Any, *, indent: int | None = 1) -> Path:

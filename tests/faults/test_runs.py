@@ -2,12 +2,16 @@
 
 import shutil
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 from model_fixture import random_model
 
 from unitemp_jax.cli import main as cli
+from unitemp_jax.errors import UserError
+from unitemp_jax.evaluation_sets import store
 from unitemp_jax.parallel import locks
+from unitemp_jax.training import metrics
 
 COMMAND = ['generate', '--prompt=x', '--out=o', f'--model={random_model()}']
 CLIP = 'o/forward/0000-x'
@@ -114,3 +118,48 @@ def test_a_full_disk_is_found_before_anything_is_made(
   assert run('--length=5') == 2
   assert 'make room or choose another --out' in capsys.readouterr().err
   assert not list(empty.rglob('*.mp4'))
+
+
+@pytest.mark.parametrize(
+  'name', ['videos', 'records/forward', 'posters/forward', 'progress', 'plans']
+)
+def test_a_set_is_not_written_through_links(empty, capsys, name):
+  """Nor is what lies behind them deleted; the set may lie behind one itself."""
+  (empty / 'victim').mkdir()
+  (empty / 'set').mkdir()
+  (empty / 'behind').symlink_to('set')
+  (empty / 'p.txt').write_text('x')
+  words = ['evaluate', 'generate', '--suite=plain', '--manifest=p.txt']
+  words += ['--out=behind', f'--model={random_model()}', '--dry_run']
+  assert cli.main(words) == 0
+  link = empty / 'set' / name
+  link.parent.mkdir(exist_ok=True)
+  link.symlink_to(empty / 'victim')
+  capsys.readouterr()
+  assert cli.main(words) == 2
+  assert f'behind/{name} is a link' in capsys.readouterr().err
+  clip = {'order': 'forward', 'key': 'k'}
+  for kind in ('video', 'record'):
+    clip[kind] = f'{kind}s/forward/0000-x-0'
+  made = store.Store(empty / 'behind')
+  with pytest.raises(UserError, match='is a link'):
+    made.check_no_links([clip])
+
+
+def test_an_order_is_not_written_through_a_link(empty, capsys):
+  (empty / 'victim').mkdir()
+  (empty / 'o').mkdir()
+  (empty / 'o/forward').symlink_to(empty / 'victim')
+  assert run('--dry_run') == 2
+  assert 'o/forward is a link' in capsys.readouterr().err
+
+
+def test_logs_are_not_appended_to_through_links(empty):
+  (empty / 'victim').write_text('mine\n')
+  (empty / 'progress').mkdir()
+  (empty / 'progress/0-of-1.jsonl').symlink_to(empty / 'victim')
+  with pytest.raises(UserError, match='cannot write progress/0-of-1'):
+    store.Journal(Path(), (0, 1)).log('end')
+  with pytest.raises(OSError):
+    metrics.open_log(empty / 'progress/0-of-1.jsonl')
+  assert (empty / 'victim').read_text() == 'mine\n'

@@ -308,6 +308,7 @@ def jobs(args: argparse.Namespace) -> list[Any]:
     )
     made.append(job)
   for folder in {job.path.parent for job in made}:
+    files.check_no_links(args.out, [folder.name])
     out_folder(str(folder))
   return made
 

@@ -14,7 +14,10 @@ import importlib
 import io
 import locale
 import os
+import signal
 import sys
+import traceback
+import types
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TextIO
@@ -48,6 +51,7 @@ EXIT_NO_OUTPUT, EXIT_BAD_INPUT = 1, 2
 # 128 + SIGPIPE and 128 + SIGINT, what shells expect.
 EXIT_CLOSED_PIPE, EXIT_INTERRUPTED = 141, 130
 _MOST_TYPED = 60
+_interrupts: list[int] = []  # The signals of ^C that have come.
 _OF_THE_MACHINE = {  # Faults of disks and files, which no code of ours mends.
   *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
   *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EMFILE, errno.EIO),
@@ -116,6 +120,9 @@ def main(argv: Sequence[str]) -> int:
     _say('interrupted')
     return EXIT_INTERRUPTED
   except Exception as error:
+    if _interrupts:  # A library has made it an error of its own.
+      _say('interrupted')
+      return EXIT_INTERRUPTED
     text = _fault_of_the_machine(error)
     if text is None:
       raise
@@ -198,8 +205,20 @@ class _Output(io.TextIOWrapper):
     return SystemExit(EXIT_NO_OUTPUT)
 
 
+def _interrupt(number: int, frame: types.FrameType | None) -> None:
+  """^C; within an import, of which libraries crash, at once."""
+  _interrupts.append(number)
+  names = {f.f_globals.get('__name__') for f, _ in traceback.walk_stack(frame)}
+  if 'importlib._bootstrap' in names:
+    os.write(2, b'unitemp: interrupted\n')
+    os._exit(EXIT_INTERRUPTED)
+  raise KeyboardInterrupt
+
+
 def run() -> None:
   """Entry point of the console command."""
+  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _interrupt)
   # Imports and tracing make many objects and drop few of them.
   gc.set_threshold(10_000)
   if not sys.flags.utf8_mode and locale.getencoding().lower() != 'utf-8':
@@ -219,6 +238,8 @@ def run() -> None:
     code = error.code
   if sys.stdout is not None:
     sys.stdout.flush()
+  if code == EXIT_INTERRUPTED:
+    os._exit(code)  # Libraries crash when they end what they are doing.
   sys.exit(code)
 
 

@@ -124,6 +124,7 @@ class Store:
     lines = [describe(clip) for clip in clips]
     text = ''.join(json.dumps(line, sort_keys=True) + '\n' for line in lines)
     path = self.root / 'clips.jsonl'
+    self.check_no_links(lines)
     # Other shards may begin at the same moment.
     there = set(os.listdir(self.root)) if self.root.exists() else set()
     if 'set.json' in there:
@@ -138,6 +139,16 @@ class Store:
         '--out, or move it away.'
       )
     return text
+
+  def check_no_links(self, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses, by UserError, links that lead out of the set."""
+    folders = {str(Path(line['record']).parent) for line in lines}
+    names = [
+      folder.replace('records', kind, 1)
+      for folder in folders
+      for kind in ('videos', 'records', 'posters')
+    ]
+    files.check_no_links(self.root, [*names, 'plans', 'progress', 'partial'])
 
   def _check_continues(self, settings, lines) -> None:
     old = self.read_settings()
@@ -257,7 +268,7 @@ class Journal:
     line |= {'host': socket.gethostname(), 'pid': os.getpid()}
     try:
       self._path.parent.mkdir(parents=True, exist_ok=True)
-      with self._path.open('a', encoding='utf-8') as file:
+      with files.append_to(self._path) as file:
         # The line before may have been cut short by a kill.
         file.write('\n' + json.dumps(line))
     except OSError as error:

@@ -193,6 +193,7 @@ def forget(store: Store, problems: Sequence[Problem]) -> int:
   bad = {problem.file for problem in problems}
   bad -= {p.file for p in problems if p.kind in ('stray', 'misnamed')}
   lines = {line['video']: line for line in store.read_clips()}
+  store.check_no_links([*lines.values()])
   for name in bad & {*lines}:
     place, key = store.root / lines[name]['record'], lines[name]['key']
     record, path = store.read_record(place), _path(name)

@@ -46,7 +46,7 @@ def open_log(path: Path, last_step: int | None = None) -> TextIO:
     kept.append(line)
   if (whole := b''.join(kept)) != text:
     files.write(path, whole)
-  return path.open('a')
+  return files.append_to(path)
 
 
 @dataclasses.dataclass(frozen=True)

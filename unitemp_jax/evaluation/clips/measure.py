@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -187,7 +188,11 @@ def spread(
   # Not a fork: threads of the decoder and of jax would not survive it.
   context = multiprocessing.get_context('spawn')
   with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
-    yield from pool.map(function, items, chunksize=together)
+    # They start here; ^C is for this process alone, which ends them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    results = pool.map(function, items, chunksize=together)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    yield from results
 
 
 def _measure(job: Job) -> Measured:
