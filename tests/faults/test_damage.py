@@ -6,6 +6,7 @@ Checkpoints are in `tests/convert/test_mutated_files.py`.
 """
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -20,14 +21,16 @@ import user_files
 from unitemp_jax import TINY, files, orders
 from unitemp_jax.cli import main as cli
 from unitemp_jax.compare import blind
-from unitemp_jax.data import latents
+from unitemp_jax.data import latents, video_folder
 from unitemp_jax.data.tokenizer import Tokenizer
+from unitemp_jax.evaluation import ablation
 from unitemp_jax.evaluation.clips import folder as clip_folder
+from unitemp_jax.evaluation.clips import measure
 from unitemp_jax.evaluation.metrics import frechet
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
 from unitemp_jax.evaluation.metrics.results import ResultTable, result
 from unitemp_jax.evaluation_sets import manifests, store, verify
-from unitemp_jax.generate import storyboard
+from unitemp_jax.generate import clips, storyboard
 from unitemp_jax.generate.request import Model
 from unitemp_jax.plans import text as plan_text
 from unitemp_jax.report import read as report
@@ -57,6 +60,7 @@ transitions:
   length: 12
 loop: true
 """
+VALUES = {'sharpness': [1.0, 2.0], 'motion of the last third': [1.0, 2.0]}
 SIZE = {'frames': 2, 'fps': 12.0, 'height': 16, 'width': 16}
 ROWS = [
   {'id': 1, 'prompt': 'a red one', 'dimension': ['x', 'y']},
@@ -177,6 +181,15 @@ def readers(folder):
     assert all(map(studio.strip, studio.given))
     return studio.steps(), studio.timeline
 
+  files.write_json(
+    folder / 'one-0.json', {'key': {}, 'values': {'a': VALUES, 'b': VALUES}}
+  )
+
+  def ablated(path):
+    numbers = ablation.read(folder, ['one'], [0, 1])
+    claims = {'c': ('one', 'a', 'one', 'b')}
+    ablation.report(claims, {'one': ('arm',)}, numbers)
+
   def text(name, content, read, tree=False):
     if not isinstance(content, bytes | str):
       content, tree = json.dumps(content), True
@@ -248,6 +261,11 @@ def readers(folder):
       {'timeline': line, 'past': [line], 'future': [], 'given': {'x': piece}},
       projects,
     ),
+    'ablation': text(
+      'one-1.json',
+      {'key': {'m': 1}, 'values': {'a': VALUES, 'b': VALUES}},
+      ablated,
+    ),
     'hashes': text(
       'written.json',
       {'clip.mp4': [files.file_sha256(folder / 'clip.mp4')]},
@@ -264,6 +282,7 @@ NAMES = (
   *('manifest jsonl', 'manifest txt', 'manifest', 'votes', 'key', 'sidecar'),
   *('set', 'list of a set', 'record', 'journal', 'results', 'config of a run'),
   *('latents', 'shard', 'version', 'project', 'hashes', 'features'),
+  'ablation',
   *('picture', 'video'),
 )
 
@@ -307,3 +326,61 @@ def test_a_list_of_clips_names_nothing_beside_its_set(tmp_path, capsys):
     assert cli.main(['evaluate', 'verify', str(made), '--repair']) == 2
     assert 'is no record' in capsys.readouterr().err
     assert (tmp_path / 'victim').read_text() == 'mine'
+
+
+def scans(folder):
+  found = video_folder.Scan(
+    np.arange(9) / 12, 12.0, np.array([3]), (8, 8), 'abc'
+  )
+  path = folder / 'scan.npz'
+  np.savez(path, **dataclasses.asdict(found))
+
+  def read():
+    kept = video_folder._read_scan(path)
+    return None if kept is None else kept.shown(12.0)
+
+  return path, ('times', 'rate', 'cuts', 'size'), read
+
+
+def measured(folder):
+  rng = np.random.default_rng(0)
+  video = folder / 'a.mp4'
+  write_video(video, rng.integers(0, 255, (9, 16, 16, 3), np.uint8), 12)
+  measurer, job = measure.Measurer(folder / 'kept'), measure.Job(video)
+  measurer.one(job)
+
+  def read():
+    [one] = measurer.one(job).curves
+    return one.course
+
+  names = ('count', *(f'0 {name}' for name in ('steps', 'looks', 'thumbs')))
+  return next((folder / 'kept').glob('*.npz')), names, read
+
+
+def blocks(folder):
+  path = folder / 'rows/row000000.npz'
+  path.parent.mkdir()
+  files.write_json(path.with_name('key.json'), 'k')
+  shape = (1, 3, 2, 2, 16)
+  np.savez(path, latents=np.ones(shape), anchors=np.ones(shape))
+
+  def read():
+    rows = clips.RowFolder(path.parent, 'k').load({0: shape}, lambda _: None)
+    return rows[0].anchors + rows[0].latents if rows else None
+
+  return path, ('latents', 'anchors'), read
+
+
+@pytest.mark.parametrize('make', [scans, measured, blocks])
+def test_kept_arrays_of_another_kind_are_made_again(tmp_path, make):
+  path, names, read = make(tmp_path)
+  whole, right = dict(np.load(path)), read()
+  assert right is not None
+  odd = ('x', ['a', 'b'], [], np.ones((2, 2, 1)), np.nan, None)
+  for name in names:
+    for value in odd:
+      held = {k: v for k, v in whole.items() if k != name}
+      with path.open('wb') as file:
+        np.savez(file, **held, **({} if value is None else {name: value}))
+      found = read()
+      assert found is None or np.array_equal(found, right)

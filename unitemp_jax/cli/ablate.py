@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
       f'{args.config} is no config of ablations (it lacks {", ".join(lacks)}); '
       'use configs/ablations.py.'
     )
+  files.check_generated(args.results / _TABLE, 'unitemp ablate')
   file = args.config.partition(':')[0]
   stages = ablation.Stages(
     file, config['size'], args.model, args.out, tuple(config['stages'])

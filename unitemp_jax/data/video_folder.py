@@ -226,6 +226,12 @@ def _read_scan(path: pathlib.Path) -> Scan | None:
   try:
     with _READING, np.load(path) as arrays:
       height, width = arrays['size'].tolist()
+      # Increasing times of the frames, and numbers of some of them.
+      times = [np.float64(arrays['times']), np.float64(arrays['cuts'])]
+      if any(x.ndim != 1 or not (np.diff(x) >= 0).all() for x in times):
+        raise ValueError('its frames are in no order')
+      if not len(times[0]) or not 0 < float(arrays['rate']) < np.inf:
+        raise ValueError('it has no frames or no rate')
       return Scan(
         arrays['times'],
         float(arrays['rate']),

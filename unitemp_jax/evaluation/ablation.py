@@ -82,7 +82,8 @@ class Stages(NamedTuple):
     if not path.exists():
       return False
     steps = load_config(self.config(stage, arm, seed)).num_steps
-    return workdir.provenance(path).get('steps', 0) >= steps
+    done = workdir.provenance(path).get('steps')
+    return isinstance(done, int) and done >= steps
 
   def command(self, stage: str, arm: str, seed: int) -> list[str]:
     """Arguments of `unitemp train`."""
@@ -221,7 +222,7 @@ def is_done(folder: Path, name: str, seed: int, key: dict[str, Any]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Stored:
-  values: dict[str, dict[str, list]]
+  values: dict[str, dict[str, list[float]]]
 
 
 def read(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Numbers:
@@ -273,8 +274,13 @@ def report(
     several = '' if seeds == '1' else 's'
     first, second = (list(arm.values()) for arm in arms)
     for metric in first[0]:
-      if metric not in second[0]:
+      if not all(metric in own for own in first + second):
         continue
+      if len({len(own[metric]) for own in first + second}) > 1:
+        raise UserError(
+          f'{one} and {other} were measured with different numbers of clips; '
+          'delete the numbers of one of them.'
+        )
       values = (
         np.array([own[metric] for own in arm]) for arm in (first, second)
       )

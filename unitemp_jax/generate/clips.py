@@ -127,7 +127,8 @@ class RowFolder:
         with np.load(path) as held:
           latents, anchors = held['latents'], held['anchors']
         finite = np.isfinite(latents).all() and np.isfinite(anchors).all()
-        if finite and latents.shape == shapes.get(row):
+        fit = anchors.shape[2:] == latents.shape[2:]
+        if finite and fit and latents.shape == shapes.get(row):
           rows[row] = MadeRow(row, latents, anchors, 0.0, False)
           continue
       report(f'{path} is damaged; its block is made again')

@@ -105,7 +105,7 @@ class Measured:
 
   @classmethod
   def from_arrays(cls, path: Path, arrays: dict[str, np.ndarray]) -> Measured:
-    """Undoes `to_arrays`; KeyError or ValueError for something else."""
+    """Undoes `to_arrays`; see `Curves.from_arrays`."""
 
     def starting(start: str) -> dict[str, np.ndarray]:
       names = [name for name in arrays if name.startswith(start)]
@@ -163,7 +163,7 @@ class Measurer:
       place = self.folder / f'{job.key()}.npz'
       if place.exists():
         # What is damaged is measured again.
-        with contextlib.suppress(UserError, KeyError, ValueError):
+        with contextlib.suppress(UserError, *files.UNREADABLE):
           return Measured.from_arrays(job.path, files.read_arrays(place, ''))
       measured = _measure(job)
     except (UserError, OSError) as error:

@@ -61,8 +61,15 @@ class Curves:
 
   @classmethod
   def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Curves:
-    """Undoes `to_arrays`; KeyError if a field is missing."""
+    """Undoes `to_arrays`; KeyError, TypeError or ValueError for others."""
     fields = {f.name: arrays[f.name] for f in dataclasses.fields(cls)}
+    n = len(fields['thumbs'])
+    shapes = {'steps': (n - 1,), 'turns': (n - 2,), 'seam': (4,)}
+    shapes['looks'] = (n, len(QUALITIES))
+    shapes['thumbs'] = (n, *fields['thumbs'].shape[1:3])
+    for name, shape in shapes.items():
+      if fields[name].shape != shape or fields[name].dtype.kind not in 'fu':
+        raise ValueError(f'{name} has another shape or type')
     for side in ('height', 'width'):
       fields[side] = int(fields[side])
     return cls(**fields)
