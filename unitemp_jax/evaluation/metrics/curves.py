@@ -64,7 +64,8 @@ class Curves:
     """Undoes `to_arrays`; KeyError, TypeError or ValueError for others."""
     fields = {f.name: arrays[f.name] for f in dataclasses.fields(cls)}
     n = len(fields['thumbs'])
-    shapes = {'steps': (n - 1,), 'turns': (n - 2,), 'seam': (4,)}
+    shapes: dict[str, tuple[int, ...]] = {'seam': (4,)}
+    shapes |= {'steps': (n - 1,), 'turns': (n - 2,)}
     shapes['looks'] = (n, len(QUALITIES))
     shapes['thumbs'] = (n, *fields['thumbs'].shape[1:3])
     for name, shape in shapes.items():
