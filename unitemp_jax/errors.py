@@ -1,9 +1,10 @@
 """What is shown to users without a traceback: an error, and a remark."""
 
 import contextlib
+import difflib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -36,6 +37,32 @@ def shown(text: str) -> str:
   """What a user wrote, for one line of a terminal: cut to 60 characters."""
   cut = text if len(text) <= _MOST_SHOWN else f'{text[:_MOST_SHOWN]}...'
   return plain(cut).replace('\n', '\\n')
+
+
+def check_known(
+  what: str, name: object, known: Iterable[str], count: str = 'one'
+) -> None:
+  """Refuses a name that is not known; `what` begins the sentence."""
+  known = list(known)
+  if name not in known:
+    raise UserError(f'{what} {name!r}; use {count} of {", ".join(known)}.')
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+  """The known word that one may be a misspelling of, '' if none is near."""
+  return next(iter(difflib.get_close_matches(word, list(known), 1, cutoff)), '')
+
+
+def foreign(
+  path: str | os.PathLike[str],
+  why: str = 'was not made by this command',
+  place: str = '--out',
+) -> UserError:
+  """The complaint about a file that must not be replaced."""
+  return UserError(
+    f'{os.fspath(path)} is there already and {why}; choose another {place}, or '
+    'move it away.'
+  )
 
 
 def is_blank(text: str) -> bool:

@@ -5,8 +5,6 @@ is made beside its target under a name that nobody can guess, never through a
 link. What killed writers leave behind is removed by the next write there.
 """
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import errno

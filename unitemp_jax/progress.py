@@ -36,7 +36,6 @@ class Pace:
   """How fast things are done, step by step from now on."""
 
   def __init__(self, total: int):
-    """Starts with `total` of them to do."""
     self.total, self.done = total, 0
     self.times: list[tuple[int, float]] = []
     self._last = time.monotonic()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from unitemp_jax import orders
+from unitemp_jax import errors, orders
 from unitemp_jax.errors import UserError
 from unitemp_jax.generate import clip_file, clips
 from unitemp_jax.generate.request import Request
@@ -120,7 +120,7 @@ def test_what_is_missing_or_cut_short_is_made_again(made, ending, left):
     os.truncate(path, int(left * size))
   # Too little is left of a small one to tell what it was.
   told = left and left * size < 1024
-  assert state(made) == ('again' if not told else str(clip_file.foreign(path)))
+  assert state(made) == ('again' if not told else str(errors.foreign(path)))
   if left == 0 and ending in ('.mp4', '.gif', '.frames/00001.png'):
     write(job_of(made))
     assert state(made) == 'whole'
@@ -133,7 +133,7 @@ def test_a_file_of_yours_stays_and_is_named(made, ending, lost):
     beside(made, lost).unlink()
   retouch(made, ending)
   before = listing(made)
-  assert state(made) == str(clip_file.foreign(beside(made, ending)))
+  assert state(made) == str(errors.foreign(beside(made, ending)))
   assert listing(made) == before
 
 
@@ -165,13 +165,13 @@ def test_a_video_that_is_another_clip_is_named(made, fault, marked):
 
 def test_without_a_sidecar_only_the_videos_tag_tells(made):
   beside(made, '.json').unlink()
-  assert state(made) == str(clip_file.foreign(beside(made, '.png')))
+  assert state(made) == str(errors.foreign(beside(made, '.png')))
   for path in [*made.glob('forward/x.*')]:
     if path.suffix != '.mp4':
       shutil.rmtree(path) if path.is_dir() else path.unlink()
   assert state(made) == 'again'
   retouch(made, '.mp4')
-  assert state(made) == str(clip_file.foreign(beside(made, '.mp4')))
+  assert state(made) == str(errors.foreign(beside(made, '.mp4')))
 
 
 def test_what_comes_while_a_clip_is_made_stays(tmp_path):

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from unitemp_jax.aot.schedule import Cache
 from unitemp_jax.aot.serving import SERVING, Serving, kinds_of, seen_slots
 from unitemp_jax.aot.step import Step
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, check_known
 from unitemp_jax.models import weights
 from unitemp_jax.parallel.mesh import (
   MODEL_RULES,
@@ -57,10 +57,7 @@ def steps_of(
   if wanted:
     made = training_steps(config, _full_mesh(config.mesh, devices))
     for name in wanted:
-      if name not in (TRAIN, *made):
-        raise UserError(
-          f'--steps names {name!r}; use some of {", ".join((*NAMES, *made))}.'
-        )
+      check_known('--steps names', name, (*NAMES, *made), 'some')
     found += [
       step for name, step in made.items() if name in wanted or TRAIN in wanted
     ]

@@ -26,7 +26,7 @@ from unitemp_jax.aot.topology import CHIPS
 from unitemp_jax.bench import attention, measure, pytorch
 from unitemp_jax.bench.measure import CallShape, Context
 from unitemp_jax.data import typed_json
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, check_known, foreign
 from unitemp_jax.models.attention import attention_backend, dispatch, xla
 from unitemp_jax.parallel.mesh import make_mesh, platform
 from unitemp_jax.sampling.model_folder import TINY
@@ -269,10 +269,7 @@ def check(part: str, out: Path) -> None:
     elif path.name != _TILES:
       own = bool(files.read_json(path, keys=_FOUND))
   if not own:
-    raise UserError(
-      f'{path} is there already and not of bench device; choose another --out, '
-      'or move it away.'
-    )
+    raise foreign(path, 'not of bench device')
 
 
 def run(part: str, out: Path) -> None:
@@ -291,10 +288,7 @@ def run(part: str, out: Path) -> None:
     check(part, out)
     print(table(out, list(parts)))
     return
-  if part not in parts:
-    raise UserError(
-      f'there is no part {part!r}; use one of {", ".join(parts)}, table.'
-    )
+  check_known('there is no part', part, (*parts, 'table'))
   check(part, out)
   rows = parts[part]()
   kind = jax.devices()[0].device_kind

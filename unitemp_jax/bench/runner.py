@@ -20,7 +20,7 @@ from unitemp_jax.bench import (
   reading,
 )
 from unitemp_jax.bench.measure import Context, Outcome
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, foreign
 from unitemp_jax.evaluation.metrics.results import ResultTable, Section
 
 BENCHMARKS: dict[str, Callable[[Context], Outcome]] = {
@@ -74,10 +74,7 @@ def check(out: Path) -> None:
     files.read_json(out / RESULTS, keys=('about', 'benchmarks'))
   except UserError as error:
     if there:
-      raise UserError(
-        f'{there[0]} is there already and not of bench; choose another --out, '
-        'or move it away.'
-      ) from error
+      raise foreign(there[0], 'not of bench') from error
 
 
 def tables(about: dict, outcomes: dict[str, Outcome]) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from unitemp_jax.bench import attention, device, runner
 from unitemp_jax.bench.measure import CallShape, Context
 from unitemp_jax.cli.options import Parser
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, check_known
 from unitemp_jax.parallel import locks
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.sampling import model_folder
@@ -62,11 +62,7 @@ def main(argv: list[str]) -> int:
     name for name in runner.BENCHMARKS if name not in runner.NAMED
   ]
   for name in names:
-    if name not in runner.BENCHMARKS:
-      raise UserError(
-        f'there is no benchmark {name!r}; use some of '
-        f'{", ".join(runner.BENCHMARKS)}.'
-      )
+    check_known('there is no benchmark', name, runner.BENCHMARKS, 'some')
   call = _call(args)
   config = load_config(args.config, overrides) if args.config else None
   if 'reading' in names and config is None:

@@ -8,7 +8,7 @@ from unitemp_jax import files
 from unitemp_jax.aot.clips import estimates
 from unitemp_jax.cli import clip_options
 from unitemp_jax.cli.options import Parser, part_of, seeds, some
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, check_known
 from unitemp_jax.evaluation.clips import folder as clip_folder
 from unitemp_jax.evaluation.clips import naming
 from unitemp_jax.evaluation.metrics import frechet, registry, results
@@ -305,10 +305,7 @@ _OPTIONS = """
 def _suites(text: str) -> list[str]:
   names = [runner.current_name(name) for name in text.split(',')]
   for name in names:
-    if name not in runner.SUITES:
-      raise UserError(
-        f'--only names {name!r}; use some of {", ".join(runner.SUITES)}.'
-      )
+    check_known('--only names', name, runner.SUITES, 'some')
   return list(dict.fromkeys(names))
 
 

@@ -1,11 +1,6 @@
 """`unitemp ode_pairs`: a teacher's way from noise to clips, to train on."""
 
-from unitemp_jax.cli.options import (
-  Parser,
-  part_of,
-  read_prompt_files,
-  seeds,
-)
+from unitemp_jax.cli.options import Parser, part_of, read_prompt_files, seeds
 from unitemp_jax.errors import UserError
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.training import ode_pairs

@@ -1,7 +1,6 @@
 """Parsers of the verbs, and the options that several of them share."""
 
 import argparse
-import difflib
 import os
 import re
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unitemp_jax import TINY, files
-from unitemp_jax.errors import UserError, is_blank, plain
+from unitemp_jax.errors import UserError, is_blank, nearest, plain
 from unitemp_jax.orders import SINKS
 
 _FILES = ('.mp4', '.mkv', '.mov', '.webm', '.gif', '.avi', '.png', '.jpg')
@@ -208,9 +207,8 @@ class Parser(argparse.ArgumentParser):
   def error(self, message: str) -> NoReturn:
     """Refuses the arguments; names the option that may be meant."""
     word = re.match(r'unrecognized arguments: (--\w+)', message)
-    known = list(self._option_string_actions)
-    near = difflib.get_close_matches(word[1], known, n=1) if word else []
-    hint = f'did you mean {near[0]}? See' if near else 'see'
+    near = nearest(word[1], self._option_string_actions) if word else ''
+    hint = f'did you mean {near}? See' if near else 'see'
     raise UserError(f'{self.prog}: {message}; {hint} {self.prog} --help')
 
   def parse_with_overrides(

@@ -10,7 +10,7 @@ from unitemp_jax.cli import options
 from unitemp_jax.cli.options import Parser, part_of
 from unitemp_jax.data.tokenizer import Tokenizer
 from unitemp_jax.diffusion import guidance
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, foreign
 from unitemp_jax.generate import clip_file
 from unitemp_jax.generate.pipeline import Pipeline
 from unitemp_jax.generate.text import Stored
@@ -89,7 +89,7 @@ def _is_there(path: Path, prompt: str, seed: int, settings: dict) -> bool:
   with contextlib.suppress(UserError):
     found = read_metadata(path)
   if any(found.get(name) != value for name, value in tags.items()):
-    raise clip_file.foreign(path)
+    raise foreign(path)
   return True
 
 

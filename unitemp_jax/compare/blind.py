@@ -9,8 +9,6 @@ exact binomial p-value of no preference. Votes of several raters on one pair of
 videos are not independent, so pairs won by the majority are counted as well.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import hashlib

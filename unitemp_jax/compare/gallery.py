@@ -4,8 +4,6 @@ Clips have a poster and a strip: frames side by side, time running evenly from
 left to right, as the drawing of the generation order wants it.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import functools

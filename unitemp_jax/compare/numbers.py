@@ -5,8 +5,6 @@ both. Systems store their axes in different orders; the noise, which is equal,
 tells which order it is.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -5,8 +5,6 @@ record goes first, then the list of prompts, then what other folders know. A
 clip that could belong to two prompts is paired with none.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Comparison of systems: from folders to tables, pages and a blind test."""
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence

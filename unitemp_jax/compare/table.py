@@ -5,8 +5,6 @@ differences are taken over pairs in which both clips move, and a still clip
 loses its pair.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 

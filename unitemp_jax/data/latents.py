@@ -27,7 +27,7 @@ from unitemp_jax.data.prompt_embeddings import (
   check_values,
   write_records,
 )
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, foreign
 
 INDEX = 'latents.json'
 STARTED = 'encoding.json'  # what the shards are of, from the first one on
@@ -142,10 +142,8 @@ def check_started(
     return
   for pattern in ('latents-*.array_record', *beside):
     for path in folder.glob(pattern):
-      raise UserError(
-        f'{path} is there already and was not written by this command '
-        f'({STARTED} is missing); choose another --out, or move it away.'
-      )
+      why = f'was not written by this command ({STARTED} is missing)'
+      raise foreign(path, why)
 
 
 def start(folder: str | Path, about: dict[str, Any]) -> None:

@@ -103,7 +103,6 @@ class Buckets:
   def __init__(
     self, loaders: Sequence[Loader], sizes: Sequence[int], seed: int
   ):
-    """Takes the loaders, and how many clips each of them has."""
     self._loaders, self._seed = loaders, seed
     self._shares = np.asarray(sizes) / np.sum(sizes)
     self._count = 0

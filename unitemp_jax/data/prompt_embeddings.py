@@ -156,7 +156,6 @@ class PromptEmbeddings:
   """
 
   def __init__(self, folder: str | Path):
-    """Opens a folder; raises UserError if it is not finished."""
     folder = Path(folder)
     index = _read_json(folder / INDEX)
     keys = _read_json(folder / KEYS, list)

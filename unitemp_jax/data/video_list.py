@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from unitemp_jax import files, timeline
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, check_known
 
 SUFFIXES = ('.mp4', '.mov', '.webm', '.gif', '.mkv', '.avi', '.m4v')
 SHORT = ('drop', 'pad')
@@ -60,10 +60,7 @@ class VideoFolderSpec:
           f'{name} is {getattr(self, name)}; it must be positive and at most '
           f'{most}.'
         )
-    if self.short not in SHORT:
-      raise UserError(
-        f'short is {self.short!r}; use one of {", ".join(SHORT)}.'
-      )
+    check_known('short is', self.short, SHORT)
     if self.buckets and self.bucket not in self.buckets:
       raise UserError(f'{self.bucket} is not among {self.buckets}.')
     if not os.path.isdir(self.videos):

@@ -5,7 +5,6 @@ YAML that it is.
 """
 
 import dataclasses
-import difflib
 import itertools
 import re
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any, NoReturn
 import yaml
 
 from unitemp_jax import files
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, nearest
 
 # Numbers of base 2, 8, 16 and 60, which nobody means.
 _OTHER_BASE = re.compile(r'[-+]?0[\dbx_]|.*:')
@@ -65,8 +64,8 @@ class Node:
     entries = self.expect(dict, what=what)
     for key in entries:
       if key not in allowed:
-        near = difflib.get_close_matches(str(key), allowed, n=1)
-        hint = f'did you mean {near[0]!r}? ' if near else ''
+        near = nearest(str(key), allowed)
+        hint = f'did you mean {near!r}? ' if near else ''
         self.fail(
           f'{what} has no key {key!r}; {hint}It takes {", ".join(allowed)}.',
           self.keys[key],

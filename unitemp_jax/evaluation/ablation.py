@@ -5,8 +5,6 @@ of whatever is finished, wherever it was trained, by a bootstrap over seeds and
 clips.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import json
@@ -146,7 +144,6 @@ class Students:
   """Students of arms; those that are sampled alike share one compilation."""
 
   def __init__(self, model: Path):
-    """Loads the model whose other networks they use."""
     self._model = Pipeline.load(model)
     self._alike: dict[str, Pipeline] = {}
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from unitemp_jax import files
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, foreign
 from unitemp_jax.evaluation_sets.clips import Clip
 from unitemp_jax.files import is_alive
 from unitemp_jax.generate import clip_file
@@ -134,10 +134,7 @@ class Store:
         f'--out={self.root} holds other files; choose an empty or new folder.'
       )
     elif 'clips.jsonl' in there and files.read_text(path) != text:
-      raise UserError(
-        f'{path} is there already and of no set like this; choose another '
-        '--out, or move it away.'
-      )
+      raise foreign(path, 'of no set like this')
     return text
 
   def check_no_links(self, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -192,7 +189,7 @@ class Store:
       return True
     for path, own in self.written(clip.path, record, clip.key).items():
       if not own:
-        raise clip_file.foreign(path)
+        raise foreign(path)
     return False
 
   def written(

@@ -14,7 +14,7 @@ import numpy as np
 import unitemp_jax
 from unitemp_jax import files, orders, plans, progress, storage, timeline
 from unitemp_jax.data.tokenizer import Tokenizer
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, check_known
 from unitemp_jax.evaluation_sets import clips as set_clips
 from unitemp_jax.evaluation_sets.clips import SUITES, Clip
 from unitemp_jax.evaluation_sets.manifests import Prompt
@@ -93,10 +93,7 @@ def order_plans(
     raise UserError(f'--frames={frames} must be 1 + 4k, such as {card.frames}.')
   made = {}
   for name in names:
-    if name not in orders.ORDERS:
-      raise UserError(
-        f'--order names {name!r}; use some of {", ".join(orders.ORDERS)}.'
-      )
+    check_known('--order names', name, orders.ORDERS, 'some')
     order, more = orders.ORDERS[name], {}
     if sinks != 'none':
       if name not in orders.DIRECTIONS:
@@ -277,7 +274,6 @@ class Reader:
   """Reads the images and real clips of a set in its size, once in a while."""
 
   def __init__(self, work: Work):
-    """Opens nothing yet."""
     self.card = model_folder.read_card(work.model)
     self.frames: int = work.settings['frames']
     self.kind = SUITES[work.settings['suite']].conditioning
@@ -343,7 +339,6 @@ class Maker:
     size: int,
     pipeline: Pipeline,
   ):
-    """Takes a loaded model."""
     self.pipeline = pipeline
     self._work, self._store, self._reader = work, store, reader
     self._size = size

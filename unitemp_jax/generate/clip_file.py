@@ -20,7 +20,7 @@ import numpy as np
 
 import unitemp_jax
 from unitemp_jax import errors, files
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, check_known, foreign
 from unitemp_jax.generate import noise
 from unitemp_jax.generate.request import Conditioning, Request
 from unitemp_jax.plans import decoding, drawing, switches, text
@@ -63,10 +63,7 @@ class Output:
     """Reads names of formats with commas, and checks the other settings."""
     names = dict.fromkeys(name.strip() for name in listed.split(','))
     for name in names:
-      if name not in formats.FORMATS:
-        raise UserError(
-          f'--format names {name!r}; use some of {", ".join(formats.FORMATS)}.'
-        )
+      check_known('--format names', name, formats.FORMATS, 'some')
     made = cls(tuple(name for name in names if name != 'mp4'), **settings)
     if not 0 <= made.crf <= _WORST:
       raise UserError(f'--crf={made.crf} must lie in 0 (best) .. {_WORST}.')
@@ -158,7 +155,6 @@ class Watch:
   """
 
   def __init__(self, request: Request):
-    """Starts before the first frame."""
     self.request = request
     self.count = 0
     self.steps: list[float] = []
@@ -318,14 +314,6 @@ def write_all(
     more[MARKS] = marks(folder, path.stem)
     sidecar = {**tags, **watch.facts(), **more, 'timings': timings}
     files.write_json(path.with_suffix('.json'), sidecar)
-
-
-def foreign(path: Path) -> UserError:
-  """The complaint about a file that is not this request's."""
-  return UserError(
-    f'{path} is there already and was not made by this command; choose another '
-    '--out, or move it away.'
-  )
 
 
 def mark(path: Path) -> str:

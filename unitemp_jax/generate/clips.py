@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from unitemp_jax import files, progress
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, foreign
 from unitemp_jax.generate import clip_file
 from unitemp_jax.generate.clip_file import Job
 from unitemp_jax.generate.pipeline import Pipeline
@@ -108,7 +108,7 @@ class RowFolder:
     """Opens the folder of one clip, which is made at the first `save`."""
     self.path, self._record, self._key = path, path / 'key.json', key
     if path.is_symlink():
-      raise clip_file.foreign(path)
+      raise foreign(path)
     if self._record.exists():
       if _key_in(self._record) != key:
         raise UserError(
@@ -116,7 +116,7 @@ class RowFolder:
           'choose another --out, or delete it.'
         )
     elif os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
-      raise clip_file.foreign(path)
+      raise foreign(path)
 
   def load(self, shapes: dict[int, tuple], report: Report = print):
     """Rows by number; one that is damaged is said, and will be made again."""
@@ -164,7 +164,7 @@ class _Run:
     self.partial = job.beside('.partial.mp4')
     tags = clip_file.tags_of(self.partial)
     if os.path.lexists(self.partial) and tags.get('key') != self.key:
-      raise clip_file.foreign(self.partial)
+      raise foreign(self.partial)
     self.rows: list[MadeRow] = []
     self.timings: dict[str, float] = {}
     plan = job.request.plan

@@ -69,7 +69,6 @@ class Request:
   nag: Nag | None = None  # a negative prompt; None for none
 
   def __post_init__(self):
-    """Refuses what cannot be run."""
     _check_once(self.plan)
     _check_prompts(self)
     _check_given(self)
@@ -238,7 +237,6 @@ class Draft:
   """
 
   def __init__(self, model: Any, settings: Mapping[str, Any]):
-    """Takes the settings that all workflows share."""
     self.card: ModelCard = getattr(model, 'card', model)
     if not isinstance(self.card, ModelCard):
       raise UserError(f'{model!r:.60} is no model; give unitemp_jax.load().')

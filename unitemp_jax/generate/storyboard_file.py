@@ -29,7 +29,6 @@ Every complaint names file and line, see `yaml_reader`.
 """
 
 import dataclasses
-import difflib
 import itertools
 import os
 import re
@@ -39,7 +38,7 @@ from pathlib import Path
 from unitemp_jax import files, timeline
 from unitemp_jax.data import yaml_reader
 from unitemp_jax.data.yaml_reader import Node
-from unitemp_jax.errors import UserError, is_blank
+from unitemp_jax.errors import UserError, is_blank, nearest
 
 _BOARD = ('size', 'seed', 'loop', 'anchors', 'window', 'scenes')
 _BOARD += ('transitions',)
@@ -277,8 +276,8 @@ def _transitions(node, scenes, loop) -> tuple[Transition, ...]:
 def _known(node, names: Sequence[str]) -> str:
   name = _text(node, 'the scene of a transition')
   if name not in names:
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f'did you mean {near[0]!r}? ' if near else ''
+    near = nearest(name, names)
+    hint = f'did you mean {near!r}? ' if near else ''
     node.fail(
       f'there is no scene {name!r}; {hint}The scenes are {", ".join(names)}.'
     )

@@ -211,7 +211,6 @@ class Stored:
   """Precomputed embeddings, from "unitemp encode PROMPTS"."""
 
   def __init__(self, folder: str | Path, card: ModelCard, tokenizer: Tokenizer):
-    """Opens a folder."""
     self.found = PromptEmbeddings(folder)
     if self.found.width != card.dit.text_dim:
       raise UserError(

@@ -23,7 +23,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from unitemp_jax.diffusion import flow
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import check_known
 from unitemp_jax.models import nag, rope
 from unitemp_jax.models.attention import RESIDUALS, attention
 from unitemp_jax.models.cache import KVCache, beside, init_cache, stage
@@ -92,10 +92,7 @@ def policy_named(policy: str | bool) -> str:
   """Checks a name; True and False, of older models, are full and none."""
   if isinstance(policy, bool):
     return 'full' if policy else 'none'
-  if policy not in POLICIES:
-    raise UserError(
-      f"the dit config's remat is {policy!r}; use one of {', '.join(POLICIES)}."
-    )
+  check_known("the dit config's remat is", policy, POLICIES)
   return policy
 
 

@@ -27,7 +27,6 @@ class Nag:
   alpha: float = 0.25
 
   def __post_init__(self):
-    """Checks them."""
     if not self.prompt.strip():
       raise UserError('the negative prompt is empty; leave it out.')
     for name, low, high in (

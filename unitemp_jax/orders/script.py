@@ -171,7 +171,6 @@ class Settings:
   rows: int | None = None  # pad to this many rows; None = no padding
 
   def __post_init__(self):
-    """Refuses numbers that no plan could have."""
     for name, option, least in (('block', '', 1), ('start', '_level', 0)):
       value = getattr(self, name)
       if not least <= value <= _MOST:

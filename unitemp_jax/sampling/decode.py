@@ -59,7 +59,6 @@ class Decoder:
   """Decodes what a plan's rows make, as soon as its schedule allows."""
 
   def __init__(self, decode: Chunk, plan: Plan, schedule: Schedule):
-    """Starts with nothing decoded."""
     self._decode, self._plan, self._schedule = decode, plan, schedule
     self._next = 0
     self._latents: dict[int, np.ndarray] = {}
@@ -184,7 +183,6 @@ class Codec:
   """
 
   def __init__(self, config: vae3d.VAEConfig):
-    """Compiles nothing yet."""
     self.config = config
     self._vae = vae3d.VAE(config)
     self.piece = config.temporal_stride if config.large_frames else _PIECE

@@ -38,7 +38,6 @@ class TeacherSettings:
   solver: str = 'euler'  # 'euler' or 'unipc'
 
   def __post_init__(self):
-    """Refuses what no sampler can do; UserError."""
     if self.solver not in SOLVERS:
       raise UserError(
         f'there is no solver {self.solver!r}; use {" or ".join(SOLVERS)}.'

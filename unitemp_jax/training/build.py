@@ -16,7 +16,7 @@ from unitemp_jax.data import (
   prompt_embeddings,
   video_folder_builder,
 )
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import check_known
 from unitemp_jax.training.program import Program, StepFn
 from unitemp_jax.training.programs import builders, networks
 from unitemp_jax.training.programs.distill import DistillProgram
@@ -66,11 +66,7 @@ class BucketProgram:
 
 def build_program(config: ConfigDict) -> Program:
   """Returns the program of `config.objective`; reads no weights."""
-  if config.objective not in PROGRAMS:
-    raise UserError(
-      f'config.objective is {config.objective!r}; use one of '
-      f'{", ".join(PROGRAMS)}.'
-    )
+  check_known('config.objective is', config.objective, PROGRAMS)
   main = PROGRAMS[config.objective](config)
   folders = builders.latents_dirs(config) if 'latents' in config else []
   for folder in folders:  # A dry run reads no more of them.

@@ -1,7 +1,6 @@
 """Config files and overrides: `--config=FILE[:ARG] --config.a.b=value`."""
 
 import ast
-import difflib
 import inspect
 import sys
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ import ml_collections
 
 from unitemp_jax import timeline
 from unitemp_jax.diffusion import guidance
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, nearest
 from unitemp_jax.models import sizes
 
 # What every training's config has.
@@ -134,10 +133,9 @@ def _apply(config: ml_collections.ConfigDict, override: str) -> None:
     name, added = f'{name}_scale', guidance.FORMER_CONFIG.get(path[-1], 0.0)
     text = str(_parse(name, text, 0.0) + added)
   if name not in known:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f'it has {", ".join(config)}.'
-    if close:
-      hint = f'did you mean {close[0]}?'
+    if near := nearest(name, known, cutoff=0.5):
+      hint = f'did you mean {near}?'
     raise UserError(f'The config has no key {name!r}; {hint}')
   *path, key = name.split('.')
   node = config
@@ -165,12 +163,8 @@ def load_config(
   name, _, argument = path_with_arg.partition(':')
   path = Path(name)
   if not path.is_file():
-    near = difflib.get_close_matches(
-      path.name, [p.name for p in path.parent.glob('*.py')], n=1
-    )
-    hint = (
-      f'did you mean {path.parent / near[0]}?' if near else 'check --config.'
-    )
+    near = nearest(path.name, (p.name for p in path.parent.glob('*.py')))
+    hint = f'did you mean {path.parent / near}?' if near else 'check --config.'
     raise UserError(f'There is no config file {path}; {hint}')
   config = _call_get_config(path, argument or None)
   lacks = [key for key in needs if key not in config]

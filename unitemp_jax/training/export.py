@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from unitemp_jax import files
 from unitemp_jax.data.tokenizer import Tokenizer
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import foreign
 from unitemp_jax.models import weights
 from unitemp_jax.models.weights import LazyWeights
 from unitemp_jax.sampling import model_folder
@@ -69,10 +69,7 @@ def export(config: ConfigDict, student: Path, out: Path) -> Iterator[Path]:
   if not (out / model_folder.INDEX).exists():
     for name in written:
       if os.path.lexists(out / name):
-        raise UserError(
-          f'{out / name} is there already and not of an export; choose '
-          'another --out, or move it away.'
-        )
+        raise foreign(out / name, 'not of an export')
   else:
     model_folder.read_card(out)
   out.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,6 @@ class TrajectoryMaker:
   """
 
   def __init__(self, config: ConfigDict, steps: int):
-    """Reads all weights."""
     self._config = config
     self._settings = TeacherSettings(
       steps, config.student.shift, guidance.config_scale(config, 'sampling')

@@ -30,7 +30,7 @@ from jax.experimental import multihost_utils
 
 from unitemp_jax import files
 from unitemp_jax.diffusion import guidance
-from unitemp_jax.errors import UserError, system_error
+from unitemp_jax.errors import UserError, foreign, system_error
 from unitemp_jax.models import sizes, weights
 from unitemp_jax.parallel import locks, processes
 from unitemp_jax.training.program import TrainState
@@ -103,10 +103,8 @@ def check_config(workdir: Path, config: dict) -> None:
   if not path.exists():
     for name in LOGS:
       if os.path.lexists(workdir / name):
-        raise UserError(
-          f'{workdir / name} is there already and of no run ({path.name} is '
-          'missing); choose another --workdir, or move it away.'
-        )
+        why = f'of no run ({path.name} is missing)'
+        raise foreign(workdir / name, why, '--workdir')
     return
   mend = 'restore it or choose another --workdir'
   old = files.read_json(path, 'the config of a run', mend)
@@ -161,10 +159,7 @@ def check_weights(workdir: Path, names: Iterable[str], config: dict) -> None:
       about = opened.metadata
     known = about.get('config')
     if not isinstance(known, dict) or fingerprint(known) != fingerprint(config):
-      raise UserError(
-        f'{path} is there already and not of this run; choose another '
-        '--workdir, or move it away.'
-      )
+      raise foreign(path, 'not of this run', '--workdir')
 
 
 def export_weights(
@@ -312,7 +307,6 @@ class Checkpoints:
     keep: int = 2,
     keep_every: int = 0,
   ):
-    """Opens or creates `directory`."""
     _quiet_writers()
     self._directory = Path(directory).absolute()
     self._fingerprint = fingerprint

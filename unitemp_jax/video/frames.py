@@ -5,8 +5,6 @@ own range [-1, 1] is refused, because a difference of it would be twice as
 large without anyone noticing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import numpy as np

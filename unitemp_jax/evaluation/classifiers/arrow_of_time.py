@@ -12,8 +12,6 @@ real footage has no direction, or there is little of it, it does not tell real
 clips from their reversals either: read its answers beside those.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -42,7 +40,7 @@ class ArrowOfTime:
   network: classifier.Classifier
 
   @classmethod
-  def fit(cls, seed: int = 0) -> ArrowOfTime:
+  def fit(cls, seed: int = 0) -> 'ArrowOfTime':
     """Fits on the training split of falling digits."""
     from unitemp_jax.data import falling_digits
 
@@ -74,7 +72,7 @@ class ArrowOfTime:
     classifier.save_arrays(path, self.network.to_arrays())
 
   @classmethod
-  def load(cls, path: str | os.PathLike[str]) -> ArrowOfTime:
+  def load(cls, path: str | os.PathLike[str]) -> 'ArrowOfTime':
     """Reads what `save` wrote; UserError if the file holds something else."""
     made = classifier.Classifier.from_arrays
     return cls(classifier.load(path, made, 'arrow of time'))
@@ -164,7 +162,7 @@ class Direction:
   scale: np.ndarray  # [k] root mean square of each feature in training
 
   @classmethod
-  def fit(cls, odd: np.ndarray) -> Direction:
+  def fit(cls, odd: np.ndarray) -> 'Direction':
     """Learns from real clips; `odd` [n, k] are their `odd_features`.
 
     UserError for fewer than two clips.

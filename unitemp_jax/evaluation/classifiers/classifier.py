@@ -4,8 +4,6 @@ Two or three dense layers with ReLU, stored as plain arrays, so that reading
 needs no scikit-learn and gives the same on every version of it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import warnings
@@ -51,7 +49,7 @@ class Classifier:
     return arrays
 
   @classmethod
-  def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Classifier:
+  def from_arrays(cls, arrays: dict[str, np.ndarray]) -> 'Classifier':
     """Undoes `to_arrays`; KeyError if a layer is missing."""
     layers = range(sum(name.startswith('weight_') for name in arrays))
     if not layers:

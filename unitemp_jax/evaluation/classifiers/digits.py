@@ -7,8 +7,6 @@ is the hue that most of the bright, saturated pixels of the clip are nearest
 to. Reading needs numpy only; fitting also needs the data package.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 
@@ -41,7 +39,7 @@ class DigitClassifier:
   hues: np.ndarray  # [colours] hue of each colour class, in turns
 
   @classmethod
-  def fit(cls, seed: int = 0) -> DigitClassifier:
+  def fit(cls, seed: int = 0) -> 'DigitClassifier':
     """Fits on the training split of falling digits, in minutes."""
     from unitemp_jax.data import falling_digits
 
@@ -80,12 +78,12 @@ class DigitClassifier:
     classifier.save_arrays(path, arrays)
 
   @classmethod
-  def load(cls, path: str | os.PathLike[str]) -> DigitClassifier:
+  def load(cls, path: str | os.PathLike[str]) -> 'DigitClassifier':
     """Reads what `save` wrote; UserError if the file holds something else."""
     return classifier.load(path, cls._from_arrays, 'digit classifier')
 
   @classmethod
-  def _from_arrays(cls, arrays: dict[str, np.ndarray]) -> DigitClassifier:
+  def _from_arrays(cls, arrays: dict[str, np.ndarray]) -> 'DigitClassifier':
     parts: dict[str, dict] = {}
     for name, array in arrays.items():
       member, dot, layer = name.partition('.')

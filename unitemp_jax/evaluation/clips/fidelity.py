@@ -4,8 +4,6 @@ Where the ends were given, the frames between them are also compared, beside the
 plain blends that every inbetween must beat.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools
@@ -37,7 +35,7 @@ class Reference:
   width: int  # pixels
 
   @classmethod
-  def of(cls, reference: ClipFile, clip: ClipFile) -> Reference:
+  def of(cls, reference: ClipFile, clip: ClipFile) -> 'Reference':
     """The reference as a clip needs it."""
     size = clip.height, clip.width
     return cls(reference.path, clip.frames, clip.fps, *size)

@@ -5,8 +5,6 @@ before what its name says. Nothing is decoded here but headers; what cannot be
 used is named and left out.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Mapping

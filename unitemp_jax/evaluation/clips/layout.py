@@ -7,8 +7,6 @@ temporal latent positions of each block in the order made, and `given_frames`
 how many frames were given at the start and at the end.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
@@ -36,7 +34,7 @@ class Blocks:
   period: int
 
   @classmethod
-  def parse(cls, text: str) -> Blocks:
+  def parse(cls, text: str) -> 'Blocks':
     """Reads 'FIRST:PERIOD'; raises UserError for anything else."""
     try:
       first, period = map(int, text.split(':'))
@@ -50,7 +48,7 @@ class Blocks:
     return cls(first, period)
 
   @classmethod
-  def usual(cls, fps: float) -> Blocks:
+  def usual(cls, fps: float) -> 'Blocks':
     """Blocks of 3 latents, or of 8 at 24 frames per second."""
     latents = _BLOCK_AT_RATE.get(round(fps), _BLOCK)
     period = timeline.STRIDE * latents
@@ -77,7 +75,7 @@ class Layout:
     frames: int,
     fps: float,
     blocks: Blocks | None = None,
-  ) -> Layout:
+  ) -> 'Layout':
     """Reads a record; `blocks` are for one without boundaries."""
     field({'frames': frames}, 'frames', lambda count: count <= _MOST_FRAMES)
     usual = blocks or Blocks.usual(fps)

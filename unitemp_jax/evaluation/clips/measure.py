@@ -5,8 +5,6 @@ its path, size and time of writing: an interrupted command continues, and a clip
 that was replaced is measured again.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -104,7 +102,7 @@ class Measured:
     return arrays | {f'likeness {name}': value for name, value in own.items()}
 
   @classmethod
-  def from_arrays(cls, path: Path, arrays: dict[str, np.ndarray]) -> Measured:
+  def from_arrays(cls, path: Path, arrays: dict[str, np.ndarray]) -> 'Measured':
     """Undoes `to_arrays`; see `Curves.from_arrays`."""
 
     def starting(start: str) -> dict[str, np.ndarray]:

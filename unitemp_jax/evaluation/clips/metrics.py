@@ -6,8 +6,6 @@ read twice, as played and in the order in which the frames were made: a video
 made backward that degrades shows it at its beginning.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -8,8 +8,6 @@ LongLive puts `rank3-` before Self-Forcing's names and may end them with
 beside the clip. VBench-like folders hold `prompt-i.mp4`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import unicodedata

@@ -5,8 +5,6 @@ Each statistic stands beside the same statistic of real clips cut to the same
 length, rate and size.
 """
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import dataclasses
@@ -59,7 +57,7 @@ class Clip:
   @classmethod
   def of(
     cls, name: str, source: str, curves: Curves, layout: Layout, direction: bool
-  ) -> Clip:
+  ) -> 'Clip':
     """Computes the metrics of a clip; UserError if the layout does not fit."""
     odd = None
     if direction and curves.frames >= arrow_of_time.LEAST_FRAMES:

@@ -3,8 +3,6 @@
 They cover which clips were drawn, and nothing else: not the training seed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 

@@ -5,8 +5,6 @@ and size are read once. Steps and turns are mean absolute first and second
 differences of pixels in [0, 1]; the other curves say how a frame looks.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 
@@ -60,7 +58,7 @@ class Curves:
     return {k: np.asarray(v) for k, v in dataclasses.asdict(self).items()}
 
   @classmethod
-  def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Curves:
+  def from_arrays(cls, arrays: dict[str, np.ndarray]) -> 'Curves':
     """Undoes `to_arrays`; KeyError, TypeError or ValueError for others."""
     fields = {f.name: arrays[f.name] for f in dataclasses.fields(cls)}
     n = len(fields['thumbs'])

@@ -4,8 +4,6 @@ The path of a digit is the centre of its ink. Lawful paths are those of the data
 (`data.falling_digits.sample_states`), whose motion is a closed formula.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from unitemp_jax.video.frames import check_clips, unit_pixels

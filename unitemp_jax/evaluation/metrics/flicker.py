@@ -12,8 +12,6 @@ Steps are `frames.frame_steps` [n, T-1], and `at` boundary transitions; a
 UserError is raised where there is none, or one outside the clip.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ distance of two Gaussians. It is FVD only where the features are those of I3D
 trained on Kinetics-400; this file has no network and knows no such name.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 

@@ -11,8 +11,6 @@ are asked:
   direction, and what real clips do does not.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Sequence
 
@@ -52,7 +50,7 @@ class Reference:
   spread: np.ndarray  # [6], standard deviation over all windows of all clips
 
   @classmethod
-  def of(cls, real: np.ndarray) -> Reference:
+  def of(cls, real: np.ndarray) -> 'Reference':
     """From `courses` of real clips; other ones than are to be measured."""
     spread = real.reshape(-1, real.shape[-1]).std(axis=0)
     return cls(real.mean(axis=0), np.maximum(spread, 1e-6))

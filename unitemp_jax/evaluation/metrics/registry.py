@@ -4,8 +4,6 @@ A suite's numbers are defined by how their names begin, those of a folder of
 clips by their whole names, see `find`.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from unitemp_jax.errors import UserError

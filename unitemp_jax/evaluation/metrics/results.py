@@ -1,7 +1,5 @@
 """The table that every evaluation writes and every document is made from."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io
@@ -62,7 +60,7 @@ class ResultTable:
     return json.dumps({'results': rows}, indent=1) + '\n'
 
   @classmethod
-  def from_json(cls, path: str | os.PathLike[str]) -> ResultTable:
+  def from_json(cls, path: str | os.PathLike[str]) -> 'ResultTable':
     """Reads a table; UserError if the file is missing or is none."""
     mend = 'run the evaluation again'
     stored = files.read_json(path, 'a table of results', mend, keys=['results'])

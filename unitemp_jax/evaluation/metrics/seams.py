@@ -4,8 +4,6 @@ Frames are [n, T, H, W, 3], uint8 or floats in [0, 1]; results have one entry
 per clip. Too few frames, or a wrong shape or range, are a UserError.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -5,8 +5,6 @@ per clip. d(a, b) is the mean absolute difference of two frames. Too few frames,
 or a wrong shape or range, are a UserError.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

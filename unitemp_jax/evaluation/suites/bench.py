@@ -5,8 +5,6 @@ that a suite costs little after another one. All work runs in batches of one
 size, the last one filled up, so that one compiled program serves.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools
@@ -189,7 +187,7 @@ class Bench:
     settings: Settings,
     teacher: Path | None = None,
     initial: Path | None = None,
-  ) -> Bench:
+  ) -> 'Bench':
     """Measures the model in a folder.
 
     `teacher` are weights in place of the folder's, `initial` those that the

@@ -9,8 +9,6 @@ seam is gone by construction; such rows are marked `whole_past` and prove
 nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

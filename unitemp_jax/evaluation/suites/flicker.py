@@ -11,8 +11,6 @@ tail that stands still lowers them. The teacher makes all frames at once: what
 it shows at a boundary is no seam, but what its students learn to show there.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 

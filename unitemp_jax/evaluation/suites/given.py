@@ -7,8 +7,6 @@ cross-fade and cut are the null: they meet the given frames, and nothing moves
 in them but the blend.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

@@ -8,8 +8,6 @@ the real clip, which are their sinks, or of another clip: the control that must
 fail. They show digits that hop, since falls come to rest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ Loops of falls close though no fall does; loops of hops, of two lengths, have
 real ones beside them. Clips that are cut off are no loops: the control.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -5,8 +5,6 @@ every seven the same seven? Distribution matching may narrow what a student
 makes: accuracy does not show it, the distance between clips of a class does.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.spatial.distance import cdist
 

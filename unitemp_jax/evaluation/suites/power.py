@@ -6,8 +6,6 @@ other real clips, the student from itself with other noise). One that tells the
 first kind and not the second has power; the suite `orders` uses those.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 

@@ -5,8 +5,6 @@ all that decides it, so that an interrupted evaluation continues, and numbers
 of two models never end up in one table.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +13,7 @@ from typing import Any, NamedTuple
 
 import unitemp_jax
 from unitemp_jax import files, progress
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, foreign
 from unitemp_jax.evaluation.metrics import results
 from unitemp_jax.evaluation.metrics.results import Result, ResultTable, Section
 from unitemp_jax.evaluation.suites import bench as suite_bench
@@ -182,10 +180,7 @@ def finished(out: Path, key: dict[str, Any]) -> dict[str, list[Section]]:
     out / n for n in (results.METRICS, results.TABLES, flicker.PICTURE)
   ):
     if not done and os.path.lexists(path):
-      raise UserError(
-        f'{path} is there already and not of this command; choose another '
-        '--out, or move it away.'
-      )
+      raise foreign(path, 'not of this command')
   return done
 
 

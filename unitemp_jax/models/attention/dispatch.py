@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import check_known
 from unitemp_jax.models.attention import tiles, xla
 from unitemp_jax.parallel import mesh as device_mesh
 from unitemp_jax.parallel.mesh import BATCH_AXES, TOKEN_AXIS
@@ -48,11 +48,7 @@ def attention_backend(name: str) -> Iterator[None]:
   A jitted function keeps what it was traced with. Splash runs in interpret
   mode, slowly, on what is no TPU.
   """
-  if name not in BACKENDS:
-    raise UserError(
-      f'there is no attention backend {name!r}; use one of '
-      f'{", ".join(BACKENDS)}.'
-    )
+  check_known('there is no attention backend', name, BACKENDS)
   token = _chosen.set(name)
   try:
     yield

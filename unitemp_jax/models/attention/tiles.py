@@ -45,7 +45,6 @@ class Tiles:
   xla_logits: int = 2**22  # logits that the plain form computes at a time
 
   def __post_init__(self):
-    """Refuses sizes that no kernel takes."""
     for name, size in dataclasses.asdict(self).items():
       unit = _SUBLANES if name in ('block_q', 'prefix_q') else _LANES
       if not isinstance(size, int) or size < unit or size % unit:

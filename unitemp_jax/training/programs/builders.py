@@ -13,7 +13,7 @@ from unitemp_jax.data import latents
 from unitemp_jax.data.falling_digits import FallingDigitsSpec
 from unitemp_jax.data.video_list import VideoFolderSpec, read_buckets
 from unitemp_jax.diffusion import flow, guidance
-from unitemp_jax.errors import UserError
+from unitemp_jax.errors import UserError, check_known
 from unitemp_jax.models import sizes, vae3d
 from unitemp_jax.models.dit import DiTConfig
 from unitemp_jax.models.umt5 import TextConfig
@@ -182,11 +182,7 @@ def training_plans(
   made, weights = [], []
   for name, weight in settings.weights.items():
     order, *extras = name.split('+')
-    if order not in orders.ORDERS:
-      raise UserError(
-        f'config.orders.weights names {order!r}; use one of '
-        f'{", ".join(orders.ORDERS)}.'
-      )
+    check_known('config.orders.weights names', order, orders.ORDERS)
     keywords = dict(special.get(order, {}))
     for extra in extras:
       if extra not in known:
@@ -210,11 +206,8 @@ def training_plans(
 
 def windowed(settings: ConfigDict) -> bool:
   """Whether a `config.orders` asks for windowed anchors."""
-  if settings.anchor_kind not in ANCHOR_KINDS:
-    raise UserError(
-      f'config.orders.anchor_kind is {settings.anchor_kind!r}; use one of '
-      f'{", ".join(ANCHOR_KINDS)}.'
-    )
+  kind = settings.anchor_kind
+  check_known('config.orders.anchor_kind is', kind, ANCHOR_KINDS)
   return settings.anchors > 0 and settings.anchor_kind == 'windowed'
 
 

@@ -28,7 +28,6 @@ class TeacherProgram(SingleLossProgram):
   name = 'teacher'
 
   def __init__(self, config: ConfigDict):
-    """Reads `model`, `latents`, `pretrained` and `loss`."""
     super().__init__(config)
     self._dit = DiT(builders.dit_config(config.model))
     self._encoder = TextEncoder(builders.text_config(config.model))

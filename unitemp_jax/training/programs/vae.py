@@ -29,7 +29,6 @@ class VAEProgram(SingleLossProgram):
   name = 'vae'
 
   def __init__(self, config: ConfigDict):
-    """Reads the settings of `configs/tiny_vae.py`."""
     super().__init__(config)
     self._vae = VAE(builders.vae_config(config.model))
     clip = (config.data.num_frames, *builders.frame_size(config.data), 3)
