@@ -1,12 +1,10 @@
 """Benchmark `attention`: autotunes the tiles of attention kernels.
 
-All sizes and the baseline are timed in turns in one run: forward, then forward
-and backward with the forward sizes that won. The baseline is plain XLA with all
-logits at once, or in pieces where memory does not take them; sizes that do not
-fit are left out. They are tried in stages, each starting from what won in the
-one before, up to what the vector memory of a TPU takes. The winner is
-written as a table of tiles, which attention uses from then on if it is told to,
-see `models.attention.tiles`.
+All sizes and the baseline (plain XLA with all logits at once, or in pieces
+where memory does not take them) are timed in turns in one run: forward, then
+forward and backward with the forward sizes that won. Sizes are tried in stages,
+each starting from what won in the one before; those that do not fit are left
+out. The winner is written as a table of tiles, see `models.attention.tiles`.
 """
 
 import dataclasses

@@ -1,14 +1,11 @@
 """Benchmark `cache`: cached rollout against computing the context again.
 
 Both make the same block from the same visible latents with the same noise, and
-both give the same result up to rounding, which is reported beside the times:
-
-* cached: one pass per noise level over the block alone, which attends to the
-  cached keys and values of the context, and one that stores its own;
-* recompute: one pass per noise level over context and block, under a mask that
-  lets each block see itself and those before it. Nothing is stored;
-* recompute, unmasked: the same without the mask, which is what a bidirectional
-  network costs at the least. Its result is another one.
+give the same result up to rounding, which is reported beside the times. The
+cached one is a pass per noise level over the block alone, and one that stores
+its own; the other a pass per level over context and block, under a mask that
+lets each block see itself and those before it. Without the mask, which is what
+a bidirectional network costs at the least, the result is another one.
 """
 
 from collections.abc import Callable

@@ -1,12 +1,10 @@
 """Benchmark `baselines`: our networks beside diffusers' and transformers'.
 
-Both sides have the same random weights and the same input, and their outputs
-are compared before anything is timed. A few-step rollout in PyTorch is built
-from diffusers' blocks: a pass attends to cached keys and values, as
-Self-Forcing's pipeline does (guandeh17/Self-Forcing,
+Both sides have the same random weights and input, and their outputs are
+compared before anything is timed. A few-step rollout in PyTorch is built from
+diffusers' blocks as Self-Forcing's pipeline does it (guandeh17/Self-Forcing,
 `pipeline/self_forcing_training.py`). Every case runs in processes of its own:
 both sides in turns, on one core and on all, then each alone for its memory.
-PyTorch comes with the extra `torch`.
 """
 
 import dataclasses

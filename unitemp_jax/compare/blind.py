@@ -1,12 +1,11 @@
 """Blind comparison (a two-alternative forced choice) and its votes.
 
 Clips are copied under names that tell nothing, without their tags; which side
-is whose lies in a key that stays outside the folder of the page. The sides are
-derived from the key's secret, so the same command makes the same page.
-
-Shares of the votes are of the decided ones, with Wilson's 95 % interval and the
-exact binomial p-value of no preference. Votes of several raters on one pair of
-videos are not independent, so pairs won by the majority are counted as well.
+is whose lies in a key that stays outside the folder of the page, whose secret
+the sides are derived from: the same command makes the same page. Shares are of
+the decided votes, with Wilson's 95 % interval and the exact binomial p-value of
+no preference; pairs won by the majority are counted as well, since votes of
+several raters on one pair are not independent.
 """
 
 import collections

@@ -1,12 +1,10 @@
 """Checkpoints of PyTorch tools: safetensors, `.pt`, indices, folders.
 
-Opening reads names, shapes and types; values are read tensor by tensor. A
-`.pt` is read by PyTorch itself, without running code in it
-(`torch.load(weights_only=True, mmap=True)`), so that it needs PyTorch.
-
-Safetensors are written piece by piece, so that no array need be whole in
-memory. The library writes what it is given at once; the format allows more: a
-header says where every array lies, so that parts may be in any order.
+Opening reads names, shapes and types; values are read tensor by tensor. A `.pt`
+is read by PyTorch itself, without running code in it
+(`torch.load(weights_only=True, mmap=True)`). Safetensors are written piece by
+piece, so that no array need be whole in memory, which the library cannot do:
+the header says where every array lies, so that parts may be in any order.
 """
 
 import contextlib

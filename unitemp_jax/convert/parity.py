@@ -1,12 +1,11 @@
 """Numerical parity with PyTorch, on a checkpoint and one input.
 
 PyTorch's side is loaded by diffusers' own reading of the layout, ours by our
-tables, so that a wrong line of a table shows as a wrong number. The error of a
-module is the norm of the difference over the norm of PyTorch's output. A
-module's input is PyTorch's own, so that errors do not add up from layer to
-layer; the rows named `network` run both sides from end to end.
-
-Of a transformer and of a text encoder each side holds one layer at a time.
+tables, so that a wrong line of a table shows. The error of a module is the norm
+of the difference over the norm of PyTorch's output, on PyTorch's own input, so
+that errors do not add up from layer to layer; the rows named `network` run both
+sides from end to end. Of a transformer and of a text encoder each side holds
+one layer at a time.
 """
 
 import dataclasses

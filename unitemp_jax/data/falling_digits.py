@@ -2,21 +2,17 @@
 
 Handwritten digits of scikit-learn (8x8, split into train and test by image)
 fall under gravity, bounce with damping, drift sideways until friction stops
-them and leave a fading trail of ink. A clip played backwards is recognisable
-as such, which a bouncing digit at constant speed is not.
-
-Two further scenes can be mixed in: hops of 16 frames on the spot, which go on
-for ever and so can close a loop, and falls in which the digit turns into
-another one of another colour, which a transition between two scenes needs.
+them and leave a fading trail of ink. A clip played backwards is recognisable as
+such. Two further scenes can be mixed in: hops of 16 frames on the spot, which
+go on for ever and so can close a loop, and falls in which the digit turns into
+another one of another colour, which a transition needs.
 
 All motion is a closed formula of time, so that positions are exact. Drawing is
 exact below the pixel and separable: `rows @ glyph @ columns` draws all frames
-of all clips, so that a core makes hundreds of clips per second.
-
-A caption is a subject (which always names the colour and the digit), a verb, a
-place that may be left out, and an ending that speaks of the bounce only when
-the clip shows it. All the words come from tables, so that the vocabulary of a
-tokenizer can be derived from them. No caption is longer than 18 words.
+of all clips. A caption is a subject (which always names the colour and the
+digit), a verb, a place that may be left out, and an ending that speaks of the
+bounce only when the clip shows it: 18 words at most, of tables that a
+tokenizer's vocabulary can be derived from.
 """
 
 import dataclasses

@@ -1,14 +1,11 @@
 """The clips of an evaluation set: their files, seeds, keys and shards.
 
 What each benchmark expects of a folder was read in its own code;
-`tests/evaluation_sets/readers.py` reads folders by these rules. What they have
-in common: a clip that is not found under its exact name is left out of the
-score (VBench) or ends it (VBench 2.0), and the ending of all names is taken
-from whatever file is listed first, so that nothing but clips may lie in the
-folder.
-
-A clip depends on (global seed, prompt id, sample, order) and on the model, not
-on who makes it: on how many machines, in which batch, after how many kills.
+`tests/evaluation_sets/readers.py` reads folders by these rules. A clip that is
+not found under its exact name is left out of the score (VBench) or ends it
+(VBench 2.0). A clip depends on (global seed, prompt id, sample, order) and on
+the model, not on who makes it: on how many machines, in which batch, after how
+many kills.
 """
 
 import collections

@@ -1,11 +1,8 @@
 """Noise from a file and latents to one, to compare with another program.
 
 A file is an .npz with `noise`, float `[level, time, height, width, channel]`
-for latents of the whole video: at level 0 the draw that a block starts from, at
-level k the one with which the estimate of pass k - 1 is noised again. `axes`
-names the axes, in whatever order they are; the default is this one. PyTorch's
-programs have `level, time, channel, height, width`
-(`launch/self_forcing_noise.py` records it there).
+for latents of the whole video, or with its `axes` named in another order; see
+`unitemp_jax/generate/README.md` (The same noise as a PyTorch program).
 """
 
 import dataclasses

@@ -1,31 +1,12 @@
 """A storyboard: scenes, what is given in them, and how one leads to the next.
 
-    size: 32x32              # height x width; may be left out
-    seed: 3
-    loop: true               # the last scene leads back to the first
-    scenes:
-      - name: fall
-        prompt: a red seven falls
-        length: 2s           # or 24, which are frames
-        first: start.png     # image or clip that the scene begins with
-        at: {16: middle.png, 1.5s: clip.mp4}
-      - name: bounce
-        prompt: a red two bounces
-        length: 32
-        last: end.png        # image or clip that the scene ends with
-    transitions:             # one block long where it is left out
-      - from: fall
-        to: bounce
-        length: 12
-        prompt: a red seven turns into a two
-
-Lengths are time between frames: 32 frames lead from frame 0 to frame 32. Every
-one is a whole number of latents; the video has one frame more than their sum,
-frame 0, and in a loop its last frame is its first. A transition without a
-prompt has those of its two scenes, half each. A time in `at` counts from the
-begin of its scene. Paths are relative to the storyboard's folder.
-
-Every complaint names file and line, see `yaml_reader`.
+`unitemp_jax/generate/README.md` (Storyboards) shows one; `size`, height x width
+as in 32x32, is known too. Lengths are time between frames: 32 frames lead from
+frame 0 to frame 32. Every one is a whole number of latents; the video has one
+frame more than their sum, frame 0, and in a loop its last frame is its first. A
+transition without a prompt has those of its two scenes, half each. A time in
+`at` counts from the begin of its scene. Paths are relative to the storyboard's
+folder. Every complaint names file and line, see `yaml_reader`.
 """
 
 import dataclasses

@@ -1,11 +1,10 @@
 """Building blocks of the causal 3-D VAE of Wan 2.1, layout BTHWC.
 
-Convolutions are causal, with an explicit cache of earlier frames: time is
-padded on the left only. What would be padding is the layer's cache when a video
-is processed in chunks (Wan-Video/Wan2.1, `wan/modules/vae.py`, `feat_cache`):
-every layer reads its past from a `ConvCache` and leaves the frames that the
-next chunk needs on it. A fresh cache supplies zeros, which is the padding of
-Wan's VAE.
+Convolutions are causal: time is padded on the left only, by zeros at the start
+of a video, as in Wan's VAE, and by the layer's cache of earlier frames in later
+chunks (Wan-Video/Wan2.1, `wan/modules/vae.py`, `feat_cache`). Every layer reads
+its past from a `ConvCache` and leaves the frames that the next chunk needs on
+it.
 """
 
 import functools

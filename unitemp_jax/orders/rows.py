@@ -2,14 +2,11 @@
 
 What a block should see but the cache does not hold is loaded by given rows
 first: what is given, and, with a window, what had left it. A slot whose latent
-is no longer wanted is written again.
-
-A window holds at most so many latents. The nearest in time are seen, and those
-next to the row on either side in any case, so that both ends of a gap guide it.
-Only differences between positions matter to attention, so a window that slides
-along never leaves the range of positions that a model was trained on. A sink
-would: it is seen at its own position while that is near enough, and at the
-farthest that the range allows from then on.
+is no longer wanted is written again. A window sees the nearest in time, and
+those next to the row on either side in any case, so that both ends of a gap
+guide it. Only differences between positions matter to attention; a sink is seen
+at its own position while that is near enough, and then at the farthest that the
+range allows.
 """
 
 import bisect

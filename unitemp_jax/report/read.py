@@ -1,12 +1,10 @@
 """Reader of folders of generated clips, for the report.
 
-The folder holds `ORDER/CLIP.mp4` with a sidecar `ORDER/CLIP.json`, optionally
+The folder holds `ORDER/CLIP.mp4` with a sidecar `ORDER/CLIP.json`, maybe
 `ORDER/CLIP.strip.png` (frames side by side, time running evenly from left to
-right: every third frame from frame 1 gives square tiles that end with the
-blocks), and optionally `metrics.json` from an evaluation. An evaluation set
-holds `videos/ORDER/CLIP.mp4` with `records/ORDER/CLIP.json`, and in the same
-way posters and plans. What cannot be used is named with its reason and left
-out; nothing is changed.
+right) and `metrics.json`; an evaluation set holds `videos/ORDER/CLIP.mp4` with
+records, posters and plans likewise. What cannot be used is named with its
+reason and left out; nothing is changed.
 """
 
 import array

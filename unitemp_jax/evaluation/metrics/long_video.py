@@ -1,14 +1,11 @@
 """Drift of long videos, in the order of playback and in that of generation.
 
 A video is cut into windows; how each looks is measured in units of the spread
-over the windows of real clips, so that the looks can be averaged. Two questions
-are asked:
-
-* playback: how far is the end from the beginning? Real clips have such a
-  distance too, since things come to rest;
-* generation: is what was made last further from real clips *of the same time*
-  than what was made first? Errors that add up show here, whatever the
-  direction, and what real clips do does not.
+over the windows of real clips, so that the looks can be averaged. As played:
+how far is the end from the beginning? Real clips have such a distance too,
+since things come to rest. As made: is what was made last further from real
+clips *of the same time* than what was made first? There errors show that add
+up, whatever the direction, and what real clips do does not.
 """
 
 import dataclasses

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from unitemp_jax import files
+from unitemp_jax.data.typed_json import from_json
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import bootstrap, registry
 from unitemp_jax.evaluation.metrics.bootstrap import Interval
@@ -65,11 +66,8 @@ class ResultTable:
     mend = 'run the evaluation again'
     stored = files.read_json(path, 'a table of results', mend, keys=['results'])
     try:
-      rows = tuple(Result(**row) for row in stored['results'])
-      if not all(map(_is_typed, rows)):
-        raise TypeError('a value is of another type')
-      return cls(rows)
-    except TypeError as error:
+      return cls(tuple(from_json(list[Result], stored['results'])))
+    except ValueError as error:
       raise UserError(
         f'{path} is not a table of results ({error}); {mend}.'
       ) from error
@@ -131,14 +129,6 @@ def _grid(groups: list[str], columns: list[list[str]]) -> list[str]:
   head, *rest = zip(['', *groups], *columns, strict=True)
   shown = [head, ['---'] * len(head), *(row for row in rest if any(row[1:]))]
   return [f'| {" | ".join(row)} |' for row in shown]
-
-
-def _is_typed(row: Result) -> bool:
-  texts = (row.metric, row.group, row.unit, row.how)
-  numbers = (row.value, row.low, row.high, row.n)
-  return all(isinstance(text, str) for text in texts) and all(
-    isinstance(number, int | float) for number in numbers
-  )
 
 
 def _span(row: Result) -> str:

@@ -1,12 +1,9 @@
 """Suite `ceiling`: how well can *true* past latents hide a seam?
 
 A streaming decoder shows a block as soon as it exists, in a short window whose
-first latents stand in for the past. Here that past is the true one, so what
-is left of the seam is what no student can remove.
-
-With exactly P past latents in the clip, the window is the whole past and the
-seam is gone by construction; such rows are marked `whole_past` and prove
-nothing.
+first latents stand in for the past. Here that past is the true one, so what is
+left of the seam is what no student can remove. With exactly P past latents in
+the clip (`all there is`) the seam is gone by construction.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,14 +1,9 @@
 """Suite `flicker`: are the seams between blocks visible, and what removes them?
 
-Every order is decoded in the three ways of `plans.decoding`, and measured at
-each boundary by itself: where anchors reach back to the start of the video, a
-boundary is easier. What anchors do is told by backward runs that are given the
-last frame, with and without them, and by one of which the first block alone has
-some. The void arm has neither context nor anchors in its first block, so that
-it makes an opening and puts it at the end: a control that must fail, as must
-the swapped block. Motion of the last third stands beside the ratios, since a
-tail that stands still lowers them. The teacher makes all frames at once: what
-it shows at a boundary is no seam, but what its students learn to show there.
+`unitemp_jax/evaluation/README.md` (What anchors do) has the arms and controls.
+Each boundary is measured by itself: where anchors reach back to the start of
+the video, one is easier. The teacher makes all frames at once: what it shows at
+a boundary is no seam, but what its students learn to show there.
 """
 
 import dataclasses

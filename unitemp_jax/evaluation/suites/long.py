@@ -1,11 +1,10 @@
 """Suites `long` and `schedule`: drift of long videos, and prompts that switch.
 
-Long videos are seen through a sliding window, without sinks, with sinks at the
-past end, the future end, or both. A block sees equally many latents in all arms
-of a direction, so that a sink is one latent of the window less, and arms are
-compared clip by clip. Two more arms are given the first and the last frame of
-the real clip, which are their sinks, or of another clip: the control that must
-fail. They show digits that hop, since falls come to rest.
+A block sees equally many latents in all arms of a direction, so that a sink is
+one latent of the window less, and arms are compared clip by clip. Two arms are
+given the first and the last frame of the real clip, which are their sinks, or
+of another clip: the control that must fail. They show digits that hop, since
+falls come to rest.
 """
 
 from collections.abc import Sequence

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import unitemp_jax
 from unitemp_jax import files, progress
+from unitemp_jax.data.typed_json import from_json
 from unitemp_jax.errors import UserError, foreign
 from unitemp_jax.evaluation.metrics import results
-from unitemp_jax.evaluation.metrics.results import Result, ResultTable, Section
+from unitemp_jax.evaluation.metrics.results import ResultTable, Section
 from unitemp_jax.evaluation.suites import bench as suite_bench
 from unitemp_jax.evaluation.suites import (
   ceiling,
@@ -163,8 +164,8 @@ def finished(out: Path, key: dict[str, Any]) -> dict[str, list[Section]]:
     )
     try:
       theirs = {_FORMER.get(k, k): v for k, v in stored['key'].items()}
-      sections = _sections(stored['sections'])
-    except (KeyError, TypeError, AttributeError) as error:
+      sections = from_json(list[Section], stored['sections'])
+    except (AttributeError, ValueError) as error:
       raise UserError(
         f'{path} is not a finished suite ({error}); delete it or choose '
         'another --out.'
@@ -218,10 +219,3 @@ def run(
   }
   files.write_all(texts, out / files.HASHES)
   return table
-
-
-def _sections(stored: list[dict]) -> list[Section]:
-  return [
-    Section(part['title'], tuple(Result(**row) for row in part['rows']))
-    for part in stored
-  ]

@@ -1,15 +1,10 @@
 """Attention on whatever there is, split over the mesh around it.
 
-splash  TPU: Pallas kernel that skips key blocks beyond the visible prefix
-cudnn   NVIDIA: flash attention with key lengths, in half precision
-xla     anywhere; the reference that the others are tested against
-
-Kernels take over from a size on, below which XLA is as fast. From that size on
-XLA computes in pieces; without a mask and a gradient over tiles of keys, up to
-the last one that is visible. Where a kernel cannot, XLA does it:
-
-* cuDNN takes no masks and no float32;
-* splash takes masks of frames of 128 tokens or more, not masks of tokens.
+Kernels (splash on TPUs, cuDNN on NVIDIA) take over from a size on, below which
+XLA, the reference, is as fast. From that size on XLA computes in pieces;
+without a mask and a gradient over tiles of keys, up to the last one that is
+visible. cuDNN takes no masks and no float32, splash no masks of tokens, but of
+frames of 128 tokens or more; XLA does what a kernel cannot.
 """
 
 import contextlib

@@ -1,10 +1,9 @@
 """Sizes of the blocks that kernels compute in, by generation of hardware.
 
-Which sizes are fast is found by measuring, and does not carry over from one
-generation to the next. The tables in `assets/tiles` say for each entry how it
-is known. `unitemp bench attention` measures, and writes a table in their form;
-the environment variable UNITEMP_ATTENTION_TILES names the file to use then, or
-several with colons between.
+Which are fast is found by measuring. The tables in `assets/tiles` say for each
+entry how it is known; `unitemp bench attention` writes one in their form, and
+the environment variable UNITEMP_ATTENTION_TILES names the files to use then,
+with colons between.
 """
 
 import dataclasses
