@@ -132,15 +132,11 @@ def compile_config(
 ) -> MemoryReport:
   """Compiles the steps of a config for a topology; nothing is run.
 
-  Args:
-    name: `FILE[:ARG]` of the config; or the folder of a model to be served.
-    overrides: `a.b=value` each.
-    target: what to compile for.
-    names: of steps, see `steps.steps_of`; by default all that it has.
-    depth: compiles so many layers only.
-    fast: least effort of the compiler.
-    dry_run: only prints what would be compiled.
-    mesh: that a student is served on; by default all devices along `data`.
+  `name` is `FILE[:ARG]` of the config, or the folder of a model to be served;
+  overrides are `a.b=value`, and `names` of steps those of `steps.steps_of`, by
+  default all that it has. `depth` compiles so many layers only, `fast` with the
+  least effort of the compiler. A student is served on `mesh`, by default all
+  devices along `data`.
   """
   schedules = None if fast else schedule.folder()
   devices = topology.devices(target)

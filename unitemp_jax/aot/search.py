@@ -173,11 +173,7 @@ def _state_bytes(step: Step) -> float:
 def best(
   config: ConfigDict, target: Topology, devices: Sequence[Any], most: int
 ) -> tuple[str, list[Candidate], int]:
-  """The candidates to compile.
-
-  Returns:
-    The step that is compiled, the best by the estimate, and how many there are.
-  """
+  """The step that is compiled, the best by the estimate, and of how many."""
   found = candidates(config, target.devices, target.slices)
   if not found:
     raise UserError(

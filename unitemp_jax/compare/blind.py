@@ -238,8 +238,7 @@ def read_votes(
 ) -> tuple[list[Vote], list[str]]:
   """Reads all votes; of two by one rater on one pair, the one given last.
 
-  Returns:
-    The votes, and one sentence for each that cannot be used.
+  Also a sentence for each that cannot be used.
   """
   found: dict[tuple[str, str], Vote] = {}
   problems = []

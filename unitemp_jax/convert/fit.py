@@ -231,11 +231,7 @@ def recognise(found: Found) -> Any:
 
 
 def check(found: Found, shapes: Any) -> dict[str, list[keymap.Entry]]:
-  """Returns what makes each of our arrays, if all of the checkpoint fits.
-
-  Returns:
-    Our path `a/b` -> the tensors that make it, in order.
-  """
+  """Our path `a/b` -> the tensors that make it, if all of it fits."""
   table = wan.TABLES[found.kind]
   problems: list[tuple[str, str]] = []
   known: set[str | None] = set()

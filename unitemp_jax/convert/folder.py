@@ -33,16 +33,12 @@ def open_networks(
   dtype: str = 'keep',
   loras: Sequence[str] = (),
 ) -> dict[str, incoming.Network]:
-  """Checks all checkpoints; nothing is read of their weights.
+  """Checks all checkpoints, given by name; nothing is read of their weights.
 
-  Args:
-    given: student, teacher, vae, text -> checkpoint.
-    wanted: kind -> the size it must have; others have a published one, and
-      student and teacher the same.
-    layout: see `fit.find`.
-    part: see `fit.find`; of transformers.
-    dtype: a name of `incoming.POLICIES`.
-    loras: FILE[:strength] of what is merged into the transformer.
+  `wanted` has the size that a kind must have; others have a published one, and
+  student and teacher the same. `layout` and, of transformers, `part` are those
+  of `fit.find`, `dtype` is a name of `incoming.POLICIES`, and each of `loras`
+  FILE[:strength] of what is merged into the transformer.
   """
   if loras and len({'student', 'teacher'} & set(given)) != 1:
     raise UserError(

@@ -190,14 +190,8 @@ def open_network(
 ) -> Network:
   """Finds a network in a checkpoint and checks all of it; reads no weights.
 
-  Args:
-    source: file, index or folder.
-    kind: 'dit', 'vae' or 'umt5'.
-    config: the size it must have; None for whichever published one it has.
-    layout: see `fit.find`.
-    part: see `fit.find`.
-    dtype: a name of `POLICIES`.
-    loras: FILE[:strength] of what is merged into a transformer.
+  `config` is the size it must have; None for whichever published one it has.
+  Other arguments are those of `folder.open_networks`.
   """
   found = fit.find(checkpoints.open_checkpoint(source), kind, layout, part)
   if config is None:

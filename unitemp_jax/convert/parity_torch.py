@@ -186,11 +186,7 @@ class Call:
 
 
 def record(module, names: Sequence[str], run) -> tuple[Any, dict]:
-  """Runs `run()` and notes the calls of submodules.
-
-  Returns:
-    What `run` returned, and for each name its list of `Call`s, in order.
-  """
+  """What `run` returns, and by name the calls of that submodule, in order."""
   import torch
 
   calls: dict[str, list[Call]] = collections.defaultdict(list)

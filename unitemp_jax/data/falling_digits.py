@@ -66,11 +66,10 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def glyphs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Draws all digits finely, once.
+  """Draws all digits finely, once: float32 [n, 40, 40] in [0, 1].
 
-  Returns:
-    glyphs float32 [n, 40, 40] in [0, 1]; centre [n, 2] and extent [n, 2] of the
-    ink (y, x) in cells of the 8x8 image, the centre counted from the middle.
+  Centre [n, 2] and extent [n, 2] of the ink (y, x) are in cells of the 8x8
+  image, the centre counted from the middle.
   """
   images, _ = digit_images()
   places = (np.arange(_CELLS * _FINE) + 0.5) / _FINE - 1.5

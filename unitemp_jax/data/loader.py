@@ -136,7 +136,7 @@ def make_loader(
   transform: Callable[[Batch], Batch] | None = None,
   ahead: int = _PREFETCH,
 ) -> Loader:
-  """Makes the loader of one host.
+  """Makes the loader of one host: dicts of arrays [rows, ...] and texts.
 
   Args:
     source: anything with len() and [i] -> dict of arrays, numbers and texts: a
@@ -146,9 +146,6 @@ def make_loader(
     rows: which of them this host reads, ascending; None for all.
     transform: applied to each batch in the reading threads.
     ahead: batches that are read before they are wanted.
-
-  Returns:
-    Iterator of dicts: arrays [rows, ...], texts as object arrays of str.
   """
   size = len(source)
   if size == 0:

@@ -52,12 +52,9 @@ class Tokenizer:
   ):
     """Wraps the functions of a library.
 
-    Args:
-      encode: texts to ids, the end token may be among them.
-      eos_id: id of the end token.
-      vocab_size: number of tokens.
-      unknown: the parts of a text that have no token of their own.
-      words: all that it knows, if they are few enough to be read.
+    `encode` maps texts to ids, the end token may be among them. `unknown` gives
+    the parts of a text that have no token of their own, `words` are all that it
+    knows, if they are few enough to be read.
     """
     self._encode = encode
     self.eos_id = eos_id
@@ -89,10 +86,8 @@ class Tokenizer:
     """Cleans and encodes texts; longer ones are cut, the end token is kept.
 
     Texts get `length` ids including the end token. An empty one is refused but
-    for `allow_empty`: the null prompt of guidance, the end token alone.
-
-    Returns:
-      ids int32 [B, E], padded with 0; mask bool [B, E], True at tokens.
+    for `allow_empty`: the null prompt of guidance, the end token alone. Returns
+    ids int32 [B, E], padded with 0, and mask bool [B, E], True at tokens.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     texts = [clean(text) for text in texts]

@@ -164,11 +164,7 @@ def _too_short(
 def choices(
   spec: VideoFolderSpec, scans: Sequence[Scan]
 ) -> list[tuple[str, int, float]]:
-  """What each choice of length would keep, of the files that can be read.
-
-  Returns:
-    The choice, in options; clips; the share of the frames that they show.
-  """
+  """What each choice of length would keep: clips, and share of frames."""
   if spec.buckets:
     return []
   shorter = {

@@ -136,9 +136,8 @@ def _unipc_row(
 ) -> np.ndarray:
   """Coefficients that carry a sample from level `start` to the next one.
 
-  Returns:
-    Of the sample, and of the x0 estimates at levels start + 1 (zero unless
-    `corrects`), start and start - 1.
+  Of the sample, and of the x0 estimates at levels start + 1 (zero unless
+  `corrects`), start and start - 1.
   """
   sigma, target = float(levels[start]), float(levels[start + 1])
   here = _log_snr(sigma)

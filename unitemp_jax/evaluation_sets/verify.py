@@ -184,11 +184,9 @@ def verify_folder(
 
 
 def forget(store: Store, problems: Sequence[Problem]) -> int:
-  """Removes bad clips, so that they are made again.
+  """Removes bad clips, so that they are made again; how many there were.
 
-  Returns:
-    How many there were. Files that nothing asks for stay, and those that the
-    set did not write.
+  Files that nothing asks for stay, and those that the set did not write.
   """
   bad = {problem.file for problem in problems}
   bad -= {p.file for p in problems if p.kind in ('stray', 'misnamed')}

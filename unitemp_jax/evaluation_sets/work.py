@@ -79,15 +79,11 @@ def order_plans(
   sinks: str = 'none',
   **settings: Any,
 ) -> dict[str, Plan]:
-  """The plan of each order, the one that `workflows` give it.
+  """The plan of each order of `orders.ORDERS`, as `workflows` give it.
 
-  Args:
-    card: of the model.
-    names: of `orders.ORDERS`.
-    frames: of a clip, 1 + 4k.
-    given: what there is for the orders that want it, see `Suite.conditioning`.
-    sinks: of `orders.SINKS`, for forward and backward: ends that stay in view.
-    **settings: anchors, start and window, see `workflows`.
+  `given` is what there is for the orders that want it, see
+  `Suite.conditioning`; `sinks`, ends that stay in view, are for forward and
+  backward. Settings are anchors, start and window, see `workflows`.
   """
   if frames < 5 or frames % 4 != 1:
     raise UserError(f'--frames={frames} must be 1 + 4k, such as {card.frames}.')
@@ -122,16 +118,9 @@ def plan_work(
 ) -> Work:
   """Lists the clips of a set and checks everything; writes nothing.
 
-  Args:
-    model: folder of the model.
-    suite: of `clips.SUITES`.
-    prompts: see `clips.find`.
-    orders: names of temporal orders.
-    seed: of the whole set.
-    samples: per prompt; None = what the suite wants.
-    frames: of a clip; None = the model's.
-    decode: one of `plans.decoding.MODES`.
-    **plan_settings: see `order_plans`.
+  `suite` is of `clips.SUITES`, and prompts come from `clips.find`. `seed` is
+  that of the whole set; without `samples` or `frames` they are what the suite
+  wants and what the model makes. Further settings are those of `order_plans`.
   """
   card = model_folder.read_card(model)
   frames = frames or card.frames
@@ -180,12 +169,9 @@ def run_work(
 ) -> tuple[int, int]:
   """Makes what is missing of a set; how many clips were made, and were there.
 
-  Args:
-    work: from `plan_work`.
-    out: folder of the set.
-    shard: (i, n) makes the i-th of n parts only.
-    batch_size: clips per batch; None = 8, or what fits on the devices.
-    mesh: of the devices of this process, see `Pipeline.load`.
+  `shard` (i, n) makes the i-th of n parts only. Without `batch_size` clips per
+  batch are 8, or what fits on the devices; `mesh` is of the devices of this
+  process, see `Pipeline.load`.
   """
   store, reader = Store(out), Reader(work)
   if not (out / 'set.json').exists():

@@ -371,8 +371,7 @@ class Pipeline:
   ) -> Iterator[tuple[int, np.ndarray]]:
     """Decodes what exists of a video by time, in constant device memory.
 
-    Yields:
-      (first frame on the timeline, uint8 `[n, H, W, 3]`), nothing pasted.
+    Yields (first frame on the timeline, uint8 `[n, H, W, 3]`), nothing pasted.
     """
     rows = list(rows)
     decoder = self.decoder(

@@ -177,9 +177,8 @@ def _check_given(request: Request) -> None:
 def places(plan: Plan, given: Sequence[Conditioning]) -> list[tuple[int, int]]:
   """Where the latents come from that must be there before the first row.
 
-  Returns:
-    For each of `plan.preloaded()`: the index of the given frames, and which of
-    their latents.
+  For each of `plan.preloaded()`: the index of the given frames, and which of
+  their latents.
   """
   held = {
     plan.begin + clip.frame // timeline.STRIDE + k: (index, k)
@@ -199,12 +198,9 @@ def places(plan: Plan, given: Sequence[Conditioning]) -> list[tuple[int, int]]:
 def given_latents(
   requests: Sequence[Request], encode: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray | None:
-  """Latents given to a batch, in the order of `Plan.preloaded`.
+  """Latents given to a batch `[B, K, h, w, C]`, in `Plan.preloaded`'s order.
 
   Each clip is encoded by itself, so that its first latent is an image latent.
-
-  Returns:
-    `[B, K, h, w, C]`, or None if nothing is given.
   """
   first = requests[0]
   clips = [

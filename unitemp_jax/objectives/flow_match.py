@@ -23,13 +23,9 @@ def loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Squared error of the velocity at one random level per clip, and metrics.
 
-  Args:
-    params: whatever `denoise` wants.
-    latents: clean latents `BFHWC`.
-    rng: key.
-    denoise: (params, x `BFHWC`, sigma `BF`) -> velocity.
-    shift: of the noise levels towards noise.
-    sigma_range: levels are clipped to it; all are inside the default.
+  Latents are `BFHWC`; `denoise` maps (params, x `BFHWC`, sigma `BF`) to the
+  velocity. Levels are shifted towards noise and clipped to `sigma_range`, whose
+  default all are inside of.
   """
   key_sigma, key_noise = jax.random.split(rng)
   batch, frames = latents.shape[:2]

@@ -94,11 +94,9 @@ class Plan:
     return homes
 
   def timeline(self) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what the finished video consists of, in temporal order.
+    """Positions int32 [N] of the finished video, and entries that hold them.
 
-    Returns:
-      positions int32 [N] and the buffer entries int32 [N] that hold them. What
-      is given at a position that is generated too is context, not video.
+    What is given at a position that is generated too is context, not video.
     """
     return self._timeline
 

@@ -105,10 +105,9 @@ def _place(span: tuple[int, int], frames: int, strip: str) -> str:
 def interval_bar(
   value: float, low: float, high: float, limits: tuple[float, float]
 ) -> tuple[str, str, str] | None:
-  """Places a value and its interval between the limits, in percent.
+  """Left end, width and value of an interval between the limits, in percent.
 
-  Returns:
-    Left end, width, and the value's place; None where one is not finite.
+  None where one is not finite.
   """
   left, right = limits
   if not all(map(math.isfinite, (value, low, high))) or right <= left:

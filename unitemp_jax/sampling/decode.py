@@ -158,11 +158,7 @@ def by_time(pieces: Iterable[Piece], num_frames: int) -> Iterator[Piece]:
 
 
 def compose(pieces: Iterable[Piece]) -> np.ndarray:
-  """Puts pieces in temporal order, refined ones in the place of others.
-
-  Returns:
-    `[B, T, H, W, 3]`.
-  """
+  """Puts pieces in temporal order `[B, T, H, W, 3]`, refined ones over all."""
   latest = {piece.first: piece.frames for piece in pieces}
   return np.concatenate([latest[first] for first in sorted(latest)], axis=1)
 

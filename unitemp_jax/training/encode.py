@@ -76,14 +76,9 @@ def encode(
 ) -> None:
   """Encodes what `config.data` describes, and prints what is done.
 
-  Args:
-    config: with `data` and `latents`.
-    out: folder.
-    dry_run: say what would be done and stop.
-    part: (I, N), to make every N-th shard from the I-th on; whoever finds all
-      shards writes the index.
-    dtype: of the latents on disk, one of `latents.DTYPES`.
-    batch_size: of one's own videos, clips at a time on each device.
+  `part` (I, N) makes every N-th shard from the I-th on; whoever finds all
+  shards writes the index. `dtype` is of the latents on disk, one of
+  `latents.DTYPES`, `batch_size` of one's own videos, at a time on each device.
   """
   weights.check(config.latents.vae, _vae_shapes(config))
   Tokenizer.from_file(config.latents.tokenizer)
@@ -455,9 +450,8 @@ def speed() -> float:
 def write_captions(config: ConfigDict, out: Path) -> Path | None:
   """Lists the captions of encoded videos, and says which lack embeddings.
 
-  Returns:
-    A file of all captions and the negative prompt, one per line, to be encoded;
-    None if training needs no embeddings, or finds all of them.
+  Returns a file of all captions and the negative prompt, one per line, to be
+  encoded; None if training needs no embeddings, or finds all of them.
   """
   folder, data = config.latents.get('embeddings'), config.data
   if not folder or data.name != 'video_folder':

@@ -321,10 +321,9 @@ def _check_picture(path: Path, kind: str | None) -> None:
 
 
 def read_image(path: Path) -> np.ndarray:
-  """Reads a PNG, JPEG or other image file.
+  """Reads an image file as uint8 [H, W, 3], transparency on black.
 
-  Returns:
-    uint8 [H, W, 3]; turned as the camera says, in sRGB, transparency on black.
+  Turned as the camera says, in sRGB.
   """
   # Pillow warns of large pictures, and refuses those twice as large.
   quiet = warnings.catch_warnings(action='ignore')

@@ -11,10 +11,9 @@ RATE = 48_000  # samples per second; every sound is brought to it, in stereo
 
 
 def read_sound(path: str | os.PathLike[str]) -> np.ndarray | None:
-  """Reads the sound of a video file from its first frame on.
+  """The sound of a video file from its first frame on, None if it has none.
 
-  Returns:
-    float32 `[2, n]` in [-1, 1] at `RATE`, None if the file has none.
+  It is float32 `[2, n]` in [-1, 1] at `RATE`.
   """
   with reading(path), av.open(os.fspath(path)) as container:
     if not container.streams.audio:

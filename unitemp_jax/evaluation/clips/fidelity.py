@@ -77,12 +77,9 @@ class Fidelity:
 def pair(
   clips: Sequence[ClipFile], references: Sequence[ClipFile]
 ) -> tuple[list[tuple[ClipFile, ClipFile]], list[ClipFile]]:
-  """Finds the reference of each clip, by file name or else by prompt.
+  """Clips and their references, by file name or else by prompt; those without.
 
   A reference may lack the sample number that a clip's name ends with.
-
-  Returns:
-    The pairs, and the clips without a reference.
   """
   known: dict[str, ClipFile] = {}
   for reference in references:

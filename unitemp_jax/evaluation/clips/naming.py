@@ -84,11 +84,7 @@ def canonical(prompt: str) -> str:
 
 
 def read_blocks(text: str) -> list[str]:
-  """The prompts of LongLive's text file, `[0,1] a` and `[2] b`, in order.
-
-  Returns:
-    One prompt per line; [] if a line is not of that form.
-  """
+  """The prompts of LongLive's text file, `[0,1] a` and `[2] b`, [] without."""
   prompts = []
   for line in text.splitlines():
     match = re.fullmatch(r'\[\d+(?:,\d+)*\] (.*)', line.strip())

@@ -334,11 +334,7 @@ class Bench:
     return Generated(latents, anchors.swapaxes(0, 1), plan)
 
   def video(self, name: str, plan: Plan, prompts, given=None) -> np.ndarray:
-    """Runs a plan and decodes it jointly, nothing pasted; see `make`.
-
-    Returns:
-      uint8 `[n, T, H, W, 3]`, T of the plan's timeline.
-    """
+    """Runs a plan and decodes it jointly, uint8 `[n, T, H, W, 3]`."""
     made = self.make(name, plan, prompts, given)
     # Piece by piece, so that videos of all lengths share two programs.
     schedule = decoding.joint(plan, clips=False)

@@ -133,15 +133,11 @@ def _transitions(
 ) -> dict[str, Values]:
   """Transitions of one kind, whose metrics begin with `prefix`.
 
-  Args:
-    bench: with the student.
-    prefix: of the metrics.
-    real: clips that their motion is compared with, which begin as they do.
-    last: last frames, `[n, H, W, 3]`.
-    prompts: a text for each, or one for each end.
-    switch: (position, prompt index) at which the second one takes over, if any.
-    shown: digit and colour of the first and of the last frame.
-    real_shown: the same of the real clips.
+  `real` are clips that their motion is compared with, which begin as they do;
+  `last` the last frames, `[n, H, W, 3]`. Prompts are a text for each, or one
+  for each end: then `switch` is the (position, prompt index) at which the
+  second one takes over. `shown` and, of the real clips, `real_shown` are digit
+  and colour of the first and of the last frame.
   """
   first, length = real[:, 0], real.shape[1]
   fade, cut = (

@@ -226,13 +226,10 @@ def anchor_target(
   count: int,
   by_latent: bool,
 ) -> jax.Array:
-  """Returns what windowed anchors should be: their frames, encoded alone.
+  """What windowed anchors `[B, P, h, w, C]` should be: frames encoded alone.
 
   `first` is where the P = `count` anchors begin; `by_latent` decodes latent by
-  latent, in a fraction of the memory.
-
-  Returns:
-    `[B, P, h, w, C]`; no gradient flows.
+  latent, in a fraction of the memory. No gradient flows.
   """
   if by_latent:
     window = decode_window(vae, params, latents, first, count)
