@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.proto import tf_example_pb2
 
+from unitemp_jax import timeline
 from unitemp_jax.data import video_folder
 from unitemp_jax.errors import UserError, system_error
 
@@ -92,7 +93,26 @@ def source_of(builder: tfds.core.DatasetBuilder, split: str) -> Any:
     records = _Records(builder.as_data_source(split=split), folder)
     for i in {0, len(records) - 1} if len(records) else ():
       records[i]
-    return video_folder.with_pixels(builder.info, records)
+    return _with_pixels(builder.info, records)
+
+
+def _with_pixels(info: Any, source: Any) -> Any:
+  """A TFDS data source whose records have `video`, whether stored or not.
+
+  Any exception if what it says of itself is damaged.
+  """
+  indexed = 'frames' in info.features and 'video' not in info.features
+  needed = ('file', 'sha256', 'frames', 'times') if indexed else ('video',)
+  for name in ('caption', *needed):
+    if name not in info.features:
+      raise ValueError(f'its records have no {name}')
+  if not indexed:
+    return source
+  about = info.metadata
+  sides = int(about['height']), int(about['width'])
+  if not all(0 < side <= timeline.MOST_SIDE for side in sides):
+    raise ValueError(f'its clips are of {sides} pixels')
+  return video_folder.VideoClips(source, os.fspath(about['videos']), *sides)
 
 
 @contextlib.contextmanager

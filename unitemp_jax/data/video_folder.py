@@ -338,22 +338,3 @@ class VideoClips:
     clip = Clip(file, caption, row['frames'], row['times'], sha256)
     video = read_clip(self._videos, clip, *self._size)
     return {**row, 'video': video, 'index': i}
-
-
-def with_pixels(info: Any, source: Any) -> Any:
-  """A TFDS data source whose records have `video`, whether stored or not.
-
-  Any exception if what it says of itself is damaged.
-  """
-  indexed = 'frames' in info.features and 'video' not in info.features
-  needed = ('file', 'sha256', 'frames', 'times') if indexed else ('video',)
-  for name in ('caption', *needed):
-    if name not in info.features:
-      raise ValueError(f'its records have no {name}')
-  if not indexed:
-    return source
-  about = info.metadata
-  sides = int(about['height']), int(about['width'])
-  if not all(0 < side <= timeline.MOST_SIDE for side in sides):
-    raise ValueError(f'its clips are of {sides} pixels')
-  return VideoClips(source, os.fspath(about['videos']), *sides)
