@@ -136,6 +136,29 @@ def test_the_baselines_make_the_same_block(tmp_path):
   assert 'Cached against recomputed' in text and 'cores of' in text
 
 
+def test_a_negative_prompt_is_timed_in_turns(monkeypatch):
+  """A made-up clock: a guided block takes three times as long."""
+  clock = types.SimpleNamespace(now=0.0)
+  made = []
+
+  def rows(request):
+    made.append(request.nag)
+    for _ in range(int((~request.plan.conditioning).sum())):
+      clock.now += 3.0 if request.nag else 1.0
+      yield types.SimpleNamespace(latents=np.zeros(1))
+
+  monkeypatch.setattr(measure.time, 'perf_counter', lambda: clock.now)
+  context = Context(random_model(), 3, 60, lambda line: None)
+  pipeline = types.SimpleNamespace(rows=rows)
+  monkeypatch.setattr(Context, 'pipeline', pipeline)
+  (section,) = long.guided(context).sections
+  found = {(row.metric, row.group): row.value for row in section.rows}
+  assert found['times as long', 'negative prompt'] == pytest.approx(3)
+  assert found['times as long', 'without'] == 1
+  assert found['time of a block', 'without'] == pytest.approx(1000)
+  assert [nag is not None for nag in made] == [False, True] * 5
+
+
 def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
   out = f'--out={tmp_path / "out"}'
   with pytest.raises(UserError, match="no benchmark 'lung'"):

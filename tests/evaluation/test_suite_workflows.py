@@ -143,7 +143,9 @@ def test_who_ignores_a_switch_is_found_out(bench):
   new = found['digit, last third, second prompt', 'switch, forward']
   assert kept == found['digit, last third, first prompt', long.REAL]
   assert kept > 80 and new < 50
-  assert found['frames late, digit', 'switch, forward'] > 20
+  for name in ('switch', 'switch not moved', 'switch 12 frames before'):
+    late = found['frames late, digit', f'{name}, forward']
+    assert found['frames off, digit', f'{name}, forward'] >= late > 20
 
 
 def test_power_tells_a_perfect_student_from_nothing(bench, monkeypatch):

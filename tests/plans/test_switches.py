@@ -20,7 +20,8 @@ def test_rows_that_see_what_comes_before_are_late():
   for order, lag in (
     (orders.forward, late),
     (orders.inbetween, late - 1),  # It sees what is given at the end, too.
-    (orders.backward, 0),
+    (orders.backward, -late),
+    (lambda n, **o: orders.inbetween(n, side='future', **o), -late),
   ):
     plan = asked(order, 8)
     [found] = switches.switches(plan)
@@ -32,15 +33,24 @@ def test_rows_that_see_what_comes_before_are_late():
 
 
 @pytest.mark.parametrize('at', range(1, 17))
-def test_a_prompt_takes_over_so_early_that_it_shows_on_time(at):
-  for order in (orders.forward, orders.backward):
-    [(first, index)] = switches.earlier(asked(order, at), ((at, 1),))
-    assert index == 1
-    late = switches.LATE * (order is orders.forward)
-    assert first == (at - late if at >= 3 + late else min(at, 3))
+def test_a_prompt_takes_over_when_it_shows_on_time(at):
+  late = switches.LATE
+  [(first, index)] = switches.on_time(asked(orders.forward, at), ((at, 1),))
+  assert index == 1
+  assert first == (at - late if at >= 3 + late else min(at, 3))
+  # Backward later, but that it keeps a block.
+  [(first, index)] = switches.on_time(asked(orders.backward, at), ((at, 1),))
+  assert index == 1
+  assert first == (min(at + late, max(at, 14)) if at >= 3 else at)
+  if 3 <= at < 14:
+    both = ((at, 1), (at + 3, 2))
+    plan = orders.backward(17, prompts=both)
+    last = min(at + 3 + late, max(at + 3, 14))
+    first = min(at + late, max(at, last - 3))
+    assert switches.on_time(plan, both) == ((first, 1), (last, 2))
 
 
-def test_requests_switch_early_forward_and_on_time_backward():
+def test_requests_switch_early_forward_and_late_backward():
   def prompts(request):
     plan = request.plan
     found = {
@@ -54,7 +64,8 @@ def test_requests_switch_early_forward_and_on_time_backward():
   for direction, sinks, first in (
     ('forward', 'none', 4),
     ('forward', 'both', 5),
-    ('backward', 'none', 6),
+    ('backward', 'none', 8),
+    ('backward', 'both', 8),
   ):
     request = workflows.long_video(CARD, texts, 49, direction, sinks)
     np.testing.assert_array_equal(prompts(request), np.arange(13) >= first)

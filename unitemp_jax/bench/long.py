@@ -7,6 +7,8 @@ the length of the video: per block where attention skips what is not there yet,
 else for every block from the first on.
 """
 
+import dataclasses
+import functools
 import itertools
 import time
 
@@ -19,6 +21,7 @@ from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation.metrics import bootstrap
 from unitemp_jax.evaluation.metrics.results import Section
 from unitemp_jax.generate.request import Request
+from unitemp_jax.models.nag import Nag
 from unitemp_jax.plans import decoding
 from unitemp_jax.sampling import decode
 
@@ -39,6 +42,7 @@ _ARRAYS = 'arrays that jax keeps: weights, cache, decoder memory, one block'
 _DECODE = (
   'mean over 20 blocks of a backward video; lag shows each of them twice'
 )
+_GUIDED = 'a block of one clip, latents alone; with and without in turns'
 _HOST = 'growth of the most memory the process has held'
 
 
@@ -97,6 +101,30 @@ def _decoding_rows(context: Context) -> list:
     each = bootstrap.mean(1000 * np.array(times[1:]) / DECODED)
     rows.append(context.row('decoding a block', mode, each, 'ms', _DECODE))
   return rows
+
+
+def guided(context: Context) -> Outcome:
+  """Benchmark `nag`: what a negative prompt costs, in turns with none."""
+  context = dataclasses.replace(context, blocks=DECODED)
+  plain = make_request(context, 'forward', windowed=True)
+  guide = dataclasses.replace(plain, nag=Nag('a blue two falls'))
+  pipeline = context.pipeline
+
+  def make(request: Request):
+    return lambda: [made.latents for made in pipeline.rows(request)]
+
+  asked = {'without': make(plain), 'negative prompt': make(guide)}
+  seconds = measure.in_turns(asked, context.repeats)
+  without, rows = seconds['without'], []
+  for name, found in seconds.items():
+    mean = bootstrap.mean(1000 * found / context.blocks)
+    rows.append(context.row('time of a block', name, mean, 'ms', _GUIDED))
+    middle = functools.partial(np.median, axis=-1)
+    ratio = bootstrap.interval(middle, found / without)
+    how = f'its time over that without, median of turns; {_GUIDED}'
+    rows.append(context.row('times as long', name, ratio, 'ratio', how))
+  series = {name: found.tolist() for name, found in seconds.items()}
+  return Outcome((Section('Negative prompt (NAG)', tuple(rows)),), series)
 
 
 def make_request(context: Context, direction: str, windowed: bool) -> Request:

@@ -29,9 +29,15 @@ BENCHMARKS: dict[str, Callable[[Context], Outcome]] = {
   'attention': attention.run,
   'baselines': pytorch.run,
   'growth': growth.run,
+  'nag': long.guided,
   'reading': reading.run,
 }
-NAMED = ('baselines', 'growth', 'reading')  # that run if they are asked for
+NAMED = (
+  'baselines',
+  'growth',
+  'nag',
+  'reading',
+)  # that run if they are asked for
 RESULTS, TABLES = 'bench.json', 'bench.md'
 
 

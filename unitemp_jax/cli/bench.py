@@ -22,6 +22,8 @@ _EXAMPLE = """benchmarks:
              forward, backward, stream, train, tiles, baselines, table
   growth     time and memory by blocks, by clips of a batch, and what devices
              send in training; only if it is named, in the source folder
+  nag        a block with a negative prompt and without, in turns; only if it
+             is named
   reading    clips of a --config a second, and how many its step takes at most;
              only if it is named
 

@@ -392,7 +392,7 @@ class Draft:
     make = functools.partial(self.plan, frames, begun, order, *arguments)
     if switches:
       exact = make(**fields, prompts=switches)
-      fields['prompts'] = prompt_switches.earlier(exact, switches)
+      fields['prompts'] = prompt_switches.on_time(exact, switches)
     plan = make(**fields)
     if not switches:
       check_count(texts, plan)

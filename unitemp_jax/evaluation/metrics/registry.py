@@ -162,6 +162,7 @@ METRICS = CLIP | {
     'on the classifier reads it, mean over clips; negative = before it',
     '',
   ),
+  'frames off': Metric('the same without its sign', ''),
   'diversity of handwriting': Metric(
     'distance of the handwriting in the last frame, cut out and centred, to '
     'that of the other clips of the same captioned digit, over the mean of the '

@@ -7,6 +7,8 @@ of another clip: the control that must fail. They show digits that hop, since
 falls come to rest.
 """
 
+import functools
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -151,8 +153,8 @@ def _drift(bench: Bench, video, clips, reference, order: Sequence[int]) -> dict:
 def run_schedule(bench: Bench) -> list[Section]:
   """Switches from the caption of clip i to that of clip i + 1 midway.
 
-  As for users, so that it shows then; forward also with the block that begins
-  there (`plans.switches`).
+  As for users, so that it shows then; also with the block that begins there
+  (`plans.switches`), and forward one latent less or more before it.
   """
   latents, clips = bench.num_latents, bench.clips
   # Twice as long, so that there is time before and after the switch.
@@ -164,17 +166,30 @@ def run_schedule(bench: Bench) -> list[Section]:
   # As for users, nothing is seen that is farther away than in training.
   usual = bench.options(span=latents)
   asked = ((switch, 1),)
-  exact = orders.forward(length, **usual, prompts=asked)
-  early = switches.earlier(exact, asked)
-  made = {
-    'switch, forward': orders.forward(length, **usual, prompts=early),
-    'switch, backward': orders.backward(length, **usual, prompts=asked),
-    'switch not before, forward': exact,
-    'no switch, forward': orders.forward(length, **usual),
-  }
+  made, sunk = {}, {}
+  for direction, sinks in itertools.product(
+    orders.DIRECTIONS, ('none', 'both')
+  ):
+    order = functools.partial(
+      orders.long, length, direction=direction, sinks=sinks, **usual
+    )
+    exact = order(prompts=asked)
+    group = made if sinks == 'none' else sunk
+    name = direction if sinks == 'none' else f'{direction}, sinks'
+    group[f'switch, {name}'] = order(prompts=switches.on_time(exact, asked))
+    group[f'switch not moved, {name}'] = exact
+  made['no switch, forward'] = orders.forward(length, **usual)
+  for lead in (switches.LATE - 1, switches.LATE + 1):
+    name = f'switch {timeline.STRIDE * lead} frames before, forward'
+    own = ((switch - lead, 1),)
+    made[name] = orders.forward(length, **usual, prompts=own)
   real = bench.scene('fall', timeline.num_frames(length))['video']
   table, at = {}, timeline.first_frame(switch)
-  for name, video in (*bench.videos(made, prompts), (REAL, real)):
+  for name, video in (
+    *bench.videos(made, prompts),
+    *bench.videos(sunk, prompts),
+    (REAL, real),
+  ):
     table[name] = _switch(bench, video, other) | motion(video, real)
     if name.startswith('switch'):
       table[name] |= _late(bench, video, other, at)
@@ -195,7 +210,8 @@ def _late(bench: Bench, video, other, asked: int) -> Values:
     own = np.asarray(bench.clips[name])[:, None]
     gain = np.where(shown == own, 1, 0) - np.where(shown == own[other], 1, 0)
     best = np.pad(gain.cumsum(axis=1), ((0, 0), (1, 0))).argmax(axis=1)
-    found[f'frames late, {name}'] = (best - asked)[own[:, 0] != own[other, 0]]
+    late = (best - asked)[own[:, 0] != own[other, 0]]
+    found |= {f'frames late, {name}': late, f'frames off, {name}': abs(late)}
   return found
 
 
