@@ -194,13 +194,9 @@ def writing(
 ) -> Iterator[Path]:
   """Yields an empty file that takes the name `path` when the block succeeds.
 
-  Args:
-    path: of the file; its folder is made.
-    folder: yields a folder instead; `path` must then not exist, or be empty.
-    within: where the temporary file lies, on the same disk; beside `path`
-      otherwise.
-    merge: moves the files of a folder to their names in `path`, JSON first:
-      it tells what the others are.
+  With `folder` a folder, where there is none or an empty one; with `merge` its
+  files are moved to their names in `path`, JSON first: it tells what the others
+  are. The temporary file lies `within` a folder of the same disk, or beside it.
   """
   check_here(path)
   path, temporary = Path(path), None
@@ -395,6 +391,13 @@ def read_json(
     if not why:
       return value
   raise UserError(f'{path} cannot be read as {what} ({why}); {mend}.')
+
+
+def read_known(path: Name) -> dict[str, Any]:
+  """A table of JSON; {} where it is missing or damaged."""
+  with contextlib.suppress(UserError):
+    return read_json(path)
+  return {}
 
 
 def read_arrays(

@@ -51,15 +51,11 @@ def _blocks(context: Context) -> list[Result]:
   for block in sorted({10, 20, 50, 100, 150, last}):
     if 10 <= block <= last:
       near, name = 1000 * seconds[block : block + _NEAR], f'block {block}'
-      mean = bootstrap.interval(_median, near)
+      mean = bootstrap.pooled('median', near)
       rows.append(context.row('time of a block', name, mean, 'ms', _BLOCK))
       kept = bootstrap.exact(memory[block], 1)
       rows.append(context.row('memory', name, kept, 'MiB', _ARRAYS))
   return rows
-
-
-def _median(values: np.ndarray) -> np.ndarray:
-  return np.median(values, axis=-1)
 
 
 def _batches(context: Context) -> list[Result]:

@@ -68,11 +68,6 @@ _VIDEOS = """
 """
 
 
-def _megabytes(num_clips: int, num_frames: int, height: int, width: int) -> str:
-  size = num_clips * num_frames * height * width * 3 / 1e6
-  return f'{num_clips} clips, {size:,.1f} MB before compression'
-
-
 def _falling_digits(argv: list[str]) -> int:
   from unitemp_jax.data import digits_builder, falling_digits
 
@@ -81,7 +76,8 @@ def _falling_digits(argv: list[str]) -> int:
   spec = falling_digits.FallingDigitsSpec(
     num_frames=args.num_frames, size=args.size, split=args.split, seed=args.seed
   )
-  counted = _megabytes(args.num_clips, args.num_frames, args.size, args.size)
+  size = args.num_clips * args.num_frames * args.size**2 * 3 / 1e6
+  counted = f'{args.num_clips} clips, {size:,.1f} MB before compression'
   if args.dry_run:
     print(f'would write {counted} below {os.path.abspath(args.out)}')
     return 0

@@ -1,7 +1,6 @@
 """`unitemp teacher`: videos of the bidirectional teacher, the reference."""
 
 import argparse
-import contextlib
 import os
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from unitemp_jax.parallel import locks
 from unitemp_jax.parallel.mesh import enable_compile_cache
 from unitemp_jax.sampling import model_folder, teacher
 from unitemp_jax.sampling.teacher import SOLVERS, WAN_NEGATIVE_PROMPT
-from unitemp_jax.video.read import read_metadata
 from unitemp_jax.video.write import write_video
 
 _EXAMPLE = """examples:
@@ -85,9 +83,7 @@ def _is_there(path: Path, prompt: str, seed: int, settings: dict) -> bool:
   """Whether a clip is finished; UserError if the file is another one."""
   if not os.path.lexists(path):
     return False
-  tags, found = _tags(prompt, seed, settings), {}
-  with contextlib.suppress(UserError):
-    found = read_metadata(path)
+  tags, found = _tags(prompt, seed, settings), clip_file.tags_of(path)
   if any(found.get(name) != value for name, value in tags.items()):
     raise foreign(path)
   return True

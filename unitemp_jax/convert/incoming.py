@@ -81,9 +81,10 @@ class Layers:
     layer: int | None = None,
     dtype: DTypeLike | None = np.float32,
   ) -> dict[str, Any]:
-    """Reads branches of the tree, all by default, in the file's dtype if None.
+    """Reads branches of the tree, all by default.
 
-    `layer` is the only one to read of stacked arrays.
+    A `dtype` None keeps that of the file; `layer` is the only one to read of
+    stacked arrays.
     """
     flat = {}
     for path, entries in self.entries.items():

@@ -110,7 +110,8 @@ def _statistics(folder: str | Path, shards: int):
 def is_complete(folder: str | Path, about: dict[str, Any], others: str) -> bool:
   """Whether a folder holds a finished set that is the same.
 
-  Its index must say `about`; a set of other `others` is refused.
+  Its index must say `about`; `others` says, in the complaint, what another is
+  of.
   """
   if not (Path(folder) / INDEX).exists():
     return False

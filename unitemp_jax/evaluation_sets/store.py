@@ -212,10 +212,7 @@ class Store:
 
   def read_record(self, path: Path) -> dict[str, Any]:
     """Reads a record; empty if it is missing or damaged."""
-    try:
-      return files.read_json(path)
-    except UserError:
-      return {}
+    return files.read_known(path)
 
   def leave(self, *folders: Path) -> None:
     """Removes this process's empty folders."""

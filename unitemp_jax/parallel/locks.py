@@ -86,7 +86,7 @@ def lock(folder: files.Name, part: tuple[int, int] = (0, 1)) -> Iterator[None]:
   finally:
     done.set()
     beat.join()
-    if _holder(path).get('token') == about['token']:
+    if files.read_known(path).get('token') == about['token']:
       path.unlink(missing_ok=True)
     _leave(own, folder)
     if made:  # And nothing came to lie in it.
@@ -115,7 +115,7 @@ def _take(path: Path, about: dict[str, Any]) -> bool:
 
 def _take_over(path: Path, folder: Path) -> None:
   """Removes the lock of a dead process; UserError if the holder lives."""
-  holder = _holder(path)
+  holder = files.read_known(path)
   mine = holder.get('machine') == files.this_machine()
   if mine and isinstance(holder.get('pid'), int):
     born = files.birth(holder['pid'])
@@ -132,17 +132,10 @@ def _take_over(path: Path, folder: Path) -> None:
   aside = path.with_name(f'{path.name}.{secrets.token_hex(8)}')
   with contextlib.suppress(FileNotFoundError):
     os.rename(path, aside)
-    if _holder(aside) == holder:
+    if files.read_known(aside) == holder:
       aside.unlink()
     elif not os.path.lexists(path):
       os.rename(aside, path)
-
-
-def _holder(path: Path) -> dict[str, Any]:
-  try:
-    return files.read_json(path)
-  except UserError:
-    return {}
 
 
 def _beats(path: Path) -> bool:

@@ -235,7 +235,8 @@ class Codec:
     memory, parts = None, []
     # The first frame alone, or the first piece with it.
     start = 1 if self.config.large_frames else 1 + self.piece
-    for first, end in _pieces(video.shape[1], start, self.piece):
+    cuts = range(start, video.shape[1], self.piece)
+    for first, end in itertools.pairwise([0, *cuts, video.shape[1]]):
       own = video[:, first:end]
       short = (self.piece if first else start) - own.shape[1]
       own = np.concatenate([own, np.repeat(own[:, -1:], short, axis=1)], 1)
@@ -274,9 +275,3 @@ def _checked(frames: jax.Array, finite: jax.Array) -> jax.Array:
       'float32.'
     )
   return frames
-
-
-def _pieces(frames: int, start: int, piece: int) -> list[tuple[int, int]]:
-  """Cuts 1 + 4k frames into the first `start` and `piece` each."""
-  cuts = [0, *range(start, frames, piece), frames]
-  return list(itertools.pairwise(cuts))

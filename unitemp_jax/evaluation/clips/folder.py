@@ -87,7 +87,7 @@ def list_clips(
     elif path.name.endswith('.loop.mp4'):
       twins.append(path)  # turns of the same
     else:
-      record = _sidecar(path)
+      record = files.read_known(path.with_suffix('.json'))
       # Clips of unfinished stages are no clips of their own.
       names = record.get('stages')
       stages |= {
@@ -125,14 +125,6 @@ def _is_visible(path: Path, folder: Path) -> bool:
     above.name == 'blind' and (above.parent / 'blind_key.json').is_file()
     for above in path.parents[: len(parts) - 1]
   )
-
-
-def _sidecar(path: Path) -> dict[str, Any]:
-  """The record in the JSON file beside a clip; {} if there is none."""
-  try:
-    return files.read_json(path.with_suffix('.json'))
-  except UserError:
-    return {}
 
 
 def _read(

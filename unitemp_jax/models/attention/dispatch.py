@@ -128,11 +128,9 @@ def _from_cache_forward(q, k, v, k_LBSNK, v_LBSNK, layer, kv_len):
   return jax.vjp(lambda q, k, v: _on_one_device(q, k, v, kv_len, None), q, k, v)
 
 
-def _from_cache_backward(pull, dy):
-  return *pull(dy), None, None, None, None
-
-
-_from_cache.defvjp(_from_cache_forward, _from_cache_backward)
+_from_cache.defvjp(
+  _from_cache_forward, lambda pull, dy: (*pull(dy), None, None, None, None)
+)
 
 
 def _over_mesh_cached(q_BQNK, k_BSNK, v_BSNK, k_LBSNK, v_LBSNK, layer, kv_len):
@@ -197,11 +195,7 @@ def _streamed_forward(q, k, v, kv_len):
   return jax.vjp(lambda q, k, v: _plain(q, k, v, kv_len, None), q, k, v)
 
 
-def _streamed_backward(pull, dy):
-  return *pull(dy), None
-
-
-_streamed.defvjp(_streamed_forward, _streamed_backward)
+_streamed.defvjp(_streamed_forward, lambda pull, dy: (*pull(dy), None))
 
 
 def _tiles(q_BQNK, k_BSNK, v_BSNK, kv_len, mask_BQS) -> tiles.Tiles:
