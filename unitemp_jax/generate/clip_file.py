@@ -149,9 +149,8 @@ def clip_name(index: int, prompt: str) -> str:
 class Watch:
   """Statistics, thumbnails and poster of the frames of a clip as they stream.
 
-  Attributes:
-    tiles: every third frame, or fewer of a long clip.
-    poster: the middle frame.
+  `tiles` are every third frame, or fewer of a long clip; `poster` the middle
+  one.
   """
 
   def __init__(self, request: Request):

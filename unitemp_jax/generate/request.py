@@ -222,14 +222,10 @@ class Model(NamedTuple):
 class Draft:
   """Builder of a request: what all workflows share.
 
-  Attributes:
-    card: of the model.
-    fps: frames per second.
-    start: temporal position of the first latent.
-    seed: of all noise.
-    conditioning: frames so far, as they were read; `finish` fits their size.
-    order: settings of the order, see `orders.Settings`.
-    remarks: sentences on what of the input the video will not have.
+  `start` is the temporal position of the first latent, `conditioning` the
+  frames so far, as they were read; `finish` fits their size. `order` has
+  settings of the order, see `orders.Settings`, and `remarks` sentences on what
+  of the input the video will not have.
   """
 
   def __init__(self, model: Any, settings: Mapping[str, Any]):

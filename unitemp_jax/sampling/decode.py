@@ -169,13 +169,10 @@ _PIECE = 16  # frames that are encoded at a time, after the first
 class Codec:
   """The VAE's programs over bytes; parameters are given with every call.
 
-  With `large_frames` whole clips run latent by latent too: two programs.
-
-  Attributes:
-    piece: frames of a clip that are encoded at a time, after the first.
-    decode_piece: (params, latents, memory) -> frames, memory, whether all are
-      finite: one program, which takes the memory over.
-    encode_piece: likewise, of pixels to latents.
+  With `large_frames` whole clips run latent by latent too: two programs,
+  `decode_piece`, (params, latents, memory) -> frames, memory (which it takes
+  over), whether all are finite, and `encode_piece`, which takes `piece` frames
+  of a clip after the first.
   """
 
   def __init__(self, config: vae3d.VAEConfig):
