@@ -1,17 +1,22 @@
 """Faults around one small clip that is made: links, leftovers, room, locks."""
 
+import errno
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
 import pytest
 from model_fixture import random_model
 
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
 from unitemp_jax.evaluation_sets import store
+from unitemp_jax.models import weights
 from unitemp_jax.parallel import locks
 from unitemp_jax.training import metrics
+from unitemp_jax.video.write import write_video
 
 COMMAND = ['generate', '--prompt=x', '--out=o', f'--model={random_model()}']
 CLIP = 'o/forward/0000-x'
@@ -163,3 +168,27 @@ def test_logs_are_not_appended_to_through_links(empty):
   with pytest.raises(OSError):
     metrics.open_log(empty / 'progress/0-of-1.jsonl')
   assert (empty / 'victim').read_text() == 'mine\n'
+
+
+@pytest.mark.filterwarnings('default::unitemp_jax.errors.Remark')
+def test_what_may_not_be_read_is_called_that(empty, monkeypatch, capsys):
+  """Even where tests run as root, who may read all."""
+
+  def denied(path, *more):
+    if 'locked' in str(path):
+      raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+    return real(path, *more)
+
+  (empty / 'clips/locked').mkdir(parents=True)
+  write_video(empty / 'clips/a-0.mp4', np.zeros((5, 16, 16, 3), 'uint8'), 12)
+  real = os.scandir
+  monkeypatch.setattr(os, 'scandir', denied)
+  words = ['evaluate', 'folder', 'clips', '--out=m', '--dry_run']
+  assert cli.main(words) == 0
+  said = capsys.readouterr()
+  assert '1 clips' in said.out
+  assert 'clips/locked cannot be read (Permission denied)' in said.err
+  real = open
+  monkeypatch.setattr(weights, 'open', denied, raising=False)
+  with pytest.raises(UserError, match='Permission denied'):
+    weights.open_safetensors(empty / 'locked.safetensors')

@@ -12,11 +12,12 @@ import os
 import pathlib
 import re
 import tarfile
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from unitemp_jax import files, timeline
-from unitemp_jax.errors import UserError, check_known
+from unitemp_jax.errors import Remark, UserError, check_known
 
 SUFFIXES = ('.mp4', '.mov', '.webm', '.gif', '.mkv', '.avi', '.m4v')
 SHORT = ('drop', 'pad')
@@ -99,8 +100,17 @@ def read_buckets(text: str) -> tuple[Bucket, ...]:
 
 
 def below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  """What lies in a folder and its folders; those that vanish are empty."""
-  for place, folders, names in os.walk(folder):
+  """What lies in a folder and its folders; those that vanish are empty.
+
+  Those that may not be read are said.
+  """
+
+  def leave_out(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+      why = f'{error.filename} cannot be read ({error.strerror})'
+      warnings.warn(Remark(f'{why}; it is left out'), stacklevel=2)
+
+  for place, folders, names in os.walk(folder, onerror=leave_out):
     yield from (pathlib.Path(place, name) for name in (*folders, *names))
 
 

@@ -179,6 +179,7 @@ def _check(path: Path, wanted: dict[str, tuple[int, ...]], opened: 'Files'):
 def open_safetensors(path: Path) -> Any:
   """A file of arrays that are read when they are asked for."""
   try:
+    open(path, 'rb').close()  # Says why; safetensors takes all for missing.
     return safetensors.safe_open(path, framework='np')
   except (safetensors.SafetensorError, OSError) as error:
     raise UserError(
