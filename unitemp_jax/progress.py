@@ -59,7 +59,12 @@ class Pace:
 
 
 def track(items: Sequence[T], unit: str) -> Iterator[T]:
-  """Yields the items and says how many are done, after each."""
+  """Yields the items and says how many are done, after each.
+
+  Args:
+    items: what is to be done.
+    unit: what one of them is, such as 'shard'.
+  """
   if sys.stderr.isatty():
     import tqdm  # Here, so that what shows no bar does not wait for it.
 

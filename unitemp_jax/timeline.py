@@ -151,8 +151,12 @@ def length(value: Length, fps: float | None, what: str = 'length') -> int:
 def moment(value: Length, fps: float | None, frames: int, what: str) -> int:
   """Index of a frame that ends a latent, a multiple of 4.
 
-  Negative frames or seconds count from the end, so that -1 is the last frame;
-  `what` is its name in a complaint.
+  Args:
+    value: frame or seconds; negative ones count from the end, so that -1 is
+      the last frame.
+    fps: frames per second.
+    frames: of the video.
+    what: its name in a complaint.
   """
   index, exact = _index(value, fps, frames, what)
   if not exact:

@@ -44,8 +44,13 @@ def estimates(
 ) -> list[str]:
   """One line a generation: batch, clips a minute and chip, and chip-hours.
 
-  Equally many clips are made of each order. Nothing for models that any machine
-  runs.
+  Args:
+    card: of the model.
+    order_of: the plan of each order; equally many clips are made of each.
+    clips: of the whole set.
+
+  Returns:
+    Nothing for models that any machine runs.
   """
   plans = list(order_of.values())
   each = sum(clip_flops(card, plan).total for plan in plans) / len(plans)

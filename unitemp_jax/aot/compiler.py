@@ -40,11 +40,17 @@ def effort(fast: bool) -> Iterator[None]:
 def run(
   step: Step, topology: Topology, fast: bool, schedules: Path | None = None
 ) -> StepReport:
-  """Traces and compiles a step for the devices of a topology.
+  """Traces and compiles a step.
 
-  With the least effort (`fast`) memory differs. Its time is read off the
-  schedules of kernels, which the compiler writes to a folder if there is one.
-  An error of jax that has nothing to do with memory is raised.
+  Args:
+    step: for the devices of a topology.
+    topology: the same.
+    fast: with the least effort; memory then differs.
+    schedules: where the compiler writes those of kernels; its time is read off
+      then.
+
+  Raises:
+    jax.errors.JaxRuntimeError: an error that has nothing to do with memory.
   """
   began = time.monotonic()
   traffic: list[hlo.Traffic] = []
@@ -97,7 +103,8 @@ def _bytes(number: str, unit: str) -> int:
 def read_exhausted(message: str) -> tuple[int, list[str]]:
   """Returns the bytes that a program asked for, and its largest allocations.
 
-  By the compiler's message RESOURCE_EXHAUSTED.
+  Args:
+    message: of the compiler's RESOURCE_EXHAUSTED.
   """
   size = r'([\d.]+)([KMGT]?)'
   asked = re.search(
@@ -132,11 +139,18 @@ def compile_config(
 ) -> MemoryReport:
   """Compiles the steps of a config for a topology; nothing is run.
 
-  `name` is `FILE[:ARG]` of the config, or the folder of a model to be served;
-  overrides are `a.b=value`, and `names` of steps those of `steps.steps_of`, by
-  default all that it has. `depth` compiles so many layers only, `fast` with the
-  least effort of the compiler. A student is served on `mesh`, by default all
-  devices along `data`.
+  Args:
+    name: `FILE[:ARG]` of the config; or the folder of a model to be served.
+    overrides: `a.b=value` each.
+    target: what to compile for.
+    names: of steps, see `steps.steps_of`; by default all that it has.
+    depth: compiles so many layers only.
+    fast: least effort of the compiler.
+    dry_run: only prints what would be compiled.
+    mesh: that a student is served on; by default all devices along `data`.
+
+  Raises:
+    UserError: see `load_config` and `steps.steps_of`.
   """
   schedules = None if fast else schedule.folder()
   devices = topology.devices(target)

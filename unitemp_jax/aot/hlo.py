@@ -83,9 +83,13 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def parse(text: str) -> tuple[dict[str, Computation], str]:
-  """Returns the computations of a compiled program by name, and the entry's.
+  """Returns the computations of a program by name, and the entry's name.
 
-  ValueError if it has no entry; `jax.stages.Compiled.as_text` writes it.
+  Args:
+    text: of a compiled program (`jax.stages.Compiled.as_text`).
+
+  Raises:
+    ValueError: there is no entry.
   """
   computations: dict[str, Computation] = {}
   entry, current = '', None
@@ -156,7 +160,13 @@ def _raised(body: Computation, element: int) -> int | None:
 def trips(
   computations: dict[str, Computation], caller: Computation, loop: Instruction
 ) -> int | None:
-  """Returns how often a `while` turns, None if that is decided at run time."""
+  """Returns how often a `while` turns, or None if that is decided at run time.
+
+  Args:
+    computations: of the whole program.
+    caller: the computation with the loop.
+    loop: its `while` instruction.
+  """
   known = _KNOWN.search(loop.rest)
   if known is not None:
     return int(known[1])
@@ -372,9 +382,14 @@ def count(
   unknown: int,
   kinds: Sequence[float] = (),
 ) -> list[Traffic]:
-  """Returns the traffic of a compiled program by kind; see `executions`.
+  """Returns the traffic of a compiled program by kind.
 
-  Of `devices` that are `slices` equal parts, in order.
+  Args:
+    text: of the program.
+    devices: that it runs on.
+    slices: equal parts of them, in order.
+    unknown: turns of a loop whose number is decided at run time.
+    kinds: see `executions`.
   """
   total: dict[str, np.ndarray] = {}
   seen: dict[str, set[int]] = {}

@@ -278,6 +278,10 @@ def check(path: Path) -> None:
 
 
 def read(path: Path) -> MemoryReport:
-  """Reads what `write` wrote."""
+  """Reads what `write` wrote.
+
+  Raises:
+    UserError: it is missing, or no report of this version.
+  """
   mend = 'delete it and compile again'
   return typed_json.read(path, MemoryReport, 'a memory report', mend)

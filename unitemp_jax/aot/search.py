@@ -67,7 +67,10 @@ def candidates(
 ) -> list[Candidate]:
   """All meshes, passes and rematerialisations that divide.
 
-  Only `data` may reach over several of the `slices`, which have all devices.
+  Args:
+    config: of a training.
+    devices: of all slices.
+    slices: over which only `data` may reach.
   """
   models = [config.model]
   if config.get('teacher_model'):
@@ -173,7 +176,14 @@ def _state_bytes(step: Step) -> float:
 def best(
   config: ConfigDict, target: Topology, devices: Sequence[Any], most: int
 ) -> tuple[str, list[Candidate], int]:
-  """The step that is compiled, the best by the estimate, and of how many."""
+  """The candidates to compile.
+
+  Returns:
+    The step that is compiled, the best by the estimate, and how many there are.
+
+  Raises:
+    UserError: no candidate divides, or none comes near the memory.
+  """
   found = candidates(config, target.devices, target.slices)
   if not found:
     raise UserError(
@@ -203,7 +213,13 @@ def compiled(
 ) -> list[tuple[Candidate, MemoryReport]]:
   """Compiles candidates, or reads the reports that a folder has of them.
 
-  `entry` says the config, its own overrides, the topology and the step.
+  Args:
+    chosen: by `best`.
+    entry: the config, its own overrides, the topology and the step.
+    folder: where the reports are kept; None for nowhere.
+
+  Raises:
+    UserError: a report there is of something else.
   """
   found = []
   for one in chosen:

@@ -331,10 +331,17 @@ def folder_steps(
   limit: float,
   mesh: Mapping[str, int] | None = None,
 ) -> list[Step]:
-  """Returns the programs by which a model folder is served; reads no weights.
+  """Returns the programs by which a model folder is served.
 
-  `names` are of FOLDER, `limit` is bytes of each device; without a `mesh` all
-  lie along `data`.
+  Args:
+    folder: of the model; its weights are not read.
+    names: of FOLDER.
+    devices: to compile for.
+    limit: bytes of each.
+    mesh: sizes of its axes; by default all devices along `data`.
+
+  Raises:
+    UserError: no such model, or an unknown name.
   """
   card = read_card(folder)
   unknown = [name for name in names if name not in FOLDER]

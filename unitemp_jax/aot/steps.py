@@ -28,7 +28,11 @@ NAMES = (TRAIN, *SERVING)
 
 
 def with_depth(config: ConfigDict, layers: int) -> None:
-  """Cuts all transformers of a config to a number of layers, in place."""
+  """Cuts all transformers of a config to a number of layers, in place.
+
+  Raises:
+    UserError: fewer than one layer, or more than there are.
+  """
   parts = [config.model]
   if config.get('teacher_model'):
     parts.append(config.teacher_model)
@@ -49,8 +53,15 @@ def steps_of(
 ) -> list[Step]:
   """Returns the programs of a config for the devices of a topology.
 
-  `names` are of NAMES, or of single training steps; the student is served on
-  `mesh`, by default all devices along `data`.
+  Args:
+    config: of any stage.
+    names: of NAMES, or of single training steps.
+    devices: to compile for.
+    mesh: that the student is served on; by default all along `data`.
+
+  Raises:
+    UserError: a name that the config has no step for, or a mesh or batch that
+      does not divide.
   """
   found: list[Step] = []
   wanted = [name for name in names if name not in SERVING]
@@ -82,6 +93,9 @@ def training_steps(config: ConfigDict, mesh: Mesh) -> dict[str, Step]:
   """Returns the steps of a training by name; no file is read.
 
   Nothing is allocated either, so the devices need not exist.
+
+  Raises:
+    UserError: an unknown objective, or sizes that do not divide.
   """
   check_rows(config.batch_size, mesh, config.accumulate)
   program = build_program(config)
@@ -143,7 +157,11 @@ def _rollouts(
 
 
 def serving_of(config: ConfigDict, mesh: Mesh) -> Serving:
-  """The student of a config as it is served, on a mesh."""
+  """The student of a config as it is served, on a mesh.
+
+  Raises:
+    UserError: the config has none.
+  """
   if 'student' not in config:
     raise UserError(
       'this config has no student to sample, so it has training steps only; '

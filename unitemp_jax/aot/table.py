@@ -73,7 +73,11 @@ class List:
 
 
 def read_list(path: Path) -> List:
-  """Reads a YAML file; configs are relative to the working directory."""
+  """Reads a YAML file; configs are relative to the working directory.
+
+  Raises:
+    UserError: it cannot be read, or an entry is wrong.
+  """
   parts = ('tables', 'growth')
   fields = yaml_reader.read(path).fields(parts, parts, 'a list of topologies')
   tables, growth = (

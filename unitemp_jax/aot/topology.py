@@ -103,7 +103,11 @@ class Topology:
 
 
 def parse(name: str, slices: int = 1) -> Topology:
-  """Returns what a name such as 'v5e:4x4' means."""
+  """Returns what a name such as 'v5e:4x4' means.
+
+  Raises:
+    UserError: there is no such generation or slice, or less than one slice.
+  """
   kind, colon, shape = name.partition(':')
   kind = _ALIASES.get(kind, kind)
   name = f'{kind}{colon}{shape}'
@@ -146,7 +150,11 @@ def _of_cubes(chip: Chip, shape: str) -> bool:
 
 
 def devices(topology: Topology) -> list[Any]:
-  """Returns the devices to compile for; nothing can be run on them."""
+  """Returns the devices to compile for; nothing can be run on them.
+
+  Raises:
+    UserError: libtpu is not installed, or does not know the topology.
+  """
   if importlib.util.find_spec('libtpu') is None:
     raise UserError(_INSTALL)
   # Not on a TPU machine, and beside other processes that compile.

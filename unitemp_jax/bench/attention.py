@@ -55,8 +55,9 @@ FORMS = {'splash': _splash, 'xla': _pieces, 'cudnn': _cudnn}
 def stages(backend: str, unit: tuple[int, int]) -> list[tuple[bool, Choices]]:
   """Returns the stages: with a backward pass or not, and what to try.
 
-  `backend` is one of FORMS, `unit` queries and keys that are cut into blocks;
-  of a frame with a mask.
+  Args:
+    backend: see FORMS.
+    unit: queries and keys that are cut into blocks; of a frame with a mask.
   """
   if backend == 'cudnn':
     only: Choices = {'cudnn': {}}

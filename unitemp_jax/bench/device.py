@@ -273,7 +273,11 @@ def check(part: str, out: Path) -> None:
 
 
 def run(part: str, out: Path) -> None:
-  """Runs a part and writes its file, or the table of all that were run."""
+  """Runs a part and writes its file, or the table of all that were run.
+
+  Raises:
+    UserError: there is no such part.
+  """
   parts: dict[str, Callable[[], list[dict]]] = {
     'about': lambda: [measure.hardware()],
     'attention': _attended,

@@ -111,11 +111,18 @@ _MIB = 2**20
 def in_turns(
   functions: Mapping[str, Callable[[], Any]], repeats: int, warm_up: int = 2
 ) -> dict[str, np.ndarray]:
-  """Times functions one after the other, round by round; seconds `[repeats]`.
+  """Times functions one after the other, round by round.
 
   A machine that becomes slower for a while slows all of them, so that their
-  ratios within a round stay fair. What they return is waited for; `warm_up`
-  rounds compile and are not timed.
+  ratios within a round stay fair.
+
+  Args:
+    functions: without arguments, by name; what they return is waited for.
+    repeats: rounds that are timed.
+    warm_up: rounds before, which compile.
+
+  Returns:
+    Seconds `[repeats]` by name.
   """
   seconds = {name: np.empty(repeats) for name in functions}
   for turn in range(-warm_up, repeats):

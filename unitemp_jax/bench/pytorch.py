@@ -270,10 +270,16 @@ def _rollout(case, state, normal):
 
 
 def torch_rollout(module, text, noise, levels: Sequence[float]):
-  """A forward rollout with a cache, from diffusers' modules; latents `BFHWC`.
+  """A forward rollout with a cache, from diffusers' modules.
 
-  `text` is `BED`, `noise` `[rows, levels, B, F, h, w, C]`, the last of `levels`
-  0.
+  Args:
+    module: diffusers' transformer.
+    text: `BED`.
+    noise: `[rows, levels, B, F, h, w, C]`.
+    levels: of noise, the last one 0.
+
+  Returns:
+    Latents `BFHWC`.
   """
   import torch
 

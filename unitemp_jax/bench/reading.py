@@ -26,7 +26,11 @@ _TAKEN = (
 
 
 def run(context: Context) -> Outcome:
-  """Reads the clips of the config, and compares with what its steps take."""
+  """Reads the clips of the config, and compares with what its steps take.
+
+  Raises:
+    UserError: there is no config, or its data are not there.
+  """
   config = context.config
   if config is None:
     raise UserError('reading needs --config, of a training and its data.')

@@ -46,8 +46,14 @@ def run(
 ) -> dict[str, Outcome]:
   """Runs benchmarks one after the other and writes `out` after each.
 
-  Older files of `out`, bench.json, bench.md and what a benchmark writes beside
-  them, are replaced.
+  Args:
+    context: the model and how much is measured.
+    names: of BENCHMARKS.
+    out: folder for bench.json, bench.md and what a benchmark writes beside
+      them; older ones are replaced.
+
+  Raises:
+    UserError: a bad model, or `out` is a file.
   """
   check(out)
   about = {

@@ -117,7 +117,11 @@ def find_verb(verb: str) -> Callable[[list[str]], int]:
 def main(argv: Sequence[str]) -> int:
   """Runs one verb and returns the exit code: 0, 2 on bad input, 130 on ^C.
 
-  A verb's own argument parser raises SystemExit after its help.
+  Args:
+    argv: the arguments after the program's name.
+
+  Raises:
+    SystemExit: from the verb's own argument parser, after its help.
   """
   warnings.showwarning = functools.partial(_show, warnings.showwarning)
   try:

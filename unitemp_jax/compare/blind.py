@@ -48,10 +48,21 @@ def make(
   question: str,
   seed: int = 0,
 ) -> dict[Path, str]:
-  """Copies clips to OUT/blind/clips; text of the page and OUT/blind_key.json.
+  """Copies clips to OUT/blind/clips; makes the page and OUT/blind_key.json.
 
-  The first of `names` is shown against each of the others, `count` times at
-  most, spread over them; `seed` is that of the choice of trials and sides.
+  Args:
+    out: folder.
+    names: of the systems; the first is shown against each of the others.
+    pairs: of their clips.
+    count: trials at most, spread over the systems.
+    question: what the rater is asked.
+    seed: of the choice of trials and sides.
+
+  Returns:
+    The text of key and page by path, to be written.
+
+  Raises:
+    UserError: no pair can be shown, or a file cannot be written.
   """
   secret = _secret(names, pairs, seed)
   trials = _trials(names, pairs, count, secret)
@@ -238,7 +249,11 @@ def read_votes(
 ) -> tuple[list[Vote], list[str]]:
   """Reads all votes; of two by one rater on one pair, the one given last.
 
-  Also a sentence for each that cannot be used.
+  Returns:
+    The votes, and one sentence for each that cannot be used.
+
+  Raises:
+    UserError: not one vote can be used.
   """
   found: dict[tuple[str, str], Vote] = {}
   problems = []

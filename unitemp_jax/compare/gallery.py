@@ -41,7 +41,13 @@ class Pictures:
 def draw(
   clips: Sequence[tuple[Path, int]], out: Path, workers: int = 1
 ) -> list[Pictures]:
-  """Writes the pictures of clips, (path, frames), that are not there yet."""
+  """Writes the pictures of clips that are not there yet.
+
+  Args:
+    clips: path and number of frames of each.
+    out: folder; the pictures go to `out/pictures`.
+    workers: processes.
+  """
   one = functools.partial(_draw, out=out)
   return list(measure.spread(one, clips, workers, 4))
 

@@ -64,7 +64,12 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def compare(first: Path, second: Path) -> list[Gap]:
   """Compares what two systems made of the same noise.
 
-  Both are npz, the first with axes [F, H, W, C], the second in any usual order.
+  Args:
+    first: npz with axes [F, H, W, C].
+    second: npz with axes in any of the usual orders.
+
+  Raises:
+    UserError: a file cannot be read, the noise differs, or shapes do.
   """
   one, two = read(first), read(second)
   order = _order(one['noise'], two['noise'], first, second)

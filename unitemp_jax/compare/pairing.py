@@ -56,8 +56,10 @@ class Pairing:
 def pair(systems: Sequence[System], prompts: Sequence[Prompt] = ()) -> Pairing:
   """Pairs the clips of all systems by prompt and sample.
 
-  `prompts` is the list that file names with numbers point into, and that says
-  which long prompt belongs to which short one.
+  Args:
+    systems: with names of their own.
+    prompts: the list that file names with numbers point into, and that says
+      which long prompt belongs to which short one.
   """
   known = _Known(systems, prompts)
   rows: dict[tuple[str, int], dict[str, ClipFile]] = {}
@@ -198,6 +200,9 @@ def read(
     baseline: who named the clips of all folders but the first, or with commas
       of each, of `naming.KINDS`.
     blocks: boundaries of clips that do not tell theirs.
+
+  Raises:
+    UserError: an unknown kind, a folder without clips, or a single system.
   """
   found: Found = []
   problems: list[str] = []
@@ -240,7 +245,9 @@ def _kinds(text: str, count: int) -> list[str]:
 def split(name: str, listing: Listing) -> list[System]:
   """The systems in a folder: one, or one for each temporal order in it.
 
-  The `name` '' names them by their orders alone.
+  Args:
+    name: of the folder's system; '' names orders alone.
+    listing: of its clips.
   """
   orders = dict.fromkeys(clip.order for clip in listing.clips)
   if len(orders) < 2:

@@ -38,12 +38,25 @@ def run(
   question: str,
   command: str,
 ) -> str:
-  """Measures, compares and writes below `out`; the tables as Markdown.
+  """Measures, compares and writes everything below `out`.
 
-  The first of the systems is compared with each of the others. `real` is
-  footage that says how much real clips move, or None. At most `pictures` pairs
-  get posters and strips, and the blind page asks `question` of `trials`; 0 for
-  none. `command` is for the record.
+  Args:
+    systems: with their folders; the first is compared with each of the others.
+    pairing: of their clips.
+    real: footage that says how much real clips move, or None.
+    out: folder.
+    workers: processes.
+    pictures: pairs that get posters and strips, at most.
+    trials: of the blind page, at most; 0 for none.
+    question: of the blind page.
+    command: for the record.
+
+  Returns:
+    The tables as Markdown.
+
+  Raises:
+    UserError: no two clips could be paired and measured, or a file cannot be
+      written.
   """
   notes = list(pairing.notes)
   listed = {c.path: c for pair in pairing.pairs for c in pair.clips.values()}

@@ -48,9 +48,12 @@ Values = Mapping[str, float]
 def moves(
   first: Values, second: Values, usual: float | None
 ) -> tuple[bool, bool]:
-  """Whether each clip of a pair moves, beside the mean step of real clips.
+  """Whether each clip of a pair moves.
 
-  Without `usual`, that mean step, the two are compared with each other.
+  Args:
+    first: metrics of one clip.
+    second: of the other.
+    usual: mean step of real clips; None compares the two with each other.
   """
   steps = [clip['mean step'] for clip in (first, second)]
   least = FLOOR * (max(steps) if usual is None else usual)
@@ -63,7 +66,13 @@ def compare(
   pairs: Sequence[tuple[Values, Values]],
   usual: float | None = None,
 ) -> list[Row]:
-  """Compares two systems metric by metric; `usual` as for `moves`."""
+  """Compares two systems metric by metric.
+
+  Args:
+    names: of the two systems.
+    pairs: metrics of both clips of each pair.
+    usual: as for `moves`.
+  """
   moving = [moves(*pair, usual) for pair in pairs]
   rows = [_motion(pairs, moving, names)]
   for name, metric in CLIP.items():

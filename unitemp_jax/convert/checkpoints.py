@@ -91,8 +91,9 @@ class Checkpoint:
 def open_checkpoint(source: str | Path | Mapping[str, Any]) -> Checkpoint:
   """Opens a checkpoint.
 
-  It is a file, an index of several, a folder with one of these, a name on the
-  hub (see `hub`), or a state dict of PyTorch or numpy arrays.
+  Args:
+    source: a file, an index of several, a folder with one of these, a name on
+      the hub (see `hub`), or a state dict of PyTorch or numpy arrays.
   """
   if isinstance(source, Mapping):
     where = 'the state dict'

@@ -74,10 +74,14 @@ def find(
   layout: str | None = None,
   part: str | None = None,
 ) -> Found:
-  """Finds a network by its names, of any kind and layout if None.
+  """Finds a network by its names.
 
-  `part` is the first part of the prefix, such as 'generator' or 'critic', if
-  the checkpoint holds several; None prefers the running mean.
+  Args:
+    checkpoint: where to look.
+    kind: of the network wanted; None for any.
+    layout: that it must have; None for any.
+    part: first part of the prefix, such as 'generator' or 'critic', if the
+      checkpoint holds several; None prefers the running mean.
   """
   where = checkpoint.where
   names: dict[str, Tensor] = {}
@@ -231,7 +235,11 @@ def recognise(found: Found) -> Any:
 
 
 def check(found: Found, shapes: Any) -> dict[str, list[keymap.Entry]]:
-  """Our path `a/b` -> the tensors that make it, if all of it fits."""
+  """Returns what makes each of our arrays, if all of the checkpoint fits.
+
+  Returns:
+    Our path `a/b` -> the tensors that make it, in order.
+  """
   table = wan.TABLES[found.kind]
   problems: list[tuple[str, str]] = []
   known: set[str | None] = set()

@@ -33,12 +33,16 @@ def open_networks(
   dtype: str = 'keep',
   loras: Sequence[str] = (),
 ) -> dict[str, incoming.Network]:
-  """Checks all checkpoints, given by name; nothing is read of their weights.
+  """Checks all checkpoints; nothing is read of their weights.
 
-  `wanted` has the size that a kind must have; others have a published one, and
-  student and teacher the same. `layout` and, of transformers, `part` are those
-  of `fit.find`, `dtype` is a name of `incoming.POLICIES`, and each of `loras`
-  FILE[:strength] of what is merged into the transformer.
+  Args:
+    given: student, teacher, vae, text -> checkpoint.
+    wanted: kind -> the size it must have; others have a published one, and
+      student and teacher the same.
+    layout: see `fit.find`.
+    part: see `fit.find`; of transformers.
+    dtype: a name of `incoming.POLICIES`.
+    loras: FILE[:strength] of what is merged into the transformer.
   """
   if loras and len({'student', 'teacher'} & set(given)) != 1:
     raise UserError(
@@ -197,10 +201,12 @@ def new_card(
   sinks, over 21 latents of which three are the block itself. One that was
   exported from here has learned all orders.
 
-  Sizes and dtypes come from `told`, a `config.model`, if there is one. What it
-  does not say is in bfloat16, as Wan's own products are; so that a published
-  VAE decodes as the memory tables of `unitemp aot` say, in bfloat16 and one
-  frame at a time. It encodes in float32.
+  Args:
+    networks: that were converted.
+    told: a `config.model` that sizes and dtypes come from, if there is one.
+      What it does not say is in bfloat16, as Wan's own products are; so
+      that a published VAE decodes as the memory tables of `unitemp aot` say, in
+      bfloat16 and one frame at a time. It encodes in float32.
   """
   defaults = {
     kind: next(iter(fit.PRESETS[kind].values())) for kind in fit.PRESETS

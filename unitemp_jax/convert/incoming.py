@@ -50,10 +50,17 @@ def load_torch(
 ) -> Any:
   """Reads a checkpoint of any known layout into a parameter tree.
 
-  `source` is one of `open_checkpoint`, `kind` 'dit', 'vae' or 'umt5'. Values
-  are cast to the types of `shapes`. A leaf with a sharding is made piece by
-  piece: no host holds more of it than its devices and one tensor of the file.
-  `branch` is the only one of the tree to read.
+  Args:
+    source: a file, an index, a folder, or a state dict of PyTorch or numpy
+      arrays.
+    kind: 'dit', 'vae' or 'umt5'.
+    shapes: tree of arrays or ShapeDtypeStructs to read into. Values are cast
+      to these types. A leaf with a sharding is made piece by piece: no host
+      holds more of it than its devices and one tensor of the file.
+    layout: 'wan' or 'diffusers'; found by the names if None.
+    part: of a file with several networks, such as 'generator' or 'critic'; the
+      running mean if None.
+    branch: read and return only this branch of the tree.
   """
   opened = checkpoints.open_checkpoint(source)
   found = fit.find(opened, kind, layout, part)
@@ -81,10 +88,12 @@ class Layers:
     layer: int | None = None,
     dtype: DTypeLike | None = np.float32,
   ) -> dict[str, Any]:
-    """Reads branches of the tree, all by default.
+    """Reads branches of the tree.
 
-    A `dtype` None keeps that of the file; `layer` is the only one to read of
-    stacked arrays.
+    Args:
+      *branches: first parts of their paths; none for all.
+      layer: the only one to read of stacked arrays.
+      dtype: of the result; None for that of the file.
     """
     flat = {}
     for path, entries in self.entries.items():
@@ -191,8 +200,14 @@ def open_network(
 ) -> Network:
   """Finds a network in a checkpoint and checks all of it; reads no weights.
 
-  `config` is the size it must have; None for whichever published one it has.
-  Other arguments are those of `folder.open_networks`.
+  Args:
+    source: file, index or folder.
+    kind: 'dit', 'vae' or 'umt5'.
+    config: the size it must have; None for whichever published one it has.
+    layout: see `fit.find`.
+    part: see `fit.find`.
+    dtype: a name of `POLICIES`.
+    loras: FILE[:strength] of what is merged into a transformer.
   """
   found = fit.find(checkpoints.open_checkpoint(source), kind, layout, part)
   if config is None:

@@ -115,10 +115,12 @@ def open_networks(path: Path) -> list[Network]:
 def collect(
   model: Path, target: str, names: Sequence[str] | None = None
 ) -> list[Network]:
-  """The networks to export of a file of weights, or of a model folder.
+  """The networks to export; UserError if two of them would get one name.
 
-  `names` are those of a folder's files, such as `student`. UserError if two of
-  them would get one name.
+  Args:
+    model: a file of weights, or a model folder.
+    target: of `TARGETS`.
+    names: of a folder's files, such as `student`; None where it is a file.
   """
   paths = [model]
   if names is not None:

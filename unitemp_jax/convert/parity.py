@@ -86,8 +86,13 @@ def dit_rows(
 ) -> list[Row]:
   """Compares every module and the whole transformer on one input.
 
-  `module` is diffusers' transformer, in the same dtype; x are noisy latents
-  `BFHWC`, float32, `sigma` `BF` and `text` `BED`.
+  Args:
+    config: size and dtype of our side.
+    layers: our weights.
+    module: diffusers' transformer, in the same dtype.
+    x: noisy latents `BFHWC`, float32.
+    sigma: `BF`.
+    text: `BED`.
   """
   dtype, p = config.dtype, config.patch
   embed, block = 'condition_embedder', 'blocks.{}'.format
@@ -167,10 +172,16 @@ def torch_embeddings(module, ids, mask) -> np.ndarray:
 def umt5_rows(
   config: TextConfig, layers: Layers, module, ids, mask
 ) -> list[Row]:
-  """Compares every layer and the whole text encoder on ids and mask `BE`.
+  """Compares every layer and the whole text encoder.
 
-  Rows after the end of a text are left out: nothing reads them. `module` is
-  transformers' encoder, in the same dtype.
+  Rows after the end of a text are left out: nothing reads them.
+
+  Args:
+    config: size and dtype of our side.
+    layers: our weights.
+    module: transformers' encoder, in the same dtype.
+    ids: int `BE`.
+    mask: bool `BE`.
   """
   dtype, norm = config.dtype, 'encoder.final_layer_norm'
   blocks = [f'encoder.block.{i}' for i in range(config.num_layers)]
@@ -306,9 +317,12 @@ def vae_rows(
 ) -> list[Row]:
   """Compares every module of the VAE, both whole halves, and both in chunks.
 
-  The config has `latent_mean` and `latent_std`; `module` is diffusers' VAE,
-  which does not normalise, in float32. Pixels are `BTHW3` in [-1, 1], latents
-  normalised, `BFhwz`.
+  Args:
+    config: its size, with `latent_mean` and `latent_std`.
+    layers: our weights.
+    module: diffusers' VAE, which does not normalise, in float32.
+    video: pixels `BTHW3` in [-1, 1].
+    latents: normalised, `BFhwz`.
   """
   found: list[Row] = []
   params = layers.load()

@@ -111,8 +111,15 @@ def build(
 ):
   """Returns the reference with these weights, ready to run in a dtype.
 
-  Weights are in diffusers' (transformers') layout. Those of a layer that are a
-  checkpoint's `Tensor` are read whenever it runs, and dropped after.
+  Args:
+    kind: 'dit', 'vae' or 'umt5'.
+    config: its size.
+    state: weights in diffusers' (transformers') layout. Those of a layer that
+      are a checkpoint's `Tensor` are read whenever it runs, and dropped after.
+    dtype: a name of `TOLERANCES`.
+
+  Raises:
+    UserError: names or shapes do not fit.
   """
   import torch
 
@@ -186,7 +193,11 @@ class Call:
 
 
 def record(module, names: Sequence[str], run) -> tuple[Any, dict]:
-  """What `run` returns, and by name the calls of that submodule, in order."""
+  """Runs `run()` and notes the calls of submodules.
+
+  Returns:
+    What `run` returned, and for each name its list of `Call`s, in order.
+  """
   import torch
 
   calls: dict[str, list[Call]] = collections.defaultdict(list)

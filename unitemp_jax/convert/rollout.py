@@ -26,10 +26,12 @@ from unitemp_jax.sampling import sampler
 
 
 def frame_mask(blocks: np.ndarray, window: int | None = None) -> np.ndarray:
-  """Which of [clean | noisy] frames sees which, of the block of every frame.
+  """Which of [clean | noisy] frames sees which.
 
-  `window` is how many frames before its own block a frame sees; all if None.
-  Self-Forcing's `local_attn_size` is that and the block.
+  Args:
+    blocks: the block of every frame.
+    window: how many frames before its own block a frame sees; all if None.
+      Self-Forcing's `local_attn_size` is that and the block.
   """
   query, key = blocks[:, None], blocks[None, :]
   first = np.searchsorted(blocks, query)
@@ -57,10 +59,15 @@ def _masked(block, x, text, temb, rotary, mask):
 def torch_velocity(
   module, clean, noisy, sigma: float, text, mask: np.ndarray
 ) -> np.ndarray:
-  """PyTorch's velocity `BFHWC` of the noisy half, at level sigma.
+  """PyTorch's velocity `BFHWC` of the noisy half.
 
-  `module` is diffusers' transformer, float32; `clean`, at level 0, and `noisy`
-  are the same frames `BFHWC`, from frame 0 on, `text` `BED`.
+  Args:
+    module: diffusers' transformer, float32.
+    clean: latents `BFHWC` of the timeline, from frame 0 on.
+    noisy: the same frames at level sigma.
+    sigma: noise level of the noisy half; the clean half is at 0.
+    text: `BED`.
+    mask: see `frame_mask`.
   """
   import torch
 

@@ -111,8 +111,17 @@ def prepare(
 ) -> tuple[str, Any]:
   """Writes a set of clips unless it is there, and opens it.
 
-  Returns the set's folder, and a random-access source: len() and [i] -> dict of
-  `sample_clips`' fields of clip i (caption as bytes).
+  Args:
+    data_dir: folder for data sets, made when missing.
+    spec: what clips to make.
+    num_clips: clips 0 .. num_clips - 1 of the spec.
+
+  Returns:
+    The set's folder, and a random-access source: len() and [i] -> dict of
+    `sample_clips`' fields of clip i (caption as bytes).
+
+  Raises:
+    UserError: num_clips < 1, or the folder cannot be written.
   """
   if num_clips < 1:
     raise UserError(f'num_clips must be at least 1, got {num_clips}.')

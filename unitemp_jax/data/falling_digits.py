@@ -66,10 +66,11 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def glyphs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Draws all digits finely, once: float32 [n, 40, 40] in [0, 1].
+  """Draws all digits finely, once.
 
-  Centre [n, 2] and extent [n, 2] of the ink (y, x) are in cells of the 8x8
-  image, the centre counted from the middle.
+  Returns:
+    glyphs float32 [n, 40, 40] in [0, 1]; centre [n, 2] and extent [n, 2] of the
+    ink (y, x) in cells of the 8x8 image, the centre counted from the middle.
   """
   images, _ = digit_images()
   places = (np.arange(_CELLS * _FINE) + 0.5) / _FINE - 1.5
@@ -90,10 +91,15 @@ def glyphs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _axis_weights(
   centre: np.ndarray, size: int, glyph_pixel: float
 ) -> np.ndarray:
-  """Tent filter from glyph to frame pixels along one axis, [n, T, size, 40].
+  """Tent filter from glyph pixels to frame pixels along one axis.
 
-  The place [n, T] of the glyph's middle and `glyph_pixel`, the width of one,
-  are in frame pixels.
+  Args:
+    centre: [n, T] place of the glyph's middle in frame pixels.
+    size: frame pixels.
+    glyph_pixel: width of a glyph pixel in frame pixels.
+
+  Returns:
+    float32 [n, T, size, 40].
   """
   middle = (np.arange(size) + 0.5) - centre[..., None]
   count = _CELLS * _FINE
@@ -130,7 +136,7 @@ def _with_trail(ink, everything, trail, decay) -> np.ndarray:
 def render(
   state: dict, *, size: int, box: float, trail: float, decay: float
 ) -> np.ndarray:
-  """Draws clips, uint8 [n, T, size, size, 3].
+  """Draws clips.
 
   Args:
     state: of `falling_digits.sample_states`; `before` holds the positions of
@@ -139,6 +145,9 @@ def render(
     box: height of a digit's 8x8 box in pixels.
     trail: ink left one frame behind, as a part of the ink.
     decay: factor by which it fades per frame.
+
+  Returns:
+    uint8 [n, T, size, size, 3].
   """
   position = np.concatenate([state['before'], state['position']], axis=1)
   lead = state['before'].shape[1]
@@ -391,13 +400,18 @@ def _hops(u, drop, time):
 def sample_clips(spec: FallingDigitsSpec, indices: Sequence[int]) -> dict:
   """Makes clips, with captions and the exact state.
 
-  Clip i depends on (seed, split, i) only. Any clip is the beginning of the same
-  clip with more frames; its caption may then say more, since a bounce is
-  mentioned only where it is seen.
+  Args:
+    spec: what clips to make.
+    indices: clip numbers >= 0; clip i depends on (seed, split, i) only. Any
+      clip is the beginning of the same clip with more frames; its caption may
+      then say more, since a bounce is mentioned only where it is seen.
 
   Returns:
     video uint8 [n, T, S, S, 3], caption list of n str, and all of
     `sample_states` but what is for drawing and wording alone.
+
+  Raises:
+    UserError: an index is negative.
   """
   if any(int(i) < 0 for i in indices):
     raise UserError('Clip numbers of falling_digits start at 0.')
@@ -421,7 +435,10 @@ def sample_clips(spec: FallingDigitsSpec, indices: Sequence[int]) -> dict:
 def _caption(choice: np.ndarray, spec: FallingDigitsSpec, state: dict) -> str:
   """Words one caption, lower case, without a full stop.
 
-  Four numbers in [0, 1), `choice`, pick the wording of the four parts.
+  Args:
+    choice: four numbers in [0, 1) that pick the wording of the four parts.
+    spec: of the clip.
+    state: of the clip.
   """
   ending = scene = SCENES[state['scene']]
   if scene == 'fall':

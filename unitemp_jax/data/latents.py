@@ -110,8 +110,13 @@ def _statistics(folder: str | Path, shards: int):
 def is_complete(folder: str | Path, about: dict[str, Any], others: str) -> bool:
   """Whether a folder holds a finished set that is the same.
 
-  Its index must say `about`; `others` says, in the complaint, what another is
-  of.
+  Args:
+    folder: of the set.
+    about: what its index must say.
+    others: what the set is of if it is another, for the message.
+
+  Raises:
+    UserError: it holds another set.
   """
   if not (Path(folder) / INDEX).exists():
     return False
@@ -128,8 +133,10 @@ def check_started(
 ) -> None:
   """Refuses, by UserError, a folder with the beginning of another set.
 
-  `about` is what `start` noted, `beside` patterns of the names of what is
-  written beside the shards.
+  Args:
+    folder: of the set.
+    about: what `start` noted.
+    beside: patterns of the names of what is written beside the shards.
   """
   folder = Path(folder)
   place = folder / STARTED
@@ -213,9 +220,14 @@ class LatentSource:
   ):
     """Opens a finished set.
 
-    With `embeddings` of the captions, see `prompt_embeddings`, examples have
-    `text` `[E, D]` in place of `ids` and `mask`. The mean and standard
-    deviation of `like` are used, if it is given.
+    Args:
+      folder: of the latents.
+      embeddings: of their captions, see `prompt_embeddings`; examples then
+        have `text` `[E, D]` in place of `ids` and `mask`.
+      like: another set, whose mean and standard deviation are used.
+
+    Raises:
+      UserError: a folder is not finished.
     """
     self._embeddings = PromptEmbeddings(embeddings) if embeddings else None
     self.index = read_index(folder)

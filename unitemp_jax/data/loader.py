@@ -81,8 +81,12 @@ class Loader:
   def set_state(self, state: Mapping[str, int]) -> None:
     """Continues with the batch that followed when the state was taken.
 
-    By a loader over the same clips; the number of hosts may differ as long as
-    the global batch is the same.
+    Args:
+      state: from `get_state`, of a loader over the same clips; the number of
+        hosts may differ as long as the global batch is the same.
+
+    Raises:
+      UserError: the state belongs to other data, seed or batch size.
     """
     state = dict(state)
     for name, value in self._identity.items():
@@ -121,7 +125,11 @@ class Buckets:
     return {'batches': self._count, 'buckets': states}
 
   def set_state(self, state: Mapping[str, Any]) -> None:
-    """Continues there; see `Loader.set_state`."""
+    """Continues there.
+
+    Raises:
+      UserError: the state belongs to other data, seed or batch size.
+    """
     for loader, own in zip(self._loaders, state['buckets'], strict=True):
       loader.set_state(own)
     self._count = state['batches']
@@ -136,7 +144,7 @@ def make_loader(
   transform: Callable[[Batch], Batch] | None = None,
   ahead: int = _PREFETCH,
 ) -> Loader:
-  """Makes the loader of one host: dicts of arrays [rows, ...] and texts.
+  """Makes the loader of one host.
 
   Args:
     source: anything with len() and [i] -> dict of arrays, numbers and texts: a
@@ -146,6 +154,12 @@ def make_loader(
     rows: which of them this host reads, ascending; None for all.
     transform: applied to each batch in the reading threads.
     ahead: batches that are read before they are wanted.
+
+  Returns:
+    Iterator of dicts: arrays [rows, ...], texts as object arrays of str.
+
+  Raises:
+    UserError: the source is empty, or a number is out of range.
   """
   size = len(source)
   if size == 0:

@@ -158,12 +158,21 @@ def prepare(
   data_dir: str | os.PathLike[str],
   download_config: Any = None,
 ) -> tfds.core.DatasetBuilder:
-  """Writes a data set unless it is there; a builder ready for `source_of`.
+  """Writes a data set unless it is there.
 
   The set appears under its name only when it is complete: an interrupted call
   leaves nothing that could be mistaken for it, and a repeated one only opens.
-  `make_builder` is called again after an error; `download_config`, of TFDS,
-  names a runner of Apache Beam.
+
+  Args:
+    make_builder: makes the builder; called again after an error.
+    data_dir: its root folder, made when missing.
+    download_config: TFDS's, which names a runner of Apache Beam.
+
+  Returns:
+    The builder, ready for `source_of`.
+
+  Raises:
+    UserError: the folder cannot be written.
   """
   try:
     os.makedirs(data_dir, exist_ok=True)
@@ -195,6 +204,9 @@ def open_prepared(folder: str | os.PathLike[str], split: str = 'train'):
 
   Returns:
     A random-access source: len() and [i] -> dict.
+
+  Raises:
+    UserError: there is no such set or split.
   """
   try:
     with quiet():

@@ -152,7 +152,10 @@ def _read_json(path: Path, kind: type = dict) -> Any:
 class PromptEmbeddings:
   """Random access to finished embeddings, by number or by token ids.
 
-  Of `length` positions of width `width`, by weights with the hash `text`.
+  Attributes:
+    length: E, positions of a text.
+    width: D.
+    text: hash of the text encoder's weights.
   """
 
   def __init__(self, folder: str | Path):
@@ -200,7 +203,16 @@ class PromptEmbeddings:
   def lookup(
     self, ids: np.ndarray, mask: np.ndarray, prompts: Sequence[str] = ()
   ) -> np.ndarray:
-    """Embeddings float32 `[B, E, D]` of tokenized prompts; all were encoded."""
+    """Embeddings float32 `[B, E, D]` of tokenized prompts.
+
+    Args:
+      ids: int `[B, E]`.
+      mask: bool `[B, E]`.
+      prompts: the texts, for the message.
+
+    Raises:
+      UserError: a prompt was not encoded.
+    """
     self.check(ids, mask, prompts)
     pairs = zip(ids, mask, strict=True)
     return np.stack([self[self._numbers[key_of(*row)]] for row in pairs])

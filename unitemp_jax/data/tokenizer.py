@@ -52,9 +52,12 @@ class Tokenizer:
   ):
     """Wraps the functions of a library.
 
-    `encode` maps texts to ids, the end token may be among them. `unknown` gives
-    the parts of a text that have no token of their own, `words` are all that it
-    knows, if they are few enough to be read.
+    Args:
+      encode: texts to ids, the end token may be among them.
+      eos_id: id of the end token.
+      vocab_size: number of tokens.
+      unknown: the parts of a text that have no token of their own.
+      words: all that it knows, if they are few enough to be read.
     """
     self._encode = encode
     self.eos_id = eos_id
@@ -85,9 +88,17 @@ class Tokenizer:
   ) -> tuple[np.ndarray, np.ndarray]:
     """Cleans and encodes texts; longer ones are cut, the end token is kept.
 
-    Texts get `length` ids including the end token. An empty one is refused but
-    for `allow_empty`: the null prompt of guidance, the end token alone. Returns
-    ids int32 [B, E], padded with 0, and mask bool [B, E], True at tokens.
+    Args:
+      texts: B texts, or one.
+      length: E, ids per text including the end token, at least 1.
+      allow_empty: an empty text is the null prompt of guidance (the end token
+        alone) and not an error.
+
+    Returns:
+      ids int32 [B, E], padded with 0; mask bool [B, E], True at tokens.
+
+    Raises:
+      UserError: a text is empty, or length < 1.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     texts = [clean(text) for text in texts]
@@ -106,7 +117,12 @@ class Tokenizer:
     return ids, mask
 
   def remarks(self, text: str, length: int) -> list[str]:
-    """Sentences on what of a prompt is lost on the way to the model."""
+    """Sentences on what of a prompt is lost on the way to the model.
+
+    Args:
+      text: the prompt.
+      length: as for `encode`.
+    """
     text, said = clean(text), []
     unknown = dict.fromkeys(part.strip() for part in self._unknown(text))
     if unknown:

@@ -66,12 +66,17 @@ class Clip:
 
 
 def find_cuts(changes: np.ndarray) -> np.ndarray:
-  """Numbers of the frames that begin another scene, int [c], by hard cuts.
+  """Finds hard cuts.
 
   A cut is a step that is large and at least twice as large as each of the steps
   around it: fast motion is large for several steps, a flash makes two. Slow
-  dissolves are not found. Changes [n - 1] are mean absolute differences of
-  following thumbnails.
+  dissolves are not found.
+
+  Args:
+    changes: [n - 1], mean absolute difference of following thumbnails.
+
+  Returns:
+    int [c], numbers of the frames that begin another scene.
   """
   cuts = []
   for step in np.flatnonzero(changes > _MIN_CHANGE):
@@ -88,11 +93,16 @@ def plan_windows(
   lengths: Sequence[int],
   short: str = 'drop',
 ) -> list[np.ndarray]:
-  """Cuts a resampled video into windows int [T] that lie within one scene.
+  """Cuts a resampled video into windows that lie within one scene.
 
-  `shown` is int [k], the file's frame shown at each time of the new rate. Each
-  window gets the longest of the lengths that is left; `short` as in
-  `VideoFolderSpec`.
+  Args:
+    shown: int [k], the file's frame shown at each time of the new rate.
+    cuts: see `find_cuts`.
+    lengths: frames of a window; each gets the longest that is left.
+    short: see `VideoFolderSpec`.
+
+  Returns:
+    Windows int [T], each of one of the lengths.
   """
   scene, windows = np.searchsorted(cuts, shown, side='right'), []
   for number in np.unique(scene):
@@ -164,7 +174,11 @@ def _too_short(
 def choices(
   spec: VideoFolderSpec, scans: Sequence[Scan]
 ) -> list[tuple[str, int, float]]:
-  """What each choice of length would keep: clips, and share of frames."""
+  """What each choice of length would keep, of the files that can be read.
+
+  Returns:
+    The choice, in options; clips; the share of the frames that they show.
+  """
   if spec.buckets:
     return []
   shorter = {
@@ -189,10 +203,16 @@ def choices(
 
 
 def scan(spec: VideoFolderSpec, file: str, kept: str | None = None) -> Scan:
-  """Decodes a file below the folder once, unless what it holds is known.
+  """Decodes a file once, unless what it holds is known.
 
-  `kept` is a folder of what was found in files before; those that have changed
-  since are read again.
+  Args:
+    spec: the folder.
+    file: path below it.
+    kept: folder of what was found in files before; those that have changed
+      since are read again.
+
+  Raises:
+    UserError: the file cannot be read.
   """
   record = None
   if kept is not None:
@@ -267,9 +287,19 @@ def _unchanged(videos: str, file: str, sha256: str) -> bool:
 
 
 def read_clip(videos: str, clip: Clip, height: int, width: int) -> np.ndarray:
-  """Decodes a clip, resized and cropped; uint8 [T, height, width, 3].
+  """Decodes a clip, resized and cropped.
 
-  A file that is missing, cannot be read or is another one by now is refused.
+  Args:
+    videos: folder of the file.
+    clip: which frames of it.
+    height: pixels.
+    width: pixels.
+
+  Returns:
+    uint8 [T, height, width, 3].
+
+  Raises:
+    UserError: the file is missing, cannot be read, or is another one by now.
   """
   if not _unchanged(videos, clip.file, clip.sha256):
     raise UserError(

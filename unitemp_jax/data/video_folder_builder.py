@@ -156,10 +156,15 @@ def find_clips(
 ) -> Found:
   """Looks through all files on all cores, without writing a set.
 
-  With `strict` the first file that would be skipped is an error. `report` is
-  given a line of progress per file. `scans` is a folder of what was found
-  before, and now; None keeps nothing. `part` (I, N) looks through every N-th
-  file from the I-th on.
+  Args:
+    spec: the folder and the shape of the clips.
+    strict: the first file that would be skipped is an error.
+    report: called with a line of progress per file.
+    scans: folder of what was found before, and now; None keeps nothing.
+    part: (I, N), to look through every N-th file from the I-th on.
+
+  Raises:
+    UserError: nothing is usable, or the caption file is wrong, or strict.
   """
   result = Found([], {}, [], [])
 
@@ -249,10 +254,18 @@ def prepare(
 
   A changed folder makes another set; the old one stays. What was found in files
   is kept in `data_dir`, so that an interrupted call goes on where it was.
-  `strict` and `report` are those of `find_clips`; `pixels` stores the clips
-  themselves, for sets of at most 2 GB. Workers of Apache Beam, by its options
-  `beam`, look through the files; they must all see `data_dir` and the videos
-  under these paths.
+
+  Args:
+    data_dir: folder for data sets, made when missing.
+    spec: the folder and the shape of the clips.
+    strict: the first file that would be skipped is an error.
+    report: called with a line of progress per file.
+    pixels: store the clips themselves, for sets of at most 2 GB.
+    beam: PipelineOptions of Apache Beam, whose workers look through the files;
+      they must all see `data_dir` and the videos under these paths.
+
+  Raises:
+    UserError: see `find_clips`; or the folder cannot be written.
   """
   table = None if spec.pattern else spec.captions
   if table and not os.path.isfile(table):

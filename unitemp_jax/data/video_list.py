@@ -115,9 +115,18 @@ def below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def list_videos(spec: VideoFolderSpec, skip: Skip) -> list[tuple[str, str]]:
-  """Lists the videos that have a caption: (path below the folder, caption).
+  """Lists the videos that have a caption.
 
-  `skip` is called with a file and the reason why it is left out.
+  Args:
+    spec: the folder and where its captions are.
+    skip: called with a file and the reason why it is left out.
+
+  Returns:
+    (path below the folder, caption) per video, sorted.
+
+  Raises:
+    UserError: the caption file is missing or cannot be understood, or the
+      folder holds no video.
   """
   root = pathlib.Path(spec.videos)
   found: list[str] = []

@@ -136,8 +136,9 @@ def _unipc_row(
 ) -> np.ndarray:
   """Coefficients that carry a sample from level `start` to the next one.
 
-  Of the sample, and of the x0 estimates at levels start + 1 (zero unless
-  `corrects`), start and start - 1.
+  Returns:
+    Of the sample, and of the x0 estimates at levels start + 1 (zero unless
+    `corrects`), start and start - 1.
   """
   sigma, target = float(levels[start]), float(levels[start + 1])
   here = _log_snr(sigma)
@@ -188,11 +189,17 @@ def unipc_table(levels: np.ndarray) -> np.ndarray:
 
 
 def unipc_step(row, first, x, x0, state):
-  """One UniPC step, of a row of `unipc_table`; the next sample and state.
+  """One UniPC step.
 
-  `x` is the sample the network was shown, `x0` its estimate of the data there.
-  The state is (last corrected sample, x0 before, x0 before that); any in step
-  0, `first`.
+  Args:
+    row: of `unipc_table`.
+    first: bool, whether this is step 0.
+    x: the sample the network was shown.
+    x0: its estimate of the data there.
+    state: (last corrected sample, x0 before, x0 before that); any in step 0.
+
+  Returns:
+    The next sample and state.
   """
   last, x0_1, x0_2 = state
   fixed = row[0] * last + row[1] * x0 + row[2] * x0_1 + row[3] * x0_2

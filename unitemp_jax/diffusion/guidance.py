@@ -22,9 +22,14 @@ def guide(conditional, unconditional, guidance_scale):
 
 
 def read_scale(fields: Any, where: str) -> float:
-  """Returns w from the one field, `guidance_scale` or a former name, given.
+  """Returns w from the one field that is given.
 
-  None is as good as absent; `where` is for errors.
+  Args:
+    fields: holds `guidance_scale` or a former name; None is as good as absent.
+    where: for errors.
+
+  Raises:
+    UserError: several fields are given, or none.
   """
   added = {'guidance_scale': 0.0, **FORMER}
   given = [name for name in added if fields.get(name) is not None]

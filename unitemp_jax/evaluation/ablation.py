@@ -161,8 +161,10 @@ class Students:
 def measure(bench: Bench, shown: Sequence[str]) -> dict[str, dict[str, list]]:
   """Values per clip of plans, and of what stands beside them, by name.
 
-  `shown` names `Bench.plans`, 'real clips', 'swapped block', 'teacher, N
-  steps'.
+  Args:
+    bench: with the student.
+    shown: names of `Bench.plans`, or 'real clips', 'swapped block' and
+      'teacher, N steps'.
   """
   found = {}
   for name in shown:
@@ -243,8 +245,10 @@ def report(
 ) -> str:
   """Markdown of every claim whose measures are there.
 
-  A claim is a measure, what it shows, another measure, and what that shows; a
-  measure begins with the arm that was trained.
+  Args:
+    claims: title -> measure, what it shows, another measure, what that shows.
+    measures: measure -> the arm that was trained, and more.
+    numbers: of `read`.
   """
   rows: dict[bool, list[results.Result]] = {True: [], False: []}
   left = []

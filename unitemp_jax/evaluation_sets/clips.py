@@ -96,8 +96,13 @@ def arrange(suite: Suite, prompts: list[Prompt]) -> tuple[list[Prompt], int]:
   """Turns the entries of a manifest into those of a suite.
 
   Entries that a benchmark could not tell apart are joined, with the dimensions
-  of all; where it numbers them instead, each keeps an id of its own. Also
-  returns how many were joined to an earlier one.
+  of all; where it numbers them instead, each keeps an id of its own.
+
+  Returns:
+    The prompts, and how many entries were joined to an earlier one.
+
+  Raises:
+    UserError: the suite needs dimensions and an entry has none.
   """
   if suite.per_dimension:
     prompts = _spread(prompts)
@@ -170,6 +175,9 @@ def find(
     captions: see `manifests.read_clips`.
     prompt: for clips without a caption.
     say: is told what the user should know.
+
+  Raises:
+    UserError: unreadable or unfitting files.
   """
   suite = SUITES[suite_name]
   beside = {
@@ -241,9 +249,15 @@ def list_clips(
 ) -> list[Clip]:
   """Lists all clips of a set, order by order and prompt by prompt.
 
-  Prompts are those of `arrange`, samples per prompt what the suite wants if
-  None, and `seed` that of the set. File names that collide, are too long or
-  cannot be read back are refused.
+  Args:
+    suite: whose rules name the files.
+    prompts: as `suites.arrange` returns them.
+    orders: names of temporal orders.
+    seed: the global one.
+    samples: per prompt; None = what the suite wants.
+
+  Raises:
+    UserError: file names that collide, are too long or cannot be read back.
   """
   count = sum(samples or suite.samples(prompt) for prompt in prompts)
   if (count := count * len(orders)) > _MOST:
@@ -308,7 +322,14 @@ def with_keys(
 ) -> list[Clip]:
   """Clips with the hash of all that decides their content.
 
-  `tables` has the plan of each order as JSON; `model` is the model's hash.
+  Args:
+    listed: without.
+    tables: the plan of each order as JSON.
+    model: its hash.
+    decode: how latents become pixels.
+
+  Raises:
+    UserError: an image or a real clip cannot be read.
   """
   digests: dict[Path, str] = {}
   found = []

@@ -43,6 +43,9 @@ def read(path: Path, long_prompts: Path | None = None) -> list[Prompt]:
       a folder of .txt files, each named after its dimension.
     long_prompts: what the model is given instead of the short prompts: a text
       file with as many lines, or a folder of such files beside a folder.
+
+  Raises:
+    UserError: unreadable, empty, of an unknown kind, or not aligned.
   """
   if path.is_dir():
     return _read_folder(path, long_prompts)
@@ -70,10 +73,16 @@ def read(path: Path, long_prompts: Path | None = None) -> list[Prompt]:
 def read_clips(
   folder: Path, captions: Path | None = None, prompt: str | None = None
 ) -> list[Prompt]:
-  """Lists a folder of real clips, subfolders too, each with its caption.
+  """Lists a folder of real clips, each with its caption.
 
-  `captions` is a CSV or JSONL file with the columns `file` and `caption`; None
-  reads `name.txt` beside each `name.mp4`. `prompt` is for clips without one.
+  Args:
+    folder: searched with its subfolders.
+    captions: CSV or JSONL file with the columns `file` and `caption`; None
+      reads `name.txt` beside each `name.mp4`.
+    prompt: for clips without a caption.
+
+  Raises:
+    UserError: no clip, or one without a caption when `prompt` is None.
   """
   if not folder.is_dir():
     raise UserError(

@@ -197,8 +197,10 @@ class Store:
   ) -> dict[Path, bool]:
     """The files of a clip that are there, and whether this set wrote them.
 
-    By the marks of its record; without them, the key among the mp4's tags
-    counts.
+    Args:
+      path: `Clip.path`.
+      record: of the clip; without marks, the key among the mp4's tags counts.
+      key: of the clip.
     """
     told, found = clip_file.marks_of(record), {}
     video = self.root / 'videos' / f'{path}.mp4'
@@ -255,8 +257,13 @@ class Journal:
   def log(self, event: str, **more: Any) -> None:
     """Appends a line.
 
-    Events are 'start' with the `clips` to be made, 'batch' with `clips` and
-    `seconds` since the last line, and 'end' when all are there.
+    Args:
+      event: 'start' with the `clips` to be made, 'batch' with `clips` and
+        `seconds` since the last line, or 'end' when all are there.
+      **more: numbers of the event.
+
+    Raises:
+      UserError: it cannot be written.
     """
     line = {'event': event, 'time': round(time.time(), 1), **more}
     line |= {'host': socket.gethostname(), 'pid': os.getpid()}

@@ -62,7 +62,14 @@ class Wanted:
 
 
 def verify_set(root: Path) -> tuple[int, list[Problem]]:
-  """Checks a set of `unitemp evaluate generate`: clips wanted, problems."""
+  """Checks a set that `unitemp evaluate generate` made.
+
+  Returns:
+    How many clips there should be, and what is wrong.
+
+  Raises:
+    UserError: this is no set.
+  """
   store = Store(root)
   settings = store.read_settings()
   wanted = Wanted(*(settings[field.name] for field in _FIELDS))
@@ -149,6 +156,9 @@ def verify_folder(
     wanted: what each must be.
     read_record: what is known of one, with `sha256`; others are decoded.
     below: the subfolder that may hold nothing else.
+
+  Raises:
+    UserError: there is no such folder.
   """
   if not root.is_dir():
     raise UserError(f'{root} is not a folder; give one that holds clips.')
@@ -184,9 +194,11 @@ def verify_folder(
 
 
 def forget(store: Store, problems: Sequence[Problem]) -> int:
-  """Removes bad clips, so that they are made again; how many there were.
+  """Removes bad clips, so that they are made again.
 
-  Files that nothing asks for stay, and those that the set did not write.
+  Returns:
+    How many there were. Files that nothing asks for stay, and those that the
+    set did not write.
   """
   bad = {problem.file for problem in problems}
   bad -= {p.file for p in problems if p.kind in ('stray', 'misnamed')}
@@ -259,8 +271,11 @@ def _shown(
 ) -> list[Problem]:
   """What is wrong with a clip that shows nothing.
 
-  By the mean of all pixels, 0..255, the largest standard deviation within a
-  frame, and the largest mean difference of neighbouring frames, 0..1.
+  Args:
+    name: of the file.
+    brightness: mean of all pixels, 0..255.
+    contrast: largest standard deviation within a frame.
+    change: largest mean difference of neighbouring frames, 0..1.
   """
   if contrast < _FLAT:
     kind = 'black' if brightness < _DARK else 'constant'

@@ -79,11 +79,18 @@ def order_plans(
   sinks: str = 'none',
   **settings: Any,
 ) -> dict[str, Plan]:
-  """The plan of each order of `orders.ORDERS`, as `workflows` give it.
+  """The plan of each order, the one that `workflows` give it.
 
-  `given` is what there is for the orders that want it, see
-  `Suite.conditioning`; `sinks`, ends that stay in view, are for forward and
-  backward. Settings are anchors, start and window, see `workflows`.
+  Args:
+    card: of the model.
+    names: of `orders.ORDERS`.
+    frames: of a clip, 1 + 4k.
+    given: what there is for the orders that want it, see `Suite.conditioning`.
+    sinks: of `orders.SINKS`, for forward and backward: ends that stay in view.
+    **settings: anchors, start and window, see `workflows`.
+
+  Raises:
+    UserError: an unknown order, or one that wants other given frames.
   """
   if frames < 5 or frames % 4 != 1:
     raise UserError(f'--frames={frames} must be 1 + 4k, such as {card.frames}.')
@@ -118,9 +125,19 @@ def plan_work(
 ) -> Work:
   """Lists the clips of a set and checks everything; writes nothing.
 
-  `suite` is of `clips.SUITES`, and prompts come from `clips.find`. `seed` is
-  that of the whole set; without `samples` or `frames` they are what the suite
-  wants and what the model makes. Further settings are those of `order_plans`.
+  Args:
+    model: folder of the model.
+    suite: of `suites.SUITES`.
+    prompts: see `suites.find`.
+    orders: names of temporal orders.
+    seed: of the whole set.
+    samples: per prompt; None = what the suite wants.
+    frames: of a clip; None = the model's.
+    decode: one of `plans.decoding.MODES`.
+    **plan_settings: see `order_plans`.
+
+  Raises:
+    UserError: no model, an order that does not fit, or bad file names.
   """
   card = model_folder.read_card(model)
   frames = frames or card.frames
@@ -167,11 +184,21 @@ def run_work(
   batch_size: int | None = None,
   mesh: Mapping[str, int] | None = None,
 ) -> tuple[int, int]:
-  """Makes what is missing of a set; how many clips were made, and were there.
+  """Makes what is missing of a set.
 
-  `shard` (i, n) makes the i-th of n parts only. Without `batch_size` clips per
-  batch are 8, or what fits on the devices; `mesh` is of the devices of this
-  process, see `Pipeline.load`.
+  Args:
+    work: from `plan_work`.
+    out: folder of the set.
+    shard: (i, n) makes the i-th of n parts only.
+    batch_size: clips per batch; None = 8, or what fits on the devices.
+    mesh: of the devices of this process, see `Pipeline.load`.
+
+  Returns:
+    How many clips were made, and how many were there already.
+
+  Raises:
+    UserError: the folder holds another set, or cannot be written, or another
+      process makes the same shard.
   """
   store, reader = Store(out), Reader(work)
   if not (out / 'set.json').exists():
@@ -381,8 +408,13 @@ def write_clip(
 ) -> None:
   """Writes mp4, poster, and last the record, each whole or not at all.
 
-  Of video uint8 `[T, H, W, 3]`, nothing pasted. `settings` are those of
-  `set.json`; `more` belongs in the record.
+  Args:
+    store: of the set.
+    clip: what it is.
+    request: what it was made from.
+    video: uint8 `[T, H, W, 3]`, nothing pasted.
+    settings: what `set.json` says.
+    more: what else belongs in its record.
   """
   scale = settings['scale']
   about = {

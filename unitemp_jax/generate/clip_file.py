@@ -60,7 +60,11 @@ class Output:
 
   @classmethod
   def parse(cls, listed: str, **settings) -> 'Output':
-    """Reads names of formats with commas, and checks the other settings."""
+    """Reads names of formats with commas, and checks the other settings.
+
+    Raises:
+      UserError: a format or a setting is none that can be.
+    """
     names = dict.fromkeys(name.strip() for name in listed.split(','))
     for name in names:
       check_known('--format names', name, formats.FORMATS, 'some')
@@ -149,8 +153,9 @@ def clip_name(index: int, prompt: str) -> str:
 class Watch:
   """Statistics, thumbnails and poster of the frames of a clip as they stream.
 
-  `tiles` are every third frame, or fewer of a long clip; `poster` the middle
-  one.
+  Attributes:
+    tiles: every third frame, or fewer of a long clip.
+    poster: the middle frame.
   """
 
   def __init__(self, request: Request):
@@ -363,8 +368,13 @@ def are_whole(
 ) -> bool:
   """Whether all files of a clip are there as they were written.
 
-  One that is missing, empty or cut short will be made again. The record, the
-  sidecar, has this key; it is empty where there is none.
+  One that is missing, empty or cut short will be made again.
+
+  Args:
+    video: path of the mp4.
+    endings: of the clip's files, without the sidecar's.
+    record: the sidecar, which has this key; empty where there is none.
+    key: of the request.
 
   Raises:
     UserError: a file was not written for this request; nothing replaces it.

@@ -359,9 +359,13 @@ def run(
     pipeline: of the model.
     jobs: all clips of the command.
     size: clips per batch; None makes one at a time, block by block.
-    report: is given lines about the progress; may raise KeyboardInterrupt,
-      which goes on after what is finished was written.
+    report: is given lines about the progress; may raise KeyboardInterrupt.
     show: is given frames as they are made, one clip at a time.
+
+  Raises:
+    UserError: a file that is there is not this command's, a disk is full, or
+      the model made something that is no video.
+    KeyboardInterrupt: after what is finished was written.
   """
   todo = unfinished(jobs, pipeline.hash)
   made = {id(job) for job in todo}

@@ -65,7 +65,11 @@ def save_latents(path: Path, latents: np.ndarray) -> None:
 def given_to(
   requests: Sequence[Request], path: str, card: ModelCard
 ) -> list[Request]:
-  """The same requests, from the noise of a file."""
+  """The same requests, from the noise of a file.
+
+  Raises:
+    UserError: it cannot be read, or does not fit a video.
+  """
   drawn, out = read(path), []
   for request in requests:
     grid = card.latent_grid(request.height, request.width)

@@ -371,7 +371,8 @@ class Pipeline:
   ) -> Iterator[tuple[int, np.ndarray]]:
     """Decodes what exists of a video by time, in constant device memory.
 
-    Yields (first frame on the timeline, uint8 `[n, H, W, 3]`), nothing pasted.
+    Yields:
+      (first frame on the timeline, uint8 `[n, H, W, 3]`), nothing pasted.
     """
     rows = list(rows)
     decoder = self.decoder(
@@ -399,8 +400,13 @@ class Pipeline:
   ) -> np.ndarray:
     """Latents `[B, N, h, w, C]` of the teacher, each from its own seed's noise.
 
-    Guidance leads away from `negative_prompt`: None is no text at all, an empty
-    one the end token alone. Settings are those of `teacher.settings_of`.
+    Args:
+      prompts: one per sample.
+      seeds: one per sample, 0 .. 2**32 - 1.
+      num_steps: of the solver.
+      negative_prompt: what guidance leads away from; None is no text at all,
+        an empty one the end token alone.
+      **settings: see `teacher.settings_of`.
     """
     if 'teacher' not in self.params:
       raise UserError('this model folder has no teacher.safetensors to sample.')

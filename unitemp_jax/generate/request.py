@@ -177,8 +177,9 @@ def _check_given(request: Request) -> None:
 def places(plan: Plan, given: Sequence[Conditioning]) -> list[tuple[int, int]]:
   """Where the latents come from that must be there before the first row.
 
-  For each of `plan.preloaded()`: the index of the given frames, and which of
-  their latents.
+  Returns:
+    For each of `plan.preloaded()`: the index of the given frames, and which of
+    their latents.
   """
   held = {
     plan.begin + clip.frame // timeline.STRIDE + k: (index, k)
@@ -198,9 +199,12 @@ def places(plan: Plan, given: Sequence[Conditioning]) -> list[tuple[int, int]]:
 def given_latents(
   requests: Sequence[Request], encode: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray | None:
-  """Latents given to a batch `[B, K, h, w, C]`, in `Plan.preloaded`'s order.
+  """Latents given to a batch, in the order of `Plan.preloaded`.
 
   Each clip is encoded by itself, so that its first latent is an image latent.
+
+  Returns:
+    `[B, K, h, w, C]`, or None if nothing is given.
   """
   first = requests[0]
   clips = [
@@ -222,10 +226,14 @@ class Model(NamedTuple):
 class Draft:
   """Builder of a request: what all workflows share.
 
-  `start` is the temporal position of the first latent, `conditioning` the
-  frames so far, as they were read; `finish` fits their size. `order` has
-  settings of the order, see `orders.Settings`, and `remarks` sentences on what
-  of the input the video will not have.
+  Attributes:
+    card: of the model.
+    fps: frames per second.
+    start: temporal position of the first latent.
+    seed: of all noise.
+    conditioning: frames so far, as they were read; `finish` fits their size.
+    order: settings of the order, see `orders.Settings`.
+    remarks: sentences on what of the input the video will not have.
   """
 
   def __init__(self, model: Any, settings: Mapping[str, Any]):

@@ -98,7 +98,12 @@ class Storyboard:
 def read(
   path: str | Path, is_file: Callable[[Path], bool] = os.path.isfile
 ) -> Storyboard:
-  """Reads a storyboard and checks all that needs no model."""
+  """Reads a storyboard and checks all that needs no model.
+
+  Args:
+    path: of the file.
+    is_file: whether a file that it names is there.
+  """
   path = Path(path)
   node = yaml_reader.read(path)
   entries = node.fields(_BOARD, ('scenes',), 'a storyboard')

@@ -130,10 +130,16 @@ def commit(
   An entry of -1 is not written. Staging behind the prefix and appending there,
   as every plan does that evicts nothing, leaves the values as they are.
 
-  With an `exit_cache` the values stay those of `cache`, and gradient flows into
-  that one instead (straight-through): into its slots, and for those that are
-  written into what it staged at `exit_start`; none there without it. Sinks pass
-  no gradient.
+  Args:
+    cache: as a pass returned it.
+    start: first staged slot.
+    write: slots that are written.
+    tokens_per_frame: tokens of a slot.
+    exit_cache: the values stay those of `cache`, and gradient flows into this
+      one instead (straight-through): into its slots, and for those that are
+      written into what it staged at `exit_start`; none there without it.
+      Sinks pass no gradient.
+    exit_start: see above.
   """
   num = write.shape[0]
 
@@ -186,7 +192,12 @@ def commit(
 
 
 def place(cache: KVCache, angle_TK: Angles) -> KVCache:
-  """Rotates the sinks' keys, from unrotated ones, to positions in a row."""
+  """Rotates the sinks' keys, from unrotated ones, to their positions in a row.
+
+  Args:
+    cache: with sinks.
+    angle_TK: rotary angles of all tokens of the sinks, see `rope.angles`.
+  """
   if cache.raw_LBSNK is None:
     raise ValueError('this cache has no sinks')
   tokens = angle_TK.shape[0]

@@ -89,7 +89,11 @@ def mark_input(x: AnyArray) -> jax.Array:
 
 
 def policy_named(policy: str | bool) -> str:
-  """Checks a name; True and False, of older models, are full and none."""
+  """Checks a name; True and False, of older models, are full and none.
+
+  Raises:
+    UserError: there is no such policy.
+  """
   if isinstance(policy, bool):
     return 'full' if policy else 'none'
   check_known("the dit config's remat is", policy, POLICIES)

@@ -46,8 +46,10 @@ def trained(
 ) -> Flops:
   """Forward and backward, with `recomputed` more forward passes.
 
-  `recomputed` is 1 where the backward pass computes activations again,
-  `backward_attention` 2 without a kernel, whose logits are kept.
+  Args:
+    forward: of the pass.
+    recomputed: 1 where the backward pass computes activations again.
+    backward_attention: 2 without a kernel, whose logits are kept.
   """
   return Flops(
     forward.dense * (1 + BACKWARD_DENSE + recomputed),
@@ -58,10 +60,15 @@ def trained(
 def dit_pass(
   config: DiTConfig, batch: int, frames: int, frame: int, keys: int, text: int
 ) -> Flops:
-  """One pass of the transformer over `frames` latent frames of `frame` tokens.
+  """One pass of the transformer.
 
-  `keys` are tokens that are attended to, the pass's own included; keys of the
-  `text` tokens of the prompt exist already.
+  Args:
+    config: its size.
+    batch: rows B.
+    frames: latent frames of the pass.
+    frame: tokens of one of them.
+    keys: tokens that are attended to, the pass's own included.
+    text: E, tokens of the prompt, whose keys and values exist already.
   """
   c, d = config, config.dim
   tokens = frames * frame
@@ -104,10 +111,15 @@ def _middle(frames: int, area: int, width: int) -> Flops:
 def vae_decode(
   config: VAEConfig, latents: int, height: int, width: int, start: bool = True
 ) -> Flops:
-  """Decodes latents of height x width, its rows and columns.
+  """Decodes latents of height x width.
 
-  If the first of them begins the video (`start`), it is one frame, and no layer
-  doubles it in time.
+  Args:
+    config: size of the VAE.
+    latents: how many.
+    height: rows of a latent.
+    width: columns of a latent.
+    start: whether the first of them begins the video: it is one frame, and no
+      layer doubles it in time.
   """
   c, frames, area = config, latents, height * width
   top = c.base_dim * c.dim_mult[-1]

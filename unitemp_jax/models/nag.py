@@ -19,7 +19,11 @@ from unitemp_jax.models.attention import attention
 
 @dataclasses.dataclass(frozen=True)
 class Nag:
-  """A negative prompt and its strengths; scale 1 is none."""
+  """A negative prompt and its strengths; scale 1 is none.
+
+  Raises:
+    UserError: the prompt is empty, or a strength lies outside its range.
+  """
 
   prompt: str
   scale: float = 5.0
@@ -44,7 +48,10 @@ class Nag:
 def guided(context, negative, nag: Nag):
   """The context of a prompt, guided away from that of another.
 
-  A `dit.TextContext` has leaves `[R, L, B, E, N, K]`.
+  Args:
+    context: a `dit.TextContext` with leaves `[R, L, B, E, N, K]`.
+    negative: that of the negative prompt, of the same shape.
+    nag: strengths.
   """
   strengths = jnp.array([nag.scale, nag.tau, nag.alpha], jnp.float32)
   each = jnp.broadcast_to(strengths, (*context.k_LBENK.shape[:2], 3))
@@ -52,9 +59,15 @@ def guided(context, negative, nag: Nag):
 
 
 def attend(q_BTNK, k_BENK, v_BENK, k, v, strengths) -> jax.Array:
-  """Cross-attention `BTNK`, guided away from the other keys k and values v.
+  """Cross-attention `BTNK`, guided away from other keys and values.
 
-  Of strengths scale, tau and alpha.
+  Args:
+    q_BTNK: queries.
+    k_BENK: keys of the prompt.
+    v_BENK: values of the prompt.
+    k: keys of the negative prompt.
+    v: its values.
+    strengths: scale, tau and alpha.
   """
   made, (scale, tau, alpha) = attention(q_BTNK, k_BENK, v_BENK), strengths
   plain = made.astype(jnp.float32)

@@ -39,8 +39,12 @@ def angles(
 ) -> Angles:
   """Rotation angles `[F * height * width, head_dim / 2]`, radians.
 
-  Of the temporal position of every latent frame, int `[F]`, and its token rows
-  and columns.
+  Args:
+    positions: int `[F]`, temporal position of every latent frame.
+    height: token rows of a frame.
+    width: token columns of a frame.
+    head_dim: K, even.
+    theta: base of the frequencies.
   """
   pairs_t, pairs_h, pairs_w = axis_pairs(head_dim)
   f = positions.shape[0]

@@ -35,9 +35,11 @@ def rename(
 ) -> dict[str, Any]:
   """Renames the sizes of transformers and text encoders in a plain tree.
 
-  That is a model card or a config, which hold them as `dit` and `text` on any
-  level, or with `network` one network's sizes. Names that are not given a new
-  one stay.
+  Args:
+    fields: a model card or a config, or with `network` one network's sizes.
+    names: new name of each; others stay.
+    network: whether `fields` are sizes, and not what holds them as `dit` and
+      `text` on any level.
   """
   return {
     names.get(key, key) if network else key: rename(
@@ -120,7 +122,12 @@ def misfits(value: Any, kind: Any, name: str) -> str | None:
 def problem_of(
   config: DiTConfig | VAEConfig | TextConfig, name: str
 ) -> str | None:
-  """Says why no network can have these sizes, None if one can."""
+  """Says why no network can have these sizes, None if one can.
+
+  Args:
+    config: of the network.
+    name: of it, such as 'vae'.
+  """
   wrong = misfits(config, type(config), name)
   if wrong:
     return wrong
@@ -168,7 +175,12 @@ def _problem_of_vae(vae: VAEConfig, name: str) -> str | None:
 
 
 def param_shapes(config: DiTConfig | VAEConfig | TextConfig, dtype=None) -> Any:
-  """The tree of shapes of a network of this size; in float32 by default."""
+  """The tree of shapes that a network of this size has.
+
+  Args:
+    config: of the transformer, the VAE or the text encoder.
+    dtype: of the leaves; default is what training uses, float32.
+  """
 
   def as_asked(leaf):
     return jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype or leaf.dtype))

@@ -187,12 +187,17 @@ class VAE(nn.Module):
   def __call__(
     self, video: Video, key: jax.Array | None = None, noise: float = 0.0
   ):
-    """Reconstructs `BTHW3` in [-1, 1]; mu and logvar `BFhwz` too, unclipped.
+    """Reconstructs `BTHW3`; with a key the latents are sampled (training).
 
-    With a key the latents are sampled (training), else they are the means.
-    `noise` is most that is added to a clip's latents, as a share of their
-    standard deviation; each clip draws its own. What a student makes is off
-    too, and a decoder that has seen it forgives more.
+    Args:
+      video: pixels in [-1, 1].
+      key: of the noise; None decodes the means.
+      noise: most that is added to a clip's latents, as a share of their
+        standard deviation; each clip draws its own. What a student makes is
+        off too, and a decoder that has seen it forgives more.
+
+    Returns:
+      Pixels, mu `BFhwz` and logvar `BFhwz`, all unclipped.
     """
     mu, logvar, _ = self.moments(video)
     z = mu

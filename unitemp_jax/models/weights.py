@@ -69,7 +69,13 @@ def exist(path: str | Path) -> bool:
 def heads(
   metadata: Mapping[str, Any], network: str, prefix: str = ''
 ) -> int | None:
-  """Heads of attention of 'dit' or 'text' by a file's metadata, if it says."""
+  """Heads of attention by a file's own metadata, None if it does not say.
+
+  Args:
+    metadata: see `Files.metadata`.
+    network: 'dit' or 'text'.
+    prefix: of its names in the file.
+  """
   try:
     if 'heads' in metadata:
       told = metadata['heads'].get(prefix)
@@ -81,7 +87,11 @@ def heads(
 
 
 def check_finite(values: np.ndarray, name: str, where: str | Path) -> None:
-  """Refuses weights that are infinite or not a number; says how many."""
+  """Refuses weights that are infinite or not a number.
+
+  Raises:
+    UserError: the file, the array and how many of its values.
+  """
   if values.dtype == ml_dtypes.bfloat16:  # By its bits: several times faster.
     bad = (values.view(np.uint16) & 0x7F80) == 0x7F80
   elif values.dtype.kind == 'f':
@@ -122,12 +132,18 @@ def _flat_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
 def load(path: str | Path, shapes: Any, part: str | None = None) -> Any:
   """Reads a parameter tree in the shapes and dtypes of `shapes`.
 
-  Arrays are read one at a time. A leaf of `shapes` with a sharding is made from
-  the slices that this process's devices hold, and only those are read. `path`
-  is a safetensors file; or its name before it was split over several files,
-  whose index lies beside them (see `Files`). `part` is the only branch of the
-  tree to read. Values that are not finite, or 0 in all of a kernel, are
-  refused.
+  Arrays are read one at a time. A leaf of `shapes` with a sharding is made
+  from the slices that this process's devices hold, and only those are read.
+
+  Args:
+    path: a safetensors file; or its name before it was split over several
+      files, whose index lies beside them (see `Files`).
+    shapes: tree of arrays or ShapeDtypeStructs to read into.
+    part: read and return only this branch of the tree.
+
+  Raises:
+    UserError: no such file, not safetensors, other names or shapes, or values
+      that are not finite, or 0 in all of a kernel.
   """
   path = Path(path)
   wanted = traverse_util.flatten_dict(

@@ -32,10 +32,16 @@ def gradient(
 ) -> Latents:
   """The DMD gradient at a batch of clean samples, no gradient through it.
 
-  (fake - real) / mean |x - real| per sample, of latents `BFHWC` in temporal
-  order. `real_x0` maps (x, sigma `BF`) to the teacher's data estimate, guidance
-  included, `fake_x0` to the critic's. Levels are shifted towards noise and
-  clipped to `sigma_range`.
+  Args:
+    latents: samples `BFHWC` in temporal order.
+    rng: key.
+    real_x0: (x, sigma `BF`) -> the teacher's data estimate, guidance included.
+    fake_x0: (x, sigma `BF`) -> the critic's.
+    shift: of the noise levels towards noise.
+    sigma_range: levels are clipped to it.
+
+  Returns:
+    (fake - real) / mean |x - real| per sample, `BFHWC`.
   """
   latents = jax.lax.stop_gradient(latents)
   key_sigma, key_noise = jax.random.split(rng)

@@ -21,11 +21,18 @@ def loss(
   shift: float,
   sigma_range: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Squared error of the velocity at one random level per clip, and metrics.
+  """Squared error of the velocity at one random level per clip.
 
-  Latents are `BFHWC`; `denoise` maps (params, x `BFHWC`, sigma `BF`) to the
-  velocity. Levels are shifted towards noise and clipped to `sigma_range`, whose
-  default all are inside of.
+  Args:
+    params: whatever `denoise` wants.
+    latents: clean latents `BFHWC`.
+    rng: key.
+    denoise: (params, x `BFHWC`, sigma `BF`) -> velocity.
+    shift: of the noise levels towards noise.
+    sigma_range: levels are clipped to it; all are inside the default.
+
+  Returns:
+    The mean squared error and metrics.
   """
   key_sigma, key_noise = jax.random.split(rng)
   batch, frames = latents.shape[:2]

@@ -23,11 +23,15 @@ def foreground_weight(
 
 
 def cut(video: jax.Array, rng: jax.Array, frames: int) -> jax.Array:
-  """Cuts clips `BTHW3` to a length, half of them anywhere, the rest at the
-  start.
+  """Cuts clips to a length, half of them anywhere, the rest at their start.
 
-  The first latent of a cut is an image latent of the middle of a clip, as it is
-  in windowed anchors and in images that are given for later times.
+  The first latent of a cut is an image latent of the middle of a clip, as it
+  is in windowed anchors and in images that are given for later times.
+
+  Args:
+    video: `BTHW3`.
+    rng: key.
+    frames: length of the result, at most T.
   """
   keys = jax.random.split(rng)
   rows = video.shape[0]

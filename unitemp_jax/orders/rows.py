@@ -87,12 +87,16 @@ def place_sinks(
   span: int,
   forward: bool = True,
 ) -> tuple[list[int], list[int]]:
-  """Returns the positions at which a row sees its past and its future sinks.
+  """Returns the positions at which a row sees its sinks.
 
-  Their true ones, consecutive, if all fit in the span with low .. high, which
-  the row sees else, or makes; else they move nearer. `forward` is which end the
-  video is on its way to: that one's sinks keep their distance first, or the
-  video would seem to be about to end.
+  `past` and `future` are true positions of the sinks, consecutive; low .. high
+  what the row sees else, or makes. `forward` is which end the video is on its
+  way to: that one's sinks keep their distance first, or the video would seem to
+  be about to end.
+
+  Returns:
+    For past and future sinks the true positions if all fit in the span; else
+    they move nearer.
   """
   gap_past = max(low - 1 - past[-1], 0) if past else 0
   gap_future = max(future[0] - high - 1, 0) if future else 0

@@ -59,9 +59,15 @@ def cut(
 ) -> list[Block]:
   """Returns the blocks of positions low .. high - 1, in order of generation.
 
-  What is left over makes one block shorter than `block`, as late in the order
-  as possible; the first is no shorter than `head` if another can be. One begins
-  at each of `switches`, for its prompt. `scope` is what they may see.
+  Args:
+    low: first position.
+    high: position after the last.
+    side: one of `SIDES`.
+    block: B, latents per block. What is left over makes one shorter block, as
+      late in the order as possible.
+    head: the first block is no shorter than this if another can be.
+    switches: positions at which a block must begin, for its prompt.
+    scope: what the blocks may see.
   """
   edges = [low, *sorted({s for s in switches if low < s < high}), high]
   pieces = [(a, b) for a, b in itertools.pairwise(edges) if a < b]

@@ -94,8 +94,15 @@ def make_mesh(
   Rows of a batch are split over `data` and `fsdp`, the tokens of a row over
   `context`, parameters over `fsdp` and `context`. Neighbours along `context`,
   which talk most, are near each other; slices of a pod, which are far from each
-  other, differ along `data`. A missing axis has size 1, and one axis may be -1,
-  which means all devices that are left.
+  other, differ along `data`.
+
+  Args:
+    shape: axis -> size; a missing axis has size 1, and one axis may be -1,
+      which means all devices that are left.
+    devices: all of them by default; those of a topology to compile for it.
+
+  Raises:
+    UserError: an unknown axis, or sizes that the devices cannot fill.
   """
   unknown = sorted(set(shape) - set(AXES))
   if unknown:
@@ -180,9 +187,16 @@ def shardings_for(tree: Any, mesh: Mesh, rules: Rules) -> Any:
   """Returns a NamedSharding for each leaf of `tree`, by the first rule.
 
   Optimizer states and running means follow their parameter, because a rule is
-  searched anywhere in the path and theirs ends like the parameter's. ValueError
-  if a leaf with two or more axes (after the layers) has no rule; UserError
-  names one whose sharded axis does not divide.
+  searched anywhere in the path and theirs ends like the parameter's.
+
+  Args:
+    tree: arrays or their shapes (`jax.eval_shape`).
+    mesh: from `make_mesh`.
+    rules: see `Rules`.
+
+  Raises:
+    ValueError: a leaf with two or more axes (after the layers) has no rule.
+    UserError: a sharded axis does not divide; names the leaf.
   """
   return jax.tree_util.tree_map_with_path(
     lambda path, leaf: NamedSharding(
@@ -235,7 +249,11 @@ def row_parts(mesh: Mesh) -> int:
 
 
 def local_rows(mesh: Mesh, batch_size: int, accumulate: int = 1) -> np.ndarray:
-  """Returns which rows of a global batch lie on this process, ascending."""
+  """Returns which rows of a global batch lie on this process, ascending.
+
+  Raises:
+    UserError: the rows of a micro-batch do not divide over the devices.
+  """
   check_rows(batch_size, mesh, accumulate)
   places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
   rows = [np.arange(batch_size)[place] for place in places.values()]
@@ -280,8 +298,13 @@ def _divisors(number: int) -> list[int]:
 def put_batch(local_batch: Any, mesh: Mesh) -> Any:
   """Returns the global batch made of every process's local one.
 
-  Its rows, numpy arrays, are those that `local_rows` names. ValueError for
-  texts and objects.
+  Args:
+    local_batch: tree of numpy arrays, the rows that `local_rows` names.
+    mesh: from `make_mesh`.
+
+  Raises:
+    UserError: the rows do not divide over the devices.
+    ValueError: an array holds strings or objects.
   """
   sharding = batch_sharding(mesh)
   parts = row_parts(mesh)

@@ -35,9 +35,17 @@ def join(
 ) -> None:
   """Makes this process one of `hosts`; call it before anything else of jax.
 
-  Without a `coordinator`, 'ADDRESS:PORT' of host 0, jax asks the platform: TPU
-  pods, GKE, Slurm and MPI answer. `host_index` is which host this is; one host
-  joins nothing. `timeout` is in seconds.
+  Without `coordinator` jax asks the platform: TPU pods, GKE, Slurm and MPI
+  answer.
+
+  Args:
+    hosts: how many processes there must be in all; 1 joins nothing.
+    coordinator: 'ADDRESS:PORT' of host 0.
+    host_index: which host this is, 0 .. hosts - 1.
+    timeout: seconds to wait for the others.
+
+  Raises:
+    UserError: the hosts do not find each other, or are not as many as said.
   """
   if hosts < 1 or (coordinator is None) != (host_index is None):
     raise UserError(
@@ -147,8 +155,12 @@ def log(text: str) -> None:
 def sync(doing: str) -> Iterator[None]:
   """Makes an error in the body on one host an error on all of them.
 
-  `doing` is what the body does, as the start of a sentence. Where it failed its
-  own error is raised, elsewhere a UserError with that host and its reason.
+  Args:
+    doing: what the body does, as the start of a sentence.
+
+  Raises:
+    UserError: the body failed elsewhere; names the host and its reason. Where
+      it failed its own error is raised.
   """
   if jax.process_count() == 1:
     yield

@@ -94,9 +94,11 @@ class Plan:
     return homes
 
   def timeline(self) -> tuple[np.ndarray, np.ndarray]:
-    """Positions int32 [N] of the finished video, and entries that hold them.
+    """Returns what the finished video consists of, in temporal order.
 
-    What is given at a position that is generated too is context, not video.
+    Returns:
+      positions int32 [N] and the buffer entries int32 [N] that hold them. What
+      is given at a position that is generated too is context, not video.
     """
     return self._timeline
 
@@ -256,9 +258,12 @@ def check(
 ) -> None:
   """Checks every law of a plan before anything is computed with it.
 
-  A row may see `window` latents beside sinks, and positions that meet in one
-  differ by less than `span`, what the model was trained on; None = any. With
-  `void` rows may be made from nothing anywhere; for negative controls alone.
+  Args:
+    plan: the plan.
+    window: most latents that a row may see, sinks not counted; None = any.
+    span: latents that the model was trained on: positions that meet in one row
+      must differ by less; None = any.
+    void: let rows be made from nothing anywhere; for negative controls alone.
   """
   _check_shapes(plan)
   for row in range(plan.num_rows):

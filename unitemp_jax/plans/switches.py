@@ -63,8 +63,11 @@ def on_time(
 ) -> tuple[tuple[int, int], ...]:
   """Switches (first position, prompt), moved so that they show where asked.
 
-  Every prompt keeps a block, and what is given its prompt. `plan` has them as
-  asked.
+  Every prompt keeps a block, and what is given its prompt.
+
+  Args:
+    plan: with the switches as asked.
+    asked: these, by time.
   """
   lag = {one.position: one.lag for one in switches(plan)}
   end, wanted = 1 + int(plan.timeline()[0][-1]), []

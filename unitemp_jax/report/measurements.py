@@ -70,7 +70,14 @@ def write(
 ) -> None:
   """Writes metrics.json, metrics.md, clips.csv, notes.json and index.html.
 
-  `clips` is CSV, one line per clip; `problems` tell what was left out.
+  Args:
+    out: folder.
+    sections: tables.
+    clips: CSV, one line per clip.
+    problems: sentences about what was left out.
+
+  Raises:
+    UserError: a file cannot be written.
   """
   page = pages.render(
     'measured.html',
@@ -105,12 +112,20 @@ def measure_folder(
 ) -> tuple[str, list[str]]:
   """Measures clips, and writes what `write` does; what was measured is kept.
 
-  `how` is the command, for the tables. Beside the clips stand `real` footage, a
-  folder of clips of the same names for PSNR and SSIM (`reference`), and
-  features of the clips and of real ones for the Frechet distance. `part` (I, N)
-  measures every N-th clip from the I-th on, and writes nothing else. Returns
-  the tables in Markdown, or for a part what is done, and sentences about what
-  was left out.
+  Args:
+    listing: the clips.
+    out: folder to write to.
+    how: the command, for the tables.
+    real: real footage beside them.
+    reference: folder of clips of the same names, for PSNR and SSIM.
+    features: of the clips and of real ones, for the Frechet distance.
+    workers: processes.
+    part: (I, N) measures every N-th clip from the I-th on, and writes nothing
+      else.
+
+  Returns:
+    The tables in Markdown, or for a part what is done, and sentences about
+    what was left out.
   """
   measurer = Measurer(out / 'measured', workers)
   problems, references = list(listing.problems), {}

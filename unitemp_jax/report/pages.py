@@ -45,8 +45,13 @@ def difference_chart(
 ) -> tuple[str, list[tuple[str, str]]]:
   """Draws frame difference over time with the block boundaries marked.
 
-  `top` is the value at the upper edge, so that charts share a scale. Returns
-  the points of the line, and (x, y) of each boundary inside.
+  Args:
+    values: change from frame j to frame j + 1, for each j.
+    boundaries: the j that cross from one block to the next.
+    top: value at the upper edge, so that charts share a scale.
+
+  Returns:
+    The points of the line, and (x, y) of each boundary inside.
   """
   top = top if top > 0 else 1.0
 
@@ -75,9 +80,13 @@ def cascade(
 ) -> list[list[tuple[str, str]]]:
   """Draws the clip as it grew: one line per step, time to the right.
 
-  Of the first and last frame of each block, in generation order. `strip` is a
-  picture of the whole clip; '' draws plain bars. Returns the segments of each
-  line: 'old' or 'new', and the style that places it.
+  Args:
+    spans: first and last frame of each block, in generation order.
+    frames: length of the clip.
+    strip: path of a picture of the whole clip; '' draws plain bars.
+
+  Returns:
+    The segments of each line: 'old' or 'new', and the style that places it.
   """
   return [
     [
@@ -105,9 +114,10 @@ def _place(span: tuple[int, int], frames: int, strip: str) -> str:
 def interval_bar(
   value: float, low: float, high: float, limits: tuple[float, float]
 ) -> tuple[str, str, str] | None:
-  """Left end, width and value of an interval between the limits, in percent.
+  """Places a value and its interval between the limits, in percent.
 
-  None where one is not finite.
+  Returns:
+    Left end, width, and the value's place; None where one is not finite.
   """
   left, right = limits
   if not all(map(math.isfinite, (value, low, high))) or right <= left:
@@ -194,7 +204,10 @@ def check_own(
 ) -> None:
   """Raises UserError where a page of another kind, or no page, is in the way.
 
-  `beside` names what is written with it.
+  Args:
+    path: where a page will be written.
+    eyebrow: of that page.
+    beside: names of what is written with it.
   """
   try:
     head = path.read_text(encoding='utf-8', errors='replace')

@@ -76,9 +76,10 @@ class Decoder:
   ) -> Iterator[Piece]:
     """Takes what a row made and yields what can be shown since.
 
-    Every row that has entries comes in turn, with its valid entries `[B, count,
-    h, w, C]` and the anchors `[B, P, h, w, C]` that it was denoised with, if
-    any.
+    Args:
+      row: its number; every row that has entries, in turn.
+      latents: its valid entries `[B, count, h, w, C]`.
+      anchors: that it was denoised with, `[B, P, h, w, C]`; read if it has any.
     """
     for k, (_, entry) in enumerate(self._plan.entries(row)):
       if self._read.get(('latent', entry), -1) >= self._next:
@@ -158,7 +159,11 @@ def by_time(pieces: Iterable[Piece], num_frames: int) -> Iterator[Piece]:
 
 
 def compose(pieces: Iterable[Piece]) -> np.ndarray:
-  """Puts pieces in temporal order `[B, T, H, W, 3]`, refined ones over all."""
+  """Puts pieces in temporal order, refined ones in the place of others.
+
+  Returns:
+    `[B, T, H, W, 3]`.
+  """
   latest = {piece.first: piece.frames for piece in pieces}
   return np.concatenate([latest[first] for first in sorted(latest)], axis=1)
 
@@ -169,10 +174,13 @@ _PIECE = 16  # frames that are encoded at a time, after the first
 class Codec:
   """The VAE's programs over bytes; parameters are given with every call.
 
-  With `large_frames` whole clips run latent by latent too: two programs,
-  `decode_piece`, (params, latents, memory) -> frames, memory (which it takes
-  over), whether all are finite, and `encode_piece`, which takes `piece` frames
-  of a clip after the first.
+  With `large_frames` whole clips run latent by latent too: two programs.
+
+  Attributes:
+    piece: frames of a clip that are encoded at a time, after the first.
+    decode_piece: (params, latents, memory) -> frames, memory, whether all are
+      finite: one program, which takes the memory over.
+    encode_piece: likewise, of pixels to latents.
   """
 
   def __init__(self, config: vae3d.VAEConfig):

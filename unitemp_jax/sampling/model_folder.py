@@ -93,8 +93,11 @@ class ModelCard:
   def best_size(self, aspect: float) -> tuple[int, int]:
     """Height and width at the model's area that come nearest to a shape.
 
-    Of an aspect, height over width: multiples of `size_step`; the model's own
-    size where that is as near.
+    Args:
+      aspect: height over width.
+
+    Returns:
+      Multiples of `size_step`; the model's own size where that is as near.
     """
     own = (self.height, self.width)
     step, area = self.size_step, self.height * self.width

@@ -151,8 +151,17 @@ def exit_pass(
 ) -> tuple[Latents, Any]:
   """One pass over a block and the anchors before it.
 
-  Noisy anchors and block x are `[B, F, h, w, C]`, `sigmas` `[F]`. Returns the
-  data estimate, and the cache that `denoise` returned.
+  Args:
+    denoise: the network (module docstring).
+    net: its pytree.
+    x: noisy anchors and block, `[B, F, h, w, C]`.
+    cache: what it sees.
+    row: the plan row.
+    sigmas: of every latent, `[F]`.
+    **options: of `denoise`.
+
+  Returns:
+    The data estimate, and the cache that `denoise` returned.
   """
   batch, frames = x.shape[:2]
   anchors = frames - row.target.shape[0]

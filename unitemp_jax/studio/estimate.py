@@ -62,8 +62,11 @@ def plan(project: Project, line: Timeline) -> dict[str, Any]:
 def seconds(blocks: int, made: Iterable[Mapping[str, Any]]) -> float | None:
   """Time for so many blocks by what others took; None if none is known.
 
-  A first block may take longer: then programs are compiled. `made` has facts of
-  finished versions (`Project.about`).
+  A first block may take longer: then programs are compiled.
+
+  Args:
+    blocks: to be made.
+    made: facts of finished versions (`Project.about`).
   """
   each = []
   for about in made:

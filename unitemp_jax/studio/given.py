@@ -31,7 +31,11 @@ _MAGIC = {
 
 
 def read_upload(path: Path, fps: float) -> tuple[np.ndarray, str]:
-  """Frames `[n, H, W, 3]` of a file that somebody sent, and its ending."""
+  """Frames `[n, H, W, 3]` of a file that somebody sent, and its ending.
+
+  Raises:
+    UserError: it is neither a picture nor a clip, is damaged, or too large.
+  """
   with path.open('rb') as file:
     head = file.read(16)
   endings = [e for m, e in _MAGIC.items() if re.match(m, head, re.DOTALL)]

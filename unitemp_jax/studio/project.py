@@ -182,7 +182,11 @@ class Project:
     return self._state().given
 
   def give(self, upload: Path, name: str) -> str:
-    """Keeps what was uploaded and returns its id."""
+    """Keeps what was uploaded and returns its id.
+
+    Raises:
+      UserError: it is neither a picture nor a clip, or too large.
+    """
     frames, ending = pieces.read_upload(upload, self.card.fps)
     source = files.file_sha256(upload)[:16]
     path = self.folder / GIVEN / f'{source}{ending}'
@@ -220,7 +224,15 @@ class Project:
     return found
 
   def call(self, line: Timeline, cuts: Path) -> Call:
-    """What a timeline asks for; cut pieces and storyboards go to `cuts`."""
+    """What a timeline asks for.
+
+    Args:
+      line: the timeline.
+      cuts: folder to which cut pieces and a storyboard are written.
+
+    Raises:
+      UserError: it cannot be made, in the words of the program.
+    """
     sources = self._sources(line)
 
     def cut(piece: Piece) -> str:
@@ -236,7 +248,11 @@ class Project:
     return Call('storyboard', {'path': str(board)})
 
   def job(self, call: Call, out: Path, decode: str) -> Job:
-    """The clip of a call, as `unitemp generate --out=OUT` names it."""
+    """The clip of a call, as `unitemp generate --out=OUT` names it.
+
+    Raises:
+      UserError: it cannot be made, in the words of the program.
+    """
     try:
       request = call.request(self.model)
     except UserError as error:

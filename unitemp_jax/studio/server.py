@@ -58,10 +58,15 @@ class Studio:
   """All projects of a folder, and the worker."""
 
   def __init__(self, out: Path, home: Path, upload_limit: int = 2**28):
-    """Opens the folder of the projects and starts nothing.
+    """Opens the folder and starts nothing.
 
-    `home` is the folder of the model, `upload_limit` bytes of a picture or
-    clip.
+    Args:
+      out: folder of the projects.
+      home: folder of the model.
+      upload_limit: bytes of a picture or clip.
+
+    Raises:
+      UserError: there is no such model.
     """
     self.out, self.home = out.resolve(), home.resolve()
     tokenizer = Tokenizer.from_file(self.home / 'tokenizer.json')

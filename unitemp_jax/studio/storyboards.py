@@ -14,9 +14,14 @@ from unitemp_jax.studio.timeline import Piece, Prompt, Timeline
 
 
 def write(line: Timeline, files: Mapping[Piece, str]) -> str:
-  """The storyboard of a timeline, in YAML; `files` names its pieces.
+  """The storyboard of a timeline, in YAML.
 
-  A piece in a transition, and two transitions that meet, are refused.
+  Args:
+    line: the timeline.
+    files: names of its pieces, as the storyboard's folder has them.
+
+  Raises:
+    UserError: a piece stands in a transition, or two transitions meet.
   """
   if not line.prompts:
     raise UserError('write a prompt: what the video shows from frame 0 on.')
@@ -71,8 +76,13 @@ def read(
 ) -> Timeline:
   """The timeline of a storyboard that a page sent.
 
-  `sources` gives source and frames by the name that the storyboard gives a
-  file.
+  Args:
+    path: of the file, alone in its folder.
+    card: of the model.
+    sources: source and frames by the name that the storyboard gives a file.
+
+  Raises:
+    UserError: it is wrong, or names a file that is not there.
   """
 
   def is_known(file: Path) -> bool:

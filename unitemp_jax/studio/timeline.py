@@ -138,8 +138,14 @@ def call(
 ) -> Call:
   """What a person would choose on the command line for a timeline.
 
-  It is none of scenes. `cut` gives the file of a piece; a video of up to
-  `short` frames needs no sinks.
+  Args:
+    line: the timeline, which is none of scenes.
+    sources: of its pieces, by name.
+    cut: gives the file of a piece.
+    short: frames up to which a video needs no sinks.
+
+  Raises:
+    UserError: the order needs something that is not there.
   """
   pieces = sorted(line.pieces, key=lambda piece: piece.at)
   if len({piece.at for piece in pieces}) < len(pieces):

@@ -51,9 +51,11 @@ class Run:
 
 
 class Worker(threading.Thread):
-  """The one thread that generates; `run_now` is the version under way.
+  """The one thread that generates.
 
-  `wake` is set when something was queued.
+  Attributes:
+    run_now: the version under way.
+    wake: is set when something was queued.
   """
 
   def __init__(
@@ -62,9 +64,12 @@ class Worker(threading.Thread):
     listed: Callable[[], list[Project]],
     changed: Callable[[], None],
   ):
-    """Starts nothing yet; the model is loaded when it is first needed.
+    """Starts nothing yet.
 
-    `changed` is called whenever a page has something new to show.
+    Args:
+      model: folder of the model, loaded when it is first needed.
+      listed: all projects.
+      changed: is called whenever a page has something new to show.
     """
     super().__init__(name='generate', daemon=True)
     self.run_now: Run | None = None

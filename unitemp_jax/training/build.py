@@ -40,7 +40,8 @@ _AHEAD_BYTES = 4e9  # of decoded clips that wait
 class BucketProgram:
   """One training over clips of several shapes, one of them in each batch.
 
-  `frozen` is, as all others, that of the shape that the config names.
+  Attributes:
+    frozen: see `Program`, as all others; of the shape that the config names.
   """
 
   def __init__(

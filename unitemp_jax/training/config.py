@@ -154,11 +154,13 @@ def load_config(
   overrides: Iterable[str] = (),
   needs: Iterable[str] = (),
 ) -> ml_collections.ConfigDict:
-  """Returns the locked config of `FILE` or `FILE:ARG`, with values replaced.
+  """Returns the locked config of a file, with values replaced.
 
-  FILE defines `get_config(arg=None)`. Overrides are `--config.a.b=value`; the
-  value gets the default's type, and what refers to it in the config follows.
-  `needs` are keys that it must have.
+  Args:
+    path_with_arg: `FILE` or `FILE:ARG`; defines `get_config(arg=None)`.
+    overrides: `--config.a.b=value` each; the value gets the default's type, and
+      what refers to it in the config follows.
+    needs: keys that it must have.
   """
   name, _, argument = path_with_arg.partition(':')
   path = Path(name)

@@ -76,9 +76,14 @@ def encode(
 ) -> None:
   """Encodes what `config.data` describes, and prints what is done.
 
-  `part` (I, N) makes every N-th shard from the I-th on; whoever finds all
-  shards writes the index. `dtype` is of the latents on disk, one of
-  `latents.DTYPES`, `batch_size` of one's own videos, at a time on each device.
+  Args:
+    config: with `data` and `latents`.
+    out: folder.
+    dry_run: say what would be done and stop.
+    part: (I, N), to make every N-th shard from the I-th on; whoever finds all
+      shards writes the index.
+    dtype: of the latents on disk, one of `latents.DTYPES`.
+    batch_size: of one's own videos, clips at a time on each device.
   """
   weights.check(config.latents.vae, _vae_shapes(config))
   Tokenizer.from_file(config.latents.tokenizer)
@@ -315,8 +320,10 @@ class ClipRecorder:
   ) -> list[Record]:
     """The arrays of clips, before normalisation.
 
-    Of their latents, normalised, `[B, N, h, w, C]`, their pixels uint8 `[B, T,
-    H, W, 3]`, and more in the space of the latents, `[B, ...]`.
+    Args:
+      coded: latents of the clips, normalised, `[B, N, h, w, C]`.
+      video: their pixels uint8 `[B, T, H, W, 3]`.
+      **more: arrays in the space of the latents, `[B, ...]`.
     """
     arrays = {'latents': coded, **more}
     arrays['last_image'] = self.encode(video[:, -1:])
@@ -450,8 +457,9 @@ def speed() -> float:
 def write_captions(config: ConfigDict, out: Path) -> Path | None:
   """Lists the captions of encoded videos, and says which lack embeddings.
 
-  Returns a file of all captions and the negative prompt, one per line, to be
-  encoded; None if training needs no embeddings, or finds all of them.
+  Returns:
+    A file of all captions and the negative prompt, one per line, to be encoded;
+    None if training needs no embeddings, or finds all of them.
   """
   folder, data = config.latents.get('embeddings'), config.data
   if not folder or data.name != 'video_folder':

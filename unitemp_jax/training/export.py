@@ -49,8 +49,10 @@ def _half(shapes):
 def export(config: ConfigDict, student: Path, out: Path) -> Iterator[Path]:
   """Writes a model folder in float16, and yields its files as they are there.
 
-  The config is of the student's last stage; it names the weights of the others.
-  The folder is of a former export or empty.
+  Args:
+    config: of the student's last stage; it names the weights of the others.
+    student: weights of a training.
+    out: the folder; of a former export or empty.
   """
   card = model_card(config, {})
   shapes = model_folder.param_shapes(card)

@@ -116,8 +116,11 @@ def rollout(
   """Averages over plans, exit levels and dropped anchors.
 
   `plans` come with the weights that they are drawn by; each of `passes` is as
-  often the last one. Returns the passes above the exit level and those that
-  write, and those at the exit level, through which gradient flows.
+  often the last one.
+
+  Returns:
+    Of the passes above the exit level and those that write, and of the passes
+    at the exit level, through which gradient flows.
   """
   before, last = Flops(), Flops()
   whole = sum(weight for _, weight in plans)

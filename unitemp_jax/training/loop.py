@@ -66,11 +66,18 @@ def train(
   """Trains to the last step, from the newest checkpoint if there is one.
 
   A run that was killed at any moment and started again equals an uninterrupted
-  one bit for bit: parameters, metrics and order of data. `loader` has this
-  process's share of the data. `workdir`, the same folder in every process,
-  receives `checkpoints/`, `metrics.jsonl`, `goodput.jsonl`, `samples/` and
-  `profile/`; a checkpoint with another `fingerprint` of the config is refused.
-  `seed` is that of `state.key`.
+  one bit for bit: parameters, metrics and order of data.
+
+  Args:
+    program: the objective.
+    loader: this process's share of the data.
+    settings: see there.
+    workdir: receives `checkpoints/`, `metrics.jsonl`, `goodput.jsonl`,
+      `samples/` and `profile/`; the same folder in every process.
+    mesh: from `make_mesh`.
+    rules: how parameters are split over it.
+    seed: of `state.key`.
+    fingerprint: of the config; a checkpoint with another one is refused.
   """
   workdir, last = Path(workdir), settings.num_steps
   with contextlib.ExitStack() as stack:

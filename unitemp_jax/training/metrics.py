@@ -151,7 +151,14 @@ class Goodput:
   def __init__(
     self, path: Path, *, first_step: int, clock=time.time, started=STARTED
   ):
-    """Continues the JSON lines at `path`; `first_step` steps are finished."""
+    """Continues `path`.
+
+    Args:
+      path: of the JSON lines; created with its folder.
+      first_step: number of finished steps.
+      clock: seconds since 1970.
+      started: when this process began, on that clock.
+    """
     before = read_lines(path)
     if before:  # A second training in one process began where the first ended.
       started = max(started, before[-1]['time'])

@@ -46,9 +46,17 @@ def write(
 ) -> Path | None:
   """Writes the trajectories of prompts in shards, and goes on where it was.
 
-  The config is of a student that is to be trained on them; Euler takes `steps`.
-  The first clip has `seed`, the next + 1. `part` (i, n) makes every n-th shard
-  from the i-th on. Returns the index, None while there are shards to be made.
+  Args:
+    config: of a student that is to be trained on them.
+    prompts: one for each clip.
+    out: folder of the shards.
+    steps: of Euler.
+    seed: of the first clip; the next is + 1.
+    part: (i, n), every n-th shard from the i-th on.
+    dry_run: only prints what would be made.
+
+  Returns:
+    The index, None while there are shards to be made.
   """
   first, parts = part
   count = -(-len(prompts) // _SHARD)
@@ -77,9 +85,11 @@ def write(
 
 
 class TrajectoryMaker:
-  """Samples trajectories, `rows` at a time, with the teacher of a config.
+  """Samples trajectories with the teacher and VAE of a config, on its mesh.
 
-  `statistics` are mean and standard deviation of the latents.
+  Attributes:
+    rows: clips per call.
+    statistics: mean and standard deviation of the latents.
   """
 
   def __init__(self, config: ConfigDict, steps: int):

@@ -30,8 +30,12 @@ def make_schedule(
 ) -> optax.Schedule:
   """Returns step -> learning rate: linear warmup, then constant or cosine.
 
-  It rises from 0 over `warmup_steps` steps; the cosine ends at `decay_steps`,
-  warmup included, with `final_fraction` of the peak.
+  Args:
+    learning_rate: the peak, reached after `warmup_steps` steps.
+    schedule: 'constant' or 'cosine'.
+    warmup_steps: steps of the linear rise from 0.
+    decay_steps: step at which the cosine ends, warmup included.
+    final_fraction: part of the peak that the cosine ends at.
   """
   if not (0 < learning_rate < math.inf and warmup_steps >= 0):
     raise UserError(
@@ -99,10 +103,15 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
   """Returns AdamW or Muon behind a clip of the gradient's global norm.
 
-  Muon's matrices move at twice the learning rate of what Adam moves, with
-  updates scaled to Adam's usual size (RMS 0.2). `b1` is 0 for a distilled
-  generator. `weight_decay` is applied to matrices and kernels only
-  (`decay_mask`). A `clip_norm` of 0 clips nothing.
+  Args:
+    name: 'adamw' or 'muon'. Muon's matrices move at twice the learning rate of
+      what Adam moves, with updates scaled to Adam's usual size (RMS 0.2).
+    b1: decay of the first moment; 0 for a distilled generator.
+    b2: decay of the second moment.
+    eps: added to the root of the second moment.
+    weight_decay: applied to matrices and kernels only (`decay_mask`).
+    clip_norm: largest global norm of the gradient; 0 clips nothing.
+    **schedule: of `make_schedule`.
   """
   rate = make_schedule(**schedule)
   if name == 'adamw':
@@ -162,10 +171,13 @@ def accumulate_gradients(
   """Returns the mean gradient and mean metrics over `steps` micro-batches.
 
   `loss_fn` maps (params, micro-batch, key) to (loss, metrics). Micro-batch i of
-  `steps`, which must divide the rows, draws from `fold_in(key, i)`. Equal to
-  one pass over the whole batch if the loss is a mean over its rows. Gradients
-  are summed in float32 and returned in the dtypes of `params`; metrics have
-  `loss` added, each a float32 scalar.
+  `steps`, which must divide the rows, draws from `fold_in(key, i)`.
+
+  Equal to one pass over the whole batch if the loss is a mean over its rows.
+
+  Returns:
+    Gradients like `params`, summed in float32 and returned in its dtypes;
+    metrics with `loss` added, each a float32 scalar.
   """
   value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 

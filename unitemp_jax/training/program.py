@@ -153,10 +153,14 @@ class Program(Protocol):
 
 
 class SingleLossProgram(abc.ABC):
-  """Trains one network on one loss, with a running mean of it; see `Program`.
+  """Trains one network on one loss, with a running mean of it.
 
-  A subclass sets `batch_spec`, and `sample` if it can. `initial` is what
-  `init_params` is given.
+  Attributes:
+    name: of the network.
+    frozen: see `Program`, as all below.
+    initial: what `init_params` is given.
+    batch_spec: set by the subclass.
+    sample: set by the subclass if it can.
   """
 
   name: str

@@ -31,10 +31,22 @@ def open_others(
   """Opens all files of a video but its mp4; each appears when it is whole.
 
   Players show a loop's last frame and then its first, which are the same: gif,
-  webm, the pictures and the file of `repeat`, so many turns of a loop, leave
-  the last one out. `formats` are of `FORMATS`, `metadata` tags; 'first' or
-  'last' `frame` is written as a picture by itself, and `sound` and `crf` are
-  those of `write.open_video`.
+  webm, the pictures and the file of `repeat` leave the last one out.
+
+  Args:
+    path: of the mp4; the others lie beside it.
+    formats: of `FORMATS`.
+    fps: frames per second.
+    frames: of the video.
+    loops: whether its last frame is its first.
+    metadata: tags.
+    sound: see `write.open_video`.
+    frame: 'first' or 'last', written as a picture by itself.
+    crf: see `write.open_video`.
+    repeat: turns of a loop in a file of its own.
+
+  Raises:
+    UserError: a file cannot be written.
   """
   turn = frames - loops
   with contextlib.ExitStack() as stack:

@@ -19,6 +19,9 @@ def chunks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
   """Stacks a stream of frames [H, W, 3] to chunks [k, H, W, 3] of some memory.
 
   Small frames come many at a time and large ones singly.
+
+  Raises:
+    UserError: the size changes in between.
   """
   held: list[np.ndarray] = []
   shape = None
@@ -38,7 +41,14 @@ def chunks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def unit_pixels(frames: np.ndarray) -> np.ndarray:
-  """Returns frames, uint8 or floats in [0, 1], as float32 in [0, 1]."""
+  """Returns frames as float32 in [0, 1].
+
+  Args:
+    frames: uint8, or floats in [0, 1]; any shape.
+
+  Raises:
+    UserError: floats outside [0, 1], or not finite.
+  """
   frames = np.asarray(frames)
   if frames.dtype == np.uint8:
     return frames.astype(np.float32) / np.float32(255)
@@ -67,10 +77,16 @@ def check_clips(frames: np.ndarray, at_least: int) -> None:
 
 
 def frame_steps(frames: np.ndarray) -> np.ndarray:
-  """Mean absolute change from each frame to the next, float64 [n, T-1].
+  """Mean absolute change from each frame to the next.
 
-  Entry j is transition j, frame j to j + 1, in [0, 1]. Frames are [n, T, H, W,
-  3], uint8 or floats in [0, 1], two at least.
+  Args:
+    frames: [n, T, H, W, 3], uint8 or floats in [0, 1].
+
+  Returns:
+    float64 [n, T-1] in [0, 1]; entry j is transition j, frame j to j+1.
+
+  Raises:
+    UserError: wrong shape, fewer than 2 frames, or a wrong range.
   """
   check_clips(frames, at_least=2)
   steps = np.empty((frames.shape[0], frames.shape[1] - 1))

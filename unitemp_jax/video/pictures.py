@@ -73,8 +73,10 @@ def _in_8_bits(
 ) -> tuple[Image.Image, Image.Image | None]:
   """Greys of 16 bits or of fractions of white, in 8, and their opacity.
 
-  `clear` is the grey that a PNG shows as transparent; the tags of a TIFF say
-  which value is white, and how many bits there are.
+  Args:
+    image: of such greys.
+    clear: the grey that a PNG shows as transparent.
+    tags: of a TIFF: which value is white, and how many bits there are.
   """
   values, alpha = np.asarray(image).astype(np.float64), None
   if clear is not None:

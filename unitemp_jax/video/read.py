@@ -234,7 +234,9 @@ def resample(
 ) -> Iterator[Item]:
   """Yields for each time k / fps the item that is nearest in time.
 
-  Of (time, frames per second, item) in order of time.
+  Args:
+    frames: time, frames per second and an item, in order of time.
+    fps: frames per second of the result, positive.
   """
   count, last, step, end = 0, None, 0.0, 0.0
   for time, rate, item in frames:
@@ -260,10 +262,15 @@ def video_fps(path: Path) -> float:
 def read_video(
   path: Path, fps: float | None = None, most: int = _MOST_BYTES
 ) -> tuple[np.ndarray, float]:
-  """Reads a whole video file: uint8 [T, H, W, 3] and its frames per second.
+  """Reads a whole video file.
 
-  It is resampled to `fps` by nearest time; None keeps all. `most` bytes of
-  pixels are read.
+  Args:
+    path: mp4, mov, webm, gif or whatever else PyAV reads.
+    fps: frames per second to resample to, by nearest time; None keeps all.
+    most: bytes of its pixels.
+
+  Returns:
+    uint8 [T, H, W, 3] and its frames per second.
   """
   if fps is not None and fps <= 0:
     raise UserError(f'fps must be positive, got {fps}.')
@@ -321,9 +328,10 @@ def _check_picture(path: Path, kind: str | None) -> None:
 
 
 def read_image(path: Path) -> np.ndarray:
-  """Reads an image file as uint8 [H, W, 3], transparency on black.
+  """Reads a PNG, JPEG or other image file.
 
-  Turned as the camera says, in sRGB.
+  Returns:
+    uint8 [H, W, 3]; turned as the camera says, in sRGB, transparency on black.
   """
   # Pillow warns of large pictures, and refuses those twice as large.
   quiet = warnings.catch_warnings(action='ignore')
@@ -337,8 +345,13 @@ def read_image(path: Path) -> np.ndarray:
 def read_frames(source: Source, fps: float) -> np.ndarray:
   """Frames of an image or a clip, uint8 `[n, H, W, 3]`.
 
-  Of the path of an image or video file, which is resampled to `fps`; of a PIL
-  image, or an array `[H, W, 3]` or `[n, H, W, 3]`, uint8 or floats in [0, 1].
+  Args:
+    source: a path of an image or video file, a PIL image, or an array
+      `[H, W, 3]` or `[n, H, W, 3]`, uint8 or floats in [0, 1].
+    fps: frames per second that video files are resampled to.
+
+  Raises:
+    UserError: unreadable, or no picture at all.
   """
   if isinstance(source, str | os.PathLike):
     if pictures.is_picture(source):
@@ -389,10 +402,18 @@ def has_sound(path: Path) -> bool:
 
 
 def fit(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Resizes uint8 [..., H, W, 3] to cover height x width and crops the centre.
+  """Resizes to cover height x width and crops the centre.
 
   Sizes that are a multiple of the target by a whole number are averaged, which
   is exactly the inverse of the enlarging `write_video` does.
+
+  Args:
+    frames: uint8 [..., H, W, 3].
+    height: pixels.
+    width: pixels.
+
+  Returns:
+    uint8 [..., height, width, 3].
   """
   h, w = frames.shape[-3:-1]
   if (h, w) == (height, width):

@@ -11,9 +11,13 @@ RATE = 48_000  # samples per second; every sound is brought to it, in stereo
 
 
 def read_sound(path: str | os.PathLike[str]) -> np.ndarray | None:
-  """The sound of a video file from its first frame on, None if it has none.
+  """Reads the sound of a video file from its first frame on.
 
-  It is float32 `[2, n]` in [-1, 1] at `RATE`.
+  Returns:
+    float32 `[2, n]` in [-1, 1] at `RATE`, None if the file has none.
+
+  Raises:
+    UserError: the file is missing or damaged.
   """
   with reading(path), av.open(os.fspath(path)) as container:
     if not container.streams.audio:
@@ -38,10 +42,15 @@ def read_sound(path: str | os.PathLike[str]) -> np.ndarray | None:
 
 
 def place(samples: np.ndarray, begin: float, seconds: float) -> np.ndarray:
-  """Puts sound `[2, n]` on a timeline of so many seconds, silent elsewhere.
+  """Puts sound on a timeline, silent elsewhere.
 
-  Where it begins before 0 its start is cut off; float32 `[2, m]`, exactly so
-  long.
+  Args:
+    samples: `[2, n]`.
+    begin: where it starts, in seconds; before 0 its start is cut off.
+    seconds: length of the timeline.
+
+  Returns:
+    float32 `[2, m]`, exactly so long.
   """
   out = np.zeros((2, round(seconds * RATE)), np.float32)
   first = round(begin * RATE)

@@ -125,6 +125,9 @@ def open_video(
   Yields:
     A function that appends frames, uint8 [n, H, W, 3]; an odd side grows by a
     repeated row or column, but not in mkv.
+
+  Raises:
+    UserError: there is no frame, or the file cannot be written.
   """
   lossless = kind == 'mkv'
   container, codec, sound_codec, pixels, flags = _KINDS[kind]
@@ -235,7 +238,18 @@ def write_video(
   metadata: Mapping[str, Any] | None = None,
   **settings,
 ) -> None:
-  """Writes an H.264 mp4 of uint8 [T, H, W, 3]; settings as for `open_video`."""
+  """Writes an H.264 mp4 that every browser plays, atomically.
+
+  Args:
+    path: file to write; an existing one is replaced.
+    frames: uint8 [T, H, W, 3].
+    fps: frames per second.
+    metadata: tags, texts or JSON values, see `read_metadata`.
+    **settings: as for `open_video`.
+
+  Raises:
+    UserError: there is no frame, or the file cannot be written.
+  """
   if frames.ndim != 4 or 0 in frames.shape or fps <= 0:
     raise UserError(
       f'Cannot write {os.fspath(path)}: a video needs frames [T, H, W, 3] and '
@@ -277,10 +291,17 @@ def open_gif(
 def write_gif(
   path: Path, frames: np.ndarray, fps: float, *, scale: int | None = None
 ) -> None:
-  """Writes an endlessly repeating GIF, atomically; see `write_video`.
+  """Writes an endlessly repeating GIF, atomically.
 
-  GIF counts in hundredths of a second, so single frames may be off by as much,
-  the whole is not.
+  Args:
+    path: file to write.
+    frames: uint8 [T, H, W, 3].
+    fps: frames per second; GIF counts in hundredths of a second, so single
+      frames may be off by as much, the whole is not.
+    scale: as in `write_video`.
+
+  Raises:
+    UserError: the file cannot be written.
   """
   with open_gif(path, fps, scale=scale) as append:
     append(frames)
@@ -305,8 +326,15 @@ def write_sheet(
 ) -> None:
   """Writes a contact sheet as PNG, a row of evenly spaced frames per clip.
 
-  Clips are uint8 [T, H, W, 3] of one picture size; T may differ. `labels` stand
-  above the rows; the first and the last frame are always shown.
+  Args:
+    path: file to write.
+    clips: n clips uint8 [T, H, W, 3] of one picture size; T may differ.
+    labels: text above each row.
+    columns: frames per row at most; the first and the last are always shown.
+    scale: whole number by which pixels are repeated.
+
+  Raises:
+    UserError: there is no clip, or the file cannot be written.
   """
   if not len(clips):
     raise UserError(f'Cannot write {os.fspath(path)}: there is no clip.')

@@ -78,10 +78,16 @@ class ArrowOfTime:
     return cls(classifier.load(path, made, 'arrow of time'))
 
   def read(self, video: np.ndarray) -> np.ndarray:
-    """Probability that each clip plays forward, [n]; called so above one half.
+    """Probability that each clip plays forward.
 
-    Clips are [n, T, H, W, 3], uint8 or floats in [0, 1]; T at least 5, H and W
-    16.
+    Args:
+      video: [n, T, H, W, 3], uint8 or floats in [0, 1]; H and W at least 16.
+
+    Returns:
+      [n] in [0, 1]; above one half it is called forward.
+
+    Raises:
+      UserError: fewer than 5 frames, or a wrong shape or range.
     """
     check_clips(video, at_least=5)
     answers = []
@@ -179,15 +185,23 @@ class Direction:
     return cls(model.coef_[0], scale)
 
   def read(self, odd: np.ndarray) -> np.ndarray:
-    """Probability that clips of `odd_features` [n, k] play forward, [n]."""
+    """Probability that each clip plays forward, [n]; 0.5 for a still.
+
+    Args:
+      odd: [n, k], the `odd_features` of each.
+    """
     return expit((odd / self.scale) @ self.weights)
 
 
 def held_out(odd: np.ndarray, groups: Sequence[str]) -> np.ndarray:
   """Probability of each real clip, by one that saw no clip of its group.
 
-  `odd` [n, k] holds `odd_features`; a group is such as a file: clips of one
-  shot stay together.
+  Args:
+    odd: [n, k], the `odd_features` of each.
+    groups: of each clip, such as its file: clips of one shot stay together.
+
+  Raises:
+    UserError: fewer than two groups.
   """
   from sklearn.model_selection import GroupKFold
 
@@ -205,7 +219,11 @@ def held_out(odd: np.ndarray, groups: Sequence[str]) -> np.ndarray:
 
 
 def odd_features(clip: np.ndarray) -> np.ndarray:
-  """What changes sign when a clip uint8 [T, h, w] is reversed, float64 [k]."""
+  """What changes sign when a clip is reversed, float64 [k].
+
+  Args:
+    clip: thumbnails uint8 [T, h, w], T at least 5.
+  """
   ink = clip[None].astype(np.float32) / np.float32(255)
   return np.concatenate([_difference(features, ink), _difference(_rise, ink)])
 

@@ -76,7 +76,8 @@ def train(
     labels: int [n].
     hidden: widths of the hidden layers.
     epochs: passes over the features.
-    seeds: of weights and order, one per classifier; they share the features.
+    seeds: of the weights and of the order, one per classifier; they share the
+      features.
     decay: strength of the L2 penalty, `alpha` of scikit-learn.
   """
   from sklearn.exceptions import ConvergenceWarning
@@ -147,10 +148,16 @@ def load(
 def spoil(
   ink: np.ndarray, blur: np.ndarray, noise: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-  """Blurs pictures and adds noise; float32 [n, H, W] in [0, 1].
+  """Blurs pictures and adds noise.
 
-  `blur` [n] is its standard deviation in pixels, at most about 1.5, `noise` [n]
-  that of the noise.
+  Args:
+    ink: float32 [n, H, W] in [0, 1].
+    blur: [n] standard deviation of the blur in pixels, at most about 1.5.
+    noise: [n] standard deviation of the noise.
+    rng: draws the noise.
+
+  Returns:
+    float32 [n, H, W] in [0, 1].
   """
   sigma = np.maximum(blur, 1e-2)[:, None]
   taps = np.exp(-(np.arange(-3, 4) ** 2) / (2 * sigma**2))

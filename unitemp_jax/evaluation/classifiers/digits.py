@@ -98,12 +98,19 @@ class DigitClassifier:
   def read(
     self, video: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Digit int [n], colour int [n], and log-probability of each digit [n, 10].
+    """Reads clips.
 
-    The last is a mean over the frames. It says which digit, not whether there
-    is one: on noise it may be as sure as on a digit. Clips are [n, T, H, W, 3],
-    uint8 or floats in [0, 1], of any size, the digits drawn as large a part of
-    the frame as the data has them.
+    Args:
+      video: [n, T, H, W, 3], uint8 or floats in [0, 1]; any size, the digits
+        drawn as large a part of the frame as the data has them.
+
+    Returns:
+      digit int [n]; colour int [n]; digit_log_prob [n, 10], the mean over the
+      frames of the log-probability of each digit. It says which digit, not
+      whether there is one: on noise it may be as sure as on a digit.
+
+    Raises:
+      UserError: a wrong shape or range.
     """
     check_clips(video, at_least=1)
     # In batches: one matrix product for many clips, yet little memory.
@@ -186,8 +193,10 @@ def _random_views(
 def _crops(ink: np.ndarray, views: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
   """Crops around the brightest ink, [n, 400] scaled to a maximum of 1.
 
-  Views are matrices [n, 2, 2] from crop to frame offsets (y, x), and shifts [n,
-  2] of the centre, in pixels of a frame of 32.
+  Args:
+    ink: float32 [n, H, W].
+    views: matrices [n, 2, 2] from crop to frame offsets (y, x), and shifts
+      [n, 2] of the centre, in pixels of a frame of 32.
   """
   height, width = ink.shape[1:]
   ink = ink / np.maximum(ink.max(axis=(1, 2), keepdims=True), 1e-3)

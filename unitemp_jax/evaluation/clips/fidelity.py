@@ -77,9 +77,12 @@ class Fidelity:
 def pair(
   clips: Sequence[ClipFile], references: Sequence[ClipFile]
 ) -> tuple[list[tuple[ClipFile, ClipFile]], list[ClipFile]]:
-  """Clips and their references, by file name or else by prompt; those without.
+  """Finds the reference of each clip, by file name or else by prompt.
 
   A reference may lack the sample number that a clip's name ends with.
+
+  Returns:
+    The pairs, and the clips without a reference.
   """
   known: dict[str, ClipFile] = {}
   for reference in references:

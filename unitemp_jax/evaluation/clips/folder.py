@@ -61,11 +61,16 @@ class Listing:
 def list_clips(
   folder: Path, kind: str = 'folder', blocks: Blocks | None = None
 ) -> Listing:
-  """Lists every clip below a folder; hidden files are skipped.
+  """Lists every clip below a folder.
 
-  `kind` is the naming rule (`naming.KINDS`) of clips without a record. `blocks`
-  are those of clips that do not say; None takes blocks of 3 latents (8 at 24
-  frames per second).
+  Args:
+    folder: searched with its subfolders; hidden files are skipped.
+    kind: naming rule, one of `naming.KINDS`, for clips without a record.
+    blocks: for clips that do not say; None takes blocks of 3 latents (8 at 24
+      frames per second).
+
+  Raises:
+    UserError: there is no such folder, or not one usable clip in it.
   """
   if not folder.is_dir():
     raise UserError(f'{folder} is not a folder; give one that holds clips.')

@@ -76,7 +76,17 @@ class Layout:
     fps: float,
     blocks: Blocks | None = None,
   ) -> 'Layout':
-    """Reads a record; `blocks` are for one without boundaries."""
+    """Reads a record.
+
+    Args:
+      about: the record; what it lacks is assumed.
+      frames: number of frames of the clip.
+      fps: frames per second.
+      blocks: for a record without boundaries; None takes the usual ones.
+
+    Raises:
+      UserError: a key has another form than it must have.
+    """
     field({'frames': frames}, 'frames', lambda count: count <= _MOST_FRAMES)
     usual = blocks or Blocks.usual(fps)
     at = tuple(range(usual.first, max(frames - 1, 0), usual.period))
@@ -123,6 +133,13 @@ def generation_order(spans: Spans, num_frames: int) -> np.ndarray:
 
   Within a block frames keep the order of time. Frames that no block made (they
   were given) are taken as made first.
+
+  Args:
+    spans: first and last frame of each block, first made first.
+    num_frames: T.
+
+  Raises:
+    UserError: a frame outside the clip, or one that was made twice.
   """
   made = [t for first, last in spans for t in range(first, last + 1)]
   outside = [t for t in made if not 0 <= t < num_frames]

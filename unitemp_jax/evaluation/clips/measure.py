@@ -134,8 +134,10 @@ class Measurer:
   ) -> list[Any]:
     """Measures files, in the order given; prints the progress now and then.
 
-    `keep` makes of a job's number and what was measured what is returned: less,
-    where there are many files.
+    Args:
+      jobs: one per file.
+      keep: makes of a job's number and what was measured what is returned:
+        less, where there are many files.
     """
     # Clips of one reference follow each other: it is decoded once for them all.
     order = sorted(range(len(jobs)), key=lambda i: str(jobs[i].reference))

@@ -116,11 +116,16 @@ def slope_per_minute(curves: np.ndarray, fps: float) -> np.ndarray:
 
 
 def relative_drift(curves: np.ndarray, chunk: int) -> np.ndarray:
-  """Mean over later chunks of |q_k - q_1| / q_1, q the mean of a chunk, [k].
+  """Mean over later chunks of |q_k - q_1| / q_1, q the mean of a chunk.
 
   The form of the drift error of long-video benchmarks, with equal weights.
-  Curves are [T, k], not negative, in the order that is asked about; a remainder
-  joins the last chunk. 0 where there is a single one.
+
+  Args:
+    curves: [T, k], not negative, in the order that is asked about.
+    chunk: frames of a chunk; a remainder joins the last one.
+
+  Returns:
+    [k]; 0 where there is a single chunk.
   """
   count = max(1, len(curves) // chunk)
   starts = chunk * np.arange(count)

@@ -48,7 +48,12 @@ KINDS = tuple(_PATTERNS)
 
 
 def parse(kind: str, stem: str) -> Name | None:
-  """Reads a file name without its ending; None if the rule does not fit it."""
+  """Reads a file name without its ending; None if the rule does not fit it.
+
+  Args:
+    kind: one of KINDS.
+    stem: for example 'a dog runs-3'.
+  """
   for pattern in _PATTERNS[kind]:
     match = re.fullmatch(pattern, stem, flags=re.DOTALL)
     if match:
@@ -84,7 +89,11 @@ def canonical(prompt: str) -> str:
 
 
 def read_blocks(text: str) -> list[str]:
-  """The prompts of LongLive's text file, `[0,1] a` and `[2] b`, [] without."""
+  """The prompts of LongLive's text file, `[0,1] a` and `[2] b`, in order.
+
+  Returns:
+    One prompt per line; [] if a line is not of that form.
+  """
   prompts = []
   for line in text.splitlines():
     match = re.fullmatch(r'\[\d+(?:,\d+)*\] (.*)', line.strip())

@@ -91,9 +91,15 @@ Tables = dict[str, dict[str, dict[str, Any]]]
 def sections(
   groups: Sequence[Group], real: Group | None, how: str
 ) -> tuple[list[Section], list[str]]:
-  """All tables that need pixels only, and a sentence for each not made.
+  """All tables that need pixels only.
 
-  `how`, the command, is appended to how each number was obtained.
+  Args:
+    groups: of generated clips, none empty.
+    real: real clips, or None.
+    how: the command, appended to how each number was obtained.
+
+  Returns:
+    The tables, and one sentence for each that could not be made.
   """
   shown = [*groups, *([real] if real else [])]
   tables: Tables = {m.section: {} for m in CLIP.values()}
@@ -233,10 +239,16 @@ def measure_clips(
   references: Mapping[Path, ClipFile] | None = None,
   direction: bool = False,
 ) -> tuple[list[Clip], list[str]]:
-  """Measures generated clips; a sentence for each that could not be.
+  """Measures generated clips.
 
-  `references` are by clip, where there is one; `direction` says whether the
-  direction of play will be read.
+  Args:
+    listed: of a folder.
+    measurer: measures them.
+    references: by clip, where there is one.
+    direction: whether the direction of play will be read.
+
+  Returns:
+    The clips, and one sentence per clip that could not be measured or compared.
   """
   references = references or {}
 
@@ -302,8 +314,17 @@ def measure_real(
 ) -> tuple[Group, list[str]]:
   """Measures real footage, cut into clips of the shape that most clips have.
 
-  Beside the group, a sentence for each file that gave no clip. `like` are the
-  generated clips; `direction` as for `measure_clips`.
+  Args:
+    listing: of the footage.
+    like: the generated clips.
+    measurer: measures it.
+    direction: whether the direction of play will be read.
+
+  Returns:
+    The group, and one sentence for each file that gave no clip.
+
+  Raises:
+    UserError: not one clip of that length.
   """
   window, layout = _common_window(like)
 

@@ -34,7 +34,10 @@ def interval(
       the last axis only.
     *samples: [n] each; entry i of every one belongs to clip i, and clips are
       drawn whole, so that differences and ratios keep their pairing.
-    seed: of the resampling.
+    seed: seed of the resampling.
+
+  Raises:
+    UserError: samples of unequal length, empty, or not finite.
   """
   samples = [np.asarray(sample, np.float64) for sample in samples]
   n = len(samples[0])

@@ -75,7 +75,14 @@ class Curves:
 
 
 def measure(frames: Iterable[np.ndarray]) -> Curves:
-  """Measures a clip frame by frame, uint8 [H, W, 3] or floats in [0, 1]."""
+  """Measures a clip frame by frame.
+
+  Args:
+    frames: uint8 [H, W, 3] each, or floats in [0, 1].
+
+  Raises:
+    UserError: fewer than 3 frames, or the size changes in between.
+  """
   recent = first = np.empty((0, 0, 0, 3), np.float32)
   steps, turns, looks, thumbs = [], [], [], []
   for chunk in chunks(frames):
@@ -110,7 +117,11 @@ def measure(frames: Iterable[np.ndarray]) -> Curves:
 
 
 def thumbnails(frames: np.ndarray) -> np.ndarray:
-  """Mean of the brightest channel over cells, uint8 [k, h, w], one below 32."""
+  """Mean of the brightest channel over cells, uint8 [k, h, w], h or w below 32.
+
+  Args:
+    frames: float32 [k, H, W, 3] in [0, 1].
+  """
   return np.rint(255 * shrunk(_largest(frames), CELLS)).astype(np.uint8)
 
 

@@ -13,7 +13,11 @@ _NEAR = 0.03  # of the frame's height: so near to the ground is contact
 
 
 def paths(video: np.ndarray) -> np.ndarray:
-  """Centres (y, x) of the ink of clips in pixels, [n, T, 2]."""
+  """Centres (y, x) of the ink in pixels, [n, T, 2].
+
+  Args:
+    video: [n, T, H, W, 3], uint8 or floats in [0, 1].
+  """
   check_clips(video, at_least=3)
   ink = unit_pixels(video.max(axis=-1))
   top = np.maximum(ink.max(axis=(1, 2, 3), keepdims=True), 1e-3)
@@ -32,9 +36,12 @@ def centre(
 
 
 def distance_from_law(path: np.ndarray, lawful: np.ndarray) -> np.ndarray:
-  """Root mean square distance of each path [n, T] from the nearest lawful one.
+  """Root mean square distance of each path from the nearest lawful one, [n].
 
-  One coordinate in pixels; where paths begin does not matter.
+  Args:
+    path: [n, T], one coordinate in pixels.
+    lawful: [m, T], the same of paths that obey the law; where they begin does
+      not matter.
   """
   own = path - path.mean(axis=1, keepdims=True)
   known = lawful - lawful.mean(axis=1, keepdims=True)
@@ -44,11 +51,16 @@ def distance_from_law(path: np.ndarray, lawful: np.ndarray) -> np.ndarray:
 
 
 def events(y: np.ndarray, height: int) -> dict[str, np.ndarray]:
-  """What happens in falls, of centres y [n, T] downwards in pixels, [n] each.
+  """What happens in falls, by name, [n] each.
 
-  'landing' is the frame of the first contact; 'contact', frames until it leaves
-  the ground or the clip ends; 'bounce', the greatest height after it over the
-  height fallen from.
+  Args:
+    y: [n, T] of the centres, downwards, in pixels.
+    height: of the frame.
+
+  Returns:
+    'landing', the frame of the first contact; 'contact', frames until it
+    leaves the ground or the clip ends; 'bounce', the greatest height after it
+    over the height fallen from.
   """
   ground = np.percentile(y, 95, axis=1)
   above = ground[:, None] - y

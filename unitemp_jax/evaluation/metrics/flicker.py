@@ -61,8 +61,11 @@ def latent_step_ratio(latents: np.ndarray, at: Sequence[int]) -> np.ndarray:
   """Latent step across each boundary over the steps on its two sides, [n].
 
   A step is the root mean square change from one latent frame to the next;
-  geometric mean over the boundaries `at`, which have steps on both sides.
-  Latents are [n, N, h, w, C], as the sampler makes them (normalised).
+  geometric mean over the boundaries.
+
+  Args:
+    latents: [n, N, h, w, C], as the sampler makes them (normalised).
+    at: boundaries of the decoded frames, with latent steps on both sides.
   """
   change = np.diff(np.asarray(latents, np.float64), axis=1)
   steps = np.sqrt(np.square(change).mean(axis=(2, 3, 4)))
@@ -123,7 +126,8 @@ def phase_logs(
 def pool_phases(logs: np.ndarray) -> PhaseTest:
   """Tests whether the true block phase flickers more than the other phases.
 
-  Clips of several lengths can be pooled.
+  Args:
+    logs: of `phase_logs`, [n, period]; clips of several lengths can be pooled.
   """
   pooled, draws = logs.mean(axis=0), 2000
   rng = np.random.default_rng(0)
@@ -144,11 +148,14 @@ def comb_power(
 
   Log steps lose a cubic trend and are folded modulo the period. White noise
   already gives about period / (T-1), so compare with real clips of the same
-  length, two periods at least.
+  length.
 
   Returns:
     power [n] in [0, 1], and phase int [n]: the transition modulo the period
     with the largest folded mean.
+
+  Raises:
+    UserError: fewer than two periods.
   """
   length = steps.shape[1]
   if length < 2 * period:

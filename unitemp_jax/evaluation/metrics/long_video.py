@@ -27,9 +27,15 @@ def window_cuts(num_frames: int, windows: int) -> np.ndarray:
 
 
 def courses(frames: np.ndarray, windows: int) -> np.ndarray:
-  """How each window of each clip looks on average, LOOKS [n, windows, 6].
+  """How each window of each clip looks on average, [n, windows, 6].
 
-  Frames are [n, T, H, W, 3], uint8 or floats in [0, 1]; 3 per window at least.
+  Args:
+    frames: [n, T, H, W, 3], uint8 or floats in [0, 1]; 3 per window at least.
+    windows: into how many windows the frames are cut.
+
+  Returns:
+    In the order of LOOKS: the qualities of `curves.Curves.looks` and the mean
+    step.
   """
   check_clips(frames, at_least=3 * windows)
   cuts = window_cuts(frames.shape[1], windows)
@@ -58,7 +64,12 @@ class Reference:
 
 
 def ends_apart(course: np.ndarray, spread: np.ndarray | float) -> np.ndarray:
-  """|last 15 % - first 15 %| of courses [n, t, k] in units of `spread`."""
+  """|last 15 % - first 15 %| in units of `spread`, [n, k].
+
+  Args:
+    course: [n, windows or frames, k], in the order that is asked about.
+    spread: of real clips, [k].
+  """
   first, last = _ends(course)
   return np.abs(last - first) / spread
 
@@ -68,8 +79,13 @@ def growth(
 ) -> np.ndarray:
   """Distance from real clips, of the last made 15 % minus the first made 15 %.
 
-  Courses [n, windows, 6] are in playback order; `generated` lists the windows
-  as they were made. [n, 6] in real spreads; positive = errors have added up.
+  Args:
+    course: [n, windows, 6] from `courses`, in playback order.
+    reference: real clips of the same times.
+    generated: the windows in the order in which they were generated.
+
+  Returns:
+    [n, 6] in real spreads; positive = errors have added up.
   """
   first, last = _ends(reference.apart(course)[:, np.asarray(generated)])
   return last - first
@@ -80,7 +96,10 @@ def window_order(
 ) -> list[int]:
   """Returns the windows in the order in which a plan generates them.
 
-  `spans` has the first and last frame of every generated block, in that order.
+  Args:
+    num_frames: of the video.
+    windows: into how many it is cut.
+    spans: first and last frame of every generated block, in that order.
   """
   made = np.zeros(num_frames)
   for step, (first, last) in enumerate(spans):

@@ -35,10 +35,13 @@ def rolled_seam(frames: np.ndarray, *, turns: bool = False) -> SeamTest:
 
   A transition is prominent if its step differs from the median step of its 4
   neighbours on either side by a large factor, up (a jump) or down (a frame
-  shown twice). Only transitions with all neighbours take part. Clips, of 20
-  frames at least, are as they play, the frame after the last one being the
-  first. With `turns` changes of velocity, |f(t+1) - 2 f(t) + f(t-1)|, are
-  compared in place of steps; the two that the seam takes part in are averaged.
+  shown twice). Only transitions with all neighbours take part.
+
+  Args:
+    frames: clips as they play, the frame after the last one being the first;
+      20 frames at least.
+    turns: compare changes of velocity, |f(t+1) - 2 f(t) + f(t-1)|, in place of
+      steps; the two turns that the seam takes part in are averaged.
   """
   check_clips(frames, at_least=20)
   half = frames.shape[1] // 2

@@ -38,7 +38,13 @@ def loop_closure(frames: np.ndarray) -> dict[str, np.ndarray]:
 def seam_ratios(
   steps: np.ndarray, turns: np.ndarray, seam: float, turn: float
 ) -> tuple[float, float, float]:
-  """The seam of one clip, its step and turn, against steps [T-1], turns [T-2].
+  """The seam of one clip against the rest of it.
+
+  Args:
+    steps: [T-1].
+    turns: [T-2].
+    seam: step from the last frame to the first.
+    turn: change of velocity there.
 
   Returns:
     The step over the median one: 1 = the seam looks like any other, 0 = the
@@ -62,8 +68,15 @@ def join_jump(frames: np.ndarray, joins: Sequence[int]) -> np.ndarray:
 def join_ratios(steps: np.ndarray, joins: Sequence[int]) -> np.ndarray:
   """Step at each join with given frames over the median of the other steps.
 
-  Of steps [n, T-1] and joins, transitions between a given frame and a generated
-  one, [n, len(joins)]; 1 = no jump.
+  Args:
+    steps: [n, T-1].
+    joins: transitions between a given frame and a generated one.
+
+  Returns:
+    [n, len(joins)]; 1 = no jump.
+
+  Raises:
+    UserError: a join outside the clip, or no other transition.
   """
   joins = np.asarray(joins, dtype=int)
   inside = np.setdiff1d(np.arange(steps.shape[1]), joins)
@@ -87,9 +100,16 @@ def motion_ratio(frames: np.ndarray, real: np.ndarray) -> np.ndarray:
 def cross_fade(
   first: np.ndarray, last: np.ndarray, num_frames: int, cut: bool = False
 ) -> np.ndarray:
-  """Linear blend of frames [n, H, W, 3], in [0, 1]: what inbetweens must beat.
+  """Linear blend from one frame to another: what any inbetween must beat.
 
-  With `cut` the first frame is held instead, then from the middle on the last.
+  Args:
+    first: [n, H, W, 3] frame 0.
+    last: [n, H, W, 3] frame T-1.
+    num_frames: T.
+    cut: holds the first frame instead, then from the middle on the last.
+
+  Returns:
+    float32 [n, T, H, W, 3] in [0, 1].
   """
   share = np.linspace(0, 1, num_frames, dtype=np.float32)
   if cut:

@@ -62,9 +62,15 @@ class Settings:
 def batched(function: Callable, size: int, *arrays, name: str = '') -> list:
   """Calls a function on batches of equal size, and cuts what was filled up.
 
-  It takes a batch of every array, and returns an array `[size, ...]` or a tuple
-  of such; here one array `[n, ...]` for each of them. The last batch repeats
-  its last row. `name` is said with the time left after each batch.
+  Args:
+    function: of one batch of every array; returns an array `[size, ...]`, or a
+      tuple of such.
+    size: rows of a batch; the last batch repeats its last row.
+    *arrays: sequences of equal length n that can be sliced.
+    name: said with the time left after each batch; '' says nothing.
+
+  Returns:
+    One array `[n, ...]`, or one for each of the tuple.
   """
   total, pieces = len(arrays[0]), []
   starts: Any = range(0, total, size)
@@ -147,9 +153,12 @@ def motion(video: np.ndarray, real: np.ndarray) -> Values:
 
 
 def resampled(pipeline: Pipeline, passes: int = 0, **changes: Any) -> Pipeline:
-  """The same weights, sampled otherwise: with `changes` of the model's card.
+  """The same weights, sampled otherwise.
 
-  `passes` of every row are made at the first of every few levels; 0 keeps all.
+  Args:
+    pipeline: of the model.
+    passes: of every row, at the first of every few noise levels; 0 keeps all.
+    **changes: of the model's card, such as `anchors`.
   """
   card = pipeline.card
   if passes:
@@ -190,8 +199,14 @@ class Bench:
   ) -> 'Bench':
     """Measures the model in a folder.
 
-    `teacher` are weights in place of the folder's, `initial` those that the
-    student's distillation began with.
+    Args:
+      folder: of the model.
+      settings: how much to measure.
+      teacher: its weights, in place of those in the folder.
+      initial: weights that the student's distillation began with.
+
+    Raises:
+      UserError: a file of the model is missing or does not fit.
     """
     pipeline, first = Pipeline.load(folder), None
     shapes = model_folder.inference_shapes(pipeline.card)
@@ -218,9 +233,12 @@ class Bench:
   ) -> dict:
     """Held-out clips of one kind of scene, as `falling_digits.sample_clips`.
 
-    A 'fall'; a 'hop', which goes on for ever and closes after every 16 frames;
-    or a 'turn', in which one digit becomes another. `first` is the number of
-    the first clip; long videos are measured on fewer, `most`.
+    Args:
+      kind: 'fall'; 'hop', which goes on for ever and closes after every 16
+        frames; or 'turn', in which one digit becomes another.
+      frames: of each.
+      first: number of the first one.
+      most: clips at most; long videos are measured on fewer.
     """
     spec = dataclasses.replace(
       clip_spec(self.card, frames),
@@ -302,9 +320,11 @@ class Bench:
   ) -> Generated:
     """What the student makes with a plan, for every clip.
 
-    Prompts are one per clip, or one per clip and prompt of the plan. Each of
-    the `given` frames is encoded by itself. VOID makes no lawful plan, so no
-    request holds it.
+    Args:
+      name: of what is done.
+      plan: rows; those of VOID make no lawful plan, so no request holds them.
+      prompts: one per clip, or one per clip and prompt of the plan.
+      given: frames that the plan reads; each is encoded by itself.
     """
 
     def request(i: int) -> Request:
@@ -334,7 +354,11 @@ class Bench:
     return Generated(latents, anchors.swapaxes(0, 1), plan)
 
   def video(self, name: str, plan: Plan, prompts, given=None) -> np.ndarray:
-    """Runs a plan and decodes it jointly, uint8 `[n, T, H, W, 3]`."""
+    """Runs a plan and decodes it jointly, nothing pasted; see `make`.
+
+    Returns:
+      uint8 `[n, T, H, W, 3]`, T of the plan's timeline.
+    """
     made = self.make(name, plan, prompts, given)
     # Piece by piece, so that videos of all lengths share two programs.
     schedule = decoding.joint(plan, clips=False)

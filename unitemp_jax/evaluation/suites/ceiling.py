@@ -45,8 +45,10 @@ def anchor_ceiling(
 
   Returns:
     Boundary -> 'joint' and 'P = 0' ... as far as there are past latents ->
-    'BFR, raw' and 'PSNR, raw', the same with 'windowed', [n] each, see
-    `registry`.
+    'BFR, raw' and 'PSNR, raw', the same with 'windowed', [n] each: the flicker
+    ratio where the block follows the joint decode of what is before it, and dB
+    of its first 4 frames against that. raw: latents of the whole clip, sliced;
+    windowed: the past's frames encoded by themselves, the block as it is.
   """
   starts = range(block, latents.shape[1] - block + 1, block)
   joint = unit_pixels(decode(latents))
@@ -132,10 +134,15 @@ def run(bench: Bench) -> list[Section]:
 def decode_in_blocks(
   decode: Callable, latents: np.ndarray, block: int
 ) -> np.ndarray:
-  """Decodes latents `[n, F, h, w, C]` as the beginning of whole blocks.
+  """Decodes latents as the beginning of whole blocks.
 
   The VAE is causal, so what is appended changes nothing before it, and windows
   of many lengths share few compiled programs.
+
+  Args:
+    decode: latents `[n, F, h, w, C]` to `[n, 1 + 4 (F - 1), H, W, 3]`.
+    latents: any F.
+    block: latents per block.
   """
   count = latents.shape[1]
   frames = decode(_extended(latents, -(-count // block) * block))

@@ -51,10 +51,14 @@ def curves(
   labels: tuple[str, str],
   marked: int,
 ) -> np.ndarray:
-  """Draws positive lines `[n]` over whole numbers `x` on a logarithmic scale.
+  """Draws lines over whole numbers, on a logarithmic scale, uint8 `[H, W, 3]`.
 
-  Lines have the names that the legend calls them by; a vertical line stands at
-  `marked`. uint8 `[H, W, 3]`.
+  Args:
+    x: int `[n]`, rising.
+    lines: positive values `[n]` by what the legend calls them.
+    title: above the chart.
+    labels: of the two axes.
+    marked: x at which a vertical line stands.
   """
   image = Image.new('RGB', _SIZE, (255, 255, 255))
   draw = ImageDraw.Draw(image)
@@ -97,8 +101,13 @@ def swap_block(
 ) -> np.ndarray:
   """Replaces one block of every clip by that of the next clip, modulo n.
 
-  Latents are [n, N, h, w, C], n >= 2; block `index` holds latents index * block
-  onwards.
+  Args:
+    latents: [n, N, h, w, C], n >= 2.
+    index: which block, counted from 0; it holds latents index*block onwards.
+    block: latent frames of a block.
+
+  Raises:
+    UserError: a single clip, or no such block.
   """
   start = index * block
   if len(latents) < 2:

@@ -131,13 +131,17 @@ def run_transitions(bench: Bench) -> list[Section]:
 def _transitions(
   bench: Bench, prefix, real, last, prompts, switch, shown, real_shown
 ) -> dict[str, Values]:
-  """Transitions of one kind, whose metrics begin with `prefix`.
+  """Transitions of one kind.
 
-  `real` are clips that their motion is compared with, which begin as they do;
-  `last` the last frames, `[n, H, W, 3]`. Prompts are a text for each, or one
-  for each end: then `switch` is the (position, prompt index) at which the
-  second one takes over. `shown` and, of the real clips, `real_shown` are digit
-  and colour of the first and of the last frame.
+  Args:
+    bench: with the student.
+    prefix: of the metrics.
+    real: clips that their motion is compared with, which begin as they do.
+    last: last frames, `[n, H, W, 3]`.
+    prompts: a text for each, or one for each end.
+    switch: (position, prompt index) at which the second one takes over, if any.
+    shown: digit and colour of the first and of the last frame.
+    real_shown: the same of the real clips.
   """
   first, length = real[:, 0], real.shape[1]
   fade, cut = (

@@ -74,9 +74,15 @@ def run_orders(bench: Bench) -> list[Section]:
 
 
 def class_distances(features: np.ndarray, classes: np.ndarray) -> np.ndarray:
-  """Mean distance of samples [n, D] to the others of their class, float [n].
+  """Mean distance of every sample to the others of its class.
 
-  Root mean square over D; NaN for a sample that is alone in its class.
+  Args:
+    features: [n, D].
+    classes: [n] labels.
+
+  Returns:
+    float [n], root mean square over D, averaged over the others; NaN for a
+    sample that is alone in its class.
   """
   distance = cdist(features, features) / np.sqrt(features.shape[1])
   same = classes[:, None] == classes[None]

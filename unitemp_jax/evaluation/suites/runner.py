@@ -193,7 +193,17 @@ def run(
 ) -> ResultTable:
   """Runs the suites that are not finished and writes the tables of all.
 
-  Returns the rows of every suite in `out`, each metric of a group once.
+  Args:
+    what: the model.
+    out: folder for one file per suite, metrics.json, metrics.md and pictures.
+    names: which suites, of `SUITES`.
+    report: is given lines about the progress.
+
+  Returns:
+    The rows of every suite in `out`, each metric of a group once.
+
+  Raises:
+    UserError: a bad model, or `out` belongs to other measurements.
   """
   key = what.key(names)
   done = finished(out, key)

@@ -42,6 +42,9 @@ def attention_backend(name: str) -> Iterator[None]:
 
   A jitted function keeps what it was traced with. Splash runs in interpret
   mode, slowly, on what is no TPU.
+
+  Raises:
+    UserError: there is no such backend.
   """
   check_known('there is no attention backend', name, BACKENDS)
   token = _chosen.set(name)
@@ -80,19 +83,25 @@ def attention(
   mask_BQS: KeyMask | None = None,
   whole: tuple[AnyArray, AnyArray, Index] | None = None,
 ) -> Queries:
-  """Softmax attention `BQNK`, scale 1 / sqrt(K), logits in float32.
+  """Softmax attention, scale 1 / sqrt(K), logits in float32.
 
   Args:
-    q_BQNK: queries, whose dtype the result has.
+    q_BQNK: queries.
     k_BSNK: keys.
     v_BSNK: values.
     kv_len: int scalar; keys at and beyond it are not attended to. At least 1.
     mask_BQS: bool; True where a query may attend to a key, and everyone to
       something. B may be 1. It may be coarser than tokens, `[B, F, Fk]`: then
       an entry stands for Q / F queries and S / Fk keys, as for the frames of a
-      video. ValueError if it does not divide them.
+      video.
     whole: keys and values `LBSNK` of all layers and the layer that the keys
       and values above are of; on TPUs they are read there, not sliced out.
+
+  Returns:
+    `BQNK`, in the dtype of the queries.
+
+  Raises:
+    ValueError: rows or columns of the mask do not divide queries or keys.
   """
   if mask_BQS is not None:
     xla.check_mask(mask_BQS, q_BQNK.shape[1], k_BSNK.shape[1])
@@ -224,6 +233,14 @@ def _over_mesh(
   a cache that is kept by heads never travels, and tokens that are split turn
   into heads by an all-to-all. Where heads do not divide, queries are split
   instead (padded, if they do not divide either), and every device has all keys.
+
+  Args:
+    local: attention of one device, with the arguments below.
+    q_BQNK: queries.
+    k_BSNK: keys.
+    v_BSNK: values.
+    kv_len: int scalar or None.
+    mask_BQS: bool or None; see `attention`.
   """
   mesh = jax.sharding.get_abstract_mesh()
   # Inside a shard_map the mesh is manual, and everything is local already.

@@ -81,8 +81,13 @@ def forward_layout(
 ) -> Layout:
   """Layout without a backward pass: queries are hardly padded.
 
-  Of wanted sizes of blocks, `rows` units of `queries` tokens and `columns`
-  units of `keys`.
+  Args:
+    tiles: wanted sizes of blocks.
+    rows: units of queries.
+    queries: tokens per unit.
+    columns: units of keys.
+    keys: tokens per unit.
+    interpret: emulate the kernel.
   """
   padded_q, block_q = fit(queries, tiles.block_q, _SUBLANES)
   padded_k, block_kv = fit(keys, tiles.block_kv, tiles.block_kv_compute, _LANES)
@@ -246,8 +251,12 @@ def block_table(
 ) -> jax.Array:
   """Which blocks have anything to compute: bool `[query blocks, key blocks]`.
 
-  Blocks of queries and of keys are whole per unit; `length` keys are visible,
-  and `seen` is bool `[units of queries, units of keys]`.
+  Args:
+    layout: how tokens are padded.
+    block_q: queries per block, whole blocks per unit.
+    block_kv: keys per block, likewise.
+    length: int scalar, visible keys.
+    seen: bool `[units of queries, units of keys]`.
   """
   queries, keys = layout.queries, layout.keys
   first, exists = keys.token(block_kv)

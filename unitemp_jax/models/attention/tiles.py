@@ -72,8 +72,14 @@ class Table:
 def lookup(hardware: str, queries: int, keys: int, masked: bool) -> Tiles:
   """Returns the sizes for a call, measured ones before those that ship.
 
-  `hardware` is jax's name of the device; tokens with a frame mask are those of
-  a frame.
+  Args:
+    hardware: jax's name of the device.
+    queries: tokens of the call, with a frame mask those of a frame.
+    keys: likewise.
+    masked: with a frame mask.
+
+  Raises:
+    UserError: the file that the environment names is not a table.
   """
   named = os.environ.get(ENVIRONMENT, '').split(os.pathsep)
   own = tuple(read(Path(path)) for path in named if path)
@@ -108,7 +114,11 @@ def shipped() -> tuple[Table, ...]:
 
 @functools.cache
 def read(path: Path) -> Table:
-  """Reads a table of sizes; UserError says what is wrong with it."""
+  """Reads a table.
+
+  Raises:
+    UserError: there is none, or it is no table; says what is wrong.
+  """
   try:
     stored = json.loads(path.read_text())
     return Table(
@@ -135,8 +145,11 @@ def fit(
 ) -> tuple[int, int]:
   """Cuts tokens into even blocks: their padded number, and the size of one.
 
-  Of `block` tokens at most, unless a unit is more; whole units, if that does
-  not pad by more than an eighth, else smaller multiples of `least`.
+  Args:
+    total: how many.
+    block: most per block, unless a unit is more.
+    unit: blocks are whole units, if that does not pad by more than an eighth,
+    least: else smaller multiples of this; default is the unit itself.
   """
   least = least or unit
   blocks = -(-total // block)

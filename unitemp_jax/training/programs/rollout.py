@@ -169,8 +169,17 @@ def decode_window(
   Equals that part of decoding everything, in the memory of one latent: a causal
   decoder needs all latents before the window, but one at a time, and none after
   it. A whole video of full size would not fit beside a training. No gradient
-  flows. With weights in bfloat16 all of it is computed so. Latents are
-  normalised, `[B, N, h, w, C]`, pixels `[B, stride (count - 1) + 1, H, W, 3]`.
+  flows.
+
+  Args:
+    vae: the VAE.
+    params: its weights; in bfloat16 all of it is computed so.
+    latents: normalised, `[B, N, h, w, C]`.
+    first: int scalar, at most N - `count`.
+    count: latents.
+
+  Returns:
+    Pixels `[B, stride (count - 1) + 1, H, W, 3]`.
   """
   dtype = jax.tree.leaves(params)[0].dtype
   latents = jax.lax.stop_gradient(latents).astype(dtype)
@@ -226,10 +235,13 @@ def anchor_target(
   count: int,
   by_latent: bool,
 ) -> jax.Array:
-  """What windowed anchors `[B, P, h, w, C]` should be: frames encoded alone.
+  """Returns what windowed anchors should be: their frames, encoded alone.
 
   `first` is where the P = `count` anchors begin; `by_latent` decodes latent by
-  latent, in a fraction of the memory. No gradient flows.
+  latent, in a fraction of the memory.
+
+  Returns:
+    `[B, P, h, w, C]`; no gradient flows.
   """
   if by_latent:
     window = decode_window(vae, params, latents, first, count)
