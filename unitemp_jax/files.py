@@ -78,13 +78,10 @@ def write(
   replace: bool = True,
   within: Name | None = None,
 ) -> Path:
-  """Writes a file and its folder, all or nothing, and returns its path.
+  """Writes a file, text as UTF-8, and its folder, all or nothing; its path.
 
-  Args:
-    path: of the file.
-    content: text is written as UTF-8.
-    replace: whether a file of other content may be replaced.
-    within: see `writing`.
+  Unless `replace`, no file of other content is replaced; `within` as in
+  `writing`.
   """
   path = Path(path)
   data = _bytes(content)
@@ -102,9 +99,7 @@ def write_all(
 ) -> None:
   """Writes several files: all of them appear, or none.
 
-  Args:
-    contents: of each.
-    record: file of their hashes, for `check_unchanged`.
+  Their hashes go to the file `record`, for `check_unchanged`.
   """
   if record is not None:
     hashes = {
@@ -374,14 +369,10 @@ def read_json(
   kind: type = dict,
   keys: Collection[str] = (),
 ) -> Any:
-  """Reads JSON from a file.
+  """Reads JSON of a type from a file; a table must have the `keys`.
 
-  Args:
-    path: of the file.
-    what: it should be, such as 'a list of prompts', for the message.
-    mend: how to mend it, for the message.
-    kind: type of the value.
-    keys: that a table must have.
+  Complaints say `what` it should be, such as 'a list of prompts', and how to
+  `mend` it.
   """
   try:
     value = parse_json(_decoded(path))
@@ -414,10 +405,7 @@ def read_arrays(
 ) -> dict[str, Any]:
   """Arrays of an npz by name, or that of an npy under ''; UserError if neither.
 
-  Args:
-    path: of the file.
-    mend: what to give instead, the end of the sentence.
-    names: reads no others; None for all.
+  Only those of `names`; None for all. `mend` ends the sentence.
   """
   import numpy as np  # Here, so that light verbs do not wait for it.
 

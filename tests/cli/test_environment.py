@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from unitemp_jax.cli import environment
 from unitemp_jax.cli import main as cli
 from unitemp_jax.errors import UserError
 
@@ -64,14 +65,14 @@ def test_what_is_set_aside(monkeypatch):
   kept = {'JAX_TRANSFER_GUARD': 'log', 'JAX_LOG_COMPILES': '1'}
   for name, value in {**given, **kept}.items():
     monkeypatch.setenv(name, value)
-  with pytest.warns(UserWarning, match='is set aside'), cli.heeded():
+  with pytest.warns(UserWarning, match='is set aside'), environment.heeded():
     assert given.keys() - os.environ.keys() == given.keys()
     assert kept.keys() <= os.environ.keys()
   kept = {'JAX_ENABLE_X64': '0', 'JAX_DEFAULT_PRNG_IMPL': 'threefry2x32'}
   kept |= {'JAX_THREEFRY_PARTITIONABLE': '1', 'JAX_RANDOM_SEED_OFFSET': '0'}
   for name, value in kept.items():
     monkeypatch.setenv(name, value)
-  with cli.heeded():
+  with environment.heeded():
     assert kept.keys() <= os.environ.keys()
 
 
@@ -81,28 +82,28 @@ def test_bugs_keep_their_traceback(kind, note, monkeypatch):
   """Errors of JAX, and of others, where its devices are there."""
   error = kind('a bug')
   error.add_note(note)
-  with pytest.raises(kind, match='a bug'), cli.heeded():
+  with pytest.raises(kind, match='a bug'), environment.heeded():
     raise error
 
   def fails():
     raise RuntimeError('no device')
 
-  monkeypatch.setattr(cli.sys.modules['jax'], 'devices', fails)
+  monkeypatch.setattr(environment.sys.modules['jax'], 'devices', fails)
   wanted = UserError if note else kind  # The control.
-  with pytest.raises(wanted), cli.heeded():
+  with pytest.raises(wanted), environment.heeded():
     raise error
 
 
 def test_flags_of_tests_start_no_process(monkeypatch):
   started = []
-  monkeypatch.setattr(cli.subprocess, 'run', started.append)
+  monkeypatch.setattr(cli.environment.subprocess, 'run', started.append)
   for flags in ('', ' ', '--xla_force_host_platform_device_count=8'):
     monkeypatch.setenv('XLA_FLAGS', flags)
     # As JAX sets it in every process, where there is libtpu, for its children.
     monkeypatch.delitem(sys.modules, 'jax', raising=False)
     own = ' --xla_tpu_use_enhanced_launch_barrier=true'
     monkeypatch.setenv('LIBTPU_INIT_ARGS', own)
-    with cli.heeded():
+    with environment.heeded():
       assert not started
 
 
