@@ -252,6 +252,9 @@ def test_what_does_not_fit_is_listed(layers, tmp_path):
     ('blocks.0.cross_attn.k_img.lora_A.weight', np.ones((1, 16)), 'has not'),
     ('blocks.1.ffn.0.lora_A.weight', np.ones((1, 16)), 'other half'),
     ('blocks.1.ffn.0.alpha', np.ones(()), 'other half'),
+    # A second adapter, and the same under the other layout's name.
+    ('blocks.0.self_attn.q.lora_A.b.weight', np.ones((1, 16)), 'says again'),
+    ('transformer.blocks.0.attn1.to_q.lora_A.weight', np.ones(1), 'says again'),
   ):
     arrays = {**good, name: value.astype(np.float32)}
     safetensors.numpy.save_file(arrays, file)
@@ -261,6 +264,19 @@ def test_what_does_not_fit_is_listed(layers, tmp_path):
     assert name in line and problem in line
   safetensors.numpy.save_file(good, file)
   merge('wan', file)  # Negative control.
+  for value, problem in ((np.nan, 'is nan'), (np.ones(2), 'several numbers')):
+    q = 'blocks.0.self_attn.q.alpha'
+    told = {**good, q: np.asarray(value, np.float32)}
+    safetensors.numpy.save_file(told, file)
+    with pytest.raises(UserError, match=problem):
+      merge('wan', file)
+  (tmp_path / 'adapter_config.json').write_text(
+    '{"lora_alpha": 1, "alpha_pattern": {"(q": 2}}'
+  )
+  safetensors.numpy.save_file(good, file)
+  with pytest.raises(UserError, match='alpha_pattern'):
+    merge('wan', file)
+  (tmp_path / 'adapter_config.json').unlink()
   good['blocks.0.self_attn.q.lora_A.weight'][0, 3] = np.nan
   safetensors.numpy.save_file(good, file)
   with pytest.raises(UserError, match=r'x\.safetensors is damaged'):

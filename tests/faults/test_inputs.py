@@ -458,6 +458,12 @@ CASES = {
     (f'{G} --local_attn_size=3', 2, ['--local_attn_size=3', 'use 4 or more']),
     (f'{G} --local_attn_size=6 --window=3', 2, ['say the same']),
     (f'{G} --local_attn_size=6 --dry_run', 0, ['--window=3']),
+    (f'{G} --local_attn_size=-1 --dry_run', 0, ['3: no --window']),
+    (
+      f'{G} --long=61 --sinks=past --sink_latents=5 --dry_run',
+      0,
+      ['of 5 --sink_latents a generated block has 3'],
+    ),
     ('plan --order=backward --first_block=1', 2, ['--first_block']),
     ('plan --order=forward --local_attn_size=2', 2, ['use 4 or more']),
     (f'{G} --extend=clip.mp4', 2, ['extend needs --before', '--after=24']),

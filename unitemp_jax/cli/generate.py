@@ -323,7 +323,7 @@ def _check_options(args, name):
     args.window = orders.local_window(args.local_attn_size, block)
     print(
       f'--local_attn_size={args.local_attn_size} with blocks of {block}: '
-      f'--window={args.window}'
+      + (f'--window={args.window}' if args.window else 'no --window')
     )
   homes: dict[str, list[str]] = {}
   for way, (_, _, own) in _WAYS.items():

@@ -82,6 +82,7 @@ def _merge(
   layers: dict[tuple[str, str], dict[str, tuple[str, Tensor]]] = (
     collections.defaultdict(dict)
   )
+  seen: dict[tuple[str, str], str] = {}  # (target, role) -> key
   for key, tensor in opened.tensors.items():
     plain = fit.unwrap(key)
     match = _HALF.fullmatch(plain) or _OTHER.fullmatch(plain)
@@ -95,8 +96,11 @@ def _merge(
     if place not in spellings:
       problems.append((key, 'is of a layer that the model has not'))
       continue
-    layer = layers[spellings[place], module]
-    layer[_ROLES.get(role, role)] = key, tensor
+    target, part = spellings[place], _ROLES.get(role, role)
+    if (first := seen.setdefault((target, part), key)) != key:
+      problems.append((key, f'says again what {first} says'))
+      continue
+    layers[target, module][part] = key, tensor
   settings = _settings(name, opened.configs)
   tensors, ranks = dict(found.tensors), set()
   for (target, module), layer in layers.items():
@@ -108,7 +112,7 @@ def _merge(
     if 'down' in layer:
       rank = layer['down'][1].shape[0]
       ranks.add(rank)
-      scale = _scale(module, rank, layer.get('alpha'), settings)
+      scale = _scale(name, module, rank, layer.get('alpha'), settings)
     tensors[target] = _sum(tensors[target], layer, strength, scale, name)
   if problems or not layers:
     count = len(opened.tensors)
@@ -139,6 +143,8 @@ def _misfit(
     return 'is of a type that weights do not have'
   if ('down' in shape) != ('up' in shape) or set(shape) == {'alpha'}:
     return 'lacks its other half'
+  if math.prod(shape.get('alpha', ())) != 1:
+    return 'has an alpha of several numbers'
   made = [shape['diff']] if 'diff' in shape else []
   if 'down' in shape:
     down, up = shape['down'], shape['up']
@@ -171,6 +177,7 @@ def _settings(
 
 
 def _scale(
+  where: str,
   module: str,
   rank: int,
   alpha: tuple[str, Tensor] | None,
@@ -180,11 +187,19 @@ def _scale(
   value = float(settings.get('lora_alpha', rank))
   for pattern, other in (settings.get('alpha_pattern') or {}).items():
     # As PEFT matches them (peft/utils/other.py: get_pattern_key).
-    if re.fullmatch(rf'(.*\.)?({pattern})', module):
-      value = float(other)
+    try:
+      found = re.fullmatch(rf'(.*\.)?({pattern})', module)
+      value = float(other) if found else value
+    except (re.error, TypeError, ValueError) as error:
+      raise UserError(
+        f'{where}: its alpha_pattern {pattern!r} is not readable: {error}.'
+      ) from error
+    if found:
       break
   if alpha is not None:
-    value = float(np.asarray(alpha[1].read(), np.float32).reshape(-1)[0])
+    value = np.asarray(alpha[1].read(), np.float32).item()
+  if not math.isfinite(value):
+    raise UserError(f'{where}: the alpha of {module} is {value}, not finite.')
   root = settings.get('use_rslora')  # arXiv 2312.03732
   return value / (math.sqrt(rank) if root else rank)
 

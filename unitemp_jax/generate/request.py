@@ -16,7 +16,7 @@ import numpy as np
 
 from unitemp_jax import orders, timeline
 from unitemp_jax.data.tokenizer import Tokenizer
-from unitemp_jax.errors import Remark, UserError, is_blank
+from unitemp_jax.errors import Remark, UserError, is_blank, shown
 from unitemp_jax.models.nag import Nag
 from unitemp_jax.plans import Plan, check
 from unitemp_jax.plans import switches as prompt_switches
@@ -395,8 +395,9 @@ class Draft:
     begun = any(not clip.frame for clip in given)
     make = functools.partial(self.plan, frames, begun, order, *arguments)
     if switches:
-      exact = make(**fields, prompts=switches)
-      fields['prompts'] = prompt_switches.on_time(exact, switches)
+      fields['prompts'] = prompt_switches.on_time(
+        lambda prompts: make(**fields, prompts=prompts), switches
+      )
     plan = make(**fields)
     if not switches:
       check_count(texts, plan)
@@ -405,6 +406,13 @@ class Draft:
       for clip in given
     )
     remarks = [*self.remarks, *self.text_remarks(texts)]
+    if switches:
+      used = {*plan.prompt[~plan.conditioning].tolist()}
+      remarks += [
+        f'the prompt {shown(text)!r} has no effect: its frames are given'
+        for index, text in enumerate(texts)
+        if index not in used
+      ]
     sound = self._sound
     if sound is not None:
       sound = place(sound, given[0].frame / self.fps, frames / self.fps)

@@ -76,11 +76,16 @@ def named(text: str) -> list[str]:
   return list(dict.fromkeys(names))
 
 
-def local_window(local_attn_size: int, block: int) -> int:
-  """The window of Self-Forcing's `local_attn_size`, which counts the block."""
+def local_window(local_attn_size: int, block: int) -> int | None:
+  """The window of Self-Forcing's `local_attn_size`, which counts the block.
+
+  Its -1 is no window, None.
+  """
+  if local_attn_size == -1:
+    return None
   if local_attn_size <= block:
     raise UserError(
       f'--local_attn_size={local_attn_size} counts the block of {block} '
-      f'itself; use {block + 1} or more.'
+      f'itself; use {block + 1} or more, or -1 to see everything.'
     )
   return local_attn_size - block

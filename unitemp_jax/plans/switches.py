@@ -8,7 +8,7 @@ latents these are nearest for colour and digit together; measured on the tiny
 model (suite `schedule`, `unitemp_jax/evaluation/README.md`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from unitemp_jax import timeline
@@ -58,22 +58,40 @@ def switches(plan: Plan) -> list[Switch]:
   return found
 
 
-def on_time(
-  plan: Plan, asked: Sequence[tuple[int, int]]
-) -> tuple[tuple[int, int], ...]:
-  """Switches (first position, prompt), moved so that they show where asked.
+Prompts = tuple[tuple[int, int], ...]  # (first position, prompt)
 
-  Every prompt keeps a block, and what is given its prompt.
+
+def on_time(make: Callable[[Prompts], Plan], asked: Prompts) -> Prompts:
+  """The switches moved so that they show where asked, or as near as can be.
+
+  One that moves may see other blocks, so what is moved is judged by its own
+  plan, and moved again.
 
   Args:
-    plan: with the switches as asked.
+    make: the plan of such switches.
     asked: these, by time.
   """
-  lag = {one.position: one.lag for one in switches(plan)}
+  found, prompts = [], asked
+  for _ in range(4):
+    plan = make(prompts)
+    lag = {one.prompt: one.lag for one in switches(plan)}
+    off = sum(
+      abs(first + lag.get(prompt, 0) - position)
+      for (first, prompt), (position, _) in zip(prompts, asked, strict=True)
+    )
+    found.append((off, prompts))
+    prompts = _moved(plan, lag, asked)
+    if not off or prompts in [others for _, others in found]:
+      break
+  return min(found[1:] + found[:1], key=lambda one: one[0])[1]
+
+
+def _moved(plan: Plan, lag: Mapping[int, int], asked: Prompts) -> Prompts:
+  """Moves them by their lags; each prompt, and what is given, keeps a block."""
   end, wanted = 1 + int(plan.timeline()[0][-1]), []
-  for position, _ in reversed(asked):
+  for position, prompt in reversed(asked):
     end = max(position, end - plan.block)
-    end = min(position - lag.get(position, 0), end)
+    end = min(position - lag.get(prompt, 0), end)
     wanted.insert(0, end)
   moved, least = [], plan.begin + plan.block
   for (position, prompt), first in zip(asked, wanted, strict=True):

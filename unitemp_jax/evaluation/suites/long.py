@@ -173,11 +173,11 @@ def run_schedule(bench: Bench) -> list[Section]:
     order = functools.partial(
       orders.long, length, direction=direction, sinks=sinks, **usual
     )
-    exact = order(prompts=asked)
+    moved = switches.on_time(lambda p, o=order: o(prompts=p), asked)
     group = made if sinks == 'none' else sunk
     name = direction if sinks == 'none' else f'{direction}, sinks'
-    group[f'switch, {name}'] = order(prompts=switches.on_time(exact, asked))
-    group[f'switch not moved, {name}'] = exact
+    group[f'switch, {name}'] = order(prompts=moved)
+    group[f'switch not moved, {name}'] = order(prompts=asked)
   made['no switch, forward'] = orders.forward(length, **usual)
   for lead in (switches.LATE - 1, switches.LATE + 1):
     name = f'switch {timeline.STRIDE * lead} frames before, forward'
