@@ -293,7 +293,7 @@ def long_video(
   frames = draft.length(length)
   if sink_latents is not None:
     sink_latents = check_whole('sink_latents', sink_latents)
-    block = draft.order.get('block', draft.card.block)
+    block = draft.order['block']
     if sink_latents > block:
       draft.remarks.append(
         f'of {sink_latents} --sink_latents a generated block has {block}; no '

@@ -173,7 +173,11 @@ def run_schedule(bench: Bench) -> list[Section]:
     order = functools.partial(
       orders.long, length, direction=direction, sinks=sinks, **usual
     )
-    moved = switches.on_time(lambda p, o=order: o(prompts=p), asked)
+
+    def make(prompts, order=order):
+      return order(prompts=prompts)
+
+    moved = switches.on_time(make, asked)
     group = made if sinks == 'none' else sunk
     name = direction if sinks == 'none' else f'{direction}, sinks'
     group[f'switch, {name}'] = order(prompts=moved)
