@@ -1,5 +1,7 @@
 """What other programs read of the files that one video is written to."""
 
+import fractions
+
 import av
 import chromium
 import numpy as np
@@ -111,6 +113,23 @@ def test_sound_is_as_long_and_where_it_was(written, ending, codec):
   begins = np.flatnonzero(abs(sound[0]) > 0.1)[0] / RATE
   np.testing.assert_allclose(begins, 0.5, atol=0.01)
   np.testing.assert_allclose(sound.shape[1] / RATE, COUNT / FPS, atol=0.03)
+
+
+def test_gaps_of_a_sound_are_silence(tmp_path):
+  """As a phone leaves them, or a cut: what follows keeps its time."""
+  path, rate = tmp_path / 'gaps.mkv', 8000
+  with av.open(str(path), 'w') as out:
+    audio = out.add_stream('pcm_s16le', rate=rate)
+    audio.layout = 'mono'
+    for begin in (0.5, 0.75, 2):
+      burst = np.full((1, rate // 4), 12_000, np.int16)
+      frame = av.AudioFrame.from_ndarray(burst, 's16', 'mono')
+      frame.sample_rate, frame.pts = rate, round(begin * rate)
+      frame.time_base = fractions.Fraction(1, rate)
+      out.mux(audio.encode(frame))
+  loud = np.flatnonzero(abs(read_sound(path)[0]) > 0.1) / RATE
+  edges = [loud[0], *loud[1:][np.diff(loud) > 0.01], loud[-1]]
+  np.testing.assert_allclose(edges, [0.5, 2, 2.25], atol=0.01)
 
 
 def test_sound_is_placed():

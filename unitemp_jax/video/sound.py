@@ -8,6 +8,8 @@ import numpy as np
 from unitemp_jax.video.read import reading
 
 RATE = 48_000  # samples per second; every sound is brought to it, in stereo
+# Seconds without samples that are silence; more is a damaged time.
+_GAPS = 0.05, 3600.0
 
 
 def read_sound(path: str | os.PathLike[str]) -> np.ndarray | None:
@@ -27,9 +29,17 @@ def read_sound(path: str | os.PathLike[str]) -> np.ndarray | None:
       video = container.streams.video[0]
       start = float((video.start_time or 0) * (video.time_base or 0))
     resampler = av.AudioResampler('fltp', 'stereo', RATE)
-    pieces, begin = [], None
+    pieces, begin, end = [], None, 0.0
     for frame in container.decode(container.streams.audio[0]):
-      begin = frame.time or 0.0 if begin is None else begin
+      if begin is None:
+        begin = end = frame.time or 0.0
+      gap = (end if frame.time is None else frame.time) - end
+      if _GAPS[0] < gap < _GAPS[1]:
+        pieces += [part.to_ndarray() for part in resampler.resample(None)]
+        pieces.append(np.zeros((2, round(gap * RATE)), np.float32))
+        resampler = av.AudioResampler('fltp', 'stereo', RATE)
+        end += gap
+      end += frame.samples / frame.sample_rate
       pieces += [part.to_ndarray() for part in resampler.resample(frame)]
     if begin is None:
       return None
