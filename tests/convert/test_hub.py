@@ -113,6 +113,7 @@ def server(tmp_path, monkeypatch):
       **{f'deep/{file}': content for file, (content, _) in half.items()},
     },
     'some/two': {'a.safetensors': one, 'b.safetensors': one},
+    'some/dots': {'w2.1/model.safetensors': one},
     'big/gated': {},
   }
   found = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Hub)
@@ -148,6 +149,7 @@ def read(source):
     ('hf://some/student/model.safetensors@v1', 0),
     ('hf://some/student', 0),
     ('hf://some/student@v1', 0),
+    ('hf://some/dots/w2.1', 0),
     ('hf://some/parts/deep', 1),
     ('hf://some/parts/deep/m.safetensors.index.json', 1),
   ],

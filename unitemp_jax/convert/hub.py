@@ -2,7 +2,7 @@
 
 Files come through `huggingface_hub`, into its cache, with its tokens and its
 variables (HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE). What is in the cache
-needs no network.
+needs no network if its file is named.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ _KINDS = (_INDEX, '.safetensors', '.pth', '.pt', '.bin')  # the first that fits
 
 _OFFLINE = (
   ' cannot be fetched without network, and there is no copy of it in the '
-  'cache; download it where there is network (hf download), or set HF_ENDPOINT '
-  'to a mirror.'
+  'cache by this name; name its file, download it where there is network (hf '
+  'download), or set HF_ENDPOINT to a mirror.'
 )
 
 
@@ -75,11 +75,12 @@ def fetch(text: object) -> Path:
 
   try:
     found = name.path
-    if not PurePosixPath(found).suffix:
+    if not found.endswith(_KINDS):  # Names of folders may have a dot, too.
       listed = huggingface_hub.HfApi().list_repo_files(
         name.repository, revision=name.revision
       )
-      found = _checkpoint(listed, name.path, text)
+      if found not in listed:
+        found = _checkpoint(listed, name.path, text)
     path = get(found)
     for beside in ('config.json', 'adapter_config.json'):
       with contextlib.suppress(errors.EntryNotFoundError):
