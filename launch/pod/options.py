@@ -101,6 +101,10 @@ def parse(argv):
       'what shall run? Put the arguments of `unitemp` after two hyphens: '
       '-- train --config=...'
     )
+  for name in ('hours', 'clips', 'seconds_per_clip', 'poll', 'max_restarts'):
+    value = getattr(options, name)
+    if not 0 <= value < float('inf'):
+      raise PodError(f'--{name}={value:g} is no number from 0 on.')
   needs_folder = options.verb in ('launch', 'up', 'run')
   if needs_folder and not options.bucket and not options.workdir:
     raise PodError(
