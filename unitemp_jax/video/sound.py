@@ -28,23 +28,27 @@ def read_sound(path: str | os.PathLike[str]) -> np.ndarray | None:
     if container.streams.video:
       video = container.streams.video[0]
       start = float((video.start_time or 0) * (video.time_base or 0))
-    resampler = av.AudioResampler('fltp', 'stereo', RATE)
+    audio = container.streams.audio[0]
+    # The library would make one channel quieter on its way to two.
+    number = min(audio.channels, 2)
+    kind = 'fltp', ('mono', 'stereo')[number - 1], RATE
+    resampler = av.AudioResampler(*kind)
     pieces, begin, end = [], None, 0.0
-    for frame in container.decode(container.streams.audio[0]):
+    for frame in container.decode(audio):
       if begin is None:
         begin = end = frame.time or 0.0
       gap = (end if frame.time is None else frame.time) - end
       if _GAPS[0] < gap < _GAPS[1]:
         pieces += [part.to_ndarray() for part in resampler.resample(None)]
-        pieces.append(np.zeros((2, round(gap * RATE)), np.float32))
-        resampler = av.AudioResampler('fltp', 'stereo', RATE)
+        pieces.append(np.zeros((number, round(gap * RATE)), np.float32))
+        resampler = av.AudioResampler(*kind)
         end += gap
       end += frame.samples / frame.sample_rate
       pieces += [part.to_ndarray() for part in resampler.resample(frame)]
     if begin is None:
       return None
     pieces += [part.to_ndarray() for part in resampler.resample(None)]
-    samples = np.concatenate(pieces, axis=1)
+    samples = np.concatenate(pieces, axis=1).repeat(2 // number, axis=0)
   ahead = round((begin - start) * RATE)
   if ahead < 0:
     return samples[:, -ahead:]
