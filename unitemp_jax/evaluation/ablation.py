@@ -31,10 +31,11 @@ from unitemp_jax.training import workdir
 from unitemp_jax.training.config import load_config
 from unitemp_jax.video.frames import frame_steps
 
-# What the first table shows; the others follow below it.
+# What the first tables show, in an order that their definitions need.
 _FIRST = (
-  *('BFR at 20, stream', 'BFR at 20, joint', 'motion of the last third'),
-  *('log-probability', 'sharpness'),
+  *('BFR at 20, stream', 'BFR at 20, joint'),
+  *('motion to real', 'motion of the last third'),
+  *('digit read', 'log-probability', 'sharpness'),
 )
 # Measure -> seed -> what is shown -> metric -> values per clip.
 Numbers = dict[str, dict[int, dict[str, dict[str, list[float]]]]]
@@ -287,7 +288,8 @@ def report(
       )
       about = registry.find(metric)
       apart = bootstrap.over_seeds(*values, paired=paired)
-      how = f'{about.how}; difference, over seeds and clips'
+      how = about.how.removesuffix('; geometric mean')
+      how += '; difference of means over seeds and clips'
       group = f'{title} ({seeds} seed{several})'
       row = results.result(metric, group, apart, unit=about.unit, how=how)
       rows[metric in _FIRST].append(row)
