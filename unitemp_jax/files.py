@@ -78,10 +78,10 @@ def write(
   replace: bool = True,
   within: Name | None = None,
 ) -> Path:
-  """Writes a file, text as UTF-8, and its folder, all or nothing; its path.
+  """Writes a file and its folder, all or nothing, and returns its path.
 
-  Unless `replace`, no file of other content is replaced; `within` as in
-  `writing`.
+  Text is written as UTF-8. Unless `replace`, no file of other content is
+  replaced; see `writing` for `within`.
   """
   path = Path(path)
   data = _bytes(content)
@@ -369,10 +369,14 @@ def read_json(
   kind: type = dict,
   keys: Collection[str] = (),
 ) -> Any:
-  """Reads JSON of a type from a file; a table must have the `keys`.
+  """Reads JSON from a file.
 
-  Complaints say `what` it should be, such as 'a list of prompts', and how to
-  `mend` it.
+  Args:
+    path: of the file.
+    what: it should be, such as 'a list of prompts'.
+    mend: how to mend it.
+    kind: type of the value.
+    keys: that a table must have.
   """
   try:
     value = parse_json(_decoded(path))
