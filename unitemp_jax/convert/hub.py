@@ -20,8 +20,8 @@ _KINDS = (_INDEX, '.safetensors', '.pth', '.pt', '.bin')  # the first that fits
 
 _OFFLINE = (
   ' cannot be fetched without network, and there is no copy of it in the '
-  'cache by this name; name its file, download it where there is network (hf '
-  'download), or set HF_ENDPOINT to a mirror.'
+  'cache, where only files are found by name, not folders; download it where '
+  'there is network (hf download), or set HF_ENDPOINT to a mirror.'
 )
 
 
